@@ -1,0 +1,82 @@
+"""An asyncio client for Bandwidth's multi-factor-authentication API that says whether a code was sent."""
+
+from __future__ import annotations
+
+from ._client import MFAClient
+from ._config import BasicAuth, Limits, OAuth2ClientCredentials, Rate, Resend, RetryPolicy
+from ._models import (
+    CodeRequest,
+    CodeTemplate,
+    MessagingCodeResponse,
+    ResponseMeta,
+    VerifyCodeRequest,
+    VerifyCodeResponse,
+    VoiceCodeResponse,
+)
+from ._version import __version__
+from .errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ClientStateError,
+    ConfigurationError,
+    ConnectTimeoutError,
+    DeadlineExceededError,
+    Delivery,
+    DeliveryUnknownError,
+    DisconnectedError,
+    InvalidRequestError,
+    MFAError,
+    NotFoundError,
+    NotSentError,
+    PermissionDeniedError,
+    RateLimitError,
+    ReadTimeoutError,
+    RequestError,
+    ResponseDecodeError,
+    ServerError,
+    TLSError,
+    VerificationLockedError,
+)
+from .telemetry import LoggingHook
+
+__all__ = [
+    "APIStatusError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BasicAuth",
+    "ClientStateError",
+    "CodeRequest",
+    "CodeTemplate",
+    "ConfigurationError",
+    "ConnectTimeoutError",
+    "DeadlineExceededError",
+    "Delivery",
+    "DeliveryUnknownError",
+    "DisconnectedError",
+    "InvalidRequestError",
+    "Limits",
+    "LoggingHook",
+    "MFAClient",
+    "MFAError",
+    "MessagingCodeResponse",
+    "NotFoundError",
+    "NotSentError",
+    "OAuth2ClientCredentials",
+    "PermissionDeniedError",
+    "Rate",
+    "RateLimitError",
+    "ReadTimeoutError",
+    "RequestError",
+    "Resend",
+    "ResponseDecodeError",
+    "ResponseMeta",
+    "RetryPolicy",
+    "ServerError",
+    "TLSError",
+    "VerificationLockedError",
+    "VerifyCodeRequest",
+    "VerifyCodeResponse",
+    "VoiceCodeResponse",
+    "__version__",
+]

@@ -1,0 +1,158 @@
+"""Which Authorization header goes with a request: Basic's, or a bearer token fetched once for all. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ._config import BasicAuth
+from .errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._clock import Clock
+    from ._config import Auth, OAuth2ClientCredentials
+
+# The margin that five of Bandwidth's six SDKs use.
+REFRESH_MARGIN: Final = 60.0
+# After a refresh in the background failed, the token at hand is used this long before the next try.
+REFRESH_PAUSE: Final = 5.0
+
+
+class _Token(Protocol):
+    @property
+    def header(self) -> str: ...
+    @property
+    def lifetime(self) -> float: ...
+
+
+class Authorizer(Protocol):
+    """Gives the Authorization header of the next request."""
+
+    def current(self) -> str | None:
+        """Return a header that can be used now, or None if `obtain` must be awaited."""
+        ...
+
+    async def obtain(self) -> str:
+        """Return a header, fetching what it takes."""
+        ...
+
+    def reject(self, header: str) -> bool:
+        """Drop a header that the service refused; return whether another one can be had."""
+        ...
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return every value that must not be shown."""
+        ...
+
+    async def aclose(self) -> None:
+        """End what runs in the background."""
+
+
+class _Basic:
+    def __init__(self, auth: BasicAuth) -> None:
+        self._header = auth.header
+        self._secrets = auth.secrets
+
+    def current(self) -> str | None:
+        return self._header
+
+    async def obtain(self) -> str:
+        return self._header
+
+    def reject(self, header: str) -> bool:  # noqa: ARG002 - a password cannot be renewed
+        return False
+
+    def secrets(self) -> tuple[str, ...]:
+        return self._secrets
+
+    async def aclose(self) -> None:
+        return
+
+
+class _ClientCredentials:
+    """One token for all concurrent calls, fetched by one task, refreshed early in the background.
+
+    Nothing here is locked: a caller that has a usable header goes on at once, and callers without one wait for the
+    same task. A caller that is cancelled leaves the task running for the others.
+    """
+
+    def __init__(
+        self, credentials: OAuth2ClientCredentials, fetch: Callable[[], Awaitable[_Token]], clock: Clock
+    ) -> None:
+        self._credentials = credentials
+        self._fetch = fetch
+        self._clock = clock
+        self._header: str | None = None
+        self._refresh_at = 0.0
+        self._expires_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def current(self) -> str | None:
+        if self._header is None:
+            return None
+        now = self._clock.monotonic()
+        if now >= self._expires_at:
+            self._header = None
+            return None
+        if now >= self._refresh_at and self._task is None:
+            self._start()
+        return self._header
+
+    async def obtain(self) -> str:
+        # A token that came while this caller waited may have been refused to another one already, hence the loop.
+        while (header := self.current()) is None:
+            if self._task is None:
+                self._start()
+            task = self._task
+            assert task is not None  # noqa: S101 - _start has just set it
+            await asyncio.shield(task)
+        return header
+
+    def reject(self, header: str) -> bool:
+        # Another call may have replaced the refused token already; then the new one is simply used.
+        if header == self._header:
+            self._header = None
+        return True
+
+    def secrets(self) -> tuple[str, ...]:
+        bearer = (self._header or "").partition(" ")[2]
+        return (*self._credentials.secrets, bearer) if bearer else self._credentials.secrets
+
+    async def aclose(self) -> None:
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._refresh(), name="bandwidth_mfa_async token")
+        self._task.add_done_callback(self._done)
+
+    async def _refresh(self) -> None:
+        # Returns nothing: a finished task's repr, which debug mode logs, shows its result.
+        asked_at = self._clock.monotonic()
+        token = await self._fetch()
+        # A token that lives shorter than twice the margin is refreshed at half of its life.
+        self._refresh_at = asked_at + token.lifetime - min(REFRESH_MARGIN, token.lifetime / 2)
+        self._expires_at = asked_at + token.lifetime
+        self._header = token.header
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and isinstance(task.exception(), RequestError):
+            self._refresh_at = self._clock.monotonic() + REFRESH_PAUSE
+
+
+def make_authorizer(auth: Auth, fetch: Callable[[], Awaitable[_Token]], clock: Clock) -> Authorizer:
+    """Return what gives the headers for these credentials.
+
+    Args:
+        auth: the credentials.
+        fetch: gets a token from the token endpoint; called for OAuth2 only.
+        clock: tells when a token is old.
+    """
+    if isinstance(auth, BasicAuth):
+        return _Basic(auth)
+    return _ClientCredentials(auth, fetch, clock)

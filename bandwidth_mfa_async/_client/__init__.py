@@ -1,0 +1,7 @@
+"""The client: the order of the steps of a call, and nothing else."""
+
+from __future__ import annotations
+
+from ._client import MFAClient
+
+__all__ = ["MFAClient"]

@@ -1,0 +1,163 @@
+"""One call's running account: what it was asked, what its attempts came to, and the events that tell of it. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from .._models import (
+    CodeRequest,
+    MessagingCodeResponse,
+    VerifyCodeRequest,
+    VerifyCodeResponse,
+    VoiceCodeResponse,
+)
+from ..errors import APIStatusError, Delivery, RequestError
+from ..telemetry import AttemptEvent, CallEvent
+
+if TYPE_CHECKING:
+    from .._config import Lane, RetryPolicy
+    from .._transport import Body
+    from .._wire import Operation
+
+_Request = TypeVar("_Request", CodeRequest, VerifyCodeRequest)
+_Response = TypeVar("_Response", MessagingCodeResponse, VoiceCodeResponse, VerifyCodeResponse)
+
+FOREVER = float("inf")
+
+
+class Call(Generic[_Request, _Response]):
+    """One call.
+
+    Args:
+        operation: what is asked.
+        request: with which values.
+        body: the same as it goes over the wire.
+        policy: how often and how long.
+        lane: where it waits.
+        started: when it was made, in the clock's seconds.
+        name: its id in events; empty where nobody listens.
+    """
+
+    __slots__ = (
+        "attempts",
+        "body",
+        "deadline",
+        "elapsed",
+        "error",
+        "header",
+        "lane",
+        "name",
+        "operation",
+        "payload",
+        "policy",
+        "refreshed",
+        "request",
+        "started",
+        "unknown",
+        "waited",
+    )
+
+    def __init__(  # noqa: PLR0913 - the facts of a call
+        self,
+        operation: Operation[_Request, _Response],
+        request: _Request,
+        body: bytes,
+        policy: RetryPolicy,
+        lane: Lane,
+        started: float,
+        name: str,
+    ) -> None:
+        self.operation: Operation[_Request, _Response] = operation
+        self.request: _Request = request
+        self.body = body
+        self.policy = policy
+        self.lane: Lane = lane
+        self.started = started
+        self.name = name
+        # A bulk item may queue for hours; its time begins with its first permit.
+        self.deadline = FOREVER if lane == "bulk" else started + policy.timeout
+        self.attempts = 0
+        # Whether an attempt's outcome is unknown: it stays so, whatever the later ones say.
+        self.unknown = False
+        # Whether a bearer token was renewed for this call.
+        self.refreshed = False
+        # The attempt under way or the last one: its credentials, its body, how it ended, how long it took and waited.
+        self.header = ""
+        self.payload: Body | None = None
+        self.error: BaseException | None = None
+        self.elapsed = 0.0
+        self.waited = 0.0
+
+    @property
+    def begun(self) -> bool:
+        """Whether the last attempt's body was written, in part at least."""
+        return self.payload is not None and self.payload.begun
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values of this call that must not be shown."""
+        request: CodeRequest | VerifyCodeRequest = self.request
+        other = request.code if isinstance(request, VerifyCodeRequest) else request.from_
+        # Numbers may be quoted without their plus sign.
+        return (request.to, other, request.to[1:], other.lstrip("+"))
+
+    def failed(self, error: RequestError) -> None:
+        """Note how the last attempt ended."""
+        self.error = error
+        self.unknown = self.unknown or error.delivery is Delivery.UNKNOWN
+
+    def sign(self, error: RequestError, elapsed: float) -> None:
+        """Write this call's account on the error it ends with."""
+        delivery = Delivery.UNKNOWN if self.unknown else error.delivery
+        error._update(  # noqa: SLF001 - errors are this package's own
+            operation=self.operation.name, attempts=self.attempts, elapsed=elapsed, delivery=delivery
+        )
+        if self.attempts > 1:
+            error.add_note(f"gave up after {self.attempts} attempts in {elapsed:.1f} s")
+
+    def attempt_event(self, retry_in: float | None) -> AttemptEvent | None:
+        """Describe the last attempt; None when it got no permit or token and so was not made."""
+        if self.payload is None:
+            return None
+        error = self.error
+        return AttemptEvent(
+            call_id=self.name,
+            operation=self.operation.name,
+            attempt=self.attempts,
+            elapsed=self.elapsed,
+            waited=self.waited,
+            delivery=self._delivery(error),
+            status=_status(error),
+            error_type=None if error is None else type(error).__name__,
+            request_id=error.request_id if isinstance(error, RequestError) else None,
+            retry_in=retry_in,
+        )
+
+    def call_event(self, error: BaseException | None, elapsed: float) -> CallEvent:
+        """Describe the whole call."""
+        return CallEvent(
+            call_id=self.name,
+            operation=self.operation.name,
+            lane=self.lane,
+            attempts=self.attempts,
+            elapsed=elapsed,
+            delivery=Delivery.UNKNOWN if self.unknown and error is not None else self._delivery(error),
+            status=_status(error),
+            error_type=None if error is None else type(error).__name__,
+            request_id=error.request_id if isinstance(error, RequestError) else None,
+            retry_stopped_by=error.retry_stopped_by if isinstance(error, RequestError) else None,
+            possible_duplicate=error is None and self.unknown and self.operation.sends,
+        )
+
+    def _delivery(self, error: BaseException | None) -> Delivery:
+        if isinstance(error, RequestError):
+            return error.delivery
+        if error is None:
+            return Delivery.ACCEPTED
+        return Delivery.UNKNOWN if self.begun else Delivery.NOT_SENT
+
+
+def _status(error: BaseException | None) -> int | None:
+    if error is None:
+        return 200
+    return error.status if isinstance(error, APIStatusError) else None

@@ -1,0 +1,309 @@
+"""How a call is made: token, permit, slot, attempt, retry, and what each outcome gives back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from .._config import LANES
+from .._models import (
+    CodeRequest,
+    MessagingCodeResponse,
+    ResponseMeta,
+    VerifyCodeRequest,
+    VerifyCodeResponse,
+    VoiceCodeResponse,
+)
+from .._retry import backoff, is_retryable, retry
+from .._transport import Body
+from .._wire import decipher, encode
+from ..errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectTimeoutError,
+    DeadlineExceededError,
+    Delivery,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestError,
+)
+from ..limits import ChannelLimiter, Slots, message_weight
+from ._account import FOREVER, Call
+
+if TYPE_CHECKING:
+    from .._config import Lane, Limits, RetryPolicy
+    from .._wire import Operation
+    from ..limits import Permit
+    from ..telemetry import HookList
+    from ._core import Core
+
+_Request = TypeVar("_Request", CodeRequest, VerifyCodeRequest)
+_Response = TypeVar("_Response", MessagingCodeResponse, VoiceCodeResponse, VerifyCodeResponse)
+
+
+class Caller:
+    """Makes calls with one set of options over a shared core.
+
+    Args:
+        core: connections, credentials, the retry budget.
+        policy: how often and how long.
+        hooks: who is told.
+        limits: how fast and how wide.
+        sharing: a caller whose limiters and slots are to be used instead of new ones.
+    """
+
+    core: Core
+    slots: Slots
+    limiters: dict[str, ChannelLimiter]
+
+    def __init__(
+        self, core: Core, policy: RetryPolicy, hooks: HookList, limits: Limits, sharing: Caller | None = None
+    ) -> None:
+        self.core = core
+        self.policy = policy
+        self.hooks = hooks
+        self.limits = limits
+        if sharing is not None:
+            self.slots, self.limiters = sharing.slots, sharing.limiters
+            return
+        emit = hooks.emit if hooks else None
+        self.slots = Slots(limits.max_in_flight, clock=core.clock)
+        self.limiters = {
+            channel: ChannelLimiter(
+                channel,
+                rate=rate,
+                adaptive=limits.adaptive,
+                clock=core.clock,
+                emit=emit,
+                max_pause=policy.max_retry_after,
+            )
+            for channel, rate in (("messaging", limits.rate), ("voice", limits.voice_rate))
+        }
+        core.register(self.slots, *self.limiters.values())
+
+    async def call(
+        self, operation: Operation[_Request, _Response], request: _Request, timeout: float | None, lane: Lane
+    ) -> _Response:
+        """Make one call.
+
+        Args:
+            operation: what to ask.
+            request: with which values.
+            timeout: seconds for the whole call; None for the policy's.
+            lane: where to wait.
+
+        Raises:
+            RequestError: it did not succeed.
+            ConfigurationError: there is no such lane, or the timeout is no number above 0.
+            ClientStateError: the client is closed or belongs to another loop.
+        """
+        policy = self.policy if timeout is None else attrs.evolve(self.policy, timeout=timeout)
+        if lane not in LANES:
+            raise ConfigurationError("lane: must be 'interactive' or 'bulk'")
+        core = self.core
+        core.enter()
+        try:
+            name = f"{core.rng.getrandbits(64):016x}" if self.hooks else ""
+            call = Call(operation, request, encode(request), policy, lane, core.clock.monotonic(), name)
+            try:
+                answer = await self._tried(call)
+            except RequestError as error:
+                call.sign(error, core.clock.monotonic() - call.started)
+                self._tell_end(call, error, attempt_too=call.error is error)
+                raise
+            except asyncio.CancelledError as error:
+                # Cancelled in an attempt, or in a wait before or after one?
+                under_way = call.error is None and call.payload is not None
+                call.error = error
+                self._tell_end(call, error, attempt_too=under_way)
+                raise
+            elapsed = core.clock.monotonic() - call.started
+            possible_duplicate = call.unknown and operation.sends
+            meta = ResponseMeta(attempts=call.attempts, elapsed=elapsed, possible_duplicate=possible_duplicate)
+            self._tell_end(call, None, attempt_too=True)
+            return attrs.evolve(answer, meta=meta)
+        finally:
+            core.leave()
+
+    async def _tried(self, call: Call[_Request, _Response]) -> _Response:
+        """Try until there is an answer or no further try is allowed."""
+        core = self.core
+        sends, policy = call.operation.sends, call.policy
+        try:
+            response = await self._attempt(call)
+        except RequestError as error:
+            if not is_retryable(error, sends=sends, resend=policy.resend):
+                raise
+            first_error = error
+        else:
+            core.budget.deposit(1)
+            return response
+        return await retry(
+            first_error,
+            lambda: self._attempt(call),
+            sends=sends,
+            policy=policy,
+            budget=core.budget,
+            time_left=lambda: call.deadline - core.clock.monotonic(),
+            sleep=lambda seconds: self._sleep(call, seconds),
+            before_sleep=lambda _error, seconds: self._tell_attempt(call, seconds),
+            rng=core.rng,
+        )
+
+    async def _sleep(self, call: Call[Any, Any], seconds: float) -> None:
+        if not await self.core.sleeper.sleep(seconds):
+            error = call.error
+            assert isinstance(error, RequestError)  # noqa: S101 - only a failure is slept on
+            error._update(retry_stopped_by="closed")  # noqa: SLF001 - errors are this package's own
+            raise error
+
+    async def _attempt(self, call: Call[_Request, _Response]) -> _Response:
+        """Make one attempt, plus those that cost none: after a stale bearer token, and after a 429 in the bulk lane."""
+        refusals = 0
+        while True:
+            try:
+                return await self._send(call)
+            except (AuthenticationError, PermissionDeniedError) as error:
+                renewable = error.delivery is Delivery.REJECTED and not call.refreshed
+                if not renewable or not self.core.authorizer.reject(call.header):
+                    raise
+                call.refreshed = True
+                self._tell_attempt(call, 0.0)
+            except RateLimitError as error:
+                patient = call.lane == "bulk" and call.operation.sends and error.delivery is Delivery.REJECTED
+                if not patient or (error.retry_after or 0.0) > call.policy.max_retry_after:
+                    raise
+                refusals += 1
+                # A learning limiter paces what comes next by itself; without one the waits must grow.
+                paced = self.limits.adaptive and error.retry_after is None
+                wait = 0.0 if paced else backoff(call.policy, error, refusals, self.core.rng)
+                self._tell_attempt(call, wait)
+                await self._sleep(call, wait)
+                call.deadline = FOREVER
+
+    async def _send(self, call: Call[_Request, _Response]) -> _Response:
+        """Get what an attempt needs, send once, and give back what was taken."""
+        channel = call.operation.channel
+        limiter = None if channel is None else self.limiters[channel]
+        call.error = call.payload = None
+        try:
+            permit = await self._admit(call, limiter)
+            try:
+                response = await self._exchange(call)
+            except BaseException as error:
+                if limiter is not None and permit is not None:
+                    _settle(limiter, permit, call, error)
+                raise
+            finally:
+                self.slots.release()
+        except RequestError as error:
+            call.failed(error)
+            raise
+        if limiter is not None and permit is not None:
+            limiter.accepted(permit)
+        return response
+
+    async def _admit(self, call: Call[Any, Any], limiter: ChannelLimiter | None) -> Permit | None:
+        """Wait for a token, a permit and a slot, in this order: the later ones are the scarcer."""
+        core = self.core
+        began = core.clock.monotonic() if self.hooks else 0.0
+        call.header = core.authorizer.current() or await self._token(call)
+        permit: Permit | None = None
+        if limiter is not None:
+            weight = self._weight(call.request) if call.operation.channel == "messaging" else 1
+            permit = limiter.try_acquire(weight, call.lane)
+            if permit is None:
+                deadline = None if call.deadline == FOREVER else call.deadline
+                permit = await limiter.acquire(weight, call.lane, deadline=deadline)
+        if call.deadline == FOREVER:
+            call.deadline = core.clock.monotonic() + call.policy.timeout
+        try:
+            if not self.slots.try_acquire(call.lane):
+                await self.slots.acquire(call.lane, deadline=call.deadline)
+        except BaseException:
+            if limiter is not None and permit is not None:
+                limiter.refund(permit)
+            raise
+        if self.hooks:
+            call.waited = core.clock.monotonic() - began
+        return permit
+
+    def _weight(self, request: CodeRequest) -> int:
+        """Count the segments of a text, which is how Bandwidth counts messages."""
+        return message_weight(request.message, request.scope, request.digits, self.limits.application_name)
+
+    async def _exchange(self, call: Call[_Request, _Response]) -> _Response:
+        """Put one request on the wire and read what its answer means."""
+        core = self.core
+        clock = core.clock
+        # The waits may have outlasted the token that was at hand before them.
+        header = call.header = core.authorizer.current() or await self._token(call)
+        started = clock.monotonic()
+        time_left = call.deadline - started
+        if time_left <= 0:
+            raise DeadlineExceededError("the call's time ran out before the request was written")
+        call.attempts += 1
+        call.payload = payload = Body(call.body)
+        try:
+            answer = await core.transport.send(
+                core.urls[call.operation.name],
+                core.headers(header),
+                payload,
+                operation=call.operation.name,
+                timeout=min(call.policy.attempt_timeout, time_left),
+                connect_timeout=call.policy.connect_timeout,
+            )
+        except ConnectTimeoutError:
+            if clock.monotonic() < call.deadline:
+                raise
+        else:
+            return decipher(
+                call.operation,
+                answer,
+                now=clock.time(),
+                secrets=lambda: self._secrets(call),
+            )
+        finally:
+            call.elapsed = clock.monotonic() - started
+        raise DeadlineExceededError("the call's time ran out before a connection was made")
+
+    def _secrets(self, call: Call[Any, Any]) -> tuple[str, ...]:
+        return (*call.secrets, *self.core.authorizer.secrets())
+
+    async def _token(self, call: Call[Any, Any]) -> str:
+        """Wait for the bearer token, together with everybody else who needs it."""
+        core = self.core
+        limit = None if call.deadline == FOREVER else call.deadline - core.clock.monotonic()
+        error: RequestError
+        try:
+            async with asyncio.timeout(limit):
+                return await core.authorizer.obtain()
+        except RequestError as shared:
+            # All who waited get this instance; each call needs one of its own to write its account on.
+            error = type(shared)(*shared.args)
+        except TimeoutError:
+            error = DeadlineExceededError("the call's time ran out while it waited for a token")
+        raise error
+
+    def _tell_attempt(self, call: Call[Any, Any], retry_in: float | None) -> None:
+        if self.hooks:
+            event = call.attempt_event(retry_in)
+            if event is not None:
+                self.hooks.emit(event)
+
+    def _tell_end(self, call: Call[Any, Any], error: BaseException | None, *, attempt_too: bool) -> None:
+        if not self.hooks:
+            return
+        if attempt_too:
+            self._tell_attempt(call, None)
+        self.hooks.emit(call.call_event(error, self.core.clock.monotonic() - call.started))
+
+
+def _settle(limiter: ChannelLimiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:
+    """Tell the limiter what became of a permit whose attempt failed or was cancelled."""
+    if not call.begun:
+        limiter.refund(permit)
+    elif isinstance(error, RateLimitError):
+        limiter.refused(permit, error.retry_after)

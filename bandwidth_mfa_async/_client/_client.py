@@ -1,0 +1,272 @@
+"""The client as users see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+
+import attrs
+
+from .._clock import SystemClock
+from .._config import DEFAULT_BASE_URL, Limits, RetryPolicy, settings_from_env
+from .._models import CodeRequest, VerifyCodeRequest
+from .._wire import MESSAGING, VERIFY, VOICE
+from ..errors import ConfigurationError, InvalidRequestError
+from ..telemetry import HookList
+from ._caller import Caller
+from ._core import Core
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ssl import SSLContext
+    from types import TracebackType
+
+    import aiohttp
+
+    from .._clock import Clock
+    from .._config import Auth, Lane
+    from .._models import MessagingCodeResponse, VerifyCodeResponse, VoiceCodeResponse
+    from ..telemetry import Hook
+
+_Option = TypeVar("_Option", Limits, RetryPolicy)
+
+DEFAULT_RETRY: Final = RetryPolicy()
+DEFAULT_LIMITS: Final = Limits()
+DRAIN_TIMEOUT: Final = 10.0
+
+
+class MFAClient:
+    """Sends, calls and verifies codes, and says what became of each.
+
+    Cheap to make; its pool opens on first use in the running loop. Use it as ``async with`` or end with
+    ``await client.aclose()``. One client serves any number of concurrent tasks of one event loop.
+
+    Args:
+        account_id: the Bandwidth account.
+        auth: `BasicAuth` or `OAuth2ClientCredentials`.
+        base_url: another address of the service, such as a simulator's; plain http for loopback only.
+        retry: how often, how long and after what a call is tried again.
+        limits: how fast and how wide to send.
+        hooks: receive an event for each attempt and each call.
+        session: an `aiohttp.ClientSession` whose connection pool is to be used. It is never closed, and its
+            headers, cookies, credentials, timeouts and middlewares are not used.
+        ssl: an `ssl.SSLContext`; None verifies against the usual certificate authorities.
+        proxy: an http(s) proxy's URL, for an https base URL; the environment's proxies are not read.
+        clock: where time comes from; for tests.
+
+    Raises:
+        ConfigurationError: an argument is wrong; raised before any I/O.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword arguments with defaults
+        self,
+        account_id: str,
+        auth: Auth,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        limits: Limits = DEFAULT_LIMITS,
+        hooks: Iterable[Hook] = (),
+        session: aiohttp.ClientSession | None = None,
+        ssl: SSLContext | None = None,
+        proxy: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        core = Core(account_id, auth, base_url, clock or SystemClock(), session, ssl, proxy)
+        policy = _checked(retry, RetryPolicy, "retry")
+        core.token_policy = policy
+        self._caller = Caller(core, policy, HookList(hooks), _checked(limits, Limits, "limits"))
+        self._owner = True
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> Self:
+        """Return a client configured by the environment.
+
+        Reads `BW_ACCOUNT_ID`, then `BW_USERNAME` and `BW_PASSWORD`, or `BW_CLIENT_ID` and `BW_CLIENT_SECRET` (Basic
+        wins when both are there, unless `BW_AUTH=oauth2`), and `BW_MFA_URL` and `BW_TOKEN_URL` when set.
+
+        Args:
+            **overrides: constructor arguments that win over the environment.
+
+        Raises:
+            ConfigurationError: names every variable that is missing.
+        """
+        return cls(**settings_from_env(overrides))
+
+    def with_options(
+        self,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        limits: Limits | None = None,
+        hooks: Iterable[Hook] | None = None,
+    ) -> Self:
+        """Return a view: the same account, pool and retry budget with other options.
+
+        Closing a view does nothing; the client it came from closes the pool for all.
+
+        Args:
+            retry: another policy.
+            timeout: seconds for a whole call, in place of the policy's.
+            limits: limits of the view's own; by default it shares this client's.
+            hooks: in place of this client's.
+
+        Raises:
+            ConfigurationError: an option is wrong.
+        """
+        caller = self._caller
+        policy = caller.policy if retry is None else _checked(retry, RetryPolicy, "retry")
+        if timeout is not None:
+            policy = attrs.evolve(policy, timeout=timeout)
+        hook_list = caller.hooks if hooks is None else HookList(hooks)
+        own_limits = caller.limits if limits is None else _checked(limits, Limits, "limits")
+        view = object.__new__(type(self))
+        view._caller = Caller(caller.core, policy, hook_list, own_limits, caller if limits is None else None)
+        view._owner = False
+        return view
+
+    def __repr__(self) -> str:
+        core = self._caller.core
+        state = ", closed" if core.closed else ""
+        return f"{type(self).__name__}(account_id={core.account_id!r}, base_url={core.base_url!r}{state})"
+
+    async def __aenter__(self) -> Self:
+        self._caller.core.check()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self, *, drain_timeout: float = DRAIN_TIMEOUT) -> None:
+        """Refuse new calls, wait for those under way, then cut what is left and close the pool.
+
+        Harmless when repeated. A call that is cut raises its own error, with `delivery` saying what is known.
+
+        Args:
+            drain_timeout: seconds to wait for calls under way.
+
+        Raises:
+            ClientStateError: called in another event loop or process than the client was used in.
+        """
+        if self._owner:
+            await self._caller.core.aclose(drain_timeout)
+
+    async def warm_up(self, n: int = 1) -> None:
+        """Open connections ahead of the first call, so that it pays no TLS handshake.
+
+        An idle connection is kept for 10 seconds.
+
+        Args:
+            n: how many, at least 1.
+
+        Raises:
+            NotSentError: the service could not be reached.
+            ClientStateError: the client is closed or belongs to another loop.
+        """
+        if type(n) is not int or n < 1:
+            raise ConfigurationError("n: must be a whole number of at least 1")
+        core = self._caller.core
+        core.enter()
+        try:
+            await core.transport.warm_up(core.urls[MESSAGING.name], n, self._caller.policy.connect_timeout)
+        finally:
+            core.leave()
+
+    async def generate_messaging_code(
+        self, request: CodeRequest, *, timeout: float | None = None, lane: Lane = "interactive"
+    ) -> MessagingCodeResponse:
+        """Have the service make a code and text it to a person.
+
+        Args:
+            request: to whom, from whom, and the text.
+            timeout: seconds for the whole call; by default the retry policy's.
+            lane: ``"interactive"``, or ``"bulk"`` for what can wait behind sign-ins.
+
+        Raises:
+            RequestError: no success; `delivery` says whether the text may have been sent.
+            InvalidRequestError: not a `CodeRequest`.
+            ClientStateError: the client is closed or belongs to another loop.
+        """
+        _checked_request(request, CodeRequest)
+        return await self._caller.call(MESSAGING, request, timeout, lane)
+
+    async def generate_voice_code(
+        self, request: CodeRequest, *, timeout: float | None = None, lane: Lane = "interactive"
+    ) -> VoiceCodeResponse:
+        """Have the service make a code and call a person to say it.
+
+        Args:
+            request: to whom, from whom, and the text; its application must be a voice application.
+            timeout: seconds for the whole call; by default the retry policy's.
+            lane: ``"interactive"``, or ``"bulk"`` for what can wait behind sign-ins.
+
+        Raises:
+            RequestError: no success; `delivery` says whether the call may have been made.
+            InvalidRequestError: not a `CodeRequest`, or one with a `callback_url`, which calls do not have.
+            ClientStateError: the client is closed or belongs to another loop.
+        """
+        _checked_request(request, CodeRequest)
+        if request.callback_url is not None:
+            raise InvalidRequestError("callback_url", "is documented for texts only; leave it out of a call")
+        return await self._caller.call(VOICE, request, timeout, lane)
+
+    @overload
+    async def verify_code(
+        self, request: VerifyCodeRequest, *, timeout: float | None = None, lane: Lane = "interactive"
+    ) -> VerifyCodeResponse: ...
+
+    @overload
+    async def verify_code(
+        self,
+        *,
+        to: str,
+        code: str,
+        scope: str | None = None,
+        expiration_time_in_minutes: float = 3,
+        timeout: float | None = None,
+        lane: Lane = "interactive",
+    ) -> VerifyCodeResponse: ...
+
+    async def verify_code(
+        self,
+        request: VerifyCodeRequest | None = None,
+        *,
+        timeout: float | None = None,
+        lane: Lane = "interactive",
+        **keywords: Any,
+    ) -> VerifyCodeResponse:
+        """Ask whether a code is right; read the answer's `.valid`. A wrong code is an answer, not an error.
+
+        Takes a `VerifyCodeRequest` or its keywords. Retried only when the request did not leave, and on 500 and 503:
+        asking twice may use up the code.
+
+        Args:
+            request: whose code, and what they typed.
+            timeout: seconds for the whole call; by default the retry policy's.
+            lane: which queue to wait in for a free slot; a verify counts against no rate.
+            **keywords: `to`, `code`, `scope` and `expiration_time_in_minutes` of a `VerifyCodeRequest`.
+
+        Raises:
+            VerificationLockedError: too many wrong codes for this number; `retry_after` says how long to wait.
+            RequestError: no answer.
+            InvalidRequestError: a value breaks a rule.
+            ClientStateError: the client is closed or belongs to another loop.
+        """
+        if request is None:
+            request = VerifyCodeRequest(**keywords)
+        elif keywords:
+            raise TypeError("verify_code takes a VerifyCodeRequest or keywords, not both")
+        _checked_request(request, VerifyCodeRequest)
+        return await self._caller.call(VERIFY, request, timeout, lane)
+
+
+def _checked_request(request: object, kind: type) -> None:
+    if not isinstance(request, kind):
+        raise InvalidRequestError("request", f"must be a {kind.__name__}, not {type(request).__name__}")
+
+
+def _checked(value: _Option, kind: type[_Option], name: str) -> _Option:
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name}: must be a {kind.__name__}")
+    return value

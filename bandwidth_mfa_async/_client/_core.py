@@ -1,0 +1,154 @@
+"""What a client and its views share, from the first call to the close."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from .._auth import make_authorizer
+from .._clock import Sleeper
+from .._config import BasicAuth, OAuth2ClientCredentials, RetryPolicy, checked_account_id, checked_url
+from .._retry import RetryBudget
+from .._transport import Body, Transport, absolute_url, checked_transport_options, endpoint, request_headers
+from .._wire import OPERATIONS, TOKEN_BODY, TOKEN_OPERATION, decipher_token
+from ..errors import ClientStateError, ConfigurationError, Delivery, NotSentError, RequestError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    import aiohttp
+
+    from .._clock import Clock
+    from .._config import Auth
+    from .._wire import Token
+    from ..limits import ChannelLimiter, Slots
+
+
+class Core:
+    """What a client and its views share: credentials, connections, the retry budget, and being open or closed."""
+
+    def __init__(  # noqa: PLR0913 - the client's own arguments
+        self,
+        account_id: str,
+        auth: Auth,
+        base_url: str,
+        clock: Clock,
+        session: aiohttp.ClientSession | None,
+        ssl: SSLContext | None,
+        proxy: str | None,
+    ) -> None:
+        if not isinstance(auth, (BasicAuth, OAuth2ClientCredentials)):
+            raise ConfigurationError("auth: must be BasicAuth(username, password) or OAuth2ClientCredentials(...)")
+        self.account_id = checked_account_id(account_id)
+        self.base_url = checked_url("base_url", base_url)
+        checked_transport_options(session, ssl, proxy, self.base_url)
+        self.auth = auth
+        self.clock = clock
+        self.transport = Transport(session=session, ssl=ssl, proxy=proxy)
+        self.sleeper = Sleeper(clock)
+        self.budget = RetryBudget()
+        self.rng = random.Random()  # noqa: S311 - jitter and event ids, no secrets
+        self.urls = {op.name: endpoint(self.base_url, self.account_id, op.path) for op in OPERATIONS}
+        self.authorizer = make_authorizer(auth, self._fetch_token, clock)
+        self.token_url = absolute_url(auth.token_url) if isinstance(auth, OAuth2ClientCredentials) else None
+        self.token_policy = RetryPolicy()
+        self._headers = request_headers(Authorization="", **{"Content-Type": "application/json"})
+        self._header = ""
+        self._active = 0
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
+        self._idle: asyncio.Future[None] | None = None
+        # Weak: a view made for one request must not be remembered for ever.
+        self._waits: weakref.WeakSet[ChannelLimiter | Slots] = weakref.WeakSet()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def headers(self, authorization: str) -> Any:
+        # Built once for Basic and once for each token; aiohttp copies them into every request.
+        if authorization != self._header:
+            self._headers = self._headers.copy()
+            self._headers["Authorization"] = authorization
+            self._header = authorization
+        return self._headers
+
+    def register(self, *waits: ChannelLimiter | Slots) -> None:
+        """Remember limiters of the client or of a view, so that closing ends their waits."""
+        for wait in waits:
+            self._waits.add(wait)
+
+    def check(self) -> None:
+        if self._closed:
+            raise ClientStateError("this client is closed; make a new one")
+        self.transport.check()
+
+    def enter(self) -> None:
+        self.check()
+        self._active += 1
+
+    def leave(self) -> None:
+        self._active -= 1
+        if self._active == 0 and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def aclose(self, drain_timeout: float) -> None:
+        if self._closing is None:
+            if not self.transport.bound:
+                self._closed = True
+                return
+            self.transport.check()
+            self._closed = True
+            self._closing = asyncio.get_running_loop().create_task(self._close(drain_timeout))
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            self.abort()
+            await asyncio.wait([self._closing])
+            raise
+
+    async def _close(self, drain_timeout: float) -> None:
+        if self._active:
+            self._idle = asyncio.get_running_loop().create_future()
+            timer = self.clock.call_at(self.clock.monotonic() + drain_timeout, self.abort)
+            try:
+                await self._idle
+            finally:
+                timer.cancel()
+        self.abort()
+        await self.authorizer.aclose()
+        await self.transport.aclose()
+
+    def abort(self) -> None:
+        """Cut short whatever waits or is under way; every call ends with an error that says what is known."""
+        for wait in tuple(self._waits):
+            wait.abort(closed_before_sending)
+        self.sleeper.end()
+        self.transport.abort()
+
+    async def _fetch_token(self) -> Token:
+        assert isinstance(self.auth, OAuth2ClientCredentials) and self.token_url is not None  # noqa: S101, PT018
+        headers = request_headers(
+            Authorization=self.auth.header, **{"Content-Type": "application/x-www-form-urlencoded"}
+        )
+        policy = self.token_policy
+        try:
+            answer = await self.transport.send(
+                self.token_url,
+                headers,
+                Body(TOKEN_BODY),
+                operation=TOKEN_OPERATION,
+                timeout=policy.attempt_timeout,
+                connect_timeout=policy.connect_timeout,
+            )
+        except RequestError as error:
+            # Whatever became of the token request, the code request has not left.
+            error._update(delivery=Delivery.NOT_SENT, message=f"no token: {error.message}")  # noqa: SLF001
+            raise
+        return decipher_token(answer, now=self.clock.time(), secrets=lambda: self.auth.secrets)
+
+
+def closed_before_sending() -> NotSentError:
+    return NotSentError("the client was closed before the request was written", attempts=0, retry_stopped_by="closed")

@@ -1,0 +1,201 @@
+"""One source of time, so that tests can own it. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class TimerHandle(Protocol):
+    """What `Clock.call_at` returns."""
+
+    def cancel(self) -> None:
+        """Stop the callback from running; harmless when it already ran."""
+
+
+class Clock(Protocol):
+    """Time as the library sees it: every wait, deadline and expiry goes through one of these."""
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never goes back; only differences mean anything."""
+        ...
+
+    def time(self) -> float:
+        """Return seconds since the Unix epoch (wall time)."""
+        ...
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
+        """Run `callback` in the running loop once `monotonic()` has reached `when`."""
+        ...
+
+
+class SystemClock:
+    """Real time: the running event loop's own clock, so that its timeouts and ours agree."""
+
+    def monotonic(self) -> float:
+        """Return the running loop's time in seconds."""
+        return asyncio.get_running_loop().time()
+
+    def time(self) -> float:
+        """Return wall time in seconds since the epoch."""
+        return time.time()
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
+        """Schedule `callback` on the running loop."""
+        return asyncio.get_running_loop().call_at(when, callback)
+
+
+class _ManualTimer:
+    __slots__ = ("callback", "cancelled")
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class ManualClock:
+    """A clock that moves only when told to, for tests that must not sleep.
+
+    Args:
+        monotonic: where `monotonic()` starts, in seconds.
+        wall: where `time()` starts, in seconds since the Unix epoch.
+    """
+
+    def __init__(self, monotonic: float = 1_000.0, wall: float = 1_750_000_000.0) -> None:
+        self._monotonic = monotonic
+        self._wall_offset = wall - monotonic
+        self._timers: list[tuple[float, int, _ManualTimer]] = []
+        self._order = itertools.count()
+
+    def __repr__(self) -> str:
+        return f"ManualClock(monotonic={self._monotonic:.6f}, timers={self.pending})"
+
+    @property
+    def pending(self) -> int:
+        """How many timers are set."""
+        return sum(1 for _, _, timer in self._timers if not timer.cancelled)
+
+    @property
+    def next_timer(self) -> float | None:
+        """When the earliest timer is due, as a `monotonic()` value; None without one."""
+        while self._timers and self._timers[0][2].cancelled:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def monotonic(self) -> float:
+        """Return the time this clock was moved to."""
+        return self._monotonic
+
+    def time(self) -> float:
+        """Return wall time, which moves with `monotonic()`."""
+        return self._monotonic + self._wall_offset
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
+        """Remember `callback` until the clock is moved to `when` or past it."""
+        timer = _ManualTimer(callback)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def tick(self, seconds: float) -> None:
+        """Move forward and run the timers that came due, in order, without yielding to the loop.
+
+        Args:
+            seconds: how far, at least 0.
+        """
+        if not seconds >= 0:
+            msg = "seconds must be at least 0: time does not go back"
+            raise ValueError(msg)
+        target = self._monotonic + seconds
+        while (due := self.next_timer) is not None and due <= target:
+            _, _, timer = heapq.heappop(self._timers)
+            self._monotonic = max(self._monotonic, due)
+            timer.callback()
+        self._monotonic = target
+
+    async def advance(self, seconds: float, *, settle: int = 20) -> None:
+        """Move forward, letting the loop's other tasks run before, between and after the timers.
+
+        Args:
+            seconds: how far, at least 0.
+            settle: how often to yield to the loop at every stop.
+        """
+        target = self._monotonic + seconds
+        await self._settle(settle)
+        while (due := self.next_timer) is not None and due <= target:
+            self.tick(max(0.0, due - self._monotonic))
+            await self._settle(settle)
+        self.tick(max(0.0, target - self._monotonic))
+        await self._settle(settle)
+
+    @staticmethod
+    async def _settle(rounds: int) -> None:
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+
+
+async def sleep_until(clock: Clock, when: float) -> None:
+    """Wait until `clock.monotonic()` reaches `when`; return at once if it already has."""
+    if clock.monotonic() >= when:
+        return
+    waiter = asyncio.get_running_loop().create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = clock.call_at(when, wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+
+
+class Sleeper:
+    """Waits that can all be ended early, so that a client which closes need not wait for its backoffs.
+
+    Args:
+        clock: whose time is waited for.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: set[asyncio.Future[bool]] = set()
+        self._ended = False
+
+    async def sleep(self, seconds: float) -> bool:
+        """Wait; return True, or False when `end` cut the wait short.
+
+        Args:
+            seconds: how long; 0 or less yields once to the event loop.
+        """
+        if self._ended:
+            return False
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(True)
+
+        timer = self._clock.call_at(self._clock.monotonic() + seconds, wake)
+        self._waiting.add(waiter)
+        try:
+            return await waiter
+        finally:
+            self._waiting.discard(waiter)
+            timer.cancel()
+
+    def end(self) -> None:
+        """Cut short every wait that is under way or still to come."""
+        self._ended = True
+        for waiter in tuple(self._waiting):
+            if not waiter.done():
+                waiter.set_result(False)

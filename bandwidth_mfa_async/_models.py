@@ -1,0 +1,259 @@
+"""What is asked and answered, as frozen classes that check their values when they are made. No I/O.
+
+The field rules are Bandwidth's (https://dev.bandwidth.com/docs/mfa, bandwidth.yml of Bandwidth/python-sdk); a comment
+stands wherever its documents disagree.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from ._redaction import hide, hide_host_only, mask_phone_repr
+from .errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+DEFAULT_MESSAGE: Final = "Your {NAME} {SCOPE} code is {CODE}"
+
+_E164 = re.compile(r"\+[0-9]{2,15}", re.ASCII)
+_CODE = re.compile(r"[0-9]{4,8}", re.ASCII)
+
+
+def _text(name: str, value: object, *, longest: int | None = None) -> str:
+    """Return a non-empty text that JSON and UTF-8 can carry, or raise with the rule."""
+    if not isinstance(value, str):
+        raise InvalidRequestError(name, f"must be str, not {type(value).__name__}")
+    if not value.strip():
+        raise InvalidRequestError(name, "must not be empty")
+    if longest is not None and len(value) > longest:
+        raise InvalidRequestError(name, f"must be at most {longest} characters, not {len(value)}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequestError(name, "must be text that UTF-8 can encode (it holds a lone surrogate)") from None
+    return value
+
+
+def _number(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidRequestError(attribute.name, f"must be str, not {type(value).__name__}")
+    if not _E164.fullmatch(value):
+        raise InvalidRequestError(
+            attribute.name, "must be an E.164 number: '+' and then 2 to 15 digits, without spaces, dashes or a line end"
+        )
+
+
+def _application_id(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    _text(attribute.name, value, longest=50)
+
+
+def _scope(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        _text(attribute.name, value, longest=25)
+
+
+def _message(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    # Before July 2020 the service chose the text; today's API requires one. None leaves it out.
+    if value is None:
+        return
+    if "{CODE}" not in _text(attribute.name, value, longest=2048):
+        raise InvalidRequestError(attribute.name, "must hold {CODE}, where the service puts the code")
+
+
+def _digits(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    # The spec's text still says 2 to 8, its schema 4 to 8, and a verify takes no code shorter than 4.
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or not 4 <= value <= 8:
+        raise InvalidRequestError(attribute.name, "must be a whole number from 4 to 8")
+
+
+def _callback_url(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    url = _text(attribute.name, value, longest=2048)
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, None
+    if parts is None or not host or parts.scheme not in {"http", "https"} or any(ord(char) <= 32 for char in url):
+        raise InvalidRequestError(attribute.name, "must be an http:// or https:// URL that the service can reach")
+
+
+def _code(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidRequestError(
+            attribute.name, f"must be str, not {type(value).__name__}; a code may begin with zeros"
+        )
+    if not _CODE.fullmatch(value):
+        raise InvalidRequestError(attribute.name, "must be 4 to 8 digits, as the person received them")
+
+
+def _minutes(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if (
+        not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or not 0 < value <= 15
+    ):
+        raise InvalidRequestError(attribute.name, "must be a number of minutes greater than 0 and at most 15")
+
+
+@frozen
+class CodeRequest:
+    """Ask the service to make a code and send it, by text or by voice.
+
+    A field that is None is left out of the request. The defaults are what today's API requires; with `message` and
+    `digits` None the request is the four-key one that the API took in 2020.
+
+    Args:
+        to: the recipient, E.164: ``+`` and 2 to 15 digits.
+        from_: the sender, E.164; a Bandwidth number associated with the application.
+        application_id: 1 to 50 characters; a messaging application for texts, a voice application for calls.
+        scope: at most 25 characters; a verify must name the same. The service's default is ``"2FA"``.
+        message: at most 2048 characters with ``{CODE}``; ``{NAME}`` is the application's name, ``{SCOPE}`` the scope.
+        digits: the code's length, 4 to 8.
+        callback_url: where delivery receipts for a text go; documented in prose only, for messaging only.
+
+    Raises:
+        InvalidRequestError: a value breaks a rule; the error names the field and the rule, never the value.
+    """
+
+    to: str = field(validator=_number, repr=mask_phone_repr)
+    from_: str = field(validator=_number, repr=mask_phone_repr)
+    application_id: str = field(validator=_application_id)
+    scope: str | None = field(default=None, validator=_scope)
+    message: str | None = field(default=DEFAULT_MESSAGE, validator=_message, repr=hide)
+    digits: int | None = field(default=6, validator=_digits)
+    callback_url: str | None = field(default=None, validator=_callback_url, repr=hide_host_only)
+
+
+@frozen
+class CodeTemplate:
+    """Everything of a `CodeRequest` but the recipient.
+
+    Args:
+        from_: as in `CodeRequest`, as are all others.
+        application_id: see there.
+        scope: see there.
+        message: see there.
+        digits: see there.
+        callback_url: see there.
+
+    Raises:
+        InvalidRequestError: a value breaks a rule.
+    """
+
+    from_: str = field(validator=_number, repr=mask_phone_repr)
+    application_id: str = field(validator=_application_id)
+    scope: str | None = field(default=None, validator=_scope)
+    message: str | None = field(default=DEFAULT_MESSAGE, validator=_message, repr=hide)
+    digits: int | None = field(default=6, validator=_digits)
+    callback_url: str | None = field(default=None, validator=_callback_url, repr=hide_host_only)
+
+    def to(self, number: str) -> CodeRequest:
+        """Return the request for one recipient.
+
+        Args:
+            number: the recipient, E.164.
+
+        Raises:
+            InvalidRequestError: not an E.164 number.
+        """
+        return CodeRequest(
+            number, self.from_, self.application_id, self.scope, self.message, self.digits, self.callback_url
+        )
+
+
+@frozen
+class VerifyCodeRequest:
+    """Ask the service whether a code is right.
+
+    Args:
+        to: the number the code was sent to, E.164.
+        code: what the person typed: 4 to 8 digits.
+        scope: the scope of the code request, if it had one.
+        expiration_time_in_minutes: how old a code may be, more than 0 and at most 15; the verifier chooses, and any
+            code made within that time is accepted.
+
+    Raises:
+        InvalidRequestError: a value breaks a rule; the error never holds the number or the code.
+    """
+
+    to: str = field(validator=_number, repr=mask_phone_repr)
+    code: str = field(validator=_code, repr=hide)
+    scope: str | None = field(default=None, validator=_scope)
+    expiration_time_in_minutes: float = field(default=3, validator=_minutes)
+
+
+@frozen(kw_only=True)
+class ResponseMeta:
+    """How an answer came about.
+
+    Attributes:
+        attempts: how many requests it took.
+        elapsed: seconds from the call to the answer, waits and backoffs included.
+        request_id: the service's request id, when the answer carried one.
+        possible_duplicate: an earlier attempt's outcome is unknown, so the person may get two codes.
+    """
+
+    attempts: int = 1
+    elapsed: float = 0.0
+    request_id: str | None = None
+    possible_duplicate: bool = False
+
+
+@frozen
+class MessagingCodeResponse:
+    """The service took a text.
+
+    Attributes:
+        message_id: the service's name for it (29 characters in its own tests); delivery receipts carry it.
+        meta: how the answer came about.
+    """
+
+    message_id: str
+    meta: ResponseMeta = field(factory=ResponseMeta, eq=False)
+
+
+@frozen
+class VoiceCodeResponse:
+    """The service took a call.
+
+    Attributes:
+        call_id: the service's name for it (47 characters in its own tests).
+        meta: how the answer came about.
+    """
+
+    call_id: str
+    meta: ResponseMeta = field(factory=ResponseMeta, eq=False)
+
+
+@frozen
+class VerifyCodeResponse:
+    """The service checked a code. A wrong code is an answer, not an error: read `.valid`.
+
+    Attributes:
+        valid: whether the code is right.
+        meta: how the answer came about.
+    """
+
+    valid: bool
+    meta: ResponseMeta = field(factory=ResponseMeta, eq=False)
+
+    def __bool__(self) -> bool:
+        """Refuse truth testing, which would let everyone in.
+
+        Raises:
+            TypeError: always.
+        """
+        msg = "the truth of a VerifyCodeResponse is ambiguous; use .valid, which is False for a wrong code"
+        raise TypeError(msg)

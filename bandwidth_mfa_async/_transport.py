@@ -1,0 +1,376 @@
+"""One attempt over HTTP: bytes out, an `Answer` or a `RequestError` back; the only module with an aiohttp client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from ._wire import USER_AGENT, Answer
+from .errors import (
+    ClientStateError,
+    ConfigurationError,
+    ConnectTimeoutError,
+    DisconnectedError,
+    NotSentError,
+    ReadTimeoutError,
+    ResponseDecodeError,
+    TLSError,
+)
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+    from ._wire import Flaw
+    from .errors import RequestError
+
+Headers: TypeAlias = CIMultiDict[str]
+MAX_ANSWER: Final = 64 * 1024
+"""Bytes of an answer that are read; the largest documented one has about 400."""
+
+# Load balancers close idle connections after 60 s or more; a request written to one that is being closed has an
+# unknown outcome, so ours are given up well before.
+KEEPALIVE_TIMEOUT: Final = 10.0
+# Long enough to spare the resolver, short enough to follow a failover.
+DNS_CACHE_TTL: Final = 30
+_NEVER_CEIL: Final = 1e9
+
+
+class Body(aiohttp.payload.BytesPayload):
+    """A request's body that knows whether aiohttp has begun to write it.
+
+    aiohttp writes the body only after the connector has handed over a connection, and holds the headers back until
+    then, so a body that was not begun proves that the service cannot have acted. Exception types prove nothing:
+    the same ones are raised before and after.
+    """
+
+    begun = False
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self.begun = True
+        await super().write(writer)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.begun = True
+        await super().write_with_length(writer, content_length)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives out no connection on which bytes have come that nobody asked for.
+
+    aiohttp would take them for the answer to the next request (its issue 13656). Bytes that come after this look
+    still are; nothing in the service's answers could tell.
+    """
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or not protocol.should_close:
+                return connection
+            connection.close()
+
+
+def request_headers(**extra: str) -> Headers:
+    """Return the headers every request carries, and some more."""
+    return CIMultiDict(
+        {
+            "Accept": "application/json",
+            # An answer that inflates from kilobytes to gigabytes is thereby not an answer.
+            "Accept-Encoding": "identity",
+            "User-Agent": USER_AGENT,
+            **extra,
+        }
+    )
+
+
+def endpoint(base_url: str, account_id: str, path: str) -> URL:
+    """Return the URL of an operation; the parts are checked and already safe in a path."""
+    return URL(f"{base_url}/accounts/{account_id}/{path}", encoded=True)
+
+
+def absolute_url(url: str) -> URL:
+    """Return a checked URL as aiohttp takes it."""
+    return URL(url)
+
+
+class Transport:
+    """A pool of connections, bound to the event loop and the process of its first use.
+
+    Args:
+        session: a session whose connections are to be used; only its connector is, never its headers, cookies,
+            credentials or hooks, and it is never closed.
+        ssl: how to verify the service; None for the system's certificate authorities.
+        proxy: an http(s) proxy's URL; the environment's proxies are not read.
+    """
+
+    def __init__(
+        self, *, session: aiohttp.ClientSession | None = None, ssl: SSLContext | None = None, proxy: str | None = None
+    ) -> None:
+        self._borrowed = session
+        self._ssl: SSLContext | bool = True if ssl is None else ssl
+        self._proxy = None if proxy is None else URL(proxy)
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        self._attempts: set[asyncio.Timeout] = set()
+        self._aborted = False
+
+    @property
+    def bound(self) -> bool:
+        """Whether it was used, and so belongs to a loop."""
+        return self._loop is not None
+
+    def check(self) -> None:
+        """Bind to the running loop and this process, or see that they are still the same.
+
+        Raises:
+            ClientStateError: another loop or, after a fork, another process.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is loop and self._pid == os.getpid():
+            return
+        if self._loop is None:
+            self._loop, self._pid = loop, os.getpid()
+            return
+        if self._pid != os.getpid():
+            raise ClientStateError("this client was used before a fork; make a new one in each process")
+        raise ClientStateError("this client is bound to another event loop; make one client for each loop")
+
+    def _open(self) -> aiohttp.ClientSession:
+        borrowed = self._borrowed
+        connector: aiohttp.BaseConnector | None
+        if borrowed is None:
+            # limit=0: the client's own slots bound the attempts, so nobody queues inside an attempt's timeout.
+            connector = _Connector(limit=0, keepalive_timeout=KEEPALIVE_TIMEOUT, ttl_dns_cache=DNS_CACHE_TTL)
+        else:
+            connector = borrowed.connector
+            if connector is None or borrowed.closed:
+                raise ClientStateError("the session passed to this client is closed; open one or pass none")
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=borrowed is None,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self._session
+
+    def _timeout(self, connect: float) -> aiohttp.ClientTimeout:
+        # No total: one asyncio timeout around the attempt is cheaper and covers the answer's body as well.
+        timeout = self._timeouts.get(connect)
+        if timeout is None:
+            timeout = aiohttp.ClientTimeout(
+                total=None, connect=connect, sock_connect=connect, sock_read=None, ceil_threshold=_NEVER_CEIL
+            )
+            self._timeouts[connect] = timeout
+        return timeout
+
+    async def send(  # noqa: PLR0913 - the parts of a request
+        self, url: URL, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
+    ) -> Answer:
+        """POST once and read the answer.
+
+        Args:
+            url: where to.
+            headers: all of them, the credentials included.
+            payload: the body; tells afterwards whether it was begun, even to a caller that was cancelled.
+            operation: the client method, for the error.
+            timeout: seconds for everything, to the answer's last byte.
+            connect_timeout: seconds for the connection, TLS included.
+
+        Raises:
+            NotSentError: the body was not begun.
+            DeliveryUnknownError: it was, and not even a status came back.
+        """
+        session = self._session or self._open()
+        response: aiohttp.ClientResponse | None = None
+        content = bytearray()
+        flaw: Flaw | None = None
+        error: RequestError
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                self._attempts.add(scope)
+                try:
+                    async with session.post(
+                        url,
+                        data=payload,
+                        headers=headers,
+                        allow_redirects=False,
+                        timeout=self._timeout(connect_timeout),
+                        ssl=self._ssl,
+                        proxy=self._proxy,
+                    ) as response:
+                        flaw = await _read(response, content)
+                finally:
+                    self._attempts.discard(scope)
+        except asyncio.CancelledError as failure:
+            # aiohttp also cancels those who wait for DNS or a connection when its pool is closed under them.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            error = self._unanswered(failure, operation, begun=payload.begun)
+        except Exception as failure:  # noqa: BLE001 - aiohttp raises OSError, RuntimeError and ValueError as well
+            flaw = "timeout" if isinstance(failure, TimeoutError) and not self._aborted else "disconnected"
+            error = self._unanswered(failure, operation, begun=payload.begun)
+        else:
+            return Answer(response.status, response.headers, bytes(content), flaw)
+        if response is not None:
+            return Answer(response.status, response.headers, bytes(content), flaw)
+        # Raised out of the handlers, so that no context brings aiohttp's error, whose repr shows the credentials.
+        raise error
+
+    def _unanswered(self, failure: BaseException, operation: str, *, begun: bool) -> RequestError:
+        if self._aborted:
+            if begun:
+                return DisconnectedError("the client was closed before the answer came", operation)
+            return NotSentError("the client was closed before the request was written", operation)
+        return _after(failure, operation) if begun else _before(failure, operation)
+
+    async def warm_up(self, url: URL, connections: int, connect_timeout: float) -> None:
+        """Open connections to a URL's host and put them into the pool, without sending a request.
+
+        Args:
+            url: any URL of the service.
+            connections: how many.
+            connect_timeout: seconds for each.
+
+        Raises:
+            NotSentError: one of them failed.
+        """
+        session = self._session or self._open()
+        connector = session.connector
+        assert connector is not None  # noqa: S101 - the session is open
+        opened: list[Connection] = []
+        failure: BaseException | None = None
+
+        async def connect() -> None:
+            request = aiohttp.ClientRequest(
+                "POST",
+                url,
+                loop=asyncio.get_running_loop(),
+                session=session,
+                ssl=self._ssl,
+                proxy=self._proxy,
+            )
+            opened.append(await connector.connect(request, [], self._timeout(connect_timeout)))
+
+        try:
+            async with asyncio.timeout(connect_timeout):
+                for result in await asyncio.gather(*(connect() for _ in range(connections)), return_exceptions=True):
+                    failure = failure or (result if isinstance(result, BaseException) else None)
+        except TimeoutError as error:
+            failure = error
+        finally:
+            # Given back together: one that is given back early would be taken again by the next.
+            for connection in opened:
+                connection.release()
+        if failure is not None:
+            raise _before(failure, "warm_up")
+
+    def abort(self) -> None:
+        """Cut every attempt that is under way; each raises its own error."""
+        self._aborted = True
+        now = asyncio.get_running_loop().time()
+        for scope in tuple(self._attempts):
+            if not scope.expired():
+                scope.reschedule(now)
+
+    async def aclose(self) -> None:
+        """Close the pool if it is ours."""
+        session = self._session
+        if session is None:
+            return
+        await session.close()
+        # TLS connections say goodbye in the next rounds of the loop; without them the interpreter warns at exit.
+        await asyncio.sleep(0)
+
+
+async def _read(response: aiohttp.ClientResponse, content: bytearray) -> Flaw | None:
+    """Read an answer's body as far as it may go; return why it is not whole or not readable."""
+    async for chunk in response.content.iter_any():
+        content += chunk
+        if len(content) > MAX_ANSWER:
+            response.close()
+            return "too large"
+    encoding = response.headers.get("Content-Encoding", "identity")
+    return None if encoding.lower() == "identity" else "encoded"
+
+
+def checked_transport_options(session: object, ssl: object, proxy: object, base_url: str) -> None:
+    """Check the constructor arguments that go to the transport.
+
+    Raises:
+        ConfigurationError: names the argument and what it takes.
+    """
+    from ssl import SSLContext
+
+    if session is not None and not isinstance(session, aiohttp.ClientSession):
+        raise ConfigurationError("session: must be an aiohttp.ClientSession")
+    if ssl is not None and not isinstance(ssl, SSLContext):
+        raise ConfigurationError(
+            "ssl: must be an ssl.SSLContext; verification cannot be switched off, but a context may trust your own CA: "
+            "ssl.create_default_context(cafile=...)"
+        )
+    if proxy is not None:
+        if not isinstance(proxy, str):
+            raise ConfigurationError("proxy: must be a URL like 'http://proxy.example.com:3128'")
+        if base_url.startswith("http://"):
+            # A proxy for plain http reads the credentials, and its own 502 looks like the service's.
+            raise ConfigurationError("proxy: works with an https base_url only")
+        try:
+            url = URL(proxy)
+        except ValueError:
+            url = URL()
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise ConfigurationError("proxy: must be a URL like 'http://proxy.example.com:3128'")
+
+
+def _before(failure: BaseException, operation: str) -> RequestError:  # noqa: PLR0911 - a table, row by row
+    """Name what kept the body from being begun."""
+    # The order matters: aiohttp's certificate errors are TLS errors, and its DNS errors are connection errors.
+    if isinstance(failure, aiohttp.ClientConnectorCertificateError):
+        return TLSError(
+            "the server's certificate cannot be verified; check base_url, this machine's clock and its CA "
+            "certificates, or pass ssl= with a context that trusts your CA",
+            operation,
+        )
+    if isinstance(failure, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
+        return TLSError("the TLS handshake failed; check that base_url names a TLS port", operation)
+    if isinstance(failure, asyncio.CancelledError):
+        return NotSentError("the session was closed while the request waited for a connection", operation)
+    if isinstance(failure, TimeoutError):
+        return ConnectTimeoutError("no connection was made in time", operation)
+    if isinstance(failure, (aiohttp.ClientConnectorDNSError, socket.gaierror)):
+        return NotSentError("the service's host name was not resolved; check base_url and DNS", operation)
+    if isinstance(failure, (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError)):
+        return NotSentError("the proxy made no connection; check proxy=", operation)
+    return NotSentError(f"no connection could be made ({_kind(failure)})", operation)
+
+
+def _after(failure: BaseException, operation: str) -> RequestError:
+    """Name what happened after the body was begun and before a status came."""
+    if isinstance(failure, TimeoutError):
+        return ReadTimeoutError("the request was written and no answer came in time", operation)
+    if isinstance(failure, aiohttp.ClientResponseError):
+        # The parser's errors carry a made-up status of 400, which nobody sent.
+        return ResponseDecodeError("the request was written and the answer is not valid HTTP", operation)
+    return DisconnectedError(f"the request was written and the connection was cut ({_kind(failure)})", operation)
+
+
+def _kind(failure: BaseException) -> str:
+    number = getattr(failure, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return f"{type(failure).__name__}, errno {number}"
+    return type(failure).__name__

@@ -1,0 +1,300 @@
+"""The commands: what they take and what they print; what they do lives elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .. import __version__
+from .._client import MFAClient
+from .._config import RetryPolicy
+from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest
+from ..errors import ConfigurationError, Delivery, MFAError
+from . import _outcome
+from ._demo import run as run_demo
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from ._demo import Summary
+
+_EXIT_CODES = """
+\b
+Exit codes: 0 accepted or valid, 1 refused, not sent or not valid,
+2 bad usage or configuration, 3 nobody knows whether it was sent.
+"""
+_ENVIRONMENT = """
+\b
+Credentials come from the environment: BW_ACCOUNT_ID, then BW_USERNAME and
+BW_PASSWORD, or BW_CLIENT_ID and BW_CLIENT_SECRET; BW_MFA_URL for another
+address, such as a simulator's. A missing password is asked for on a terminal.
+"""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="bandwidth-mfa")
+def app() -> None:
+    """Text, call and verify sign-in codes through Bandwidth's multi-factor-authentication API."""
+
+
+def _run(work: Coroutine[Any, Any, int]) -> None:
+    """Run a command's work and exit with its code."""
+    try:
+        code = asyncio.run(work)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _fail(error: MFAError, *, as_json: bool) -> int:
+    if as_json:
+        click.echo(_outcome.as_json(_outcome.of_error(error)))
+    else:
+        click.echo(f"error: {error}", err=True)
+    return _outcome.exit_code(error)
+
+
+def _client(timeout: float | None) -> MFAClient:
+    if os.environ.get("BW_USERNAME") and not os.environ.get("BW_PASSWORD") and sys.stdin.isatty():
+        # Kept in this process only: an argument would be seen by everyone on the machine.
+        os.environ["BW_PASSWORD"] = click.prompt("password", hide_input=True, err=True)
+    overrides: dict[str, Any] = {} if timeout is None else {"retry": RetryPolicy(timeout=timeout)}
+    return MFAClient.from_env(**overrides)
+
+
+async def _with_client(
+    use: Callable[[MFAClient], Awaitable[tuple[dict[str, Any], str, int]]], timeout: float | None, *, as_json: bool
+) -> int:
+    """Open a client, use it, print what came of it, and return the exit code."""
+    try:
+        async with _client(timeout) as client:
+            document, text, code = await use(client)
+    except MFAError as error:
+        return _fail(error, as_json=as_json)
+    click.echo(_outcome.as_json(document) if as_json else text)
+    return code
+
+
+def _send_options(application_variable: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    options = [
+        click.argument("to"),
+        click.option("--from", "from_", envvar="BW_NUMBER", show_envvar=True, help="The sender's number, E.164."),
+        click.option("--application-id", envvar=application_variable, show_envvar=True, help="The application."),
+        click.option("--scope", help="What the code is for, at most 25 characters; verify with the same."),
+        click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must hold {CODE}."),
+        click.option("--digits", type=int, default=6, show_default=True, help="The code's length, 4 to 8."),
+        click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 60]"),
+        click.option("--json", "as_json", is_flag=True, help="Print one line of JSON."),
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _code_request(*, to: str, from_: str | None, application_id: str | None, **rest: Any) -> CodeRequest:
+    missing = [name for name, value in (("--from", from_), ("--application-id", application_id)) if not value]
+    if missing:
+        raise ConfigurationError(f"missing: {', '.join(missing)} (see --help for the environment variables)")
+    return CodeRequest(to, str(from_), str(application_id), **rest)
+
+
+def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[str, Any]) -> None:  # noqa: FBT001
+    async def use(client: MFAClient) -> tuple[dict[str, Any], str, int]:
+        request = _code_request(**fields)
+        sent = await (client.generate_messaging_code if kind == "send" else client.generate_voice_code)(request)
+        document = _outcome.of_send(sent)
+        text = f"accepted {document.get('message_id') or document.get('call_id')}"
+        if sent.meta.possible_duplicate:
+            text += " (an earlier attempt's outcome is unknown: they may get two)"
+        return document, text, _outcome.EXIT_OK
+
+    _run(_with_client(use, timeout, as_json=as_json))
+
+
+@app.command(epilog=_ENVIRONMENT + _EXIT_CODES)
+@_send_options("BW_MESSAGING_APPLICATION_ID")
+def send(timeout: float | None, as_json: bool, **fields: Any) -> None:  # noqa: FBT001 - click passes flags so
+    """Text a code to TO, an E.164 number such as +19195551234."""
+    _send_command("send", timeout, as_json, fields)
+
+
+@app.command(epilog=_ENVIRONMENT + _EXIT_CODES)
+@_send_options("BW_VOICE_APPLICATION_ID")
+def call(timeout: float | None, as_json: bool, **fields: Any) -> None:  # noqa: FBT001 - click passes flags so
+    """Call TO and say a code."""
+    _send_command("call", timeout, as_json, fields)
+
+
+@app.command(epilog=_ENVIRONMENT + _EXIT_CODES)
+@click.argument("to")
+@click.argument("code")
+@click.option("--scope", help="As it was when the code was sent.")
+@click.option("--minutes", type=float, default=3, show_default=True, help="How old the code may be, at most 15.")
+@click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 60]")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+def verify(  # noqa: PLR0913 - options
+    to: str,
+    code: str,
+    scope: str | None,
+    minutes: float,
+    timeout: float | None,
+    as_json: bool,  # noqa: FBT001 - click passes flags so
+) -> None:
+    """Check the CODE that TO typed."""
+
+    async def use(client: MFAClient) -> tuple[dict[str, Any], str, int]:
+        answer = await client.verify_code(VerifyCodeRequest(to, code, scope, minutes))
+        exit_code = _outcome.EXIT_OK if answer.valid else _outcome.EXIT_REFUSED
+        return _outcome.of_verify(answer), "valid" if answer.valid else "not valid", exit_code
+
+    _run(_with_client(use, timeout, as_json=as_json))
+
+
+@app.command()
+@click.option("--count", type=click.IntRange(1, 60_000), default=400, show_default=True, help="How many codes.")
+@click.option("--seed", type=int, default=7, show_default=True, help="Repeats a run's faults.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON and no progress.")
+def demo(count: int, seed: int, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+    """Send and verify codes on a simulator that misbehaves; needs no account.
+
+    Starts a simulator on this machine, sends codes concurrently through injected 429s, 503s and cut connections,
+    verifies what arrived, and counts what became of everything.
+    """
+    _run(_demo(count, seed, as_json=as_json))
+
+
+async def _demo(count: int, seed: int, *, as_json: bool) -> int:
+    console = Console(stderr=as_json)
+    progress = Progress(
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[tally]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=as_json or not console.is_terminal,
+    )
+    tallies: dict[str, dict[str, int]] = {"send": {}, "verify": {}}
+    with progress:
+        bars = {
+            "send": progress.add_task("sending", total=count, tally=""),
+            "verify": progress.add_task("verifying", total=None, tally=""),
+        }
+
+        def advance(phase: str, outcome: Delivery | bool) -> None:  # noqa: FBT001 - an outcome, not a switch
+            word = str(outcome) if isinstance(outcome, Delivery) else ("valid" if outcome else "not valid")
+            tally = tallies[phase]
+            tally[word] = tally.get(word, 0) + 1
+            shown = ", ".join(f"{number} {name}" for name, number in tally.items())
+            progress.update(bars[phase], advance=1, tally=shown)
+
+        summary = await run_demo(count, seed, advance)
+        progress.update(bars["verify"], total=summary.valid + summary.invalid)
+    if as_json:
+        click.echo(_outcome.as_json(_demo_document(summary)))
+    else:
+        console.print(_demo_table(summary))
+    return _outcome.EXIT_OK
+
+
+def _demo_document(summary: Summary) -> dict[str, Any]:
+    return {
+        "accepted": summary.accepted,
+        "rejected": summary.rejected,
+        "not_sent": summary.not_sent,
+        "unknown": summary.unknown,
+        "possible_duplicates": summary.possible_duplicates,
+        "attempts": summary.attempts,
+        "retries": dict(summary.retries),
+        "texts": summary.texts,
+        "valid": summary.valid,
+        "invalid": summary.invalid,
+        "per_second": round(summary.per_second, 1),
+        "seconds": round(summary.seconds, 2),
+    }
+
+
+def _demo_table(summary: Summary) -> Table:
+    table = Table(title="what became of the codes", show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_column(justify="left", style="dim")
+    rows: list[tuple[str, object, str]] = [
+        ("accepted", summary.accepted, f"{summary.possible_duplicates} of them perhaps twice"),
+        ("rejected", summary.rejected, "refused by the service: nothing was sent"),
+        ("not sent", summary.not_sent, "never left this machine"),
+        ("unknown", summary.unknown, "written, and no answer: not sent again"),
+        ("attempts", summary.attempts, "requests in all"),
+    ]
+    rows += [(f"retries after {cause}", number, "") for cause, number in sorted(summary.retries.items())]
+    rows += [
+        ("texts received", summary.texts, "in the simulator's inbox"),
+        ("verified", summary.valid, "codes typed right"),
+        ("not valid", summary.invalid, "codes typed wrong, and told so"),
+        ("codes a second", f"{summary.per_second:.0f}", f"{summary.seconds:.1f} s in all"),
+    ]
+    for name, value, remark in rows:
+        table.add_row(name, str(value), remark)
+    return table
+
+
+@app.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=4010, show_default=True, help="0 takes a free one.")
+@click.option("--seed", type=int, help="Makes codes, ids and chance repeatable.")
+@click.option(
+    "--account-limits/--no-account-limits",
+    default=True,
+    show_default=True,
+    help="Bandwidth's default account: 1 text and 5 calls a second, with queues.",
+)
+def simulate(host: str, port: int, seed: int | None, account_limits: bool) -> None:  # noqa: FBT001 - click passes flags so
+    """Run a simulator of the service until Ctrl-C; needs no account.
+
+    Its credentials are BW_ACCOUNT_ID, BW_USERNAME and BW_PASSWORD when set, and otherwise made up and printed.
+    """
+    _run(_simulate(host, port, seed, account_limits=account_limits))
+
+
+async def _simulate(host: str, port: int, seed: int | None, *, account_limits: bool) -> int:
+    from ..simulator import AccountLimits, Simulator, SimulatorError
+
+    options: dict[str, Any] = {}
+    for name, variable in (("account_id", "BW_ACCOUNT_ID"), ("username", "BW_USERNAME"), ("password", "BW_PASSWORD")):
+        if value := os.environ.get(variable):
+            options[name] = value
+    if account_limits:
+        options |= {"messaging_limits": AccountLimits(), "voice_limits": AccountLimits.voice()}
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with Simulator(port, host=host, seed=seed, **options) as simulator:
+            click.echo(f"simulating Bandwidth MFA at {simulator.base_url}")
+            click.echo("in another terminal:")
+            click.echo(f"  export BW_MFA_URL={simulator.base_url} BW_ACCOUNT_ID={simulator.account_id}")
+            click.echo(f"  export BW_USERNAME={simulator.username} BW_PASSWORD={simulator.password}")
+            click.echo("  bandwidth-mfa send +19195551234 --from +19195554321 --application-id any")
+            click.echo(f"  curl {simulator.control_url}/messages")
+            await stop.wait()
+    except (SimulatorError, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        return _outcome.EXIT_USAGE
+    click.echo(f"stopped; {len(simulator.inbox)} messages were sent")
+    return _outcome.EXIT_OK

@@ -1,0 +1,155 @@
+"""The demo: a few hundred codes through a simulator that misbehaves, and what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from attrs import Factory, define
+
+from .._client import MFAClient
+from .._config import Limits, RetryPolicy
+from .._models import CodeTemplate
+from ..errors import Delivery, RequestError
+from ..simulator import Fault, Simulator
+from ..telemetry import AttemptEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._models import CodeRequest
+    from ..simulator import Message
+    from ..telemetry import Event
+
+CONCURRENCY: Final = 50
+# Every this many-th recipient's number is refused, and every that many-th code is typed wrongly.
+REFUSED_EVERY: Final = 40
+WRONG_EVERY: Final = 25
+
+
+@define
+class Summary:
+    """What the demo did.
+
+    Attributes:
+        accepted: codes the service took.
+        rejected: codes it refused for good.
+        not_sent: codes that never left.
+        unknown: codes of which nobody can say.
+        possible_duplicates: accepted after an attempt of unknown outcome.
+        attempts: requests in all.
+        retries: why there was another attempt, and how often.
+        texts: how many texts the simulator's phones got.
+        valid: codes verified.
+        invalid: wrong codes told from right ones.
+        send_seconds: how long the sending took.
+        seconds: how long all took.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    not_sent: int = 0
+    unknown: int = 0
+    possible_duplicates: int = 0
+    attempts: int = 0
+    retries: Counter[str] = Factory(Counter)
+    texts: int = 0
+    valid: int = 0
+    invalid: int = 0
+    send_seconds: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def per_second(self) -> float:
+        """Codes a second while sending."""
+        done = self.accepted + self.rejected + self.not_sent + self.unknown
+        return done / self.send_seconds if self.send_seconds else 0.0
+
+    def on_event(self, event: Event) -> None:
+        """Count attempts and the causes of retries, as a hook of the client."""
+        if isinstance(event, AttemptEvent) and event.operation != "verify_code":
+            self.attempts += 1
+            if event.retry_in is not None:
+                self.retries[str(event.status or event.error_type)] += 1
+
+
+def _misbehave(simulator: Simulator, refused: list[str]) -> None:
+    faults = simulator.faults
+    for number in refused:
+        faults.script(
+            Fault(status=400, body={"error": "to number is not reachable", "requestId": "demo"}),
+            operation="messaging",
+            to=number,
+        )
+    faults.chance(Fault(status=429), 0.10, operation="messaging")
+    faults.chance(Fault(status=503), 0.05, operation="messaging")
+    faults.chance(Fault(drop="before_read"), 0.005, operation="messaging")
+    faults.chance(Fault(drop="after_read"), 0.01, operation="messaging")
+
+
+async def run(count: int, seed: int, advance: Callable[[str, Delivery | bool], None]) -> Summary:
+    """Send, then verify, and count.
+
+    Args:
+        count: how many codes.
+        seed: of the simulator's faults, so that a run can be repeated.
+        advance: told of each finished code: the phase, and its outcome.
+
+    Returns:
+        What became of them.
+    """
+    summary = Summary()
+    template = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="demo")
+    # Numbers for fiction: 555-0100 to 555-0199 in as many area codes as it takes.
+    numbers = [f"+1{201 + index // 100}5550{100 + index % 100}" for index in range(count)]
+    requests = [template.to(number) for number in numbers]
+    began = time.perf_counter()
+    async with (
+        Simulator(seed=seed) as simulator,
+        MFAClient(
+            **simulator.client_kwargs(),
+            # The simulator's 429s come by chance, so there is no rate to be learnt from them.
+            limits=Limits(adaptive=False, max_in_flight=CONCURRENCY),
+            retry=RetryPolicy(max_attempts=5, wait_initial=0.1, wait_max=1.0),
+            hooks=[summary],
+        ) as mfa,
+    ):
+        _misbehave(simulator, numbers[REFUSED_EVERY - 1 :: REFUSED_EVERY])
+
+        async def send(request: CodeRequest) -> None:
+            try:
+                sent = await mfa.generate_messaging_code(request)
+            except RequestError as error:
+                outcome = error.delivery
+            else:
+                outcome = Delivery.ACCEPTED
+                summary.possible_duplicates += sent.meta.possible_duplicate
+            setattr(summary, str(outcome), getattr(summary, str(outcome)) + 1)
+            advance("send", outcome)
+
+        async with asyncio.TaskGroup() as group:
+            for request in requests:
+                group.create_task(send(request))
+        summary.send_seconds = time.perf_counter() - began
+
+        simulator.faults.clear()
+        # Every person types the last code on their phone; some mistype it.
+        latest: dict[str, Message] = {message.to: message for message in simulator.inbox}
+        summary.texts = len(simulator.inbox)
+
+        async def verify(index: int, message: Message) -> None:
+            code = message.code
+            if index % WRONG_EVERY == 0:
+                code = f"{(int(code) + 1) % 10 ** len(code):0{len(code)}}"
+            answer = await mfa.verify_code(to=message.to, code=code, scope="demo")
+            summary.valid += answer.valid
+            summary.invalid += not answer.valid
+            advance("verify", answer.valid)
+
+        async with asyncio.TaskGroup() as group:
+            for index, message in enumerate(latest.values(), start=1):
+                group.create_task(verify(index, message))
+    summary.seconds = time.perf_counter() - began
+    return summary

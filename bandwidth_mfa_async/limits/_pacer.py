@@ -1,0 +1,309 @@
+"""The local pacer: hands out permits at a rate, first come first served within two lanes."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from typing import TYPE_CHECKING, Final
+
+from bandwidth_mfa_async.errors import ConfigurationError
+
+from ._lanes import LaneQueue, Waiter, was_served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bandwidth_mfa_async._clock import Clock, TimerHandle
+    from bandwidth_mfa_async._config import Lane
+
+BURST_SECONDS: Final = 0.05
+"""How much of a second may leave at once: enough to make up for a late timer, too little to look like a burst."""
+
+# A timer may fire a rounding error early. Without a tolerance its waiter would be put back for 1e-16 s, again and
+# again, and in virtual time for ever; so a hair less than a whole permit is one, and no wait is shorter than this.
+_TOLERANCE: Final = 1e-5
+_SHORTEST_WAIT: Final = 1e-5
+
+
+def checked_rate(rate: object) -> float | None:
+    """Return a rate in permits a second, None for unlimited.
+
+    Raises:
+        ConfigurationError: not a finite number above 0.
+    """
+    if rate is None:
+        return None
+    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not (math.isfinite(rate) and rate > 0):
+        raise ConfigurationError("rate: must be a finite number above 0, or None for unlimited")
+    return float(rate)
+
+
+class Pacer:
+    """A token bucket that callers queue at: strict order within a lane, one timer for all of them.
+
+    A heavy permit saves up at the head of its lane and lighter ones wait behind it, so that weight never starves;
+    for one heavier than the bucket, the bucket grows until it fits. Between any two moments no more than
+    ``rate * seconds + max(burst, heaviest weight)`` permits are granted (and not given back).
+
+    Args:
+        clock: where time and the one timer come from.
+        rate: permits a second; None for unlimited.
+        burst: permits that may leave at once after a quiet time; by default 50 ms of the rate, at least 1.
+        on_paced: called with the time and the weight when a caller that had to wait is served; returns the rate to
+            go on with.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        rate: float | None = None,
+        *,
+        burst: float | None = None,
+        on_paced: Callable[[float, int], float | None] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._rate = checked_rate(rate)
+        self._fixed_burst = burst
+        self._burst = 1.0
+        self._on_paced = on_paced
+        self._queue = LaneQueue()
+        # Deadlines of waiters, earliest first; entries of those who left stay until their time or the next clean-up.
+        self._deadlines: list[tuple[float, int, Waiter]] = []
+        self._order = itertools.count()
+        self._timer: TimerHandle | None = None
+        self._wake = math.inf
+        self._paused_until = -math.inf
+        self._resize()
+        # The bucket held `level` at `stamp` and fills from there on; before first use it has always been full.
+        self._level = self._burst
+        self._stamp = -math.inf
+        self._serving = False
+        self._closed: Callable[[], BaseException] | None = None
+        self.free = self._rate is None
+        """True while a permit costs nothing at all: unlimited, not paused and nobody waiting."""
+
+    def __repr__(self) -> str:
+        parts = ["unlimited" if self._rate is None else f"rate={self._rate:.4g}/s"]
+        try:
+            now = self._clock.monotonic()
+        except RuntimeError:  # outside the event loop there is no time to tell
+            now = math.nan
+        if self._rate is not None:
+            level = self._level if math.isnan(now) else self._level_at(now)
+            parts.append(f"level={level:.2f} of {self._burst:.4g}")
+        parts += [f"interactive={self._queue.count('interactive')}", f"bulk={self._queue.count('bulk')}"]
+        if self._paused_until > now:
+            parts.append(f"paused for {self._paused_until - now:.3f} s")
+        if self._timer is not None and not math.isnan(now):
+            parts.append(f"next wake-up in {max(0.0, self._wake - now):.3f} s")
+        else:
+            parts.append("no wake-up set")
+        return f"Pacer({', '.join(parts)})"
+
+    @property
+    def rate(self) -> float | None:
+        """Permits a second; None when unlimited."""
+        return self._rate
+
+    @property
+    def burst(self) -> float:
+        """Permits that may leave at once after a quiet time."""
+        return self._burst
+
+    @property
+    def paused_until(self) -> float:
+        """Until when nothing leaves, in the clock's seconds; a past moment when not paused."""
+        return self._paused_until
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait, in both lanes."""
+        return len(self._queue)
+
+    def weight_ahead(self, lane: Lane) -> int:
+        """Return the weight that would leave before a newcomer of this lane."""
+        return self._queue.weight_ahead(lane)
+
+    def try_acquire(self, weight: int, lane: Lane) -> bool:
+        """Take a permit if that needs no waiting and overtakes nobody; raises what `abort` was given, after it."""
+        if self.free:
+            return True
+        if self._closed is not None:
+            raise self._closed()
+        now = self._clock.monotonic()
+        if now < self._paused_until or self._queue.must_wait(lane):
+            return False
+        if self._rate is None:
+            self._update_free(now)
+            return True
+        self._settle(now, weight)
+        if self._level < weight - _TOLERANCE:
+            return False
+        self._level -= weight
+        return True
+
+    def expected_wait(self, weight: int, lane: Lane) -> float:
+        """Return in how many seconds a newcomer would be served if nobody left and nothing changed."""
+        now = self._clock.monotonic()
+        pause = max(0.0, self._paused_until - now)
+        if self._rate is None:
+            return pause
+        wanted = self._queue.weight_ahead(lane) + weight
+        return pause + max(0.0, wanted - self._level_at(now)) / self._rate
+
+    async def acquire(self, weight: int, lane: Lane, deadline: float | None = None) -> bool:
+        """Wait for a permit; False when `deadline` (in the clock's seconds) came first.
+
+        A caller that is cancelled leaves the line, and one that is cancelled in the very moment in which it was
+        served gives its permit back: no place is ever lost.
+        """
+        if self.try_acquire(weight, lane):
+            return True
+        waiter = Waiter(asyncio.get_running_loop().create_future(), weight, lane)
+        self._queue.append(waiter)
+        self.free = False
+        if deadline is not None:
+            self._remember_deadline(deadline, waiter)
+        self._arm(self._clock.monotonic())
+        try:
+            return await waiter.future
+        except BaseException:
+            if was_served(waiter.future):
+                self.refund(weight)
+            elif self._queue.remove(waiter):
+                self._serve()  # the next in line may be lighter
+            raise
+
+    def refund(self, weight: int) -> None:
+        """Take back a permit that was not used, and serve whoever it is enough for."""
+        if self._rate is not None:
+            self._settle(self._clock.monotonic())
+            head = self._queue.head()
+            self._level = min(self._level + weight, max(self._burst, head.weight if head else 0.0))
+        self._serve()
+
+    def set_rate(self, rate: float | None) -> None:
+        """Go on at another rate; what was saved up at the old one is kept, as far as the new bucket holds it."""
+        self._change_rate(checked_rate(rate), self._clock.monotonic())
+        self._serve()
+
+    def pause_until(self, when: float) -> None:
+        """Let nothing leave before `when`; an earlier moment than before shortens the pause.
+
+        Nothing is saved up meanwhile, so that afterwards waiters leave at the rate and not together. `on_paced` may
+        call this; whoever is next then waits already.
+        """
+        now = self._clock.monotonic()
+        self._settle(now)
+        self._level = min(self._level, 1.0)
+        self._stamp = max(now, when)
+        self._paused_until = when
+        self._serve()
+
+    def abort(self, make_error: Callable[[], BaseException]) -> None:
+        """Give every waiter, and everyone who asks later, an error of its own."""
+        self._closed = make_error
+        self._queue.abort(make_error)
+        self._arm(self._clock.monotonic())
+
+    def _resize(self) -> None:
+        if self._fixed_burst is not None:
+            self._burst = max(1.0, self._fixed_burst)
+        else:
+            self._burst = 1.0 if self._rate is None else max(1.0, self._rate * BURST_SECONDS)
+
+    def _level_at(self, now: float, need: float = 0.0) -> float:
+        elapsed = now - self._stamp
+        if elapsed <= 0 or self._rate is None:
+            return self._level
+        return min(self._level + elapsed * self._rate, max(self._burst, need, self._level))
+
+    def _settle(self, now: float, need: float = 0.0) -> None:
+        """Bring the level up to date; whoever waits at the head may save up more than a bucketful."""
+        head = self._queue.head()
+        if head is not None:
+            need = max(need, head.weight)
+        # A level above both is what a heavy waiter, gone since, had saved up.
+        self._level = min(self._level_at(now, need), max(self._burst, need))
+        self._stamp = max(self._stamp, now)
+
+    def _change_rate(self, rate: float | None, now: float) -> None:
+        if rate == self._rate:
+            return
+        if self._rate is None:
+            self._level, self._stamp = min(self._level, 1.0), max(now, self._paused_until)
+        else:
+            self._settle(now)
+        self._rate = rate
+        self._resize()
+        self._settle(now)
+
+    def _serve(self) -> None:
+        """Serve everyone whose time has come, then set the timer for the next."""
+        if self._serving:
+            return
+        now = self._clock.monotonic()
+        self._expire(now)
+        self._settle(now)
+        self._serving = True
+        try:
+            while now >= self._paused_until and (head := self._queue.head()) is not None:
+                if self._rate is not None:
+                    self._settle(now)
+                    if self._level < head.weight - _TOLERANCE:
+                        break
+                self._queue.remove(head)
+                if head.future.done():  # cancelled, and its task has not run yet: nothing was used
+                    continue
+                if self._rate is not None:
+                    self._level -= head.weight
+                head.future.set_result(True)
+                if self._on_paced is not None:
+                    self._change_rate(checked_rate(self._on_paced(now, head.weight)), now)
+        finally:
+            self._serving = False
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        """Have the one timer fire when the next waiter is due, or is out of time."""
+        self._update_free(now)
+        wake = math.inf
+        head = self._queue.head()
+        if head is not None:
+            wake = self._paused_until
+            if self._rate is not None:
+                wake = max(wake, self._stamp + (head.weight - self._level) / self._rate)
+            if self._deadlines:
+                wake = min(wake, self._deadlines[0][0])
+            wake = max(wake, now + _SHORTEST_WAIT)
+        elif self._deadlines:
+            self._deadlines.clear()
+        if self._timer is not None:
+            if self._wake == wake:
+                return
+            self._timer.cancel()
+            self._timer = None
+        self._wake = wake
+        if wake < math.inf:
+            self._timer = self._clock.call_at(wake, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._serve()
+
+    def _update_free(self, now: float) -> None:
+        self.free = self._rate is None and not self._queue and now >= self._paused_until and self._closed is None
+
+    def _remember_deadline(self, deadline: float, waiter: Waiter) -> None:
+        if len(self._deadlines) > 2 * len(self._queue) + 64:
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].future.done()]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (deadline, next(self._order), waiter))
+
+    def _expire(self, now: float) -> None:
+        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].future.done()):
+            waiter = heapq.heappop(self._deadlines)[2]
+            if self._queue.remove(waiter) and not waiter.future.done():
+                waiter.future.set_result(False)

@@ -1,0 +1,52 @@
+"""How a queue leaves after a closed gate when no rate is known: a rate that doubles every second. No I/O, no clock."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+LEAST_START: Final = 10.0
+"""Messages a second a ramp begins with at least."""
+
+_MOST_DOUBLINGS: Final = 40.0
+
+
+class Ramp:
+    """A passing pace for a channel without one: begun by a closed gate, ended when nobody waits any more."""
+
+    __slots__ = ("_opens", "_start")
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._opens = -math.inf
+
+    @property
+    def active(self) -> bool:
+        """Whether a ramp is under way."""
+        return self._start is not None
+
+    def begin(self, opens: float, per_second: float) -> float:
+        """Begin at what was accepted a second before the gate closed (or go on, with another opening)."""
+        self._opens = opens
+        if self._start is None:
+            self._start = max(LEAST_START, per_second)
+        return self._start
+
+    def end(self) -> None:
+        """Be unlimited again."""
+        self._start = None
+
+    def rate(self, now: float) -> float | None:
+        """Return the pace at `now`, in messages a second; None without a ramp."""
+        if self._start is None:
+            return None
+        return self._start * math.pow(2.0, min(max(0.0, now - self._opens), _MOST_DOUBLINGS))
+
+    def idle(self, now: float) -> bool:
+        """Tell whether the gate has been open for a second, so that with nobody waiting the ramp may end."""
+        return now >= self._opens + 1.0
+
+    def seconds_for(self, weight: float, now: float) -> float:
+        """Return how long so much weight takes to leave once the gate is open: the pace's integral, inverted."""
+        pace = self.rate(max(now, self._opens))
+        return 0.0 if pace is None else math.log2(1.0 + weight * math.log(2.0) / pace)

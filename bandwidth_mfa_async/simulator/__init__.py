@@ -1,0 +1,27 @@
+"""A server on this machine that behaves like Bandwidth's MFA service: for tests, demos and work without an account."""
+
+from __future__ import annotations
+
+from ._errors import InvalidFaultError, InvalidOptionError, SimulatorError, SimulatorStateError
+from ._faults import Fault, Faults
+from ._limits import AccountLimits
+from ._messages import Message, ReceiptState, RequestRecord
+from ._receipts import ReceiptPolicy
+from ._segments import count_segments
+from ._simulator import Simulator
+
+__all__ = [
+    "AccountLimits",
+    "Fault",
+    "Faults",
+    "InvalidFaultError",
+    "InvalidOptionError",
+    "Message",
+    "ReceiptPolicy",
+    "ReceiptState",
+    "RequestRecord",
+    "Simulator",
+    "SimulatorError",
+    "SimulatorStateError",
+    "count_segments",
+]

@@ -1,0 +1,277 @@
+"""The JSON API beneath the inbox page, for browser tests and other programs; not for other web sites."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_address
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from ._answers import CONTENT_TYPE, encode
+from ._errors import InvalidOptionError
+from ._faults import Fault
+from ._limits import AccountLimits
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from typing import TypeAlias
+
+    from bandwidth_mfa_async._clock import Clock
+
+    from ._faults import Faults
+    from ._messages import Channel, Inbox, Message, RequestRecord
+    from ._service import Service
+
+    Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+CONTROL_PATH: Final = "/_simulator"
+_LONGEST_WAIT: Final = 60.0
+# How people write phone numbers; a part of one is found without regard to these.
+_SEPARATORS: Final = str.maketrans("", "", " +-.()/")
+_CHANNELS: Final[tuple[Channel, ...]] = ("messaging", "voice")
+
+
+class _ControlError(Exception):
+    """Something to answer with a status and a text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+
+
+class Control:
+    """Answers what lies outside the service's own paths.
+
+    Every request must name this machine (or one of `hosts`) in its Host header and, if a browser says where it comes
+    from, come from here: so no web site can read the codes or write faults, DNS rebinding included. Writes with a body
+    must be `application/json`, which a form of another site cannot send.
+
+    Args:
+        inbox: what was sent.
+        records: what was asked.
+        service: whose limits may be changed.
+        faults: what may be injected.
+        clock: what waiting is measured on.
+        hosts: further host names, without port, that may be asked for.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts it shows
+        self,
+        *,
+        inbox: Inbox,
+        records: deque[RequestRecord],
+        service: Service,
+        faults: Faults,
+        clock: Clock,
+        hosts: Collection[str],
+    ) -> None:
+        self._inbox = inbox
+        self._records = records
+        self._service = service
+        self._faults = faults
+        self._clock = clock
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self.pages: dict[str, Mapping[str, Handler]] = {}
+        """More paths, each with its handlers by method; they are under the same guard, except that a link of any site
+        may lead to a page."""
+        self._routes: dict[str, Mapping[str, Handler]] = {
+            f"{CONTROL_PATH}/messages": {"GET": self._messages, "DELETE": self._clear_messages},
+            f"{CONTROL_PATH}/messages/latest": {"GET": self._latest},
+            f"{CONTROL_PATH}/requests": {"GET": self._requests, "DELETE": self._clear_requests},
+            f"{CONTROL_PATH}/account": {"GET": self._account},
+            f"{CONTROL_PATH}/limits": {"GET": self._limits, "PUT": self._put_limits},
+            f"{CONTROL_PATH}/faults": {
+                "GET": self._show_faults,
+                "POST": self._add_faults,
+                "DELETE": self._clear_faults,
+            },
+        }
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse | None:
+        """Answer a request, or return None for a path that is not here."""
+        handlers = self._routes.get(request.path) or self.pages.get(request.path)
+        if handlers is None:
+            return None
+        try:
+            self._guard(request, may_be_linked=request.path in self.pages)
+            # A HEAD is a GET whose body aiohttp leaves out.
+            handler = handlers.get("GET" if request.method == "HEAD" else request.method)
+            if handler is None:
+                response = _json({"error": "method not allowed"}, 405)
+                response.headers["Allow"] = ", ".join(handlers)
+                return response
+            return await handler(request)
+        except _ControlError as error:
+            return _json({"error": error.text}, error.status)
+        except web.HTTPRequestEntityTooLarge:
+            return _json({"error": "the body is too large"}, 413)
+
+    def _guard(self, request: web.BaseRequest, *, may_be_linked: bool) -> None:
+        if not self._is_here(request.headers.get("Host", "")):
+            raise _ControlError(403, "ask for it by a loopback name, or name this host in control_hosts")
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+            raise _ControlError(403, "not for other web sites")
+        if request.headers.get("Sec-Fetch-Site", "none") in {"none", "same-origin"}:
+            return
+        # A link shows the page to a person, in a window of its own that the other site cannot look into.
+        followed = request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest")
+        if not may_be_linked or followed != ("navigate", "document"):
+            raise _ControlError(403, "not for other web sites")
+
+    def _is_here(self, host_and_port: str) -> bool:
+        try:
+            host = urlsplit(f"//{host_and_port}").hostname or ""
+        except ValueError:
+            return False
+        if host == "localhost" or host in self._hosts:
+            return True
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    async def _messages(self, request: web.BaseRequest) -> web.Response:
+        """Answer the messages, newest last: all, or those `to` a number, or `number` being a part of to or from.
+
+        With `limit`, the newest so many; `total` counts without it.
+        """
+        to = request.query.get("to")
+        part = request.query.get("number", "").translate(_SEPARATORS)
+        found = self._inbox.messages
+        if to is not None:
+            found = [message for message in found if message.to == to]
+        if part:
+            found = [message for message in found if part in message.to or part in message.from_]
+        return _json({"messages": _newest(found, request), "total": len(found)})
+
+    async def _latest(self, request: web.BaseRequest) -> web.Response:
+        """Answer the newest message to `to`; with `wait`, wait up to that many seconds for one."""
+        to = request.query.get("to")
+        if to is None:
+            raise _ControlError(400, "say which number: ?to=%2B19195551234")
+        message = self._inbox.latest(to)
+        if message is None:
+            wait = _wait(request.query.get("wait", "0"))
+            try:
+                message = await self._inbox.wait(to, self._clock, wait)
+            except TimeoutError:
+                # A '+' that was not escaped arrives as a space: the commonest mistake here.
+                hint = "; write '+' as %2B" if to.startswith(" ") else ""
+                raise _ControlError(404, f"no message to that number{hint}") from None
+        return _json(message.as_json())
+
+    async def _clear_messages(self, _request: web.BaseRequest) -> web.Response:
+        self._inbox.clear()
+        return web.Response(status=204)
+
+    async def _requests(self, request: web.BaseRequest) -> web.Response:
+        """Answer the requests, newest last; with `refused`, only those; `limit` and `total` as for messages."""
+        found: Sequence[RequestRecord] = self._records
+        if "refused" in request.query:
+            found = [record for record in found if record.refused]
+        return _json({"requests": _newest(found, request), "total": len(found)})
+
+    async def _clear_requests(self, _request: web.BaseRequest) -> web.Response:
+        self._records.clear()
+        return web.Response(status=204)
+
+    async def _account(self, _request: web.BaseRequest) -> web.Response:
+        """Answer which account there is; never a credential."""
+        return _json({"accountId": self._service.settings.account_id})
+
+    async def _limits(self, _request: web.BaseRequest) -> web.Response:
+        limiters = self._service.limiters
+        shown = {name: None if (limits := limiters[name].limits) is None else limits.as_json() for name in _CHANNELS}
+        return _json(shown)
+
+    async def _put_limits(self, request: web.BaseRequest) -> web.Response:
+        """Put in force what is named: ``{"messaging": {"rate": 2}, "voice": null}``; a channel left out stays."""
+        value = await _object(request)
+        if not value.keys() <= set(_CHANNELS):
+            raise _ControlError(400, "limits are for 'messaging' and 'voice'")
+        try:
+            changes = {name: _read_limits(value[name]) for name in _CHANNELS if name in value}
+        except InvalidOptionError as error:
+            raise _ControlError(400, str(error)) from None
+        for name, limits in changes.items():
+            self._service.change_limits(name, limits)
+        return await self._limits(request)
+
+    async def _show_faults(self, _request: web.BaseRequest) -> web.Response:
+        return _json({"faults": [rule.as_json() for rule in self._faults.rules]})
+
+    async def _add_faults(self, request: web.BaseRequest) -> web.Response:
+        """Add ``{"script": [fault, ...]}`` or ``{"fault": fault, "share": 0.1}``, with `operation` and `to` at will."""
+        value = await _object(request)
+        try:
+            if value.keys() <= {"script", "operation", "to"} and isinstance(value.get("script"), list):
+                faults = [Fault.from_json(fault) for fault in value["script"]]
+                self._faults.script(*faults, operation=value.get("operation"), to=value.get("to"))
+            elif {"fault", "share"} <= value.keys() <= {"fault", "share", "operation", "to"}:
+                fault = Fault.from_json(value["fault"])
+                self._faults.chance(fault, value["share"], value.get("operation"), value.get("to"))
+            else:
+                raise _ControlError(400, 'send {"script": [fault, ...]} or {"fault": fault, "share": 0.1}')
+        except InvalidOptionError as error:
+            raise _ControlError(400, str(error)) from None
+        return await self._show_faults(request)
+
+    async def _clear_faults(self, _request: web.BaseRequest) -> web.Response:
+        self._faults.clear()
+        return web.Response(status=204)
+
+
+def _newest(found: Sequence[Message | RequestRecord], request: web.BaseRequest) -> list[dict[str, Any]]:
+    """Return the newest `limit` of what was found, newest last."""
+    text = request.query.get("limit")
+    if text is not None and not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise _ControlError(400, "limit must be a whole number")
+    skipped = 0 if text is None else max(0, len(found) - int(text))
+    return [each.as_json() for each in islice(found, skipped, None)]
+
+
+def _read_limits(value: Any) -> AccountLimits | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise InvalidOptionError('a limit is an object such as {"rate": 60, "per": 60}, or null')
+    try:
+        return AccountLimits(**value)
+    except TypeError:
+        raise InvalidOptionError("a limit has rate, per, model, queue_seconds, burst, number and retry_after") from None
+
+
+def _wait(text: str) -> float:
+    try:
+        wait = float(text)
+    except ValueError:
+        wait = -1.0
+    if not 0 <= wait <= _LONGEST_WAIT:
+        raise _ControlError(400, f"wait must be from 0 to {_LONGEST_WAIT:g} seconds")
+    return wait
+
+
+async def _object(request: web.BaseRequest) -> dict[str, Any]:
+    if request.content_type != "application/json":
+        raise _ControlError(415, "send it as application/json")
+    try:
+        value = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise _ControlError(400, "the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise _ControlError(400, "the body must be a JSON object")
+    return value
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(
+        body=encode(value),
+        status=status,
+        headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
+    )

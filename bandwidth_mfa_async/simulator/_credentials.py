@@ -1,0 +1,136 @@
+"""Who may ask: the API user's name and password, and bearer tokens. No I/O and no clock: it is handed the time."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
+
+from ._answers import FORBIDDEN, UNAUTHORIZED, Answer, encode
+
+if TYPE_CHECKING:
+    import random
+
+    from ._settings import Settings
+
+_JWT_HEADER: Final = {"alg": "none", "typ": "JWT"}
+
+
+class Credentials:
+    """The simulator's account: decides on Authorization headers and hands out tokens.
+
+    Args:
+        settings: names, passwords and what is accepted.
+        rng: makes the tokens unlike each other.
+    """
+
+    def __init__(self, settings: Settings, rng: random.Random) -> None:
+        self._settings = settings
+        self._rng = rng
+        self._tokens: dict[str, float] = {}
+        # The one header that nearly every request carries, so that it need not be decoded each time.
+        self._basic = _basic(settings.username, settings.password)
+
+    def refuse(self, account_id: str, authorization: str | None, now: float) -> Answer | None:
+        """Return the answer to credentials that will not do, or None for good ones.
+
+        None at all are 401 and wrong ones 403, as Bandwidth's live tests have it (Bandwidth/python-sdk 8bda0d4 and
+        bc86bae, Bandwidth/ruby-sdk 90b8955); the errors page says otherwise. Not known: what MFA answers to a bearer
+        token; Bandwidth staff only say that it is rejected (phoneware/bandwidth-mcp eaa2db8, 2026-06-10). It is
+        answered like wrong credentials here.
+
+        Args:
+            account_id: the account of the path.
+            authorization: the header's value, or None without one.
+            now: seconds, on a clock that never goes back.
+        """
+        if authorization is None:
+            return Answer(401, UNAUTHORIZED, "no Authorization header")
+        scheme, _, value = authorization.partition(" ")
+        match scheme.lower():
+            case "basic":
+                why = self._wrong_basic(authorization)
+            case "bearer":
+                why = self._wrong_bearer(value.strip(), now)
+                if why and self._settings.accept_bearer and self._settings.bad_token_status == 401:
+                    return Answer(401, UNAUTHORIZED, why)
+            case _:
+                why = "unknown authorization scheme"
+        if not why and account_id != self._settings.account_id:
+            why = "wrong account"
+        return Answer(403, FORBIDDEN, why) if why else None
+
+    def _wrong_basic(self, authorization: str) -> str:
+        settings = self._settings
+        if not settings.accept_basic:
+            return "Basic credentials are not accepted"
+        if authorization == self._basic or decode_basic(authorization) == (settings.username, settings.password):
+            return ""
+        return "wrong user name or password"
+
+    def _wrong_bearer(self, token: str, now: float) -> str:
+        if not self._settings.accept_bearer:
+            return "bearer tokens are not accepted"
+        return "" if now < self._tokens.get(token, now) else "unknown or expired token"
+
+    def token(self, authorization: str | None, body: bytes, now: float, wall: float) -> Answer:
+        """Answer a client-credentials request (RFC 6749, section 4.4).
+
+        The client authenticates with Basic and posts a form, as all of Bandwidth's SDKs do. Not known: the real
+        `expires_in`; Bandwidth's SDKs assume 3600 s. The token has the form of a JWT with an `accounts` claim, which
+        is all that is known of the real one; it is not signed.
+
+        Args:
+            authorization: the header's value, or None without one.
+            body: the form.
+            now: seconds, on a clock that never goes back.
+            wall: seconds since the epoch, for the token's own claims.
+        """
+        settings = self._settings
+        if authorization is None or decode_basic(authorization) != (settings.client_id, settings.client_secret):
+            answer = encode({"error": "invalid_client"})
+            return Answer(401, answer, "wrong client id or secret", {"WWW-Authenticate": 'Basic realm="oauth2"'})
+        try:
+            form = parse_qs(body.decode("ascii"))
+        except ValueError:
+            form = {}
+        if form.get("grant_type") != ["client_credentials"]:
+            return Answer(400, encode({"error": "unsupported_grant_type"}), "grant_type must be client_credentials")
+        claims = {
+            "accounts": [settings.account_id],
+            "exp": int(wall + settings.token_lifetime),
+            "jti": f"{self._rng.getrandbits(128):032x}",
+        }
+        token = f"{_base64url(_JWT_HEADER)}.{_base64url(claims)}.{self._rng.getrandbits(256):064x}"
+        self._tokens = {each: expiry for each, expiry in self._tokens.items() if expiry > now}
+        self._tokens[token] = now + settings.token_lifetime
+        # RFC 6749 has whole seconds; a test's lifetime of half a second is sent as it is.
+        lifetime = settings.token_lifetime
+        shown = int(lifetime) if lifetime == int(lifetime) else lifetime
+        return Answer(200, encode({"access_token": token, "expires_in": shown, "token_type": "Bearer"}))
+
+    def revoke_tokens(self) -> None:
+        """Let no token that was handed out be accepted any more."""
+        self._tokens.clear()
+
+
+def decode_basic(authorization: str) -> tuple[str, str] | None:
+    """Return the name and password of a Basic header (RFC 7617), or None for anything else."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return None
+    return (name, password) if colon else None
+
+
+def _basic(username: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
+
+
+def _base64url(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode()).decode("ascii").rstrip("=")

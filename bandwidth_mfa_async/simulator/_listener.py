@@ -1,0 +1,163 @@
+"""The listening socket: opened, closed, and refused for a while, on one port that stays ours."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from bandwidth_mfa_async._clock import sleep_until
+
+from ._errors import SimulatorStateError
+from ._tls import make_tls
+
+if TYPE_CHECKING:
+    from bandwidth_mfa_async._clock import Clock
+
+    from ._tls import TLS, Certificate
+
+# What is in flight at close is cut after this long; answers that a fault holds back are cut at once.
+_SHUTDOWN_SECONDS: Final = 0.1
+
+
+class Listener:
+    """Runs an aiohttp low-level server on one address.
+
+    Args:
+        host: address to listen on.
+        port: to listen on; 0 for a free one.
+        certificate: serve TLS with a certificate like this; None for plain HTTP.
+        clock: what refusing for a while is measured on.
+    """
+
+    def __init__(self, host: str, port: int, certificate: Certificate | None, clock: Clock) -> None:
+        self.tls: TLS | None = None
+        self._host = host
+        self._port = port
+        self._certificate = certificate
+        self._clock = clock
+        self._runner: web.ServerRunner | None = None
+        self._site: web.SockSite | None = None
+        self._address: tuple[str, int] | None = None
+        self._reserved: socket.socket | None = None
+        self._reopening: asyncio.Task[None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a server, refusing connections or not."""
+        return self._address is not None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port.
+
+        Raises:
+            SimulatorStateError: it is not running.
+        """
+        if self._address is None:
+            raise SimulatorStateError("the simulator is not running; use 'async with Simulator() as sim'")
+        return self._address
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port, as URLs begin.
+
+        Raises:
+            SimulatorStateError: it is not running.
+        """
+        host, port = self.address
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'http' if self._certificate is None else 'https'}://{shown}:{port}"
+
+    async def open(self, server: web.Server) -> None:
+        """Listen.
+
+        Raises:
+            SimulatorStateError: it is running already, or TLS is asked for without the trustme package.
+            OSError: the port is taken.
+        """
+        if self._runner is not None:
+            raise SimulatorStateError("the simulator is running already; make another one for a second port")
+        self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
+        try:
+            if self._certificate is not None:
+                # Keys are made and files are written there, which must not hold up the loop.
+                self.tls = await asyncio.to_thread(make_tls, self._host, self._certificate)
+            await self._runner.setup()
+            self._reserved = _bound(self._host, self._port)
+            host, port = self._reserved.getsockname()[:2]
+            await self._listen()
+            self._address = (host, port)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Cut what is in flight and close every socket; harmless when it is not running."""
+        self._stop_reopening()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+        self._site = None
+        self._address = None
+
+    async def refuse(self, seconds: float | None) -> None:
+        """Cut every connection and refuse new ones, for so many seconds or until `accept()`."""
+        host, port = self.address
+        self._stop_reopening()
+        if self._site is not None and self._runner is not None and self._runner.server is not None:
+            await self._site.stop()
+            self._site = None
+            for connection in self._runner.server.connections:
+                connection.force_close()
+            # Bound but not listening: the kernel refuses connections, and no other program can take the port.
+            self._reserved = _bound(host, port)
+        if seconds is not None:
+            self._reopening = asyncio.create_task(self._reopen(self._clock.monotonic() + seconds))
+
+    async def accept(self) -> None:
+        """Accept connections again; harmless when they are accepted already."""
+        _ = self.address
+        self._stop_reopening()
+        await self._listen()
+
+    async def _reopen(self, when: float) -> None:
+        await sleep_until(self._clock, when)
+        self._reopening = None
+        await self._listen()
+
+    def _stop_reopening(self) -> None:
+        if self._reopening is not None:
+            self._reopening.cancel()
+            self._reopening = None
+
+    async def _listen(self) -> None:
+        bound, self._reserved = self._reserved, None
+        if bound is None or self._runner is None:
+            return
+        try:
+            context = None if self.tls is None else self.tls.server
+            self._site = web.SockSite(self._runner, bound, ssl_context=context, backlog=1024)
+            await self._site.start()
+        except BaseException:
+            bound.close()
+            raise
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket bound to an address, so that the port is ours and known before anything listens."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setblocking(False)  # noqa: FBT003 - the socket module's own signature
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound

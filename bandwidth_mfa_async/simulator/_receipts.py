@@ -1,0 +1,272 @@
+"""Delivery receipts to `callbackUrl`, posted in the background; the only client in the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+from datetime import UTC, datetime
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from attrs import define, field, frozen
+
+from ._answers import CONTENT_TYPE, encode
+from ._errors import InvalidOptionError
+from ._messages import ReceiptState
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Collection
+
+    from attrs import Attribute
+
+    from bandwidth_mfa_async._clock import Clock, TimerHandle
+
+    from ._messages import Message
+
+_WORKERS: Final = 8
+_DELIVERED: Final = "message-delivered"
+_FAILED: Final = "message-failed"
+
+
+def _at_least_0(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        msg = f"receipts: {attribute.name} must be a finite number, at least 0"
+        raise InvalidOptionError(msg)
+
+
+@frozen(kw_only=True)
+class ReceiptPolicy:
+    """When receipts are posted and what they say (https://dev.bandwidth.com/docs/mfa/webhooks). Durations are seconds.
+
+    Known: North America (numbers that begin with +1) is retried for 24 h, other countries not at all. Not known: the
+    schedule, the timeout and what counts as taken; the messaging platform's own are used (any 2xx, 10 s).
+
+    Args:
+        delay: from a message's going out to the first try.
+        failed_numbers: recipients whose messages fail.
+        failed_share: what share of the others fails at random, from 0 to 1, by the simulator's seed.
+        duplicates: how many more times a receipt is posted after it was taken; the platform delivers at least once.
+        retry_for: how long North American receipts are tried, from the first try on.
+        retry_first: the first pause between tries; each further one doubles it.
+        retry_longest: the longest pause.
+        timeout: for one try.
+        username: with `password`, answers a receiver's Basic challenge: the first request carries no credentials, and
+            a 401 with ``WWW-Authenticate: Basic`` is followed by a second that does, as Bandwidth describes for other
+            callbacks (guides/callbacks). Not known: whether MFA does it.
+        password: see `username`.
+        delivered_text: the `description` of a delivered one; the pages of 2021-2023 have ``ok`` instead.
+
+    Raises:
+        InvalidOptionError: a value is out of its range, or one of `username` and `password` is missing.
+    """
+
+    delay: float = field(default=0.0, validator=_at_least_0)
+    failed_numbers: Collection[str] = field(default=(), converter=frozenset)
+    failed_share: float = field(default=0.0, validator=_at_least_0)
+    duplicates: int = field(default=0, validator=_at_least_0)
+    retry_for: float = field(default=24 * 3600.0, validator=_at_least_0)
+    retry_first: float = field(default=5.0, validator=_at_least_0)
+    retry_longest: float = field(default=900.0, validator=_at_least_0)
+    timeout: float = field(default=10.0, validator=_at_least_0)
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    delivered_text: str = "Message delivered to carrier."
+
+    def __attrs_post_init__(self) -> None:
+        if self.failed_share > 1:
+            raise InvalidOptionError("receipts: failed_share must be from 0 to 1")
+        if not isinstance(self.duplicates, int):
+            raise InvalidOptionError("receipts: duplicates must be a whole number")
+        if not self.retry_first > 0 or not self.timeout > 0:
+            raise InvalidOptionError("receipts: retry_first and timeout must be more than 0 seconds")
+        if (self.username is None) != (self.password is None):
+            raise InvalidOptionError("receipts: username and password go together")
+
+
+@define(eq=False)
+class _Job:
+    message: Message
+    url: str
+    body: bytes
+    give_up_at: float
+    pause: float
+    copies_left: int
+
+
+class ReceiptSender:
+    """Posts receipts off the request path, a few at a time.
+
+    Args:
+        policy: when and what.
+        clock: what delays, pauses and timeouts are measured on.
+        rng: decides which messages fail, where a share is asked for.
+        allow_remote: post to other machines too; by default only loopback addresses are, so that a test's made-up
+            address is never called.
+    """
+
+    def __init__(self, policy: ReceiptPolicy, clock: Clock, rng: random.Random, *, allow_remote: bool = False) -> None:
+        self.policy = policy
+        self.on_change: Callable[[Message], object] | None = None
+        self._clock = clock
+        self._rng = rng
+        self._allow_remote = allow_remote
+        self._due: asyncio.Queue[_Job] = asyncio.Queue()
+        self._timers: dict[_Job, TimerHandle] = {}
+        self._workers: list[asyncio.Task[None]] = []
+        self._session: aiohttp.ClientSession | None = None
+
+    def submit(self, message: Message) -> None:
+        """Have a message's receipt posted once it has gone out."""
+        url = message.callback_url or ""
+        if not self._is_allowed(url):
+            self._mark(message, ReceiptState.BLOCKED)
+            return
+        policy = self.policy
+        failed = message.to in policy.failed_numbers
+        if not failed and policy.failed_share > 0:
+            failed = self._rng.random() < policy.failed_share
+        message.receipt_type = _FAILED if failed else _DELIVERED
+        self._mark(message, ReceiptState.PENDING)
+        first = self._clock.monotonic() + message.queued + policy.delay
+        body = receipt_body(message, self._clock.time() + message.queued + policy.delay, policy.delivered_text)
+        retry_for = policy.retry_for if _is_north_american(message.to) else 0.0
+        self._schedule(_Job(message, url, body, first + retry_for, policy.retry_first, policy.duplicates), first)
+        if not self._workers:
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            self._workers = [asyncio.create_task(self._work(self._session)) for _ in range(_WORKERS)]
+
+    def clear(self) -> None:
+        """Drop every receipt that was not posted yet; one under way is finished."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        while not self._due.empty():
+            self._due.get_nowait()
+
+    async def aclose(self) -> None:
+        """Stop posting and close the connections."""
+        self.clear()
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _mark(self, message: Message, state: ReceiptState) -> None:
+        message.receipt = state
+        if self.on_change is not None:
+            self.on_change(message)
+
+    def _is_allowed(self, url: str) -> bool:
+        try:
+            parts = urlsplit(url)
+            host, _port = parts.hostname, parts.port
+        except ValueError:
+            return False
+        if parts.scheme not in {"http", "https"} or not host:
+            return False
+        if self._allow_remote or host == "localhost":
+            return True
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    def _schedule(self, job: _Job, when: float) -> None:
+        if when <= self._clock.monotonic():
+            self._due.put_nowait(job)
+        else:
+            self._timers[job] = self._clock.call_at(when, partial(self._come_due, job))
+
+    def _come_due(self, job: _Job) -> None:
+        self._timers.pop(job, None)
+        self._due.put_nowait(job)
+
+    async def _work(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            job = await self._due.get()
+            taken = await self._within_timeout(session, job)
+            now = self._clock.monotonic()
+            if taken:
+                self._mark(job.message, ReceiptState.SENT)
+                if job.copies_left > 0:
+                    job.copies_left -= 1
+                    self._schedule(job, now)
+            elif job.message.receipt is ReceiptState.SENT:
+                # A copy of a receipt that was taken before is not worth a retry.
+                continue
+            elif now + job.pause <= job.give_up_at:
+                self._mark(job.message, ReceiptState.RETRYING)
+                self._schedule(job, now + job.pause)
+                job.pause = min(job.pause * 2, self.policy.retry_longest)
+            else:
+                self._mark(job.message, ReceiptState.GIVEN_UP)
+
+    async def _within_timeout(self, session: aiohttp.ClientSession, job: _Job) -> bool:
+        """Post once; False when no receiver took it. The timeout is the clock's, so aiohttp's own is off."""
+        attempt = asyncio.create_task(self._post(session, job))
+        timer = self._clock.call_at(self._clock.monotonic() + self.policy.timeout, attempt.cancel)
+        try:
+            await asyncio.wait({attempt})
+            return not attempt.cancelled() and attempt.result()
+        finally:
+            timer.cancel()
+            attempt.cancel()
+
+    async def _post(self, session: aiohttp.ClientSession, job: _Job) -> bool:
+        status, challenge = await self._post_once(session, job, {})
+        policy = self.policy
+        if status == 401 and challenge.lower().startswith("basic") and policy.username is not None:
+            login = base64.b64encode(f"{policy.username}:{policy.password}".encode()).decode("ascii")
+            status, _ = await self._post_once(session, job, {"Authorization": f"Basic {login}"})
+        return 200 <= status < 300
+
+    @staticmethod
+    async def _post_once(session: aiohttp.ClientSession, job: _Job, extra: dict[str, str]) -> tuple[int, str]:
+        # The messaging platform's own User-Agent; MFA's is not shown anywhere.
+        headers = {"Content-Type": CONTENT_TYPE, "User-Agent": "BandwidthAPI/v2", **extra}
+        try:
+            # A redirect could lead a receipt off this machine.
+            async with session.post(
+                job.url,
+                data=job.body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None),
+            ) as response:
+                return response.status, response.headers.get("WWW-Authenticate", "")
+        except (aiohttp.ClientError, OSError, ValueError):
+            return 0, ""
+
+
+def receipt_body(message: Message, time: float, delivered_text: str) -> bytes:
+    """Return the body of a message's receipt: one object, after the examples of docs/mfa/webhooks.
+
+    Args:
+        message: with its `receipt_type` decided.
+        time: seconds since the epoch.
+        delivered_text: the `description` of a delivered one.
+    """
+    domestic = _is_north_american(message.to)
+    body: dict[str, Any] = {
+        "type": message.receipt_type,
+        "time": datetime.fromtimestamp(int(time), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "description": delivered_text,
+        "platform": "NorthAmericaSMS" if domestic else "GlobalSMS",
+        "message": {"id": message.message_id},
+    }
+    if message.receipt_type == _FAILED:
+        body["description"] = "forbidden to country" if domestic else "Undeliverable"
+        body["errorCode"] = 4432 if domestic else 995
+    return encode(body)
+
+
+def _is_north_american(number: str) -> bool:
+    return number.startswith("+1")

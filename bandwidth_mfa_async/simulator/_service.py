@@ -1,0 +1,179 @@
+"""The service itself: from a request's parts to an answer. No I/O; time comes through the clock."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from ._answers import CALL_RATE_TEXT, LOCKED_TEXT, QUEUE_FULL_TEXT, Answer, documented, refusal
+from ._credentials import Credentials
+from ._limits import AccountLimits, Limiter
+from ._messages import Message
+from ._segments import count_segments
+from ._state import Verdict
+from ._validation import RefusedError, parse, read_send, read_verify, recipient
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from bandwidth_mfa_async._clock import Clock
+
+    from ._limits import Admission
+    from ._messages import Channel, Inbox
+    from ._settings import Settings
+    from ._state import CodeBook
+    from ._validation import SendRequest
+
+_ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+_VALID: Final = b'{"valid":true}'
+_NOT_VALID: Final = b'{"valid":false}'
+
+
+class Service:
+    """The account's state behind the endpoints.
+
+    Args:
+        settings: the account and the choices where the service is not known.
+        codes: which codes are live.
+        inbox: where messages go.
+        clock: the time.
+        rng: makes ids.
+    """
+
+    def __init__(self, settings: Settings, codes: CodeBook, inbox: Inbox, clock: Clock, rng: random.Random) -> None:
+        self.settings = settings
+        self.codes = codes
+        self.inbox = inbox
+        self.credentials = Credentials(settings, rng)
+        self.limiters: dict[Channel, Limiter] = {
+            "messaging": Limiter(settings.messaging_limits),
+            "voice": Limiter(settings.voice_limits),
+        }
+        self.on_callback: Callable[[Message], object] | None = None
+        self.on_limits: Callable[[], object] | None = None
+        self._clock = clock
+        self._rng = rng
+
+    def answer(self, operation: str, account_id: str, authorization: str | None, body: bytes) -> Answer:
+        """Process one request for real.
+
+        Args:
+            operation: "messaging", "voice", "verify" or "token".
+            account_id: the account of the path; "" for a token.
+            authorization: the header's value, or None without one.
+            body: the whole body.
+        """
+        now = self._clock.monotonic()
+        if operation == "token":
+            return self.credentials.token(authorization, body, now, self._clock.time())
+        refused = self.credentials.refuse(account_id, authorization, now)
+        if refused is not None:
+            return refused
+        try:
+            value = parse(body)
+            if operation == "verify":
+                return self._verify(value, now)
+            request = read_send(value, require_message=self.settings.require_message)
+            applications = self.settings.applications
+            if applications is not None and request.application_id not in applications:
+                # Bandwidth's live tests: 400 for a bogus id; C#'s saw a 500 in 2026-04 (Bandwidth/csharp-sdk 83bf524).
+                raise RefusedError("applicationId is not valid")
+            return self._send("voice" if operation == "voice" else "messaging", request, now)
+        except RefusedError as error:
+            return refusal(400, str(error), self.request_id(), to=recipient(body))
+
+    def documented(self, status: int, operation: str) -> bytes:
+        """Return the body that belongs to a status, for a fault that names none."""
+        return documented(status, operation, self.request_id())
+
+    def request_id(self) -> str:
+        """Return a new `requestId`: a UUID, "from AWS"."""
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+
+    def change_limits(self, channel: Channel, limits: AccountLimits | None) -> None:
+        """Put another limit in force for a channel at once; None for no limit."""
+        self.limiters[channel].change(limits, self._clock.monotonic())
+        if self.on_limits is not None:
+            self.on_limits()
+
+    def clear(self) -> None:
+        """Forget messages, codes, locks and counted sends, and put the limits back as they were made; tokens stay."""
+        self.inbox.clear()
+        self.codes.clear()
+        self.limiters["messaging"] = Limiter(self.settings.messaging_limits)
+        self.limiters["voice"] = Limiter(self.settings.voice_limits)
+        if self.on_limits is not None:
+            self.on_limits()
+
+    def _send(self, channel: Channel, request: SendRequest, now: float) -> Answer:
+        settings = self.settings
+        text = request.message.replace("{NAME}", settings.application_name).replace("{SCOPE}", request.scope)
+        # Counted before the code is made, so that a refused send leaves no code; digits are all one width.
+        segments = 1 if channel == "voice" else count_segments(text.replace("{CODE}", "0" * request.digits))
+        limiter = self.limiters[channel]
+        admission = limiter.admit(now, segments, request.from_, request.to)
+        if not admission.accepted:
+            return self._over_limit(channel, limiter.limits, admission, request.to)
+        code = self.codes.issue(request.to, request.scope, request.digits, now)
+        wall = self._clock.time()
+        identifier = self._message_id(wall) if channel == "messaging" else self._call_id()
+        message = Message(
+            to=request.to,
+            from_=request.from_,
+            code=code,
+            text=text.replace("{CODE}", code),
+            scope=request.scope,
+            channel=channel,
+            message_id=identifier,
+            application_id=request.application_id,
+            time=wall,
+            segments=segments,
+            queued=admission.wait,
+            # Receipts are documented for text messages only.
+            callback_url=request.callback_url if channel == "messaging" else None,
+        )
+        self.inbox.add(message)
+        if message.callback_url is not None and self.on_callback is not None:
+            self.on_callback(message)
+        if channel == "messaging":
+            key = "MessageId" if settings.seed_keys else "messageId"
+        else:
+            key = "CallId" if settings.seed_keys else "callId"
+        # Both are made here of letters, digits and hyphens, so there is nothing to escape.
+        return Answer(200, b'{"%b":"%b"}' % (key.encode(), identifier.encode()), to=request.to)
+
+    def _verify(self, value: dict[str, object], now: float) -> Answer:
+        request = read_verify(value)
+        match self.codes.verify(request.to, request.scope, request.code, request.window, now):
+            case Verdict.VALID:
+                return Answer(200, _VALID, to=request.to)
+            case Verdict.INVALID:
+                return Answer(200, _NOT_VALID, "no such code in that window and scope", to=request.to)
+            case Verdict.LOCKED:
+                wait = math.ceil(self.codes.locked_for(request.to, now))
+                retry_after = wait if self.settings.lockout_retry_after else None
+                return refusal(429, LOCKED_TEXT, self.request_id(), to=request.to, retry_after=retry_after)
+
+    def _over_limit(self, channel: Channel, limits: AccountLimits | None, admission: Admission, to: str) -> Answer:
+        """Not known: how MFA wraps the platforms' 429. Its own error shape with the platform's text is used."""
+        limits = limits or AccountLimits()
+        text = CALL_RATE_TEXT
+        if channel == "messaging":
+            text = QUEUE_FULL_TEXT.format(
+                rate=f"{limits.per_second * 60:g}",
+                capacity=f"{limits.capacity:g}",
+                minutes=f"{limits.queue_seconds / 60:g}",
+            )
+        # Whole seconds, and never 0, which would invite the same refusal at once.
+        retry_after = max(1, math.ceil(admission.wait)) if limits.retry_after else None
+        return refusal(429, text, self.request_id(), to=to, retry_after=retry_after)
+
+    def _message_id(self, wall: float) -> str:
+        """29 characters, the first 13 of them epoch milliseconds, as in ``1589228074636lm4k2je7j7jklbn2``."""
+        return f"{int(wall * 1000):013d}{''.join(self._rng.choices(_ALPHABET, k=16))}"
+
+    def _call_id(self) -> str:
+        """47 characters, after the documented ``c-15ac29a2-1331029c-2cb0-4a07-b215-b22865662d85``."""
+        return f"c-{self._rng.getrandbits(32):08x}-{self.request_id()}"

@@ -1,0 +1,90 @@
+"""What the simulated account is like; checked once, then only read. No I/O."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from ._errors import InvalidOptionError
+from ._limits import AccountLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from attrs import Attribute
+
+
+def _name(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str) or not value:
+        msg = f"{attribute.name} must be text and not empty"
+        raise InvalidOptionError(msg)
+
+
+def _login(instance: object, attribute: Attribute[Any], value: object) -> None:
+    _name(instance, attribute, value)
+    if ":" in str(value):
+        msg = f"{attribute.name} must not hold ':', which ends it in Basic credentials"
+        raise InvalidOptionError(msg)
+
+
+def _account(instance: object, attribute: Attribute[Any], value: object) -> None:
+    _name(instance, attribute, value)
+    if any(char in "/?#% " for char in str(value)):
+        msg = f"{attribute.name} must not hold '/', '?', '#', '%' or spaces: it stands in a path"
+        raise InvalidOptionError(msg)
+
+
+def _limits(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, AccountLimits):
+        msg = f"{attribute.name} must be AccountLimits, or None for no limit"
+        raise InvalidOptionError(msg)
+
+
+def _lifetime(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        msg = f"{attribute.name} must be a number of seconds above 0"
+        raise InvalidOptionError(msg)
+
+
+def _token_status(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value not in {401, 403}:
+        msg = f"{attribute.name} must be 401 or 403"
+        raise InvalidOptionError(msg)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """The account, its credentials and the choices where the service is not known; `Simulator` documents each."""
+
+    account_id: str = field(validator=_account)
+    username: str = field(validator=_login)
+    password: str = field(validator=_name, repr=False)
+    client_id: str = field(validator=_login)
+    client_secret: str = field(validator=_name, repr=False)
+    accept_basic: bool
+    accept_bearer: bool
+    token_lifetime: float = field(validator=_lifetime)
+    bad_token_status: int = field(validator=_token_status)
+    application_name: str
+    applications: Collection[str] | None
+    require_message: bool
+    seed_keys: bool
+    lockout_retry_after: bool
+    messaging_limits: AccountLimits | None = field(validator=_limits)
+    voice_limits: AccountLimits | None = field(validator=_limits)
+
+
+def check_sizes(port: int, inbox_limit: int | None, request_log_limit: int, max_body: int) -> None:
+    """Refuse a port or a limit that cannot work.
+
+    Raises:
+        InvalidOptionError: it names which.
+    """
+    if not 0 <= port <= 65535:
+        raise InvalidOptionError("port must be from 0 to 65535")
+    if inbox_limit is not None and inbox_limit < 1:
+        raise InvalidOptionError("inbox_limit must be at least 1, or None")
+    if request_log_limit < 0 or max_body < 1:
+        raise InvalidOptionError("request_log_limit must be at least 0, and max_body at least 1 byte")

@@ -1,0 +1,399 @@
+"""`Simulator`: the parts put together, started, stopped and looked into."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections import deque
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Self
+
+from bandwidth_mfa_async._clock import SystemClock
+
+from ._control import Control
+from ._errors import InvalidOptionError, SimulatorStateError
+from ._faults import Faults
+from ._feed import Feed
+from ._http import BASE_PATH, TOKEN_PATH, HTTPFront
+from ._listener import Listener
+from ._messages import Inbox
+from ._page import PAGE_PATH, page_handlers
+from ._receipts import ReceiptPolicy, ReceiptSender
+from ._service import Service
+from ._settings import Settings, check_sizes
+from ._state import CodeBook
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Collection
+    from types import TracebackType
+
+    from bandwidth_mfa_async._clock import Clock
+
+    from ._limits import AccountLimits
+    from ._messages import Message, RequestRecord
+    from ._tls import Certificate
+
+
+class Simulator:
+    """A server on this machine that behaves like Bandwidth's MFA service, as far as that is known.
+
+    ``async with Simulator() as sim, MFAClient(**sim.client_kwargs()) as mfa: ...``
+
+    Nothing it does reaches a phone or, unless `allow_remote_callbacks` is set, another machine. Each argument that
+    begins with "not known" settles a point that no source of Bandwidth's states.
+
+    Args:
+        port: to listen on; 0 for a free one.
+        host: address to listen on.
+        account_id: the one account there is.
+        username: the API user's name.
+        password: the API user's password; None makes a random one.
+        client_id: the OAuth2 client's id.
+        client_secret: the OAuth2 client's secret; None makes a random one.
+        accept_basic: False for the time after 2026-12-02, when API users are announced to end.
+        accept_bearer: False answers bearer tokens with 403. Not known: what MFA answers; in June 2026 Bandwidth staff
+            saw it reject them (phoneware/bandwidth-mcp, commit eaa2db8).
+        token_lifetime: seconds. Not known: the real one; Bandwidth's SDKs assume 3600.
+        bad_token_status: 401 or 403 for an unknown or expired token. Not known.
+        application_name: what ``{NAME}`` stands for.
+        applications: the application ids that exist, others get 400; None lets every id exist.
+        require_message: refuse code requests without `message` and `digits`, as documented since 2020-07-16. By default
+            the four-key body of 2020-06 is taken too, with the text ``Your {NAME} {SCOPE} code is {CODE}`` and
+            6 digits.
+        seed_keys: answer with the keys `MessageId` and `CallId`, as the pages had it from 2020-05 to 2020-12.
+        messaging_limits: the account's limit on text messages; None for no limit, `AccountLimits()` for Bandwidth's
+            default.
+        voice_limits: the same for calls; `AccountLimits.voice()` for Bandwidth's default.
+        lockout_after: wrong tries that are answered ``{"valid": false}`` before a number is locked. Not known, except
+            that two are.
+        lockout_seconds: how long a number stays locked. The text says two minutes; Bandwidth's own live test finds it
+            cleared after 30 s.
+        lockout_retry_after: whether that 429 has a `Retry-After`. None is documented.
+        consume_on_success: whether a code that was verified is spent. Not known.
+        reset_on_success: whether a right code forgives the wrong tries before it. Not known.
+        receipts: when delivery receipts are posted and what they say; None for `ReceiptPolicy()`.
+        allow_remote_callbacks: post receipts to other machines too.
+        tls: serve HTTPS, with a certificate made at start; needs the `trustme` package.
+        certificate: "valid", "expired" or "wrong_host"; only with `tls`.
+        inbox_limit: how many messages are kept, the oldest going first; None keeps all.
+        request_log_limit: how many requests are kept.
+        max_body: the largest request body in bytes; a larger one gets 413. Not known.
+        control_hosts: further names, without port, under which the JSON API beneath ``/_simulator`` may be asked;
+            loopback names and `host` always may.
+        clock: where all time comes from; None for real time.
+        seed: makes codes, ids and chances repeatable; None for different ones every time.
+
+    Raises:
+        InvalidOptionError: an argument has a value that cannot work.
+    """
+
+    def __init__(  # noqa: PLR0913 - a server's options, each with a default
+        self,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        account_id: str = "9900000",
+        username: str = "simulator",
+        password: str | None = None,
+        client_id: str = "simulator-client",
+        client_secret: str | None = None,
+        accept_basic: bool = True,
+        accept_bearer: bool = True,
+        token_lifetime: float = 3600.0,
+        bad_token_status: int = 403,
+        application_name: str = "Simulator",
+        applications: Collection[str] | None = None,
+        require_message: bool = False,
+        seed_keys: bool = False,
+        messaging_limits: AccountLimits | None = None,
+        voice_limits: AccountLimits | None = None,
+        lockout_after: int = 5,
+        lockout_seconds: float = 30.0,
+        lockout_retry_after: bool = False,
+        consume_on_success: bool = False,
+        reset_on_success: bool = True,
+        receipts: ReceiptPolicy | None = None,
+        allow_remote_callbacks: bool = False,
+        tls: bool = False,
+        certificate: Certificate = "valid",
+        inbox_limit: int | None = None,
+        request_log_limit: int = 10_000,
+        max_body: int = 256 * 1024,
+        control_hosts: Collection[str] = (),
+        clock: Clock | None = None,
+        seed: int | str | None = None,
+    ) -> None:
+        check_sizes(port, inbox_limit, request_log_limit, max_body)
+        if certificate != "valid" and not tls:
+            raise InvalidOptionError("certificate has a meaning only with tls=True")
+        self._settings = Settings(
+            account_id=account_id,
+            username=username,
+            password=secrets.token_urlsafe(12) if password is None else password,
+            client_id=client_id,
+            client_secret=secrets.token_urlsafe(24) if client_secret is None else client_secret,
+            accept_basic=accept_basic,
+            accept_bearer=accept_bearer,
+            token_lifetime=token_lifetime,
+            bad_token_status=bad_token_status,
+            application_name=application_name,
+            applications=applications,
+            require_message=require_message,
+            seed_keys=seed_keys,
+            lockout_retry_after=lockout_retry_after,
+            messaging_limits=messaging_limits,
+            voice_limits=voice_limits,
+        )
+        self._clock: Clock = SystemClock() if clock is None else clock
+        rng = random.Random(seed)  # noqa: S311 - repeatable test data, not secrets
+        codes = CodeBook(
+            rng,
+            lockout_after=lockout_after,
+            lockout_seconds=lockout_seconds,
+            consume_on_success=consume_on_success,
+            reset_on_success=reset_on_success,
+        )
+        self.faults = Faults(rng)
+        """What disturbs the answers: `faults.script(...)`, `faults.chance(...)`, `faults.clear()`."""
+        self._inbox = Inbox(inbox_limit)
+        self._records: deque[RequestRecord] = deque(maxlen=request_log_limit)
+        self._service = Service(self._settings, codes, self._inbox, self._clock, rng)
+        self._receipts = ReceiptSender(
+            ReceiptPolicy() if receipts is None else receipts, self._clock, rng, allow_remote=allow_remote_callbacks
+        )
+        self._receipt_policy = self._receipts.policy
+        self._service.on_callback = self._receipts.submit
+        self._control = Control(
+            inbox=self._inbox,
+            records=self._records,
+            service=self._service,
+            faults=self.faults,
+            clock=self._clock,
+            hosts={host, *control_hosts},
+        )
+        self._feed = Feed(self._inbox, self._service, self._receipts, self.faults)
+        self._control.pages |= page_handlers(self._feed, self._clock)
+        self._front = HTTPFront(
+            service=self._service,
+            faults=self.faults,
+            records=self._records,
+            clock=self._clock,
+            max_body=max_body,
+            elsewhere=self._control,
+        )
+        self._front.on_request = self._feed.request
+        self._listener = Listener(host, port, certificate if tls else None, self._clock)
+
+    def __repr__(self) -> str:
+        where = self.base_url if self._listener.is_open else "not running"
+        return f"<Simulator {where}, {len(self.inbox)} messages, {len(self._records)} requests>"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen. It may be started again after `stop()`, with its inbox as it was.
+
+        Raises:
+            SimulatorStateError: it is running already, or `tls` is asked for without the trustme package.
+            OSError: the port is taken.
+        """
+        await self._listener.open(self._front.server())
+
+    async def stop(self) -> None:
+        """Cut what is in flight, close every socket and stop posting receipts; harmless when it is not running."""
+        self._front.release()
+        self._feed.end()
+        await self._receipts.aclose()
+        await self._listener.close()
+
+    @property
+    def base_url(self) -> str:
+        """The API's address, ending in ``/api/v1``.
+
+        Raises:
+            SimulatorStateError: the simulator is not running.
+        """
+        return self._listener.origin + BASE_PATH
+
+    @property
+    def token_url(self) -> str:
+        """The OAuth2 token endpoint's address; a `SimulatorStateError` when it is not running."""
+        return self._listener.origin + TOKEN_PATH
+
+    @property
+    def page_url(self) -> str:
+        """The inbox page's address, for a browser; a `SimulatorStateError` when it is not running."""
+        return self._listener.origin + PAGE_PATH
+
+    @property
+    def control_url(self) -> str:
+        """The address of the JSON API beneath the inbox page; a `SimulatorStateError` when it is not running."""
+        return self._listener.origin + "/_simulator"
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; a `SimulatorStateError` when it is not running."""
+        return self._listener.address[1]
+
+    @property
+    def account_id(self) -> str:
+        """The account's id."""
+        return self._settings.account_id
+
+    @property
+    def username(self) -> str:
+        """The API user's name."""
+        return self._settings.username
+
+    @property
+    def password(self) -> str:
+        """The API user's password."""
+        return self._settings.password
+
+    @property
+    def client_id(self) -> str:
+        """The OAuth2 client's id."""
+        return self._settings.client_id
+
+    @property
+    def client_secret(self) -> str:
+        """The OAuth2 client's secret."""
+        return self._settings.client_secret
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """A client's context that trusts the simulator's certificate authority; None without `tls`."""
+        return None if self._listener.tls is None else self._listener.tls.client
+
+    @property
+    def ca_pem(self) -> bytes | None:
+        """The certificate authority's certificate as PEM, for clients in other programs; None without `tls`."""
+        return None if self._listener.tls is None else self._listener.tls.ca_pem
+
+    def client_kwargs(self) -> dict[str, Any]:
+        """Return what ``MFAClient(**...)`` needs to talk to this simulator with Basic credentials.
+
+        Raises:
+            SimulatorStateError: the simulator is not running.
+        """
+        # The one look at the SDK: here and not above, so that the server itself stays independent of it.
+        from bandwidth_mfa_async._config import BasicAuth
+
+        kwargs: dict[str, Any] = {
+            "account_id": self.account_id,
+            "auth": BasicAuth(self.username, self.password),
+            "base_url": self.base_url,
+        }
+        if self._listener.tls is not None:
+            kwargs["ssl"] = self._listener.tls.client
+        return kwargs
+
+    @property
+    def inbox(self) -> list[Message]:
+        """The messages, newest last."""
+        return self._inbox.messages
+
+    @property
+    def requests(self) -> list[RequestRecord]:
+        """The latest requests, newest last: at most `request_log_limit` of them."""
+        return list(self._records)
+
+    @property
+    def limits(self) -> dict[str, AccountLimits | None]:
+        """The limits in force, by channel."""
+        return {channel: limiter.limits for channel, limiter in self._service.limiters.items()}
+
+    def last_code(self, to: str) -> str:
+        """Return the newest code sent to a number.
+
+        Raises:
+            LookupError: none is in the inbox.
+        """
+        message = self._inbox.latest(to)
+        if message is None:
+            raise LookupError("no message to that number is in the inbox")
+        return message.code
+
+    async def wait_for_message(self, to: str, *, timeout: float = 5.0, after: Message | None = None) -> Message:
+        """Return the newest message to a number, waiting until there is one.
+
+        Args:
+            to: the number.
+            timeout: seconds.
+            after: a message that does not count, because it was there before: waits for a newer one.
+
+        Raises:
+            TimeoutError: none came in time.
+        """
+        return await self._inbox.wait(to, self._clock, timeout, after)
+
+    def clear(self) -> None:
+        """Make it as new: no messages, requests, codes, locks, faults or receipts; limits as they were given.
+
+        Tokens stay valid, so that a client that is shared between tests goes on working.
+        """
+        self._service.clear()
+        self._records.clear()
+        self.faults.clear()
+        self._receipts.clear()
+        self._receipts.policy = self._receipt_policy
+        if self._listener.tls is not None:
+            self._listener.tls.server.failures_left = 0
+
+    def set_limits(
+        self,
+        *,
+        messaging: AccountLimits | EllipsisType | None = ...,
+        voice: AccountLimits | EllipsisType | None = ...,
+    ) -> None:
+        """Put other limits in force at once; what is queued or counted stays, as long as the model does.
+
+        Args:
+            messaging: the limit on text messages; None for no limit; left out, it stays.
+            voice: the same for calls.
+        """
+        if not isinstance(messaging, EllipsisType):
+            self._service.change_limits("messaging", messaging)
+        if not isinstance(voice, EllipsisType):
+            self._service.change_limits("voice", voice)
+
+    def set_receipts(self, policy: ReceiptPolicy) -> None:
+        """Let receipts of messages from now on follow another policy, until `clear()`."""
+        self._receipts.policy = policy
+
+    def revoke_tokens(self) -> None:
+        """Let no bearer token that was handed out be accepted any more."""
+        self._service.credentials.revoke_tokens()
+
+    def fail_handshakes(self, count: int = 1) -> None:
+        """Let the next TLS handshakes fail with an alert.
+
+        Args:
+            count: how many.
+
+        Raises:
+            SimulatorStateError: the simulator is not running with `tls`.
+        """
+        if self._listener.tls is None:
+            raise SimulatorStateError("only a running simulator with tls=True has handshakes that can fail")
+        self._listener.tls.server.failures_left = count
+
+    async def refuse_connections(self, seconds: float | None = None) -> None:
+        """Cut every connection and refuse new ones; the port is kept. A `SimulatorStateError` when it is not running.
+
+        Args:
+            seconds: accept them again after this long; None for not before `accept_connections()`.
+        """
+        await self._listener.refuse(seconds)
+
+    async def accept_connections(self) -> None:
+        """Accept connections again; harmless when they are, and a `SimulatorStateError` when it is not running."""
+        await self._listener.accept()

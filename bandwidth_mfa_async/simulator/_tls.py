@@ -1,0 +1,108 @@
+"""A certificate authority and a certificate made at start, so that TLS is tested for real."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ssl
+from typing import Final, Literal, TypeAlias
+
+from attrs import frozen
+
+from ._errors import InvalidOptionError, SimulatorStateError
+
+Certificate: TypeAlias = Literal["valid", "expired", "wrong_host"]
+"""What is right or wrong with the certificate that is shown."""
+
+
+# A TLS record: an alert, fatal, handshake_failure (RFC 8446, sections 5.1 and 6.2).
+_ALERT: Final = b"\x15\x03\x03\x00\x02\x02\x28"
+
+
+class _ServerSide(ssl.SSLObject):
+    """A handshake that may be told to fail."""
+
+    incoming: ssl.MemoryBIO
+    alert_goes_to: ssl.MemoryBIO | None = None
+
+    def do_handshake(self) -> None:
+        """Shake hands; or answer the client's hello with an alert, and wait for it to hang up.
+
+        OpenSSL could be made to send one, but event loops then drop the connection before the alert is written.
+        """
+        if self.alert_goes_to is None:
+            super().do_handshake()
+            return
+        if self.incoming.pending:
+            self.incoming.read()
+            self.alert_goes_to.write(_ALERT)
+        raise ssl.SSLWantReadError
+
+
+class ServerContext(ssl.SSLContext):
+    """A server's context whose next handshakes can be made to fail."""
+
+    sslobject_class = _ServerSide
+    failures_left = 0
+    """How many of the next handshakes fail."""
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # noqa: FBT001, FBT002 - the ssl module's own signature
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """Begin one connection; event loops call it."""
+        connection = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        if self.failures_left > 0 and isinstance(connection, _ServerSide):
+            self.failures_left -= 1
+            connection.incoming = incoming
+            connection.alert_goes_to = outgoing
+        return connection
+
+
+@frozen(eq=False)
+class TLS:
+    """A server's certificate and what a client needs to trust it."""
+
+    server: ServerContext
+    client: ssl.SSLContext
+    """Trusts the simulator's authority and nothing else."""
+    ca_pem: bytes
+    """The authority's certificate, for clients in other programs."""
+
+
+def make_tls(host: str, certificate: Certificate) -> TLS:
+    """Make an authority and a certificate for `host`, ``localhost`` and the loopback addresses.
+
+    Args:
+        host: the address that is listened on.
+        certificate: "valid"; "expired" since yesterday; or "wrong_host", made out to another name.
+
+    Raises:
+        InvalidOptionError: another word for the certificate.
+        SimulatorStateError: the `trustme` package is not installed.
+    """
+    try:
+        import trustme
+    except ImportError:
+        raise SimulatorStateError("tls=True needs the trustme package: pip install trustme") from None
+    authority = trustme.CA()
+    names = list(dict.fromkeys([host, "localhost", "127.0.0.1", "::1"]))
+    now = dt.datetime.now(dt.UTC)
+    match certificate:
+        case "valid":
+            leaf = authority.issue_cert(*names)
+        case "expired":
+            day = dt.timedelta(days=1)
+            leaf = authority.issue_cert(*names, not_before=now - 2 * day, not_after=now - day)
+        case "wrong_host":
+            leaf = authority.issue_cert("mfa.bandwidth.invalid")
+        case _:
+            raise InvalidOptionError("certificate must be 'valid', 'expired' or 'wrong_host'")
+    server = ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf.configure_cert(server)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client)
+    return TLS(server, client, authority.cert_pem.bytes())

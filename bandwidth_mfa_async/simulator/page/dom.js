@@ -1,0 +1,122 @@
+// Building blocks: elements whose text is only ever text, requests, copying, announcements.
+
+export const byId = (id) => document.getElementById(id);
+
+/** Make an element. Children are elements or text; text never becomes markup. */
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
+
+/** What other people wrote: shown in its own direction, so that it cannot turn round what stands beside it. */
+export const foreign = (text, tag = "bdi", attributes = {}) => make(tag, { dir: "auto", ...attributes }, String(text));
+
+export async function ask(method, path, body) {
+  const options = { method, cache: "no-store" };
+  if (body !== undefined) {
+    options.headers = { "Content-Type": "application/json" };
+    options.body = JSON.stringify(body);
+  }
+  const response = await fetch(`/_simulator/${path}`, options);
+  const answer = response.status === 204 ? null : await response.json();
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
+}
+
+/** Say something to people who listen to the page. */
+export function announce(text) {
+  byId("announcer").textContent = text;
+}
+
+/** Copy text; the clipboard's own way exists only on loopback and HTTPS, the old one everywhere. */
+export async function copyText(text) {
+  if (navigator.clipboard) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      // refused by the browser's settings: try the old way
+    }
+  }
+  const focused = document.activeElement;
+  const area = make("textarea", { class: "hidden", readonly: true, "aria-hidden": "true" });
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const copied = document.execCommand("copy");
+  area.remove();
+  focused?.focus();
+  return copied;
+}
+
+const resets = new WeakMap();
+
+/** Copy, and show on the button's word that it was done. */
+export async function copyFrom(button, word, text, what) {
+  const before = word.dataset.word ?? word.textContent;
+  word.dataset.word = before;
+  const copied = await copyText(text);
+  word.textContent = copied ? "Copied" : "Failed";
+  button.classList.toggle("done", copied);
+  announce(copied ? `${what} copied` : `${what} could not be copied; select it by hand`);
+  clearTimeout(resets.get(button));
+  resets.set(
+    button,
+    setTimeout(() => {
+      word.textContent = before;
+      button.classList.remove("done");
+    }, 2000),
+  );
+}
+
+/** Ask before something is lost. Focus starts on the harmless button; Escape is a no. */
+export function confirmed(title, text, yes) {
+  const dialog = byId("confirm");
+  byId("confirm-title").textContent = title;
+  byId("confirm-text").textContent = text;
+  byId("confirm-yes").textContent = yes;
+  return new Promise((resolve) => {
+    byId("confirm-yes").onclick = () => dialog.close("yes");
+    byId("confirm-no").onclick = () => dialog.close("no");
+    dialog.onclose = () => resolve(dialog.returnValue === "yes");
+    dialog.returnValue = "no";
+    dialog.showModal();
+    byId("confirm-no").focus();
+  });
+}
+
+export const count = (number) => number.toLocaleString("en");
+export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
+
+const clockTime = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+/** The local time of day, with the date if that is not today. */
+export function when(seconds) {
+  const date = new Date(seconds * 1000);
+  const format = date.toDateString() === new Date().toDateString() ? clockTime : dayAndTime;
+  return make("time", { datetime: date.toISOString(), title: dayAndTime.format(date) }, format.format(date));
+}
+
+/** What a fault does, in words. */
+export function faultWords(fault) {
+  const words = [];
+  if (fault.status !== undefined) words.push(`answer ${fault.status}`);
+  if (fault.drop) {
+    words.push({ before_read: "drop before reading", after_read: "drop after reading" }[fault.drop] ?? "drop in mid-answer");
+  }
+  if (fault.truncate) words.push("send half of the body");
+  if (fault.seconds_per_byte) words.push(`send a byte every ${fault.seconds_per_byte} s`);
+  if (fault.body !== undefined) words.push("with a body of its own");
+  if (fault.headers) words.push(`with ${plural(Object.keys(fault.headers).length, "header")}`);
+  if (fault.delay === "forever") words.push("never answer");
+  else if (fault.delay) words.push(`after ${fault.delay} s`);
+  if (words.length === 0) words.push("answer as usual");
+  const failing = fault.status >= 300 || fault.drop || fault.delay === "forever";
+  if (fault.accepted && failing) words.push("message sent all the same");
+  return words.join(", ");
+}

@@ -1,0 +1,91 @@
+"""Fixtures for every test: loops, servers, and a check that nothing is left running."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RetryPolicy
+
+from .support.fault_server import FaultServer
+from .support.virtual_time import VirtualTimeLoop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+FROM = "+19195554321"
+TO = "+19195551234"
+APPLICATION = "93de2206-9669-4e07-948d-329f4b722ee2"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "virtual_time: run on a loop whose time jumps instead of passing")
+    config.addinivalue_line("markers", "uvloop: run on uvloop as well")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    if item.get_closest_marker("virtual_time"):
+        return {"virtual": VirtualTimeLoop}
+    if item.get_closest_marker("uvloop"):
+        import uvloop
+
+        return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.SelectorEventLoop}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        request.getfixturevalue("_nothing_left_in_loop")
+    yield
+    gc.collect()  # so that a ResourceWarning belongs to the test that caused it
+
+
+@pytest.fixture
+async def _nothing_left_in_loop() -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    problems: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: problems.append(context))
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(10):  # transports say goodbye in the next rounds
+        await asyncio.sleep(0)
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"tasks left running: {left}"
+    assert not problems, f"the loop's exception handler was told: {problems}"
+
+
+@pytest.fixture
+def template() -> CodeTemplate:
+    return CodeTemplate(FROM, APPLICATION, scope="login")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FaultServer]:
+    async with FaultServer() as fault_server:
+        yield fault_server
+
+
+@pytest.fixture
+async def make_client(server: FaultServer) -> AsyncIterator[Callable[..., MFAClient]]:
+    """Make clients of the fault server; all are closed at the end."""
+    clients: list[MFAClient] = []
+
+    def make(**options: Any) -> MFAClient:
+        settings: dict[str, Any] = {
+            "account_id": "9900000",
+            "auth": BasicAuth("user", "pass"),
+            "base_url": server.base_url,
+            "retry": RetryPolicy(wait_initial=0.001, wait_max=0.002),
+        }
+        client = MFAClient(**(settings | options))
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        await client.aclose(drain_timeout=0)

@@ -1,0 +1,198 @@
+"""Hold and probe, step by step, and each bug that was met while the policy was found (rates.md, section 7)."""
+
+from __future__ import annotations
+
+import pytest
+
+from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe
+from bandwidth_mfa_async.limits._window import AcceptedWindow
+
+
+def learnt(rate, *, now=100.0):
+    """Return a machine that has just met its first refusal after a second of `rate` accepted messages."""
+    machine = HoldAndProbe()
+    for n in range(rate):
+        machine.on_accept(now - 1.0 + n / rate, 1, 0)
+    machine.on_429(now, 0)
+    return machine
+
+
+def send(machine, seconds, *, now):
+    """Send at the machine's own rate, all accepted; return the time afterwards."""
+    end = now + seconds
+    while now < end:
+        now += 1.0 / machine.rate()
+        machine.on_grant(1)
+        machine.on_accept(now, 1, machine.epoch)
+    return now
+
+
+def test_no_limit_is_believed_in_before_the_first_refusal():
+    """A user without a limit is never slowed: unlimited until the first 429, however much is sent."""
+    machine = HoldAndProbe()
+    for n in range(1000):
+        machine.on_grant(1)
+        machine.on_accept(n / 100, 1, 0)
+    assert machine.rate() is None
+    assert machine.state == "trusting"
+
+
+def test_the_first_refusal_estimates_from_what_was_accepted():
+    """The first belief is what was accepted a second, and sending goes on just below it after a short pause."""
+    machine = HoldAndProbe()
+    for n in range(100):
+        machine.on_accept(99.0 + n / 100, 1, 0)
+    assert machine.on_429(100.0, 0) == pytest.approx(0.1)
+    assert machine.rate() == pytest.approx(0.97 * 100, rel=0.02)
+    assert machine.epoch == 1
+
+
+def test_a_burst_is_not_a_rate():
+    """A hundred accepted in a tenth of a second count as a hundred a second, not a thousand."""
+    machine = HoldAndProbe()
+    for n in range(100):
+        machine.on_accept(n / 1000, 1, 0)
+    machine.on_429(0.1, 0)
+    assert machine.rate() == pytest.approx(97.0)
+
+
+def test_refused_before_anything_was_accepted():
+    """With nothing to measure, the first rate is ten a second."""
+    machine = HoldAndProbe()
+    machine.on_429(5.0, 0)
+    assert machine.rate() == pytest.approx(9.7)
+
+
+def test_hold_then_climb():
+    """The limit is approached from 0.97 for a hundred messages, then exceeded slowly at first, then ever faster."""
+    machine = learnt(100)
+    believed = machine.rate() / 0.97
+    now = send(machine, 3.9, now=100.1)
+    assert machine.state == "holding"
+    assert 0.99 * believed < machine.rate() <= believed
+    now = send(machine, 1.0, now=now)
+    assert machine.state == "probing"
+    assert believed < machine.rate() < 1.15 * believed
+    send(machine, 4.0, now=now)
+    assert machine.rate() > 4 * believed
+
+
+def test_one_episode_cuts_once():
+    """Refusals of what was sent before the last cut are the same episode: the rate is cut by the first of them only."""
+    machine = learnt(100)
+    rate = machine.rate()
+    for n in range(50):
+        assert machine.on_429(100.0 + n / 1000, 0) == 0.0
+    assert machine.rate() == rate
+    assert machine.epoch == 1
+
+
+def test_refused_again_soon_measures_exactly():
+    """Accepted messages between two moments at which the service's bucket was empty are its rate."""
+    machine = learnt(100)
+    now = 100.0
+    while now < 100.9:  # the service takes 80 a second of the 97 that are sent
+        now += 1.0 / 80
+        machine.on_accept(now, 1, machine.epoch)
+    machine.on_429(now, machine.epoch)
+    assert machine.rate() == pytest.approx(0.97 * 80, rel=0.02)
+
+
+def test_a_ceiling_is_never_exceeded():
+    """A configured rate is where it begins, also before any refusal, and what probing stops at."""
+    machine = HoldAndProbe(ceiling=10.0)
+    assert machine.rate() == 10.0
+    now = send(machine, 50.0, now=0.0)
+    assert machine.rate() == 10.0
+    machine.on_429(now, 0)
+    assert machine.rate() < 10.0
+    send(machine, 500.0, now=now)
+    assert machine.rate() == 10.0
+
+
+def test_bug_1_low_rates_are_probed():
+    """At one a second every served waiter counts as sending at the limit, so the climb does begin."""
+    machine = HoldAndProbe()
+    machine.on_accept(9.5, 1, 0)
+    machine.on_429(10.0, 0)
+    first = machine.rate()
+    send(machine, 125.0, now=10.1)
+    assert machine.rate() > 2 * first
+
+
+def test_no_probing_while_idle():
+    """Messages that did not have to wait are not reported, and nothing but a report moves the rate."""
+    machine = learnt(100)
+    rate = machine.rate()
+    for n in range(1000):
+        machine.on_accept(101.0 + n, 1, machine.epoch)
+    assert machine.rate() == rate
+
+
+def test_bug_2_the_hold_is_bounded_at_tiny_rates():
+    """At 0.05 a second a hundred messages would be held for 2000 s; the hold ends after 100 s."""
+    machine = HoldAndProbe(ceiling=0.05)
+    machine.on_429(10.0, 0)
+    assert machine._hold() == 100.0
+
+
+def test_bug_3_a_closed_window_does_not_cut_the_rate_to_the_floor():
+    """While everything is refused the rate stays, the pauses grow to 8 s, and one acceptance ends it."""
+    machine = learnt(100)
+    rate = machine.rate()
+    now = 100.0
+    pauses = []
+    for _ in range(10):
+        now += 1.0
+        pauses.append(machine.on_429(now, machine.epoch))
+    assert machine.rate() == rate
+    assert machine.half_open
+    assert pauses[:3] == pytest.approx([0.2, 0.4, 0.8])
+    assert pauses[-1] == 8.0
+    machine.on_accept(now + 1, 1, machine.epoch)
+    assert not machine.half_open
+
+
+def test_rates_never_overflow():
+    """However long nothing is refused, the rate stays a finite number."""
+    machine = learnt(100)
+    for _ in range(1000):
+        machine.on_grant(10**9)
+    assert machine.rate() < 1e300
+
+
+def test_a_climb_far_past_the_old_limit_trusts_what_it_reached():
+    """After a step up the average of the last seconds lags, so a surge is cut to 0.8 of the rate it reached."""
+    machine = learnt(30)
+    now = 100.1
+    while machine.rate() < 200:
+        now = send(machine, 0.05, now=now)
+    reached = machine.rate()
+    machine.on_429(now, machine.epoch)
+    assert machine.rate() >= 0.97 * 0.8 * reached
+
+
+def test_retry_after_is_a_floor_for_the_pause():
+    """The pause is at least what the service asked for, and what comes soon after reopening counts as soon."""
+    machine = learnt(100)
+    machine.on_accept(100.5, 1, 1)
+    assert machine.on_429(101.0, 1, 30.0) == 30.0
+    assert machine.on_429(101.1, 1, 40.0) == 40.0, "an old epoch's refusal still says when to come again"
+
+
+def test_the_window_counts_the_last_one_to_two_seconds():
+    """Rates are averaged over the current and the previous second, and a quiet time before them is left out."""
+    window = AcceptedWindow()
+    for n in range(300):
+        window.add(10.0 + n / 100, 1)
+    assert window.per_second(13.0) == pytest.approx(100, rel=0.02)
+    for n in range(50):
+        window.add(500.0 + n / 100, 1)
+    assert window.per_second(500.5) == pytest.approx(50)
+    assert window.per_second(900.0) == 0.0
+
+
+def test_repr_tells_state_and_rates():
+    """The repr names what it does and what it believes."""
+    assert repr(HoldAndProbe()) == "HoldAndProbe(trusting, rate=unlimited, believed=inf/s, epoch=0)"
+    assert "holding, rate=97" in repr(learnt(100))

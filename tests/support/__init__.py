@@ -1,0 +1,1 @@
+"""What the tests stand on: a server that fails on purpose, a loop without waiting, secrets to look for."""

@@ -1,0 +1,515 @@
+"""What each fault on the wire means for the message: every row against a real server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import gzip
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+
+from bandwidth_mfa_async import (
+    APIStatusError,
+    BadRequestError,
+    ConnectTimeoutError,
+    DeadlineExceededError,
+    Delivery,
+    DeliveryUnknownError,
+    DisconnectedError,
+    MFAClient,
+    NotSentError,
+    RateLimitError,
+    ReadTimeoutError,
+    RequestError,
+    Resend,
+    ResponseDecodeError,
+    RetryPolicy,
+    ServerError,
+    TLSError,
+    VerificationLockedError,
+)
+
+from .conftest import TO
+from .support.fault_server import Act, FaultServer, answer, refused_port, reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bandwidth_mfa_async import CodeTemplate
+
+    MakeClient = Callable[..., MFAClient]
+
+ONCE = RetryPolicy(max_attempts=1)
+QUICK: dict[str, Any] = {"wait_initial": 0.001, "wait_max": 0.002}
+OWN_ERROR = {"error": "Internal Error", "requestId": "354cc8a3-6701-461e-8fa7-8671703dd898"}
+
+
+async def send_error(client: MFAClient, template: CodeTemplate, **options: Any) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        await client.generate_messaging_code(template.to(TO), **options)
+    return caught.value
+
+
+# name, act, error type, delivery
+FAULTS: list[tuple[str, Act, type[RequestError], Delivery]] = [
+    ("reset on accept", Act(on_accept="rst"), DisconnectedError, Delivery.UNKNOWN),
+    ("closed on accept", Act(on_accept="fin"), DisconnectedError, Delivery.UNKNOWN),
+    ("closed after the head", Act(read="head", then="fin"), DisconnectedError, Delivery.UNKNOWN),
+    ("closed after the request", Act(then="fin", accepted=True), DisconnectedError, Delivery.UNKNOWN),
+    ("reset after the request", Act(then="rst", accepted=True), DisconnectedError, Delivery.UNKNOWN),
+    ("half a head, then closed", Act(b"HTTP/1.1 200 OK\r\nContent-Le", then="fin"), DisconnectedError, Delivery.UNKNOWN),
+    ("truncated 200", Act(reply(length=500), then="fin"), DisconnectedError, Delivery.UNKNOWN),
+    ("reset in a 200", Act(reply(length=500), then="rst"), DisconnectedError, Delivery.UNKNOWN),
+    (
+        "chunked without an end",
+        Act(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"mes\r\n", then="fin"),
+        DisconnectedError,
+        Delivery.UNKNOWN,
+    ),
+    (
+        "chunk rubbish",
+        Act(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", then="fin"),
+        DeliveryUnknownError,
+        Delivery.UNKNOWN,
+    ),
+    ("not HTTP", Act(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", then="fin"), ResponseDecodeError, Delivery.UNKNOWN),
+    (
+        "two lengths",
+        Act(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 4\r\n\r\n{}", then="fin"),
+        ResponseDecodeError,
+        Delivery.UNKNOWN,
+    ),
+    ("20 KB header", answer(headers={"X-Long": "x" * 20_000}), ResponseDecodeError, Delivery.UNKNOWN),
+    ("1000 headers", answer(headers={f"X-{i}": "x" for i in range(1000)}), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 HTML", answer(200, b"<html>", headers={"Content-Type": "text/html"}), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 empty", answer(200, b""), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 null", answer(200, b"null"), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 array", answer(200, b"[]"), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 without an id", answer(200, {}), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 null id", answer(200, {"messageId": None}), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 empty id", answer(200, {"messageId": ""}), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 number id", answer(200, {"messageId": 7}), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 old error", answer(200, {"result": "Invalid request"}), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 bad UTF-8", answer(200, b'{"messageId": "\xff"}'), ResponseDecodeError, Delivery.UNKNOWN),
+    ("200 deep", answer(200, b"[" * 60_000), ResponseDecodeError, Delivery.UNKNOWN),
+    ("204", Act(b"HTTP/1.1 204 No Content\r\n\r\n"), ResponseDecodeError, Delivery.UNKNOWN),
+    ("10 MB", answer(200, b"x" * 10_000_000), ResponseDecodeError, Delivery.UNKNOWN),
+    (
+        "gzip",
+        answer(200, gzip.compress(b'{"messageId": "x"}'), headers={"Content-Encoding": "gzip"}),
+        ResponseDecodeError,
+        Delivery.UNKNOWN,
+    ),
+    ("unasked 101", Act(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), ResponseDecodeError, Delivery.UNKNOWN),
+    ("303", answer(303, b"", headers={"Location": "/x"}), APIStatusError, Delivery.UNKNOWN),
+    ("400", answer(400, {"error": "to number is required", "requestId": "r"}), BadRequestError, Delivery.REJECTED),
+    ("400 truncated", Act(reply(400, OWN_ERROR, length=900), then="fin"), BadRequestError, Delivery.REJECTED),
+    ("408 of a gateway", answer(408, b""), APIStatusError, Delivery.UNKNOWN),
+    ("409", answer(409, {}), APIStatusError, Delivery.REJECTED),
+    ("413", answer(413, b""), APIStatusError, Delivery.REJECTED),
+    ("413 before the body", Act(reply(413, b"", headers={"Connection": "close"}), read="head", then="hang"), APIStatusError, Delivery.REJECTED),
+    ("422", answer(422, {}), APIStatusError, Delivery.REJECTED),
+    ("429", answer(429, {}), RateLimitError, Delivery.REJECTED),
+    ("500 of the service", answer(500, OWN_ERROR), ServerError, Delivery.REJECTED),
+    ("500 of a gateway", answer(500, b"<html>oops"), ServerError, Delivery.UNKNOWN),
+    ("501", answer(501, b""), ServerError, Delivery.REJECTED),
+    ("502", answer(502, OWN_ERROR), ServerError, Delivery.UNKNOWN),
+    ("503 of the service", answer(503, OWN_ERROR), ServerError, Delivery.REJECTED),
+    ("503 of a gateway", answer(503, b""), ServerError, Delivery.UNKNOWN),
+    ("504", answer(504, b""), ServerError, Delivery.UNKNOWN),
+]
+
+# Each on a new connection and, where the fault does not need one, on a kept one.
+FAULT_CASES = [
+    pytest.param(act, error_type, delivery, warm, id=f"{name}-{'warm' if warm else 'cold'}")
+    for name, act, error_type, delivery in FAULTS
+    for warm in (False, True)
+    if not (warm and act.on_accept)
+]
+
+
+@pytest.mark.uvloop
+@pytest.mark.parametrize(("act", "error_type", "delivery", "warm"), FAULT_CASES)
+async def test_a_fault_has_one_meaning(
+    server: FaultServer,
+    make_client: MakeClient,
+    template: CodeTemplate,
+    act: Act,
+    error_type: type[RequestError],
+    delivery: Delivery,
+    warm: bool,
+) -> None:
+    """The outcome of a fault is the same on a new and on a kept connection, and the pool works afterwards."""
+    client = make_client(retry=ONCE)
+    if warm:
+        await client.generate_messaging_code(template.to(TO))
+    server.play(act)
+    error = await send_error(client, template)
+    assert type(error) is error_type or (error_type is DeliveryUnknownError and isinstance(error, error_type))
+    assert error.delivery is delivery
+    assert (error.attempts, error.operation) == (1, "generate_messaging_code")
+    if error.delivery is Delivery.REJECTED:
+        assert server.sent == warm
+    assert (await client.generate_messaging_code(template.to(TO))).message_id
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    "act",
+    [
+        Act(then="hang", accepted=True),
+        Act(b"HTTP/1.1 200 OK\r\nContent-", then="hang"),
+        Act(reply(length=500), then="hang"),
+        Act(reply(), drip=5.0, then="fin"),
+        Act(b"HTTP/1.1 102 Processing\r\n\r\n" * 3, then="hang"),
+    ],
+    ids=["no answer", "half a head", "half a body", "a byte every 5 s", "102 for ever"],
+)
+async def test_an_answer_that_does_not_come_is_unknown(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, act: Act
+) -> None:
+    """`attempt_timeout` covers head and body to the last byte; afterwards the outcome is unknown."""
+    client = make_client(retry=RetryPolicy(attempt_timeout=30.0))
+    server.play(act)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    error = await send_error(client, template)
+    assert type(error) is ReadTimeoutError
+    assert error.delivery is Delivery.UNKNOWN
+    assert 30.0 <= loop.time() - began < 31.0
+    assert error.retry_stopped_by is None, "an unknown outcome is not repeated, so nothing was stopped"
+    assert server.open_connections <= 1
+
+
+@pytest.mark.virtual_time
+async def test_the_deadline_of_the_call_ends_an_attempt(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """An attempt gets no more time than the call has left."""
+    client = make_client()
+    server.play(Act(then="hang"))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    error = await send_error(client, template, timeout=7.0)
+    assert (type(error), error.delivery) == (ReadTimeoutError, Delivery.UNKNOWN)
+    assert 7.0 <= loop.time() - began < 7.5
+
+
+@pytest.mark.uvloop
+async def test_connection_refused_is_not_sent_and_tried_again(make_client: MakeClient, template: CodeTemplate) -> None:
+    """Nobody listens: nothing was sent, so every policy tries again."""
+    client = make_client(
+        base_url=f"http://127.0.0.1:{refused_port()}/api/v1", retry=RetryPolicy(resend=Resend.NEVER_TWICE, **QUICK)
+    )
+    error = await send_error(client, template)
+    assert (type(error), error.delivery, error.attempts) == (NotSentError, Delivery.NOT_SENT, 3)
+    assert error.retry_stopped_by == "attempts"
+    assert isinstance(error, ConnectionError)
+    assert "gave up after 3 attempts" in error.__notes__[0]
+
+
+@pytest.mark.virtual_time
+async def test_a_connection_that_is_not_made_in_time_is_not_sent(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A full accept queue: `connect_timeout` ends the wait, the request never left."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        try:
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(listener.getsockname())
+            port = listener.getsockname()[1]
+            client = make_client(
+                base_url=f"http://127.0.0.1:{port}/api/v1", retry=RetryPolicy(max_attempts=1, connect_timeout=5.0)
+            )
+            error = await send_error(client, template)
+            assert (type(error), error.delivery) == (ConnectTimeoutError, Delivery.NOT_SENT)
+            assert 5.0 <= error.elapsed < 6.0
+            error = await send_error(client, template, timeout=1.0)
+            assert (type(error), error.delivery) == (DeadlineExceededError, Delivery.NOT_SENT)
+            assert 1.0 <= error.elapsed < 1.5
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+async def test_a_name_that_does_not_resolve_is_not_sent(
+    make_client: MakeClient, template: CodeTemplate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS says no, or an empty list (which aiohttp turns into a RuntimeError): nothing was sent."""
+    import socket
+
+    import aiohttp
+
+    client = make_client(base_url="https://mfa.invalid/api/v1", retry=ONCE)
+    answers: list[Any] = [socket.gaierror(socket.EAI_NONAME, "no such name"), []]
+
+    async def resolve(*_args: Any, **_kwargs: Any) -> list[Any]:
+        said = answers.pop(0)
+        if isinstance(said, Exception):
+            raise OSError(None, str(said)) from said
+        return said  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
+    for _ in range(2):
+        error = await send_error(client, template)
+        assert isinstance(error, NotSentError)
+        assert error.delivery is Delivery.NOT_SENT
+
+
+@pytest.mark.parametrize("how", ["untrusted", "wrong host", "expired", "not TLS"])
+async def test_a_certificate_that_cannot_be_trusted_is_never_retried(
+    make_client: MakeClient, template: CodeTemplate, how: str
+) -> None:
+    """TLS is verified by default; a failure is not sent, not retried, and the credentials stay here."""
+    import datetime
+
+    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    expired = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) if how == "expired" else None
+    name = "elsewhere.example" if how == "wrong host" else "127.0.0.1"
+    authority.issue_cert(name, not_after=expired).configure_cert(context)
+    async with FaultServer(ssl=None if how == "not TLS" else context) as server:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)  # the server's handshakes
+        if how == "not TLS":
+            server.play(Act(b"HTTP/1.1 400 Bad Request\r\n\r\n", read="nothing", then="hang"))
+        client = make_client(
+            base_url=f"https://127.0.0.1:{server.port}/api/v1", ssl=None if how == "untrusted" else trusting
+        )
+        error = await send_error(client, template)
+        assert (type(error), error.delivery, error.attempts) == (TLSError, Delivery.NOT_SENT, 1)
+        assert not server.seen
+        await client.aclose()
+
+
+async def test_a_trusted_certificate_works(make_client: MakeClient, template: CodeTemplate) -> None:
+    """`ssl=` takes a context with one's own authority; `warm_up` makes the handshake ahead of the call."""
+    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with FaultServer(ssl=context) as server:
+        client = make_client(base_url=server.base_url, ssl=trusting)
+        await client.warm_up(3)
+        assert (server.accepted_connections, server.seen) == (3, [])
+        await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(3)))
+        assert server.accepted_connections == 3
+        await client.aclose()
+
+
+async def test_a_redirect_is_not_followed(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
+    """Neither body nor credentials go to where an answer points."""
+    async with FaultServer() as elsewhere:
+        for status in (301, 302, 307, 308):
+            server.play(answer(status, b"", headers={"Location": f"{elsewhere.base_url}/stolen"}))
+            error = await send_error(make_client(), template)
+            assert (type(error), error.delivery, error.attempts) == (APIStatusError, Delivery.REJECTED, 1)
+        assert elsewhere.accepted_connections == 0
+
+
+# What an attempt ends with, and after which the default, the careful and the insistent policy send again.
+REPEATS: list[tuple[str, Act, str]] = [
+    ("429", answer(429, {}), "NRA"),
+    ("408", answer(408, b""), "RA"),
+    ("425", answer(425, b""), "RA"),
+    ("500", answer(500, OWN_ERROR), "RA"),
+    ("502", answer(502, b""), "RA"),
+    ("503", answer(503, OWN_ERROR), "RA"),
+    ("504", answer(504, b""), "RA"),
+    ("cut connection", Act(then="fin"), "A"),
+    ("truncated 200", Act(reply(length=500), then="fin"), "A"),
+    ("200 HTML", answer(200, b"<html>"), "A"),
+    ("400", answer(400, OWN_ERROR), ""),
+    ("401", answer(401, {"message": "Unauthorized"}), ""),
+    ("403", answer(403, {"Message": "explicit deny"}), ""),
+    ("404", answer(404, b""), ""),
+    ("409", answer(409, b"", headers={"Retry-After": "0"}), ""),
+    ("302", answer(302, b"", headers={"Location": "/", "Retry-After": "0"}), ""),
+]
+
+
+@pytest.mark.parametrize("resend", list(Resend))
+@pytest.mark.parametrize(("act", "policies"), [row[1:] for row in REPEATS], ids=[row[0] for row in REPEATS])
+async def test_what_is_sent_again(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, act: Act, policies: str, resend: Resend
+) -> None:
+    """The table of design section 3, row by row and policy by policy."""
+    client = make_client(retry=RetryPolicy(resend=resend, **QUICK))
+    server.play(act)
+    letter = {"NEVER_TWICE": "N", "REJECTED": "R", "AT_LEAST_ONCE": "A"}[resend.name]
+    if letter in policies:
+        response = await client.generate_messaging_code(template.to(TO))
+        assert response.meta.attempts == 2
+        unknown = act.then == "fin" or any(word in act.reply[:14] for word in (b"408", b"502", b"504", b"200"))
+        assert response.meta.possible_duplicate is unknown
+    else:
+        error = await send_error(client, template)
+        assert error.attempts == 1
+        assert error.retry_stopped_by is None
+        assert len(server.seen) == 1
+
+
+async def test_the_worst_attempt_decides(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
+    """One unknown attempt makes the final error unknown, whatever the last one says."""
+    client = make_client(retry=RetryPolicy(resend=Resend.AT_LEAST_ONCE, **QUICK))
+    server.play(Act(then="fin", accepted=True), answer(400, OWN_ERROR))
+    error = await send_error(client, template)
+    assert (type(error), error.delivery, error.attempts) == (BadRequestError, Delivery.UNKNOWN, 2)
+
+
+@pytest.mark.parametrize(
+    ("act", "attempts"),
+    [
+        (answer(500, OWN_ERROR), 2),
+        (answer(503, OWN_ERROR), 2),
+        (answer(502, b""), 1),
+        (answer(504, b""), 1),
+        (answer(408, b""), 1),
+        (Act(then="fin"), 1),
+        (answer(200, b"<html>"), 1),
+        (answer(400, OWN_ERROR), 1),
+    ],
+    ids=["500", "503", "502", "504", "408", "cut", "200 HTML", "400"],
+)
+async def test_a_verify_is_repeated_on_500_and_503_only(
+    server: FaultServer, make_client: MakeClient, act: Act, attempts: int
+) -> None:
+    """Asking twice may use up the code, so an unknown verify is raised, under every policy."""
+    client = make_client(retry=RetryPolicy(resend=Resend.AT_LEAST_ONCE, **QUICK))
+    server.default = answer(200, {"valid": True})
+    server.play(act)
+    if attempts == 1:
+        with pytest.raises(RequestError) as caught:
+            await client.verify_code(to=TO, code="123456")
+        assert caught.value.attempts == 1
+    else:
+        answered = await client.verify_code(to=TO, code="123456")
+        assert (answered.valid, answered.meta.attempts) == (True, 2)
+    assert len(server.seen) == attempts
+
+
+async def test_a_verify_that_was_not_sent_is_repeated(
+    server: FaultServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verify whose connection was refused has not been seen by anybody."""
+    port = refused_port()
+    client = make_client(base_url=f"http://127.0.0.1:{port}/api/v1")
+    with pytest.raises(NotSentError) as caught:
+        await client.verify_code(to=TO, code="123456")
+    assert caught.value.attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "text", "retry_after"),
+    [
+        ({}, "This number has exceeded verification attempts, please wait 2 minutes", 120.0),
+        ({"Retry-After": "7"}, "please wait 2 minutes", 7.0),
+        ({}, "locked", None),
+    ],
+)
+async def test_a_verify_429_is_a_lock_out(
+    server: FaultServer, make_client: MakeClient, headers: dict[str, str], text: str, retry_after: float | None
+) -> None:
+    """It is raised at once, says how long, and closes no gate for others."""
+    client = make_client()
+    server.play(answer(429, {"error": text, "requestId": "r"}, headers=headers))
+    with pytest.raises(VerificationLockedError) as caught:
+        await client.verify_code(to=TO, code="123456")
+    assert (caught.value.retry_after, caught.value.attempts, caught.value.delivery) == (retry_after, 1, Delivery.REJECTED)
+    server.play(answer(200, {"valid": False}))
+    assert (await client.verify_code(to="+19195550000", code="123456")).valid is False
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("value", "least", "most"),
+    [
+        ("0.2", 0.2, 0.6),  # the floor is 0.2 s, the backoff after a 429 lies between 0.25 and 0.5 s here
+        ("2", 2.0, 2.3),
+        ("date", 3.0, 3.4),
+        ("-1", 0.25, 0.6),
+        ("soon", 0.25, 0.6),
+    ],
+)
+async def test_retry_after_is_a_floor(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, value: str, least: float, most: float
+) -> None:
+    """A wait the service asks for is kept, with at most 10 % on top; rubbish is ignored."""
+    headers = {"Retry-After": value}
+    if value == "date":
+        # Read against the answer's own Date: this server's clock is ten years slow.
+        headers = {
+            "Date": email.utils.formatdate(1_400_000_000, usegmt=True),
+            "Retry-After": email.utils.formatdate(1_400_000_003, usegmt=True),
+        }
+    client = make_client(retry=RetryPolicy(wait_initial=0.25))
+    server.play(answer(429, {}, headers=headers))
+    response = await client.generate_messaging_code(template.to(TO))
+    assert response.meta.attempts == 2
+    assert least <= response.meta.elapsed <= most
+    assert not response.meta.possible_duplicate
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(("value", "stopped"), [("1e9", "retry_after"), ("61", "retry_after"), ("30", "deadline")])
+async def test_a_retry_after_that_is_too_long_is_raised_at_once(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, value: str, stopped: str
+) -> None:
+    """Longer than `max_retry_after` or than the call's time: the caller learns it now, not then."""
+    server.play(answer(429, {}, headers={"Retry-After": value}))
+    error = await send_error(make_client(), template, timeout=20.0 if stopped == "deadline" else None)
+    assert (type(error), error.retry_stopped_by, error.retry_after) == (RateLimitError, stopped, float(value))
+    assert error.elapsed < 0.5
+
+
+async def test_unasked_bytes_on_a_kept_connection_are_no_answer(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A second answer after ours is not taken for the answer to the next request."""
+    client = make_client()
+    server.play(Act(reply() + reply(200, {"messageId": "nobody asked"}), accepted=True))
+    first = await client.generate_messaging_code(template.to(TO))
+    await asyncio.sleep(0)
+    second = await client.generate_messaging_code(template.to(TO))
+    assert first.message_id == second.message_id
+    assert len(server.seen) == 2
+
+
+async def test_bytes_that_come_while_a_connection_is_idle_are_no_answer(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """The connector looks for bytes nobody asked for before it gives a connection out (aiohttp issue 13656)."""
+    client = make_client()
+    release = asyncio.Event()
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.read(4096)
+        writer.write(reply())
+        await writer.drain()
+        await release.wait()
+        writer.write(reply(200, {"messageId": "nobody asked"}))
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    raw = await asyncio.start_server(late, "127.0.0.1", 0)
+    port = raw.sockets[0].getsockname()[1]
+    client = make_client(base_url=f"http://127.0.0.1:{port}/api/v1", retry=RetryPolicy(attempt_timeout=1.0))
+    assert (await client.generate_messaging_code(template.to(TO))).message_id != "nobody asked"
+    release.set()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert (await client.generate_messaging_code(template.to(TO))).message_id != "nobody asked"
+    await client.aclose()
+    raw.close()
+    await raw.wait_closed()

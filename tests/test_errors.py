@@ -1,0 +1,120 @@
+"""The error tree: its shape, its data, and that it survives pickling and task queues."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+
+import pytest
+
+from bandwidth_mfa_async import errors
+from bandwidth_mfa_async.errors import (
+    APIStatusError,
+    Delivery,
+    InvalidRequestError,
+    MFAError,
+    RateLimitError,
+    RequestError,
+)
+
+EVERY = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, MFAError)]
+REQUEST_ERRORS = [cls for cls in EVERY if issubclass(cls, RequestError)]
+
+
+def filled(cls: type[MFAError]) -> MFAError:
+    if issubclass(cls, RequestError):
+        values: list[object] = ["boom", "verify_code", Delivery.UNKNOWN, 3, 1.5, "r-1", 2.0, "attempts"]
+        if issubclass(cls, APIStatusError):
+            values += [503, "said no"]
+        if issubclass(cls, RateLimitError):
+            values.append(True)
+        return cls(*values)  # type: ignore[arg-type]
+    return cls("to", "must be good") if cls is InvalidRequestError else cls("what and how to mend it")
+
+
+@pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
+def test_an_error_survives_pickle_and_its_own_args(cls: type[MFAError]) -> None:
+    """Both ways in which task queues rebuild an error give the same data, text and notes."""
+    error = filled(cls)
+    error.add_note("gave up after 3 attempts in 1.5 s")
+    unpickled, rebuilt = pickle.loads(pickle.dumps(error)), type(error)(*error.args)
+    assert type(unpickled) is type(error)
+    for copy in (unpickled, rebuilt):
+        assert copy.args == error.args
+        assert (str(copy), repr(copy)) == (str(error), repr(error))
+    assert vars(unpickled) == vars(error)
+    assert {**vars(rebuilt), "__notes__": error.__notes__} == vars(error)
+
+
+@pytest.mark.parametrize("cls", REQUEST_ERRORS, ids=lambda cls: cls.__name__)
+def test_args_may_have_been_json(cls: type[RequestError]) -> None:
+    """A queue that speaks JSON gives back the word for a delivery, which is as good as the member."""
+    error = filled(cls)
+    copy = cls(*json.loads(json.dumps(error.args)))
+    assert vars(copy) == vars(error)
+    assert isinstance(copy, RequestError)
+    assert copy.delivery is Delivery.UNKNOWN
+
+
+@pytest.mark.parametrize("cls", REQUEST_ERRORS, ids=lambda cls: cls.__name__)
+def test_changes_reach_args(cls: type[RequestError]) -> None:
+    """The client completes an error after it was made; a rebuilt one has the completed data."""
+    error = cls()
+    error._update(attempts=7, elapsed=3.25, delivery=Delivery.UNKNOWN, retry_stopped_by="budget")
+    assert vars(type(error)(*error.args)) == vars(error)
+
+
+def test_the_tree() -> None:
+    """The classes stand under the built-in errors that people catch already."""
+    parents = {
+        "NotSentError": ConnectionError,
+        "ConnectTimeoutError": TimeoutError,
+        "TLSError": errors.NotSentError,
+        "ReadTimeoutError": TimeoutError,
+        "DisconnectedError": ConnectionError,
+        "ResponseDecodeError": errors.DeliveryUnknownError,
+        "DeadlineExceededError": TimeoutError,
+        "InvalidRequestError": ValueError,
+        "ClientStateError": RuntimeError,
+        "VerificationLockedError": errors.RateLimitError,
+        "RateLimitError": errors.APIStatusError,
+        "ServerError": errors.APIStatusError,
+    }
+    for name, parent in parents.items():
+        assert issubclass(getattr(errors, name), parent)
+    assert not issubclass(errors.DeadlineExceededError, errors.NotSentError)
+
+
+def test_the_docstring_draws_every_class() -> None:
+    """The tree in the module docstring is complete."""
+    assert [cls.__name__ for cls in EVERY if cls.__name__ not in (errors.__doc__ or "")] == []
+
+
+def test_default_deliveries() -> None:
+    """A bare error says the most careful thing its class allows."""
+    assert {cls.__name__: cls().delivery.value for cls in REQUEST_ERRORS} == {
+        "APIStatusError": "rejected",
+        "AuthenticationError": "rejected",
+        "BadRequestError": "rejected",
+        "ConnectTimeoutError": "not_sent",
+        "DeadlineExceededError": "not_sent",
+        "DeliveryUnknownError": "unknown",
+        "DisconnectedError": "unknown",
+        "NotFoundError": "rejected",
+        "NotSentError": "not_sent",
+        "PermissionDeniedError": "rejected",
+        "RateLimitError": "rejected",
+        "ReadTimeoutError": "unknown",
+        "RequestError": "unknown",
+        "ResponseDecodeError": "unknown",
+        "ServerError": "rejected",
+        "TLSError": "not_sent",
+        "VerificationLockedError": "rejected",
+    }
+
+
+def test_an_invalid_request_names_field_and_rule() -> None:
+    """Both are attributes, and the text is made of nothing else."""
+    error = InvalidRequestError("to", "must be E.164")
+    assert (error.field, error.rule, str(error)) == ("to", "must be E.164", "to: must be E.164")

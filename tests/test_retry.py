@@ -1,0 +1,262 @@
+"""The retry rules as tables: budget, backoff, and what stops a retry."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from bandwidth_mfa_async import (
+    BadRequestError,
+    DeadlineExceededError,
+    Delivery,
+    DisconnectedError,
+    NotSentError,
+    RateLimitError,
+    RequestError,
+    Resend,
+    RetryPolicy,
+    ServerError,
+    TLSError,
+)
+from bandwidth_mfa_async._retry import RetryBudget, backoff, is_retryable, retry
+
+
+class Highest(random.Random):
+    """Jitter always at its upper bound."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+class Lowest(random.Random):
+    """Jitter always at its lower bound."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a
+
+
+def status(code: int, *, delivery: Delivery = Delivery.REJECTED, retry_after: float | None = None) -> RequestError:
+    cls = RateLimitError if code == 429 else ServerError if code >= 500 else BadRequestError
+    return cls(status=code, delivery=delivery, retry_after=retry_after)
+
+
+class Run:
+    """One call whose attempts end as the list says; None is a success."""
+
+    def __init__(self, *outcomes: RequestError | None, budget: int = 500, time_left: float = 1000.0) -> None:
+        self.outcomes = list(outcomes)
+        self.budget = RetryBudget(budget)
+        self.left = time_left
+        self.slept: list[float] = []
+        self.told: list[float] = []
+
+    async def attempt(self) -> str:
+        outcome = self.outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+        return "done"
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.left -= seconds
+
+    async def __call__(self, policy: RetryPolicy, *, sends: bool = True) -> str:
+        first = self.outcomes.pop(0)
+        assert first is not None
+        return await retry(
+            first,
+            self.attempt,
+            sends=sends,
+            policy=policy,
+            budget=self.budget,
+            time_left=lambda: self.left,
+            sleep=self.sleep,
+            before_sleep=lambda _error, seconds: self.told.append(seconds),
+            rng=Highest(),
+        )
+
+
+# The structure of the AWS SDKs' published standard-mode vectors, with the costs we use (14 transient, 5 throttled) and
+# jitter at its bound: outcomes, start budget, policy, budget after the call, waits, what stopped it.
+VECTORS: list[tuple[list[int | None], int, dict[str, Any], int, list[float], str | None]] = [
+    ([500, 500, None], 500, {}, 486, [1.0, 2.0], None),
+    ([502, 502, 502], 500, {}, 472, [1.0, 2.0], "attempts"),
+    ([500, 502], 14, {}, 0, [1.0], "budget"),
+    ([500], 0, {}, 0, [], "budget"),
+    ([500] * 5, 500, {"max_attempts": 5}, 444, [1.0, 2.0, 4.0, 8.0], "attempts"),
+    ([500] * 5, 500, {"max_attempts": 5, "wait_max": 3.0}, 444, [1.0, 2.0, 3.0, 3.0], "attempts"),
+    ([429, None], 500, {}, 500, [2.0], None),
+    ([429, 503, None], 500, {}, 495, [2.0, 4.0], None),
+    ([429, 429, 429], 500, {}, 490, [2.0, 4.0], "attempts"),
+    ([429], 4, {}, 4, [], "budget"),
+    ([503, 500, None], 500, {}, 495, [2.0, 2.0], None),
+]
+
+
+@pytest.mark.parametrize(("outcomes", "start", "options", "end", "waits", "stopped"), VECTORS)
+async def test_vectors(
+    outcomes: list[int | None],
+    start: int,
+    options: dict[str, Any],
+    end: int,
+    waits: list[float],
+    stopped: str | None,
+) -> None:
+    """Costs, refunds, waits and what stops a call."""
+    run = Run(*[None if code is None else status(code) for code in outcomes], budget=start)
+    policy = RetryPolicy(**({"wait_initial": 1.0, "wait_max": 20.0} | options))
+    if stopped is None:
+        assert await run(policy) == "done"
+    else:
+        with pytest.raises(RequestError) as caught:
+            await run(policy)
+        assert caught.value.retry_stopped_by == stopped
+    assert run.budget.tokens == end
+    assert run.slept == run.told == waits
+
+
+def test_the_budget_has_bounds() -> None:
+    """It never grows past 500, and a cost that is not there is not taken."""
+    budget = RetryBudget()
+    budget.deposit(1)
+    assert budget.tokens == 500
+    assert budget.withdraw(500)
+    assert not budget.withdraw(1)
+    assert budget.tokens == 0
+    assert "0/500" in repr(budget)
+
+
+@pytest.mark.parametrize(
+    ("error", "retry_number", "lowest", "highest"),
+    [
+        (status(500), 1, 0.0, 0.5),
+        (status(500), 2, 0.0, 1.0),
+        (status(500), 10, 0.0, 8.0),
+        (status(500), 5000, 0.0, 8.0),
+        (NotSentError(), 1, 0.0, 0.5),
+        (status(429), 1, 0.5, 1.0),
+        (status(429), 2, 1.0, 2.0),
+        (status(503), 10, 4.0, 8.0),
+        (status(429, retry_after=0.0), 1, 0.5, 1.0),
+        (status(429, retry_after=0.2), 1, 0.5, 1.0),
+        (status(429, retry_after=5.0), 1, 5.0, 5.5),
+        (status(429, retry_after=50.0), 1, 50.0, 51.0),
+        (status(500, retry_after=5.0), 1, 5.0, 5.5),
+    ],
+)
+def test_backoff(error: RequestError, retry_number: int, lowest: float, highest: float) -> None:
+    """Full jitter; half jitter at twice the base when throttled; Retry-After is a floor with 10 % or 1 s on top."""
+    policy = RetryPolicy()
+    assert backoff(policy, error, retry_number, Lowest()) == pytest.approx(lowest)
+    assert backoff(policy, error, retry_number, Highest()) == pytest.approx(highest)
+
+
+def test_jitter_is_uniform() -> None:
+    """10,000 draws fill ten bins evenly."""
+    policy, error, rng = RetryPolicy(), status(500), random.Random(5)
+    bins = [0] * 10
+    for _ in range(10_000):
+        bins[int(backoff(policy, error, 1, rng) / 0.05)] += 1
+    assert all(800 < count < 1200 for count in bins)
+
+
+SENT = Delivery.REJECTED
+UNSENT = Delivery.NOT_SENT
+UNKNOWN = Delivery.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("error", "sends", "policies"),
+    [
+        (NotSentError(), True, "NRA"),
+        (TLSError(), True, ""),
+        (DeadlineExceededError(), True, ""),
+        (RateLimitError(delivery=UNSENT, local=True), True, ""),
+        (status(429), True, "NRA"),
+        (status(408, delivery=UNKNOWN), True, "RA"),
+        (status(425), True, "RA"),
+        (status(500), True, "RA"),
+        (status(501), True, "RA"),
+        (status(502, delivery=UNKNOWN), True, "RA"),
+        (status(504, delivery=UNKNOWN), True, "RA"),
+        (DisconnectedError(), True, "A"),
+        (status(400), True, ""),
+        (status(401), True, ""),
+        (status(302, retry_after=1.0), True, ""),
+        (status(500, delivery=UNSENT), True, "NRA"),  # the token endpoint's
+        (status(429, delivery=UNSENT), True, "NRA"),
+        (status(401, delivery=UNSENT), True, ""),
+        (NotSentError(), False, "NRA"),
+        (status(500), False, "NRA"),
+        (status(503), False, "NRA"),
+        (status(502, delivery=UNKNOWN), False, ""),
+        (status(429), False, ""),
+        (DisconnectedError(), False, ""),
+    ],
+    ids=repr,
+)
+def test_what_may_be_repeated(error: RequestError, sends: bool, policies: str) -> None:
+    """Design section 3 as a table."""
+    allowed = "".join(
+        letter
+        for letter, resend in (("N", Resend.NEVER_TWICE), ("R", Resend.REJECTED), ("A", Resend.AT_LEAST_ONCE))
+        if is_retryable(error, sends=sends, resend=resend)
+    )
+    assert allowed == policies
+
+
+async def test_a_sleep_that_would_cross_the_deadline_is_not_begun() -> None:
+    """The error comes at once, not after the time is gone."""
+    run = Run(status(500), status(500), None, time_left=2.5)
+    with pytest.raises(ServerError) as caught:
+        await run(RetryPolicy(wait_initial=1.0))
+    assert (run.slept, caught.value.retry_stopped_by) == ([1.0], "deadline")
+
+
+@pytest.mark.parametrize(("asked", "stopped"), [(60.0, None), (60.1, "retry_after"), (1e20, "retry_after")])
+async def test_a_long_retry_after_ends_the_call(asked: float, stopped: str | None) -> None:
+    """`max_retry_after` is the longest wait that is kept."""
+    run = Run(status(429, retry_after=asked), None)
+    if stopped is None:
+        assert await run(RetryPolicy()) == "done"
+    else:
+        with pytest.raises(RateLimitError) as caught:
+            await run(RetryPolicy())
+        assert (caught.value.retry_stopped_by, caught.value.retry_after, run.slept) == (stopped, asked, [])
+
+
+async def test_the_last_error_is_raised_itself() -> None:
+    """No wrapper: the same instance, with nothing chained to it that it did not have."""
+    first, last = status(500), status(502)
+    with pytest.raises(ServerError) as caught:
+        await Run(first, last)(RetryPolicy(max_attempts=2))
+    assert caught.value is last
+
+
+async def test_cancellation_passes_through() -> None:
+    """A cancelled attempt or sleep is not a failure to repeat."""
+    run = Run(status(500))
+
+    async def cancelled() -> str:
+        raise asyncio.CancelledError
+
+    run.attempt = cancelled  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await run(RetryPolicy())
+    assert len(run.slept) == 1
+
+
+async def test_calls_do_not_mix() -> None:
+    """100 calls at once, each with its own count: tenacity's state is not shared between them."""
+    runs = [Run(*[status(500)] * (index % 4 + 1), None) for index in range(100)]
+    results = await asyncio.gather(*(run(RetryPolicy(max_attempts=4)) for run in runs), return_exceptions=True)
+    for index, (run, result) in enumerate(zip(runs, results, strict=True)):
+        if index % 4 == 3:
+            assert isinstance(result, ServerError)
+            assert len(run.slept) == 3
+        else:
+            assert result == "done"
+            assert len(run.slept) == index % 4 + 1
