@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import types
 from typing import Any
 
 import aiohttp
@@ -138,7 +139,7 @@ class _MendedResponse(aiohttp.ClientResponse):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).parameters:
-            kwargs.setdefault("stream_writer", None)
+            kwargs.setdefault("stream_writer", types.SimpleNamespace(output_size=0))
         super().__init__(*args, **kwargs)
 
 

@@ -85,6 +85,8 @@ class ChannelLimiter:
     ) -> None:
         ceiling = _ceiling(rate)
         self._channel = channel
+        # The highest rate there may ever be; a learnt one has no such bound.
+        self._ceiling = None if rate is None else rate.per_second
         self._clock = clock
         self._emit = emit
         self._max_pause = _seconds("max_pause", max_pause)
@@ -177,6 +179,8 @@ class ChannelLimiter:
         if self._learner is not None:
             now = self._clock.monotonic()
             self._learner.on_accept(now, permit.weight, permit.epoch)
+            if self._epoch == 1 and permit.epoch == 0:
+                self._pacer.set_rate(self._learner.rate())
             if self._epoch and permit.epoch == self._epoch:
                 self._proved(now)
         elif self._window is not None:
@@ -235,6 +239,7 @@ class ChannelLimiter:
         if learner.epoch == self._epoch:
             return
         self._epoch = learner.epoch
+        self._free_permit = Permit(1, self._epoch, paced=False)
         rate = learner.rate()
         self._pacer.set_rate(rate)
         if rate is not None and rate != self._told_rate:
@@ -264,7 +269,7 @@ class ChannelLimiter:
 
     def _expected_wait(self, weight: int, lane: Lane) -> float:
         if self._ramp is None or not self._ramp.active:
-            return self._pacer.expected_wait(weight, lane)
+            return self._pacer.least_wait(weight, lane, self._ceiling)
         now = self._clock.monotonic()
         wanted = self._pacer.weight_ahead(lane) + weight
         return max(0.0, self._pacer.paused_until - now) + self._ramp.seconds_for(wanted, now)

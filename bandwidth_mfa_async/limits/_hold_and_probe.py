@@ -2,11 +2,16 @@
 
 After a refusal the measured limit is held for at least a hundred messages, so that one refusal is at most one in a
 hundred; then the rate climbs, slowly at first and faster the longer nothing is refused.
+
+Refusals that come again and again although each measured limit is kept have nothing to do with the rate (a broken
+gateway, a test that injects them by chance). Slowing down for those would end at a standstill, so the limit is
+dropped, until most of what is sent is refused.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
 from attrs import frozen
@@ -39,6 +44,16 @@ class Tuning:
         first_rate: where to begin when the first refusal comes before anything was accepted.
         least_rate: never slower than this.
         window_messages: how many messages an estimate spans at low rates; at high ones it is one second.
+        pointless_cuts: after so many cuts in a row, each refused while its limit was still being held and none
+            lasting longer than those before it, the refusals are taken not to depend on the rate; twice as many each
+            further time,
+        pointless_cuts_most: but at most so many.
+        pointless_growth: how much more than the first half of those cuts the second half must have let through to
+            be getting nearer to a limit.
+        pointless_accepted: how many messages must have got through for each of those refusals: where most is
+            refused there is a limit.
+        share_messages: over how many messages the share of refusals is averaged then.
+        share_most: a larger share means a limit after all.
     """
 
     hold_messages: float = 100.0
@@ -55,6 +70,12 @@ class Tuning:
     first_rate: float = 10.0
     least_rate: float = 0.05
     window_messages: float = 20.0
+    pointless_cuts: int = 8
+    pointless_cuts_most: int = 32
+    pointless_growth: float = 1.5
+    pointless_accepted: float = 1.5
+    share_messages: float = 50.0
+    share_most: float = 0.5
 
 
 def _clamp(value: float, least: float, most: float) -> float:
@@ -84,8 +105,18 @@ class HoldAndProbe:
         self._accepted_since_cut = 0
         self._resumed = 0.0
         self._closed = 0
+        # What was accepted between the refusals that came while a measured limit was being held.
+        self._held: deque[int] = deque(maxlen=self._tuning.pointless_cuts)
+        self._in_streak = False
+        # What was believed when refusals were taken not to depend on the rate.
+        self._dropped = self._believed
+        # What was accepted of the first burst, sent before any limit was known, and when it began.
+        self._burst_accepted = 0
+        self._burst_start = 0.0
+        # The share of refusals lately, while they are taken not to depend on the rate; None otherwise.
+        self._refused_share: float | None = None
         self.epoch = 0
-        """How many times the rate was cut."""
+        """How many times the rate was cut, or the limit dropped."""
 
     def __repr__(self) -> str:
         rate = "unlimited" if self._rate is None else f"{self._rate:.4g}/s"
@@ -93,9 +124,15 @@ class HoldAndProbe:
 
     @property
     def state(self) -> str:
-        """What it is doing, in one word: ``"trusting"``, ``"closed"``, ``"holding"`` or ``"probing"``."""
+        """What it is doing, in one word.
+
+        ``"trusting"`` before the first refusal, ``"closed"``, ``"holding"``, ``"probing"``, or ``"indifferent"`` to
+        refusals that do not depend on the rate.
+        """
         if not self.epoch:
             return "trusting"
+        if self._refused_share is not None:
+            return "indifferent"
         if self._closed:
             return "closed"
         return "holding" if self._sent <= self._hold() else "probing"
@@ -114,7 +151,7 @@ class HoldAndProbe:
 
         Messages that did not wait are not reported: a limit that nobody meets is not probed.
         """
-        if self.epoch and self._rate is not None:
+        if self.epoch and self._rate is not None and self._refused_share is None:
             self._sent += weight / self._rate
             self._update()
         return self._rate
@@ -123,9 +160,13 @@ class HoldAndProbe:
         """Learn that the service took a message that was sent in `epoch`."""
         self._window.add(now, weight)
         self._streak_accepted += weight
+        if self.epoch == 1 and epoch == 0:
+            self._learn_from_burst(now, weight)
         if epoch == self.epoch:
             self._accepted_since_cut += weight
             self._closed = 0
+        if self._refused_share is not None:
+            self._refused_share *= 1.0 - 1.0 / self._tuning.share_messages
 
     def on_429(self, now: float, epoch: int, retry_after: float | None = None) -> float:
         """Learn that the service refused a message that was sent in `epoch`; return how long to send nothing.
@@ -136,6 +177,16 @@ class HoldAndProbe:
             retry_after: what the service asked for, in seconds; the pause is never shorter.
         """
         asked = retry_after or 0.0
+        if self._refused_share is not None:
+            share = self._count_refusal(self._refused_share)
+            if share is None:
+                return asked
+            if share > self._tuning.share_most:
+                # There is a limit after all, and what was measured of it before is the best guess.
+                self._closed = 0
+                self._streak_start, self._streak_accepted = now, 0
+                self._believe(self._dropped)
+                return self._begin_epoch(now, asked)
         if epoch != self.epoch:
             self._resumed = max(self._resumed, now + asked)
             return asked
@@ -145,7 +196,14 @@ class HoldAndProbe:
             self._closed += 1
         else:
             self._closed = 0
+            if self._is_pointless():
+                self._drop_limit(now)
+                return asked
             self._cut(now)
+        return self._begin_epoch(now, asked)
+
+    def _begin_epoch(self, now: float, asked: float) -> float:
+        """Start counting anew after a refusal; return how long to send nothing."""
         self.epoch += 1
         self._accepted_since_cut = 0
         pause = max(asked, min(self._tuning.pause * 2.0 ** min(self._closed, 30), self._tuning.pause_max))
@@ -154,11 +212,58 @@ class HoldAndProbe:
         self._window.clear(self._resumed)
         return pause
 
+    def _learn_from_burst(self, now: float, weight: int) -> None:
+        """Raise the first estimate by what was under way when it was made and has been accepted since."""
+        self._burst_accepted += weight
+        measured = self._burst_accepted / max(now - self._burst_start, 1.0)
+        if self._rate is not None and measured > self._believed:
+            self._believed = min(measured, self._ceiling)
+            self._update()
+
+    def _is_pointless(self) -> bool:
+        """Note a refusal; tell whether cutting has been shown to change nothing.
+
+        Cuts that come nearer to a real limit let more and more through from one refusal to the next.
+        """
+        tuning, held = self._tuning, self._held
+        in_hold = self.epoch > 0 and self._sent <= self._hold() and self._accepted_since_cut < tuning.hold_messages
+        began, self._in_streak = not self._in_streak, in_hold
+        if not in_hold or began:
+            # What got through before the first of them was sent at a limit that may have been right until then.
+            held.clear()
+            return False
+        held.append(self._accepted_since_cut)
+        if len(held) < (held.maxlen or 0):
+            return False
+        cuts = list(held)
+        earlier, later = sum(cuts[: len(cuts) // 2]), sum(cuts[len(cuts) // 2 :])
+        return later <= tuning.pointless_growth * earlier and earlier + later >= tuning.pointless_accepted * len(cuts)
+
+    def _drop_limit(self, now: float) -> None:
+        self._held = deque(maxlen=min(2 * (self._held.maxlen or 1), self._tuning.pointless_cuts_most))
+        self._refused_share = self._tuning.share_most / 2
+        self._in_streak = False
+        self._dropped, self._believed = self._believed, self._ceiling
+        self._rate = None if math.isinf(self._ceiling) else self._ceiling
+        self._window.clear(now)
+        self.epoch += 1
+        self._accepted_since_cut = 0
+
+    def _count_refusal(self, share: float) -> float | None:
+        """Count a refusal while indifferent to them; return their share where that ends it, and None where not."""
+        weight = 1.0 / self._tuning.share_messages
+        share += (1.0 - share) * weight
+        # Rare ones are news again, and are answered with a cut as the first one ever was.
+        ended = share > self._tuning.share_most or share < 1.25 * weight
+        self._refused_share = None if ended else share
+        return share if ended else None
+
     def _cut(self, now: float) -> None:
         tuning = self._tuning
         if self._rate is None:
             estimate = self._window.per_second(now) or tuning.first_rate
             self._believed = min(estimate, self._ceiling)
+            self._burst_accepted, self._burst_start = self._window.total, self._window.began
             self._streak_start, self._streak_accepted = now, 0
         elif self.epoch and now - self._resumed < max(1.0, tuning.window_messages / self._rate):
             # Refused again soon: the service's bucket was empty at both ends, so what it took between them is
@@ -172,9 +277,13 @@ class HoldAndProbe:
                 estimate = max(estimate, 0.8 * self._rate)
             self._believed = _clamp(estimate, 0.5 * self._rate, self._rate)
             self._streak_start, self._streak_accepted = now, 0
-        self._believed = _clamp(self._believed, tuning.least_rate, self._ceiling)
+        self._believe(self._believed)
+
+    def _believe(self, limit: float) -> None:
+        """Hold just below this limit from now on."""
+        self._believed = _clamp(limit, self._tuning.least_rate, self._ceiling)
         self._sent = 0.0
-        self._window.length = max(1.0, tuning.window_messages / self._believed)
+        self._window.length = max(1.0, self._tuning.window_messages / self._believed)
         self._update()
 
     def _hold(self) -> float:

@@ -144,14 +144,21 @@ class Pacer:
         self._level -= weight
         return True
 
-    def expected_wait(self, weight: int, lane: Lane) -> float:
-        """Return in how many seconds a newcomer would be served if nobody left and nothing changed."""
+    def least_wait(self, weight: int, lane: Lane, fastest: float | None) -> float:
+        """Return after how many seconds a newcomer would be served at the earliest, if nobody left.
+
+        Args:
+            weight: the newcomer's.
+            lane: where it would wait.
+            fastest: the highest rate that the present one may become; None for no bound, since a learnt rate may
+                turn out to be too low by far.
+        """
         now = self._clock.monotonic()
         pause = max(0.0, self._paused_until - now)
-        if self._rate is None:
+        if self._rate is None or fastest is None:
             return pause
         wanted = self._queue.weight_ahead(lane) + weight
-        return pause + max(0.0, wanted - self._level_at(now)) / self._rate
+        return pause + max(0.0, wanted - self._level_at(now)) / max(fastest, self._rate)
 
     async def acquire(self, weight: int, lane: Lane, deadline: float | None = None) -> bool:
         """Wait for a permit; False when `deadline` (in the clock's seconds) came first.

@@ -32,13 +32,23 @@ class AcceptedWindow:
             self._roll(now)
         self._count += weight
 
+    @property
+    def total(self) -> int:
+        """What `per_second` divides."""
+        return self._count + self._before
+
+    @property
+    def began(self) -> float:
+        """Since when `total` is counted."""
+        return self._start - self._before_length
+
     def per_second(self, now: float) -> float:
         """Return what was accepted a second over the last one to two windows, quiet times before them left out."""
         if now >= self._end:
             self._roll(now)
         # A count that began a moment ago is a burst, not a rate: it stands for a whole window at least.
-        seconds = max(now - self._start + self._before_length, self.length)
-        return (self._count + self._before) / seconds
+        seconds = max(now - self.began, self.length)
+        return self.total / seconds
 
     def _roll(self, now: float) -> None:
         if now >= self._end + self.length:

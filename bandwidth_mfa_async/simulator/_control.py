@@ -78,7 +78,7 @@ class Control:
         self._hosts = frozenset(host.lower() for host in hosts)
         self.pages: dict[str, Mapping[str, Handler]] = {}
         """More paths, each with its handlers by method; they are under the same guard, except that a link of any site
-        may lead to a page."""
+        may lead to one that is not beneath ``/_simulator``."""
         self._routes: dict[str, Mapping[str, Handler]] = {
             f"{CONTROL_PATH}/messages": {"GET": self._messages, "DELETE": self._clear_messages},
             f"{CONTROL_PATH}/messages/latest": {"GET": self._latest},
@@ -98,7 +98,7 @@ class Control:
         if handlers is None:
             return None
         try:
-            self._guard(request, may_be_linked=request.path in self.pages)
+            self._guard(request, may_be_linked=not request.path.startswith(CONTROL_PATH))
             # A HEAD is a GET whose body aiohttp leaves out.
             handler = handlers.get("GET" if request.method == "HEAD" else request.method)
             if handler is None:
@@ -139,7 +139,7 @@ class Control:
     async def _messages(self, request: web.BaseRequest) -> web.Response:
         """Answer the messages, newest last: all, or those `to` a number, or `number` being a part of to or from.
 
-        With `limit`, the newest so many; `total` counts without it.
+        With `limit`, the newest so many; `total` counts without it, and `all` without any condition.
         """
         to = request.query.get("to")
         part = request.query.get("number", "").translate(_SEPARATORS)
@@ -148,7 +148,8 @@ class Control:
             found = [message for message in found if message.to == to]
         if part:
             found = [message for message in found if part in message.to or part in message.from_]
-        return _json({"messages": _newest(found, request), "total": len(found)})
+        shown = _newest(found, request)
+        return _json({"messages": shown, "total": len(found), "all": len(self._inbox.messages)})
 
     async def _latest(self, request: web.BaseRequest) -> web.Response:
         """Answer the newest message to `to`; with `wait`, wait up to that many seconds for one."""

@@ -23,9 +23,10 @@ PAGE_PATH: Final = "/"
 _FILES: Final = {
     PAGE_PATH: ("index.html", "text/html; charset=utf-8"),
     "/_simulator/page/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/_simulator/page/inbox.js": ("inbox.js", "text/javascript; charset=utf-8"),
-    "/_simulator/page/controls.js": ("controls.js", "text/javascript; charset=utf-8"),
-    "/_simulator/page/dom.js": ("dom.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/_simulator/page/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in ("inbox", "entries", "controls", "dom")
+    },
 }
 # Whatever stands in a message: no script but ours runs, nothing leaves for elsewhere, and no site can frame the page.
 _POLICY: Final = (

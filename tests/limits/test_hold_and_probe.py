@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe
+from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe, Tuning
 from bandwidth_mfa_async.limits._window import AcceptedWindow
 
 
@@ -196,3 +198,58 @@ def test_repr_tells_state_and_rates():
     """The repr names what it does and what it believes."""
     assert repr(HoldAndProbe()) == "HoldAndProbe(trusting, rate=unlimited, believed=inf/s, epoch=0)"
     assert "holding, rate=97" in repr(learnt(100))
+
+
+def by_chance(share, seed, *, until):
+    """Refuse this share of everything whatever the rate; return the machine and how much was accepted."""
+    rng = random.Random(seed)
+    machine, now, accepted = HoldAndProbe(), 0.0, 0
+    for _ in range(until):
+        rate = machine.rate()
+        now += 0.001 if rate is None else 1.0 / rate
+        epoch = machine.epoch
+        if rate is not None:
+            machine.on_grant(1)
+        if rng.random() < share:
+            now += machine.on_429(now, epoch)
+        else:
+            machine.on_accept(now, 1, epoch)
+            accepted += 1
+    return machine, now, accepted
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.3])
+def test_refusals_by_chance_do_not_end_at_a_standstill(share, seed):
+    """Cutting that changes nothing is given up: most of a run is sent without a limit."""
+    machine, now, accepted = by_chance(share, seed, until=5000)
+    assert accepted / now > 25, machine
+
+
+def test_a_limit_after_indifference_is_found_again():
+    """When most is refused there is a limit after all, and the one measured before is believed again."""
+    machine, now, _ = by_chance(0.1, 1, until=500)
+    while machine.state != "indifferent":
+        epoch = machine.epoch
+        machine.on_accept(now, 1, epoch)
+        now += machine.on_429(now, epoch) + 0.01
+    assert machine.rate() is None
+    refusals = 0
+    while machine.state == "indifferent":
+        now += machine.on_429(now, machine.epoch)
+        refusals += 1
+    assert refusals <= 40
+    assert machine.rate() is not None
+    assert machine.rate() > Tuning().least_rate
+
+
+def test_what_was_under_way_at_the_first_refusal_raises_the_estimate():
+    """Two hundred are sent at once, the tenth is refused first, most others are accepted: the limit is not nine."""
+    machine = HoldAndProbe()
+    for _ in range(9):
+        machine.on_accept(0.01, 1, 0)
+    machine.on_429(0.01, 0)
+    assert machine.rate() < 10
+    for _ in range(150):
+        machine.on_accept(0.05, 1, 0)
+    assert machine.rate() > 140

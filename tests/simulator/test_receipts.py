@@ -67,7 +67,7 @@ async def test_a_north_american_receipt_is_one_object_as_documented(api, sim, re
     ("to", "platform", "description", "code"),
     [(TO, "NorthAmericaSMS", "forbidden to country", 4432), (ABROAD, "GlobalSMS", "Undeliverable", 995)],
 )
-async def test_failed_receipts_by_number(api, sim, receiver, to, platform, description, code):  # noqa: PLR0917
+async def test_failed_receipts_by_number(api, sim, receiver, to, platform, description, code):
     sim.set_receipts(ReceiptPolicy(failed_numbers={to}))
     await api.send(to=to, callbackUrl=receiver.url)
     await api.send(to="+15550000000", callbackUrl=receiver.url)

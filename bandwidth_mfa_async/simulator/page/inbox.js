@@ -1,139 +1,14 @@
 // The inbox and the refused attempts: read once, then kept up to date by the stream of events.
 
-import { announce, ask, byId, confirmed, copyFrom, copyText, count, faultWords, foreign, make, plural, when } from "./dom.js";
+import { announce, ask, byId, confirmed, copyFrom, count, plural } from "./dom.js";
 import { readFaults, readLimits, startControls } from "./controls.js";
+import { attemptNode, messageNode, showReceipt } from "./entries.js";
 
 const STEP = 100;
-const LONG_TEXT = 400;
-
-// --- one message ---
-
-const RECEIPTS = {
-  none: "none asked for",
-  pending: "pending",
-  retrying: "not taken yet, trying again",
-  sent: "posted",
-  given_up: "given up",
-  blocked: "blocked, not on this machine",
-};
-
-function receiptWords(message) {
-  const outcome = { "message-delivered": "delivered", "message-failed": "failed" }[message.receiptType];
-  const state = RECEIPTS[message.receipt] ?? message.receipt;
-  return outcome ? `${outcome}, ${state}` : state;
-}
-
-function fact(name, ...content) {
-  return make("div", {}, make("dt", {}, name), make("dd", {}, ...content));
-}
-
-function codeButton(message) {
-  const word = make("span", { class: "word" }, "Copy");
-  const button = make(
-    "button",
-    { type: "button", class: "code" },
-    make("span", { class: "digits" }, message.code),
-    make("span", { class: "hidden" }, " "),
-    word,
-    make("span", { class: "hidden" }, " code sent to ", message.to),
-  );
-  button.addEventListener("click", () => copyFrom(button, word, message.code, `Code ${message.code}`));
-  return button;
-}
-
-function bubble(message) {
-  const text = foreign(message.text, "p", { class: "text" });
-  if (message.text.length <= LONG_TEXT) return [text];
-  text.classList.add("cut");
-  const button = make("button", { type: "button", class: "link", "aria-expanded": "false" }, "Show all of it");
-  button.addEventListener("click", () => {
-    const cut = text.classList.toggle("cut");
-    button.setAttribute("aria-expanded", String(!cut));
-    button.textContent = cut ? "Show all of it" : "Show less";
-  });
-  return [text, button];
-}
-
-function details(message) {
-  const list = make("dl", {});
-  list.append(fact(message.callId ? "Call ID" : "Message ID", foreign(message.callId ?? message.messageId)));
-  list.append(fact("Application ID", foreign(message.applicationId)));
-  if (message.callbackUrl) list.append(fact("Callback URL", foreign(message.callbackUrl)));
-  if (message.queued) list.append(fact("Queued", `${message.queued.toFixed(1)} s`));
-  return make("details", {}, make("summary", {}, "Details", make("span", { class: "hidden" }, ` of code ${message.code}`)), list);
-}
-
-function showReceipt(node, message) {
-  const value = node.querySelector(".receipt");
-  value.textContent = receiptWords(message);
-  value.dataset.state = message.receiptType === "message-failed" ? "failed" : message.receipt;
-}
-
-function messageNode(message) {
-  const voice = message.channel === "voice";
-  const node = make(
-    "li",
-    { class: "message" },
-    make(
-      "div",
-      { class: "said" },
-      make(
-        "p",
-        { class: "people" },
-        make("span", { class: "hidden" }, "To "),
-        foreign(message.to, "bdi", { class: "to" }),
-        make("span", { class: "from" }, "from ", foreign(message.from)),
-        make("span", { class: "time" }, when(message.time)),
-      ),
-      ...bubble(message),
-    ),
-    codeButton(message),
-    make(
-      "div",
-      { class: "under" },
-      make(
-        "dl",
-        { class: "facts" },
-        fact("Channel", voice ? "Call" : "Text"),
-        fact("Scope", foreign(message.scope)),
-        voice ? null : fact("Segments", String(message.segments)),
-        fact("Receipt", make("span", { class: "receipt" })),
-      ),
-      details(message),
-    ),
-  );
-  node.dataset.channel = message.channel;
-  showReceipt(node, message);
-  return node;
-}
-
-// --- one refused attempt ---
-
-const OPERATIONS = { messaging: "Text message", voice: "Call", verify: "Verification", token: "OAuth2 token" };
-
-function attemptNode(record) {
-  const cut = record.status === null;
-  const fault = record.fault ? `Injected fault: ${faultWords(record.fault)}` : "";
-  const reason = record.reason && record.reason !== "fault" ? record.reason : "";
-  const kind = cut || record.status >= 500 ? "bad" : record.status >= 400 ? "warn" : "mild";
-  const target = OPERATIONS[record.operation]
-    ? [OPERATIONS[record.operation], record.to === null ? null : make("span", {}, " to ", foreign(record.to))]
-    : [foreign(`${record.method} ${record.path}`)];
-  return make(
-    "li",
-    { class: "attempt" },
-    make("span", { class: `badge ${kind}` }, cut ? "cut" : String(record.status)),
-    make(
-      "div",
-      {},
-      make("p", { class: "target" }, ...target.filter((part) => part !== null)),
-      foreign([reason, fault].filter(Boolean).join(". ") || "No reason given", "p", { class: "reason" }),
-    ),
-    make("span", { class: "time" }, when(record.time)),
-  );
-}
 
 // --- a list of which the newest are shown ---
+
+let everything = 0; // messages in the inbox, whatever the filter
 
 class List {
   constructor({ name, path, key, nodeOf, idOf, matches }) {
@@ -166,13 +41,14 @@ class List {
     });
     this.nodes = kept;
     this.total = answer.total;
+    if (answer.all !== undefined) everything = answer.all;
     this.update();
   }
 
   async showOlder() {
     const before = this.list.children.length;
     this.shown += STEP;
-    await this.read();
+    await readAll();
     const first = this.list.children[before];
     if (first) {
       first.tabIndex = -1;
@@ -184,7 +60,7 @@ class List {
   /** Put new items on top, oldest of them first; return those that are shown. */
   add(items, total) {
     const fresh = items.filter((item) => this.matches(item) && !this.nodes.has(this.idOf(item)));
-    const nodes = fresh.map((item) => {
+    const nodes = fresh.slice(-this.shown).map((item) => {
       const node = this.nodeOf(item);
       node.classList.add("fresh");
       if (this.idOf(item) !== undefined) this.nodes.set(this.idOf(item), node);
@@ -214,7 +90,6 @@ class List {
 
 const filter = byId("filter");
 const bare = (number) => number.replace(/[ +\-.()/]/g, "");
-let everything = 0;
 
 const inbox = new List({
   name: "inbox",
@@ -225,8 +100,6 @@ const inbox = new List({
   matches: (message) => message.to.includes(bare(filter.value)) || message.from.includes(bare(filter.value)),
 });
 inbox.onUpdate = (shown) => {
-  if (!bare(filter.value)) everything = inbox.total;
-  everything = Math.max(everything, inbox.total);
   byId("inbox-empty").hidden = everything > 0;
   byId("inbox-none").hidden = everything === 0 || shown > 0;
   byId("inbox-count").textContent = count(everything);
@@ -253,7 +126,7 @@ refused.onUpdate = (shown) => {
 let source = null;
 let waiting = [];
 let flushing = 0;
-let reading = false;
+let reading = null;
 let again = false;
 
 function say(state, text) {
@@ -263,24 +136,25 @@ function say(state, text) {
 }
 
 /** Read everything. Events that come meanwhile wait, and are applied afterwards, in order. */
-async function readAll() {
-  if (reading) {
-    again = true;
-    return;
-  }
-  reading = true;
+function readAll() {
+  again = true;
+  reading ??= readWhileAsked();
+  return reading;
+}
+
+async function readWhileAsked() {
   try {
-    do {
+    while (again) {
       again = false;
       waiting = [];
       await Promise.all([inbox.read(), refused.read(), readLimits(), readFaults()]);
-    } while (again);
+    }
     say("live", "Live");
   } catch {
     say("lost", "Out of reach, trying again");
     setTimeout(readAll, 2000);
   } finally {
-    reading = false;
+    reading = null;
   }
   flush();
 }
@@ -365,7 +239,7 @@ function showView(event) {
   }
 }
 
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+const quoted = (text) => (/^[\w.:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 async function showAddress() {
   const base = `${location.origin}/api/v1`;
@@ -374,7 +248,7 @@ async function showAddress() {
   byId("env").textContent = [
     `export BW_MFA_URL=${base}`,
     `export BW_ACCOUNT_ID=${quoted(accountId)}`,
-    "export BW_USERNAME=… BW_PASSWORD=…",
+    "# and BW_USERNAME, BW_PASSWORD: shown where it was started",
   ].join("\n");
   const body = {
     to: "+19195551234",
@@ -419,8 +293,10 @@ byId("filter-off").addEventListener("click", () => {
   filterChanged();
   filter.focus();
 });
-byId("copy-url").addEventListener("click", (event) =>
-  copyFrom(event.currentTarget, event.currentTarget.firstChild, byId("base-url").textContent, "Base URL"));
+for (const button of document.querySelectorAll("[data-copies]")) {
+  const { copies, what } = button.dataset;
+  button.addEventListener("click", () => copyFrom(button, button.querySelector(".word"), byId(copies).textContent, what));
+}
 clearing("clear-inbox", "Clear the inbox?", () => `${plural(everything, "message")} will be gone. The codes in them stay valid.`, "messages");
 clearing("clear-refused", "Clear the attempts?", () => "The record of every request will be gone. Lock-outs stay.", "requests");
 window.addEventListener("hashchange", showView);

@@ -1,0 +1,193 @@
+// The account's rate and the faults: forms that show what is in force, and change it.
+
+import { announce, ask, byId, faultWords, foreign, make, plural } from "./dom.js";
+
+const NAMES = { messaging: "Text messages", voice: "Calls", verify: "Verifications", token: "OAuth2 tokens" };
+const MODELS = {
+  queue: (limit) => `queue of ${limit.queue_seconds} s`,
+  token_bucket: (limit) => (limit.burst === null ? "bucket" : `bucket of ${limit.burst}`),
+  fixed_window: () => "fixed window",
+  sliding_log: () => "sliding log",
+  per_number: (limit) => `for each ${limit.number === "to" ? "recipient" : "sender"}`,
+};
+// Bandwidth's defaults, for a channel that has no limit yet.
+const DEFAULTS = { messaging: { rate: 1, per: 1, queue_seconds: 900 }, voice: { rate: 5, per: 1, queue_seconds: 300 } };
+
+/** Show only the fields that the chosen word has a use for. */
+function showFields(form, chosen) {
+  for (const field of form.querySelectorAll("[data-for]")) {
+    field.hidden = !field.dataset.for.split(" ").includes(chosen);
+  }
+}
+
+function problem(id, text) {
+  byId(id).textContent = text;
+}
+
+function numberIn(id, name, { least = 0, above = false, most = Infinity } = {}) {
+  const field = byId(id);
+  const value = field.value.trim() === "" ? NaN : Number(field.value);
+  if (value > least || (!above && value === least)) {
+    if (value <= most) return value;
+  }
+  field.focus();
+  const bound = most < Infinity ? `from ${least} to ${most}` : `${above ? "above" : "at least"} ${least}`;
+  throw new Error(`${name} must be a number ${bound}`);
+}
+
+// --- the account's rate ---
+
+let limits = { messaging: null, voice: null };
+let edited = false;
+
+const limitWords = (limit) => (limit === null ? "no limit" : `${limit.rate} per ${limit.per} s, ${MODELS[limit.model](limit)}`);
+
+function fillLimits() {
+  const channel = byId("limit-channel").value;
+  const limit = limits[channel];
+  byId("limit-now").textContent = limitWords(limit);
+  if (edited) return;
+  const shown = { burst: null, number: "from", retry_after: false, ...DEFAULTS[channel], ...limit };
+  byId("limit-model").value = limit === null ? "off" : limit.model;
+  byId("limit-rate").value = shown.rate;
+  byId("limit-per").value = shown.per;
+  byId("limit-queue").value = shown.queue_seconds;
+  byId("limit-burst").value = shown.burst ?? "";
+  byId("limit-number").value = shown.number;
+  byId("limit-retry-after").checked = shown.retry_after;
+  showFields(byId("limits-form"), byId("limit-model").value);
+}
+
+export async function readLimits() {
+  limits = await ask("GET", "limits");
+  fillLimits();
+}
+
+function limitOfForm() {
+  const model = byId("limit-model").value;
+  if (model === "off") return null;
+  const limit = { ...limits[byId("limit-channel").value], model };
+  limit.rate = numberIn("limit-rate", "messages", { above: true });
+  limit.per = numberIn("limit-per", "seconds", { above: true });
+  if (model === "queue") limit.queue_seconds = numberIn("limit-queue", "the queue", { above: true });
+  if (model === "token_bucket" || model === "per_number") {
+    limit.burst = byId("limit-burst").value.trim() === "" ? null : numberIn("limit-burst", "the burst", { above: true });
+  }
+  if (model === "per_number") limit.number = byId("limit-number").value;
+  limit.retry_after = byId("limit-retry-after").checked;
+  return limit;
+}
+
+async function applyLimit(event) {
+  event.preventDefault();
+  problem("limit-problem", "");
+  const channel = byId("limit-channel").value;
+  try {
+    limits = await ask("PUT", "limits", { [channel]: limitOfForm() });
+    edited = false;
+    fillLimits();
+    announce(`${NAMES[channel]}: ${limitWords(limits[channel])}`);
+  } catch (error) {
+    problem("limit-problem", error.message);
+  }
+}
+
+// --- faults ---
+
+/** Put equal rules that follow each other in one line. */
+function grouped(rules) {
+  const groups = [];
+  for (const rule of rules) {
+    const key = JSON.stringify(rule);
+    const last = groups.at(-1);
+    if (last?.key === key && rule.share === null) last.times += 1;
+    else groups.push({ key, rule, times: 1 });
+  }
+  return groups;
+}
+
+function ruleNode({ rule, times }) {
+  const often = rule.share === null ? (times === 1 ? "Next answer" : `Next ${times} answers`) : `${+(rule.share * 100).toFixed(3)} % of answers`;
+  const scope = make("span", { class: "fine" }, rule.operation ? NAMES[rule.operation] : "All requests");
+  if (rule.to !== null) scope.append(" to ", foreign(rule.to));
+  return make("li", {}, make("strong", {}, often), make("span", {}, faultWords(rule.fault)), scope);
+}
+
+export async function readFaults() {
+  const { faults } = await ask("GET", "faults");
+  const groups = grouped(faults);
+  byId("rules").replaceChildren(...groups.map(ruleNode));
+  byId("rules-none").hidden = groups.length > 0;
+  byId("clear-faults").hidden = groups.length === 0;
+}
+
+function faultOfForm() {
+  const kind = byId("fault-kind").value;
+  const fault = {};
+  if (kind === "forever") return { delay: "forever", accepted: byId("fault-accepted").checked };
+  if (kind === "status") fault.status = numberIn("fault-status", "the status", { least: 200, most: 599 });
+  else if (kind !== "delay") fault.drop = kind;
+  const delay = numberIn("fault-delay", "the delay");
+  if (delay) fault.delay = delay;
+  if (!byId("fault-accepted").closest("[data-for]").hidden) fault.accepted = byId("fault-accepted").checked;
+  return fault;
+}
+
+async function addFault(event) {
+  event.preventDefault();
+  problem("fault-problem", "");
+  try {
+    const fault = faultOfForm();
+    const rule = {};
+    if (byId("fault-next").checked) {
+      const times = numberIn("fault-count", "how many answers", { least: 1, most: 1000 });
+      rule.script = Array.from({ length: Math.floor(times) }, () => fault);
+    } else {
+      rule.fault = fault;
+      rule.share = numberIn("fault-share", "the share", { most: 100 }) / 100;
+    }
+    const to = byId("fault-to").value.replace(/[ \-.()/]/g, "");
+    if (to) rule.to = to;
+    if (byId("fault-operation").value) rule.operation = byId("fault-operation").value;
+    await ask("POST", "faults", rule);
+    await readFaults();
+    announce(`Fault added: ${faultWords(fault)}`);
+  } catch (error) {
+    problem("fault-problem", error.message);
+  }
+}
+
+function kindChanged() {
+  const kind = byId("fault-kind").value;
+  showFields(byId("faults-form"), kind);
+  byId("fault-accepted").checked = kind !== "status";
+  const delay = byId("fault-delay");
+  if (kind === "delay" && Number(delay.value) === 0) delay.value = 2;
+  if (kind === "status" && Number(delay.value) === 2) delay.value = 0;
+}
+
+export function startControls() {
+  byId("limit-channel").addEventListener("input", (event) => {
+    event.stopPropagation();
+    edited = false;
+    problem("limit-problem", "");
+    fillLimits();
+  });
+  byId("limits-form").addEventListener("input", () => {
+    edited = true;
+    showFields(byId("limits-form"), byId("limit-model").value);
+  });
+  byId("limits-form").addEventListener("submit", applyLimit);
+  byId("fault-kind").addEventListener("input", kindChanged);
+  byId("fault-count").addEventListener("focus", () => (byId("fault-next").checked = true));
+  byId("fault-share").addEventListener("focus", () => (byId("fault-some").checked = true));
+  byId("faults-form").addEventListener("submit", addFault);
+  byId("clear-faults").addEventListener("click", async () => {
+    await ask("DELETE", "faults");
+    await readFaults();
+    byId("fault-kind").focus();
+    announce(plural(0, "fault"));
+  });
+  kindChanged();
+  fillLimits();
+}

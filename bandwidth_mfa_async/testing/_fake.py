@@ -1,0 +1,270 @@
+"""`FakeTransport`: the real client with everything above the socket, and a script below it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import parse_qsl
+
+from attrs import evolve, field, frozen
+
+from .._client import MFAClient
+from .._clock import Sleeper
+from .._config import BasicAuth, RetryPolicy
+from .._redaction import hide, hide_host_only, mask_phone_repr
+from .._transport import Headers, Transport
+from .._wire import Answer
+from ..errors import (
+    ClientStateError,
+    ConnectTimeoutError,
+    DisconnectedError,
+    NotSentError,
+    ReadTimeoutError,
+)
+from ._outcome import Outcome, documented
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._clock import Clock
+    from .._transport import Body
+    from ..errors import RequestError
+    from ._outcome import Operation
+
+_OPERATIONS: Final[dict[str, Operation]] = {
+    "generate_messaging_code": "messaging",
+    "generate_voice_code": "voice",
+    "verify_code": "verify",
+    "token": "token",
+}
+_MASKS: Final[dict[str, Callable[[Any], str]]] = {
+    "to": mask_phone_repr,
+    "from": mask_phone_repr,
+    "code": hide,
+    "message": hide,
+    "callbackUrl": hide_host_only,
+}
+
+
+def _masked(document: dict[str, Any]) -> str:
+    shown = (f"{key!r}: {_MASKS.get(key, repr)(value)}" for key, value in document.items())
+    return f"{{{', '.join(shown)}}}"
+
+
+@frozen(kw_only=True)
+class SentRequest:
+    """One attempt of the client's, as it would have gone over the wire. Its `repr` shows no number, code or text.
+
+    Attributes:
+        operation: ``"messaging"``, ``"voice"``, ``"verify"`` or ``"token"``.
+        document: the body, under the HTTP API's own names: ``to``, ``from``, ``applicationId``, ...
+        time: when, in the client's clock's `monotonic()` seconds.
+        written: False for an attempt that failed before it left.
+    """
+
+    operation: Operation
+    document: dict[str, Any] = field(repr=_masked)
+    time: float
+    written: bool
+
+
+Scripted: TypeAlias = "Outcome | Callable[[SentRequest], Outcome]"
+"""An outcome, or a function that chooses one by the request (whose `written` is not decided yet)."""
+
+
+class FakeTransport:
+    """Takes the place of a client's connections: nothing leaves the process, and outcomes follow a script.
+
+    Everything else is real: values are checked, attempts are retried, limits wait, hooks hear events::
+
+        fake = FakeTransport()
+        async with fake.client() as mfa:
+            fake.script(Outcome.answer(503), Outcome.accepted())
+            await sign_in(mfa)
+        assert [request.document["to"] for request in fake.sent] == ["+19195551234"] * 2
+
+    Where the script has run out, texts and calls are accepted with a new id, and a verify is valid when it is asked
+    about `code`.
+
+    Args:
+        code: the code that is right.
+    """
+
+    def __init__(self, *, code: str = "123456") -> None:
+        self.code = code
+        self.requests: list[SentRequest] = []
+        """Every attempt, in order, those included that failed before they left."""
+        self._script: list[tuple[Scripted, Operation | None]] = []
+        self._always: dict[Operation | None, Scripted] = {}
+        self._count = 0
+
+    def __repr__(self) -> str:
+        return f"<FakeTransport {len(self.requests)} requests, {len(self._script)} outcomes to come>"
+
+    @property
+    def sent(self) -> list[SentRequest]:
+        """The requests that left: each `messaging` and `voice` among them may have reached a person."""
+        return [request for request in self.requests if request.written]
+
+    @property
+    def pending(self) -> int:
+        """How many scripted outcomes were not used yet."""
+        return len(self._script)
+
+    def script(self, *outcomes: Scripted, operation: Operation | None = None) -> None:
+        """Let the next attempts come to these outcomes, one each, in order.
+
+        Args:
+            outcomes: what becomes of each of the next attempts.
+            operation: of that operation only; None for texts, calls and verifies, but not for tokens.
+
+        Raises:
+            TypeError: neither an `Outcome` nor a function.
+        """
+        self._script.extend((_checked(outcome), operation) for outcome in outcomes)
+
+    def always(self, outcome: Scripted, *, operation: Operation | None = None) -> None:
+        """Let every attempt come to this outcome for which the script holds none.
+
+        Args:
+            outcome: such as ``Outcome.answer(500)`` for a service that is down.
+            operation: as in `script`; an outcome for one operation goes before one for all.
+
+        Raises:
+            TypeError: neither an `Outcome` nor a function.
+        """
+        self._always[operation] = _checked(outcome)
+
+    def clear(self) -> None:
+        """Forget the script, the standing outcomes and the requests."""
+        self._script.clear()
+        self._always.clear()
+        self.requests.clear()
+
+    def client(self, **options: Any) -> MFAClient:
+        """Return a new client on this transport.
+
+        Args:
+            **options: arguments of `MFAClient`; `account_id` and `auth` have defaults. With neither `retry` nor
+                `clock`, backoffs take no time; a wait that the service asks for (`Retry-After`) or a limiter makes
+                does, so test those with a `ManualClock`.
+        """
+        settings: dict[str, Any] = {"account_id": "9900000", "auth": BasicAuth("user", "password")}
+        if "clock" not in options:
+            settings["retry"] = RetryPolicy(wait_initial=0.0, wait_max=0.0)
+        client = MFAClient(**(settings | options))
+        self.attach(client)
+        return client
+
+    def attach(self, client: MFAClient) -> None:
+        """Put this transport under a client that was made elsewhere, and under all its views.
+
+        Args:
+            client: that was not used yet.
+
+        Raises:
+            ClientStateError: it was.
+        """
+        core = client._caller.core  # noqa: SLF001 - the one seam, and it is this package's own
+        if core.transport.bound:
+            raise ClientStateError("the client was used already; attach a FakeTransport before its first call")
+        core.transport = _Wire(self, core.clock)
+
+    def _next(self, name: str, payload: Body, now: float) -> tuple[Operation, Outcome, dict[str, Any]]:
+        """Record an attempt and decide what becomes of it."""
+        operation = _OPERATIONS[name]
+        text = payload.decode()
+        document: dict[str, Any] = dict(parse_qsl(text)) if operation == "token" else json.loads(text)
+        request = SentRequest(operation=operation, document=document, time=now, written=True)
+        scripted = self._pick(operation)
+        outcome = scripted if isinstance(scripted, Outcome) else scripted(request)
+        self.requests.append(evolve(request, written=outcome.written))
+        return operation, outcome, document
+
+    def _pick(self, operation: Operation) -> Scripted:
+        accepted = {operation, None} - ({None} if operation == "token" else set())
+        for index, (outcome, wanted) in enumerate(self._script):
+            if wanted in accepted:
+                del self._script[index]
+                return outcome
+        for wanted in (operation, None):
+            if wanted in accepted and wanted in self._always:
+                return self._always[wanted]
+        return Outcome.accepted()
+
+    def _body(self, operation: Operation, outcome: Outcome, document: dict[str, Any]) -> bytes:
+        if outcome.body is not None:
+            return outcome.body
+        status = outcome.status or 200
+        if status != 200:
+            return documented(status, operation)
+        self._count += 1
+        answer: dict[str, Any]
+        if operation == "verify":
+            answer = {"valid": document.get("code") == self.code}
+        elif operation == "token":
+            answer = {"access_token": f"fake-token-{self._count}", "expires_in": 3600, "token_type": "Bearer"}
+        elif operation == "voice":
+            answer = {"callId": outcome.identifier or f"c-fake0000-0000-4000-8000-{self._count:021d}"}
+        else:
+            answer = {"messageId": outcome.identifier or f"1750000000000fake{self._count:012d}"}
+        return json.dumps(answer).encode()
+
+
+class _Wire(Transport):
+    """The client's transport without its sockets; it is bound to a loop and a process as the real one is."""
+
+    def __init__(self, fake: FakeTransport, clock: Clock) -> None:
+        super().__init__()
+        self._fake = fake
+        self._clock = clock
+        self._sleeper = Sleeper(clock)
+
+    async def send(  # noqa: PLR0913 - the transport's own arguments
+        self, url: Any, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
+    ) -> Answer:
+        del url, headers
+        kind, outcome, document = self._fake._next(operation, payload, self._clock.monotonic())  # noqa: SLF001
+        payload.begun = outcome.written
+        limit = timeout if outcome.written else min(timeout, connect_timeout)
+        error: RequestError | None = None
+        if outcome.delay > 0:
+            if not await self._sleeper.sleep(min(outcome.delay, limit)):
+                error = _closed(operation, written=outcome.written)
+            elif outcome.delay >= limit:
+                error = _late(operation, written=outcome.written)
+        else:
+            # Attempts overlap as real ones do.
+            await asyncio.sleep(0)
+        if error is None and outcome.error is not None:
+            error = outcome.error("a scripted failure", operation)
+        if error is not None:
+            raise error
+        body = self._fake._body(kind, outcome, document)  # noqa: SLF001
+        return Answer(outcome.status or 200, Headers(outcome.headers), body)
+
+    async def warm_up(self, url: Any, connections: int, connect_timeout: float) -> None:
+        """Open nothing."""
+
+    def abort(self) -> None:
+        super().abort()
+        self._sleeper.end()
+
+
+def _closed(operation: str, *, written: bool) -> RequestError:
+    if written:
+        return DisconnectedError("the client was closed before the answer came", operation)
+    return NotSentError("the client was closed before the request was written", operation)
+
+
+def _late(operation: str, *, written: bool) -> RequestError:
+    if written:
+        return ReadTimeoutError("the request was written and no answer came in time", operation)
+    return ConnectTimeoutError("no connection was made in time", operation)
+
+
+def _checked(outcome: Scripted) -> Scripted:
+    if not isinstance(outcome, Outcome) and not callable(outcome):
+        raise TypeError("an outcome is an Outcome, or a function that returns one")
+    return outcome

@@ -1,0 +1,142 @@
+"""A delivery receipt and how it is read from what was posted. No I/O.
+
+https://dev.bandwidth.com/docs/mfa/webhooks (Bandwidth/api-docs `site/docs/mfa/webhooks`, 2022 and 2023).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from attrs import field, frozen
+
+from .._redaction import scrub
+from ._errors import WebhookError
+from ._families import error_family
+
+if TYPE_CHECKING:
+    from ._families import ErrorFamily
+
+DELIVERED: Final = "message-delivered"
+FAILED: Final = "message-failed"
+
+ReceiptBody: TypeAlias = bytes | str | Mapping[str, Any] | Sequence[Any]
+
+# 29 letters and digits in all examples; a bound keeps hostile ones from filling memories and logs.
+_MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_ERROR_CODE = re.compile(r"[0-9]{1,9}", re.ASCII)
+_LONGEST_TEXT: Final = 500
+
+
+def _scrubbed(text: str | None) -> str:
+    return "None" if text is None else repr(scrub(text))
+
+
+@frozen(kw_only=True)
+class DeliveryReceipt:
+    """What became of one text.
+
+    Attributes:
+        message_id: as in `MessagingCodeResponse.message_id`.
+        delivered: True when the text was handed to the carrier, which does not say that anybody read it.
+        type: ``"message-delivered"`` or ``"message-failed"``.
+        time: when it happened; None when it is missing or cannot be read.
+        description: the service's words, at most 500 characters. International failures may say ``No error``.
+        platform: ``"NorthAmericaSMS"`` (numbers that begin with +1) or ``"GlobalSMS"``.
+        error_code: of a failed one; None on success, and when it is missing or not a whole number.
+    """
+
+    message_id: str
+    delivered: bool
+    type: str
+    time: datetime | None = None
+    description: str | None = field(default=None, repr=_scrubbed)
+    platform: str | None = None
+    error_code: int | None = None
+
+    @property
+    def error_family(self) -> ErrorFamily | None:
+        """What is documented of the error code; None where that is nothing."""
+        return error_family(self.error_code, self.platform)
+
+
+def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
+    """Return the receipt that a request's body holds.
+
+    Takes the documented single object, and an array of one: whoever points the Dashboard's 2FA callback URL elsewhere
+    gets North American receipts as the Messaging API words them, in an array, with the same keys. Unknown keys are
+    ignored. The documented examples have a trailing comma, so they are no JSON and are refused.
+
+    Args:
+        body: the body as it came, or its parsed JSON.
+
+    Raises:
+        WebhookError: not JSON, not one object, another type of event, or no usable message id.
+    """
+    document = _load(body)
+    if isinstance(document, Sequence) and not isinstance(document, (str, bytes)):
+        items: Sequence[Any] = document
+        if len(items) != 1:
+            msg = f"a receipt is one JSON object, or an array of one; this array holds {len(items)}"
+            raise WebhookError(msg)
+        document = items[0]
+    if not isinstance(document, Mapping):
+        raise WebhookError("a receipt is a JSON object")
+    receipt: Mapping[str, Any] = document
+    kind = receipt.get("type")
+    if kind not in {DELIVERED, FAILED}:
+        raise WebhookError(f"type must be {DELIVERED!r} or {FAILED!r}")
+    message = receipt.get("message")
+    message_id = message.get("id") if isinstance(message, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if not isinstance(message_id, str) or not _MESSAGE_ID.fullmatch(message_id):
+        raise WebhookError("message.id must be 1 to 128 printable characters without spaces")
+    return DeliveryReceipt(
+        message_id=message_id,
+        delivered=kind == DELIVERED,
+        type=kind,
+        time=_time(receipt.get("time")),
+        description=_text(receipt.get("description")),
+        platform=_text(receipt.get("platform")),
+        error_code=_error_code(receipt.get("errorCode")),
+    )
+
+
+def _load(body: Any) -> Any:
+    if isinstance(body, (bytearray, memoryview)):
+        body = bytes(body)
+    if not isinstance(body, (bytes, str)):
+        return body
+    try:
+        return json.loads(body.decode() if isinstance(body, bytes) else body)
+    except (ValueError, RecursionError):
+        # From None: the parser's error holds the whole body.
+        raise WebhookError("the body is not JSON in UTF-8") from None
+
+
+def _time(value: object) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    # The documented form ends in Z; what a time without an offset means is written nowhere.
+    return moment if moment.tzinfo is not None else None
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str) or not value:
+        return None
+    # JSON can spell half a surrogate pair, which no file or socket takes.
+    return value[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
+
+
+def _error_code(value: object) -> int | None:
+    if isinstance(value, str) and _ERROR_CODE.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9:
+        return value
+    return None

@@ -1,0 +1,198 @@
+"""What to answer to a posted receipt, whatever carries it: credentials, duplicates, the callback. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import inspect
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
+
+from attrs import frozen
+
+from .._clock import SystemClock
+from .._config import BasicAuth
+from ..errors import ConfigurationError
+from ..telemetry import LOGGER_NAME
+from ._errors import WebhookError
+from ._receipt import DeliveryReceipt, parse_delivery_receipt
+
+if TYPE_CHECKING:
+    from .._clock import Clock
+
+OnReceipt: TypeAlias = Callable[[DeliveryReceipt], Any]
+"""What receipts are handed to: a `DeliveryTracker`, a function, or a coroutine function."""
+
+_logger = logging.getLogger(f"{LOGGER_NAME}.webhooks")
+
+MAX_BODY: Final = 64 * 1024
+"""Bytes; a documented receipt has about 200."""
+
+# North American receipts are retried for 24 hours: https://dev.bandwidth.com/docs/mfa/webhooks
+_REMEMBER_FOR: Final = 25 * 3600.0
+_REMEMBER: Final = 10_000
+_REALM: Final = "delivery receipts"
+
+
+class ReceiverOptions(TypedDict, total=False):
+    """What the receivers take besides the callback; all of it may be left out.
+
+    Keys:
+        auth: credentials the sender must show, as a `BasicAuth`. It is challenged first, with a 401, as Bandwidth
+            describes it for other callbacks (guides/callbacks); whether MFA's receipts answer a challenge is not
+            known. None, the default, takes every receipt.
+        realm: the challenge's realm; default ``"delivery receipts"``.
+        remember: of how many receipts it is remembered that they were handled; default 10,000.
+        remember_for: for how many seconds; default 25 hours, since North American receipts are retried for 24.
+        clock: what that age is measured on; real time by default.
+    """
+
+    auth: BasicAuth | None
+    realm: str
+    remember: int
+    remember_for: float
+    clock: Clock | None
+
+
+@frozen
+class Reply:
+    """What to answer."""
+
+    status: int
+    text: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+TOO_LARGE: Final = Reply(413, f"a receipt has at most {MAX_BODY} bytes\n")
+NOT_READ: Final = Reply(400, "the body cannot be read\n")
+_NOT_POST: Final = Reply(405, "receipts are posted\n", (("Allow", "POST"),))
+_TAKEN: Final = Reply(204)
+_FAILED: Final = Reply(500, "the receipt was not handled; post it again\n")
+
+
+class Receiver:
+    """Decides on receipts, and hands each to the callback once.
+
+    Args:
+        on_receipt: called with each receipt; what it returns is awaited if it can be. When it raises, the sender gets a
+            500 and may post again, and the callback is called again then.
+        options: see `ReceiverOptions`.
+
+    Raises:
+        ConfigurationError: an option cannot work.
+    """
+
+    def __init__(self, on_receipt: OnReceipt, options: ReceiverOptions) -> None:
+        if not callable(on_receipt):
+            raise ConfigurationError("on_receipt: must be callable with a DeliveryReceipt, like a DeliveryTracker")
+        unknown = options.keys() - ReceiverOptions.__optional_keys__
+        if unknown:
+            raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
+        auth = options.get("auth")
+        if auth is not None and not isinstance(auth, BasicAuth):
+            raise ConfigurationError("auth: must be BasicAuth(username, password), or None")
+        realm = options.get("realm", _REALM)
+        if not realm.isascii() or not realm.isprintable() or '"' in realm or "\\" in realm:
+            raise ConfigurationError("realm: must be printable ASCII without quotes and backslashes")
+        self._on_receipt = on_receipt
+        self._expected = None if auth is None else auth.header.partition(" ")[2].encode()
+        self._challenge = Reply(401, "", (("WWW-Authenticate", f'Basic realm="{realm}"'),))
+        self._handled = _Memory(
+            options.get("remember", _REMEMBER),
+            options.get("remember_for", _REMEMBER_FOR),
+            options.get("clock") or SystemClock(),
+        )
+        self._under_way: dict[tuple[str, str], asyncio.Future[None]] = {}
+
+    def refuse(self, method: str, authorization: str | None, length: int | None) -> Reply | None:
+        """Return the answer to a request that is refused by its head alone; None for one whose body is to be read.
+
+        Args:
+            method: of the request.
+            authorization: the header's value, or None without one.
+            length: its Content-Length in bytes, if it has one.
+        """
+        if method != "POST":
+            return _NOT_POST
+        if self._expected is not None:
+            scheme, _, shown = (authorization or "").partition(" ")
+            right = hmac.compare_digest(shown.strip().encode("utf-8", "surrogateescape"), self._expected)
+            if scheme.lower() != "basic" or not right:
+                if authorization is not None:
+                    _logger.warning("refused a delivery receipt: wrong credentials")
+                return self._challenge
+        return TOO_LARGE if length is not None and length > MAX_BODY else None
+
+    async def receive(self, body: bytes) -> Reply:
+        """Handle one receipt and say what to answer.
+
+        Args:
+            body: the whole body.
+        """
+        try:
+            receipt = parse_delivery_receipt(body)
+        except WebhookError as error:
+            _logger.warning("refused a delivery receipt: %s", error)
+            return Reply(400, f"{error}\n")
+        key = (receipt.message_id, receipt.type)
+        # A copy that comes while the first is being handled waits for it, and takes over if it fails.
+        while (first := self._under_way.get(key)) is not None:
+            await asyncio.wait([first])
+        if key in self._handled:
+            return _TAKEN
+        done = self._under_way[key] = asyncio.get_running_loop().create_future()
+        try:
+            result = self._on_receipt(receipt)
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sender is to post again
+            # Neither the error's text nor its traceback: both may quote what the callback works with.
+            _logger.error(  # noqa: TRY400
+                "the callback for the delivery receipt of message %s failed: %s at %s",
+                receipt.message_id,
+                type(error).__name__,
+                _place(error),
+            )
+            return _FAILED
+        else:
+            self._handled.add(key)
+            return _TAKEN
+        finally:
+            del self._under_way[key]
+            done.set_result(None)
+
+
+class _Memory:
+    """The keys of the latest receipts, oldest first."""
+
+    def __init__(self, size: int, seconds: float, clock: Clock) -> None:
+        if size < 1 or not seconds > 0:
+            raise ConfigurationError("remember and remember_for: must be above 0")
+        self._size = size
+        self._seconds = seconds
+        self._clock = clock
+        self._expiry: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        self._forget_old()
+        return key in self._expiry
+
+    def add(self, key: tuple[str, str]) -> None:
+        self._expiry[key] = self._clock.monotonic() + self._seconds
+        if len(self._expiry) > self._size:
+            self._expiry.popitem(last=False)
+
+    def _forget_old(self) -> None:
+        now = self._clock.monotonic()
+        while self._expiry and next(iter(self._expiry.values())) <= now:
+            self._expiry.popitem(last=False)
+
+
+def _place(error: BaseException) -> str:
+    """Return the file and line that raised, which is what a person looks for first."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "?" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

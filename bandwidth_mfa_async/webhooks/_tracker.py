@@ -1,0 +1,107 @@
+"""Waiting for the receipt of a text. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .._clock import SystemClock
+from ..errors import ConfigurationError
+from ._errors import ReceiptTimeoutError
+
+if TYPE_CHECKING:
+    from .._clock import Clock
+    from ._receipt import DeliveryReceipt
+
+
+class DeliveryTracker:
+    """Brings receipts, which come over HTTP, to those who wait for them.
+
+    Give it to `add_receipt_route` or `receipt_asgi_app` as the callback, or call it with receipts yourself. A receipt
+    may come before anybody waits for it, and any number may wait for the same one. It lives in one event loop of one
+    process: behind several worker processes a receipt may come to another one than the one that waits.
+
+    Args:
+        max_receipts: how many receipts are kept, the oldest going first.
+        max_age: seconds for which a receipt is kept.
+        clock: what ages and timeouts are measured on; None for real time.
+
+    Raises:
+        ConfigurationError: a size or an age that is not above 0.
+    """
+
+    def __init__(self, *, max_receipts: int = 10_000, max_age: float = 900.0, clock: Clock | None = None) -> None:
+        if max_receipts < 1 or not max_age > 0:
+            raise ConfigurationError("max_receipts and max_age: must be above 0")
+        self._max_receipts = max_receipts
+        self._max_age = max_age
+        self._clock: Clock = clock or SystemClock()
+        self._receipts: OrderedDict[str, tuple[float, DeliveryReceipt]] = OrderedDict()
+        self._waiting: dict[str, set[asyncio.Future[DeliveryReceipt | None]]] = {}
+
+    def __repr__(self) -> str:
+        waiting = sum(map(len, self._waiting.values()))
+        return f"<DeliveryTracker {len(self._receipts)} receipts, {waiting} waiting>"
+
+    def __call__(self, receipt: DeliveryReceipt) -> None:
+        """Keep a receipt and wake those who wait for it; a later one of the same message replaces it."""
+        self._forget_old()
+        self._receipts.pop(receipt.message_id, None)
+        self._receipts[receipt.message_id] = (self._clock.monotonic() + self._max_age, receipt)
+        if len(self._receipts) > self._max_receipts:
+            self._receipts.popitem(last=False)
+        for waiter in self._waiting.get(receipt.message_id, ()):
+            _finish(waiter, receipt)
+
+    def get(self, message_id: str) -> DeliveryReceipt | None:
+        """Return a message's receipt if it has come and is still kept."""
+        self._forget_old()
+        kept = self._receipts.get(message_id)
+        return None if kept is None else kept[1]
+
+    async def wait(self, message_id: str, *, timeout: float | None = 30.0) -> DeliveryReceipt:
+        """Return a message's receipt, waiting until it comes.
+
+        How long a receipt takes is documented nowhere; a carrier's own may take up to two hours before Bandwidth gives
+        up on it (error code 9902). There is none for voice calls, nor for texts sent without `callback_url`.
+
+        Args:
+            message_id: of a `MessagingCodeResponse`.
+            timeout: seconds; None to wait for ever.
+
+        Raises:
+            ReceiptTimeoutError: none came in time; a `TimeoutError`.
+        """
+        if (receipt := self.get(message_id)) is not None:
+            return receipt
+        waiter: asyncio.Future[DeliveryReceipt | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(message_id, set()).add(waiter)
+        timer = None
+        if timeout is not None:
+            timer = self._clock.call_at(self._clock.monotonic() + timeout, partial(_finish, waiter, None))
+        try:
+            receipt = await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+            others = self._waiting[message_id]
+            others.discard(waiter)
+            if not others:
+                del self._waiting[message_id]
+        if receipt is None:
+            assert timeout is not None  # noqa: S101 - only the timer gives None
+            raise ReceiptTimeoutError(message_id, timeout)
+        return receipt
+
+    def _forget_old(self) -> None:
+        now = self._clock.monotonic()
+        while self._receipts and next(iter(self._receipts.values()))[0] <= now:
+            self._receipts.popitem(last=False)
+
+
+def _finish(waiter: asyncio.Future[DeliveryReceipt | None], receipt: DeliveryReceipt | None) -> None:
+    # The waiter is handed the receipt itself: by the time its task runs, the tracker may have forgotten it.
+    if not waiter.done():
+        waiter.set_result(receipt)
