@@ -135,9 +135,7 @@ def _structure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any,
     names["meta"] = override(omit=True)
     every: Callable[[Any, Any], Any] = make_dict_structure_fn(cls, converter, **names)
     # The page of 2020 spells the ids MessageId and CallId; no capture shows it was ever sent so, and both are read.
-    capitals = [
-        (json_name(item.name), json_name(item.name)[0].upper() + json_name(item.name)[1:]) for item in wanted
-    ]
+    capitals = [(json_name(item.name), json_name(item.name)[0].upper() + json_name(item.name)[1:]) for item in wanted]
 
     def structure(value: Any, kind: Any) -> Any:
         if not isinstance(value, dict):

@@ -299,7 +299,9 @@ async def test_closing_waits_for_what_is_under_way(
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize("where", ["in an attempt", "in a backoff", "behind a gate", "for a slot", "before a connection"])
+@pytest.mark.parametrize(
+    "where", ["in an attempt", "in a backoff", "behind a gate", "for a slot", "before a connection"]
+)
 async def test_closing_cuts_what_does_not_end(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, where: str
 ) -> None:
@@ -385,12 +387,12 @@ async def test_after_a_fork_it_is_named(server: FaultServer, make_client: MakeCl
     if child == 0:
         try:
             asyncio.run(client.generate_messaging_code(template.to(TO)))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the child must not run on into pytest
             os.write(writer, f"{type(error).__name__}: {error}".encode())
         finally:
             os._exit(0)
     os.close(writer)
-    os.waitpid(child, 0)
+    os.waitpid(child, 0)  # noqa: ASYNC222 - the child ends at once
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read().decode()
     assert said.startswith("ClientStateError: this client was used before a fork")

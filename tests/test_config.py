@@ -79,7 +79,9 @@ def test_good_base_url(url: str) -> None:
     MFAClient("9900000", BasicAuth("u", "p"), base_url=url)
 
 
-@pytest.mark.parametrize("account_id", ["", "..", "a/b", "../admin", "a b", "9900000\n", "x" * 65, 9900000, None, "%2e"])
+@pytest.mark.parametrize(
+    "account_id", ["", "..", "a/b", "../admin", "a b", "9900000\n", "x" * 65, 9900000, None, "%2e"]
+)
 def test_bad_account_id(account_id: Any) -> None:
     """It stands in a path, so nothing in it may change the path."""
     with pytest.raises(ConfigurationError, match="account_id"):
@@ -166,7 +168,7 @@ def test_rates(text: str, per_second: float) -> None:
 @pytest.mark.parametrize("text", ["60/x", "", "60", "/s", "-1/s", "nan/s", "0/s", "5/0s", "٣/s", None])
 def test_bad_rates(text: Any) -> None:
     """Everything else is refused, with the form it should have or the bound it breaks."""
-    with pytest.raises(ConfigurationError, match="rate|count|per"):
+    with pytest.raises(ConfigurationError, match=r"rate|count|per"):
         Rate.parse(text)
 
 

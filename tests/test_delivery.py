@@ -60,12 +60,17 @@ FAULTS: list[tuple[str, Act, type[RequestError], Delivery]] = [
     ("closed after the head", Act(read="head", then="fin"), DisconnectedError, Delivery.UNKNOWN),
     ("closed after the request", Act(then="fin", accepted=True), DisconnectedError, Delivery.UNKNOWN),
     ("reset after the request", Act(then="rst", accepted=True), DisconnectedError, Delivery.UNKNOWN),
-    ("half a head, then closed", Act(b"HTTP/1.1 200 OK\r\nContent-Le", then="fin"), DisconnectedError, Delivery.UNKNOWN),
+    (
+        "half a head, then closed",
+        Act(b"HTTP/1.1 200 OK\r\nContent-Le", then="fin"),
+        DisconnectedError,
+        Delivery.UNKNOWN,
+    ),
     ("truncated 200", Act(reply(length=500), then="fin"), DisconnectedError, Delivery.UNKNOWN),
     ("reset in a 200", Act(reply(length=500), then="rst"), DisconnectedError, Delivery.UNKNOWN),
     (
         "chunked without an end",
-        Act(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"mes\r\n", then="fin"),
+        Act(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"mes\r\n', then="fin"),
         DisconnectedError,
         Delivery.UNKNOWN,
     ),
@@ -103,14 +108,24 @@ FAULTS: list[tuple[str, Act, type[RequestError], Delivery]] = [
         ResponseDecodeError,
         Delivery.UNKNOWN,
     ),
-    ("unasked 101", Act(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), ResponseDecodeError, Delivery.UNKNOWN),
+    (
+        "unasked 101",
+        Act(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"),
+        ResponseDecodeError,
+        Delivery.UNKNOWN,
+    ),
     ("303", answer(303, b"", headers={"Location": "/x"}), APIStatusError, Delivery.UNKNOWN),
     ("400", answer(400, {"error": "to number is required", "requestId": "r"}), BadRequestError, Delivery.REJECTED),
     ("400 truncated", Act(reply(400, OWN_ERROR, length=900), then="fin"), BadRequestError, Delivery.REJECTED),
     ("408 of a gateway", answer(408, b""), APIStatusError, Delivery.UNKNOWN),
     ("409", answer(409, {}), APIStatusError, Delivery.REJECTED),
     ("413", answer(413, b""), APIStatusError, Delivery.REJECTED),
-    ("413 before the body", Act(reply(413, b"", headers={"Connection": "close"}), read="head", then="hang"), APIStatusError, Delivery.REJECTED),
+    (
+        "413 before the body",
+        Act(reply(413, b"", headers={"Connection": "close"}), read="head", then="hang"),
+        APIStatusError,
+        Delivery.REJECTED,
+    ),
     ("422", answer(422, {}), APIStatusError, Delivery.REJECTED),
     ("429", answer(429, {}), RateLimitError, Delivery.REJECTED),
     ("500 of the service", answer(500, OWN_ERROR), ServerError, Delivery.REJECTED),
@@ -270,12 +285,12 @@ async def test_a_certificate_that_cannot_be_trusted_is_never_retried(
     make_client: MakeClient, template: CodeTemplate, how: str
 ) -> None:
     """TLS is verified by default; a failure is not sent, not retried, and the credentials stay here."""
-    import datetime
+    import datetime as dt
 
     authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    expired = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) if how == "expired" else None
+    expired = dt.datetime(2020, 1, 1, tzinfo=dt.UTC) if how == "expired" else None
     name = "elsewhere.example" if how == "wrong host" else "127.0.0.1"
     authority.issue_cert(name, not_after=expired).configure_cert(context)
     async with FaultServer(ssl=None if how == "not TLS" else context) as server:
@@ -424,7 +439,11 @@ async def test_a_verify_429_is_a_lock_out(
     server.play(answer(429, {"error": text, "requestId": "r"}, headers=headers))
     with pytest.raises(VerificationLockedError) as caught:
         await client.verify_code(to=TO, code="123456")
-    assert (caught.value.retry_after, caught.value.attempts, caught.value.delivery) == (retry_after, 1, Delivery.REJECTED)
+    assert (caught.value.retry_after, caught.value.attempts, caught.value.delivery) == (
+        retry_after,
+        1,
+        Delivery.REJECTED,
+    )
     server.play(answer(200, {"valid": False}))
     assert (await client.verify_code(to="+19195550000", code="123456")).valid is False
 

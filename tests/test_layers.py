@@ -85,7 +85,7 @@ def imports(path: pathlib.Path) -> tuple[set[str], set[str]]:
 
 
 def top(name: str) -> str:
-    return name.split(".")[0]
+    return name.split(".", maxsplit=1)[0]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -112,7 +112,7 @@ def test_imports_point_down(path: pathlib.Path) -> None:
 def test_each_library_has_its_place(path: pathlib.Path) -> None:
     """A third-party library is known to one module, so that it can be changed in one place."""
     _, others = imports(path)
-    for library in {name.split(".")[0] for name in others} & HOMES.keys():
+    for library in {top(name) for name in others} & HOMES.keys():
         assert top(name_of(path)) in HOMES[library], f"{name_of(path)} imports {library}"
 
 

@@ -316,4 +316,3 @@ def test_scrubbed_text(text: str, shown: str) -> None:
 def test_urls_show_their_host_only() -> None:
     """Paths and queries of callback URLs often carry keys."""
     assert hide_host_only("https://u:p@example.com:8443/x?y#z") == "'https://example.com:8443/***'"
-

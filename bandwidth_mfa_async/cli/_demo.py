@@ -84,9 +84,13 @@ def _misbehave(simulator: Simulator, refused: list[str]) -> None:
             to=number,
         )
     faults.chance(Fault(status=429), 0.10, operation="messaging")
-    faults.chance(Fault(status=503), 0.05, operation="messaging")
-    faults.chance(Fault(drop="before_read"), 0.005, operation="messaging")
+    failure = {"error": "Internal Error", "requestId": "demo"}
+    faults.chance(Fault(status=503, body=failure), 0.05, operation="messaging")
+    faults.chance(Fault(drop="before_read"), 0.01, operation="messaging")
     faults.chance(Fault(drop="after_read"), 0.01, operation="messaging")
+    # The rest is taken, at the pace of a network rather than of this machine.
+    faults.chance(Fault(delay=0.1), 0.40, operation="messaging")
+    faults.chance(Fault(delay=0.4), 0.43, operation="messaging")
 
 
 async def run(count: int, seed: int, advance: Callable[[str, Delivery | bool], None]) -> Summary:

@@ -142,7 +142,7 @@ class Tally:
         return waits[int(0.99 * (len(waits) - 1))]
 
 
-async def closed_loop(  # noqa: C901 - one small world, told in one place
+async def closed_loop(
     server, steps, *, until, workers=50, per_second=2.0, seed=1, limiter=None, rate=None, retry_after=None
 ):
     """Let bulk workers and interactive sends meet a server whose rate changes; return the tally.

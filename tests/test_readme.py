@@ -1,0 +1,151 @@
+"""README tells the truth: its Python runs, its commands print what it shows, and every command is in it."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import builtins
+import inspect
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+from bandwidth_mfa_async import errors
+from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.simulator import Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+async def simulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]:
+    async with Simulator() as sim:
+        for name, value in environment(sim).items():
+            monkeypatch.setenv(name, value)
+        yield sim
+
+
+def environment(sim: Simulator) -> dict[str, str]:
+    return {
+        "BW_MFA_URL": sim.base_url,
+        "BW_ACCOUNT_ID": sim.account_id,
+        "BW_USERNAME": sim.username,
+        "BW_PASSWORD": sim.password,
+    }
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=[block.strip().splitlines()[0][:40] for block in PYTHON])
+async def test_python_blocks_run(simulator: Simulator, block: str) -> None:
+    """Each block runs as it stands, against the simulator."""
+    code = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    result = eval(code, namespace)
+    if inspect.iscoroutine(result):
+        await result
+    if "outcomes" in namespace:
+        assert sum(namespace["outcomes"].values()) == len(simulator.inbox) == 200
+
+
+async def test_the_web_app_of_the_readme(simulator: Simulator) -> None:
+    """The handlers it shows sign somebody in, and refuse what they should."""
+    from aiohttp.test_utils import TestClient, TestServer
+
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    exec(next(block for block in PYTHON if "web.Application()" in block), namespace)
+    async with TestClient(TestServer(namespace["app"])) as browser:
+        number = "+19195551234"
+        assert (await browser.post("/code", json={"number": "nobody"})).status == 400
+        assert (await browser.post("/code", json={"number": number})).status == 200
+        code = simulator.last_code(number)
+        answer = await browser.post("/check", json={"number": number, "code": code})
+        assert await answer.json() == {"valid": True}
+        wrong = await browser.post("/check", json={"number": number, "code": "0000"})
+        assert await wrong.json() == {"valid": False}
+
+
+async def test_the_worker_of_the_readme(simulator: Simulator) -> None:
+    """It sends what is queued, and a stop finishes what was taken."""
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    exec(next(block for block in PYTHON if "async def serve" in block), namespace)
+    queue: asyncio.Queue[str] = asyncio.Queue()
+    for n in range(20):
+        queue.put_nowait(f"+1919555{n:04}")
+    stop = asyncio.Event()
+    stop.set()
+    try:
+        await namespace["serve"](queue, stop)
+    finally:
+        import signal
+
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+    assert len(simulator.inbox) == 20
+
+
+def shape(output: str) -> list[str]:
+    """Reduce an output to what does not change from run to run."""
+    output = re.sub(r"\b\d{13}[a-z0-9]{16}\b", "MESSAGE-ID", output)
+    output = re.sub(r"\bc-[0-9a-f]{8}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "CALL-ID", output)
+    output = re.sub(r"\d+(\.\d+)?", "N", output)
+    return [re.sub(r"\s+", " ", line).strip() for line in output.splitlines() if line.strip(" ─┌┐└┘┬┴│")]
+
+
+def run(command: str, env: dict[str, str]) -> str:
+    import os
+
+    words = shlex.split(command)
+    assert words[0] == "bandwidth-mfa"
+    done = subprocess.run(
+        [sys.executable, "-m", "bandwidth_mfa_async", *words[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **env, "COLUMNS": "120"},
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("block", CONSOLE, ids=[block.splitlines()[0][:40] for block in CONSOLE])
+async def test_console_blocks_show_what_is_printed(simulator: Simulator, block: str) -> None:
+    """Each command is run, and its output has the shape that README shows: words to the letter, numbers aside."""
+    parts = re.split(r"^\$ (.*)$", block, flags=re.MULTILINE)[1:]
+    for command, shown in zip(parts[::2], parts[1::2], strict=True):
+        printed = await asyncio.to_thread(run, command, environment(simulator))
+        expected, actual = shape(shown), shape(printed)
+        if command.endswith("demo"):
+            # Which causes of retries a run meets depends on timing; all other rows are always there.
+            expected = [line for line in expected if "retries after" not in line]
+            actual = [line for line in actual if "retries after" not in line]
+        assert actual == expected, command
+
+
+def test_every_command_is_in_the_readme() -> None:
+    """A command that nobody can find does not exist."""
+    for name, command in app.commands.items():
+        assert f"bandwidth-mfa {name}" in README, f"{name} is not in README"
+        assert command.help
+        assert isinstance(command, click.Command)
+
+
+def test_the_errors_the_readme_names_exist() -> None:
+    """Tables of names rot silently."""
+    for name in re.findall(r"`([A-Z][A-Za-z]+Error)`", README):
+        assert hasattr(errors, name) or hasattr(builtins, name), name
+
+
+def test_the_two_commands() -> None:
+    """The set-up is two lines, and .ci/run takes them from here."""
+    gate = (pathlib.Path(__file__).parent.parent / ".ci" / "run").read_text()
+    lines = [line for line in README.splitlines() if line.startswith("pip install -e ")]
+    assert lines == ["pip install -e '.[cli]' && bandwidth-mfa demo", "pip install -e '.[test]' && pytest"]
+    assert "readme_command" in gate
