@@ -27,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "uvloop: run on uvloop as well")
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # The collection after each test then looks only at what tests made, not at every module of every library.
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
     if item.get_closest_marker("virtual_time"):
         return {"virtual": VirtualTimeLoop}

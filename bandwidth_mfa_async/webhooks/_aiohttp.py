@@ -43,7 +43,8 @@ def receipt_handler(
         if reply is None:
             try:
                 body = await _read(request)
-            except web.RequestPayloadError:  # gzip that is none, for instance
+            except (web.RequestPayloadError, ConnectionError):
+                # Gzip that is none, or a sender that left in the middle and will not see the answer.
                 reply = NOT_READ
             else:
                 reply = TOO_LARGE if body is None else await receiver.receive(body)

@@ -87,7 +87,7 @@ def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
         raise WebhookError("a receipt is a JSON object")
     receipt: Mapping[str, Any] = document
     kind = receipt.get("type")
-    if kind not in {DELIVERED, FAILED}:
+    if kind not in (DELIVERED, FAILED):
         raise WebhookError(f"type must be {DELIVERED!r} or {FAILED!r}")
     message = receipt.get("message")
     message_id = message.get("id") if isinstance(message, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

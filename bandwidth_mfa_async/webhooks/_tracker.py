@@ -69,13 +69,15 @@ class DeliveryTracker:
 
         Args:
             message_id: of a `MessagingCodeResponse`.
-            timeout: seconds; None to wait for ever.
+            timeout: seconds, 0 only to look; None to wait for ever.
 
         Raises:
             ReceiptTimeoutError: none came in time; a `TimeoutError`.
         """
         if (receipt := self.get(message_id)) is not None:
             return receipt
+        if timeout is not None and timeout <= 0:
+            raise ReceiptTimeoutError(message_id, timeout)
         waiter: asyncio.Future[DeliveryReceipt | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(message_id, set()).add(waiter)
         timer = None
