@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from . import MFAClient
+    from ._client import MFAClient
     from .testing import ThreadedSimulator
 
 _SCOPES: Final = ("function", "class", "module", "package", "session")
@@ -84,7 +84,7 @@ def mfa_simulator(_mfa_servers: _Servers, mfa_simulator_options: dict[str, Any])
 
 
 def _make(simulator: ThreadedSimulator, options: dict[str, Any]) -> MFAClient:
-    from . import MFAClient
+    from ._client import MFAClient
 
     return MFAClient(**(simulator.client_kwargs() | options))
 
