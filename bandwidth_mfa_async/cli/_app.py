@@ -286,7 +286,7 @@ async def _simulate(host: str, port: int, seed: int | None, *, account_limits: b
         loop.add_signal_handler(number, stop.set)
     try:
         async with Simulator(port, host=host, seed=seed, **options) as simulator:
-            click.echo(f"simulating Bandwidth MFA at {simulator.base_url}")
+            click.echo(f"simulating Bandwidth MFA at {simulator.base_url}; inbox at {simulator.page_url}")
             click.echo("in another terminal:")
             click.echo(f"  export BW_MFA_URL={simulator.base_url} BW_ACCOUNT_ID={simulator.account_id}")
             click.echo(f"  export BW_USERNAME={simulator.username} BW_PASSWORD={simulator.password}")

@@ -197,7 +197,9 @@ class Control:
         if not value.keys() <= set(_CHANNELS):
             raise _ControlError(400, "limits are for 'messaging' and 'voice'")
         try:
-            changes = {name: _read_limits(value[name]) for name in _CHANNELS if name in value}
+            changes: dict[Channel, AccountLimits | None] = {
+                name: _read_limits(value[name]) for name in _CHANNELS if name in value
+            }
         except InvalidOptionError as error:
             raise _ControlError(400, str(error)) from None
         for name, limits in changes.items():

@@ -36,7 +36,7 @@ class Listener:
         self.tls: TLS | None = None
         self._host = host
         self._port = port
-        self._certificate = certificate
+        self._certificate: Certificate | None = certificate
         self._clock = clock
         self._runner: web.ServerRunner | None = None
         self._site: web.SockSite | None = None

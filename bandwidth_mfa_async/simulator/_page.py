@@ -65,7 +65,7 @@ async def _file(name: str, content_type: str, _request: web.BaseRequest) -> web.
 
 @cache
 def _read_files() -> dict[str, bytes]:
-    folder = resources.files(__package__) / "page"
+    folder = resources.files(__name__.rpartition(".")[0]) / "page"
     return {name: (folder / name).read_bytes() for name, _ in _FILES.values()}
 
 

@@ -39,6 +39,10 @@ def _at_least_0(_instance: object, attribute: Attribute[Any], value: object) -> 
         raise InvalidOptionError(msg)
 
 
+def _to_set(numbers: Collection[str]) -> Collection[str]:
+    return frozenset(numbers)
+
+
 @frozen(kw_only=True)
 class ReceiptPolicy:
     """When receipts are posted and what they say (https://dev.bandwidth.com/docs/mfa/webhooks). Durations are seconds.
@@ -66,7 +70,7 @@ class ReceiptPolicy:
     """
 
     delay: float = field(default=0.0, validator=_at_least_0)
-    failed_numbers: Collection[str] = field(default=(), converter=frozenset)
+    failed_numbers: Collection[str] = field(default=(), converter=_to_set)
     failed_share: float = field(default=0.0, validator=_at_least_0)
     duplicates: int = field(default=0, validator=_at_least_0)
     retry_for: float = field(default=24 * 3600.0, validator=_at_least_0)
