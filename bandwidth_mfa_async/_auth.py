@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ._config import BasicAuth
-from .errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -132,16 +131,17 @@ class _ClientCredentials:
 
     async def _refresh(self) -> None:
         # Returns nothing: a finished task's repr, which debug mode logs, shows its result.
-        asked_at = self._clock.monotonic()
         token = await self._fetch()
+        # Counted from now: a token that is shorter-lived than its own delivery would otherwise be fetched for ever.
+        now = self._clock.monotonic()
         # A token that lives shorter than twice the margin is refreshed at half of its life.
-        self._refresh_at = asked_at + token.lifetime - min(REFRESH_MARGIN, token.lifetime / 2)
-        self._expires_at = asked_at + token.lifetime
+        self._refresh_at = now + token.lifetime - min(REFRESH_MARGIN, token.lifetime / 2)
+        self._expires_at = now + token.lifetime
         self._header = token.header
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled() and isinstance(task.exception(), RequestError):
+        if not task.cancelled() and task.exception() is not None:
             self._refresh_at = self._clock.monotonic() + REFRESH_PAUSE
 
 

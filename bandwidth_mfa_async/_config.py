@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import enum
 import ipaddress
-import math
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -35,6 +34,7 @@ _RATE = re.compile(
     r"\s*(?P<count>[0-9]+(?:\.[0-9]+)?)\s*/\s*(?P<many>[0-9]+(?:\.[0-9]+)?)?\s*(?P<unit>s|sec|second|m|min|minute|h|hour)\s*",
     re.ASCII | re.IGNORECASE,
 )
+_MOST: Final = 1e15
 _UNIT_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -49,7 +49,8 @@ def _number(
 
     def check(_instance: object, attribute: Attribute[Any], value: object) -> None:
         kinds = (int,) if whole else (int, float)
-        if not isinstance(value, kinds) or isinstance(value, bool) or not math.isfinite(value):
+        # The comparison is False for NaN, and works for integers that are too large for a float.
+        if not isinstance(value, kinds) or isinstance(value, bool) or not abs(value) < _MOST:
             raise _fail(attribute.name, f"must be a finite {'whole ' if whole else ''}number")
         if above is not None and not value > above:
             raise _fail(attribute.name, f"must be greater than {above:g}")
@@ -96,8 +97,12 @@ def checked_url(name: str, url: object) -> str:
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
+        # An IPv6 address must be all that stands between the brackets and the port.
+        host_is_whole = "[" not in parts.netloc or bool(re.fullmatch(r"(.*@)?\[[^\[\]]+\](:[0-9]*)?", parts.netloc))
     except ValueError:
         raise _fail(name, "is not a URL; write it like https://mfa.bandwidth.com/api/v1") from None
+    if not url.isascii() or not host_is_whole:
+        raise _fail(name, "is not a URL in ASCII; write a foreign host name in its xn-- form")
     if parts.scheme not in {"http", "https"} or not host:
         raise _fail(name, "must begin with https:// and name a host, like https://mfa.bandwidth.com/api/v1")
     if parts.username is not None or parts.password is not None:
@@ -224,7 +229,8 @@ class RetryPolicy:
         max_attempts: tries in all, at least 1.
         wait_initial: the first backoff's upper bound; each further one doubles it.
         wait_max: the longest backoff.
-        timeout: the whole call: waiting for limits, slots and tokens, attempts and backoffs.
+        timeout: the whole call: waiting for limits, slots and tokens, attempts and backoffs; in the bulk lane from the
+            first permit on.
         attempt_timeout: one attempt, from its connection to the last byte of its answer.
         connect_timeout: making a connection, TLS included, within an attempt.
         max_retry_after: a longer `Retry-After` is not waited for: the error is raised at once.
@@ -290,6 +296,16 @@ def _optional_rate(_instance: object, attribute: Attribute[Any], value: object) 
         raise _fail(attribute.name, "must be a Rate, a text like '60/m', or None")
 
 
+def _optional_text(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise _fail(attribute.name, f"must be str or None, not {type(value).__name__}")
+
+
+def _not_yet(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        raise _fail(attribute.name, "must be None: sharing a rate between processes is not built yet")
+
+
 @frozen(kw_only=True)
 class Limits:
     """How fast and how wide a client may send.
@@ -300,7 +316,7 @@ class Limits:
         voice_rate: the same for voice calls.
         adaptive: learn the limit from 429 answers.
         max_in_flight: attempts under way at once.
-        shared: a limiter that several processes share; None for one of this client's own.
+        shared: reserved for a limiter that several processes share, which is not built yet; must be None.
         application_name: what ``{NAME}`` stands for in messages (set at Bandwidth), to count segments exactly.
 
     Raises:
@@ -311,8 +327,8 @@ class Limits:
     voice_rate: Rate | None = field(default=None, converter=_to_rate, validator=_optional_rate)
     adaptive: bool = True
     max_in_flight: int = field(default=100, validator=_number(least=1, whole=True))
-    shared: Any = None
-    application_name: str | None = None
+    shared: None = field(default=None, validator=_not_yet)
+    application_name: str | None = field(default=None, validator=_optional_text)
 
 
 _IDENTIFYING: Final = ("BW_USERNAME", "BW_PASSWORD", "BW_CLIENT_ID", "BW_CLIENT_SECRET")

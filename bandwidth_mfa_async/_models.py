@@ -6,7 +6,6 @@ stands wherever its documents disagree.
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -46,7 +45,8 @@ def _number(_instance: object, attribute: Attribute[Any], value: object) -> None
         raise InvalidRequestError(attribute.name, f"must be str, not {type(value).__name__}")
     if not _E164.fullmatch(value):
         raise InvalidRequestError(
-            attribute.name, "must be an E.164 number: '+' and then 2 to 15 digits, without spaces, dashes or a line end"
+            attribute.name,
+            "must be an E.164 number: '+', country code and number, 2 to 15 digits in all, and nothing else",
         )
 
 
@@ -98,12 +98,8 @@ def _code(_instance: object, attribute: Attribute[Any], value: object) -> None:
 
 
 def _minutes(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    if (
-        not isinstance(value, (int, float))
-        or isinstance(value, bool)
-        or not math.isfinite(value)
-        or not 0 < value <= 15
-    ):
+    # The comparison is False for NaN, and works for integers that are too large for a float.
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 15:
         raise InvalidRequestError(attribute.name, "must be a number of minutes greater than 0 and at most 15")
 
 

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 HIDDEN = "***"
 
 _MAX_TEXT = 200
+_MAX_READ = 4_000
 # Phone numbers may be written with separators; codes are 4 to 8 digits; ids in service texts are not needed.
-_DIGITS = re.compile(r"\+?\d(?:[\s().-]{0,2}\d){3,}")
+_DIGITS = re.compile(r"\+?\d(?:[^0-9A-Za-z]{0,2}\d){3,}")
 _CREDENTIALS = re.compile(r"\b(basic|bearer)\s+[^\s\"',;]+", re.IGNORECASE)
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+# Bounded: an unbounded scheme is tried again from every letter of a long text, which takes seconds for 64 KiB.
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]{0,31}://\S+", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u2fff\u3001-\ud7ff]+")
 
 
@@ -49,9 +51,10 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
         text: what the service said.
         secrets: exact values that must not survive (numbers, codes, credentials of the call).
     """
-    for secret in sorted({secret for secret in secrets if secret}, key=len, reverse=True):
+    # Shorter ones would hollow out ordinary words, which hides nothing and tells where they stood.
+    for secret in sorted({secret for secret in secrets if len(secret) > 3}, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    text = _UNPRINTABLE.sub(" ", text)
+    text = _UNPRINTABLE.sub(" ", text[:_MAX_READ])
     text = _CREDENTIALS.sub(rf"\1 {HIDDEN}", text)
     text = _URL.sub(HIDDEN, text)
     text = _DIGITS.sub(HIDDEN, text).strip()

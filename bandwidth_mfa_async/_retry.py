@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import tenacity as _t
-
 from ._config import Resend
 from .errors import (
     APIStatusError,
@@ -19,6 +17,8 @@ from .errors import (
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
+
+    import tenacity as _t
 
     from ._config import RetryPolicy
     from .errors import StopReason
@@ -150,6 +150,9 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
     Raises:
         RequestError: the last attempt's, with `retry_stopped_by` set where it could have been repeated.
     """
+    # Loaded with the first failure: most processes that import this library never see one.
+    import tenacity as _t
+
     recorded: RequestError | None = first_error
     cost = 0
 

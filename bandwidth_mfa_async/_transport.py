@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import aiohttp
 from multidict import CIMultiDict
@@ -65,16 +65,22 @@ class Body(aiohttp.payload.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Gives out no connection on which bytes have come that nobody asked for.
+class _Checked:
+    """A connector, ours or a borrowed session's, that gives out no connection with bytes nobody asked for.
 
     aiohttp would take them for the answer to the next request (its issue 13656). Bytes that come after this look
     still are; nothing in the service's answers could tell.
     """
 
+    def __init__(self, connector: aiohttp.BaseConnector) -> None:
+        self._connector = connector
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connector, name)
+
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         while True:
-            connection = await super().connect(req, traces, timeout)
+            connection = await self._connector.connect(req, traces, timeout)
             protocol = connection.protocol
             if protocol is None or not protocol.should_close:
                 return connection
@@ -153,13 +159,13 @@ class Transport:
         connector: aiohttp.BaseConnector | None
         if borrowed is None:
             # limit=0: the client's own slots bound the attempts, so nobody queues inside an attempt's timeout.
-            connector = _Connector(limit=0, keepalive_timeout=KEEPALIVE_TIMEOUT, ttl_dns_cache=DNS_CACHE_TTL)
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_TIMEOUT, ttl_dns_cache=DNS_CACHE_TTL)
         else:
             connector = borrowed.connector
             if connector is None or borrowed.closed:
                 raise ClientStateError("the session passed to this client is closed; open one or pass none")
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=cast("aiohttp.BaseConnector", _Checked(connector)),
             connector_owner=borrowed is None,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -171,6 +177,8 @@ class Transport:
         # No total: one asyncio timeout around the attempt is cheaper and covers the answer's body as well.
         timeout = self._timeouts.get(connect)
         if timeout is None:
+            if len(self._timeouts) > 64:  # views made for single calls may each bring their own
+                self._timeouts.clear()
             timeout = aiohttp.ClientTimeout(
                 total=None, connect=connect, sock_connect=connect, sock_read=None, ceil_threshold=_NEVER_CEIL
             )
@@ -267,9 +275,13 @@ class Transport:
             opened.append(await connector.connect(request, [], self._timeout(connect_timeout)))
 
         try:
-            async with asyncio.timeout(connect_timeout):
-                for result in await asyncio.gather(*(connect() for _ in range(connections)), return_exceptions=True):
-                    failure = failure or (result if isinstance(result, BaseException) else None)
+            async with asyncio.timeout(connect_timeout) as scope:
+                self._attempts.add(scope)
+                try:
+                    results = await asyncio.gather(*(connect() for _ in range(connections)), return_exceptions=True)
+                finally:
+                    self._attempts.discard(scope)
+            failure = next((result for result in results if isinstance(result, BaseException)), None)
         except TimeoutError as error:
             failure = error
         finally:
@@ -326,7 +338,7 @@ def checked_transport_options(session: object, ssl: object, proxy: object, base_
     if proxy is not None:
         if not isinstance(proxy, str):
             raise ConfigurationError("proxy: must be a URL like 'http://proxy.example.com:3128'")
-        if base_url.startswith("http://"):
+        if base_url.lower().startswith("http://"):
             # A proxy for plain http reads the credentials, and its own 502 looks like the service's.
             raise ConfigurationError("proxy: works with an https base_url only")
         try:

@@ -31,6 +31,7 @@ from .errors import (
     Delivery,
     DisconnectedError,
     NotFoundError,
+    NotSentError,
     PermissionDeniedError,
     RateLimitError,
     ReadTimeoutError,
@@ -135,7 +136,11 @@ def _structure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any,
     names["meta"] = override(omit=True)
     every: Callable[[Any, Any], Any] = make_dict_structure_fn(cls, converter, **names)
     # The page of 2020 spells the ids MessageId and CallId; no capture shows it was ever sent so, and both are read.
-    capitals = [(json_name(item.name), json_name(item.name)[0].upper() + json_name(item.name)[1:]) for item in wanted]
+    capitals = [
+        (json_name(item.name), json_name(item.name)[0].upper() + json_name(item.name)[1:])
+        for item in wanted
+        if item.name.endswith("_id")
+    ]
 
     def structure(value: Any, kind: Any) -> Any:
         if not isinstance(value, dict):
@@ -172,10 +177,14 @@ _json_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_n
 
 def encode(request: CodeRequest | VerifyCodeRequest) -> bytes:
     """Return a request's body."""
-    document = _unstructure[type(request)](request)
+    document = _unstructure[CodeRequest if isinstance(request, CodeRequest) else VerifyCodeRequest](request)
     if orjson is not None:
-        encoded: bytes = orjson.dumps(document)
-        return encoded
+        try:
+            encoded: bytes = orjson.dumps(document)
+        except TypeError:  # a subclass of str or float, such as NumPy's
+            pass
+        else:
+            return encoded
     return _json_text(document).encode()
 
 
@@ -299,9 +308,13 @@ def _refusal(operation: Operation[_Request, _Response], answer: Answer, now: flo
         message = f"redirected ({status}); redirects are not followed, so check base_url"
     if text:
         message = f"{message}: {text}"
+    if text == "Missing Authentication Token":
+        # What the gateway says of a path it does not know, whatever the credentials.
+        message += "; check that base_url ends in /api/v1"
     cls = next(cls for statuses, cls in _CLASSES if status in statuses)
     if status == 429 and not operation.sends:
         cls = VerificationLockedError
+        message = f"this number is locked after too many wrong codes (429){f': {text}' if text else ''}"
         retry_after = _wait_in_words(text) if retry_after is None else retry_after
     return cls(
         message,
@@ -333,7 +346,8 @@ def _request_id(document: dict[str, Any], headers: Mapping[str, str], secrets: S
     # The body's key is documented ("from AWS"); the header is what AWS gateways add, no source shows it on MFA.
     for value in (document.get("requestId"), headers.get("x-amzn-requestid")):
         if isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            return None if any(secret in value for secret in secrets() if secret) else value
+            # Numbers are also written without their country code.
+            return None if any(secret[-10:] in value for secret in secrets() if len(secret) > 3) else value
     return None
 
 
@@ -402,6 +416,7 @@ TOKEN_OPERATION: Final = "token"  # noqa: S105 - a name
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
 # Not documented by Bandwidth; its command-line tool assumes the same when the key is absent.
 _TOKEN_LIFETIME: Final = 3600.0
+_LONGEST_LIFETIME: Final = 1e9
 
 
 @frozen
@@ -430,13 +445,14 @@ def decipher_token(answer: Answer, *, now: float = 0.0, secrets: Secrets = tuple
         if isinstance(lifetime, bool) or not isinstance(lifetime, (int, float)) or not lifetime > 0:
             lifetime = _TOKEN_LIFETIME
         if isinstance(token, str) and _TOKEN.fullmatch(token):
-            return Token(f"Bearer {token}", min(float(lifetime), 1e9))
-        raise ResponseDecodeError(
-            f"no token: the token endpoint answered {answer.status} without an access_token",
-            TOKEN_OPERATION,
-            Delivery.NOT_SENT,
+            # min first: an integer of four hundred digits is JSON and no float.
+            return Token(f"Bearer {token}", float(min(lifetime, _LONGEST_LIFETIME)))
+        raise NotSentError(
+            f"no token: the token endpoint answered {answer.status} without an access_token", TOKEN_OPERATION
         )
     error = _refusal(MESSAGING, answer, now, secrets)
+    if isinstance(error, ResponseDecodeError):
+        error = NotSentError(error.message)
     hint = "; check client_id, client_secret and token_url" if answer.status in {400, 401, 403, 404} else ""
     error._update(  # noqa: SLF001 - errors are this package's own
         message=f"no token: {error.message}{hint}", operation=TOKEN_OPERATION, delivery=Delivery.NOT_SENT

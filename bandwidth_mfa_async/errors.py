@@ -145,7 +145,7 @@ class RequestError(MFAError):
         if self.request_id:
             details.append(f"request id {self.request_id}")
         if self.retry_after is not None:
-            details.append(f"retry after {self.retry_after:g} s")
+            details.append(f"retry after {self.retry_after:.3g} s")
         return f"{where}{self.message} ({', '.join(details)})"
 
     def __repr__(self) -> str:

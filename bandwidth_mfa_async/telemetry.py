@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 from attrs import frozen
 
-from .errors import Delivery
+from .errors import ConfigurationError, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -210,12 +210,18 @@ class HookList:
 
     Args:
         hooks: in the order in which they are called.
+
+    Raises:
+        ConfigurationError: one of them has no `on_event`.
     """
 
     __slots__ = ("_hooks",)
 
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
         self._hooks = tuple(hooks)
+        for hook in self._hooks:
+            if not callable(getattr(hook, "on_event", None)):
+                raise ConfigurationError("hooks: each must have an on_event(event) method")
 
     def __bool__(self) -> bool:
         return bool(self._hooks)

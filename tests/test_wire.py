@@ -16,6 +16,7 @@ from bandwidth_mfa_async import (
     CodeRequest,
     CodeTemplate,
     Delivery,
+    NotSentError,
     PermissionDeniedError,
     RateLimitError,
     RequestError,
@@ -334,9 +335,9 @@ def test_tokens(status: int, body: object, lifetime: float) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "error_type"),
     [
-        (200, b"", ResponseDecodeError),
-        (200, b'{"access_token": "line\\nbreak"}', ResponseDecodeError),
-        (200, b'{"access_token": ""}', ResponseDecodeError),
+        (200, b"", NotSentError),
+        (200, b'{"access_token": "line\\nbreak"}', NotSentError),
+        (200, b'{"access_token": ""}', NotSentError),
         (400, b'{"error": "invalid_client"}', BadRequestError),
         (401, b"", AuthenticationError),
         (500, b"", ServerError),

@@ -11,7 +11,7 @@ from .._models import (
     VerifyCodeResponse,
     VoiceCodeResponse,
 )
-from ..errors import APIStatusError, Delivery, RequestError
+from ..errors import APIStatusError, Delivery, DeliveryUnknownError, NotSentError, RequestError
 from ..telemetry import AttemptEvent, CallEvent
 
 if TYPE_CHECKING:
@@ -99,21 +99,30 @@ class Call(Generic[_Request, _Response]):
         request: CodeRequest | VerifyCodeRequest = self.request
         other = request.code if isinstance(request, VerifyCodeRequest) else request.from_
         # Numbers may be quoted without their plus sign.
-        return (request.to, other, request.to[1:], other.lstrip("+"))
+        return (request.to, other, request.to[1:], other.lstrip("+"), self.header.partition(" ")[2])
 
     def failed(self, error: RequestError) -> None:
         """Note how the last attempt ended."""
         self.error = error
         self.unknown = self.unknown or error.delivery is Delivery.UNKNOWN
 
-    def sign(self, error: RequestError, elapsed: float) -> None:
-        """Write this call's account on the error it ends with."""
+    def sign(self, error: RequestError, elapsed: float) -> RequestError:
+        """Write this call's account on the error it ends with; return that error, or the one that fits better.
+
+        An error whose class says that nothing was sent does not fit a call with an earlier attempt that may have been.
+        """
         delivery = Delivery.UNKNOWN if self.unknown else error.delivery
+        if delivery is Delivery.UNKNOWN and isinstance(error, NotSentError):
+            error = DeliveryUnknownError(
+                f"an earlier attempt may have been sent, and the last one was not: {error.message}",
+                retry_stopped_by=error.retry_stopped_by,
+            )
         error._update(  # noqa: SLF001 - errors are this package's own
             operation=self.operation.name, attempts=self.attempts, elapsed=elapsed, delivery=delivery
         )
         if self.attempts > 1:
             error.add_note(f"gave up after {self.attempts} attempts in {elapsed:.1f} s")
+        return error
 
     def attempt_event(self, retry_in: float | None) -> AttemptEvent | None:
         """Describe the last attempt; None when it got no permit or token and so was not made."""

@@ -110,20 +110,25 @@ class Caller:
             try:
                 answer = await self._tried(call)
             except RequestError as error:
-                call.sign(error, core.clock.monotonic() - call.started)
-                self._tell_end(call, error, attempt_too=call.error is error)
-                raise
+                elapsed = core.clock.monotonic() - call.started
+                signed = call.sign(error, elapsed)
+                self._tell_end(call, signed, attempt_too=call.error is error)
+                if signed is error:
+                    raise
             except asyncio.CancelledError as error:
                 # Cancelled in an attempt, or in a wait before or after one?
                 under_way = call.error is None and call.payload is not None
                 call.error = error
                 self._tell_end(call, error, attempt_too=under_way)
                 raise
-            elapsed = core.clock.monotonic() - call.started
-            possible_duplicate = call.unknown and operation.sends
-            meta = ResponseMeta(attempts=call.attempts, elapsed=elapsed, possible_duplicate=possible_duplicate)
-            self._tell_end(call, None, attempt_too=True)
-            return attrs.evolve(answer, meta=meta)
+            else:
+                elapsed = core.clock.monotonic() - call.started
+                possible_duplicate = call.unknown and operation.sends
+                meta = ResponseMeta(attempts=call.attempts, elapsed=elapsed, possible_duplicate=possible_duplicate)
+                self._tell_end(call, None, attempt_too=True)
+                return attrs.evolve(answer, meta=meta)
+            # Raised out of the handler: the error of the last attempt alone says less than is known.
+            raise signed
         finally:
             core.leave()
 
@@ -157,6 +162,7 @@ class Caller:
             error = call.error
             assert isinstance(error, RequestError)  # noqa: S101 - only a failure is slept on
             error._update(retry_stopped_by="closed")  # noqa: SLF001 - errors are this package's own
+            call.payload = None  # its end was told before the sleep
             raise error
 
     async def _attempt(self, call: Call[_Request, _Response]) -> _Response:
@@ -206,28 +212,37 @@ class Caller:
         return response
 
     async def _admit(self, call: Call[Any, Any], limiter: ChannelLimiter | None) -> Permit | None:
-        """Wait for a token, a permit and a slot, in this order: the later ones are the scarcer."""
+        """Wait for a token, a permit and a slot; what it returns with is fresh."""
         core = self.core
-        began = core.clock.monotonic() if self.hooks else 0.0
+        began = core.clock.monotonic()
+        time_left = call.policy.timeout if call.deadline == FOREVER else call.deadline - began
+        if call.lane == "bulk":
+            # The wait of a bulk item is not part of its time, however slow the account.
+            call.deadline = FOREVER
         call.header = core.authorizer.current() or await self._token(call)
-        permit: Permit | None = None
-        if limiter is not None:
-            weight = self._weight(call.request) if call.operation.channel == "messaging" else 1
-            permit = limiter.try_acquire(weight, call.lane)
-            if permit is None:
-                deadline = None if call.deadline == FOREVER else call.deadline
-                permit = await limiter.acquire(weight, call.lane, deadline=deadline)
-        if call.deadline == FOREVER:
-            call.deadline = core.clock.monotonic() + call.policy.timeout
-        try:
-            if not self.slots.try_acquire(call.lane):
-                await self.slots.acquire(call.lane, deadline=call.deadline)
-        except BaseException:
+        permit = None if limiter is None else await self._permit(call, limiter)
+        if not self.slots.try_acquire(call.lane):
+            # A permit is for now: kept while waiting for a slot it would be used together with many others, at no rate.
             if limiter is not None and permit is not None:
                 limiter.refund(permit)
-            raise
-        if self.hooks:
-            call.waited = core.clock.monotonic() - began
+            await self.slots.acquire(call.lane, deadline=None if call.deadline == FOREVER else call.deadline)
+            try:
+                permit = None if limiter is None else await self._permit(call, limiter)
+            except BaseException:
+                self.slots.release()
+                raise
+        now = core.clock.monotonic()
+        if call.deadline == FOREVER:
+            call.deadline = now + time_left
+        call.waited = now - began
+        return permit
+
+    async def _permit(self, call: Call[Any, Any], limiter: ChannelLimiter) -> Permit:
+        weight = self._weight(call.request) if call.operation.channel == "messaging" else 1
+        permit = limiter.try_acquire(weight, call.lane)
+        if permit is None:
+            deadline = None if call.deadline == FOREVER else call.deadline
+            permit = await limiter.acquire(weight, call.lane, deadline=deadline)
         return permit
 
     def _weight(self, request: CodeRequest) -> int:

@@ -8,7 +8,7 @@ import attrs
 
 from .._clock import SystemClock
 from .._config import DEFAULT_BASE_URL, Limits, RetryPolicy, settings_from_env
-from .._models import CodeRequest, VerifyCodeRequest
+from .._models import CodeRequest, CodeTemplate, VerifyCodeRequest
 from .._wire import MESSAGING, VERIFY, VOICE
 from ..errors import ConfigurationError, InvalidRequestError
 from ..telemetry import HookList
@@ -32,6 +32,7 @@ _Option = TypeVar("_Option", Limits, RetryPolicy)
 DEFAULT_RETRY: Final = RetryPolicy()
 DEFAULT_LIMITS: Final = Limits()
 DRAIN_TIMEOUT: Final = 10.0
+_VERIFY_KEYWORDS: Final = {"to", "code", "scope", "expiration_time_in_minutes"}
 
 
 class MFAClient:
@@ -147,8 +148,11 @@ class MFAClient:
             drain_timeout: seconds to wait for calls under way.
 
         Raises:
+            ConfigurationError: the drain timeout is no number of at least 0.
             ClientStateError: called in another event loop or process than the client was used in.
         """
+        if type(drain_timeout) not in {int, float} or not 0 <= drain_timeout < 1e9:
+            raise ConfigurationError("drain_timeout: must be a number of seconds of at least 0")
         if self._owner:
             await self._caller.core.aclose(drain_timeout)
 
@@ -180,7 +184,8 @@ class MFAClient:
 
         Args:
             request: to whom, from whom, and the text.
-            timeout: seconds for the whole call; by default the retry policy's.
+            timeout: seconds for the whole call; by default the retry policy's. In the bulk lane they begin with the
+                first permit; use `asyncio.timeout` to bound the wait before it.
             lane: ``"interactive"``, or ``"bulk"`` for what can wait behind sign-ins.
 
         Raises:
@@ -198,7 +203,8 @@ class MFAClient:
 
         Args:
             request: to whom, from whom, and the text; its application must be a voice application.
-            timeout: seconds for the whole call; by default the retry policy's.
+            timeout: seconds for the whole call; by default the retry policy's. In the bulk lane they begin with the
+                first permit; use `asyncio.timeout` to bound the wait before it.
             lane: ``"interactive"``, or ``"bulk"`` for what can wait behind sign-ins.
 
         Raises:
@@ -254,6 +260,10 @@ class MFAClient:
             ClientStateError: the client is closed or belongs to another loop.
         """
         if request is None:
+            unknown = keywords.keys() - _VERIFY_KEYWORDS
+            if unknown or not {"to", "code"} <= keywords.keys():
+                wrong = f"unknown: {', '.join(sorted(unknown))}; " if unknown else ""
+                raise TypeError(f"verify_code: {wrong}pass to=... and code=..., and scope=... if the code had one")
             request = VerifyCodeRequest(**keywords)
         elif keywords:
             raise TypeError("verify_code takes a VerifyCodeRequest or keywords, not both")
@@ -262,8 +272,16 @@ class MFAClient:
 
 
 def _checked_request(request: object, kind: type) -> None:
-    if not isinstance(request, kind):
-        raise InvalidRequestError("request", f"must be a {kind.__name__}, not {type(request).__name__}")
+    if isinstance(request, kind):
+        return
+    rule = f"must be a {kind.__name__}, not {type(request).__name__}"
+    if isinstance(request, CodeTemplate):
+        rule += "; make one with template.to(number)"
+    elif kind is VerifyCodeRequest:
+        rule += "; or pass to=..., code=... and scope=..."
+    else:
+        rule += "; make one with CodeRequest(to=..., from_=..., application_id=...)"
+    raise InvalidRequestError("request", rule)
 
 
 def _checked(value: _Option, kind: type[_Option], name: str) -> _Option:

@@ -13,7 +13,14 @@ from .._config import BasicAuth, OAuth2ClientCredentials, RetryPolicy, checked_a
 from .._retry import RetryBudget
 from .._transport import Body, Transport, absolute_url, checked_transport_options, endpoint, request_headers
 from .._wire import OPERATIONS, TOKEN_BODY, TOKEN_OPERATION, decipher_token
-from ..errors import ClientStateError, ConfigurationError, Delivery, NotSentError, RequestError
+from ..errors import (
+    ClientStateError,
+    ConfigurationError,
+    ConnectTimeoutError,
+    NotSentError,
+    RequestError,
+    TLSError,
+)
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -57,9 +64,8 @@ class Core:
         self._headers = request_headers(Authorization="", **{"Content-Type": "application/json"})
         self._header = ""
         self._active = 0
-        self._closing: asyncio.Task[None] | None = None
         self._closed = False
-        self._idle: asyncio.Future[None] | None = None
+        self._idle: asyncio.Event | None = None
         # Weak: a view made for one request must not be remembered for ever.
         self._waits: weakref.WeakSet[ChannelLimiter | Slots] = weakref.WeakSet()
 
@@ -91,35 +97,33 @@ class Core:
 
     def leave(self) -> None:
         self._active -= 1
-        if self._active == 0 and self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        if self._active == 0 and self._idle is not None:
+            self._idle.set()
 
     async def aclose(self, drain_timeout: float) -> None:
-        if self._closing is None:
-            if not self.transport.bound:
-                self._closed = True
-                return
-            self.transport.check()
+        """Close, whatever an earlier or concurrent close came to; one that is cancelled cuts what is under way."""
+        if not self.transport.bound:
             self._closed = True
-            self._closing = asyncio.get_running_loop().create_task(self._close(drain_timeout))
+            return
+        self.transport.check()
+        self._closed = True
         try:
-            await asyncio.shield(self._closing)
-        except asyncio.CancelledError:
-            self.abort()
-            await asyncio.wait([self._closing])
-            raise
-
-    async def _close(self, drain_timeout: float) -> None:
-        if self._active:
-            self._idle = asyncio.get_running_loop().create_future()
             timer = self.clock.call_at(self.clock.monotonic() + drain_timeout, self.abort)
             try:
-                await self._idle
+                await self._none_active()
             finally:
                 timer.cancel()
-        self.abort()
-        await self.authorizer.aclose()
-        await self.transport.aclose()
+        finally:
+            self.abort()
+            await self._none_active()
+            await self.authorizer.aclose()
+            await self.transport.aclose()
+
+    async def _none_active(self) -> None:
+        if self._active:
+            if self._idle is None:
+                self._idle = asyncio.Event()
+            await self._idle.wait()
 
     def abort(self) -> None:
         """Cut short whatever waits or is under way; every call ends with an error that says what is known."""
@@ -129,25 +133,30 @@ class Core:
         self.transport.abort()
 
     async def _fetch_token(self) -> Token:
-        assert isinstance(self.auth, OAuth2ClientCredentials) and self.token_url is not None  # noqa: S101, PT018
-        headers = request_headers(
-            Authorization=self.auth.header, **{"Content-Type": "application/x-www-form-urlencoded"}
-        )
-        policy = self.token_policy
+        auth, url = self.auth, self.token_url
+        assert isinstance(auth, OAuth2ClientCredentials)  # noqa: S101 - Basic fetches none
+        assert url is not None  # noqa: S101 - the same
+        headers = request_headers(Authorization=auth.header, **{"Content-Type": "application/x-www-form-urlencoded"})
         try:
             answer = await self.transport.send(
-                self.token_url,
+                url,
                 headers,
                 Body(TOKEN_BODY),
                 operation=TOKEN_OPERATION,
-                timeout=policy.attempt_timeout,
-                connect_timeout=policy.connect_timeout,
+                timeout=self.token_policy.attempt_timeout,
+                connect_timeout=self.token_policy.connect_timeout,
             )
-        except RequestError as error:
+        except RequestError as failure:
             # Whatever became of the token request, the code request has not left.
-            error._update(delivery=Delivery.NOT_SENT, message=f"no token: {error.message}")  # noqa: SLF001
-            raise
-        return decipher_token(answer, now=self.clock.time(), secrets=lambda: self.auth.secrets)
+            kind: type[NotSentError] = NotSentError
+            if isinstance(failure, TLSError):
+                kind = TLSError
+            elif isinstance(failure, TimeoutError):
+                kind = ConnectTimeoutError
+            error = kind(f"no token: {failure.message}", TOKEN_OPERATION)
+        else:
+            return decipher_token(answer, now=self.clock.time(), secrets=lambda: auth.secrets)
+        raise error
 
 
 def closed_before_sending() -> NotSentError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from .. import __version__
 from .._client import MFAClient
 from .._config import RetryPolicy
 from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest
-from ..errors import ConfigurationError, Delivery, MFAError
+from ..errors import ConfigurationError, Delivery, InvalidRequestError, MFAError
 from . import _outcome
 from ._demo import run as run_demo
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _EXIT_CODES = """
 \b
 Exit codes: 0 accepted or valid, 1 refused, not sent or not valid,
-2 bad usage or configuration, 3 nobody knows whether it was sent.
+2 bad usage or configuration, 3 outcome unknown.
 """
 _ENVIRONMENT = """
 \b
@@ -57,7 +58,21 @@ def _run(work: Coroutine[Any, Any, int]) -> None:
     sys.exit(code)
 
 
+_OPTIONS = {
+    "from_": "--from",
+    "application_id": "--application-id",
+    "scope": "--scope",
+    "message": "--message",
+    "digits": "--digits",
+    "to": "TO",
+    "code": "CODE",
+    "expiration_time_in_minutes": "--minutes",
+}
+
+
 def _fail(error: MFAError, *, as_json: bool) -> int:
+    if isinstance(error, InvalidRequestError):
+        error = InvalidRequestError(_OPTIONS.get(error.field, error.field), error.rule)
     if as_json:
         click.echo(_outcome.as_json(_outcome.of_error(error)))
     else:
@@ -165,7 +180,7 @@ def verify(  # noqa: PLR0913 - options
     _run(_with_client(use, timeout, as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="Send and verify codes on a simulator; needs no account.")
 @click.option("--count", type=click.IntRange(1, 60_000), default=400, show_default=True, help="How many codes.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Repeats a run's faults.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON and no progress.")
@@ -193,7 +208,7 @@ async def _demo(count: int, seed: int, *, as_json: bool) -> int:
     with progress:
         bars = {
             "send": progress.add_task("sending", total=count, tally=""),
-            "verify": progress.add_task("verifying", total=None, tally=""),
+            "verify": progress.add_task("verifying", total=None, tally="", visible=False, start=False),
         }
 
         def advance(phase: str, outcome: Delivery | bool) -> None:  # noqa: FBT001 - an outcome, not a switch
@@ -201,7 +216,9 @@ async def _demo(count: int, seed: int, *, as_json: bool) -> int:
             tally = tallies[phase]
             tally[word] = tally.get(word, 0) + 1
             shown = ", ".join(f"{number} {name}" for name, number in tally.items())
-            progress.update(bars[phase], advance=1, tally=shown)
+            if phase == "verify" and len(tally) == 1 and tally[word] == 1:
+                progress.start_task(bars[phase])
+            progress.update(bars[phase], advance=1, tally=shown, visible=True)
 
         summary = await run_demo(count, seed, advance)
         progress.update(bars["verify"], total=summary.valid + summary.invalid)
@@ -246,7 +263,8 @@ def _demo_table(summary: Summary) -> Table:
         ("texts received", summary.texts, "in the simulator's inbox"),
         ("verified", summary.valid, "codes typed right"),
         ("not valid", summary.invalid, "codes typed wrong, and told so"),
-        ("codes a second", f"{summary.per_second:.0f}", f"{summary.seconds:.1f} s in all"),
+        ("codes a second", f"{summary.per_second:.0f}", "while sending"),
+        ("seconds", f"{summary.seconds:.1f}", "in all"),
     ]
     for name, value, remark in rows:
         table.add_row(name, str(value), remark)
@@ -294,7 +312,9 @@ async def _simulate(host: str, port: int, seed: int | None, *, account_limits: b
             click.echo(f"  curl {simulator.control_url}/messages")
             await stop.wait()
     except (SimulatorError, OSError) as error:
-        click.echo(f"error: {error}", err=True)
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        text = f"port {port} is taken; choose another with --port, or 0 for any free one" if taken else str(error)
+        click.echo(f"error: {text}", err=True)
         return _outcome.EXIT_USAGE
     click.echo(f"stopped; {len(simulator.inbox)} messages were sent")
     return _outcome.EXIT_OK

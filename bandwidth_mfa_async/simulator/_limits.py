@@ -108,6 +108,8 @@ class Admission(NamedTuple):
     """Accepted: seconds in the account's queue. Refused: seconds until the same send could be accepted."""
 
 
+# Sums of floats can say that there is room now although there was none a moment ago.
+_SHORTEST_WAIT = 1e-6
 _FREE = Admission(accepted=True, wait=0.0)
 
 
@@ -230,5 +232,5 @@ class Limiter:
         for then, counted in self._log:
             logged -= counted
             if logged + weight <= limits.rate:
-                return then + limits.per - now
-        return self._log[-1][0] + limits.per - now
+                return max(then + limits.per - now, _SHORTEST_WAIT)
+        return max(self._log[-1][0] + limits.per - now, _SHORTEST_WAIT)
