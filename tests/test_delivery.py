@@ -501,34 +501,3 @@ async def test_unasked_bytes_on_a_kept_connection_are_no_answer(
     second = await client.generate_messaging_code(template.to(TO))
     assert first.message_id == second.message_id
     assert len(server.seen) == 2
-
-
-async def test_bytes_that_come_while_a_connection_is_idle_are_no_answer(
-    server: FaultServer, make_client: MakeClient, template: CodeTemplate
-) -> None:
-    """The connector looks for bytes nobody asked for before it gives a connection out (aiohttp issue 13656)."""
-    client = make_client()
-    release = asyncio.Event()
-
-    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        await reader.read(4096)
-        writer.write(reply())
-        await writer.drain()
-        await release.wait()
-        writer.write(reply(200, {"messageId": "nobody asked"}))
-        await writer.drain()
-        await reader.read()
-        writer.close()
-
-    raw = await asyncio.start_server(late, "127.0.0.1", 0)
-    port = raw.sockets[0].getsockname()[1]
-    client = make_client(base_url=f"http://127.0.0.1:{port}/api/v1", retry=RetryPolicy(attempt_timeout=1.0))
-    assert (await client.generate_messaging_code(template.to(TO))).message_id != "nobody asked"
-    release.set()
-    for _ in range(50):
-        await asyncio.sleep(0)
-    assert (await client.generate_messaging_code(template.to(TO))).message_id != "nobody asked"
-    await client.aclose()
-    raw.close()
-    await raw.wait_closed()
