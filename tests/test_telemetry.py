@@ -168,6 +168,9 @@ async def test_the_logging_hook(
 
 def test_the_logger_is_silent_by_default() -> None:
     """Without logging configured, nothing of ours reaches stderr."""
-    code = "import logging; from bandwidth_mfa_async import MFAClient\nlogging.getLogger('bandwidth_mfa_async').error('must not be seen')\n"
+    code = (
+        "import logging; from bandwidth_mfa_async import MFAClient\n"
+        "logging.getLogger('bandwidth_mfa_async').error('must not be seen')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
