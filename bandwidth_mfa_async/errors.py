@@ -135,9 +135,9 @@ class RequestError(MFAError):
         self.delivery = delivery
         self.attempts = attempts
         self.elapsed = elapsed
-        self.request_id = request_id
-        self.retry_after = retry_after
-        self.retry_stopped_by = retry_stopped_by
+        self.request_id: str | None = request_id
+        self.retry_after: float | None = retry_after
+        self.retry_stopped_by: StopReason | None = retry_stopped_by
 
     def __str__(self) -> str:
         where = f"{self.operation}: " if self.operation else ""
