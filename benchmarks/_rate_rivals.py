@@ -1,0 +1,199 @@
+"""Other ways to meet an account's limit: full-jitter backoff, botocore's adaptive rule and AIMD, and two queues."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from bandwidth_mfa_async._clock import SystemClock
+from bandwidth_mfa_async.limits._pacer import Pacer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from bandwidth_mfa_async._config import Lane
+
+    Post = Callable[[], Awaitable[bool]]  # one attempt; False when it was refused
+
+
+class Way(Protocol):
+    """How a message is sent until it is accepted."""
+
+    async def send(self, lane: Lane) -> None: ...
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Naive:
+    """Full jitter below a doubling bound, as in the AWS Architecture Blog's "Exponential Backoff And Jitter"; no pacing.
+
+    0.5 s doubling to 8 s, the figures of our own `RetryPolicy`, and as many tries as it takes.
+    """
+
+    def __init__(self, post: Post, seed: int) -> None:
+        self._post = post
+        self._rng = random.Random(seed)
+
+    async def send(self, lane: Lane) -> None:
+        del lane
+        tries = 0
+        while not await self._post():
+            await asyncio.sleep(self._rng.uniform(0.0, min(8.0, 0.5 * 2.0 ** min(tries, 60))))
+            tries += 1
+
+
+class PollingBucket:
+    """A bucket of one second of its rate at which everybody sleeps and looks again: no line, so no order.
+
+    The rule of `botocore.retries.bucket`; whoever looks when there is enough takes it.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = max(rate, 0.5)
+        self._level = 0.0
+        self._stamp: float | None = None
+        self._sleepers: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def rate(self) -> float:
+        return self._rate
+
+    def set_rate(self, rate: float) -> None:
+        self._fill()
+        self._rate = max(rate, 0.5)
+        self._level = min(self._level, max(rate, 1.0))
+        while self._sleepers:  # one of them looks again at once
+            sleeper = self._sleepers.popleft()
+            if not sleeper.done():
+                sleeper.set_result(None)
+                break
+
+    async def acquire(self, weight: int = 1) -> None:
+        self._fill()
+        while (missing := weight - self._level) > 1e-9:
+            sleeper = asyncio.get_running_loop().create_future()
+            self._sleepers.append(sleeper)
+            try:
+                async with asyncio.timeout(max(missing / self._rate, 1e-5)):
+                    await sleeper
+            except TimeoutError:
+                pass
+            finally:
+                if sleeper in self._sleepers:
+                    self._sleepers.remove(sleeper)
+            self._fill()
+        self._level -= weight
+
+    def _fill(self) -> None:
+        now = _now()
+        if self._stamp is not None:
+            self._level = min(max(self._rate, 1.0), self._level + (now - self._stamp) * self._rate)
+        self._stamp = now
+
+
+class Reservations:
+    """Hands each caller its moment when it asks: what several limiters on PyPI do; a caller who leaves loses it."""
+
+    def __init__(self, rate: float) -> None:
+        self._gap = 1.0 / rate
+        self._next = -math.inf
+
+    async def acquire(self, weight: int = 1) -> None:
+        now = _now()
+        mine = max(now, self._next)
+        self._next = mine + weight * self._gap
+        if mine > now:
+            await asyncio.sleep(mine - now)
+
+
+class BotocoreAdaptive:
+    """The adaptive retry mode of botocore, told by what it does, not by its code.
+
+    https://github.com/boto/botocore/tree/develop/botocore/retries (adaptive.py, throttling.py, bucket.py,
+    standard.py), a rate form of CUBIC (RFC 9438): a refusal sets the rate to 0.7 of the measured one, an answer lets
+    it grow by ``0.4 * (t - k)**3`` around the rate at the last refusal, never beyond twice the measured one, which is
+    smoothed over half seconds. Off until the first refusal. A refused request waits ``random() * 2**n`` s, at most 20,
+    and then queues again. Unlike there, it is tried until it is accepted, and costs no retry quota.
+    """
+
+    def __init__(self, post: Post, seed: int) -> None:
+        self._post = post
+        self._rng = random.Random(seed)
+        self._bucket: PollingBucket | None = None
+        self._peak = 0.0
+        self._plateau = 0.0
+        self._failed_at = _now()
+        self._measured = 0.0
+        self._counted = 0
+        self._slot = math.floor(self._failed_at)
+
+    async def send(self, lane: Lane) -> None:
+        del lane
+        tries = 0
+        while True:
+            if self._bucket is not None:
+                await self._bucket.acquire()
+            accepted = await self._post()
+            self._answered(accepted)
+            if accepted:
+                return
+            await asyncio.sleep(min(20.0, self._rng.random() * 2.0 ** min(tries, 60)))
+            tries += 1
+
+    def _answered(self, accepted: bool) -> None:  # noqa: FBT001 - the one thing there is to tell
+        now = _now()
+        self._measure(now)
+        if accepted:
+            rate = self._peak + 0.4 * (now - self._failed_at - self._plateau) ** 3
+        else:
+            if self._bucket is None:
+                self._bucket = PollingBucket(1.0)
+                self._peak = self._measured
+            else:
+                self._peak = min(self._measured, self._bucket.rate)
+            self._plateau = (self._peak * 0.3 / 0.4) ** (1 / 3)
+            self._failed_at = now
+            rate = 0.7 * self._peak
+        if self._bucket is not None:
+            self._bucket.set_rate(min(rate, 2.0 * self._measured))
+
+    def _measure(self, now: float) -> None:
+        slot = math.floor(now * 2.0) / 2.0
+        self._counted += 1
+        if slot > self._slot:
+            self._measured = 0.8 * self._counted / (slot - self._slot) + 0.2 * self._measured
+            self._counted, self._slot = 0, slot
+
+
+class Aimd:
+    """5/s faster each second, 0.7 times as fast after a refusal and no more than one cut a second; our own pacer.
+
+    Args:
+        post: one attempt.
+        ceiling: a known limit.
+    """
+
+    def __init__(self, post: Post, ceiling: float = math.inf) -> None:
+        self._post = post
+        self._ceiling = ceiling
+        self._pacer = Pacer(SystemClock(), min(10.0, ceiling))
+        self._grown_at = self._cut_at = _now()
+
+    async def send(self, lane: Lane) -> None:
+        while True:
+            await self._pacer.acquire(1, lane)
+            accepted = await self._post()
+            now, rate = _now(), self._pacer.rate or 10.0
+            if accepted:
+                rate += 5.0 * (now - self._grown_at)
+            elif now - self._cut_at >= 1.0:
+                rate, self._cut_at = 0.7 * rate, now
+            self._grown_at = now
+            self._pacer.set_rate(min(max(rate, 0.05), self._ceiling))
+            if accepted:
+                return
