@@ -30,7 +30,7 @@ def _now() -> float:
 
 
 class Naive:
-    """Full jitter below a doubling bound, as in the AWS Architecture Blog's "Exponential Backoff And Jitter"; no pacing.
+    """Full jitter below a doubling bound and no pacing, as in the AWS blog's "Exponential Backoff And Jitter" (2015).
 
     0.5 s doubling to 8 s, the figures of our own `RetryPolicy`, and as many tries as it takes.
     """

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from attrs import evolve, frozen
@@ -14,14 +13,17 @@ from attrs import evolve, frozen
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, RequestError
 from bandwidth_mfa_async._transport import Transport
 from bandwidth_mfa_async._wire import Answer
-from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
+from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.simulator._limits import Limiter
 from tests.limits.limits_simulation import REFUSAL_TRIP, ROUND_TRIP, Tally, run_virtual
 
 from ._rate_rivals import Aimd, BotocoreAdaptive, Naive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bandwidth_mfa_async._config import Lane
+    from bandwidth_mfa_async.simulator import AccountLimits
 
     from ._rate_rivals import Post, Way
 
@@ -31,8 +33,6 @@ WAYS = (OURS, NAIVE, BOTOCORE, AIMD)
 BULK = 50
 LOGINS_PER_SECOND = 2.0
 TEMPLATE = CodeTemplate("+19195554321", "app", scope="login")
-
-MakeWay: TypeAlias = "Callable[[Post], Way]"
 
 
 @frozen(kw_only=True)

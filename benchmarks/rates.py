@@ -21,10 +21,12 @@ from attrs import asdict, frozen
 from bandwidth_mfa_async.simulator import AccountLimits
 
 from . import _rate_waiters as waiters
-from ._rate_worlds import OURS, WAYS, Account, Seen, in_virtual_time, over_http
+from ._rate_worlds import OURS, WAYS, Account, in_virtual_time, over_http
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from ._rate_worlds import Seen
 
 RATES = (100.0, 30.0, 200.0)
 COLUMNS = (*WAYS, waiters.RESERVED)
@@ -79,17 +81,26 @@ class Plan:
         return Account(limits=limits, steps=steps, until=3 * self.seconds)
 
 
+def waits(runs: Iterable[Seen], phases: Iterable[tuple[float, float]]) -> list[float]:
+    """Return how long the logins of all runs took, the quickest first."""
+    within = tuple(phases)
+    return sorted(wait for run in runs for at, wait in run.tally.interactive if any(a <= at < b for a, b in within))
+
+
 def p99(runs: Iterable[Seen], phases: Iterable[tuple[float, float]]) -> float:
     """Return the 99th percentile of the logins of all runs together."""
-    phases = tuple(phases)
-    waits = sorted(
-        wait for run in runs for at, wait in run.tally.interactive if any(a <= at < b for a, b in phases)
-    )
-    return waits[math.ceil(0.99 * len(waits)) - 1] if waits else math.nan
+    took = waits(runs, phases)
+    return took[math.ceil(0.99 * len(took)) - 1] if took else math.nan
+
+
+def late(runs: Iterable[Seen], phases: Iterable[tuple[float, float]]) -> float:
+    """Return how many logins in a hundred took longer than 0.3 s."""
+    took = waits(runs, phases)
+    return 100 * sum(wait > 0.3 for wait in took) / max(1, len(took))
 
 
 def steps(  # noqa: PLR0913 - the targets of one row
-    case: str, runs: dict[str, list[Seen]], plan: Plan, *, goodput: float, refused: float, whole: bool, noisy: bool
+    case: str, runs: dict[str, list[Seen]], plan: Plan, *, goodput: float, refused: float, whole: bool
 ) -> list[Figure]:
     """Return the figures of one account that goes from 100 to 30 to 200 a second."""
 
@@ -112,21 +123,13 @@ def steps(  # noqa: PLR0913 - the targets of one row
     login = each(lambda seen: p99(seen, plan.steady))
     if not whole:
         return [*figures, Figure(case, "s to 0.9 R after the step up", up), Figure(case, "login p99, s", login)]
-    figures += [
+    return [
+        *figures,
         at_most(case, "s to 0.9 R after the step up", up, 8),
         at_most(case, "429s in 5 s after the step down", down, 20),
         at_most(case, "login p99, s (all seeds)", login, 0.3),
+        Figure(case, "logins above 0.3 s, %", each(lambda seen: late(seen, plan.steady))),
     ]
-    if noisy:
-        met = each(lambda seen: 100 * _late_logins(seen, plan.steady))
-        figures.append(Figure(case, "logins above 0.3 s, %", met))
-    return figures
-
-
-def _late_logins(runs: list[Seen], phases: Iterable[tuple[float, float]]) -> float:
-    phases = tuple(phases)
-    waits = [wait for run in runs for at, wait in run.tally.interactive if any(a <= at < b for a, b in phases)]
-    return sum(wait > 0.3 for wait in waits) / max(1, len(waits))
 
 
 def virtual_runs(account: Account, seeds: int) -> dict[str, list[Seen]]:
@@ -135,25 +138,25 @@ def virtual_runs(account: Account, seeds: int) -> dict[str, list[Seen]]:
         return {way: [job.result() for job in jobs[way]] for way in WAYS}
 
 
-def measure_bucket(quick: bool) -> list[Figure]:
+def measure_bucket(*, quick: bool) -> list[Figure]:
     """A token bucket of one second; every target of the rates issue."""
     plan = Plan(30, 1) if quick else Plan(60, 5)
     runs = virtual_runs(plan.account(AccountLimits(rate=RATES[0], model="token_bucket")), plan.seeds)
-    return steps("token bucket", runs, plan, goodput=0.98, refused=1.0, whole=True, noisy=True)
+    return steps("token bucket", runs, plan, goodput=0.98, refused=1.0, whole=True)
 
 
-def measure_others(quick: bool) -> list[Figure]:
+def measure_others(*, quick: bool) -> list[Figure]:
     """A fixed window of a second, a sliding log of a second, and a queue of 200 messages."""
     plan = Plan(30, 1) if quick else Plan(60, 3)
     figures = []
     for model, case in (("fixed_window", "fixed window"), ("sliding_log", "sliding log"), ("queue", "account queue")):
         limits = AccountLimits(rate=RATES[0], model=model, queue_seconds=2.0)
         runs = virtual_runs(plan.account(limits), plan.seeds)
-        figures += steps(case, runs, plan, goodput=0.93, refused=1.3, whole=False, noisy=False)
+        figures += steps(case, runs, plan, goodput=0.93, refused=1.3, whole=False)
     return figures
 
 
-def measure_minute(quick: bool) -> list[Figure]:
+def measure_minute(*, quick: bool) -> list[Figure]:
     """60 messages a minute, which we (and AIMD, as its ceiling) are told, into a queue of 100."""
     seconds = 200.0 if quick else 1200.0
     limits = AccountLimits(rate=60, per=60, model="queue", queue_seconds=100)
@@ -169,7 +172,7 @@ def measure_minute(quick: bool) -> list[Figure]:
     ]
 
 
-def measure_logins(quick: bool) -> list[Figure]:
+def measure_logins(*, quick: bool) -> list[Figure]:
     """50 in flight at a limit of 100 a second, unknown and known (to us and AIMD), and 2 logins a second."""
     seconds, seeds = (60.0, 1) if quick else (300.0, 5)
     figures = []
@@ -177,21 +180,19 @@ def measure_logins(quick: bool) -> list[Figure]:
         case = f"bulk and logins, {'known' if known else 'unknown'}"
         limits = AccountLimits(rate=100, model="token_bucket")
         runs = virtual_runs(Account(limits=limits, until=seconds, known=known), seeds)
-        login = {way: p99(seen, [(20, seconds)]) for way, seen in runs.items()}
-        late = {way: 100 * _late_logins(seen, [(20, seconds)]) for way, seen in runs.items()}
-        worst = {
-            way: max((wait for s in seen for at, wait in s.tally.interactive if at >= 20), default=math.nan)
-            for way, seen in runs.items()
-        }
+        steady = ((20.0, seconds),)
+        login = {way: p99(seen, steady) for way, seen in runs.items()}
+        share = {way: late(seen, steady) for way, seen in runs.items()}
+        worst = {way: max(waits(seen, steady), default=math.nan) for way, seen in runs.items()}
         figures += [
             at_most(case, "login p99, s", login, 0.3),
-            Figure(case, "logins above 0.3 s, %", late),
+            Figure(case, "logins above 0.3 s, %", share),
             Figure(case, "slowest login, s", worst),
         ]
     return figures
 
 
-def measure_leavers(quick: bool) -> list[Figure]:
+def measure_leavers(*, quick: bool) -> list[Figure]:
     """Callers who leave the line; 200 a second."""
     del quick
     return [
@@ -200,13 +201,13 @@ def measure_leavers(quick: bool) -> list[Figure]:
     ]
 
 
-def measure_weight(quick: bool) -> list[Figure]:
+def measure_weight(*, quick: bool) -> list[Figure]:
     """A message of five segments among 100 callers with one each; 100 a second."""
     del quick
     return [at_most("weight 5 among 100 of 1", "wait / fair wait", waiters.heavy_among_light(), 1.1)]
 
 
-def measure_cost(quick: bool) -> list[Figure]:
+def measure_cost(*, quick: bool) -> list[Figure]:
     """The price of a permit nobody has to wait for."""
     costs = waiters.cost_of_a_permit(2, 5_000) if quick else waiters.cost_of_a_permit()
     case = "us CPU a permit"
@@ -214,16 +215,16 @@ def measure_cost(quick: bool) -> list[Figure]:
     return [at_most(case, "not limited", costs["not limited"], 3.0), *told]
 
 
-def measure_http(quick: bool) -> list[Figure]:
+def measure_http(*, quick: bool) -> list[Figure]:
     """The token bucket over real requests to the simulator; every target of the rates issue."""
-    plan = Plan(8, 1) if quick else Plan(20, 1)
+    plan = Plan(15 if quick else 20, 1)
     account = plan.account(AccountLimits(rate=RATES[0], model="token_bucket"))
     ways = (OURS,) if quick else WAYS
     runs = {way: [asyncio.run(over_http(way, account, 1))] for way in ways}
-    return steps("http: token bucket", runs, plan, goodput=0.98, refused=1.0, whole=True, noisy=True)
+    return steps("http: token bucket", runs, plan, goodput=0.98, refused=1.0, whole=True)
 
 
-CASES: dict[str, Callable[[bool], list[Figure]]] = {
+CASES: dict[str, Callable[..., list[Figure]]] = {
     "bucket": measure_bucket,
     "others": measure_others,
     "minute": measure_minute,
@@ -260,7 +261,7 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
     options = parser.parse_args()
-    figures = [figure for name in options.only for figure in CASES[name](options.quick)]
+    figures = [figure for name in options.only for figure in CASES[name](quick=options.quick)]
     show(figures)
     if options.json is not None:
         machine = {"python": platform.python_version(), "machine": platform.platform()}
