@@ -2,7 +2,7 @@
 
 Run: python -m benchmarks.rates [--quick] [--json FILE] [--only CASE ...]
 The long cases are in virtual time, several seeds each, and a figure is that of the worst seed unless it says
-otherwise; the cases "http" are real requests to the simulator on loopback, one run of each way after the other.
+otherwise; the case "http" is real requests to the simulator on loopback, in real time.
 """
 
 from __future__ import annotations
@@ -215,12 +215,19 @@ def measure_cost(*, quick: bool) -> list[Figure]:
     return [at_most(case, "not limited", costs["not limited"], 3.0), *told]
 
 
+def http_run(way: str, account: Account, seed: int) -> Seen:
+    return asyncio.run(over_http(way, account, seed))
+
+
 def measure_http(*, quick: bool) -> list[Figure]:
-    """The token bucket over real requests to the simulator; every target of the rates issue."""
+    """The token bucket over real requests to the simulator, two runs at a time; every target of the rates issue."""
     plan = Plan(15 if quick else 20, 1)
     account = plan.account(AccountLimits(rate=RATES[0], model="token_bucket"))
-    ways = (OURS,) if quick else WAYS
-    runs = {way: [asyncio.run(over_http(way, account, 1))] for way in ways}
+    # A run has too few logins for a 99th percentile.
+    seeds = {OURS: 1} if quick else dict.fromkeys(WAYS, 1) | {OURS: 5}
+    with ProcessPoolExecutor(2) as pool:
+        jobs = {way: [pool.submit(http_run, way, account, seed + 1) for seed in range(n)] for way, n in seeds.items()}
+        runs = {way: [job.result() for job in started] for way, started in jobs.items()}
     return steps("http: token bucket", runs, plan, goodput=0.98, refused=1.0, whole=True)
 
 
