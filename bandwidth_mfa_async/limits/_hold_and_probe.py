@@ -44,6 +44,8 @@ class Tuning:
         first_rate: where to begin when the first refusal comes before anything was accepted.
         least_rate: never slower than this.
         window_messages: how many messages an estimate spans at low rates; at high ones it is one second.
+        fallen: how much less than since the first of a row of refusals must have been accepted in its last second to
+            mean that the limit has fallen meanwhile. At rates with longer spans a second tells nothing.
         pointless_cuts: after so many cuts in a row, each refused while its limit was still being held and none
             lasting longer than those before it, the refusals are taken not to depend on the rate; twice as many each
             further time,
@@ -70,6 +72,7 @@ class Tuning:
     first_rate: float = 10.0
     least_rate: float = 0.05
     window_messages: float = 20.0
+    fallen: float = 0.75
     pointless_cuts: int = 8
     pointless_cuts_most: int = 32
     pointless_growth: float = 1.5
@@ -100,8 +103,9 @@ class HoldAndProbe:
         self._rate: float | None = ceiling
         self._sent = 0.0  # seconds of sending at the limit since the last cut
         self._window = AcceptedWindow(max(1.0, self._tuning.window_messages / self._ceiling))
-        self._streak_start = 0.0
-        self._streak_accepted = 0
+        # When each refusal of the present streak came, and what had been accepted until then.
+        self._streak: deque[tuple[float, int]] = deque(maxlen=16)
+        self._accepted = 0
         self._accepted_since_cut = 0
         self._resumed = 0.0
         self._closed = 0
@@ -159,7 +163,7 @@ class HoldAndProbe:
     def on_accept(self, now: float, weight: int, epoch: int) -> None:
         """Learn that the service took a message that was sent in `epoch`."""
         self._window.add(now, weight)
-        self._streak_accepted += weight
+        self._accepted += weight
         if self.epoch == 1 and epoch == 0:
             self._learn_from_burst(now, weight)
         if epoch == self.epoch:
@@ -184,7 +188,7 @@ class HoldAndProbe:
             if share > self._tuning.share_most:
                 # There is a limit after all, and what was measured of it before is the best guess.
                 self._closed = 0
-                self._streak_start, self._streak_accepted = now, 0
+                self._begin_streak(now)
                 self._believe(self._dropped)
                 return self._begin_epoch(now, asked)
         if epoch != self.epoch:
@@ -264,20 +268,47 @@ class HoldAndProbe:
             estimate = self._window.per_second(now) or tuning.first_rate
             self._believed = min(estimate, self._ceiling)
             self._burst_accepted, self._burst_start = self._window.total, self._window.began
-            self._streak_start, self._streak_accepted = now, 0
+            self._begin_streak(now)
         elif self.epoch and now - self._resumed < max(1.0, tuning.window_messages / self._rate):
             # Refused again soon: the service's bucket was empty at both ends, so what it took between them is
             # exactly its rate.
-            measured = self._streak_accepted / max(now - self._streak_start, 1e-9)
-            self._believed = _clamp(measured, 0.7 * self._rate, 0.95 * self._rate)
+            self._believed = _clamp(self._measured(now), 0.7 * self._rate, 0.95 * self._rate)
         else:
             estimate = self._window.per_second(now)
             if self._rate > tuning.surge * self._believed:
                 # Far up the climb the window's average lags behind.
                 estimate = max(estimate, 0.8 * self._rate)
             self._believed = _clamp(estimate, 0.5 * self._rate, self._rate)
-            self._streak_start, self._streak_accepted = now, 0
+            self._begin_streak(now)
         self._believe(self._believed)
+
+    def _begin_streak(self, now: float) -> None:
+        self._streak.clear()
+        self._streak.append((now, self._accepted))
+
+    def _measured(self, now: float) -> float:
+        """Return what was accepted a second since the first refusal of the streak: the longer, the more exact.
+
+        Where it was clearly less lately, the limit has fallen since then, and what the old one let through would hide
+        the new one for many more refusals: the streak begins anew.
+        """
+        streak = self._streak
+        measured = self._since(now, streak[0])
+        if self._window.length <= 1.0:
+            recent = max((refusal for refusal in streak if refusal[0] <= now - 1.0), default=streak[0])
+            lately = self._since(now, recent)
+            if lately < self._tuning.fallen * measured:
+                streak.clear()
+                streak.append(recent)
+                measured = lately
+        # The first one and enough of the latest to look back on.
+        if len(streak) == (streak.maxlen or 0):
+            del streak[1]
+        streak.append((now, self._accepted))
+        return measured
+
+    def _since(self, now: float, refusal: tuple[float, int]) -> float:
+        return (self._accepted - refusal[1]) / max(now - refusal[0], 1e-9)
 
     def _believe(self, limit: float) -> None:
         """Hold just below this limit from now on."""
