@@ -26,6 +26,14 @@ def test_token_bucket():
     assert tally.p99(PHASES) <= 0.3
 
 
+@pytest.mark.parametrize("at", [16.0, 16.25, 16.5, 16.75, 17.0, 17.25])
+def test_a_limit_that_falls_right_after_a_cut(at):
+    """What the old limit let through since that cut does not hide the new one: <= 20 refusals, whenever it falls."""
+    tally = run_virtual(closed_loop(TokenBucket(100), ((at, 30),), until=at + 10, seed=1))
+    assert sum(at <= refused < at + 5 for refused in tally.refused) <= 20
+    assert tally.goodput(at + 5, at + 10) >= 0.95 * 30
+
+
 @pytest.mark.parametrize(
     "make_server",
     [lambda: FixedWindow(100), lambda: SlidingLog(100), lambda: AccountQueue(100), lambda: TokenBucket(100, 0.1)],
