@@ -21,7 +21,6 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bandwidth_mfa_async
 from bandwidth_mfa_async import BasicAuth, CodeRequest, ConfigurationError, MFAClient, MFAError
 from bandwidth_mfa_async.simulator import ReceiptPolicy, Simulator
 from bandwidth_mfa_async.testing import ManualClock
@@ -677,7 +676,6 @@ async def test_asgi_lifespan_and_websockets(callback):
         await app({"type": "smtp"}, receiver(), send)
 
 
-@pytest.mark.skipif("__getattr__" not in vars(bandwidth_mfa_async), reason="the package's __init__ is not lazy yet")
 def test_asgi_users_do_not_pay_for_aiohttp():
     """Importing the webhooks and making an ASGI application imports no aiohttp."""
     code = (
