@@ -18,7 +18,7 @@ from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.simulator import Fault, Simulator
 
 from .conftest import APPLICATION, FROM, TO
-from .support.fault_server import refused_port
+from .support.fault_server import environment, refused_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,12 +34,7 @@ def simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     loop.run_until_complete(sim.start())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    for name, value in {
-        "BW_MFA_URL": sim.base_url,
-        "BW_ACCOUNT_ID": sim.account_id,
-        "BW_USERNAME": sim.username,
-        "BW_PASSWORD": sim.password,
-    }.items():
+    for name, value in environment(sim).items():
         monkeypatch.setenv(name, value)
     yield sim
     loop.call_soon_threadsafe(loop.stop)

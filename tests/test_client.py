@@ -30,7 +30,7 @@ from bandwidth_mfa_async import (
 )
 
 from .conftest import APPLICATION, FROM, TO
-from .support.fault_server import Act, FaultServer, answer, reply
+from .support.fault_server import Act, FaultServer, answer, hung_call, reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -344,10 +344,7 @@ async def test_a_cancelled_close_cuts_at_once(
 ) -> None:
     """Whoever cancels `aclose` gets no open pool for it."""
     client = make_client()
-    server.play(Act(then="hang"))
-    call = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
-    while not server.seen:
-        await asyncio.sleep(0)
+    call = await hung_call(server, client.generate_messaging_code(template.to(TO)))
     closing = asyncio.create_task(client.aclose(drain_timeout=1000))
     await asyncio.sleep(0)
     closing.cancel()

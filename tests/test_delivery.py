@@ -33,7 +33,7 @@ from bandwidth_mfa_async import (
 )
 
 from .conftest import TO
-from .support.fault_server import Act, FaultServer, answer, refused_port, reply
+from .support.fault_server import Act, FaultServer, answer, full_backlog, refused_port, reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,29 +231,16 @@ async def test_a_connection_that_is_not_made_in_time_is_not_sent(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
     """A full accept queue: `connect_timeout` ends the wait, the request never left."""
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        fillers = [socket.socket() for _ in range(3)]
-        try:
-            for filler in fillers:
-                filler.setblocking(False)
-                filler.connect_ex(listener.getsockname())
-            port = listener.getsockname()[1]
-            client = make_client(
-                base_url=f"http://127.0.0.1:{port}/api/v1", retry=RetryPolicy(max_attempts=1, connect_timeout=5.0)
-            )
-            error = await send_error(client, template)
-            assert (type(error), error.delivery) == (ConnectTimeoutError, Delivery.NOT_SENT)
-            assert 5.0 <= error.elapsed < 6.0
-            error = await send_error(client, template, timeout=1.0)
-            assert (type(error), error.delivery) == (DeadlineExceededError, Delivery.NOT_SENT)
-            assert 1.0 <= error.elapsed < 1.5
-        finally:
-            for filler in fillers:
-                filler.close()
+    with full_backlog() as port:
+        client = make_client(
+            base_url=f"http://127.0.0.1:{port}/api/v1", retry=RetryPolicy(max_attempts=1, connect_timeout=5.0)
+        )
+        error = await send_error(client, template)
+        assert (type(error), error.delivery) == (ConnectTimeoutError, Delivery.NOT_SENT)
+        assert 5.0 <= error.elapsed < 6.0
+        error = await send_error(client, template, timeout=1.0)
+        assert (type(error), error.delivery) == (DeadlineExceededError, Delivery.NOT_SENT)
+        assert 1.0 <= error.elapsed < 1.5
 
 
 async def test_a_name_that_does_not_resolve_is_not_sent(

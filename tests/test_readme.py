@@ -20,6 +20,8 @@ from bandwidth_mfa_async import errors
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.simulator import Simulator
 
+from .support.fault_server import environment
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -34,15 +36,6 @@ async def simulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]
         for name, value in environment(sim).items():
             monkeypatch.setenv(name, value)
         yield sim
-
-
-def environment(sim: Simulator) -> dict[str, str]:
-    return {
-        "BW_MFA_URL": sim.base_url,
-        "BW_ACCOUNT_ID": sim.account_id,
-        "BW_USERNAME": sim.username,
-        "BW_PASSWORD": sim.password,
-    }
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=[block.strip().splitlines()[0][:40] for block in PYTHON])

@@ -32,7 +32,7 @@ from bandwidth_mfa_async._redaction import scrub
 from bandwidth_mfa_async.telemetry import AttemptEvent, Event
 
 from .conftest import APPLICATION, FROM, TO
-from .support.fault_server import Act, FaultServer, answer, refused_port, reply
+from .support.fault_server import Act, FaultServer, answer, full_backlog, hung_call, refused_port, reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,10 +190,7 @@ async def test_a_close_that_was_cancelled_can_be_finished(
 ) -> None:
     """Whatever an earlier close came to, the next one closes the pool."""
     client = make_client()
-    server.play(Act(then="hang"))
-    call = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
-    while not server.seen:
-        await asyncio.sleep(0)
+    call = await hung_call(server, client.generate_messaging_code(template.to(TO)))
     closing = asyncio.create_task(client.aclose(drain_timeout=1000))
     await asyncio.sleep(0)
     for task in (closing, call):
@@ -220,28 +217,16 @@ async def test_a_bad_drain_timeout_leaves_the_client_usable(
 @pytest.mark.virtual_time
 async def test_closing_cuts_a_warm_up(make_client: MakeClient) -> None:
     """A connection that is not made does not hold up the close."""
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        fillers = [socket.socket() for _ in range(3)]
-        try:
-            for filler in fillers:
-                filler.setblocking(False)
-                filler.connect_ex(listener.getsockname())
-            client = make_client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1")
-            warming = asyncio.create_task(client.warm_up())
-            await asyncio.sleep(0)
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            await client.aclose(drain_timeout=0.5)
-            assert loop.time() - began < 1
-            with pytest.raises(NotSentError):
-                await warming
-        finally:
-            for filler in fillers:
-                filler.close()
+    with full_backlog() as port:
+        client = make_client(base_url=f"http://127.0.0.1:{port}/api/v1")
+        warming = asyncio.create_task(client.warm_up())
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await client.aclose(drain_timeout=0.5)
+        assert loop.time() - began < 1
+        with pytest.raises(NotSentError):
+            await warming
 
 
 async def test_closing_in_a_backoff_tells_each_attempt_once(

@@ -24,7 +24,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, Event, GateClosedEvent, LimitWaitEvent
 
 from .conftest import TO
-from .support.fault_server import Act, FaultServer, answer
+from .support.fault_server import Act, FaultServer, answer, hung_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,10 +118,7 @@ async def test_a_cancelled_call_is_told(server: FaultServer, make_client: MakeCl
     """Cancelled with its request written: nobody knows, and the events say so."""
     recorder = Recorder()
     client = make_client(hooks=[recorder])
-    server.play(Act(then="hang"))
-    task = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
-    while not server.seen:
-        await asyncio.sleep(0)
+    task = await hung_call(server, client.generate_messaging_code(template.to(TO)))
     task.cancel()
     await asyncio.wait([task])
     (attempt,), (call,) = recorder.attempts, recorder.calls

@@ -94,6 +94,11 @@ class Call(Generic[_Request, _Response]):
         return self.payload is not None and self.payload.begun
 
     @property
+    def wait_until(self) -> float | None:
+        """The deadline as those take it who wait without one when it is None."""
+        return None if self.deadline == FOREVER else self.deadline
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """The values of this call that must not be shown."""
         request: CodeRequest | VerifyCodeRequest = self.request

@@ -214,35 +214,40 @@ class Caller:
     async def _admit(self, call: Call[Any, Any], limiter: ChannelLimiter | None) -> Permit | None:
         """Wait for a token, a permit and a slot; what it returns with is fresh."""
         core = self.core
-        began = core.clock.monotonic()
-        time_left = call.policy.timeout if call.deadline == FOREVER else call.deadline - began
-        if call.lane == "bulk":
+        bulk = call.lane == "bulk"
+        timed = bulk or bool(self.hooks)
+        began = core.clock.monotonic() if timed else 0.0
+        time_left = 0.0
+        if bulk:
             # The wait of a bulk item is not part of its time, however slow the account.
+            time_left = call.policy.timeout if call.deadline == FOREVER else call.deadline - began
             call.deadline = FOREVER
         call.header = core.authorizer.current() or await self._token(call)
-        permit = None if limiter is None else await self._permit(call, limiter)
+        permit = await self._permit(call, limiter)
         if not self.slots.try_acquire(call.lane):
             # A permit is for now: kept while waiting for a slot it would be used together with many others, at no rate.
             if limiter is not None and permit is not None:
                 limiter.refund(permit)
-            await self.slots.acquire(call.lane, deadline=None if call.deadline == FOREVER else call.deadline)
+            await self.slots.acquire(call.lane, deadline=call.wait_until)
             try:
-                permit = None if limiter is None else await self._permit(call, limiter)
+                permit = await self._permit(call, limiter)
             except BaseException:
                 self.slots.release()
                 raise
-        now = core.clock.monotonic()
-        if call.deadline == FOREVER:
-            call.deadline = now + time_left
-        call.waited = now - began
+        if timed:
+            now = core.clock.monotonic()
+            call.waited = now - began
+            if bulk:
+                call.deadline = now + time_left
         return permit
 
-    async def _permit(self, call: Call[Any, Any], limiter: ChannelLimiter) -> Permit:
+    async def _permit(self, call: Call[Any, Any], limiter: ChannelLimiter | None) -> Permit | None:
+        if limiter is None:
+            return None
         weight = self._weight(call.request) if call.operation.channel == "messaging" else 1
         permit = limiter.try_acquire(weight, call.lane)
         if permit is None:
-            deadline = None if call.deadline == FOREVER else call.deadline
-            permit = await limiter.acquire(weight, call.lane, deadline=deadline)
+            permit = await limiter.acquire(weight, call.lane, deadline=call.wait_until)
         return permit
 
     def _weight(self, request: CodeRequest) -> int:
@@ -281,7 +286,8 @@ class Caller:
                 secrets=lambda: self._secrets(call),
             )
         finally:
-            call.elapsed = clock.monotonic() - started
+            if self.hooks:
+                call.elapsed = clock.monotonic() - started
         raise DeadlineExceededError("the call's time ran out before a connection was made")
 
     def _secrets(self, call: Call[Any, Any]) -> tuple[str, ...]:
@@ -290,7 +296,7 @@ class Caller:
     async def _token(self, call: Call[Any, Any]) -> str:
         """Wait for the bearer token, together with everybody else who needs it."""
         core = self.core
-        limit = None if call.deadline == FOREVER else call.deadline - core.clock.monotonic()
+        limit = None if call.wait_until is None else call.wait_until - core.clock.monotonic()
         error: RequestError
         try:
             async with asyncio.timeout(limit):

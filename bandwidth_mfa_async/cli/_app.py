@@ -216,7 +216,7 @@ async def _demo(count: int, seed: int, *, as_json: bool) -> int:
             tally = tallies[phase]
             tally[word] = tally.get(word, 0) + 1
             shown = ", ".join(f"{number} {name}" for name, number in tally.items())
-            if phase == "verify" and len(tally) == 1 and tally[word] == 1:
+            if not progress.tasks[bars[phase]].started:
                 progress.start_task(bars[phase])
             progress.update(bars[phase], advance=1, tally=shown, visible=True)
 

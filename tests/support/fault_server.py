@@ -8,11 +8,13 @@ import json
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from bandwidth_mfa_async.simulator import Simulator
 
 OK_BODY = {"messageId": "1589228074636lm4k2je7j7jklbn2"}
 
@@ -182,3 +184,36 @@ def refused_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+@contextlib.contextmanager
+def full_backlog() -> Iterator[int]:
+    """Yield a port whose accept queue is full, so that connections to it are neither made nor refused."""
+    with socket.socket() as listener, contextlib.ExitStack() as fillers:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+async def hung_call(server: FaultServer, call: Any) -> asyncio.Task[Any]:
+    """Begin a call, and return it once the server has read its request, which it will not answer."""
+    server.play(Act(then="hang"))
+    seen = len(server.seen)
+    task: asyncio.Task[Any] = asyncio.ensure_future(call)
+    while len(server.seen) == seen:
+        await asyncio.sleep(0)
+    return task
+
+
+def environment(simulator: Simulator) -> dict[str, str]:
+    """Return the variables that point a client at a simulator."""
+    return {
+        "BW_MFA_URL": simulator.base_url,
+        "BW_ACCOUNT_ID": simulator.account_id,
+        "BW_USERNAME": simulator.username,
+        "BW_PASSWORD": simulator.password,
+    }
