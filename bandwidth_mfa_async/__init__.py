@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         VerifyCodeResponse,
         VoiceCodeResponse,
     )
+    from .bulk import BulkSender, BulkSummary, ItemOutcome, SQLiteJournal
     from .errors import (
         APIStatusError,
         AuthenticationError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         DeliveryUnknownError,
         DisconnectedError,
         InvalidRequestError,
+        JournalError,
         MFAError,
         NotFoundError,
         NotSentError,
@@ -53,6 +55,8 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BasicAuth",
+    "BulkSender",
+    "BulkSummary",
     "ClientStateError",
     "CodeRequest",
     "CodeTemplate",
@@ -63,6 +67,8 @@ __all__ = [
     "DeliveryUnknownError",
     "DisconnectedError",
     "InvalidRequestError",
+    "ItemOutcome",
+    "JournalError",
     "Limits",
     "LoggingHook",
     "MFAClient",
@@ -80,6 +86,7 @@ __all__ = [
     "ResponseDecodeError",
     "ResponseMeta",
     "RetryPolicy",
+    "SQLiteJournal",
     "ServerError",
     "TLSError",
     "VerificationLockedError",
@@ -96,11 +103,12 @@ _NAMES: Final = {
         "CodeRequest CodeTemplate MessagingCodeResponse ResponseMeta VerifyCodeRequest VerifyCodeResponse "
         "VoiceCodeResponse"
     ),
+    ".bulk": "BulkSender BulkSummary ItemOutcome SQLiteJournal",
     ".errors": (
         "APIStatusError AuthenticationError BadRequestError ClientStateError ConfigurationError "
         "ConnectTimeoutError DeadlineExceededError Delivery DeliveryUnknownError DisconnectedError "
-        "InvalidRequestError MFAError NotFoundError NotSentError PermissionDeniedError RateLimitError "
-        "ReadTimeoutError RequestError ResponseDecodeError ServerError TLSError VerificationLockedError"
+        "InvalidRequestError JournalError MFAError NotFoundError NotSentError PermissionDeniedError "
+        "RateLimitError ReadTimeoutError RequestError ResponseDecodeError ServerError TLSError VerificationLockedError"
     ),
     ".telemetry": "LoggingHook",
 }

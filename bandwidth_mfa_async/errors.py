@@ -6,6 +6,7 @@
     ├─ ConfigurationError                    a constructor argument or the environment is wrong
     ├─ InvalidRequestError (ValueError)      a request's field breaks a rule; nothing was sent
     ├─ ClientStateError (RuntimeError)       closed, used in another event loop, or in a forked process
+    ├─ JournalError                          a bulk run's journal cannot be read or written; says what to do
     └─ RequestError                          a call did not succeed; `.delivery` says what that means
        ├─ NotSentError (ConnectionError)     the request never left this process
        │  ├─ ConnectTimeoutError (TimeoutError)
@@ -48,6 +49,10 @@ class Delivery(enum.StrEnum):
     """The request never left: nothing was sent."""
     UNKNOWN = "unknown"
     """The request was written and no trustworthy answer came: it may have been sent."""
+    INVALID = "invalid"
+    """An item of a bulk run that breaks a rule: nothing was sent. Calls raise `InvalidRequestError` instead."""
+    SKIPPED = "skipped"
+    """An item of a bulk run that was done before, by its journal: nothing was sent now."""
 
     def __repr__(self) -> str:
         return f"Delivery.{self.name}"
@@ -80,6 +85,10 @@ class InvalidRequestError(MFAError, ValueError):
 
 class ClientStateError(MFAError, RuntimeError):
     """The client cannot be used here: it is closed, bound to another event loop, or was made before a fork."""
+
+
+class JournalError(MFAError):
+    """A bulk run's journal cannot be read or written, or belongs to something else; nothing is sent without it."""
 
 
 _FIELDS: Final = (

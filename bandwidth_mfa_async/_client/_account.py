@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from .._models import (
     CodeRequest,
@@ -25,6 +25,19 @@ _Response = TypeVar("_Response", MessagingCodeResponse, VoiceCodeResponse, Verif
 FOREVER = float("inf")
 
 
+class Recorder(Protocol):
+    """Who keeps a record of a call's attempts, such as a bulk run's journal."""
+
+    async def begin(self) -> None:
+        """Return once the coming attempt is on record; raising stops it before it is written."""
+
+    def failed(self, error: RequestError) -> None:
+        """Note how the attempt that was begun ended; its success is the call's."""
+
+    def cut(self, delivery: Delivery) -> None:
+        """Note that the call was cancelled, and what is known of its message."""
+
+
 class Call(Generic[_Request, _Response]):
     """One call.
 
@@ -36,6 +49,7 @@ class Call(Generic[_Request, _Response]):
         lane: where it waits.
         started: when it was made, in the clock's seconds.
         name: its id in events; empty where nobody listens.
+        recorder: who keeps a record of its attempts, if anybody does.
     """
 
     __slots__ = (
@@ -50,6 +64,7 @@ class Call(Generic[_Request, _Response]):
         "operation",
         "payload",
         "policy",
+        "recorder",
         "refreshed",
         "request",
         "started",
@@ -66,6 +81,7 @@ class Call(Generic[_Request, _Response]):
         lane: Lane,
         started: float,
         name: str,
+        recorder: Recorder | None = None,
     ) -> None:
         self.operation: Operation[_Request, _Response] = operation
         self.request: _Request = request
@@ -74,6 +90,7 @@ class Call(Generic[_Request, _Response]):
         self.lane: Lane = lane
         self.started = started
         self.name = name
+        self.recorder = recorder
         # A bulk item may queue for hours; its time begins with its first permit.
         self.deadline = FOREVER if lane == "bulk" else started + policy.timeout
         self.attempts = 0
@@ -110,6 +127,18 @@ class Call(Generic[_Request, _Response]):
         """Note how the last attempt ended."""
         self.error = error
         self.unknown = self.unknown or error.delivery is Delivery.UNKNOWN
+        if self.recorder is not None:
+            self.recorder.failed(error)
+
+    def cancelled(self, error: BaseException) -> bool:
+        """Note that the call was cancelled; return whether an attempt was under way."""
+        # Cancelled in an attempt, or in a wait before or after one?
+        under_way = self.error is None and self.payload is not None
+        self.error = error
+        if self.recorder is not None:
+            written = self.unknown or (under_way and self.begun)
+            self.recorder.cut(Delivery.UNKNOWN if written else Delivery.NOT_SENT)
+        return under_way
 
     def sign(self, error: RequestError, elapsed: float) -> RequestError:
         """Write this call's account on the error it ends with; return that error, or the one that fits better.

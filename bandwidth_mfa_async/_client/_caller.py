@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .._wire import Operation
     from ..limits import Permit
     from ..telemetry import HookList
+    from ._account import Recorder
     from ._core import Core
 
 _Request = TypeVar("_Request", CodeRequest, VerifyCodeRequest)
@@ -84,7 +85,12 @@ class Caller:
         core.register(self.slots, *self.limiters.values())
 
     async def call(
-        self, operation: Operation[_Request, _Response], request: _Request, timeout: float | None, lane: Lane
+        self,
+        operation: Operation[_Request, _Response],
+        request: _Request,
+        timeout: float | None,
+        lane: Lane,
+        recorder: Recorder | None = None,
     ) -> _Response:
         """Make one call.
 
@@ -93,6 +99,7 @@ class Caller:
             request: with which values.
             timeout: seconds for the whole call; None for the policy's.
             lane: where to wait.
+            recorder: told of each attempt, before it is written and when it failed.
 
         Raises:
             RequestError: it did not succeed.
@@ -106,7 +113,7 @@ class Caller:
         core.enter()
         try:
             name = f"{core.rng.getrandbits(64):016x}" if self.hooks else ""
-            call = Call(operation, request, encode(request), policy, lane, core.clock.monotonic(), name)
+            call = Call(operation, request, encode(request), policy, lane, core.clock.monotonic(), name, recorder)
             try:
                 answer = await self._tried(call)
             except RequestError as error:
@@ -116,10 +123,7 @@ class Caller:
                 if signed is error:
                     raise
             except asyncio.CancelledError as error:
-                # Cancelled in an attempt, or in a wait before or after one?
-                under_way = call.error is None and call.payload is not None
-                call.error = error
-                self._tell_end(call, error, attempt_too=under_way)
+                self._tell_end(call, error, attempt_too=call.cancelled(error))
                 raise
             else:
                 elapsed = core.clock.monotonic() - call.started
@@ -197,6 +201,8 @@ class Caller:
         try:
             permit = await self._admit(call, limiter)
             try:
+                if call.recorder is not None:
+                    await call.recorder.begin()
                 response = await self._exchange(call)
             except BaseException as error:
                 if limiter is not None and permit is not None:

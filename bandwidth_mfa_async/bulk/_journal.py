@@ -1,0 +1,316 @@
+"""`SQLiteJournal`: what a bulk run intends and what came of it, on disk before and after each request."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+
+from .._clock import SystemClock
+from .._models import CodeTemplate
+from ..errors import ClientStateError, ConfigurationError, JournalError
+from ._keys import TEMPLATE_FIELDS, fact_digest, template_values
+from ._store import Batch, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from .._clock import Clock
+    from ._outcome import Ending
+    from ._schema import Status
+    from ._store import Row
+
+Then: TypeAlias = "Callable[[Row | JournalError], None]"
+
+_Result = TypeVar("_Result")
+
+_NO_PAYLOAD = bytes(8)
+
+
+class SQLiteJournal:
+    """Remembers every item of a bulk run in one file, so that nobody is texted twice and nobody is forgotten.
+
+    An item's intent is committed before its request is written, and its result after; a run that is killed at any
+    moment can be started again with the same input and the same file. Commits wait for the disk (SQLite's
+    ``synchronous=FULL``) and are made in groups, by one thread. The file holds digests of keys, positions in the input
+    and outcomes, but no number, text or credential; it is readable by its owner only. A digest of a phone number can be
+    found by trying all numbers, so keep the file as you keep the list. A file ``<path>-lock`` beside it keeps other
+    processes from sending with the same journal; it may be deleted when no run is under way. Use a local disk.
+
+    `BulkSender` opens and closes it; ``async with`` is for looking at `counts` without sending.
+
+    Args:
+        path: the file; created when it does not exist, resumed when it does.
+        run: part of the default keys: another name is another run, which sends to the same numbers again.
+        template: what the run sends; a file that was made with another one is refused.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, run: str = "", template: CodeTemplate | None = None) -> None:
+        name: object = os.fspath(path)
+        if not isinstance(name, str) or not name or "\0" in name or name == ":memory:" or name.startswith("file:"):
+            raise ConfigurationError("journal: must be the path of a file")
+        if not isinstance(run, str):
+            raise ConfigurationError("run: must be a name")
+        if template is not None and not isinstance(template, CodeTemplate):
+            raise ConfigurationError("template: must be a CodeTemplate")
+        self.path = name
+        self.run = run
+        self.template = template
+        self._store = Store(name)
+        self._executor: ThreadPoolExecutor | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._batch = Batch()
+        self._thens: list[Then] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._writing = False
+        self._failure: JournalError | None = None
+        self._clock: Clock = SystemClock()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r}{', open' if self.is_open else ''})"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process holds the file."""
+        return self._loop is not None
+
+    async def open(self, clock: Clock | None = None) -> None:
+        """Open or create the file.
+
+        Args:
+            clock: where the time of day comes from; for tests.
+
+        Raises:
+            JournalError: it cannot be used; says why and what to do.
+            ClientStateError: it is open already.
+        """
+        if self.is_open:
+            raise ClientStateError("this journal is open already; give each run a SQLiteJournal of its own")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bandwidth-mfa-journal")
+        self._loop = asyncio.get_running_loop()
+        self._failure = None
+        self._clock = clock or SystemClock()
+        try:
+            now = self._clock.time()
+            await self._in_thread(lambda: self._store.open(now))
+            if self.template is not None:
+                await self.bind(self.template)
+        except BaseException:
+            await self.aclose("failed")
+            raise
+
+    async def bind(self, template: CodeTemplate | None = None, *, channel: str | None = None) -> None:
+        """Hold the file to a template or a channel for good.
+
+        Args:
+            template: what is sent.
+            channel: ``"messaging"`` or ``"voice"``.
+
+        Raises:
+            JournalError: the file was made with another; names what differs.
+        """
+        facts = {} if channel is None else {"channel": channel}
+        if template is not None:
+            values = zip(TEMPLATE_FIELDS, template_values(template), strict=True)
+            facts |= {f"template.{name}": fact_digest(value) for name, value in values}
+        await self._in_thread(lambda: self._store.bind(facts))
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many items have which status: ``pending``, ``sending``, ``accepted``, ``rejected``, ...
+
+        Raises:
+            JournalError: the file cannot be read.
+        """
+        await self.flush()
+        return await self._in_thread(self._store.counts)
+
+    async def aclose(self, ending: Ending = "finished") -> None:
+        """Write what is left, note how the run ended, and let go of the file; harmless when repeated.
+
+        Args:
+            ending: how the run ended.
+
+        Raises:
+            JournalError: something could not be written.
+        """
+        executor = self._executor
+        if executor is None:
+            return
+        try:
+            await self._settled()
+            now = self._clock.time()
+            await self._in_thread(lambda: self._store.close(ending, now))
+        except JournalError:
+            # Whoever sent with it was told already.
+            if self._failure is None:
+                raise
+        finally:
+            self._executor = self._loop = None
+            executor.shutdown(wait=False)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose("finished" if error is None else "failed")
+
+    # What a run writes.
+
+    def add(self, key: bytes, position: int, payload: bytes | None, then: Then) -> None:
+        """Learn what is known of an item, and let the journal know it from now on.
+
+        Args:
+            key: 16 bytes.
+            position: its place in the input.
+            payload: 8 bytes, where the key does not say all of what is sent.
+            then: called with the item's row once it is on disk, or with the reason why not.
+        """
+        if self._failure is not None:
+            then(self._failure)
+            return
+        batch = self._batch
+        batch.keys += key
+        batch.positions.append(position)
+        batch.payloads += payload or _NO_PAYLOAD
+        self._thens.append(then)
+        self._write_soon()
+
+    async def begin(self, row: int) -> None:
+        """Return once the intent to send an item is on disk.
+
+        Raises:
+            JournalError: it is not, so nothing may be sent.
+        """
+        if self._failure is not None:
+            raise JournalError(*self._failure.args)
+        waiter = asyncio.get_running_loop().create_future()
+        self._batch.begun[row] = None
+        self._waiters.append(waiter)
+        self._write_soon()
+        await waiter
+
+    def settle(  # noqa: PLR0913 - the columns of an end
+        self,
+        row: int,
+        status: Status,
+        *,
+        provider_id: str | None = None,
+        cause: str | None = None,
+        http_status: int | None = None,
+        again: bool = False,
+        attempts: int = 0,
+        at: float | None = None,
+    ) -> None:
+        """Write soon what became of an item; with `Status.PENDING`, that nothing did.
+
+        Args:
+            row: the item.
+            status: what is known.
+            provider_id: the service's id of an accepted one.
+            cause: the error's class.
+            http_status: the status of the answer.
+            again: whether another run may try again.
+            attempts: how many more there were.
+            at: when, in Unix seconds.
+        """
+        # An intent that is not on its way to the disk yet is moot.
+        self._batch.begun.pop(row, None)
+        self._batch.settled[row] = (status, provider_id, cause, http_status, again, attempts, at)
+        self._write_soon()
+
+    def count(self, what: str, at: float) -> None:
+        """Count an end, or a refusal, in the second it happened.
+
+        Args:
+            what: a column of the table ``second``.
+            at: when, in Unix seconds.
+        """
+        counts = self._batch.seconds.setdefault(int(at), {})
+        counts[what] = counts.get(what, 0) + 1
+
+    def time(self, seconds: float) -> None:
+        """Count how long an answer took.
+
+        Args:
+            seconds: from the request to its answer.
+        """
+        bucket = int(10 * math.log10(max(seconds * 1e6, 1.0)))
+        self._batch.latencies[bucket] = self._batch.latencies.get(bucket, 0) + 1
+
+    async def flush(self) -> None:
+        """Return once all that was told is on disk.
+
+        Raises:
+            JournalError: some of it is not.
+        """
+        await self._settled()
+        if self._failure is not None:
+            raise JournalError(*self._failure.args)
+
+    async def _settled(self) -> None:
+        while self._writing:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except JournalError:
+                return
+
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        if self._loop is None or self._executor is None:
+            raise ClientStateError("this journal is not open")
+        return await self._loop.run_in_executor(self._executor, work)
+
+    # Batches: one is on its way to the disk while the next one gathers.
+
+    def _write_soon(self) -> None:
+        if not self._writing and self._failure is None and self._loop is not None:
+            self._writing = True
+            # Whatever else happens in this round of the loop goes into the same transaction.
+            self._loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        if self._loop is None or self._executor is None:
+            return
+        batch, self._batch = self._batch, Batch()
+        thens, self._thens = self._thens, []
+        waiters, self._waiters = self._waiters, []
+        written = self._loop.run_in_executor(self._executor, self._store.apply, batch)
+        written.add_done_callback(lambda done: self._written(done, thens, waiters))
+
+    def _written(self, done: asyncio.Future[list[Row]], thens: list[Then], waiters: list[asyncio.Future[None]]) -> None:
+        failure = done.exception()
+        if failure is not None:
+            self._fail(failure, thens, waiters)
+            return
+        self._writing = False
+        for then, row in zip(thens, done.result(), strict=True):
+            then(row)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._batch or self._waiters:
+            self._write_soon()
+
+    def _fail(self, failure: BaseException, thens: list[Then], waiters: list[asyncio.Future[None]]) -> None:
+        """Tell all who wait, and write no more: what came later would be on disk without what came before."""
+        error = failure if isinstance(failure, JournalError) else JournalError(f"{self.path}: {failure}")
+        self._failure = error
+        self._writing = False
+        thens, self._thens = [*thens, *self._thens], []
+        waiters, self._waiters = [*waiters, *self._waiters], []
+        self._batch = Batch()
+        for then in thens:
+            then(error)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(JournalError(*error.args))

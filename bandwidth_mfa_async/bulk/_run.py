@@ -1,0 +1,452 @@
+"""One run: takes items, sends them side by side, hands out outcomes, and knows at every moment what is under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import attrs
+from attrs import frozen
+
+from .._config import Resend
+from .._models import MessagingCodeResponse, ResponseMeta, VoiceCodeResponse
+from .._wire import MESSAGING, VOICE
+from ..errors import (
+    APIStatusError,
+    ClientStateError,
+    Delivery,
+    DeliveryUnknownError,
+    InvalidRequestError,
+    JournalError,
+    MFAError,
+    RequestError,
+)
+from ._intake import Intake
+from ._item import Item
+from ._keys import key_digest
+from ._outcome import ItemOutcome, concerns_all, worth_repeating
+from ._schema import DELIVERY_OF, STATUS_OF, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._client._caller import Caller
+    from .._config import Lane
+    from .._models import CodeRequest, CodeTemplate
+    from ._journal import SQLiteJournal
+    from ._outcome import BulkSummary
+    from ._store import Row
+
+# So many items in a row refused for the credentials or the address, and the run has no future.
+_HOPELESS: Final = 10
+
+
+@frozen(kw_only=True)
+class RunOptions:
+    """What a run is told.
+
+    Attributes:
+        caller: the client's engine.
+        channel: ``"messaging"`` or ``"voice"``.
+        lane: where calls wait.
+        width: how many items at once.
+        ordered: whether outcomes come in the order of the input.
+    """
+
+    caller: Caller
+    channel: str
+    lane: Lane
+    width: int
+    ordered: bool
+
+
+class OutcomeStream:
+    """The outcomes of a run, as an async iterator; made by `BulkSender.send`.
+
+    Sending begins when the first outcome is asked for. The stream ends when the input is used up or the run was
+    stopped, and everything taken has its outcome; an error that ended the run is raised then.
+    """
+
+    def __init__(  # noqa: PLR0913 - made in one place
+        self,
+        options: RunOptions,
+        journal: SQLiteJournal | None,
+        summary: BulkSummary,
+        source: Any,
+        key: Callable[[CodeRequest], str] | None,
+        template: CodeTemplate | None,
+    ) -> None:
+        self.clock = options.caller.core.clock
+        self.journal = journal
+        self.summary = summary
+        self.stopping = False
+        self.ended = False
+        self._options = options
+        self._operation: Any = MESSAGING if options.channel == "messaging" else VOICE
+        self._resends_unknown = options.caller.policy.resend is Resend.AT_LEAST_ONCE
+        self._template = template
+        self._intake = Intake(source, options.channel, "" if journal is None else journal.run, key, template)
+        # What was taken and not read yet: it bounds memory, and lets a slow reader slow the sending.
+        self._window = asyncio.Semaphore(2 * options.width)
+        self._began = 0.0
+        self._taken = 0
+        self._done = 0
+        self._done_in_order = 0
+        self._exhausted = False
+        self._unsent = 0
+        self._refused_in_a_row = 0
+        self._failure: BaseException | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        self._ready: deque[Item] = deque()
+        self._idle: list[asyncio.Future[Item | None]] = []
+        self._workers: set[asyncio.Task[None]] = set()
+        self._at_work: dict[asyncio.Task[None], Item] = {}
+        self._active: set[int] = set()
+        self._outcomes: deque[ItemOutcome] = deque()
+        self._early: dict[int, ItemOutcome] = {}
+        self._reader: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "ended" if self.ended else "stopping" if self.stopping else f"{len(self._at_work)} at work"
+        return f"<{type(self).__name__} {self._taken} taken, {self._done} done, {state}>"
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ItemOutcome:
+        """Return the next outcome.
+
+        Raises:
+            JournalError: the journal failed, and the run with it.
+            RequestError: the service refuses the credentials or the account, whatever the item.
+            Exception: what the input raised.
+        """
+        if self._feeder is None and not self.ended:
+            self._began = self.clock.monotonic()
+            self._feeder = asyncio.create_task(self._feed())
+            self._feeder.add_done_callback(self._fed)
+        if self._reader is not None:
+            raise ClientStateError("this stream is being read by another task; read it in one place")
+        while not self._outcomes:
+            if self.ended:
+                await self._conclude()
+                raise StopAsyncIteration
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        self._window.release()
+        return self._outcomes.popleft()
+
+    async def aclose(self) -> None:
+        """Stop the run and wait for what is under way."""
+        self.stop()
+        await self.quiet()
+
+    def stop(self) -> None:
+        """Take no more and begin no more; see `BulkSender.stop`."""
+        if self.stopping or self.ended:
+            return
+        self.stopping = True
+        if self._feeder is None:
+            self._check_end()
+            return
+        self._feeder.cancel()
+        while self._ready:
+            self._let_go(self._ready.popleft())
+        for task, item in tuple(self._at_work.items()):
+            if not item.under_way:
+                task.cancel()
+        self._check_end()
+
+    def cancel(self) -> None:
+        """Stop, and cut what is under way; see `BulkSender.cancel`."""
+        self.stop()
+        for task in tuple(self._at_work):
+            task.cancel()
+
+    async def quiet(self) -> None:
+        """Return once nothing of this run is under way."""
+        while tasks := {task for task in (self._feeder, *self._workers) if task is not None and not task.done()}:
+            await asyncio.wait(tasks)
+
+    # Taking.
+
+    async def _feed(self) -> None:
+        try:
+            if self.journal is not None:
+                await self.journal.bind(self._template, channel=self._options.channel)
+            values = self._intake.values()
+            await self._window.acquire()
+            async for value in values:
+                self._take(value)
+                await self._window.acquire()
+            self._exhausted = True
+        except Exception as error:  # noqa: BLE001 - the input is the user's; the stream raises it at its end
+            # What was taken before is still sent.
+            self._failure = self._failure or error
+            self._exhausted = True
+
+    def _fed(self, _feeder: asyncio.Task[None]) -> None:
+        if not self._exhausted:
+            self.stop()
+        self._check_end()
+
+    def _take(self, value: Any) -> None:
+        index = self._taken
+        self._taken += 1
+        self.summary.taken += 1
+        journal = self.journal
+        request: CodeRequest | None = None
+        try:
+            request = self._intake.request(value)
+            key, payload = self._intake.key(request)
+        except InvalidRequestError as error:
+            if journal is not None:
+                name = value if isinstance(value, str) else index
+                journal.add(key_digest(f"invalid {name}"), index, None, self._note_invalid)
+            self._emit(ItemOutcome(index, "", request, Delivery.INVALID, error=error))
+            return
+        item = Item(self, index, key, request)
+        if journal is None:
+            self._offer(item)
+        else:
+            journal.add(key_digest(key), index, payload, lambda row: self._known(item, payload, row))
+
+    def _note_invalid(self, row: Row | JournalError) -> None:
+        if isinstance(row, JournalError):
+            self._fail(row)
+        elif self.journal is not None and row.status is Status.PENDING:
+            now = self.clock.time()
+            self.journal.settle(row.id, Status.INVALID, cause=InvalidRequestError.__name__, at=now)
+            self.journal.count(Delivery.INVALID.value, now)
+
+    def _known(self, item: Item, payload: bytes | None, row: Row | JournalError) -> None:
+        """Go on with an item, now that it is known what the journal knows of it."""
+        if isinstance(row, JournalError):
+            self._fail(row)
+            self._let_go(item)
+            return
+        item.row = row.id
+        item.unknown = row.status is Status.UNKNOWN
+        outcome: ItemOutcome | None = None
+        if payload is not None and row.payload is not None and row.payload != payload.hex().upper():
+            error = InvalidRequestError("key", "stands for another request in this journal; give each request its own")
+            outcome = ItemOutcome(item.index, item.key, item.request, Delivery.INVALID, error=error)
+        elif row.id in self._active or row.status is Status.SENDING:
+            # Under way in this very run: a row that an earlier run left so became unknown when the file was opened.
+            outcome = self._skipped(item, None)
+        elif _settled(row):
+            outcome = self._skipped(item, row)
+        elif row.status is Status.UNKNOWN and not self._resends_unknown:
+            text = "it was under way when an earlier run ended, and nobody knows whether it was sent"
+            error_then = DeliveryUnknownError(text, self._operation.name, attempts=row.attempts)
+            outcome = ItemOutcome(item.index, item.key, item.request, Delivery.UNKNOWN, error=error_then)
+        if outcome is not None:
+            self._emit(outcome)
+        elif self.stopping:
+            self._let_go(item)
+        else:
+            self._active.add(row.id)
+            self._offer(item)
+
+    def _skipped(self, item: Item, row: Row | None) -> ItemOutcome:
+        response = None
+        if row is not None and row.provider_id is not None:
+            kind = MessagingCodeResponse if self._options.channel == "messaging" else VoiceCodeResponse
+            response = kind(row.provider_id, meta=ResponseMeta(attempts=row.attempts, elapsed=0.0))
+        previous = None if row is None else DELIVERY_OF[row.status]
+        return ItemOutcome(item.index, item.key, item.request, Delivery.SKIPPED, response, previous=previous)
+
+    # Sending.
+
+    def _offer(self, item: Item) -> None:
+        """Give an item to a worker: an idle one, a new one, or the first to be free."""
+        while self._idle:
+            waiter = self._idle.pop()
+            if not waiter.done():
+                waiter.set_result(item)
+                return
+        if len(self._workers) < self._options.width:
+            worker = asyncio.create_task(self._work(item))
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        else:
+            self._ready.append(item)
+
+    async def _work(self, item: Item | None) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - workers are tasks
+        while item is not None:
+            if self.stopping:
+                self._let_go(item)
+            else:
+                self._at_work[task] = item
+                try:
+                    await self._send(item)
+                finally:
+                    del self._at_work[task]
+            if self._ready:
+                item = self._ready.popleft()
+            elif self.stopping or self.ended:
+                return
+            else:
+                waiter: asyncio.Future[Item | None] = asyncio.get_running_loop().create_future()
+                self._idle.append(waiter)
+                item = await waiter
+
+    async def _send(self, item: Item) -> None:
+        """Send one item; whatever happens, it gets its outcome."""
+        options = self._options
+        error: MFAError
+        try:
+            answer: MessagingCodeResponse | VoiceCodeResponse = await options.caller.call(
+                self._operation, item.request, None, options.lane, item
+            )
+        except RequestError as failure:
+            error, delivery = failure, failure.delivery
+        except asyncio.CancelledError:
+            # Only this run cancels its workers, or the loop when it is torn down.
+            self.stop()
+            self._let_go(item)
+            return
+        except MFAError as failure:
+            # The journal would not take the intent, or the client is closed: no item has a future.
+            self._fail(failure)
+            error, delivery = failure, Delivery.NOT_SENT
+        except Exception as failure:  # noqa: BLE001 - a fault of ours or of a hook's must not lose what is known
+            self._fail(failure)
+            item.unknown = item.unknown or item.under_way
+            error, delivery = item.cut_short(self._operation.name), Delivery.NOT_SENT
+        else:
+            self._accepted(item, answer)
+            return
+        item.end()
+        self._failed(item, Delivery.UNKNOWN if item.unknown else delivery, error)
+
+    def _accepted(self, item: Item, answer: MessagingCodeResponse | VoiceCodeResponse) -> None:
+        item.end()
+        if item.unknown and not answer.meta.possible_duplicate:
+            answer = attrs.evolve(answer, meta=attrs.evolve(answer.meta, possible_duplicate=True))
+        self.summary.possible_duplicates += answer.meta.possible_duplicate
+        self._refused_in_a_row = 0
+        if self.journal is not None:
+            provider_id = answer.message_id if isinstance(answer, MessagingCodeResponse) else answer.call_id
+            now = self.clock.time()
+            self.journal.settle(item.row, Status.ACCEPTED, provider_id=provider_id, attempts=item.attempts, at=now)
+            self._chart(item, Delivery.ACCEPTED, now, answered=True)
+        self._active.discard(item.row)
+        self.summary.attempts += item.attempts
+        self._emit(ItemOutcome(item.index, item.key, item.request, Delivery.ACCEPTED, answer))
+
+    def _failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
+        self._refused_in_a_row = self._refused_in_a_row + 1 if concerns_all(error) else 0
+        if self._refused_in_a_row >= _HOPELESS:
+            error.add_note(f"the run was ended: {_HOPELESS} items in a row were refused like this, whatever they were")
+            self._fail(error)
+        if self.journal is not None:
+            status = error.status if isinstance(error, APIStatusError) else None
+            now = self.clock.time()
+            self.journal.settle(
+                item.row,
+                STATUS_OF[delivery],
+                cause=type(error).__name__,
+                http_status=status,
+                again=delivery is not Delivery.UNKNOWN and worth_repeating(error),
+                attempts=item.attempts,
+                at=now,
+            )
+            self._chart(item, delivery, now, answered=status is not None)
+        self._active.discard(item.row)
+        self.summary.attempts += item.attempts
+        self._emit(ItemOutcome(item.index, item.key, item.request, delivery, error=error))
+
+    def _chart(self, item: Item, delivery: Delivery, now: float, *, answered: bool) -> None:
+        journal = self.journal
+        assert journal is not None  # noqa: S101 - only a journal has charts
+        journal.count(delivery.value, now)
+        if answered and item.attempts:
+            journal.time(self.clock.monotonic() - item.begun_at)
+
+    def _let_go(self, item: Item) -> None:
+        """Give an item its outcome that the run ends without."""
+        item.end()
+        error = item.cut_short(self._operation.name)
+        if item.unknown:
+            self._failed(item, Delivery.UNKNOWN, error)
+            return
+        if self.journal is not None and item.attempts + (item.row in self._active):
+            # It waits in the journal for the next run, whatever became of the intent.
+            self.journal.settle(item.row, Status.PENDING, attempts=item.attempts)
+        self._active.discard(item.row)
+        self._unsent += 1
+        self.summary.attempts += item.attempts
+        delivery = error.delivery if isinstance(error, RequestError) else Delivery.NOT_SENT
+        self._emit(ItemOutcome(item.index, item.key, item.request, delivery, error=error))
+
+    # Ending.
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+        self.stop()
+
+    def _emit(self, outcome: ItemOutcome) -> None:
+        self._done += 1
+        self.summary.count(outcome.delivery)
+        self.summary.elapsed = self.clock.monotonic() - self._began
+        if self._options.ordered:
+            self._early[outcome.index] = outcome
+            while (following := self._early.pop(self._done_in_order, None)) is not None:
+                self._done_in_order += 1
+                self._outcomes.append(following)
+        else:
+            self._outcomes.append(outcome)
+        self._wake()
+        if self._done == self._taken:
+            self._check_end()
+
+    def _wake(self) -> None:
+        if self._outcomes or self.ended:
+            reader = self._reader
+            if reader is not None and not reader.done():
+                reader.set_result(None)
+
+    def _check_end(self) -> None:
+        feeder = self._feeder
+        if self.ended or self._done < self._taken or not (self._exhausted or self.stopping):
+            return
+        if feeder is not None and not feeder.done() and not self._exhausted:
+            return  # it is being cancelled, and says so when it is
+        self.ended = True
+        for waiter in self._idle:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._idle.clear()
+        if self._failure is not None:
+            self.summary.ending = "failed"
+        elif self._exhausted and not self._unsent:
+            self.summary.ending = "finished"
+        else:
+            self.summary.ending = "stopped"
+        self._wake()
+
+    async def _conclude(self) -> None:
+        """Wait for the journal, and raise what ended the run, once."""
+        if self.journal is not None and self.journal.is_open:
+            try:
+                await self.journal.flush()
+            except JournalError as error:
+                self._failure = self._failure or error
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+
+def _settled(row: Row) -> bool:
+    """Return whether an item needs nothing more: taken, refused for good, or come to be unknown in this very run."""
+    if row.status is Status.REJECTED:
+        return not row.again
+    return row.status is Status.ACCEPTED or (row.status is Status.UNKNOWN and row.of_this_session)

@@ -1,0 +1,335 @@
+"""The journal's file as its thread sees it: opened, checked, written in transactions. Knows no event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from attrs import Factory, define
+
+from .._version import __version__
+from ..errors import JournalError
+from ._schema import APPLICATION_ID, INTERRUPTED, MIGRATIONS, PAGE_SIZE, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._outcome import Ending
+
+_OLDEST_SQLITE: Final = (3, 33)  # UPDATE FROM
+_KEY_BYTES: Final = 16
+_COUNTS: Final = ("accepted", "rejected", "not_sent", "unknown", "invalid", "throttled")
+
+_INSERT = """
+INSERT INTO item (key, position, status, payload)
+SELECT substr(:keys, 16 * key + 1, 16), value, 0, nullif(substr(:payloads, 8 * key + 1, 8), zeroblob(8))
+FROM json_each(:positions) WHERE true
+ON CONFLICT (key) DO NOTHING
+"""
+# One row whatever the batch: each row fetched would cost a turn of Python's global lock.
+_KNOWN = """
+SELECT json_group_array(json_array(
+    place, item.id, item.status, nullif(hex(item.payload), ''), provider_id, again, attempts, settled_at >= :since
+))
+FROM (SELECT key AS place FROM json_each(:positions))
+CROSS JOIN item ON item.key = substr(:keys, 16 * place + 1, 16)
+"""
+_BEGIN = "UPDATE item SET status = 1 WHERE id IN (SELECT value FROM json_each(?))"
+_SETTLE = """
+UPDATE item SET
+    status = json_extract(new.value, '$[1]'),
+    provider_id = json_extract(new.value, '$[2]'),
+    cause = json_extract(new.value, '$[3]'),
+    http_status = json_extract(new.value, '$[4]'),
+    again = json_extract(new.value, '$[5]'),
+    attempts = attempts + json_extract(new.value, '$[6]'),
+    settled_at = json_extract(new.value, '$[7]')
+FROM json_each(?) AS new
+WHERE item.id = json_extract(new.value, '$[0]')
+"""
+_SECOND = f"""
+INSERT INTO second (at, {", ".join(_COUNTS)}) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (at) DO UPDATE SET {", ".join(f"{name} = {name} + excluded.{name}" for name in _COUNTS)}
+"""  # noqa: S608 - our own columns
+_LATENCY = """
+INSERT INTO latency (bucket, count) VALUES (?, ?) ON CONFLICT (bucket) DO UPDATE SET count = count + excluded.count
+"""
+
+
+class Row(NamedTuple):
+    """What the journal knows of an item."""
+
+    id: int
+    status: Status
+    payload: str | None
+    provider_id: str | None
+    again: bool
+    attempts: int
+    of_this_session: bool
+
+
+@define
+class Batch:
+    """What is to be written in one transaction, in this order: what ended, what begins, what is new."""
+
+    settled: dict[int, tuple[Any, ...]] = Factory(dict)
+    begun: dict[int, None] = Factory(dict)
+    keys: bytearray = Factory(bytearray)
+    positions: list[int] = Factory(list)
+    payloads: bytearray = Factory(bytearray)
+    seconds: dict[int, dict[str, int]] = Factory(dict)
+    latencies: dict[int, int] = Factory(dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.settled or self.begun or self.positions)
+
+
+class Store:
+    """A journal's file.
+
+    Args:
+        path: where it is, or is to be.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._db: sqlite3.Connection | None = None
+        self._lock: sqlite3.Connection | None = None
+        self._session = 0
+        self._since = 0.0
+
+    def open(self, now: float) -> None:
+        """Open or create the file, and let what was under way in a run that was killed be unknown.
+
+        Args:
+            now: in Unix seconds.
+
+        Raises:
+            JournalError: it cannot be opened, or not by this process, or is no journal of this library.
+        """
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            wanted = ".".join(map(str, _OLDEST_SQLITE))
+            raise JournalError(f"a journal needs SQLite {wanted} or newer; this Python has {sqlite3.sqlite_version}")
+        if os.path.isdir(self.path):  # noqa: PTH112 - a str all the way to SQLite
+            raise JournalError(f"{self.path}: this is a folder; name a file in it")
+        try:
+            with _telling(self.path):
+                self._lock = _locked(self.path)
+                created = _created(self.path)
+                self._db = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
+                self._prepare(self._db, now, created=created)
+        except BaseException:
+            self._release()
+            raise
+
+    def _prepare(self, db: sqlite3.Connection, now: float, *, created: bool) -> None:
+        version = check_kind(db, self.path)
+        if not created and version:
+            check_health(db, self.path)
+        if not version:
+            db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise JournalError(f"{self.path}: this file system does not carry SQLite's WAL mode; use a local disk")
+        # FULL: a commit outlasts a power cut, not just a kill.
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {4_000_000 // PAGE_SIZE}")
+        db.execute("PRAGMA cache_size = -16000")
+        with _transaction(db):
+            for step in MIGRATIONS[version:]:
+                for statement in step:
+                    db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            facts = {"created_at": repr(now), "made_by": __version__}
+            db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
+            db.execute(
+                "UPDATE item SET status = ?, cause = ? WHERE status = ?",
+                (Status.UNKNOWN, INTERRUPTED, Status.SENDING),
+            )
+            self._since = now
+            self._session = db.execute("INSERT INTO session (started_at) VALUES (?)", (now,)).lastrowid or 0
+
+    def bind(self, facts: Mapping[str, str]) -> None:
+        """Hold the file to facts that must be the same in every run.
+
+        Args:
+            facts: names, such as ``template.message``, and digests.
+
+        Raises:
+            JournalError: the file was made with others; names which.
+        """
+        db = self._opened()
+        with _telling(self.path), _transaction(db):
+            db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
+            known = dict(db.execute("SELECT name, value FROM meta"))
+        different = [name.removeprefix("template.") for name, value in facts.items() if known[name] != value]
+        if different:
+            raise JournalError(
+                f"{self.path}: this journal belongs to a run with another {', '.join(different)}; "
+                "use what that run used, or another journal file"
+            )
+
+    def apply(self, batch: Batch) -> list[Row]:
+        """Write a batch and return what is known of each of its new items, by place in the batch.
+
+        Raises:
+            JournalError: nothing of it was written.
+        """
+        db = self._opened()
+        with _telling(self.path), _transaction(db):
+            if batch.settled:
+                db.execute(_SETTLE, (json.dumps([(id_, *rest) for id_, rest in batch.settled.items()]),))
+            if batch.begun:
+                db.execute(_BEGIN, (json.dumps(list(batch.begun)),))
+            for second, counts in batch.seconds.items():
+                db.execute(_SECOND, (second, *(counts.get(name, 0) for name in _COUNTS)))
+            for bucket, count in batch.latencies.items():
+                db.execute(_LATENCY, (bucket, count))
+            if not batch.positions:
+                return []
+            new = {
+                "keys": bytes(batch.keys),
+                "positions": json.dumps(batch.positions),
+                "payloads": bytes(batch.payloads),
+                "since": self._since,
+            }
+            db.execute(_INSERT, new)
+            known = json.loads(db.execute(_KNOWN, new).fetchone()[0])
+        rows = [
+            (place, Row(id_, Status(status), payload, provider_id, bool(again), attempts, bool(of_this_session)))
+            for place, id_, status, payload, provider_id, again, attempts, of_this_session in known
+        ]
+        return [row for _, row in sorted(rows)]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many items have which status."""
+        with _telling(self.path):
+            rows = self._opened().execute("SELECT status, count(*) FROM item GROUP BY status").fetchall()
+        return {Status(status).name.lower(): count for status, count in rows}
+
+    def close(self, ending: Ending, now: float) -> None:
+        """Note how and when the run ended, and let go of the file."""
+        try:
+            if self._db is not None:
+                with _telling(self.path), _transaction(self._db):
+                    self._db.execute(
+                        "UPDATE session SET ended_at = ?, ending = ? WHERE id = ?",
+                        (now, ending, self._session),
+                    )
+        finally:
+            self._release()
+
+    def _opened(self) -> sqlite3.Connection:
+        assert self._db is not None  # noqa: S101 - only an opened store is used
+        return self._db
+
+    def _release(self) -> None:
+        for connection in (self._db, self._lock):
+            if connection is not None:
+                connection.close()
+        self._db = self._lock = None
+
+
+def check_kind(db: sqlite3.Connection, path: str) -> int:
+    """Return the version of a journal's schema, 0 for an empty file.
+
+    Raises:
+        JournalError: the file is something else, or newer than this library.
+    """
+    application_id = db.execute("PRAGMA application_id").fetchone()[0]
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if application_id == APPLICATION_ID and 0 < version <= len(MIGRATIONS):
+        return version
+    if application_id == APPLICATION_ID:
+        raise JournalError(
+            f"{path}: this journal was made by a newer bandwidth-mfa-async (its version is {version}, "
+            f"{len(MIGRATIONS)} is known here); upgrade with pip install -U bandwidth-mfa-async"
+        )
+    if application_id or version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise JournalError(f"{path}: this is another program's database, not a journal; name another file")
+    return 0
+
+
+def check_health(db: sqlite3.Connection, path: str) -> None:
+    """Raise a `JournalError` if the file is damaged: a lost row would text somebody twice."""
+    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise JournalError(_damaged(path))
+
+
+def _damaged(path: str) -> str:
+    return (
+        f"{path}: this journal is damaged, or no journal; restore a copy of it, or recover it with sqlite3's .recover: "
+        "with a new journal the same input would be sent to everybody again"
+    )
+
+
+def _created(path: str) -> bool:
+    """Create the file, readable by its owner only, where there is none; return whether there was none."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _locked(path: str) -> sqlite3.Connection:
+    """Take the lock that keeps every other process from sending with this journal; death gives it back.
+
+    A file beside the journal, since a lock on the journal itself would also keep out who only reads it.
+    """
+    lock = sqlite3.connect(f"{path}-lock", timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        if "locked" not in str(error):
+            raise
+        raise JournalError(
+            f"{path}: another run is using this journal; wait until it has ended, or name another file"
+        ) from None
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Any:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def _telling(path: str) -> Any:
+    """Turn what SQLite and the system raise into a `JournalError` that says what to do."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        text = str(error).lower()
+    else:
+        return
+    if "full" in text or "no space" in text:
+        advice = "the disk is full; free some space, then run again with this journal"
+    elif "readonly" in text or "read-only" in text or "permission" in text:
+        advice = "it cannot be written; make the file and its folder writable, or name another file"
+    elif "unable to open" in text or "no such file" in text or "directory" in text:
+        advice = "it cannot be opened; name a file in a folder that exists and can be written"
+    elif "malformed" in text or "not a database" in text:
+        raise JournalError(_damaged(path))
+    elif "locked" in text or "busy" in text:
+        advice = "another program is writing to it; end that program, then run again with this journal"
+    else:
+        advice = f"it cannot be used ({text}); see to the disk, then run again with this journal"
+    raise JournalError(f"{path}: {advice}")
