@@ -7,6 +7,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -22,4 +24,27 @@ def test_rates(tmp_path: pathlib.Path) -> None:
     # What the targets are for shows in the others: both fill the provider's queue.
     queue = figures[2]["values"]
     assert queue["ours"] < 1 < queue["naive"]
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize("how", ["KILL", "TERM"])
+def test_bulk_kills(how: str) -> None:
+    """A run that is killed again and again texts nobody twice, and tells of every number in the end."""
+    command = [sys.executable, "-m", "benchmarks.bulk_kills", "--runs", "1", "--items", "1500", "--json"]
+    run = subprocess.run(
+        [*command, "--signal", how], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    found = json.loads(run.stdout)
+    assert found["sound"], found
+    assert found["runs"][0]["kills"] >= 3, found
+    assert run.stderr == ""
+
+
+def test_bulk(tmp_path: pathlib.Path) -> None:
+    """Every part runs, and the run with most items is found done when it is started again."""
+    command = [sys.executable, "-m", "benchmarks.bulk", "--quick", "--items", "11000", "--json"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
+    figures = json.loads(run.stdout)
+    assert figures["peak memory, most items / 10,000"] < 2
+    assert set(figures["items a second"]) == {"bare gather over aiohttp", "bulk without journal", "bulk with journal"}
     assert run.stderr == ""

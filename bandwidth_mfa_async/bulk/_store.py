@@ -137,7 +137,7 @@ class Store:
         # FULL: a commit outlasts a power cut, not just a kill.
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA wal_autocheckpoint = {4_000_000 // PAGE_SIZE}")
-        db.execute("PRAGMA cache_size = -16000")
+        db.execute("PRAGMA cache_size = -2000")  # KiB; a larger one is no faster, as the system keeps pages too
         with _transaction(db):
             for step in MIGRATIONS[version:]:
                 for statement in step:

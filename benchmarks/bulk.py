@@ -1,0 +1,177 @@
+"""A bulk run: its CPU against a bare gather over aiohttp, what its journal costs, its memory by size, its resume.
+
+Run: python -m benchmarks.bulk [--quick] [--json] [--only cost,memory,resume] [--items N]
+The server is another process that answers at once. Each figure is a ratio inside one run: rounds alternate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from bandwidth_mfa_async import BasicAuth, BulkSender, CodeTemplate, Delivery, Limits, MFAClient
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+MESSAGE = "Your {NAME} {SCOPE} code is {CODE}"
+BASIC = "Basic " + base64.b64encode(b"user:pass").decode()
+LOGIN = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
+IN_FLIGHT = 100
+TARGETS = {
+    "cpu, with journal / bare gather": 1.25,
+    "calls a second, with journal / without": 0.90,
+    "peak memory, most items / 10,000": 1.10,
+}
+
+
+def numbers(count: int) -> Iterator[str]:
+    return (f"+1{index:010}" for index in range(count))
+
+
+def client(port: int) -> MFAClient:
+    # The server refuses nothing, so learning its limit would only be waiting for the pacer to find that out.
+    return MFAClient(
+        "9900000",
+        BasicAuth("user", "pass"),
+        base_url=f"http://127.0.0.1:{port}/api/v1",
+        limits=Limits(adaptive=False, max_in_flight=IN_FLIGHT),
+    )
+
+
+async def gathered(port: int, count: int, _folder: pathlib.Path) -> None:
+    """What people write: a semaphore and one task an item."""
+    url = f"http://127.0.0.1:{port}/api/v1/accounts/9900000/code/messaging"
+    fields = {"from": LOGIN.from_, "applicationId": LOGIN.application_id, "scope": "login"}
+    fields |= {"message": MESSAGE, "digits": 6}
+    slots = asyncio.Semaphore(IN_FLIGHT)
+    async with aiohttp.ClientSession(headers={"Authorization": BASIC}) as session:
+
+        async def send(to: str) -> str:
+            async with slots, session.post(url, json={"to": to, **fields}) as response:
+                response.raise_for_status()
+                return str((await response.json())["messageId"])
+
+        ids = await asyncio.gather(*(send(to) for to in numbers(count)))
+    assert len(ids) == count
+
+
+async def _bulk(port: int, count: int, journal: pathlib.Path | None) -> dict[str, int]:
+    async with client(port) as mfa, BulkSender(mfa, journal=journal) as bulk:
+        async for outcome in bulk.send(numbers(count), template=LOGIN):
+            assert outcome.delivery in {Delivery.ACCEPTED, Delivery.SKIPPED}, outcome
+    assert bulk.summary.done == count
+    return {"accepted": bulk.summary.accepted, "skipped": bulk.summary.skipped}
+
+
+async def without_journal(port: int, count: int, _folder: pathlib.Path) -> None:
+    """`BulkSender` that remembers nothing."""
+    await _bulk(port, count, None)
+
+
+async def with_journal(port: int, count: int, folder: pathlib.Path) -> None:
+    """`BulkSender` with a `SQLiteJournal` on this machine's disk."""
+    await _bulk(port, count, folder / f"{time.monotonic_ns()}.db")
+
+
+WAYS: dict[str, Callable[[int, int, pathlib.Path], Awaitable[None]]] = {
+    "bare gather over aiohttp": gathered,
+    "bulk without journal": without_journal,
+    "bulk with journal": with_journal,
+}
+
+
+def cost(port: int, items: int, rounds: int, folder: pathlib.Path) -> dict[str, Any]:
+    """Alternate the ways, each in a loop of its own; the ratio is that of the medians."""
+    cpu: dict[str, list[float]] = {name: [] for name in WAYS}
+    wall: dict[str, list[float]] = {name: [] for name in WAYS}
+    for _ in range(rounds):
+        for name, way in WAYS.items():
+            began, spent = time.perf_counter(), time.process_time()
+            asyncio.run(way(port, items, folder))
+            cpu[name].append((time.process_time() - spent) / items * 1e6)
+            wall[name].append((time.perf_counter() - began) / items * 1e6)
+    middle = {name: sorted(values)[len(values) // 2] for name, values in cpu.items()}
+    pace = {name: sorted(values)[len(values) // 2] for name, values in wall.items()}
+    return {
+        "us of CPU an item": {name: round(value, 1) for name, value in middle.items()},
+        "items a second": {name: round(1e6 / value) for name, value in pace.items()},
+        "cpu, with journal / bare gather": round(middle["bulk with journal"] / middle["bare gather over aiohttp"], 3),
+        "cpu, without journal / bare gather": round(
+            middle["bulk without journal"] / middle["bare gather over aiohttp"], 3
+        ),
+        "calls a second, with journal / without": round(pace["bulk without journal"] / pace["bulk with journal"], 3),
+    }
+
+
+def peak(port: int, items: int, folder: pathlib.Path) -> dict[str, Any]:
+    """Run in a process of its own and return its peak memory in KiB."""
+    command = [sys.executable, "-m", "benchmarks.bulk", "--child", str(port), str(items), str(folder / f"{items}.db")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def child(port: int, items: int, journal: str) -> None:
+    began = time.perf_counter()
+    counts = asyncio.run(_bulk(port, items, pathlib.Path(journal)))
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({**counts, "peak_kib": kib, "seconds": round(time.perf_counter() - began, 2)}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer items and rounds")
+    parser.add_argument("--json", action="store_true", dest="as_json")
+    parser.add_argument("--only", default="cost,memory,resume")
+    parser.add_argument("--items", type=int, help="the most items in the memory part")
+    parser.add_argument("--child", nargs=3, metavar=("PORT", "ITEMS", "JOURNAL"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(int(options.child[0]), int(options.child[1]), options.child[2])
+        return
+    wanted = set(options.only.split(","))
+    results: dict[str, Any] = {}
+    server = subprocess.Popen([sys.executable, "-m", "benchmarks._server"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            if "cost" in wanted:
+                results |= cost(port, 1_000 if options.quick else 10_000, 3 if options.quick else 5, folder)
+            most = options.items or (20_000 if options.quick else 100_000)
+            if wanted & {"memory", "resume"}:
+                small, large = peak(port, 10_000, folder), peak(port, most, folder)
+                results["peak memory, MiB"] = {
+                    "10,000": round(small["peak_kib"] / 1024, 1),
+                    f"{most:,}": round(large["peak_kib"] / 1024, 1),
+                }
+                results["peak memory, most items / 10,000"] = round(large["peak_kib"] / small["peak_kib"], 3)
+                again = peak(port, most, folder)
+                assert again["skipped"] == most, again
+                results["seconds to send, then to find all of it done"] = [large["seconds"], again["seconds"]]
+    finally:
+        server.terminate()
+        server.wait()
+    if options.as_json:
+        print(json.dumps(results))
+        return
+    for name, value in results.items():
+        target = f"   (target {TARGETS[name]})" if name in TARGETS else ""
+        print(f"{name}: {value}{target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Bulk runs that are killed at random moments and started again: nobody texted twice, nobody missing in silence.
+
+Run: python -m benchmarks.bulk_kills [--runs 20] [--items 20000] [--signal KILL|TERM] [--seed N] [--json]
+The simulator (this process) answers with 429s, 503s, 400s and delays; the run is a process of its own with a journal.
+Each run is killed several times, then resumed until it ends by itself. Its last pass tells of every number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import json
+import pathlib
+import random
+import signal
+import sys
+import tempfile
+from typing import Any
+
+from bandwidth_mfa_async import BulkSender, CodeTemplate, Limits, MFAClient, RetryPolicy
+from bandwidth_mfa_async.simulator import Fault, Simulator
+
+LOGIN = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
+IN_FLIGHT = 64
+KILLS = 4
+
+
+def numbers(count: int) -> list[str]:
+    return [f"+1{index:010}" for index in range(count)]
+
+
+async def child(items: int, journal: str, client: dict[str, Any]) -> None:
+    """Send; stop on SIGTERM; print what became of each item, by place, when the input was used up."""
+    mfa = MFAClient.from_env(
+        **client,
+        limits=Limits(adaptive=False, max_in_flight=IN_FLIGHT),
+        retry=RetryPolicy(wait_initial=0.01, wait_max=0.05, max_attempts=8),
+    )
+    words = [""] * items
+    async with mfa, BulkSender(mfa, journal=journal) as bulk:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, bulk.stop)
+        async for outcome in bulk.send(numbers(items), template=LOGIN):
+            words[outcome.index] = (outcome.previous or outcome.delivery).value
+    print(json.dumps({"ending": bulk.summary.ending, "words": words}))
+
+
+async def one_run(items: int, how: signal.Signals, rng: random.Random, folder: pathlib.Path) -> dict[str, Any]:
+    journal = folder / f"{rng.getrandbits(32):08x}.db"
+    kills, passes = 0, 0
+    async with Simulator(seed=rng.getrandbits(31)) as simulator:
+        refusal = {"error": "no such number", "requestId": "r"}
+        simulator.faults.chance(Fault(status=429), 0.05, operation="messaging")
+        failure = {"error": "Internal Error", "requestId": "r"}
+        simulator.faults.chance(Fault(status=503, body=failure), 0.03, operation="messaging")
+        simulator.faults.chance(Fault(status=400, body=refusal), 0.01, operation="messaging")
+        simulator.faults.chance(Fault(delay=0.02), 0.3, operation="messaging")
+        environment = {
+            "BW_MFA_URL": simulator.base_url,
+            "BW_ACCOUNT_ID": simulator.account_id,
+            "BW_USERNAME": simulator.username,
+            "BW_PASSWORD": simulator.password,
+        }
+        marks = sorted(rng.sample(range(items // 20, items * 9 // 10), KILLS))
+        while True:
+            passes += 1
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "benchmarks.bulk_kills", "--child", str(items), str(journal)),
+                env=environment | {"PATH": "/usr/bin:/bin"},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            output = asyncio.create_task(process.communicate())
+            while not output.done():
+                if marks and len(simulator.inbox) >= marks[0]:
+                    marks.pop(0)
+                    await asyncio.sleep(rng.random() * 0.05)  # a moment within the work, not the end of a turn of it
+                    if process.returncode is None:
+                        process.send_signal(how)
+                        kills += 1
+                    break
+                await asyncio.wait([output], timeout=0.005)
+            said, _ = await output
+            if process.returncode == 0 and (found := json.loads(said))["ending"] == "finished":
+                break
+            assert passes < 100, "the run does not come to its end"
+        texts = collections.Counter(message.to for message in simulator.inbox)
+    words = found["words"]
+    by_number = dict(zip(numbers(items), words, strict=True))
+    return {
+        "items": items,
+        "kills": kills,
+        "passes": passes,
+        "texted twice": sum(count > 1 for count in texts.values()),
+        "accepted without a text": sum(word == "accepted" and not texts[to] for to, word in by_number.items()),
+        "texted and called not sent": sum(bool(texts[to]) and word in NOT_SENT for to, word in by_number.items()),
+        "missing in silence": words.count(""),
+        "unknown": words.count("unknown"),
+        "unknown at most": kills * IN_FLIGHT if how is signal.SIGKILL else 0,
+        "accepted": words.count("accepted"),
+        "rejected": words.count("rejected"),
+        "others": {word: words.count(word) for word in set(words) - {"accepted", "rejected", "unknown"}},
+    }
+
+
+NOT_SENT = {"rejected", "not_sent", "invalid"}
+
+
+def sound(run: dict[str, Any]) -> bool:
+    wrong = ("texted twice", "accepted without a text", "texted and called not sent", "missing in silence")
+    return not any(run[name] for name in wrong) and run["unknown"] <= run["unknown at most"] and not run["others"]
+
+
+async def many(options: argparse.Namespace) -> list[dict[str, Any]]:
+    rng = random.Random(options.seed)
+    how = signal.Signals[f"SIG{options.signal}"]
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        for _ in range(options.runs):
+            results.append(await one_run(options.items, how, rng, pathlib.Path(name)))
+            if not options.as_json:
+                print("sound" if sound(results[-1]) else "NOT SOUND", results[-1], flush=True)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(31))
+    parser.add_argument("--json", action="store_true", dest="as_json")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        asyncio.run(child(int(options.child[0]), options.child[1], {}))
+        return
+    results = asyncio.run(many(options))
+    if options.as_json:
+        print(json.dumps({"seed": options.seed, "sound": all(map(sound, results)), "runs": results}))
+        return
+    print(f"seed {options.seed}: {sum(map(sound, results))} of {len(results)} runs sound;", end=" ")
+    print(f"{sum(run['kills'] for run in results)} kills, {sum(run['unknown'] for run in results)} unknown")
+    if not all(map(sound, results)):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,532 @@
+"""The journal's file: what is on disk when, who may use it, and what it says when it cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+import sqlite3
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bandwidth_mfa_async import (
+    BulkSender,
+    ClientStateError,
+    CodeTemplate,
+    ConfigurationError,
+    Delivery,
+    DeliveryUnknownError,
+    ItemOutcome,
+    JournalError,
+    Limits,
+    MFAClient,
+    Resend,
+    RetryPolicy,
+    SQLiteJournal,
+)
+from bandwidth_mfa_async.bulk import _schema, _store
+from bandwidth_mfa_async.bulk._keys import Keys, key_digest
+from bandwidth_mfa_async.bulk._schema import Status
+from bandwidth_mfa_async.bulk._store import Batch, Store
+
+from ..support.fault_server import Act, FaultServer, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    MakeClient = Callable[..., MFAClient]
+
+NUMBERS = [f"+1919555{index:04}" for index in range(20)]
+
+
+async def send(client: MFAClient, journal: Any, template: CodeTemplate, source: Any = NUMBERS) -> list[ItemOutcome]:
+    async with BulkSender(client, journal=journal, max_in_flight=5, ordered=True) as bulk:
+        return [outcome async for outcome in bulk.send(source, template=template)]
+
+
+async def counts(path: pathlib.Path) -> dict[str, int]:
+    async with SQLiteJournal(path) as journal:
+        return await journal.counts()
+
+
+def rows(path: pathlib.Path, query: str = "SELECT status FROM item ORDER BY position") -> list[tuple[Any, ...]]:
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
+async def test_no_request_without_its_intent_on_disk(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """Whenever the server reads a request, as many rows at least say that they are being sent or were."""
+    path = tmp_path / "run.db"
+    seen: list[tuple[int, int]] = []
+
+    def look(fault_server: FaultServer) -> None:
+        begun = rows(path, "SELECT count(*) FROM item WHERE status <> 0")[0][0]
+        seen.append((len(fault_server.seen), begun))
+
+    server.default = Act(answer().reply, accepted=True, before=look)
+    await send(make_client(), path, template)
+    assert len(seen) == 20
+    assert all(requests <= begun for requests, begun in seen)
+
+
+async def test_the_file_holds_no_number_and_is_the_owners(
+    make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """Digests, positions and outcomes; no number, no text, no credential, in any of its files."""
+    path = tmp_path / "run.db"
+    await send(make_client(), path, template, [*NUMBERS, "+1919bad5551111"])
+    secrets = [*NUMBERS, *(number[1:] for number in NUMBERS), template.from_, "5551111", "user", "pass", "{CODE}"]
+    for file in await asyncio.to_thread(lambda: list(tmp_path.iterdir())):
+        content = file.read_bytes()
+        assert not [secret for secret in secrets if secret.encode() in content], file.name
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0 or file.name.endswith("-lock"), file.name
+    assert path.stat().st_size > 1000
+
+
+async def test_what_is_done_is_skipped(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """A second run of the same input texts nobody, and still gives every id."""
+    path = tmp_path / "run.db"
+    first = await send(make_client(), path, template)
+    second = await send(make_client(), path, template)
+    assert len(server.seen) == 20
+    assert {outcome.delivery for outcome in second} == {Delivery.SKIPPED}
+    assert [o.response.message_id for o in second if o.response] == [o.response.message_id for o in first if o.response]
+    assert [outcome.key for outcome in second] == [outcome.key for outcome in first]
+    assert {outcome.previous for outcome in second} == {Delivery.ACCEPTED}
+
+
+async def test_a_repeat_in_the_input_is_sent_once(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """However close together the repeats are: under way at once, or long after."""
+    outcomes = await send(make_client(), tmp_path / "run.db", template, [*NUMBERS[:3] * 30, *NUMBERS, *NUMBERS])
+    assert sorted(str(seen.document["to"]) for seen in server.seen) == NUMBERS
+    kinds = [outcome.delivery for outcome in outcomes]
+    assert kinds.count(Delivery.ACCEPTED) == 20
+    assert kinds.count(Delivery.SKIPPED) == 90 + 40 - 20
+
+
+async def test_another_run_name_sends_again(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """The default key holds number, template and run name."""
+    path = tmp_path / "run.db"
+    await send(make_client(), SQLiteJournal(path, run="monday"), template)
+    await send(make_client(), SQLiteJournal(path, run="tuesday"), template)
+    await send(make_client(), SQLiteJournal(path, run="tuesday"), template)
+    assert len(server.seen) == 40
+
+
+async def test_keys_of_the_users_own(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """The same key with the same request is done; with another request it is an error of that item."""
+    path = tmp_path / "run.db"
+    for _ in range(2):
+        async with BulkSender(make_client(), journal=path, ordered=True) as bulk:
+            source = ["+19195550001", "+19195550002", "+19195550001"]
+            outcomes = [o async for o in bulk.send(source, template=template, key=lambda _request: "the same")]
+    assert [outcome.delivery.value for outcome in outcomes] == ["skipped", "invalid", "skipped"]
+    assert len(server.seen) == 1
+    assert "another request" in str(outcomes[1].error)
+
+
+@pytest.mark.parametrize(
+    ("status", "final"),
+    [(400, True), (413, True), (401, False), (403, False), (404, False), (500, False), (503, False)],
+)
+async def test_what_is_refused_for_good(
+    server: FaultServer,
+    make_client: MakeClient,
+    template: CodeTemplate,
+    tmp_path: pathlib.Path,
+    status: int,
+    final: bool,
+) -> None:
+    """An item's own fault stays its fault; what was the account's or the service's fault is tried again."""
+    path = tmp_path / "run.db"
+    server.default = answer(status, {"error": "no", "requestId": "r"})
+    first = await send(make_client(), path, template, NUMBERS[:2])
+    assert {outcome.delivery for outcome in first} == {Delivery.REJECTED}
+    assert await counts(path) == {"rejected": 2}
+    server.default = answer()
+    second = await send(make_client(), path, template, NUMBERS[:2])
+    assert {outcome.delivery for outcome in second} == {Delivery.SKIPPED if final else Delivery.ACCEPTED}
+    assert {outcome.previous for outcome in second} == {Delivery.REJECTED if final else None}
+
+
+async def test_invalid_items_are_counted_once(
+    make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """A bad number is named in every run, and is one row."""
+    path = tmp_path / "run.db"
+    for _ in range(2):
+        outcomes = await send(make_client(), path, template, ["bad", *NUMBERS])
+        assert outcomes[0].delivery is Delivery.INVALID
+    assert await counts(path) == {"accepted": 20, "invalid": 1}
+
+
+async def test_the_charts_agree_with_the_items(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """The tables that a report reads add up to what happened."""
+    path = tmp_path / "run.db"
+    server.play(answer(429, {}), answer(400, {"error": "no", "requestId": "r"}))
+    await send(make_client(limits=Limits(adaptive=False)), path, template, [*NUMBERS, "bad"])
+    totals = rows(path, "SELECT sum(accepted), sum(rejected), sum(invalid), sum(throttled) FROM second")
+    assert totals == [(19, 1, 1, 1)]
+    assert rows(path, "SELECT sum(count) FROM latency") == [(20,)]
+    assert rows(path, "SELECT ending FROM session") == [("finished",)]
+    assert rows(path, "SELECT DISTINCT attempts FROM item WHERE status = 2 ORDER BY 1") == [(1,), (2,)]
+
+
+async def test_another_template_is_refused_with_the_difference_named(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """Nothing is sent, and neither value is shown."""
+    path = tmp_path / "run.db"
+    await send(make_client(), path, template)
+    other = CodeTemplate("+19195550000", template.application_id, scope="login", digits=8)
+    with pytest.raises(JournalError, match=r"another from_, digits;") as caught:
+        await send(make_client(), path, other)
+    assert "9195550000" not in str(caught.value)
+    with pytest.raises(JournalError, match="another digits"):
+        async with SQLiteJournal(
+            path, template=CodeTemplate(template.from_, template.application_id, "login", digits=4)
+        ):
+            pass
+    with pytest.raises(JournalError, match="channel"):
+        async with BulkSender(make_client(), journal=path, channel="voice") as bulk:
+            await anext(bulk.send(NUMBERS, template=template))
+    assert len(server.seen) == 20
+    assert await counts(path) == {"accepted": 20}
+
+
+# What was under way when a run was killed.
+
+
+def interrupted(path: pathlib.Path, template: CodeTemplate, numbers: list[str]) -> None:
+    """Make the file of a run that was killed with these numbers under way."""
+    keys = Keys("messaging", "")
+    store = Store(str(path))
+    store.open(1_700_000_000.0)
+    batch = Batch()
+    for position, number in enumerate(numbers):
+        batch.keys += key_digest(keys.of(template.to(number)))
+        batch.positions.append(position)
+        batch.payloads += bytes(8)
+    known = store.apply(batch)
+    store.apply(Batch(begun=dict.fromkeys(row.id for row in known)))
+    store._release()
+
+
+async def test_what_was_under_way_at_a_kill_is_unknown(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """In this run and in every later one, and it is not sent again; the rest is."""
+    path = tmp_path / "run.db"
+    await asyncio.to_thread(interrupted, path, template, NUMBERS[:3])
+    for rest in (Delivery.ACCEPTED, Delivery.SKIPPED):
+        outcomes = await send(make_client(), path, template)
+        assert [outcome.delivery for outcome in outcomes] == [Delivery.UNKNOWN] * 3 + [rest] * 17
+        assert all(isinstance(outcome.error, DeliveryUnknownError) for outcome in outcomes[:3])
+        assert all("earlier run" in str(outcome.error) for outcome in outcomes[:3])
+    assert sorted(str(seen.document["to"]) for seen in server.seen) == NUMBERS[3:]
+    assert rows(path, "SELECT DISTINCT cause FROM item WHERE status = 5") == [("InterruptedRun",)]
+
+
+async def test_at_least_once_sends_the_unknown_again(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """And says that they may have got two; one that is refused now is as unknown as before."""
+    path = tmp_path / "run.db"
+    await asyncio.to_thread(interrupted, path, template, NUMBERS[:3])
+    policy = RetryPolicy(resend=Resend.AT_LEAST_ONCE, max_attempts=1)
+    server.play(answer(), answer(400, {"error": "no", "requestId": "r"}), answer())
+    async with BulkSender(make_client(retry=policy), journal=path, max_in_flight=1, ordered=True) as bulk:
+        outcomes = [outcome async for outcome in bulk.send(NUMBERS, template=template)]
+    kinds = [outcome.delivery.value for outcome in outcomes[:3]]
+    assert kinds == ["accepted", "unknown", "accepted"]
+    twice = [outcome.response.meta.possible_duplicate for outcome in outcomes if outcome.response]
+    assert twice == [True, True] + [False] * 17
+    assert bulk.summary.possible_duplicates == 2
+    assert len(server.seen) == 20
+    assert await counts(path) == {"accepted": 19, "unknown": 1}
+
+
+async def test_an_unknown_number_twice_in_the_input(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """What came to be unknown in this run is skipped when it comes again, so that it is counted once."""
+    server.play(Act(then="fin"))
+    async with BulkSender(make_client(), journal=tmp_path / "run.db", max_in_flight=1, ordered=True) as bulk:
+        outcomes = [o async for o in bulk.send([NUMBERS[0], *NUMBERS[1:6], NUMBERS[0]], template=template)]
+    assert [outcomes[0].delivery, outcomes[-1].delivery] == [Delivery.UNKNOWN, Delivery.SKIPPED]
+    assert outcomes[-1].previous is Delivery.UNKNOWN
+    assert bulk.summary.unknown == 1
+
+
+@pytest.mark.virtual_time
+async def test_a_stopped_run_leaves_nothing_unknown(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """What waits for its turn when a run is stopped is sent by the next one."""
+    path = tmp_path / "run.db"
+    async with BulkSender(make_client(limits=Limits(rate="1/s")), journal=path, max_in_flight=8) as bulk:
+        stream = bulk.send(NUMBERS, template=template)
+        await anext(stream)
+        while bulk.summary.taken < 17:
+            await asyncio.sleep(0)
+        bulk.stop()
+        rest = [outcome async for outcome in stream]
+    assert {outcome.delivery for outcome in rest} <= {Delivery.NOT_SENT, Delivery.ACCEPTED}
+    assert (await counts(path)).keys() == {"accepted", "pending"}
+    await send(make_client(), path, template)
+    assert await counts(path) == {"accepted": 20}
+    assert sorted(str(seen.document["to"]) for seen in server.seen) == NUMBERS
+    assert rows(path, "SELECT ending FROM session WHERE id IN (1, 3)") == [("stopped",), ("finished",)]
+
+
+async def test_a_cut_run_knows_what_it_cut(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """Cancelled, a run writes down which items may have gone out; the others are sent by the next one."""
+    path = tmp_path / "run.db"
+    server.default = Act(then="hang")
+    async with BulkSender(make_client(), journal=path, max_in_flight=3) as bulk:
+        stream = bulk.send(NUMBERS, template=template)
+        reader = asyncio.ensure_future(anext(stream))
+        while len(server.seen) < 3:
+            await asyncio.sleep(0)
+        bulk.cancel()
+        outcomes = [await reader, *[outcome async for outcome in stream]]
+    assert [outcome.delivery for outcome in outcomes].count(Delivery.UNKNOWN) == 3
+    assert (await counts(path))["unknown"] == 3
+    server.default = answer()
+    await send(make_client(), path, template)
+    texted = [str(seen.document["to"]) for seen in server.seen]
+    assert len(texted) == len(set(texted)) == 20
+
+
+# Files that cannot be used.
+
+
+def newer(path: pathlib.Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA application_id = {_schema.APPLICATION_ID}")
+    db.execute("PRAGMA user_version = 99")
+    db.execute("CREATE TABLE x (y)")
+    db.close()
+
+
+def foreign(path: pathlib.Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE people (name)")
+    db.close()
+
+
+def text(path: pathlib.Path) -> None:
+    path.write_text("to\n+19195551234\n" * 100)
+
+
+def torn(path: pathlib.Path) -> None:
+    made(path)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def scribbled(path: pathlib.Path) -> None:
+    made(path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 3000] = b"\xa5" * 3000
+    path.write_bytes(content)
+
+
+def made(path: pathlib.Path) -> None:
+    store = Store(str(path))
+    store.open(1_700_000_000.0)
+    batch = Batch()
+    for index in range(2_000):
+        batch.keys += index.to_bytes(16, "big")
+        batch.positions.append(index)
+        batch.payloads += bytes(8)
+    store.apply(batch)
+    store.close("finished", 1_700_000_001.0)
+
+
+def folder(path: pathlib.Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (newer, "newer bandwidth-mfa-async"),
+        (foreign, "another program's database"),
+        (text, "damaged, or no journal"),
+        (torn, "damaged"),
+        (scribbled, "damaged"),
+        (folder, "is a folder"),
+    ],
+)
+async def test_a_file_that_is_no_journal(
+    server: FaultServer,
+    make_client: MakeClient,
+    template: CodeTemplate,
+    tmp_path: pathlib.Path,
+    make: Callable[[pathlib.Path], None],
+    says: str,
+) -> None:
+    """It is named, it is not touched, and nothing is sent."""
+    path = tmp_path / "run.db"
+    await asyncio.to_thread(make, path)
+    before = None if path.is_dir() else path.read_bytes()
+    with pytest.raises(JournalError, match=says) as caught:
+        await send(make_client(), path, template)
+    assert str(path) in str(caught.value)
+    assert server.seen == []
+    assert path.is_dir() or path.read_bytes() == before
+
+
+@pytest.mark.parametrize("path", ["/proc/run.db", "/nowhere/at/all/run.db"])
+async def test_a_place_that_cannot_be_written(make_client: MakeClient, template: CodeTemplate, path: str) -> None:
+    """A folder that is read-only, for root too, or does not exist."""
+    with pytest.raises(JournalError, match="folder"):
+        await send(make_client(), path, template)
+
+
+async def test_one_run_at_a_time(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """A second process, or a second run of this one, is told to wait; a reader is not kept out; death unlocks."""
+    path = tmp_path / "run.db"
+    holder = (
+        "import asyncio, sys\n"
+        "from bandwidth_mfa_async import SQLiteJournal\n"
+        "async def main():\n"
+        "    async with SQLiteJournal(sys.argv[1]):\n"
+        "        print('open', flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", holder, str(path), stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"open\n"
+        with pytest.raises(JournalError, match="another run is using"):
+            await send(make_client(), path, template)
+        assert rows(path, "SELECT count(*) FROM session") == [(1,)]
+    finally:
+        process.kill()
+        await process.wait()
+    assert len(await send(make_client(), path, template)) == 20
+    async with SQLiteJournal(path) as journal:
+        with pytest.raises(JournalError, match="another run is using"):
+            await send(make_client(), path, template)
+        with pytest.raises(ClientStateError, match="open already"):
+            await journal.open()
+    assert rows(path, "SELECT ending FROM session") == [(None,), ("finished",), ("finished",)]
+
+
+async def test_a_full_disk(
+    server: FaultServer,
+    make_client: MakeClient,
+    template: CodeTemplate,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run ends with what to do; what had no intent on disk was not sent; with space again it goes on."""
+    path = tmp_path / "run.db"
+    numbers = [f"+1919{index:07}" for index in range(2_000)]
+    connect = sqlite3.connect
+
+    def small(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        db = connect(*arguments, **options)
+        db.execute("PRAGMA max_page_count = 60")
+        return db
+
+    monkeypatch.setattr(_store.sqlite3, "connect", small)
+    outcomes = []
+    async with BulkSender(make_client(), journal=path, max_in_flight=5) as bulk:
+        with pytest.raises(JournalError, match="the disk is full; free some space"):
+            async for outcome in bulk.send(numbers, template=template):
+                outcomes.append(outcome)
+    assert bulk.summary.ending == "failed"
+    assert len(outcomes) == bulk.summary.taken < 2_000
+    begun = rows(path, "SELECT count(*) FROM item WHERE status <> 0")[0][0]
+    assert len(server.seen) <= begun
+    monkeypatch.setattr(_store.sqlite3, "connect", connect)
+    await send(make_client(), path, template, numbers)
+    texted = [str(seen.document["to"]) for seen in server.seen]
+    assert len(texted) == len(set(texted))
+    found = await counts(path)
+    assert found.get("accepted", 0) + found.get("unknown", 0) == 2_000
+    assert found.get("unknown", 0) <= 5
+
+
+async def test_an_older_file_is_brought_up_to_date(
+    make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later version's step runs once, in one transaction, and keeps what is there; an interrupted one leaves all."""
+    path = tmp_path / "run.db"
+    await send(make_client(), path, template)
+    broken = (*_schema.MIGRATIONS, ("ALTER TABLE item ADD COLUMN note TEXT", "this is no SQL"))
+    monkeypatch.setattr(_store, "MIGRATIONS", broken)
+    with pytest.raises(JournalError):
+        await counts(path)
+    assert rows(path, "PRAGMA user_version") == [(1,)]
+    monkeypatch.setattr(_store, "MIGRATIONS", (*_schema.MIGRATIONS, ("ALTER TABLE item ADD COLUMN note TEXT",)))
+    for _ in range(2):
+        assert await counts(path) == {"accepted": 20}
+    assert rows(path, "PRAGMA user_version") == [(2,)]
+    assert rows(path, "SELECT DISTINCT note FROM item") == [(None,)]
+    monkeypatch.setattr(_store, "MIGRATIONS", _schema.MIGRATIONS)
+    with pytest.raises(JournalError, match="newer"):
+        await counts(path)
+
+
+async def test_an_old_sqlite(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SQLite without what the journal needs is named."""
+    monkeypatch.setattr(_store.sqlite3, "sqlite_version_info", (3, 31, 1))
+    with pytest.raises(JournalError, match=r"SQLite 3\.33"):
+        await counts(tmp_path / "run.db")
+
+
+def test_bad_arguments(template: CodeTemplate) -> None:
+    """Each is named."""
+    for path in ("", ":memory:", "file:x?mode=memory", "a\0b", b"x"):
+        with pytest.raises(ConfigurationError, match="journal"):
+            SQLiteJournal(path)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="run"):
+        SQLiteJournal("x.db", run=1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="template"):
+        SQLiteJournal("x.db", template=template.to("+19195551234"))  # type: ignore[arg-type]
+
+
+async def test_a_closed_journal(tmp_path: pathlib.Path) -> None:
+    """Looking into one that is not open is an error that says so."""
+    journal = SQLiteJournal(tmp_path / "run.db")
+    with pytest.raises(ClientStateError, match="not open"):
+        await journal.counts()
+    await journal.aclose()
+    async with journal:
+        assert journal.is_open
+    assert not journal.is_open
+    async with journal:
+        assert await journal.counts() == {}
+
+
+def test_states_are_words_of_the_design() -> None:
+    """The issue's list, in its words."""
+    words = "pending sending accepted rejected not_sent unknown invalid"
+    assert [status.name.lower() for status in Status] == words.split()

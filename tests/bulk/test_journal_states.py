@@ -1,0 +1,134 @@
+"""The journal as a state machine: whatever is done in whatever order, wherever it crashes, it agrees with a model."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from bandwidth_mfa_async.bulk._schema import Status
+from bandwidth_mfa_async.bulk._store import Batch, Store
+
+NOW = 1_700_000_000.0
+ENDS = [Status.ACCEPTED, Status.REJECTED, Status.NOT_SENT, Status.UNKNOWN, Status.PENDING]
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """Ops gather in batches as a run's do; a crash loses the batch that was not written, and perhaps the log's end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.generation = 0
+        # What must be on disk, by key, after each commit since the file was opened.
+        self.commits: list[dict[int, Status]] = [{}]
+        self.batch = Batch()
+        self.planned: dict[int, Status] = {}
+        self.rows: dict[int, int] = {}
+
+    @property
+    def path(self) -> pathlib.Path:
+        return self.folder / f"{self.generation}.db"
+
+    @property
+    def now(self) -> dict[int, Status]:
+        return self.commits[-1]
+
+    @initialize()
+    def opened(self) -> None:
+        self.store = Store(str(self.path))
+        self.store.open(NOW)
+
+    def teardown(self) -> None:
+        self.store.close("finished", NOW)
+        shutil.rmtree(self.folder)
+
+    @rule(keys=st.lists(st.integers(0, 30), min_size=1, max_size=8))
+    def add(self, keys: list[int]) -> None:
+        for key in keys:
+            self.batch.keys += key.to_bytes(16, "big")
+            self.batch.positions.append(key)
+            self.batch.payloads += bytes(8)
+
+    def may_begin(self) -> list[int]:
+        done = {Status.ACCEPTED, Status.SENDING}
+        return [key for key in self.rows if self.planned.get(key, self.now[key]) not in done]
+
+    @precondition(lambda self: self.may_begin())
+    @rule(data=st.data())
+    def begin(self, data: Any) -> None:
+        key = data.draw(st.sampled_from(self.may_begin()))
+        self.batch.begun[self.rows[key]] = None
+        self.planned[key] = Status.SENDING
+
+    def under_way(self) -> list[int]:
+        # As in a run: an end is told only once the intent is on disk.
+        return [key for key in self.rows if self.now[key] is Status.SENDING and key not in self.planned]
+
+    @precondition(lambda self: self.under_way())
+    @rule(data=st.data(), end=st.sampled_from(ENDS))
+    def end(self, data: Any, end: Status) -> None:
+        key = data.draw(st.sampled_from(self.under_way()))
+        provider_id = f"id-{key}" if end is Status.ACCEPTED else None
+        self.batch.settled[self.rows[key]] = (end, provider_id, None, None, False, 1, NOW)
+        self.planned[key] = end
+
+    @rule()
+    def write(self) -> None:
+        known = self.store.apply(self.batch)
+        keys = list(self.batch.positions)
+        after = self.now | self.planned
+        for key in keys:
+            after.setdefault(key, Status.PENDING)
+        self.commits.append(after)
+        # An item that is known already is told as it is, never as new.
+        assert [row.status for row in known] == [after[key] for key in keys]
+        for key, row in zip(keys, known, strict=True):
+            assert row.provider_id == (f"id-{key}" if after[key] is Status.ACCEPTED else None)
+            assert self.rows.setdefault(key, row.id) == row.id
+        self.batch, self.planned = Batch(), {}
+
+    @rule(lost=st.one_of(st.just(0.0), st.floats(0.0, 1.0)))
+    def crash(self, lost: float) -> None:
+        """A kill keeps every commit; a log cut anywhere, as by a power cut, keeps the commits before the cut."""
+        before = self.path
+        self.generation += 1
+        shutil.copy(before, self.path)
+        log = before.with_name(f"{before.name}-wal")
+        kept = int(log.stat().st_size * (1 - lost)) if log.exists() else 0
+        self.path.with_name(f"{self.path.name}-wal").write_bytes(log.read_bytes()[:kept] if log.exists() else b"")
+        self.store.close("failed", NOW)
+        self.store = Store(str(self.path))
+        self.store.open(NOW)
+        found = self.on_disk()
+        possible = [self.interrupted(commit) for commit in self.commits]
+        assert found in (possible if lost else possible[-1:])
+        # What came after it is gone; what came before it is still the log's beginning.
+        while self.interrupted(self.commits[-1]) != found:
+            self.commits.pop()
+        self.commits.append(found)
+        self.rows = {key: row for key, row in self.rows.items() if key in found}
+        self.batch, self.planned = Batch(), {}
+
+    @staticmethod
+    def interrupted(commit: dict[int, Status]) -> dict[int, Status]:
+        return {key: Status.UNKNOWN if status is Status.SENDING else status for key, status in commit.items()}
+
+    def on_disk(self) -> dict[int, Status]:
+        rows = self.store._opened().execute("SELECT position, status FROM item")
+        return {key: Status(status) for key, status in rows}
+
+    @invariant()
+    def agrees(self) -> None:
+        assert self.on_disk() == self.now
+        counts = self.store.counts()
+        assert sum(counts.values()) == len(self.now)
+
+
+JournalMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestJournal = JournalMachine.TestCase
