@@ -39,8 +39,11 @@ async def simulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=[block.strip().splitlines()[0][:40] for block in PYTHON])
-async def test_python_blocks_run(simulator: Simulator, block: str) -> None:
+async def test_python_blocks_run(
+    simulator: Simulator, block: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each block runs as it stands, against the simulator."""
+    monkeypatch.chdir(tmp_path)
     code = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     namespace: dict[str, Any] = {"__name__": "readme"}
     result = eval(code, namespace)
