@@ -14,14 +14,16 @@ import cattrs
 import pytest
 import tenacity
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
 from aioresponses import aioresponses
 from aioresponses import core as aioresponses_core
+from yarl import URL
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RateLimitError, ServerError
-from bandwidth_mfa_async._transport import Body
+from bandwidth_mfa_async._transport import Body, _exchange
 
 from .conftest import APPLICATION, FROM, TO
-from .support.fault_server import Act, FaultServer, refused_port
+from .support.fault_server import Act, FaultServer, answer, refused_port
 
 
 async def test_aiohttp_writes_the_body_after_it_has_a_connection(server: FaultServer) -> None:
@@ -29,10 +31,10 @@ async def test_aiohttp_writes_the_body_after_it_has_a_connection(server: FaultSe
     async with aiohttp.ClientSession() as session:
         unsent = Body(b"{}")
         with pytest.raises(aiohttp.ClientConnectorError):
-            await session.post(f"http://127.0.0.1:{refused_port()}/", data=unsent)
+            await session.post(f"http://127.0.0.1:{refused_port()}/", data=_exchange._Payload(unsent))
         assert not unsent.begun
         sent = Body(b"{}")
-        async with session.post(server.origin, data=sent) as response:
+        async with session.post(server.origin, data=_exchange._Payload(sent)) as response:
             await response.read()
         assert sent.begun
     writers = {name for name in vars(aiohttp.payload.Payload) if name.startswith("write")}
@@ -43,17 +45,59 @@ async def test_aiohttp_holds_the_headers_back_until_the_body(server: FaultServer
     """Nothing of a request leaves before its body is begun."""
     begun_at_head: list[bool] = []
 
-    class Watched(Body):
+    class Watched(_exchange._Payload):
         async def write_with_length(self, writer: Any, content_length: int | None) -> None:
             begun_at_head.append(bool(getattr(writer, "_headers_written", False)))
             await super().write_with_length(writer, content_length)
 
-    async with aiohttp.ClientSession() as session, session.post(server.origin, data=Watched(b"{}")) as response:
+    async with aiohttp.ClientSession() as session, session.post(server.origin, data=Watched(Body(b"{}"))) as response:
         await response.read()
     assert begun_at_head in ([False], [True])
     if begun_at_head == [True]:
         # Headers are marked as written when they are buffered; what matters is that they went out with the body.
         assert server.seen[0].body == b"{}"
+
+
+def test_aiohttp_lets_us_use_its_connections() -> None:
+    """What `exchange` calls without a document that promises it; without it every request goes through the session."""
+    assert _exchange._request is aiohttp.ClientSession._request, (
+        "this aiohttp lacks something: calls cost twice as much"
+    )
+    asked_by_a_connector = {"connection_key", "is_ssl", "ssl", "proxy", "proxy_headers", "url", "host", "port"}
+    assert asked_by_a_connector <= {*dir(aiohttp.ClientRequest), "url", "proxy", "proxy_headers"}
+    assert {"release", "close", "protocol"} <= set(dir(aiohttp.connector.Connection))
+    defaults = inspect.signature(ResponseHandler.set_response_params).parameters
+    assert defaults["read_timeout"].default is None, "a time that the attempt's own does not know of"
+    assert defaults["skip_payload"].default is False
+
+
+async def test_a_connection_reads_one_answer_and_knows_whether_it_may_be_kept(server: FaultServer) -> None:
+    """A message with code and headers, a stream to its end; only then does the pool take the connection back."""
+    connector = aiohttp.TCPConnector()
+    request = aiohttp.ClientRequest("POST", URL(server.origin), loop=asyncio.get_running_loop())
+    timeout = aiohttp.ClientTimeout(connect=5)
+    server.play(answer(headers={"X-Name": "x"}), answer(200, b"x" * 500_000), Act(b"SSH-2.0\r\n\r\n", then="hang"))
+    for read_to_its_end in (True, False, None):
+        connection = await connector.connect(request, [], timeout)
+        protocol = connection.protocol
+        assert protocol is not None
+        assert protocol.transport is not None
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        protocol.transport.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        if read_to_its_end is None:
+            with pytest.raises(HttpProcessingError):
+                await protocol.read()
+            connection.close()
+            continue
+        message, stream = await protocol.read()
+        assert message.code == 200
+        if read_to_its_end:
+            assert message.headers["x-name"] == "x"
+            assert b"messageId" in await stream.readany()
+            assert await stream.readany() == b"", "the end of the answer"
+        connection.release()
+    assert server.accepted_connections == 2, "the first was kept, the second not"
+    await connector.close()
 
 
 async def test_aiohttp_never_repeats_a_post(server: FaultServer) -> None:
@@ -150,7 +194,7 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield mock
 
 
-URL = "https://mfa.bandwidth.com/api/v1/accounts/9900000/code/messaging"
+ENDPOINT = "https://mfa.bandwidth.com/api/v1/accounts/9900000/code/messaging"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +209,7 @@ async def test_users_may_mock_aiohttp(mocked: Any, status: int, payload: Any, er
     """aioresponses works on our client as on any other: the real URL, thin status tests."""
     from bandwidth_mfa_async import RetryPolicy
 
-    mocked.post(URL, status=status, payload=payload)
+    mocked.post(ENDPOINT, status=status, payload=payload)
     template = CodeTemplate(FROM, APPLICATION)
     async with MFAClient("9900000", BasicAuth("u", "p"), retry=RetryPolicy(max_attempts=1)) as client:
         if error is None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     MakeClient = Callable[..., MFAClient]
 
+pytestmark = pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
+
 
 class LastCall:
     def __init__(self) -> None:
@@ -103,7 +105,8 @@ async def test_cancelled_at_every_step(
         steps = await steps_of(lambda: one(client))
     assert steps > 3
     cancelled = 0
-    for step in range(steps + 3):
+    # On a busy machine the loop may turn 50,000 times while the kernel holds an answer; those turns are all the same.
+    for step in range(min(steps, 300) + 3):
         async with make_client(**options) as client:
             prepare()
             if situation == "warm":

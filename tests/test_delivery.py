@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     MakeClient = Callable[..., MFAClient]
 
+pytestmark = pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
+
 ONCE = RetryPolicy(max_attempts=1)
 QUICK: dict[str, Any] = {"wait_initial": 0.001, "wait_max": 0.002}
 OWN_ERROR = {"error": "Internal Error", "requestId": "354cc8a3-6701-461e-8fa7-8671703dd898"}

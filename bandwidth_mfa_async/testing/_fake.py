@@ -174,7 +174,7 @@ class FakeTransport:
     def _next(self, name: str, payload: Body, now: float) -> tuple[Operation, Outcome, dict[str, Any]]:
         """Record an attempt and decide what becomes of it."""
         operation = _OPERATIONS[name]
-        text = payload.decode()
+        text = payload.value.decode()
         document: dict[str, Any] = dict(parse_qsl(text)) if operation == "token" else json.loads(text)
         request = SentRequest(operation=operation, document=document, time=now, written=True)
         scripted = self._pick(operation)

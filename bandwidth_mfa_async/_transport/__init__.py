@@ -1,0 +1,17 @@
+"""One attempt over HTTP: bytes out, an `Answer` or a `RequestError` back; the only package with an aiohttp client."""
+
+from __future__ import annotations
+
+from ._exchange import MAX_ANSWER, Body, Headers
+from ._transport import Transport, absolute_url, checked_transport_options, endpoint, request_headers
+
+__all__ = [
+    "MAX_ANSWER",
+    "Body",
+    "Headers",
+    "Transport",
+    "absolute_url",
+    "checked_transport_options",
+    "endpoint",
+    "request_headers",
+]

@@ -1,0 +1,60 @@
+"""What an exception of aiohttp's or the system's means for the message, before and after its body was begun."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from ..errors import (
+    ConnectTimeoutError,
+    DisconnectedError,
+    NotSentError,
+    ReadTimeoutError,
+    ResponseDecodeError,
+    TLSError,
+)
+
+if TYPE_CHECKING:
+    from ..errors import RequestError
+
+
+def before(failure: BaseException, operation: str) -> RequestError:  # noqa: PLR0911 - a table, row by row
+    """Name what kept the body from being begun."""
+    # The order matters: aiohttp's certificate errors are TLS errors, and its DNS errors are connection errors.
+    if isinstance(failure, aiohttp.ClientConnectorCertificateError):
+        return TLSError(
+            "the server's certificate cannot be verified; check base_url, this machine's clock and its CA "
+            "certificates, or pass ssl= with a context that trusts your CA",
+            operation,
+        )
+    if isinstance(failure, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
+        return TLSError("the TLS handshake failed; check that base_url names a TLS port", operation)
+    if isinstance(failure, asyncio.CancelledError):
+        return NotSentError("the session was closed while the request waited for a connection", operation)
+    if isinstance(failure, TimeoutError):
+        return ConnectTimeoutError("no connection was made in time", operation)
+    if isinstance(failure, (aiohttp.ClientConnectorDNSError, socket.gaierror)):
+        return NotSentError("the service's host name was not resolved; check base_url and DNS", operation)
+    if isinstance(failure, (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError)):
+        return NotSentError("the proxy made no connection; check proxy=", operation)
+    return NotSentError(f"no connection could be made ({_kind(failure)})", operation)
+
+
+def after(failure: BaseException, operation: str) -> RequestError:
+    """Name what happened after the body was begun and before a status came."""
+    if isinstance(failure, TimeoutError):
+        return ReadTimeoutError("the request was written and no answer came in time", operation)
+    if isinstance(failure, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError)):
+        # The parser's errors carry a made-up status of 400, which nobody sent.
+        return ResponseDecodeError("the request was written and the answer is not valid HTTP", operation)
+    return DisconnectedError(f"the request was written and the connection was cut ({_kind(failure)})", operation)
+
+
+def _kind(failure: BaseException) -> str:
+    number = getattr(failure, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return f"{type(failure).__name__}, errno {number}"
+    return type(failure).__name__

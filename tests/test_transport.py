@@ -1,0 +1,242 @@
+"""One attempt's way over the wire: the same request by either way, its time, proxies, and who may watch."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+import trustme
+
+from bandwidth_mfa_async import (
+    CodeRequest,
+    ConnectTimeoutError,
+    Delivery,
+    MFAClient,
+    NotSentError,
+    ReadTimeoutError,
+    RequestError,
+    RetryPolicy,
+)
+from bandwidth_mfa_async._transport import _exchange
+from bandwidth_mfa_async._transport._transport import Attempt
+
+from .conftest import APPLICATION, FROM, TO
+from .support.fault_server import Act, FaultServer, answer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from bandwidth_mfa_async import CodeTemplate
+
+    MakeClient = Callable[..., MFAClient]
+
+ONCE = RetryPolicy(max_attempts=1)
+
+
+@pytest.mark.parametrize("force_close", [False, True])
+async def test_both_ways_write_the_same_request(
+    server: FaultServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, force_close: bool
+) -> None:
+    """The same path, the same headers once each, the same body; text beyond ASCII and a long one included."""
+    request = CodeRequest(TO, FROM, APPLICATION, scope="é", message="{CODE} " + "ü€😀" * 600)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=force_close)) as session:
+        client = make_client(session=session)
+        await client.generate_messaging_code(request)
+        monkeypatch.setattr(_exchange, "_request", None)
+        await client.generate_messaging_code(request)
+        await client.aclose()
+    ours, theirs = server.seen
+    assert ours.head.split("\r\n")[0] == theirs.head.split("\r\n")[0]
+    assert ours.headers == theirs.headers
+    assert len(ours.head.split("\r\n")) == len(theirs.head.split("\r\n")) == len(ours.headers) + 3
+    assert ours.body == theirs.body
+
+
+async def test_a_header_cannot_end_early(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
+    """Whatever slipped through to the headers, a line break in one of them is not written."""
+    client = make_client(retry=ONCE)
+    client._caller.core.authorizer._header = "Basic x\r\nX-Injected: 1"  # type: ignore[attr-defined]
+    with pytest.raises(NotSentError):
+        await client.generate_messaging_code(template.to(TO))
+    assert not server.seen
+
+
+@pytest.mark.parametrize("how", ["traced", "replaced"])
+async def test_who_watches_aiohttp_sees_our_requests(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """OpenTelemetry and Sentry trace every session, VCR.py and aioresponses replace a method: ours take part."""
+    seen: list[str] = []
+    if how == "traced":
+        original = aiohttp.ClientSession.__init__
+
+        async def note(_session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
+            seen.append(params.method)
+
+        def traced(self: aiohttp.ClientSession, *args: Any, **options: Any) -> None:
+            config = aiohttp.TraceConfig()
+            config.on_request_start.append(note)
+            original(self, *args, trace_configs=[config], **options)
+
+        monkeypatch.setattr(aiohttp.ClientSession, "__init__", traced)
+    else:
+        request = aiohttp.ClientSession._request
+
+        async def replaced(self: aiohttp.ClientSession, method: str, *args: Any, **options: Any) -> Any:
+            seen.append(method)
+            return await request(self, method, *args, **options)
+
+        monkeypatch.setattr(aiohttp.ClientSession, "_request", replaced)
+    client = make_client()
+    assert (await client.generate_messaging_code(template.to(TO))).message_id
+    assert seen == ["POST"]
+    await client.aclose()
+
+
+@pytest.mark.virtual_time
+async def test_a_cancellation_in_the_moment_of_a_timeout_is_obeyed(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Both in one round of the loop: the caller who cancelled gets a cancelled call, not a timeout."""
+    client = make_client(retry=RetryPolicy(attempt_timeout=5.0))
+    server.play(Act(then="hang"))
+    call = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
+    while not server.seen:
+        await asyncio.sleep(0)
+    (attempt,) = client._caller.core.transport._attempts
+    attempt.cut()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert client._caller.slots.taken == 0
+
+
+@pytest.mark.virtual_time
+async def test_a_timeout_leaves_no_cancellation_behind(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A caller's task goes on as if nobody had cancelled it; another timeout around the call keeps its own account."""
+    client = make_client(retry=RetryPolicy(attempt_timeout=5.0))
+    server.play(Act(then="hang"), Act(then="hang"))
+    task = asyncio.current_task()
+    assert task is not None
+    async with asyncio.timeout(60):
+        with pytest.raises(ReadTimeoutError):
+            await client.generate_messaging_code(template.to(TO))
+        assert task.cancelling() == 0
+        await asyncio.sleep(1)
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(1):
+            await client.generate_messaging_code(template.to(TO))
+    assert not isinstance(caught.value, RequestError)
+    assert task.cancelling() == 0
+    assert (await client.generate_messaging_code(template.to(TO))).message_id
+
+
+async def test_an_attempt_that_ends_stops_its_timer() -> None:
+    """Nothing is cancelled afterwards, and a cut that came twice is taken back once."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    attempt = Attempt(loop, 0.0)
+    assert attempt.end() is False
+    await asyncio.sleep(0)
+    attempt = Attempt(loop, 60.0)
+    attempt.cut()
+    attempt.cut()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    assert attempt.end() is True
+    assert task.cancelling() == 0
+
+
+class Proxy:
+    """Answers CONNECT as told and then passes bytes both ways."""
+
+    def __init__(self, status: int | None) -> None:
+        self.status = status
+        self.heads: list[bytes] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        if self.status is None:
+            await reader.read()
+        elif self.status == 200:
+            host, _, port = head.split()[1].decode().partition(":")
+            there_reader, there_writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(self._pass(reader, there_writer), self._pass(there_reader, writer))
+            there_writer.close()
+        else:
+            writer.write(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % self.status)
+        writer.close()
+
+    @staticmethod
+    async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+
+@pytest.fixture
+async def tls_server() -> AsyncIterator[tuple[FaultServer, ssl.SSLContext]]:
+    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with FaultServer(ssl=context) as server:
+        yield server, trusting
+
+
+@pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
+async def test_through_a_proxy(
+    tls_server: tuple[FaultServer, ssl.SSLContext], make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A tunnel, TLS to the service inside it, one connection for several calls; the proxy sees no credentials."""
+    server, trusting = tls_server
+    proxy = Proxy(200)
+    raw = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    client = make_client(
+        base_url=server.base_url, ssl=trusting, proxy=f"http://127.0.0.1:{raw.sockets[0].getsockname()[1]}"
+    )
+    server.play(answer(), answer(500, {"error": "x"}), answer())
+    for attempts in (1, 2):
+        assert (await client.generate_messaging_code(template.to(TO))).meta.attempts == attempts
+    assert len(proxy.heads) == 1
+    assert proxy.heads[0].startswith(b"CONNECT 127.0.0.1:")
+    assert b"uthorization" not in proxy.heads[0]
+    assert all(seen.head.startswith("POST /api/v1/accounts/") for seen in server.seen)
+    await client.aclose()
+    raw.close()
+    await raw.wait_closed()
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
+@pytest.mark.parametrize("status", [407, 502, None])
+async def test_a_proxy_that_makes_no_tunnel(
+    tls_server: tuple[FaultServer, ssl.SSLContext], make_client: MakeClient, template: CodeTemplate, status: int | None
+) -> None:
+    """Refused, failed or silent: the request never left."""
+    server, trusting = tls_server
+    proxy = Proxy(status)
+    raw = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    client = make_client(
+        base_url=server.base_url,
+        ssl=trusting,
+        proxy=f"http://127.0.0.1:{raw.sockets[0].getsockname()[1]}",
+        retry=RetryPolicy(max_attempts=1, connect_timeout=5.0),
+    )
+    with pytest.raises(NotSentError) as caught:
+        await client.generate_messaging_code(template.to(TO))
+    assert caught.value.delivery is Delivery.NOT_SENT
+    assert isinstance(caught.value, ConnectTimeoutError) is (status is None)
+    assert not server.seen
+    await client.aclose()
+    raw.close()
+    await raw.wait_closed()
