@@ -7,10 +7,10 @@ stands wherever its documents disagree.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from ._redaction import hide, hide_host_only, mask_phone_repr
 from .errors import InvalidRequestError
@@ -164,9 +164,17 @@ class CodeTemplate:
         Raises:
             InvalidRequestError: not an E.164 number.
         """
-        return CodeRequest(
-            number, self.from_, self.application_id, self.scope, self.message, self.digits, self.callback_url
-        )
+        _number(self, _TO, number)
+        # The other values were checked when this template was made, which is most of what a request costs.
+        request = object.__new__(CodeRequest)
+        object.__setattr__(request, "to", number)
+        for name in _SHARED:
+            object.__setattr__(request, name, getattr(self, name))
+        return request
+
+
+_TO: Final = fields(CodeRequest).to
+_SHARED: Final = tuple(item.name for item in fields(CodeTemplate))
 
 
 @frozen
@@ -207,6 +215,9 @@ class ResponseMeta:
     possible_duplicate: bool = False
 
 
+_NO_META: Final = ResponseMeta()
+
+
 @frozen
 class MessagingCodeResponse:
     """The service took a text.
@@ -217,7 +228,7 @@ class MessagingCodeResponse:
     """
 
     message_id: str
-    meta: ResponseMeta = field(factory=ResponseMeta, eq=False)
+    meta: ResponseMeta = field(default=_NO_META, eq=False)
 
 
 @frozen
@@ -230,7 +241,7 @@ class VoiceCodeResponse:
     """
 
     call_id: str
-    meta: ResponseMeta = field(factory=ResponseMeta, eq=False)
+    meta: ResponseMeta = field(default=_NO_META, eq=False)
 
 
 @frozen
@@ -243,7 +254,7 @@ class VerifyCodeResponse:
     """
 
     valid: bool
-    meta: ResponseMeta = field(factory=ResponseMeta, eq=False)
+    meta: ResponseMeta = field(default=_NO_META, eq=False)
 
     def __bool__(self) -> bool:
         """Refuse truth testing, which would let everyone in.
@@ -253,3 +264,12 @@ class VerifyCodeResponse:
         """
         msg = "the truth of a VerifyCodeResponse is ambiguous; use .valid, which is False for a wrong code"
         raise TypeError(msg)
+
+
+_Response = TypeVar("_Response", MessagingCodeResponse, VoiceCodeResponse, VerifyCodeResponse)
+
+
+def tell_how(response: _Response, meta: ResponseMeta) -> _Response:
+    """Write on a response that nobody has seen yet how it came about; `attrs.evolve` costs ten times as much."""
+    object.__setattr__(response, "meta", meta)
+    return response

@@ -17,6 +17,7 @@ LAYERS = {
     "_redaction": 0,
     "_clock": 0,
     "_version": 0,
+    "_waits": 0,
     "_models": 1,
     "_config": 1,
     "telemetry": 1,

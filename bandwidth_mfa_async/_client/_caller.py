@@ -15,6 +15,7 @@ from .._models import (
     VerifyCodeRequest,
     VerifyCodeResponse,
     VoiceCodeResponse,
+    tell_how,
 )
 from .._retry import backoff, is_retryable, retry
 from .._transport import Body
@@ -130,7 +131,7 @@ class Caller:
                 possible_duplicate = call.unknown and operation.sends
                 meta = ResponseMeta(attempts=call.attempts, elapsed=elapsed, possible_duplicate=possible_duplicate)
                 self._tell_end(call, None, attempt_too=True)
-                return attrs.evolve(answer, meta=meta)
+                return tell_how(answer, meta)
             # Raised out of the handler: the error of the last attempt alone says less than is known.
             raise signed
         finally:

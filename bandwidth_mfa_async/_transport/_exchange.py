@@ -141,8 +141,8 @@ async def _read(answer: Answer, status: int, headers: Mapping[str, str], stream:
     answer.status, answer.headers = status, headers
     content = bytearray()
     try:
-        while chunk := await stream.readany():
-            content += chunk
+        while not stream.at_eof():
+            content += await stream.readany()
             if len(content) > MAX_ANSWER:
                 answer.flaw = "too large"
                 return

@@ -1,0 +1,68 @@
+"""How long an answer asks to wait: `Retry-After` in its forms, and in words. No I/O."""
+
+from __future__ import annotations
+
+import math
+import re
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE]\+?[0-9]+)?", re.ASCII)
+_IN_WORDS = re.compile(r"wait\s+([0-9]{1,4})\s+(second|minute|hour)", re.ASCII | re.IGNORECASE)
+_UNITS: Final = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
+
+
+def seconds(text: str | None) -> float | None:
+    """Return a finite number of seconds, at least 0, from a header or a token's lifetime; None for anything else."""
+    # float() alone would take "nan", "inf", "1_000", "+5" and Arabic digits.
+    if text is None or not _SECONDS.fullmatch(text := text.strip(" \t")):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return how many seconds an answer asks to wait, or None where it does not say or says rubbish.
+
+    `retry-after-ms` first, then `Retry-After` in seconds (fractions allowed), then as an HTTP date read against the
+    answer's own `Date`. No MFA answer is documented to carry any of them; other Bandwidth APIs' do.
+
+    Args:
+        headers: the answer's, case-insensitive.
+        now: wall time in seconds, used for a date when the answer has no `Date`.
+    """
+    if (milliseconds := seconds(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    text = headers.get("Retry-After")
+    if text is None:
+        return None
+    if (value := seconds(text)) is not None:
+        return value
+    until = _http_date(text)
+    if until is None:
+        return None
+    sent = _http_date(headers.get("Date", ""))
+    return max(0.0, until - (now if sent is None else sent))
+
+
+def _http_date(text: str) -> float | None:
+    if not text.isascii() or ("," not in text and ":" not in text):
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    if moment.tzinfo is None:  # asctime dates and "-0000" come back naive; HTTP dates are always UTC
+        from datetime import UTC
+
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
+
+
+def wait_in_words(text: str | None) -> float | None:
+    """Return how long an error's text asks to wait, as in "please wait 2 minutes"; None where it does not."""
+    match = _IN_WORDS.search(text or "")
+    return float(match[1]) * _UNITS[match[2].lower()] if match else None
