@@ -48,3 +48,29 @@ def test_bulk(tmp_path: pathlib.Path) -> None:
     assert figures["peak memory, most items / 10,000"] < 2
     assert set(figures["items a second"]) == {"bare gather over aiohttp", "bulk without journal", "bulk with journal"}
     assert run.stderr == ""
+
+
+def test_call_cost(tmp_path: pathlib.Path) -> None:
+    """Every client asked for is in the table, with its figures or as missing."""
+    file = tmp_path / "calls.json"
+    asked = ["aiohttp, tuned", "twilio, async"]
+    command = [sys.executable, "-m", "benchmarks.call_cost", "--quick", "--only", *asked, "--json", str(file)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    written = json.loads(file.read_text())
+    measured = {cost["name"] for cost in written["calls"]}
+    assert measured | set(written["missing"]) == {"bandwidth_mfa_async", "aiohttp, naive", *asked}
+    assert {"bandwidth_mfa_async", "aiohttp, naive", "aiohttp, tuned"} <= measured
+    assert all(cost["cpu"] > 0 for cost in written["calls"])
+    assert all(name in run.stdout for name in (*measured, *written["missing"]))
+    assert run.stderr == ""
+
+
+def test_import_cost(tmp_path: pathlib.Path) -> None:
+    """Each import has its figures."""
+    file = tmp_path / "imports.json"
+    command = [sys.executable, "-m", "benchmarks.import_cost", "--rounds", "1", "--json", str(file)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    statements = {figure["statement"] for figure in json.loads(file.read_text())["figures"]}
+    assert {"import aiohttp", "import bandwidth_mfa_async", "from bandwidth_mfa_async import MFAClient"} <= statements
+    assert all(statement in run.stdout for statement in statements)
+    assert run.stderr == ""
