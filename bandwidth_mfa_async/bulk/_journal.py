@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from .._clock import SystemClock
 from .._models import CodeTemplate
@@ -140,19 +140,28 @@ class SQLiteJournal:
             JournalError: something could not be written.
         """
         executor = self._executor
-        if executor is None:
+        if executor is None or self._loop is None:
             return
+        failure: JournalError | None = None
+        cancelled: asyncio.CancelledError | None = None
+        # A cancellation waits too: half closed, the file would stay locked, and its last results unwritten.
         try:
-            await self._settled()
+            while self._writing:
+                cancelled = await _ended(self._waiter()) or cancelled
             now = self._clock.time()
-            await self._in_thread(lambda: self._store.close(ending, now))
-        except JournalError:
-            # Whoever sent with it was told already.
-            if self._failure is None:
-                raise
+            closing = self._loop.run_in_executor(executor, self._store.close, ending, now)
+            cancelled = await _ended(closing) or cancelled
+            closing.result()
+        except JournalError as error:
+            failure = error
         finally:
             self._executor = self._loop = None
             executor.shutdown(wait=False)
+        if cancelled is not None:
+            raise cancelled from failure
+        if failure is not None and self._failure is None:
+            # Whoever sent with a journal that failed before was told already.
+            raise failure
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -192,9 +201,8 @@ class SQLiteJournal:
         """
         if self._failure is not None:
             raise JournalError(*self._failure.args)
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self._waiter()
         self._batch.begun[row] = None
-        self._waiters.append(waiter)
         self._write_soon()
         await waiter
 
@@ -258,12 +266,16 @@ class SQLiteJournal:
 
     async def _settled(self) -> None:
         while self._writing:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
             try:
-                await waiter
+                await self._waiter()
             except JournalError:
                 return
+
+    def _waiter(self) -> asyncio.Future[None]:
+        """Return a future that ends with the batch that gathers now."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         if self._loop is None or self._executor is None:
@@ -314,3 +326,15 @@ class SQLiteJournal:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(JournalError(*error.args))
+
+
+async def _ended(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait for a future through cancellations; return the last of them, for the caller to raise."""
+    cancelled = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    future.exception()  # seen
+    return cancelled

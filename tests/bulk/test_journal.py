@@ -474,6 +474,32 @@ async def test_a_full_disk(
     assert found.get("unknown", 0) <= 5
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 4, 7, 12, 20, 40])
+async def test_a_cancellation_while_the_file_is_closed(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, turns: int
+) -> None:
+    """At whatever moment, and twice: every result is on disk and the file is let go of, for the next run to use."""
+    path = tmp_path / "run.db"
+    leaving = asyncio.Event()
+
+    async def run() -> None:
+        async with BulkSender(make_client(), journal=path, max_in_flight=4) as bulk:
+            stream = bulk.send(NUMBERS[:8], template=template)
+            for _ in range(8):
+                await anext(stream)
+            leaving.set()
+
+    task = asyncio.create_task(run())
+    await leaving.wait()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([task])
+    assert await counts(path) == {"accepted": 8}
+
+
 async def test_an_older_file_is_brought_up_to_date(
     make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
