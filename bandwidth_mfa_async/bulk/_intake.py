@@ -110,3 +110,8 @@ def _survived(error: InvalidRequestError, generator: bool) -> InvalidRequestErro
         )
         raise error
     return error
+
+
+def strange(error: Exception) -> InvalidRequestError:
+    """Return what is said of an item that raised when it was looked at."""
+    return InvalidRequestError("request", f"raised {type(error).__name__} when it was looked at")

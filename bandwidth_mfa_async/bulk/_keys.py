@@ -17,7 +17,8 @@ _PAYLOAD_BYTES: Final = 8
 
 def key_digest(key: str) -> bytes:
     """Return what a journal keeps of a key."""
-    return blake2b(key.encode(), digest_size=_KEY_BYTES).digest()
+    # A file's name or line that was no UTF-8 holds lone surrogates.
+    return blake2b(key.encode(errors="surrogatepass"), digest_size=_KEY_BYTES).digest()
 
 
 def fact_digest(value: object) -> str:

@@ -22,7 +22,7 @@ from ..errors import (
     MFAError,
     RequestError,
 )
-from ._intake import Intake
+from ._intake import Intake, strange
 from ._item import Item
 from ._keys import key_digest
 from ._outcome import ItemOutcome, concerns_all, worth_repeating
@@ -203,9 +203,11 @@ class OutcomeStream:
         try:
             request = self._intake.request(value)
             key, payload = self._intake.key(request)
-        except InvalidRequestError as error:
+            digest = b"" if journal is None else key_digest(key)
+        except Exception as failure:  # noqa: BLE001 - a strange thing in the input is about that item only
+            error = failure if isinstance(failure, InvalidRequestError) else strange(failure)
             if journal is not None:
-                name = value if isinstance(value, str) else index
+                name = value if type(value) is str else index
                 journal.add(key_digest(f"invalid {name}"), index, None, self._note_invalid)
             self._emit(ItemOutcome(index, "", request, Delivery.INVALID, error=error))
             return
@@ -213,7 +215,7 @@ class OutcomeStream:
         if journal is None:
             self._offer(item)
         else:
-            journal.add(key_digest(key), index, payload, lambda row: self._known(item, payload, row))
+            journal.add(digest, index, payload, lambda row: self._known(item, payload, row))
 
     def _note_invalid(self, row: Row | JournalError) -> None:
         if isinstance(row, JournalError):

@@ -30,6 +30,7 @@ from bandwidth_mfa_async.simulator import Fault, Simulator
 from ..support.fault_server import Act, FaultServer, answer
 
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import AsyncIterator, Callable, Iterator
 
     MakeClient = Callable[..., MFAClient]
@@ -104,6 +105,27 @@ async def test_one_bad_item_ends_nothing(make_client: MakeClient, template: Code
     assert [error.field for error in errors if isinstance(error, InvalidRequestError)] == ["to", "request", "to", "key"]
     assert "919555" not in repr(outcomes) + str(errors)
     assert bulk.summary.invalid == 4
+
+
+class _Hostile:
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("journaled", [True, False])
+async def test_strange_items_end_nothing(
+    make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, journaled: bool
+) -> None:
+    """A line that was no UTF-8, an object that raises when looked at: one invalid outcome each; such a key is a key."""
+    source: list[Any] = ["+19195550001", "+1919\udc80", _Hostile(), "+19195550002"]
+    path = tmp_path / "run.db" if journaled else None
+    async with BulkSender(make_client(), ordered=True, journal=path) as bulk:
+        outcomes = await everything(bulk, source, template=template, key=lambda request: f"\udc80{request.to}")
+    invalid, accepted = Delivery.INVALID, Delivery.ACCEPTED
+    assert [outcome.delivery for outcome in outcomes] == [accepted, invalid, invalid, accepted]
+    assert "ZeroDivisionError" in str(outcomes[2].error)
+    assert (bulk.summary.taken, bulk.summary.done, bulk.summary.ending) == (4, 4, "finished")
 
 
 async def test_an_input_that_can_go_on_after_an_error_does(make_client: MakeClient, template: CodeTemplate) -> None:
