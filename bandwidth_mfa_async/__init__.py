@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         VerifyCodeResponse,
         VoiceCodeResponse,
     )
-    from .bulk import BulkSender, BulkSummary, ItemOutcome, SQLiteJournal
+    from .bulk import BulkSender, BulkSummary, ItemOutcome, JournalReport, SQLiteJournal
     from .errors import (
         APIStatusError,
         AuthenticationError,
@@ -69,6 +69,7 @@ __all__ = [
     "InvalidRequestError",
     "ItemOutcome",
     "JournalError",
+    "JournalReport",
     "Limits",
     "LoggingHook",
     "MFAClient",
@@ -103,7 +104,7 @@ _NAMES: Final = {
         "CodeRequest CodeTemplate MessagingCodeResponse ResponseMeta VerifyCodeRequest VerifyCodeResponse "
         "VoiceCodeResponse"
     ),
-    ".bulk": "BulkSender BulkSummary ItemOutcome SQLiteJournal",
+    ".bulk": "BulkSender BulkSummary ItemOutcome JournalReport SQLiteJournal",
     ".errors": (
         "APIStatusError AuthenticationError BadRequestError ClientStateError ConfigurationError "
         "ConnectTimeoutError DeadlineExceededError Delivery DeliveryUnknownError DisconnectedError "

@@ -5,7 +5,16 @@ from __future__ import annotations
 from ..errors import JournalError
 from ._journal import SQLiteJournal
 from ._outcome import BulkSummary, ItemOutcome
+from ._report import JournalReport
 from ._run import OutcomeStream
 from ._sender import BulkSender
 
-__all__ = ["BulkSender", "BulkSummary", "ItemOutcome", "JournalError", "OutcomeStream", "SQLiteJournal"]
+__all__ = [
+    "BulkSender",
+    "BulkSummary",
+    "ItemOutcome",
+    "JournalError",
+    "JournalReport",
+    "OutcomeStream",
+    "SQLiteJournal",
+]
