@@ -21,6 +21,7 @@ from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.simulator import Simulator
 
 from .support.fault_server import environment
+from .support.journal_file import CAUSES, make_launch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -96,7 +97,7 @@ def shape(output: str) -> list[str]:
     return [re.sub(r"\s+", " ", line).strip() for line in output.splitlines() if line.strip(" ─┌┐└┘┬┴│")]
 
 
-def run(command: str, env: dict[str, str]) -> str:
+def run(command: str, env: dict[str, str], folder: pathlib.Path) -> str:
     import os
 
     words = shlex.split(command)
@@ -107,16 +108,18 @@ def run(command: str, env: dict[str, str]) -> str:
         text=True,
         check=False,
         env={**os.environ, **env, "COLUMNS": "120"},
+        cwd=folder,
     )
     return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("block", CONSOLE, ids=[block.splitlines()[0][:40] for block in CONSOLE])
-async def test_console_blocks_show_what_is_printed(simulator: Simulator, block: str) -> None:
+async def test_console_blocks_show_what_is_printed(simulator: Simulator, block: str, tmp_path: pathlib.Path) -> None:
     """Each command is run, and its output has the shape that README shows: words to the letter, numbers aside."""
+    await asyncio.to_thread(make_launch, tmp_path / "launch.db", causes=CAUSES[:5:2])
     parts = re.split(r"^\$ (.*)$", block, flags=re.MULTILINE)[1:]
     for command, shown in zip(parts[::2], parts[1::2], strict=True):
-        printed = await asyncio.to_thread(run, command, environment(simulator))
+        printed = await asyncio.to_thread(run, command, environment(simulator), tmp_path)
         expected, actual = shape(shown), shape(printed)
         if command.endswith("demo"):
             # Which causes of retries a run meets depends on timing; all other rows are always there.

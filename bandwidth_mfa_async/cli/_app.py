@@ -21,6 +21,7 @@ from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest
 from ..errors import ConfigurationError, Delivery, InvalidRequestError, MFAError
 from . import _outcome
 from ._demo import run as run_demo
+from ._report import report
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -47,6 +48,9 @@ address, such as a simulator's. A missing password is asked for on a terminal.
 @click.version_option(__version__, prog_name="bandwidth-mfa")
 def app() -> None:
     """Text, call and verify sign-in codes through Bandwidth's multi-factor-authentication API."""
+
+
+app.add_command(report)
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:

@@ -7,12 +7,12 @@ import math
 import random
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bandwidth_mfa_async.bulk._schema import APPLICATION_ID, MIGRATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 BEGAN = 1_795_411_309
@@ -69,8 +69,9 @@ def make_journal(
     return path
 
 
-def make_launch(path: Path, *, items: int = 20_000, rate: float = 110, pause: int = 5_400, seed: int = 3) -> Path:
+def make_launch(path: Path, *, items: int = 20_000, causes: Sequence[tuple[Any, ...]] = CAUSES) -> Path:
     """Write the journal of an ordinary run: killed once, resumed after a pause, with failures and a limit."""
+    rate, pause, seed = 110, 5_400, 3
     chance = random.Random(seed)
     rows: list[tuple[str, str | None, int | None, int]] = []
     seconds: dict[int, dict[str, int]] = {}
@@ -85,7 +86,7 @@ def make_launch(path: Path, *, items: int = 20_000, rate: float = 110, pause: in
         for _ in range(number):
             drawn = chance.random()
             status, cause, http_status, again = "accepted", None, None, 0
-            for *candidate, portion in CAUSES:
+            for *candidate, portion in causes:
                 if (drawn := drawn - portion) < 0:
                     status, cause, http_status, again = candidate
                     break
