@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         TLSError,
         VerificationLockedError,
     )
+    from .limits._redis import RedisLimits
     from .telemetry import LoggingHook
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "Rate",
     "RateLimitError",
     "ReadTimeoutError",
+    "RedisLimits",
     "RequestError",
     "Resend",
     "ResponseDecodeError",
@@ -111,6 +113,7 @@ _NAMES: Final = {
         "InvalidRequestError JournalError MFAError NotFoundError NotSentError PermissionDeniedError "
         "RateLimitError ReadTimeoutError RequestError ResponseDecodeError ServerError TLSError VerificationLockedError"
     ),
+    ".limits._redis": "RedisLimits",
     ".telemetry": "LoggingHook",
 }
 _HOMES: Final = {name: home for home, names in _NAMES.items() for name in names.split()}

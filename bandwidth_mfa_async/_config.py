@@ -301,9 +301,9 @@ def _optional_text(_instance: object, attribute: Attribute[Any], value: object) 
         raise _fail(attribute.name, f"must be str or None, not {type(value).__name__}")
 
 
-def _not_yet(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None:
-        raise _fail(attribute.name, "must be None: sharing a rate between processes is not built yet")
+def _sharing(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and not callable(getattr(value, "limiter", None)):
+        raise _fail(attribute.name, "must be RedisLimits(url, key=account_id), or None")
 
 
 @frozen(kw_only=True)
@@ -316,7 +316,7 @@ class Limits:
         voice_rate: the same for voice calls.
         adaptive: learn the limit from 429 answers.
         max_in_flight: attempts under way at once.
-        shared: reserved for a limiter that several processes share, which is not built yet; must be None.
+        shared: `RedisLimits`, for a limiter that several processes share; None for one of this client's own.
         application_name: what ``{NAME}`` stands for in messages (set at Bandwidth), to count segments exactly.
 
     Raises:
@@ -327,7 +327,7 @@ class Limits:
     voice_rate: Rate | None = field(default=None, converter=_to_rate, validator=_optional_rate)
     adaptive: bool = True
     max_in_flight: int = field(default=100, validator=_number(least=1, whole=True))
-    shared: None = field(default=None, validator=_not_yet)
+    shared: Any = field(default=None, validator=_sharing)
     application_name: str | None = field(default=None, validator=_optional_text)
 
 

@@ -34,9 +34,9 @@ from ..limits import ChannelLimiter, Slots, message_weight
 from ._account import FOREVER, Call
 
 if TYPE_CHECKING:
-    from .._config import Lane, Limits, RetryPolicy
+    from .._config import Lane, Limits, Rate, RetryPolicy
     from .._wire import Operation
-    from ..limits import Permit
+    from ..limits import Limiter, Permit
     from ..telemetry import HookList
     from ._account import Recorder
     from ._core import Core
@@ -58,7 +58,7 @@ class Caller:
 
     core: Core
     slots: Slots
-    limiters: dict[str, ChannelLimiter]
+    limiters: dict[str, Limiter]
 
     def __init__(
         self, core: Core, policy: RetryPolicy, hooks: HookList, limits: Limits, sharing: Caller | None = None
@@ -70,20 +70,24 @@ class Caller:
         if sharing is not None:
             self.slots, self.limiters = sharing.slots, sharing.limiters
             return
-        emit = hooks.emit if hooks else None
         self.slots = Slots(limits.max_in_flight, clock=core.clock)
-        self.limiters = {
-            channel: ChannelLimiter(
-                channel,
-                rate=rate,
-                adaptive=limits.adaptive,
-                clock=core.clock,
-                emit=emit,
-                max_pause=policy.max_retry_after,
-            )
-            for channel, rate in (("messaging", limits.rate), ("voice", limits.voice_rate))
-        }
+        rates = (("messaging", limits.rate), ("voice", limits.voice_rate))
+        self.limiters = {channel: self._limiter(channel, rate) for channel, rate in rates}
         core.register(self.slots, *self.limiters.values())
+
+    def _limiter(self, channel: str, rate: Rate | None) -> Limiter:
+        core, limits, hooks, max_pause = self.core, self.limits, self.hooks, self.policy.max_retry_after
+        emit = hooks.emit if hooks else None
+        make = ChannelLimiter if limits.shared is None else limits.shared.limiter
+
+        def build() -> Any:
+            return make(channel, rate=rate, adaptive=limits.adaptive, clock=core.clock, emit=emit, max_pause=max_pause)
+
+        if limits.shared is None:
+            own: Limiter = build()
+            return own
+        options = (channel, limits.shared, rate, limits.adaptive, max_pause, hooks)
+        return core.shared_limiter(options, build)
 
     async def call(
         self,
@@ -218,7 +222,7 @@ class Caller:
             limiter.accepted(permit)
         return response
 
-    async def _admit(self, call: Call[Any, Any], limiter: ChannelLimiter | None) -> Permit | None:
+    async def _admit(self, call: Call[Any, Any], limiter: Limiter | None) -> Permit | None:
         """Wait for a token, a permit and a slot; what it returns with is fresh."""
         core = self.core
         bulk = call.lane == "bulk"
@@ -248,7 +252,7 @@ class Caller:
                 call.deadline = now + time_left
         return permit
 
-    async def _permit(self, call: Call[Any, Any], limiter: ChannelLimiter | None) -> Permit | None:
+    async def _permit(self, call: Call[Any, Any], limiter: Limiter | None) -> Permit | None:
         if limiter is None:
             return None
         weight = self._weight(call.request) if call.operation.channel == "messaging" else 1
@@ -329,7 +333,7 @@ class Caller:
         self.hooks.emit(call.call_event(error, self.core.clock.monotonic() - call.started))
 
 
-def _settle(limiter: ChannelLimiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:
+def _settle(limiter: Limiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:
     """Tell the limiter what became of a permit whose attempt failed or was cancelled."""
     if not call.begun:
         limiter.refund(permit)

@@ -23,6 +23,7 @@ from ..errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ssl import SSLContext
 
     import aiohttp
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .._clock import Clock
     from .._config import Auth
     from .._wire import Token
-    from ..limits import ChannelLimiter, Slots
+    from ..limits import Limiter, SharedLimiter, Slots
 
 
 class Core:
@@ -67,7 +68,9 @@ class Core:
         self._closed = False
         self._idle: asyncio.Event | None = None
         # Weak: a view made for one request must not be remembered for ever.
-        self._waits: weakref.WeakSet[ChannelLimiter | Slots] = weakref.WeakSet()
+        self._waits: weakref.WeakSet[Limiter | Slots] = weakref.WeakSet()
+        # Strong: these hold connections. One for each set of options, which views made for one request share.
+        self._shared: dict[tuple[object, ...], SharedLimiter] = {}
 
     @property
     def closed(self) -> bool:
@@ -81,10 +84,16 @@ class Core:
             self._header = authorization
         return self._headers
 
-    def register(self, *waits: ChannelLimiter | Slots) -> None:
+    def register(self, *waits: Limiter | Slots) -> None:
         """Remember limiters of the client or of a view, so that closing ends their waits."""
         for wait in waits:
             self._waits.add(wait)
+
+    def shared_limiter(self, options: tuple[object, ...], make: Callable[[], SharedLimiter]) -> SharedLimiter:
+        """Return the limiter with these options, which is closed with the client."""
+        if options not in self._shared:
+            self._shared[options] = make()
+        return self._shared[options]
 
     def check(self) -> None:
         if self._closed:
@@ -116,6 +125,8 @@ class Core:
         finally:
             self.abort()
             await self._none_active()
+            for limiter in self._shared.values():
+                await limiter.aclose()
             await self.authorizer.aclose()
             await self.transport.aclose()
 

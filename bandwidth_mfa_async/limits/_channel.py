@@ -6,13 +6,13 @@ import math
 from typing import TYPE_CHECKING, Final, Literal
 
 from bandwidth_mfa_async._config import LANES, Rate
-from bandwidth_mfa_async.errors import ConfigurationError, Delivery, RateLimitError
+from bandwidth_mfa_async.errors import ConfigurationError
 from bandwidth_mfa_async.telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
 
 from ._hold_and_probe import HoldAndProbe
 from ._lanes import checked_count, checked_lane
 from ._pacer import Pacer
-from ._permit import Permit
+from ._permit import Permit, too_late
 from ._ramp import Ramp
 from ._window import AcceptedWindow
 
@@ -158,9 +158,9 @@ class ChannelLimiter:
             return permit
         began = self._clock.monotonic()
         if deadline is not None and began + (wait := self._expected_wait(weight, lane)) > deadline:
-            raise self._too_late(wait)
+            raise too_late(self._channel, wait)
         if not await self._pacer.acquire(weight, lane, deadline):
-            raise self._too_late(self._expected_wait(weight, lane))
+            raise too_late(self._channel, self._expected_wait(weight, lane))
         # No await from here on: a caller cancelled later holds the permit and gives it back itself.
         if self._emit is not None:
             waited = self._clock.monotonic() - began
@@ -273,13 +273,3 @@ class ChannelLimiter:
         now = self._clock.monotonic()
         wanted = self._pacer.weight_ahead(lane) + weight
         return max(0.0, self._pacer.paused_until - now) + self._ramp.seconds_for(wanted, now)
-
-    def _too_late(self, wait: float) -> RateLimitError:
-        return RateLimitError(
-            f"the {self._channel} limit has no permit within the call's time; send later, or allow a longer timeout",
-            None,
-            Delivery.NOT_SENT,
-            attempts=0,
-            retry_after=wait,
-            local=True,
-        )

@@ -102,7 +102,7 @@ class HoldAndProbe:
         self._believed = self._ceiling
         self._rate: float | None = ceiling
         self._sent = 0.0  # seconds of sending at the limit since the last cut
-        self._window = AcceptedWindow(max(1.0, self._tuning.window_messages / self._ceiling))
+        self._window = AcceptedWindow(self._window_length())
         # When each refusal of the present streak came, and what had been accepted until then.
         self._streak: deque[tuple[float, int]] = deque(maxlen=16)
         self._accepted = 0
@@ -162,6 +162,9 @@ class HoldAndProbe:
 
     def on_accept(self, now: float, weight: int, epoch: int) -> None:
         """Learn that the service took a message that was sent in `epoch`."""
+        if epoch == self.epoch and not self._accepted_since_cut:
+            # What left first after the pause is accepted only now: measured from its end, the rate would look low.
+            self._window.clear(now)
         self._window.add(now, weight)
         self._accepted += weight
         if self.epoch == 1 and epoch == 0:
@@ -222,6 +225,7 @@ class HoldAndProbe:
         measured = self._burst_accepted / max(now - self._burst_start, 1.0)
         if self._rate is not None and measured > self._believed:
             self._believed = min(measured, self._ceiling)
+            self._window.length = self._window_length()
             self._update()
 
     def _is_pointless(self) -> bool:
@@ -314,8 +318,11 @@ class HoldAndProbe:
         """Hold just below this limit from now on."""
         self._believed = _clamp(limit, self._tuning.least_rate, self._ceiling)
         self._sent = 0.0
-        self._window.length = max(1.0, self._tuning.window_messages / self._believed)
+        self._window.length = self._window_length()
         self._update()
+
+    def _window_length(self) -> float:
+        return max(1.0, self._tuning.window_messages / self._believed)
 
     def _hold(self) -> float:
         return _clamp(self._tuning.hold_messages / self._believed, self._tuning.hold_min, self._tuning.hold_max)

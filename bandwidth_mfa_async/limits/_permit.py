@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 
+from bandwidth_mfa_async.errors import Delivery, RateLimitError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -51,3 +53,15 @@ class Limiter(Protocol):
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
         """End every wait, now and later, with an error."""
+
+
+def too_late(channel: str, wait: float) -> RateLimitError:
+    """Return the error for a call whose time does not allow the wait."""
+    return RateLimitError(
+        f"the {channel} limit has no permit within the call's time; send later, or allow a longer timeout",
+        None,
+        Delivery.NOT_SENT,
+        attempts=0,
+        retry_after=wait,
+        local=True,
+    )

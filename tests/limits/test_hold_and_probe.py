@@ -100,6 +100,15 @@ def test_refused_again_soon_measures_exactly():
     assert machine.rate() == pytest.approx(0.97 * 80, rel=0.02)
 
 
+def test_the_time_until_the_first_answers_is_no_lower_rate():
+    """After a pause nothing is accepted for a round trip; that belongs to no estimate."""
+    machine = learnt(100)
+    for n in range(130):
+        machine.on_accept(100.3 + n / 97, 1, 1)
+    machine.on_429(100.3 + 130 / 97, 1)
+    assert 0.95 * 97 <= machine._believed <= 97.0
+
+
 def test_a_ceiling_is_never_exceeded():
     """A configured rate is where it begins, also before any refusal, and what probing stops at."""
     machine = HoldAndProbe(ceiling=10.0)

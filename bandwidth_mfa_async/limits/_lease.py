@@ -1,0 +1,121 @@
+"""What a process says to the shared limiter and what it is answered. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from attrs import define, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ANSWERS: Final = 9
+
+
+class LinkLostError(Exception):
+    """The shared state cannot be reached or used now; the argument says why, without addresses or credentials."""
+
+
+class Link(Protocol):
+    """The way to the shared state of one channel."""
+
+    async def exchange(self, arguments: Sequence[str]) -> Any:
+        """Run the script once; raises `LinkLostError` when that is not possible."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connection, if there is one."""
+
+
+@define(kw_only=True)
+class Report:
+    """What happened since the last exchange, and what is wanted now; the fields are the script's arguments."""
+
+    adaptive: bool
+    ceiling: float = 0.0
+    want_interactive: int = 0
+    head_interactive: int = 0
+    ticket_interactive: float = 0.0
+    want_bulk: int = 0
+    head_bulk: int = 0
+    ticket_bulk: float = 0.0
+    epoch: int = 0
+    accepted: int = 0
+    accepted_before: int = 0
+    bad: int = 0
+    bad_epoch: int = -1
+    retry_after: float = 0.0
+    back: int = 0
+    seed: float = 0.0
+    expires: float = 0.0
+
+    def arguments(self) -> list[str]:
+        """Return them in the script's order; `%.6f`, since a time stamp has sixteen digits."""
+        numbers = (
+            self.ceiling,
+            self.want_interactive,
+            self.head_interactive,
+            self.ticket_interactive,
+            self.want_bulk,
+            self.head_bulk,
+            self.ticket_bulk,
+            self.epoch,
+            self.accepted,
+            self.accepted_before,
+            self.bad,
+            self.bad_epoch,
+            self.retry_after,
+            self.back,
+            self.seed,
+        )
+        return [str(int(self.adaptive)), *(f"{number:.6f}" for number in numbers), str(int(self.expires * 1000))]
+
+
+@frozen(kw_only=True)
+class Lease:
+    """The script's answer.
+
+    Attributes:
+        granted: permits that may be used now.
+        tickets: each lane's next slot, in Redis's own time, and how far off it is, in seconds; 0 without one.
+        epoch: how often the rate was cut.
+        rate: messages (segments) a second for all processes together; None while nothing is limited.
+        pause: for how many seconds nothing is granted.
+        half_open: all was refused lately, and one message is to try.
+    """
+
+    granted: int
+    interactive_ticket: float
+    interactive_wait: float
+    bulk_ticket: float
+    bulk_wait: float
+    epoch: int
+    rate: float | None
+    pause: float
+    half_open: bool
+
+    @classmethod
+    def parse(cls, answer: Any) -> Lease:
+        """Read an answer.
+
+        Raises:
+            LinkLostError: it is not one of ours.
+        """
+        try:
+            values = [float(value) for value in answer]
+        except (TypeError, ValueError):
+            values = []
+        if len(values) != _ANSWERS:
+            raise LinkLostError("an answer that is not the script's")
+        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, closed = values
+        return cls(
+            granted=int(granted),
+            interactive_ticket=ticket,
+            interactive_wait=wait,
+            bulk_ticket=bulk_ticket,
+            bulk_wait=bulk_wait,
+            epoch=int(epoch),
+            rate=rate if rate > 0 else None,
+            pause=pause,
+            half_open=closed > 0,
+        )

@@ -1,0 +1,74 @@
+"""A task that runs only while there is something to do."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from bandwidth_mfa_async._clock import Clock
+
+
+class Pump:
+    """Does a step whenever one is due, one after another, in a task that ends when none will be.
+
+    Args:
+        clock: what `due` is measured with.
+        due: says when the next step is due; infinity for never. It is asked again after each step and `look`.
+        step: does it; must not raise.
+    """
+
+    def __init__(self, clock: Clock, due: Callable[[], float], step: Callable[[], Awaitable[None]]) -> None:
+        self._clock = clock
+        self._due = due
+        self._step = step
+        self._task: asyncio.Task[None] | None = None
+        self._nap: asyncio.Future[None] | None = None
+        self._nap_until = math.inf
+        self._closed = False
+
+    def look(self) -> None:
+        """Have another look at what is due: something has changed."""
+        if self._closed:
+            return
+        nap = self._nap
+        if self._task is None:
+            if self._due() < math.inf:
+                self._task = asyncio.get_running_loop().create_task(self._run())
+        elif nap is not None and not nap.done() and self._due() < self._nap_until:
+            nap.set_result(None)
+
+    def abort(self) -> None:
+        """End the task, and let none begin again."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def aclose(self) -> None:
+        """The same, and wait until it has ended."""
+        self.abort()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while (due := self._due()) < math.inf and not self._closed:
+                if due <= self._clock.monotonic():
+                    await self._step()
+                else:
+                    await self._sleep_until(due)
+        finally:
+            self._task = None
+
+    async def _sleep_until(self, when: float) -> None:
+        nap: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._nap, self._nap_until = nap, when
+        timer = self._clock.call_at(when, lambda: None if nap.done() else nap.set_result(None))
+        try:
+            await nap
+        finally:
+            timer.cancel()
+            self._nap = None

@@ -1,0 +1,52 @@
+"""When a change of the shared limit is worth an event. No I/O."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from bandwidth_mfa_async.telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bandwidth_mfa_async._config import Lane
+    from bandwidth_mfa_async.telemetry import Event
+
+# The same as in _channel.py.
+_WORTH_TELLING: Final = 1.25
+_GATE_WORTH_TELLING: Final = 0.5
+
+
+class Teller:
+    """Builds the events of one channel.
+
+    Args:
+        channel: its name.
+        emit: receives events; None to build none.
+        rate: what is known already.
+    """
+
+    def __init__(self, channel: str, emit: Callable[[Event], None] | None, rate: float | None) -> None:
+        self._channel = channel
+        self._emit = emit
+        self._told = math.inf if rate is None else rate
+
+    def waited(self, lane: Lane, seconds: float) -> None:
+        """Tell that a call waited for its permit."""
+        if self._emit is not None:
+            self._emit(LimitWaitEvent(channel=self._channel, lane=lane, seconds=seconds))
+
+    def gate(self, before: float, until: float, now: float) -> None:
+        """Tell that a refusal closed the gate, unless it was closed for about as long already."""
+        if self._emit is not None and until > now and (before <= now or until - before > _GATE_WORTH_TELLING):
+            self._emit(GateClosedEvent(channel=self._channel, seconds=until - now))
+
+    def rate(self, rate: float | None, *, cut: bool) -> None:
+        """Tell that the rate was cut, or has climbed far enough."""
+        if rate is None or self._emit is None or not (cut or rate > self._told * _WORTH_TELLING):
+            return
+        if rate != self._told:
+            self._told = rate
+            cause: Final = "refused" if cut else "probe"
+            self._emit(LimitChangedEvent(channel=self._channel, rate=rate, cause=cause))

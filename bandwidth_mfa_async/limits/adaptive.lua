@@ -1,0 +1,393 @@
+-- One channel of one account, shared by every process that sends for it: report, adapt and lease in one call.
+--
+-- KEYS[1]  a hash; nothing else is touched
+-- ARGV     adaptive (0 or 1), ceiling (0 for none),
+--          want, head, ticket of the interactive lane, then of the bulk lane:
+--              weight of all who wait, weight of the first of them, and the slot given before (0 for none)
+--          epoch: what the caller knows; accepted: in it; accepted_before: in earlier ones
+--          bad: how many were refused, bad_epoch: in which epoch, retry_after: what was asked for (0 for nothing)
+--          back: permits that were not used
+--          seed: the rate to begin with when there is no hash (0 for none), expires: in milliseconds
+-- returns  granted, ticket and wait of both lanes, epoch, rate (0 for unlimited), pause, half_open; as strings
+--
+-- Time is Redis's alone. Numbers are kept with %.6f: Lua's own %.14g cuts time stamps short. Nothing is granted ahead
+-- of its time: a caller that comes too early is told when its turn is (its ticket), and gets what is there by then.
+-- The policy is that of _hold_and_probe.py, with the same numbers.
+
+if redis.replicate_commands then redis.replicate_commands() end  -- Redis 4 asks for it before TIME and a write
+
+local NEVER = 1e15
+local HOLD_MESSAGES, HOLD_MIN, HOLD_MAX = 100, 4, 100
+local CLIMB_MESSAGES, CLIMB_MIN, CLIMB_MAX, CLIMB_POWER = 20, 2.6, 20, 3.5
+local BETA, SURGE, PAUSE, PAUSE_MAX = 0.97, 1.6, 0.1, 8
+local FIRST_RATE, LEAST_RATE, WINDOW_MESSAGES, FALLEN, STREAK_MOST = 10, 0.05, 20, 0.75, 16
+local POINTLESS_CUTS, POINTLESS_CUTS_MOST, POINTLESS_GROWTH, POINTLESS_ACCEPTED = 8, 32, 1.5, 1.5
+local SHARE_MESSAGES, SHARE_MOST = 50, 0.5
+local BATCH_SECONDS, SLACK_SECONDS, PROBE_PATIENCE, LATE, HAIR = 0.05, 0.15, 0.5, 0.005, 1e-5
+local RAMP_START = 10
+
+local adaptive, ceiling = ARGV[1] == '1', tonumber(ARGV[2])
+local known_epoch, accepted, accepted_before = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local bad, bad_epoch, retry_after = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local back, seed, expires = tonumber(ARGV[15]), tonumber(ARGV[16]), ARGV[17]
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+if ceiling <= 0 then ceiling = NEVER end
+
+local function clamp(value, least, most)
+  return math.max(least, math.min(value, most))
+end
+
+-- state -------------------------------------------------------------------------------------------------------------
+
+local s, held, streak = {}, {}, {}
+local stored = redis.call('HGETALL', KEYS[1])
+for i = 1, #stored, 2 do
+  if stored[i] == 'held' then
+    for count in string.gmatch(stored[i + 1], '%d+') do held[#held + 1] = tonumber(count) end
+  elseif stored[i] == 'streak' then
+    for at, count in string.gmatch(stored[i + 1], '([%d.]+):(%d+)') do
+      streak[#streak + 1] = {tonumber(at), tonumber(count)}
+    end
+  else
+    s[stored[i]] = tonumber(stored[i + 1])
+  end
+end
+local is_new = s.format ~= 1
+if is_new then
+  held, streak = {}, {{now, 0}}
+  s = {
+    format = 1, epoch = 0, ceiling = ceiling, believed = ceiling, rate = ceiling < NEVER and ceiling or 0, sent = 0,
+    window_start = 0, window_end = 0, window_count = 0, window_before = 0, window_before_length = 0,
+    window_length = math.max(1, WINDOW_MESSAGES / ceiling),
+    accepted = 0, accepted_since_cut = 0, resumed = 0, closed = 0,
+    held_most = POINTLESS_CUTS, in_streak = 0, dropped = ceiling, burst_accepted = 0, burst_start = 0,
+    refused_share = -1, level = 1, stamp = now, pause_until = 0, probe_until = 0,
+    slot_interactive = 0, slot_bulk = 0, ramp_start = 0, ramp_opens = 0,
+  }
+end
+
+local function hold()
+  return clamp(HOLD_MESSAGES / s.believed, HOLD_MIN, HOLD_MAX)
+end
+
+local function update()
+  local length, rate = hold(), 0
+  if s.sent <= length then
+    rate = s.believed * (BETA + (1 - BETA) * s.sent / length)
+  else
+    local climb = clamp(CLIMB_MESSAGES / s.believed, CLIMB_MIN, CLIMB_MAX)
+    rate = s.believed * 2 ^ math.min(((s.sent - length) / climb) ^ CLIMB_POWER, 40)
+  end
+  s.rate = clamp(rate, math.min(LEAST_RATE, s.ceiling), math.min(s.ceiling, 1e9))
+end
+
+local function believe(limit)
+  s.believed = clamp(limit, LEAST_RATE, s.ceiling)
+  s.sent = 0
+  s.window_length = math.max(1, WINDOW_MESSAGES / s.believed)
+  update()
+end
+
+-- what was accepted lately (_window.py) ------------------------------------------------------------------------------
+
+local function clear_window(at)
+  s.window_start, s.window_end = at, at + s.window_length
+  s.window_count, s.window_before, s.window_before_length = 0, 0, 0
+end
+
+local function roll_window()
+  if now < s.window_end then return end
+  if now >= s.window_end + s.window_length then
+    clear_window(now)
+  else
+    s.window_before, s.window_before_length = s.window_count, s.window_end - s.window_start
+    s.window_count = 0
+    s.window_start, s.window_end = s.window_end, s.window_end + s.window_length
+  end
+end
+
+local function accepted_per_second()
+  roll_window()
+  local seconds = math.max(now - s.window_start + s.window_before_length, s.window_length)
+  return (s.window_count + s.window_before) / seconds
+end
+
+-- the bucket ---------------------------------------------------------------------------------------------------------
+
+local function settle()
+  local elapsed = now - s.stamp
+  if elapsed > 0 then
+    s.level = math.min(s.level + elapsed * s.rate, math.max(1 + SLACK_SECONDS * s.rate, s.level))
+    s.stamp = now
+  end
+end
+
+local function pause_until(when)
+  settle()
+  s.level = math.min(s.level, 1)
+  s.stamp, s.pause_until = math.max(now, when), when
+  -- Slots given before are too early now; who comes with one gets a new one, in the old order.
+  s.slot_interactive, s.slot_bulk = when, when
+end
+
+local function open_probed_gate()
+  if s.probe_until > now and s.pause_until == s.probe_until then pause_until(now) end
+  s.probe_until = 0
+end
+
+-- the policy (_hold_and_probe.py) ------------------------------------------------------------------------------------
+
+local function begin_streak()
+  streak = {{now, s.accepted}}
+end
+
+-- What was accepted a second since the first refusal of the streak; anew where it was clearly less lately.
+local function measured_since_first()
+  local function since(refusal) return (s.accepted - refusal[2]) / math.max(now - refusal[1], 1e-6) end
+  if #streak == 0 then begin_streak() end
+  local measured = since(streak[1])
+  if s.window_length <= 1 then
+    local recent = streak[1]
+    for _, refusal in ipairs(streak) do
+      if refusal[1] <= now - 1 and refusal[1] >= recent[1] then recent = refusal end
+    end
+    local lately = since(recent)
+    if lately < FALLEN * measured then streak, measured = {recent}, lately end
+  end
+  if #streak >= STREAK_MOST then table.remove(streak, 2) end
+  streak[#streak + 1] = {now, s.accepted}
+  return measured
+end
+
+local function cut()
+  if s.rate <= 0 then
+    local estimate = accepted_per_second()
+    if estimate <= 0 then estimate = FIRST_RATE end
+    s.believed = math.min(estimate, s.ceiling)
+    s.burst_accepted = s.window_count + s.window_before
+    s.burst_start = s.window_start - s.window_before_length
+    begin_streak()
+  elseif s.epoch > 0 and now - s.resumed < math.max(1, WINDOW_MESSAGES / s.rate) then
+    s.believed = clamp(measured_since_first(), 0.7 * s.rate, 0.95 * s.rate)
+  else
+    local estimate = accepted_per_second()
+    if s.rate > SURGE * s.believed then estimate = math.max(estimate, 0.8 * s.rate) end
+    s.believed = clamp(estimate, 0.5 * s.rate, s.rate)
+    begin_streak()
+  end
+  believe(s.believed)
+end
+
+local function begin_epoch(asked)
+  s.epoch, s.accepted_since_cut = s.epoch + 1, 0
+  local pause = math.max(asked, math.min(PAUSE * 2 ^ math.min(s.closed, 30), PAUSE_MAX))
+  s.resumed = now + pause
+  clear_window(s.resumed)
+  return pause
+end
+
+local function is_pointless()
+  local in_hold = s.epoch > 0 and s.sent <= hold() and s.accepted_since_cut < HOLD_MESSAGES
+  local began = s.in_streak == 0
+  s.in_streak = in_hold and 1 or 0
+  if not in_hold or began then
+    held = {}
+    return false
+  end
+  held[#held + 1] = s.accepted_since_cut
+  if #held > s.held_most then table.remove(held, 1) end
+  if #held < s.held_most then return false end
+  local earlier, later = 0, 0
+  for i, count in ipairs(held) do
+    if i <= math.floor(#held / 2) then earlier = earlier + count else later = later + count end
+  end
+  return later <= POINTLESS_GROWTH * earlier and earlier + later >= POINTLESS_ACCEPTED * #held
+end
+
+local function drop_limit()
+  held, s.held_most = {}, math.min(2 * s.held_most, POINTLESS_CUTS_MOST)
+  s.refused_share, s.in_streak = SHARE_MOST / 2, 0
+  s.dropped, s.believed = s.believed, s.ceiling
+  s.rate = s.ceiling < NEVER and s.ceiling or 0
+  clear_window(now)
+  s.epoch, s.accepted_since_cut = s.epoch + 1, 0
+end
+
+local function on_429(epoch, asked)
+  if s.refused_share >= 0 then
+    s.refused_share = s.refused_share + (1 - s.refused_share) / SHARE_MESSAGES
+    local share = s.refused_share
+    if share <= SHARE_MOST and share >= 1.25 / SHARE_MESSAGES then return asked end
+    s.refused_share = -1
+    if share > SHARE_MOST then
+      s.closed = 0
+      begin_streak()
+      believe(s.dropped)
+      return begin_epoch(asked)
+    end
+  end
+  if epoch ~= s.epoch then
+    s.resumed = math.max(s.resumed, now + asked)
+    return asked
+  end
+  if s.epoch > 0 and s.accepted_since_cut == 0 then
+    s.closed = s.closed + 1
+  else
+    s.closed = 0
+    if is_pointless() then
+      drop_limit()
+      return asked
+    end
+    cut()
+  end
+  return begin_epoch(asked)
+end
+
+local function on_accept(count, epoch)
+  -- What left first after the pause is accepted only now: measured from the pause's end, the rate would look low.
+  if epoch == s.epoch and s.accepted_since_cut == 0 then clear_window(now) end
+  roll_window()
+  s.window_count = s.window_count + count
+  s.accepted = s.accepted + count
+  if s.epoch == 1 and epoch == 0 and adaptive then
+    s.burst_accepted = s.burst_accepted + count
+    local measured = s.burst_accepted / math.max(now - s.burst_start, 1)
+    if s.rate > 0 and measured > s.believed then
+      settle()
+      s.believed = math.min(measured, s.ceiling)
+      s.window_length = math.max(1, WINDOW_MESSAGES / s.believed)
+      update()
+    end
+  end
+  if epoch == s.epoch then
+    s.accepted_since_cut = s.accepted_since_cut + count
+    s.closed = 0
+    open_probed_gate()
+  end
+  if s.refused_share >= 0 then s.refused_share = s.refused_share * (1 - 1 / SHARE_MESSAGES) ^ count end
+end
+
+-- report and adapt ---------------------------------------------------------------------------------------------------
+
+if is_new and seed > 0 and adaptive then
+  -- Redis lost what was learnt: go on somewhat below it, and with nothing saved up.
+  s.epoch, s.level, s.resumed = known_epoch + 1, 0, now
+  believe(seed)
+  s.sent = hold()  -- nothing was refused: probe at once
+  update()
+elseif is_new and s.rate > 0 and known_epoch > 0 then
+  s.level = 0
+end
+if s.ceiling ~= ceiling then
+  settle()
+  s.ceiling = ceiling
+  if s.epoch == 0 then
+    s.believed, s.rate = ceiling, ceiling < NEVER and ceiling or 0
+    s.level = math.min(s.level, 1)
+  elseif s.rate > 0 then
+    s.believed = math.min(s.believed, ceiling)
+    update()
+  elseif ceiling < NEVER then
+    s.rate = ceiling
+  end
+end
+if not adaptive then
+  s.rate = ceiling < NEVER and ceiling or 0
+  if s.ramp_start > 0 then
+    local idle = now >= s.ramp_opens + 1 and s.slot_interactive <= now and s.slot_bulk <= now
+    if idle or ceiling < NEVER or now > s.ramp_opens + 20 then
+      s.ramp_start = 0
+    else
+      s.rate = s.ramp_start * 2 ^ math.max(0, now - s.ramp_opens)
+    end
+  end
+end
+settle()
+if back > 0 then
+  s.level = math.min(s.level + back, math.max(s.level, 1 + SLACK_SECONDS * s.rate))
+  open_probed_gate()
+end
+if accepted > 0 then on_accept(accepted, known_epoch) end
+if accepted_before > 0 then on_accept(accepted_before, known_epoch - 1) end
+if bad > 0 or retry_after > 0 then
+  local was_paced, pause = s.rate > 0, retry_after
+  if adaptive then
+    for _ = 1, math.min(bad, 64) do pause = math.max(pause, on_429(bad_epoch, retry_after)) end
+  elseif ceiling == NEVER and pause > 0 then
+    if s.pause_until <= now or s.ramp_start == 0 then s.ramp_start = math.max(RAMP_START, accepted_per_second()) end
+    s.ramp_opens = math.max(now + pause, s.pause_until)
+    s.rate = s.ramp_start
+  end
+  if s.rate > 0 and not was_paced then s.level, s.stamp = 0, now end
+  if now + pause > math.max(now, s.pause_until) then pause_until(now + pause) end
+end
+
+-- lease --------------------------------------------------------------------------------------------------------------
+
+local batch = math.max(1, math.floor(s.rate * BATCH_SECONDS))
+
+local function lease(lane, want, head, ticket)
+  if want <= 0 then return 0, 0 end
+  local open, slot = now >= s.pause_until, 'slot_' .. lane
+  if s.rate <= 0 then
+    if open then return want, 0 end
+    return 0, s.pause_until
+  end
+  local waited = ticket > 0
+  if waited and ticket > now + 0.0005 and ticket < now + 3600 then return 0, ticket end
+  local granted = 0
+  local undisturbed = s[slot] <= now
+  local yields = lane == 'bulk' and s.slot_interactive + LATE > now
+  if open and (waited or undisturbed) and not yields and s.level >= 1 - HAIR then
+    local most = want
+    if not undisturbed then most = math.max(math.min(want, batch), math.floor(s.level - batch)) end
+    granted = math.min(want, math.floor(s.level + HAIR), most)
+    if s.closed > 0 then granted = head end
+    s.level = s.level - granted
+    if lane == 'interactive' and ticket == s[slot] then s[slot] = now - 1 end
+    if (waited or granted < want) and adaptive and s.epoch > 0 and s.refused_share < 0 then
+      s.sent = s.sent + granted / s.rate
+      update()
+    end
+    if s.closed > 0 then
+      s.probe_until = now + PROBE_PATIENCE
+      pause_until(s.probe_until)
+    end
+  end
+  if granted >= want then return granted, 0 end
+  local share = math.min(want - granted, batch)
+  local from = s.slot_interactive
+  if lane == 'bulk' then from = math.max(from, s.slot_bulk) end
+  local due = math.max(s.stamp + math.max(0, share - s.level) / s.rate, from + share / s.rate, now)
+  if now < s.probe_until then return granted, math.min(due, now + 0.1) end
+  s[slot] = due
+  return granted, due
+end
+
+local first, ticket_first = lease('interactive', tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]))
+local second, ticket_second = lease('bulk', tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]))
+
+-- keep and answer ----------------------------------------------------------------------------------------------------
+
+local fields = {}
+for name, value in pairs(s) do
+  fields[#fields + 1] = name
+  fields[#fields + 1] = string.format('%.6f', value)
+end
+fields[#fields + 1] = 'held'
+fields[#fields + 1] = table.concat(held, ',')
+local refusals = {}
+for i, refusal in ipairs(streak) do refusals[i] = string.format('%.6f:%d', refusal[1], refusal[2]) end
+fields[#fields + 1] = 'streak'
+fields[#fields + 1] = table.concat(refusals, ',')
+redis.call('HMSET', KEYS[1], unpack(fields))
+redis.call('PEXPIRE', KEYS[1], expires)
+
+local function text(value) return string.format('%.6f', value) end
+return {
+  text(first + second),
+  text(ticket_first), text(math.max(0, ticket_first - now)), text(ticket_second), text(math.max(0, ticket_second - now)),
+  text(s.epoch), text(s.rate), text(math.max(0, s.pause_until - now)), text(s.closed),
+}

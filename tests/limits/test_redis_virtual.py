@@ -1,0 +1,226 @@
+"""The script's policy in virtual time: the real script in a real Redis, told the time instead of asking for it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from statistics import mean
+
+import pytest
+
+from bandwidth_mfa_async._clock import SystemClock
+from bandwidth_mfa_async._config import Rate
+from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe
+from bandwidth_mfa_async.limits._lease import Lease, Report
+from bandwidth_mfa_async.limits._redis import RedisLimits
+from bandwidth_mfa_async.limits._shared import SharedLimiter
+
+from .limits_simulation import AccountQueue, FixedWindow, SlidingLog, TokenBucket, closed_loop, run_virtual
+
+EPOCH = 1_750_000_000
+
+
+class VirtualScript:
+    """Runs the script at a given time."""
+
+    def __init__(self, server):
+        text = RedisLimits(server.url, key="any")._script
+        asks = "redis.call('TIME')"
+        assert text.count(asks) == 1
+        self.client = server.client()
+        self.script = self.client.register_script(text.replace(asks, "{ARGV[18], ARGV[19]}"))
+        self.key = "{account}"
+        self.calls = 0
+
+    def __call__(self, now, arguments):
+        self.calls += 1
+        micros = round((EPOCH + now) * 1_000_000)
+        return self.script(keys=[self.key], args=[*arguments, str(micros // 1_000_000), str(micros % 1_000_000)])
+
+
+class VirtualLink:
+    """A `Link` that takes no time, or as long as a network's round trip."""
+
+    def __init__(self, script, trip=0.001):
+        self.script = script
+        self.trip = trip
+
+    async def exchange(self, arguments):
+        await asyncio.sleep(self.trip / 2)
+        answer = self.script(asyncio.get_running_loop().time(), arguments)
+        await asyncio.sleep(self.trip / 2)
+        return answer
+
+    async def aclose(self):
+        pass
+
+
+class Processes:
+    """Several processes' limiters, which take turns in front of the same callers."""
+
+    def __init__(self, script, count, rate=None):
+        self.limiters = [
+            SharedLimiter(
+                "messaging",
+                link=VirtualLink(script),
+                rate=rate,
+                adaptive=True,
+                clock=SystemClock(),
+                emit=None,
+                max_pause=60.0,
+                fallback_rate=None,
+                expires=3600,
+            )
+            for _ in range(count)
+        ]
+        self.accepts = [0] * count
+        self.turns = itertools.cycle(range(count))
+
+    async def acquire(self, weight, lane):
+        turn = next(self.turns)
+        return turn, await self.limiters[turn].acquire(weight, lane)
+
+    def accepted(self, taken):
+        turn, permit = taken
+        self.accepts[turn] += 1
+        self.limiters[turn].accepted(permit)
+
+    def refused(self, taken, retry_after):
+        turn, permit = taken
+        self.limiters[turn].refused(permit, retry_after)
+
+
+@pytest.fixture
+def script(redis_server):
+    made = VirtualScript(redis_server)
+    yield made
+    made.client.close()
+
+
+def run(script, server, steps, *, until, count=8, rate=None, **options):
+    processes = []
+
+    async def main():
+        processes.append(Processes(script, count, rate))
+        return await closed_loop(server, steps, until=until, limiter=processes[0], **options)
+
+    tally = run_virtual(main())
+    return tally, processes[0]
+
+
+STEPS = ((40, 30), (80, 200))
+PHASES = ((14, 40), (54, 80), (100, 120))
+RATES = (100, 30, 200)
+
+
+@pytest.mark.parametrize(
+    ("make_server", "least", "most"),
+    [
+        (lambda: TokenBucket(100), 0.98, 0.01),
+        (lambda: TokenBucket(100, 0.1), 0.94, 0.01),
+        (lambda: FixedWindow(100), 0.93, 0.013),
+        (lambda: SlidingLog(100), 0.91, 0.01),
+        (lambda: AccountQueue(100), 0.98, 0.01),
+    ],
+    ids=["token bucket", "small bucket", "fixed window", "sliding log", "account queue"],
+)
+def test_eight_processes_find_the_limit_together(script, make_server, least, most):
+    """100, then 30, then 200 a second, unknown: goodput, few refusals, and not one Redis call a send."""
+    tally, processes = run(script, make_server(), STEPS, until=120, workers=80, seed=3)
+    phases = list(zip(PHASES, RATES, strict=True))
+    assert mean(tally.goodput(*phase) / rate for phase, rate in phases) >= least
+    assert mean(tally.refused_share(*phase) for phase in PHASES) <= most
+    assert tally.time_to(0.9 * 200, 80) <= 11.0
+    assert sum(40 <= at < 45 for at in tally.refused) <= 30
+    assert tally.p99(PHASES) <= 0.3
+    assert script.calls <= len(tally.accepted)
+    assert min(processes.accepts) >= 0.9 * max(processes.accepts)
+
+
+def test_a_known_limit_is_kept_by_all_together(script):
+    """Four processes with 60 a minute: no refusal, and nearly all of it used."""
+    tally, _ = run(
+        script, AccountQueue(1, 100), (), until=300, count=4, rate=Rate.parse("60/m"), workers=8, per_second=0.05
+    )
+    assert tally.refused == []
+    assert tally.goodput(30, 300) >= 0.97
+
+
+def report(**values):
+    return Report(**({"adaptive": True, "expires": 3600.0} | values)).arguments()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_script_decides_as_the_local_policy_does(script, seed):
+    """Over random accepts, grants and refusals the script and `HoldAndProbe` name the same rate and epoch."""
+    rng = random.Random(seed)
+    local = HoldAndProbe()
+    now, epoch = 1_000.0, 0
+    script(now, report())
+    for _ in range(300):
+        now += rng.choice([0.01, 0.05, 0.3])
+        kind = rng.random()
+        if kind < 0.85:
+            weight = rng.randint(1, 3)
+            local.on_accept(now, weight, epoch)
+            lease = Lease.parse(script(now, report(epoch=epoch, accepted=weight)))
+        else:
+            sent_in = max(0, epoch - rng.choice([0, 0, 0, 1]))
+            asked = rng.choice([0.0, 0.0, 0.4])
+            local.on_429(now, sent_in, asked)
+            lease = Lease.parse(script(now, report(epoch=epoch, bad=1, bad_epoch=sent_in, retry_after=asked)))
+        epoch = local.epoch
+        assert lease.epoch == epoch
+        assert lease.rate == pytest.approx(local.rate(), rel=1e-3) if local.rate() else lease.rate is None
+
+
+def test_refusals_that_do_not_depend_on_the_rate_are_noticed(script):
+    """One in ten at any rate: as locally, the limit is dropped in the end and all goes on."""
+
+    class Chance:
+        rate = 0
+
+        def __init__(self):
+            self.rng = random.Random(5)
+
+        def take(self, _now, _weight):
+            return self.rng.random() > 0.1
+
+    tally, _ = run(script, Chance(), (), until=60, count=4, workers=20)
+    assert tally.goodput(40, 60) >= 50
+
+
+def test_slots_of_the_dead_are_used_by_others(script):
+    """A process that asked and never came back costs the others nothing but its turn."""
+    for n in range(20):
+        script(1_000.0 + n / 1000, report(ceiling=100.0, want_bulk=50, head_bulk=1))
+    granted, now, ticket = 0, 1_000.02, 0.0
+    while now < 1_004.0:
+        now += 0.01
+        lease = Lease.parse(script(now, report(ceiling=100.0, want_bulk=50, head_bulk=1, ticket_bulk=ticket)))
+        granted, ticket = granted + lease.granted, lease.bulk_ticket
+    assert 280 <= granted <= 420
+
+
+def test_never_more_than_the_rate_and_what_was_saved_up(script):
+    """Whatever is asked in whatever order, with or without slots: grants stay below rate * time + bucket."""
+    rng = random.Random(11)
+    now = start = 1_000.0
+    tickets, granted = {}, 0
+    for _ in range(1_000):
+        now += rng.expovariate(100)
+        who, lane = rng.randrange(6), rng.choice(["interactive", "bulk"])
+        want = {f"want_{lane}": rng.randint(1, 30), f"head_{lane}": 1}
+        # An impatient caller comes before its slot, or with somebody else's.
+        ticket = tickets.get((who, lane), 0.0) if rng.random() < 0.8 else EPOCH + now - 1.0
+        lease = Lease.parse(script(now, report(ceiling=50.0, **want, **{f"ticket_{lane}": ticket})))
+        tickets[who, lane] = getattr(lease, f"{lane}_ticket")
+        granted += lease.granted
+        assert granted <= 50.0 * (now - start) + 1 + 0.15 * 50.0 + 1e-3
+
+
+def test_time_stamps_keep_their_microseconds(script):
+    """Lua prints 14 digits unless told otherwise, which would cut time stamps to a tenth of a millisecond."""
+    lease = Lease.parse(script(1_000.123456, report(ceiling=1.0, want_bulk=5, head_bulk=1)))
+    assert round(lease.bulk_ticket % 1, 6) == pytest.approx(0.123456, abs=1e-6)
