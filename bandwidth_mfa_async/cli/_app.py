@@ -22,10 +22,12 @@ from ..errors import ConfigurationError, Delivery, InvalidRequestError, MFAError
 from . import _outcome
 from ._demo import run as run_demo
 from ._report import report
+from ._limits import limit_options, limits_from_options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from .._config import Limits
     from ._demo import Summary
 
 _EXIT_CODES = """
@@ -84,20 +86,27 @@ def _fail(error: MFAError, *, as_json: bool) -> int:
     return _outcome.exit_code(error)
 
 
-def _client(timeout: float | None) -> MFAClient:
+def _client(timeout: float | None, limits: Limits | None) -> MFAClient:
     if os.environ.get("BW_USERNAME") and not os.environ.get("BW_PASSWORD") and sys.stdin.isatty():
         # Kept in this process only: an argument would be seen by everyone on the machine.
         os.environ["BW_PASSWORD"] = click.prompt("password", hide_input=True, err=True)
     overrides: dict[str, Any] = {} if timeout is None else {"retry": RetryPolicy(timeout=timeout)}
+    if limits is not None:
+        overrides["limits"] = limits
     return MFAClient.from_env(**overrides)
 
 
 async def _with_client(
-    use: Callable[[MFAClient], Awaitable[tuple[dict[str, Any], str, int]]], timeout: float | None, *, as_json: bool
+    use: Callable[[MFAClient], Awaitable[tuple[dict[str, Any], str, int]]],
+    timeout: float | None,
+    *,
+    as_json: bool,
+    make_limits: Callable[[], Limits] | None = None,
 ) -> int:
     """Open a client, use it, print what came of it, and return the exit code."""
     try:
-        async with _client(timeout) as client:
+        limits = None if make_limits is None else make_limits()
+        async with _client(timeout, limits) as client:
             document, text, code = await use(client)
     except MFAError as error:
         return _fail(error, as_json=as_json)
@@ -114,10 +123,11 @@ def _send_options(application_variable: str) -> Callable[[Callable[..., None]], 
         click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must hold {CODE}."),
         click.option("--digits", type=int, default=6, show_default=True, help="The code's length, 4 to 8."),
         click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 60]"),
-        click.option("--json", "as_json", is_flag=True, help="Print one line of JSON."),
     ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        as_json = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+        command = limit_options(as_json(command))
         for option in reversed(options):
             command = option(command)
         return command
@@ -133,6 +143,12 @@ def _code_request(*, to: str, from_: str | None, application_id: str | None, **r
 
 
 def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[str, Any]) -> None:  # noqa: FBT001
+    rate, redis = fields.pop("rate"), fields.pop("redis")
+    channel = "messaging" if kind == "send" else "voice"
+
+    def make_limits() -> Limits:
+        return limits_from_options(rate, redis, channel=channel)
+
     async def use(client: MFAClient) -> tuple[dict[str, Any], str, int]:
         request = _code_request(**fields)
         sent = await (client.generate_messaging_code if kind == "send" else client.generate_voice_code)(request)
@@ -142,7 +158,7 @@ def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[
             text += " (an earlier attempt's outcome is unknown: they may get two)"
         return document, text, _outcome.EXIT_OK
 
-    _run(_with_client(use, timeout, as_json=as_json))
+    _run(_with_client(use, timeout, as_json=as_json, make_limits=make_limits))
 
 
 @app.command(epilog=_ENVIRONMENT + _EXIT_CODES)

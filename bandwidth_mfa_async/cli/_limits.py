@@ -1,0 +1,76 @@
+"""Options that say how fast to send, for the commands that send."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .._config import Limits, Rate
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REDIS_VARIABLE = "BW_REDIS_URL"
+
+
+def limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--rate`` and ``--redis`` to a command, which gets them as `rate` and `redis`."""
+    shared = click.option(
+        "--redis",
+        metavar="URL",
+        envvar=REDIS_VARIABLE,
+        show_envvar=True,
+        help="Share the limit with every process of the account: redis:// or rediss://.",
+    )
+    rate = click.option("--rate", metavar="RATE", help="The account's known limit, such as 5/s or 60/m.")
+    return rate(shared(command))
+
+
+def limits_from_options(
+    rate: str | None, redis: str | None, *, channel: str = "messaging", account_id: str | None = None, **rest: Any
+) -> Limits:
+    """Return the limits that ``--rate`` and ``--redis`` ask for.
+
+    Args:
+        rate: a text like ``"60/m"``; None when the limit is not known.
+        redis: the URL of a Redis that the account's processes share; None for none.
+        channel: what `rate` is the limit of, ``"messaging"`` or ``"voice"``.
+        account_id: whose limit it is; by default `BW_ACCOUNT_ID`.
+        **rest: other arguments of `Limits`.
+
+    Raises:
+        ConfigurationError: names the option or the variable.
+    """
+    known = _parse_rate(rate)
+    messaging, voice = (None, known) if channel == "voice" else (known, None)
+    return Limits(rate=messaging, voice_rate=voice, shared=shared_limits(redis, account_id), **rest)
+
+
+def _parse_rate(text: str | None) -> Rate | None:
+    if text is None:
+        return None
+    try:
+        return Rate.parse(text)
+    except ConfigurationError:
+        raise ConfigurationError("--rate: must look like 5/s, 60/m or 1000/h, and be above 0") from None
+
+
+def shared_limits(url: str | None, account_id: str | None = None) -> Any:
+    """Return the `RedisLimits` that ``--redis`` names, or None without it."""
+    if not url:
+        return None
+    from ..limits._redis import RedisLimits
+
+    key = account_id or os.environ.get("BW_ACCOUNT_ID")
+    if not key:
+        raise ConfigurationError("missing from the environment: BW_ACCOUNT_ID")
+    try:
+        return RedisLimits(url, key=key)
+    except ConfigurationError as error:
+        text = str(error)
+        raise ConfigurationError(
+            f"--redis: {text.removeprefix('url: ')}" if text.startswith("url: ") else text
+        ) from None
