@@ -12,15 +12,24 @@ if TYPE_CHECKING:
 _ANSWERS: Final = 9
 
 
-class LinkLostError(Exception):
-    """The shared state cannot be reached or used now; the argument says why, without addresses or credentials."""
+class StoreUnavailableError(Exception):
+    """The shared state cannot be reached or used now.
+
+    Args:
+        reason: why, without addresses or credentials.
+        refused: whether it was reached and refused us, which waiting does not mend.
+    """
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
 
 
-class Link(Protocol):
+class LimitStore(Protocol):
     """The way to the shared state of one channel."""
 
     async def exchange(self, arguments: Sequence[str]) -> Any:
-        """Run the script once; raises `LinkLostError` when that is not possible."""
+        """Run the script once; raises `StoreUnavailableError` when that is not possible."""
         ...
 
     async def aclose(self) -> None:
@@ -48,6 +57,7 @@ class Report:
     back: int = 0
     seed: float = 0.0
     expires: float = 0.0
+    process: str = ""
 
     def arguments(self) -> list[str]:
         """Return them in the script's order; `%.6f`, since a time stamp has sixteen digits."""
@@ -68,7 +78,8 @@ class Report:
             self.back,
             self.seed,
         )
-        return [str(int(self.adaptive)), *(f"{number:.6f}" for number in numbers), str(int(self.expires * 1000))]
+        formatted = (f"{number:.6f}" for number in numbers)
+        return [str(int(self.adaptive)), *formatted, str(int(self.expires * 1000)), self.process]
 
 
 @frozen(kw_only=True)
@@ -99,14 +110,14 @@ class Lease:
         """Read an answer.
 
         Raises:
-            LinkLostError: it is not one of ours.
+            StoreUnavailableError: it is not one of ours.
         """
         try:
             values = [float(value) for value in answer]
         except (TypeError, ValueError):
             values = []
         if len(values) != _ANSWERS:
-            raise LinkLostError("an answer that is not the script's")
+            raise StoreUnavailableError("an answer that is not the script's")
         granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, closed = values
         return cls(
             granted=int(granted),

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.errors import ConfigurationError
 
-from ._lease import LinkLostError
+from ._lease import StoreUnavailableError
 from ._shared import SharedLimiter
+from ._status import read_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from bandwidth_mfa_async._clock import Clock
     from bandwidth_mfa_async.telemetry import Event
+
+    from ._status import SharedStatus
 
 OPERATION_TIMEOUT: Final = 0.25
 """Seconds a Redis call may take, connecting included; redis-py's own default is for ever."""
@@ -33,13 +36,13 @@ _SCRIPT: Final = resources.files("bandwidth_mfa_async.limits").joinpath("adaptiv
 
 
 class RedisLimits:
-    """The account's limits, shared through Redis (6 or later): ``Limits(shared=RedisLimits(url, key=account_id))``.
+    """The account's limits, shared through Redis (5 or later): ``Limits(shared=RedisLimits(url, key=account_id))``.
 
     What one process learns from a 429 all of them keep to, sign-ins go before bulk items of every process, and each
     process gets its turn. Time is Redis's own, so clocks need not agree.
 
     Redis never makes a call fail: when it cannot be reached, hangs, refuses the password or cannot run the script,
-    each process goes on at the share it had lately, and tries again every second or so. The log says so once.
+    each process goes on at the share it had lately, and tries again every second or so. The log says so once, and why.
 
     The same object may serve several clients; every client opens a connection per channel at its first send and
     closes it with itself.
@@ -52,12 +55,14 @@ class RedisLimits:
             text like ``"5/s"``. None: the client's configured rate, or unlimited until the first 429.
         prefix: what every Redis key begins with.
         expires: seconds after which an unused limit is forgotten.
+        required: raise ConfigurationError from a call when Redis refuses us: its password, its permissions, its
+            version. A Redis that is only away is never an error.
 
     Raises:
         ConfigurationError: the URL, the key or another value is wrong, or redis-py is not installed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first are named
         self,
         url: str,
         *,
@@ -65,6 +70,7 @@ class RedisLimits:
         fallback_rate: Rate | str | None = None,
         prefix: str = "bandwidth-mfa",
         expires: float = 86_400.0,
+        required: bool = False,
     ) -> None:
         self._url = _checked_redis_url(url)
         self._key = _checked_name("key", key)
@@ -75,15 +81,38 @@ class RedisLimits:
             raise ConfigurationError("fallback_rate: must be a Rate, a text like '5/s', or None")
         self._fallback = None if fallback_rate is None else fallback_rate.per_second
         self._expires = _checked_seconds("expires", expires)
+        self._required = required
         self._script = _SCRIPT
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
 
     def __repr__(self) -> str:
         return f"RedisLimits(key={self._key!r}, prefix={self._prefix!r})"  # the URL may hold a password
 
-    def redis_key(self, channel: str) -> str:
-        """Return the key of a channel's state; the braces keep an account's keys on one node of a cluster."""
-        return f"{self._prefix}:{{{self._key}}}:{channel}"
+    def redis_keys(self, channel: str) -> tuple[str, str]:
+        """Return the keys of a channel's state and of who waits; the braces keep them on one node of a cluster."""
+        state = f"{self._prefix}:{{{self._key}}}:{channel}"
+        return state, f"{state}:waiting"
+
+    async def status(self, channel: str = "messaging") -> SharedStatus:
+        """Return what the processes share now, for people to look at.
+
+        Args:
+            channel: ``"messaging"`` or ``"voice"``.
+
+        Raises:
+            ConfigurationError: Redis cannot be reached or refuses us; the text says why and shows no address.
+        """
+        store = self._store(channel)
+        try:
+            return await store.status(channel)
+        except StoreUnavailableError as error:
+            msg = f"Redis cannot be used: {error}"
+            raise ConfigurationError(msg) from None
+        finally:
+            await store.aclose()
+
+    def _store(self, channel: str) -> _RedisStore:
+        return _RedisStore(self._url, self.redis_keys(channel), self._script, self._sha)
 
     def limiter(  # noqa: PLR0913 - those of ChannelLimiter
         self,
@@ -107,7 +136,7 @@ class RedisLimits:
         """
         return SharedLimiter(
             channel,
-            link=_RedisLink(self._url, self.redis_key(channel), self._script, self._sha),
+            store=self._store(channel),
             rate=rate,
             adaptive=adaptive,
             clock=clock,
@@ -115,50 +144,64 @@ class RedisLimits:
             max_pause=max_pause,
             fallback_rate=self._fallback,
             expires=self._expires,
+            required=self._required,
         )
 
 
-class _RedisLink:
+class _RedisStore:
     """One connection, opened when it is first needed and again after every failure."""
 
-    def __init__(self, url: str, key: str, script: str, sha: str) -> None:
+    def __init__(self, url: str, keys: tuple[str, str], script: str, sha: str) -> None:
         self._url = url
-        self._key = key
+        self._keys = keys
         self._script = script
         self._sha = sha
         self._client: Any = None
 
     async def exchange(self, arguments: Sequence[str]) -> Any:
+        return await self._guarded(lambda client: self._run(client, arguments))
+
+    async def status(self, channel: str) -> SharedStatus:
+        seconds, micros = await self._guarded(lambda client: client.time())
+        state = await self._guarded(lambda client: client.hgetall(self._keys[0]))
+        waiting = await self._guarded(lambda client: client.hgetall(self._keys[1]))
+        return read_status(channel, seconds + micros / 1e6, _texts(state), _texts(waiting))
+
+    async def _guarded(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Ask, for no longer than the timeout; whatever is wrong with Redis becomes one error."""
         from redis.exceptions import ConnectionError as RedisConnectionError
 
         try:
             async with asyncio.timeout(OPERATION_TIMEOUT):
                 was_open = self._client is not None
                 try:
-                    return await self._run(arguments)
+                    return await ask(self._open())
                 except RedisConnectionError:
                     # A connection that was idle may have been closed by the other side, which is no outage.
                     if not was_open:
                         raise
                 await self._drop()
-                return await self._run(arguments)
+                return await ask(self._open())
         except asyncio.CancelledError:
             await self._drop()  # its answer is still on the way, and would be taken for the next one's
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with Redis, sends go on
-            reason = type(error).__name__
+            failure = _unavailable(error)
         await self._drop()
-        raise LinkLostError(reason)
+        raise failure
 
-    async def _run(self, arguments: Sequence[str]) -> Any:
-        from redis.exceptions import NoScriptError
-
+    def _open(self) -> Any:
         if self._client is None:
             self._client = _make_client(self._url)
+        return self._client
+
+    async def _run(self, client: Any, arguments: Sequence[str]) -> Any:
+        from redis.exceptions import NoScriptError
+
         try:
-            return await self._client.evalsha(self._sha, 1, self._key, *arguments)
+            return await client.evalsha(self._sha, len(self._keys), *self._keys, *arguments)
         except NoScriptError:  # a new Redis, or one that was restarted
-            return await self._client.eval(self._script, 1, self._key, *arguments)
+            return await client.eval(self._script, len(self._keys), *self._keys, *arguments)
 
     async def _drop(self) -> None:
         client, self._client = self._client, None
@@ -170,6 +213,45 @@ class _RedisLink:
 
     async def aclose(self) -> None:
         await self._drop()
+
+
+# What Redis says, in lower case, and what that means; its own words may quote keys, names and addresses.
+_REFUSALS: Final = (
+    (
+        ("wrongpass", "invalid password", "invalid username-password", "noauth", "authentication"),
+        "wrong user or password",
+    ),
+    (("noperm", "no permission", "no permissions"), "this user may not run EVALSHA, EVAL, TIME or hash commands there"),
+    (
+        ("unknown command", "non deterministic", "script_kill"),
+        "this Redis is too old for the script; 5 or later is needed",
+    ),
+    (("wrongtype",), "a key of ours holds something else; choose another prefix"),
+    (("readonly", "read only"), "this Redis is a read-only replica"),
+    (("oom ", "misconf"), "this Redis takes no writes: it is out of memory or cannot save"),
+    (("invalid db index", "out of range"), "there is no such database"),
+)
+
+
+def _unavailable(error: Exception) -> StoreUnavailableError:
+    from redis.exceptions import RedisError
+
+    if isinstance(error, RedisError):
+        said = f"{type(error).__name__} {error}".lower()
+        for signs, meaning in _REFUSALS:
+            if any(sign in said for sign in signs):
+                return StoreUnavailableError(meaning, refused=True)
+    if isinstance(error, TimeoutError):
+        return StoreUnavailableError(f"no answer within {OPERATION_TIMEOUT:g} s")
+    return StoreUnavailableError(type(error).__name__)
+
+
+def _texts(found: Any) -> dict[str, str]:
+    return {_text(name): _text(value) for name, value in found.items()}
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _make_client(url: str) -> Any:

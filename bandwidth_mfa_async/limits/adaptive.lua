@@ -1,6 +1,6 @@
 -- One channel of one account, shared by every process that sends for it: report, adapt and lease in one call.
 --
--- KEYS[1]  a hash; nothing else is touched
+-- KEYS[1]  a hash: the state; KEYS[2]  a hash: who waits; nothing else is touched
 -- ARGV     adaptive (0 or 1), ceiling (0 for none),
 --          want, head, ticket of the interactive lane, then of the bulk lane:
 --              weight of all who wait, weight of the first of them, and the slot given before (0 for none)
@@ -8,6 +8,7 @@
 --          bad: how many were refused, bad_epoch: in which epoch, retry_after: what was asked for (0 for nothing)
 --          back: permits that were not used
 --          seed: the rate to begin with when there is no hash (0 for none), expires: in milliseconds
+--          process: whose report this is
 -- returns  granted, ticket and wait of both lanes, epoch, rate (0 for unlimited), pause, half_open; as strings
 --
 -- Time is Redis's alone. Numbers are kept with %.6f: Lua's own %.14g cuts time stamps short. Nothing is granted ahead
@@ -25,11 +26,13 @@ local POINTLESS_CUTS, POINTLESS_CUTS_MOST, POINTLESS_GROWTH, POINTLESS_ACCEPTED 
 local SHARE_MESSAGES, SHARE_MOST = 50, 0.5
 local BATCH_SECONDS, SLACK_SECONDS, PROBE_PATIENCE, LATE, HAIR = 0.05, 0.15, 0.5, 0.005, 1e-5
 local RAMP_START = 10
+local REFUSED_MOST, FORGET_PROCESS = 10, 60
 
 local adaptive, ceiling = ARGV[1] == '1', tonumber(ARGV[2])
 local known_epoch, accepted, accepted_before = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local bad, bad_epoch, retry_after = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local back, seed, expires = tonumber(ARGV[15]), tonumber(ARGV[16]), ARGV[17]
+local process, waiting_interactive, waiting_bulk = ARGV[18], tonumber(ARGV[3]), tonumber(ARGV[6])
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -41,7 +44,7 @@ end
 
 -- state -------------------------------------------------------------------------------------------------------------
 
-local s, held, streak = {}, {}, {}
+local s, held, streak, refused = {}, {}, {}, {}
 local stored = redis.call('HGETALL', KEYS[1])
 for i = 1, #stored, 2 do
   if stored[i] == 'held' then
@@ -50,13 +53,15 @@ for i = 1, #stored, 2 do
     for at, count in string.gmatch(stored[i + 1], '([%d.]+):(%d+)') do
       streak[#streak + 1] = {tonumber(at), tonumber(count)}
     end
+  elseif stored[i] == 'refused' then
+    for entry in string.gmatch(stored[i + 1], '[^,]+') do refused[#refused + 1] = entry end
   else
     s[stored[i]] = tonumber(stored[i + 1])
   end
 end
 local is_new = s.format ~= 1
 if is_new then
-  held, streak = {}, {{now, 0}}
+  held, streak, refused = {}, {{now, 0}}, {}
   s = {
     format = 1, epoch = 0, ceiling = ceiling, believed = ceiling, rate = ceiling < NEVER and ceiling or 0, sent = 0,
     window_start = 0, window_end = 0, window_count = 0, window_before = 0, window_before_length = 0,
@@ -65,6 +70,7 @@ if is_new then
     held_most = POINTLESS_CUTS, in_streak = 0, dropped = ceiling, burst_accepted = 0, burst_start = 0,
     refused_share = -1, level = 1, stamp = now, pause_until = 0, probe_until = 0,
     slot_interactive = 0, slot_bulk = 0, ramp_start = 0, ramp_opens = 0,
+    climbing = 0, refused_count = 0, refused_at = 0, pruned = now,
   }
 end
 
@@ -269,6 +275,21 @@ local function on_accept(count, epoch)
   if s.refused_share >= 0 then s.refused_share = s.refused_share * (1 - 1 / SHARE_MESSAGES) ^ count end
 end
 
+-- For people only: the last refusals, those of the same second as one.
+local function note_refusals(rate_before)
+  if bad <= 0 then return end
+  s.refused_count = s.refused_count + bad
+  local count, before = bad, rate_before
+  if now - s.refused_at < 1 and #refused > 0 then
+    local earlier, rate = string.match(table.remove(refused), '^[%d.]+:([%d.]+):([%d.]+):')
+    count, before = count + tonumber(earlier), tonumber(rate)
+  else
+    s.refused_at = now
+  end
+  refused[#refused + 1] = string.format('%.6f:%d:%.6f:%.6f:%.6f', s.refused_at, count, before, s.rate, retry_after)
+  if #refused > REFUSED_MOST then table.remove(refused, 1) end
+end
+
 -- report and adapt ---------------------------------------------------------------------------------------------------
 
 if is_new and seed > 0 and adaptive then
@@ -312,7 +333,7 @@ end
 if accepted > 0 then on_accept(accepted, known_epoch) end
 if accepted_before > 0 then on_accept(accepted_before, known_epoch - 1) end
 if bad > 0 or retry_after > 0 then
-  local was_paced, pause = s.rate > 0, retry_after
+  local was_paced, pause, rate_before = s.rate > 0, retry_after, s.rate
   if adaptive then
     for _ = 1, math.min(bad, 64) do pause = math.max(pause, on_429(bad_epoch, retry_after)) end
   elseif ceiling == NEVER and pause > 0 then
@@ -322,6 +343,7 @@ if bad > 0 or retry_after > 0 then
   end
   if s.rate > 0 and not was_paced then s.level, s.stamp = 0, now end
   if now + pause > math.max(now, s.pause_until) then pause_until(now + pause) end
+  note_refusals(rate_before)
 end
 
 -- lease --------------------------------------------------------------------------------------------------------------
@@ -366,8 +388,18 @@ local function lease(lane, want, head, ticket)
   return granted, due
 end
 
-local first, ticket_first = lease('interactive', tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]))
-local second, ticket_second = lease('bulk', tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]))
+local first, ticket_first = lease('interactive', waiting_interactive, tonumber(ARGV[4]), tonumber(ARGV[5]))
+local second, ticket_second = lease('bulk', waiting_bulk, tonumber(ARGV[7]), tonumber(ARGV[8]))
+
+s.climbing = s.sent > hold() and 1 or 0
+if now > s.pruned + FORGET_PROCESS then
+  -- Processes that died while they waited.
+  s.pruned = now
+  local lines = redis.call('HGETALL', KEYS[2])
+  for i = 1, #lines, 2 do
+    if tonumber(string.match(lines[i + 1], '^[%d.]+')) < now - FORGET_PROCESS then redis.call('HDEL', KEYS[2], lines[i]) end
+  end
+end
 
 -- keep and answer ----------------------------------------------------------------------------------------------------
 
@@ -382,8 +414,18 @@ local refusals = {}
 for i, refusal in ipairs(streak) do refusals[i] = string.format('%.6f:%d', refusal[1], refusal[2]) end
 fields[#fields + 1] = 'streak'
 fields[#fields + 1] = table.concat(refusals, ',')
+fields[#fields + 1] = 'refused'
+fields[#fields + 1] = table.concat(refused, ',')
 redis.call('HMSET', KEYS[1], unpack(fields))
 redis.call('PEXPIRE', KEYS[1], expires)
+waiting_interactive, waiting_bulk = waiting_interactive - first, waiting_bulk - second
+if waiting_interactive + waiting_bulk > 0 then
+  local line = string.format('%.6f:%d:%d', now, waiting_interactive, waiting_bulk)
+  redis.call('HSET', KEYS[2], process, line)
+  redis.call('PEXPIRE', KEYS[2], FORGET_PROCESS * 1000)
+else
+  redis.call('HDEL', KEYS[2], process)
+end
 
 local function text(value) return string.format('%.6f', value) end
 return {

@@ -47,13 +47,13 @@ async def make_limiter():
             channel, rate=rate, adaptive=adaptive, clock=SystemClock(), emit=emit, max_pause=max_pause
         )
         limiter.calls = []
-        exchange = limiter._link.exchange
+        exchange = limiter._store.exchange
 
         def counted(arguments):
             limiter.calls.append(arguments)
             return exchange(arguments)
 
-        limiter._link.exchange = counted
+        limiter._store.exchange = counted
         limiters.append(limiter)
         return limiter
 

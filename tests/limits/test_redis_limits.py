@@ -99,9 +99,9 @@ def test_importing_the_name_does_not_import_redis():
 def test_keys_are_one_account_s_and_one_channel_s():
     """Two accounts never share a key, and an account's keys live on one node of a cluster."""
     shared = RedisLimits("redis://h", key="9900000")
-    assert shared.redis_key("messaging") == "bandwidth-mfa:{9900000}:messaging"
-    assert shared.redis_key("voice") == "bandwidth-mfa:{9900000}:voice"
-    assert RedisLimits("redis://h", key="9900001").redis_key("voice") != shared.redis_key("voice")
+    assert shared.redis_keys("messaging")[0] == "bandwidth-mfa:{9900000}:messaging"
+    assert shared.redis_keys("voice") == ("bandwidth-mfa:{9900000}:voice", "bandwidth-mfa:{9900000}:voice:waiting")
+    assert not set(RedisLimits("redis://h", key="9900001").redis_keys("voice")) & set(shared.redis_keys("voice"))
 
 
 def test_something_else_as_shared_is_refused():
@@ -316,7 +316,7 @@ async def test_counts_are_flushed_and_the_task_ends(redis_server, make_limiter):
     limiter.accepted(await limiter.acquire())
     began = len(limiter.calls)
     await until(lambda: len(limiter.calls) > began, 0.2)
-    await until(lambda: limiter._pump._task is None, 0.2)
+    await until(lambda: limiter._task._running is None, 0.2)
     assert "unlimited" in repr(limiter)
 
 

@@ -33,13 +33,13 @@ async def test_killed_and_restarted_empty(own_redis, make_limiter, caplog):
     async def break_it():
         await asyncio.sleep(1.2)
         own_redis.kill()
-        await until(lambda: all("StandIn" in repr(limiter) for limiter in limiters))
+        await until(lambda: all("FallbackLimiter" in repr(limiter) for limiter in limiters))
         assert sum(limiter.rate for limiter in limiters) <= 1.2 * rate
         before = sum(map(len, times))
         await asyncio.sleep(0.5)
         assert 0.5 * 0.5 * rate <= sum(map(len, times)) - before <= 0.5 * 1.3 * rate + 4
         own_redis.start()
-        await until(lambda: not any("StandIn" in repr(limiter) for limiter in limiters), 2.5)
+        await until(lambda: not any("FallbackLimiter" in repr(limiter) for limiter in limiters), 2.5)
         assert limiters[0].rate >= 0.75 * rate
         await asyncio.sleep(10)
 
@@ -60,7 +60,7 @@ async def test_frozen(own_redis, make_limiter):
     assert asyncio.get_running_loop().time() - began <= 0.9
     own_redis.thaw()
     limiter.accepted(await limiter.acquire())
-    await until(lambda: limiter._local is None)
+    await until(lambda: limiter._fallback is None)
     assert limiter.rate == 100
 
 
@@ -77,7 +77,7 @@ async def test_a_start_without_redis(own_redis, make_limiter, caplog):
     unknown.refused(refused, 0.05)
     assert unknown.rate is not None, "it learns alone meanwhile"
     own_redis.start()
-    await until(lambda: careful.try_acquire() is None and careful._local is None, 2.5)
+    await until(lambda: careful.try_acquire() is None and careful._fallback is None, 2.5)
     assert len(warnings(caplog)) >= 3
 
 
@@ -87,7 +87,7 @@ async def test_waiters_move_and_nobody_is_lost(own_redis, make_limiter):
     tasks = [asyncio.create_task(limiter.acquire(1, "bulk")) for _ in range(60)]
     await asyncio.sleep(0.3)
     own_redis.kill()
-    await until(lambda: limiter._local is not None)
+    await until(lambda: limiter._fallback is not None)
     for task in tasks[40:50]:
         task.cancel()
     own_redis.start()
@@ -123,8 +123,8 @@ async def test_a_redis_that_cannot_run_the_script(redis_server, make_limiter, ca
         client.set("bandwidth-mfa:{9900000}:messaging", "of another kind")
     limiter = make_limiter(redis_server.url, rate=Rate(50))
     await limiter.acquire()
-    assert "StandIn" in repr(limiter)
-    assert "ResponseError" in warnings(caplog)[0]
+    assert "FallbackLimiter" in repr(limiter)
+    assert "holds something else" in warnings(caplog)[0]
 
 
 async def test_an_idle_connection_that_was_closed_is_no_outage(redis_server, make_limiter, caplog):

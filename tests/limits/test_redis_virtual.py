@@ -29,18 +29,20 @@ class VirtualScript:
         asks = "redis.call('TIME')"
         assert text.count(asks) == 1
         self.client = server.client()
-        self.script = self.client.register_script(text.replace(asks, "{ARGV[18], ARGV[19]}"))
+        self.script = self.client.register_script(text.replace(asks, "{ARGV[19], ARGV[20]}"))
         self.key = "{account}"
         self.calls = 0
 
     def __call__(self, now, arguments):
         self.calls += 1
         micros = round((EPOCH + now) * 1_000_000)
-        return self.script(keys=[self.key], args=[*arguments, str(micros // 1_000_000), str(micros % 1_000_000)])
+        return self.script(
+            keys=[self.key, self.key + ":waiting"], args=[*arguments, str(micros // 1_000_000), str(micros % 1_000_000)]
+        )
 
 
-class VirtualLink:
-    """A `Link` that takes no time, or as long as a network's round trip."""
+class VirtualStore:
+    """A `LimitStore` that takes no time, or as long as a network's round trip."""
 
     def __init__(self, script, trip=0.001):
         self.script = script
@@ -63,7 +65,7 @@ class Processes:
         self.limiters = [
             SharedLimiter(
                 "messaging",
-                link=VirtualLink(script),
+                store=VirtualStore(script),
                 rate=rate,
                 adaptive=True,
                 clock=SystemClock(),

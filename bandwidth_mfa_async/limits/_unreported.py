@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ._lease import Report
 
 
-class Ledger:
+class Unreported:
     """Counts between two exchanges, and by when they must be reported."""
 
     __slots__ = ("_accepted", "_accepted_before", "_bad", "_bad_epoch", "asked_until", "back", "due")

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 _EPOCHS: Final = 1_000_000
 
 
-class MovedError(Exception):
+class FallbackEndedError(Exception):
     """The shared state is back: whoever waits here joins the shared line again."""
 
 
-class StandIn:
+class FallbackLimiter:
     """A `ChannelLimiter` whose permits can be told from the shared ones and from those of other outages.
 
     Args:
@@ -34,7 +34,7 @@ class StandIn:
         self._outage = outage
 
     def __repr__(self) -> str:
-        return f"StandIn({self._limiter!r})"
+        return f"FallbackLimiter({self._limiter!r})"
 
     @property
     def rate(self) -> float | None:
@@ -52,7 +52,7 @@ class StandIn:
         return None if permit is None else self._marked(permit)
 
     async def acquire(self, weight: int, lane: Lane, deadline: float | None) -> Permit:
-        """Wait for a permit; raises `MovedError` when the outage is over."""
+        """Wait for a permit; raises `FallbackEndedError` when the outage is over."""
         return self._marked(await self._limiter.acquire(weight, lane, deadline=deadline))
 
     def refund(self, permit: Permit) -> None:

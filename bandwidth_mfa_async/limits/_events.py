@@ -18,7 +18,7 @@ _WORTH_TELLING: Final = 1.25
 _GATE_WORTH_TELLING: Final = 0.5
 
 
-class Teller:
+class LimitEvents:
     """Builds the events of one channel.
 
     Args:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bandwidth_mfa_async._clock import Clock
 
 
-class Pump:
+class BackgroundTask:
     """Does a step whenever one is due, one after another, in a task that ends when none will be.
 
     Args:
@@ -25,7 +25,7 @@ class Pump:
         self._clock = clock
         self._due = due
         self._step = step
-        self._task: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
         self._nap: asyncio.Future[None] | None = None
         self._nap_until = math.inf
         self._closed = False
@@ -35,23 +35,23 @@ class Pump:
         if self._closed:
             return
         nap = self._nap
-        if self._task is None:
+        if self._running is None:
             if self._due() < math.inf:
-                self._task = asyncio.get_running_loop().create_task(self._run())
+                self._running = asyncio.get_running_loop().create_task(self._run())
         elif nap is not None and not nap.done() and self._due() < self._nap_until:
             nap.set_result(None)
 
     def abort(self) -> None:
         """End the task, and let none begin again."""
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
+        if self._running is not None:
+            self._running.cancel()
 
     async def aclose(self) -> None:
         """The same, and wait until it has ended."""
         self.abort()
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        if self._running is not None:
+            await asyncio.wait([self._running])
 
     async def _run(self) -> None:
         try:
@@ -61,7 +61,7 @@ class Pump:
                 else:
                     await self._sleep_until(due)
         finally:
-            self._task = None
+            self._running = None
 
     async def _sleep_until(self, when: float) -> None:
         nap: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,0 +1,122 @@
+"""What the shared state says, for people: the learnt rate, who waits, and the last refusals. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# A process that waits asks at least every second; one that has not for so long is gone.
+_GONE_AFTER: Final = 3.0
+
+
+@frozen(kw_only=True)
+class Refusals:
+    """The 429s of one second.
+
+    Attributes:
+        ago: seconds since the first of them.
+        count: how many.
+        rate_before: messages (segments) a second until then; None for unlimited.
+        rate_after: and from then on.
+        retry_after: what the service asked for, in seconds; 0 for nothing.
+    """
+
+    ago: float
+    count: int
+    rate_before: float | None
+    rate_after: float | None
+    retry_after: float
+
+
+@frozen(kw_only=True)
+class SharedStatus:
+    """One channel's limit as all processes share it.
+
+    Attributes:
+        channel: ``"messaging"`` or ``"voice"``.
+        state: ``"unused"``, ``"unlimited"`` until the first refusal, ``"known"`` (a configured rate, never refused),
+            ``"paused"``, ``"holding"`` just below the learnt limit, ``"probing"`` above it, or ``"indifferent"`` to
+            refusals that do not depend on the rate.
+        rate: messages (segments) a second of all processes together; None for unlimited.
+        ceiling: the configured rate; None without one.
+        pause: seconds for which nothing may be sent.
+        interactive: weight that waits in this lane, in all processes.
+        bulk: the same of the bulk lane.
+        processes: how many processes wait.
+        accepted: messages that the service took, since the state began.
+        refused: messages that it answered with 429.
+        epoch: how often the rate was cut.
+        refusals: the last ones, newest first.
+    """
+
+    channel: str
+    state: str = "unused"
+    rate: float | None = None
+    ceiling: float | None = None
+    pause: float = 0.0
+    interactive: int = 0
+    bulk: int = 0
+    processes: int = 0
+    accepted: int = 0
+    refused: int = 0
+    epoch: int = 0
+    refusals: tuple[Refusals, ...] = ()
+
+
+def read_status(channel: str, now: float, state: Mapping[str, str], waiting: Mapping[str, str]) -> SharedStatus:
+    """Read what the script keeps.
+
+    Args:
+        channel: its name.
+        now: Redis's own time, in seconds.
+        state: the hash of the channel.
+        waiting: the hash of who waits.
+    """
+    if not state:
+        return SharedStatus(channel=channel)
+    values = {name: float(text) for name, text in state.items() if name not in {"held", "streak", "refused"}}
+    interactive = bulk = processes = 0
+    for line in waiting.values():
+        at, mine, rest = line.split(":")
+        if float(at) > now - _GONE_AFTER:
+            interactive, bulk, processes = interactive + int(mine), bulk + int(rest), processes + 1
+    ceiling = values["ceiling"]
+    return SharedStatus(
+        channel=channel,
+        state=_state(values, now),
+        rate=values["rate"] or None,
+        ceiling=ceiling if ceiling < 1e15 else None,
+        pause=max(0.0, values["pause_until"] - now),
+        interactive=interactive,
+        bulk=bulk,
+        processes=processes,
+        accepted=int(values["accepted"]),
+        refused=int(values["refused_count"]),
+        epoch=int(values["epoch"]),
+        refusals=tuple(_refusals(entry, now) for entry in reversed(state["refused"].split(",")) if entry),
+    )
+
+
+def _state(values: Mapping[str, float], now: float) -> str:
+    if values["pause_until"] > now:
+        return "paused"
+    if not values["epoch"]:
+        return "known" if values["rate"] else "unlimited"
+    if values["refused_share"] >= 0:
+        return "indifferent"
+    return "probing" if values["climbing"] else "holding"
+
+
+def _refusals(entry: str, now: float) -> Refusals:
+    at, count, before, after, asked = (float(value) for value in entry.split(":"))
+    return Refusals(
+        ago=max(0.0, now - at),
+        count=int(count),
+        rate_before=before or None,
+        rate_after=after or None,
+        retry_after=asked,
+    )
