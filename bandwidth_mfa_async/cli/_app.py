@@ -23,6 +23,7 @@ from . import _outcome
 from ._demo import run as run_demo
 from ._report import report
 from ._limits import limit_options, limits_from_options
+from ._limits import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits, show_limits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -198,6 +199,29 @@ def verify(  # noqa: PLR0913 - options
         return _outcome.of_verify(answer), "valid" if answer.valid else "not valid", exit_code
 
     _run(_with_client(use, timeout, as_json=as_json))
+
+
+@app.command()
+@click.option("--redis", metavar="URL", envvar=REDIS_VARIABLE, show_envvar=True, help="The Redis that is shared.")
+@click.option("--account-id", envvar="BW_ACCOUNT_ID", show_envvar=True, help="Whose limits.")
+@click.option("--once", is_flag=True, help="Show them once and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON every few seconds, or once.")
+def limits(redis: str | None, account_id: str | None, once: bool, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+    """Show the limits that processes share through Redis: the learnt rate, who waits, the last 429s.
+
+    On a terminal the table is live until Ctrl-C. It only reads.
+    """
+
+    async def show() -> int:
+        try:
+            shared = shared_limits(redis, account_id)
+            if shared is None:
+                raise ConfigurationError(f"missing: --redis (or {REDIS_VARIABLE})")
+            return await show_limits(shared, once=once, as_json=as_json)
+        except MFAError as error:
+            return _fail(error, as_json=as_json)
+
+    _run(show())
 
 
 @app.command(short_help="Send and verify codes on a simulator; needs no account.")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 OPERATION_TIMEOUT: Final = 0.25
 """Seconds a Redis call may take, connecting included; redis-py's own default is for ever."""
 
+# For a person who looks; no call waits for it.
+_STATUS_TIMEOUT: Final = 2.0
+
 _MOST_KEY: Final = 200
 _MOST_SECONDS: Final = 1e9
 
@@ -102,7 +105,7 @@ class RedisLimits:
         Raises:
             ConfigurationError: Redis cannot be reached or refuses us; the text says why and shows no address.
         """
-        store = self._store(channel)
+        store = self._store(channel, _STATUS_TIMEOUT)
         try:
             return await store.status(channel)
         except StoreUnavailableError as error:
@@ -111,8 +114,8 @@ class RedisLimits:
         finally:
             await store.aclose()
 
-    def _store(self, channel: str) -> _RedisStore:
-        return _RedisStore(self._url, self.redis_keys(channel), self._script, self._sha)
+    def _store(self, channel: str, timeout: float = OPERATION_TIMEOUT) -> _RedisStore:
+        return _RedisStore(self._url, self.redis_keys(channel), self._script, self._sha, timeout)
 
     def limiter(  # noqa: PLR0913 - those of ChannelLimiter
         self,
@@ -151,7 +154,8 @@ class RedisLimits:
 class _RedisStore:
     """One connection, opened when it is first needed and again after every failure."""
 
-    def __init__(self, url: str, keys: tuple[str, str], script: str, sha: str) -> None:
+    def __init__(self, url: str, keys: tuple[str, str], script: str, sha: str, timeout: float) -> None:
+        self._timeout = timeout
         self._url = url
         self._keys = keys
         self._script = script
@@ -172,7 +176,7 @@ class _RedisStore:
         from redis.exceptions import ConnectionError as RedisConnectionError
 
         try:
-            async with asyncio.timeout(OPERATION_TIMEOUT):
+            async with asyncio.timeout(self._timeout):
                 was_open = self._client is not None
                 try:
                     return await ask(self._open())
@@ -186,7 +190,7 @@ class _RedisStore:
             await self._drop()  # its answer is still on the way, and would be taken for the next one's
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with Redis, sends go on
-            failure = _unavailable(error)
+            failure = _unavailable(error, self._timeout)
         await self._drop()
         raise failure
 
@@ -233,7 +237,7 @@ _REFUSALS: Final = (
 )
 
 
-def _unavailable(error: Exception) -> StoreUnavailableError:
+def _unavailable(error: Exception, timeout: float) -> StoreUnavailableError:
     from redis.exceptions import RedisError
 
     if isinstance(error, RedisError):
@@ -242,8 +246,8 @@ def _unavailable(error: Exception) -> StoreUnavailableError:
             if any(sign in said for sign in signs):
                 return StoreUnavailableError(meaning, refused=True)
     if isinstance(error, TimeoutError):
-        return StoreUnavailableError(f"no answer within {OPERATION_TIMEOUT:g} s")
-    return StoreUnavailableError(type(error).__name__)
+        return StoreUnavailableError(f"no answer within {timeout:g} s")
+    return StoreUnavailableError(f"it cannot be reached: {type(error).__name__}")
 
 
 def _texts(found: Any) -> dict[str, str]:
