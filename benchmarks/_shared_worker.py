@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import collections
 import json
+import logging
 import random
 import sys
 import time
@@ -15,8 +16,19 @@ from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, Redi
 TEMPLATE = CodeTemplate("+19195554321", "app", scope="login")
 
 
+class Outages(logging.Handler):
+    """Counts how often the process went on alone."""
+
+    count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += "cannot be used" in record.msg
+
+
 async def work(options: argparse.Namespace) -> None:
     limits = Limits(shared=RedisLimits(options.redis, key=options.account))
+    outages = Outages()
+    logging.getLogger("bandwidth_mfa_async").addHandler(outages)
     errors: collections.Counter[str] = collections.Counter()
     logins: list[tuple[float, float]] = []
     sent = 0
@@ -52,7 +64,7 @@ async def work(options: argparse.Namespace) -> None:
             while asyncio.get_running_loop().time() < until:
                 await asyncio.sleep(rng.expovariate(options.logins))
                 group.create_task(login())
-    print(json.dumps({"sent": sent, "errors": errors, "logins": logins}), flush=True)
+    print(json.dumps({"sent": sent, "errors": errors, "logins": logins, "outages": outages.count}), flush=True)
 
 
 def main() -> None:

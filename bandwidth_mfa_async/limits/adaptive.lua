@@ -25,7 +25,7 @@ local FIRST_RATE, LEAST_RATE, WINDOW_MESSAGES, FALLEN, STREAK_MOST = 10, 0.05, 2
 local POINTLESS_CUTS, POINTLESS_CUTS_MOST, POINTLESS_GROWTH, POINTLESS_ACCEPTED = 8, 32, 1.5, 1.5
 local SHARE_MESSAGES, SHARE_MOST = 50, 0.5
 local BATCH_SECONDS, SLACK_SECONDS, PROBE_PATIENCE, LATE, HAIR = 0.05, 0.15, 0.5, 0.005, 1e-5
-local RAMP_START = 10
+local RAMP_START, SEED_SHARE = 10, 0.8
 local REFUSED_MOST, FORGET_PROCESS = 10, 60
 
 local adaptive, ceiling = ARGV[1] == '1', tonumber(ARGV[2])
@@ -70,7 +70,7 @@ if is_new then
     held_most = POINTLESS_CUTS, in_streak = 0, dropped = ceiling, burst_accepted = 0, burst_start = 0,
     refused_share = -1, level = 1, stamp = now, pause_until = 0, probe_until = 0,
     slot_interactive = 0, slot_bulk = 0, ramp_start = 0, ramp_opens = 0,
-    climbing = 0, refused_count = 0, refused_at = 0, pruned = now,
+    climbing = 0, regain = 0, heard = now, refused_count = 0, refused_at = 0, pruned = now,
   }
 end
 
@@ -87,11 +87,17 @@ local function update()
     rate = s.believed * 2 ^ math.min(((s.sent - length) / climb) ^ CLIMB_POWER, 40)
   end
   s.rate = clamp(rate, math.min(LEAST_RATE, s.ceiling), math.min(s.ceiling, 1e9))
+  if s.regain > 0 and s.rate >= s.regain then
+    -- Back where it was before Redis lost it: hold that, as after a refusal.
+    s.believed, s.sent, s.regain = s.regain, 0, 0
+    s.window_length = math.max(1, WINDOW_MESSAGES / s.believed)
+    s.rate = s.believed * BETA
+  end
 end
 
 local function believe(limit)
   s.believed = clamp(limit, LEAST_RATE, s.ceiling)
-  s.sent = 0
+  s.sent, s.regain = 0, 0
   s.window_length = math.max(1, WINDOW_MESSAGES / s.believed)
   update()
 end
@@ -296,7 +302,7 @@ if is_new and seed > 0 and adaptive then
   -- Redis lost what was learnt: go on somewhat below it, and with nothing saved up.
   s.epoch, s.level, s.resumed = known_epoch + 1, 0, now
   believe(seed)
-  s.sent = hold()  -- nothing was refused: probe at once
+  s.sent, s.regain = hold(), seed / SEED_SHARE  -- nothing was refused: climb at once, but no higher than it was
   update()
 elseif is_new and s.rate > 0 and known_epoch > 0 then
   s.level = 0
@@ -325,6 +331,12 @@ if not adaptive then
     end
   end
 end
+if now - s.heard > math.max(1, WINDOW_MESSAGES / s.rate) then
+  -- Nobody asked, or Redis hung: what the service saved up meanwhile would let a climb go far too high.
+  s.sent = 0
+  if s.rate > 0 and s.epoch > 0 then update() end
+end
+s.heard = now
 settle()
 if back > 0 then
   s.level = math.min(s.level + back, math.max(s.level, 1 + SLACK_SECONDS * s.rate))
