@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 
 import pytest
 
@@ -135,4 +136,16 @@ async def test_an_idle_connection_that_was_closed_is_no_outage(redis_server, mak
         client.client_kill_filter(_type="normal", skipme=True)
     await limiter.acquire()
     await limiter.acquire(5)
+    assert warnings(caplog) == []
+
+
+async def test_a_busy_process_does_not_blame_redis(redis_server, make_limiter, caplog):
+    """The answer that came while this process was held up is in its socket, and is read."""
+    limiter = make_limiter(redis_server.url, rate=Rate(50))
+    limiter.accepted(await limiter.acquire())
+    task = asyncio.create_task(limiter.acquire(5))
+    calls = len(limiter.calls)
+    await until(lambda: len(limiter.calls) > calls)
+    threading.Event().wait(0.4)  # longer than the timeout, and nothing else of this process runs
+    await task
     assert warnings(caplog) == []
