@@ -8,6 +8,8 @@ import random
 from statistics import mean
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async._config import Rate
@@ -205,21 +207,146 @@ def test_slots_of_the_dead_are_used_by_others(script):
     assert 280 <= granted <= 420
 
 
-def test_never_more_than_the_rate_and_what_was_saved_up(script):
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.3, 2.0]),  # time that passes
+            st.integers(0, 4),  # who asks
+            st.sampled_from(["interactive", "bulk"]),
+            st.integers(1, 30),  # for how many
+            st.sampled_from(["own", "own", "stale", "none"]),  # with which slot
+            st.integers(0, 3),  # how many it gives back
+        ),
+        max_size=60,
+    ),
+    st.sampled_from([0.5, 7.0, 50.0, 900.0]),
+)
+def test_never_more_than_the_rate_and_what_was_saved_up(script, asked, rate):
     """Whatever is asked in whatever order, with or without slots: grants stay below rate * time + bucket."""
-    rng = random.Random(11)
+    script.client.flushall()
     now = start = 1_000.0
-    tickets, granted = {}, 0
-    for _ in range(1_000):
-        now += rng.expovariate(100)
-        who, lane = rng.randrange(6), rng.choice(["interactive", "bulk"])
-        want = {f"want_{lane}": rng.randint(1, 30), f"head_{lane}": 1}
-        # An impatient caller comes before its slot, or with somebody else's.
-        ticket = tickets.get((who, lane), 0.0) if rng.random() < 0.8 else EPOCH + now - 1.0
-        lease = Lease.parse(script(now, report(ceiling=50.0, **want, **{f"ticket_{lane}": ticket})))
+    tickets, held, granted = {}, 0, 0
+    for passed, who, lane, want, slot, back in asked:
+        now += passed
+        back = min(back, held)  # noqa: PLW2901 - nobody gives back what it was not given
+        ticket = {"own": tickets.get((who, lane), 0.0), "stale": EPOCH + now - 1.0, "none": 0.0}[slot]
+        wanted = {f"want_{lane}": want, f"head_{lane}": 1, f"ticket_{lane}": ticket}
+        lease = Lease.parse(script(now, report(ceiling=rate, back=back, **wanted)))
+        assert lease.granted <= want
         tickets[who, lane] = getattr(lease, f"{lane}_ticket")
-        granted += lease.granted
-        assert granted <= 50.0 * (now - start) + 1 + 0.15 * 50.0 + 1e-3
+        held, granted = held - back + lease.granted, granted - back + lease.granted
+        assert granted <= rate * (now - start) + 1 + 0.15 * rate + 1e-3
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 4), st.sampled_from(["interactive", "bulk"]), st.booleans()), min_size=1, max_size=40
+    ),
+    st.sampled_from([2.0, 40.0]),
+    st.integers(1, 3),
+)
+def test_everybody_who_stays_is_served(script, callers, rate, processes):
+    """Any weights, lanes and leavers, in up to three processes: who is not cancelled gets a permit, none is lost."""
+    script.client.flushall()
+
+    async def main():
+        limiters = Processes(script, processes, Rate(rate)).limiters
+        tasks = []
+        for n, (weight, lane, leaves) in enumerate(callers):
+            task = asyncio.create_task(limiters[n % processes].acquire(weight, lane))
+            tasks.append((task, weight, leaves))
+        await asyncio.sleep(0.3)
+        left = 0
+        for task, weight, leaves in tasks:
+            if leaves and not task.done():
+                task.cancel()
+                left += weight
+        stay = [task for task, _, _ in tasks if not task.cancelling()]
+        served = sum(weight for _, weight, _ in tasks) - left
+        await asyncio.wait_for(asyncio.gather(*stay), (served + 8) / rate + 3.0)
+        for limiter in limiters:
+            assert limiter.waiting == 0
+            await limiter.aclose()
+
+    run_virtual(main())
+
+
+def test_bug_1_a_low_rate_is_probed_when_all_wait_for_it(script):
+    """A limit of 1 a second that becomes 4 is found: waiting exactly for one token is not idleness."""
+    tally, _ = run(script, AccountQueue(1, 3), ((120, 4),), until=300, count=3, workers=12, per_second=0.01)
+    assert tally.goodput(240, 300) >= 0.85 * 4
+
+
+def test_bug_2_the_hold_is_bounded_at_tiny_rates(script):
+    """A hundred messages at 0.05 a second would be held for half an hour; a hundred seconds are enough."""
+    now, epoch = 1_000.0, 0
+    for _ in range(3):
+        epoch = Lease.parse(script(now, report(epoch=epoch, accepted=1, bad=1, bad_epoch=epoch))).epoch
+        now += 200.0
+    assert float(script.client.hget(script.key, "believed")) < 1
+    rates, ticket = [], 0.0
+    for _ in range(60):
+        now += 5.0
+        lease = Lease.parse(script(now, report(epoch=epoch, want_bulk=9, head_bulk=1, ticket_bulk=ticket)))
+        rates.append(lease.rate)
+        ticket = lease.bulk_ticket
+    assert max(rates) > 1.2 * rates[0]
+
+
+def test_bug_3_a_closed_window_does_not_cut_the_rate_to_the_floor(script):
+    """Refusals while nothing at all gets through pause longer and longer, and leave the rate alone."""
+    script(1_000.0, report(accepted=100))
+    first = Lease.parse(script(1_000.9, report(bad=1, bad_epoch=0)))
+    now, lease = 1_000.9, first
+    for _ in range(6):
+        now += lease.pause + 0.05
+        lease = Lease.parse(script(now, report(epoch=lease.epoch, bad=1, bad_epoch=lease.epoch)))
+    assert lease.rate == pytest.approx(first.rate)
+    assert lease.pause > first.pause
+
+
+def test_bug_4_no_spinning_on_waits_of_no_length(script):
+    """Waiting for a slot costs a bounded number of calls, whatever rounding makes of its time."""
+
+    async def main():
+        limiter = Processes(script, 1, Rate(1 / 3)).limiters[0]
+        await asyncio.gather(*(limiter.acquire(1, "bulk") for _ in range(20)))
+        await limiter.aclose()
+
+    run_virtual(main())
+    assert script.calls <= 20 * 6  # one a permit, and one a second while the slot is far away
+
+
+def test_an_empty_redis_climbs_back_to_what_was_known_and_no_higher(script):
+    """0.8 of it at first, all of it within 3 s, and then it is held: what the service saved up ends no sooner."""
+    now, ticket = 1_000.0, 0.0
+    lease = Lease.parse(script(now, report(epoch=4, seed=80.0, want_bulk=99, head_bulk=1)))
+    assert lease.rate == pytest.approx(80.0)
+    rates = []
+    for _ in range(500):
+        now += 0.01
+        lease = Lease.parse(script(now, report(epoch=5, want_bulk=99, head_bulk=1, ticket_bulk=ticket)))
+        ticket = lease.bulk_ticket
+        rates.append(lease.rate)
+    assert max(rates) <= 100.0
+    assert max(rates[:300]) >= 95.0
+
+
+def test_after_a_silence_the_limit_is_held_anew(script):
+    """A climb that Redis slept through is not gone on with: the service has saved up for it."""
+    now, ticket = 1_000.0, 0.0
+    epoch = Lease.parse(script(now, report(accepted=100, bad=1, bad_epoch=0))).epoch
+    for n in range(600):
+        now += 0.01
+        lease = Lease.parse(
+            script(now, report(epoch=epoch, accepted=n % 2, want_bulk=99, head_bulk=1, ticket_bulk=ticket))
+        )
+        ticket = lease.bulk_ticket
+    assert lease.rate > 102
+    lease = Lease.parse(script(now + 4.0, report(epoch=epoch, want_bulk=99, head_bulk=1)))
+    assert lease.rate < 100
 
 
 def test_time_stamps_keep_their_microseconds(script):

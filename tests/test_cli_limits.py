@@ -1,0 +1,113 @@
+"""The command line's `--rate`, `--redis` and `limits`: what they share, what they show, and what they never show."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from bandwidth_mfa_async import ConfigurationError, Rate
+from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.cli._limits import limits_from_options
+from bandwidth_mfa_async.simulator import Simulator
+
+from .limits.redis_server import RedisServer
+from .support.fault_server import environment
+
+SENDER = ("--from", "+19195554321", "--application-id", "app")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    server = RedisServer(tmp_path_factory.mktemp("redis"), password="hunter2")
+    yield server
+    server.kill()
+
+
+def run(*args, **env):
+    """Run the command as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "bandwidth_mfa_async", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        env={**os.environ, "COLUMNS": "80", **env},
+    )
+
+
+async def test_send_and_limits(guarded):
+    """What one command sent, another shows; the password comes from the environment and is printed nowhere."""
+    async with Simulator() as sim:
+        env = {**environment(sim), "BW_REDIS_URL": guarded.url}
+        for command in ("send", "call"):
+            sent = await asyncio.to_thread(lambda c=command: run(c, "+19195551234", *SENDER, "--rate", "50/s", **env))
+            assert (sent.returncode, sent.stderr) == (0, "")
+        table = await asyncio.to_thread(lambda: run("limits", "--once", **env))
+        assert table.returncode == 0
+        assert max(map(len, table.stdout.splitlines())) <= 80
+        assert "no 429s" in table.stdout
+        found = await asyncio.to_thread(lambda: run("limits", "--once", "--json", **env))
+        document = json.loads(found.stdout)
+        assert {name: channel["accepted"] for name, channel in document.items()} == {"messaging": 1, "voice": 1}
+        assert document["messaging"]["rate"] == document["voice"]["rate"] == 50
+        assert "hunter2" not in table.stdout + found.stdout
+
+
+def test_elsewhere_than_on_a_terminal_it_prints_lines(guarded):
+    """A line a channel every few seconds, until it is ended."""
+    env = {**os.environ, "BW_REDIS_URL": guarded.url, "BW_ACCOUNT_ID": "nobody-yet", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "bandwidth_mfa_async", "limits"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        assert process.poll() is None
+        process.terminate()
+    assert lines[0] == "messaging: unused, no limit, waiting 0 interactive and 0 bulk, 0 accepted, 0 refused\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ((), "missing: --redis (or BW_REDIS_URL)"),
+        (("--redis", "http://:hunter2@localhost"), "--redis: must look like redis://"),
+        (("--redis", "redis://:hunter3@127.0.0.1:{port}"), "wrong user or password"),
+        (("--redis", "redis://:hunter2@127.0.0.1:1"), "it cannot be reached"),
+    ],
+)
+def test_what_is_wrong_is_named(guarded, monkeypatch, args, says):
+    """Exit code 2, one line, no password."""
+    monkeypatch.setenv("BW_ACCOUNT_ID", "9900000")
+    monkeypatch.delenv("BW_REDIS_URL", raising=False)
+    result = CliRunner().invoke(app, ["limits", "--once", *(arg.format(port=guarded.port) for arg in args)])
+    assert result.exit_code == 2
+    assert says in result.output
+    assert "hunter" not in result.output
+    assert "Traceback" not in result.output
+
+
+async def test_a_dead_redis_fails_no_send():
+    """The send goes on alone."""
+    async with Simulator() as sim:
+        env = {**environment(sim), "BW_REDIS_URL": "redis://:hunter2@127.0.0.1:1"}
+        sent = await asyncio.to_thread(lambda: run("send", "+19195551234", *SENDER, **env))
+        assert sent.returncode == 0
+        assert len(sim.inbox) == 1
+        assert "hunter2" not in sent.stdout + sent.stderr
+
+
+def test_options_become_limits(monkeypatch):
+    """The rate is the channel's; whose limit it is must be known."""
+    assert limits_from_options("5/s", None, channel="voice").voice_rate == Rate(5)
+    assert limits_from_options(None, None, max_in_flight=3).max_in_flight == 3
+    assert "'77'" in repr(limits_from_options(None, "redis://h", account_id="77").shared)
+    monkeypatch.delenv("BW_ACCOUNT_ID", raising=False)
+    with pytest.raises(ConfigurationError, match="BW_ACCOUNT_ID"):
+        limits_from_options(None, "redis://h")
+    with pytest.raises(ConfigurationError, match="--rate"):
+        limits_from_options("60/x", None)
