@@ -21,9 +21,8 @@ from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest
 from ..errors import ConfigurationError, Delivery, InvalidRequestError, MFAError
 from . import _outcome
 from ._demo import run as run_demo
-from ._report import report
-from ._limits import limit_options, limits_from_options
 from ._limits import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits, show_limits
+from ._report import report
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
