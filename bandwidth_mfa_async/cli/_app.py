@@ -15,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .. import __version__
-from .._client import MFAClient
 from .._config import RetryPolicy
 from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest
-from ..errors import ConfigurationError, Delivery, InvalidRequestError, MFAError
+from ..errors import ConfigurationError, Delivery, MFAError
 from . import _outcome
+from ._account import open_client
 from ._demo import run as run_demo
 from ._limits import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits, show_limits
 from ._report import report
@@ -27,6 +27,7 @@ from ._report import report
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from .._client import MFAClient
     from .._config import Limits
     from ._demo import Summary
 
@@ -64,36 +65,11 @@ def _run(work: Coroutine[Any, Any, int]) -> None:
     sys.exit(code)
 
 
-_OPTIONS = {
-    "from_": "--from",
-    "application_id": "--application-id",
-    "scope": "--scope",
-    "message": "--message",
-    "digits": "--digits",
-    "to": "TO",
-    "code": "CODE",
-    "expiration_time_in_minutes": "--minutes",
-}
-
-
-def _fail(error: MFAError, *, as_json: bool) -> int:
-    if isinstance(error, InvalidRequestError):
-        error = InvalidRequestError(_OPTIONS.get(error.field, error.field), error.rule)
-    if as_json:
-        click.echo(_outcome.as_json(_outcome.of_error(error)))
-    else:
-        click.echo(f"error: {error}", err=True)
-    return _outcome.exit_code(error)
-
-
 def _client(timeout: float | None, limits: Limits | None) -> MFAClient:
-    if os.environ.get("BW_USERNAME") and not os.environ.get("BW_PASSWORD") and sys.stdin.isatty():
-        # Kept in this process only: an argument would be seen by everyone on the machine.
-        os.environ["BW_PASSWORD"] = click.prompt("password", hide_input=True, err=True)
     overrides: dict[str, Any] = {} if timeout is None else {"retry": RetryPolicy(timeout=timeout)}
     if limits is not None:
         overrides["limits"] = limits
-    return MFAClient.from_env(**overrides)
+    return open_client(**overrides)
 
 
 async def _with_client(
@@ -109,7 +85,7 @@ async def _with_client(
         async with _client(timeout, limits) as client:
             document, text, code = await use(client)
     except MFAError as error:
-        return _fail(error, as_json=as_json)
+        return _outcome.fail(error, as_json=as_json)
     click.echo(_outcome.as_json(document) if as_json else text)
     return code
 

@@ -1,11 +1,13 @@
-"""How an outcome becomes an exit code, a line for a person, or JSON for a script. No I/O."""
+"""How an outcome becomes an exit code, a line for a person, or JSON for a script."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import APIStatusError, Delivery, RequestError
+import click
+
+from ..errors import APIStatusError, Delivery, InvalidRequestError, RequestError
 
 if TYPE_CHECKING:
     from .._models import MessagingCodeResponse, VerifyCodeResponse, VoiceCodeResponse
@@ -15,6 +17,17 @@ EXIT_OK: Final = 0
 EXIT_REFUSED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNKNOWN: Final = 3
+
+_OPTIONS: Final = {
+    "from_": "--from",
+    "application_id": "--application-id",
+    "scope": "--scope",
+    "message": "--message",
+    "digits": "--digits",
+    "to": "TO",
+    "code": "CODE",
+    "expiration_time_in_minutes": "--minutes",
+}
 
 
 def of_send(response: MessagingCodeResponse | VoiceCodeResponse) -> dict[str, Any]:
@@ -50,6 +63,17 @@ def exit_code(error: MFAError) -> int:
     if not isinstance(error, RequestError):
         return EXIT_USAGE
     return EXIT_UNKNOWN if error.delivery is Delivery.UNKNOWN else EXIT_REFUSED
+
+
+def fail(error: MFAError, *, as_json: bool) -> int:
+    """Print an error, which names a value as the command line does, and return the exit code."""
+    if isinstance(error, InvalidRequestError):
+        error = InvalidRequestError(_OPTIONS.get(error.field, error.field), error.rule)
+    if as_json:
+        click.echo(json.dumps(of_error(error), ensure_ascii=False))
+    else:
+        click.echo(f"error: {error}", err=True)
+    return exit_code(error)
 
 
 def as_json(document: dict[str, Any]) -> str:
