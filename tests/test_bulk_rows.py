@@ -454,7 +454,7 @@ def test_what_is_found() -> None:
     assert (found.rows, found.valid, found.bad, found.repeats) == (6, 5, 1, 2)
     assert (found.weight, found.lightest, found.heaviest) == (8, 1, 2)
     assert [bad.line for bad in refused] == [7]
-    assert found.first_bad == refused[0]
+    assert found.samples == refused
     assert document_of(found, "messaging", None)["seconds"] == round(8 * 3 / 5, 1)
     calls = look_through(reader(data.encode()), channel="voice")
     assert (calls.weight, calls.repeats) == (5, None)

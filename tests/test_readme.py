@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+(NUMBERS,) = re.findall(r"```csv\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
@@ -104,19 +105,22 @@ def run(command: str, env: dict[str, str], folder: pathlib.Path) -> str:
     assert words[0] == "bandwidth-mfa"
     done = subprocess.run(
         [sys.executable, "-m", "bandwidth_mfa_async", *words[1:]],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
         env={**os.environ, **env, "COLUMNS": "120"},
         cwd=folder,
     )
-    return done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("block", CONSOLE, ids=[block.splitlines()[0][:40] for block in CONSOLE])
 async def test_console_blocks_show_what_is_printed(simulator: Simulator, block: str, tmp_path: pathlib.Path) -> None:
     """Each command is run, and its output has the shape that README shows: words to the letter, numbers aside."""
-    await asyncio.to_thread(make_launch, tmp_path / "launch.db", causes=CAUSES[:5:2])
+    await asyncio.to_thread((tmp_path / "numbers.csv").write_text, NUMBERS)
+    if "bandwidth-mfa report" in block:
+        await asyncio.to_thread(make_launch, tmp_path / "launch.db", causes=CAUSES[:5:2])
     parts = re.split(r"^\$ (.*)$", block, flags=re.MULTILINE)[1:]
     for command, shown in zip(parts[::2], parts[1::2], strict=True):
         printed = await asyncio.to_thread(run, command, environment(simulator), tmp_path)

@@ -20,6 +20,7 @@ from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest
 from ..errors import ConfigurationError, Delivery, MFAError
 from . import _outcome
 from ._account import open_client
+from ._bulk import bulk
 from ._demo import run as run_demo
 from ._limits import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits, show_limits
 from ._report import report
@@ -54,6 +55,7 @@ def app() -> None:
 
 
 app.add_command(report)
+app.add_command(bulk)
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
@@ -194,7 +196,7 @@ def limits(redis: str | None, account_id: str | None, once: bool, as_json: bool)
                 raise ConfigurationError(f"missing: --redis (or {REDIS_VARIABLE})")
             return await show_limits(shared, once=once, as_json=as_json)
         except MFAError as error:
-            return _fail(error, as_json=as_json)
+            return _outcome.fail(error, as_json=as_json)
 
     _run(show())
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _BUCKETS: Final = 1024
 _HELD: Final = 1 << 17
 _REPORT_EVERY: Final = 2_000
+SAMPLES: Final = 5
 
 
 class Repeats:
@@ -105,7 +106,7 @@ class Found:
         weight: what the valid ones count against the account's rate: segments of texts, or calls.
         lightest: the least that one counts.
         heaviest: the most that one counts.
-        first_bad: the first that cannot be sent.
+        samples: the first few that cannot.
         ignored: columns that nothing is done with.
     """
 
@@ -116,7 +117,7 @@ class Found:
     weight: int = 0
     lightest: int = 0
     heaviest: int = 0
-    first_bad: BadRow | None = None
+    samples: list[BadRow] = field(factory=list)
     ignored: list[str] = field(factory=list)
 
     @property
@@ -154,7 +155,8 @@ def look_through(
             progress(found.rows)
         if isinstance(row, BadRow):
             found.bad += 1
-            found.first_bad = found.first_bad or row
+            if len(found.samples) < SAMPLES:
+                found.samples.append(row)
             if reject is not None:
                 reject(row)
             continue

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 Format = Literal["auto", "csv", "jsonl"]
 
 COLUMNS: Final = ("to", "message", "scope", "digits")
-# The first two columns of a rejects file, which comes back as input once it is mended.
+# The first columns of a rejects file, and its last for JSON Lines; it comes back as input once it is mended.
 OURS: Final = ("line", "reason")
+RAW: Final = "row"
 MOST_COLUMNS: Final = 256
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SYNONYMS: Final = {"phone", "number", "phone number", "phone_number", "mobile", "cell", "msisdn", "recipient", "tel"}
@@ -100,7 +101,7 @@ class RowReader:
 
     def __init__(self, source: Source, template: CodeTemplate, form: Format) -> None:
         self.source = source
-        self.header: tuple[str, ...] = COLUMNS
+        self.header: tuple[str, ...] = (*COLUMNS, RAW)
         """The columns that a rejects file repeats."""
         self.ignored: list[str] = []
         """Columns nobody asked for, made safe to show; for JSON Lines those met so far."""
@@ -196,7 +197,8 @@ class RowReader:
             if names.count(name) > 1:
                 raise self._trouble(at, f"more than one column is called '{name}': keep one")
         self.header = tuple(names)
-        self.ignored = [scrub(name) or "(no name)" for name in names if name not in COLUMNS and name not in OURS]
+        known = {*COLUMNS, *OURS, RAW}
+        self.ignored = [scrub(name) or "(no name)" for name in names if name not in known]
 
     def _csv_row(self, line: int, cells: list[str], to: int, places: dict[str, int], width: int) -> Row | BadRow:
         try:

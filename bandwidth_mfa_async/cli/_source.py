@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import pathlib
+import stat
 import sys
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -71,6 +72,15 @@ def open_input(path: str) -> tuple[BinaryIO, int | None]:
         return stream, os.fstat(stream.fileno()).st_size if stream.seekable() else None
     except OSError as error:
         raise InputFileError(name_of(path), None, f"cannot be read: {error.strerror or error}") from None
+
+
+def is_pipe(path: str) -> bool:
+    """Tell whether an input can be read only once, so that it cannot be looked through first."""
+    try:
+        mode = pathlib.Path(path).stat().st_mode
+    except OSError:
+        return path == "-"
+    return path == "-" or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
 def name_of(path: str) -> str:
