@@ -195,6 +195,7 @@ def test_bytes_that_are_not_utf8_spoil_their_row_only() -> None:
         (f'to,message\n{A},"hi {{CODE}}\n{B},yo {{CODE}}\n', 2, "a quote"),
         (f'to,message\n{A},x\n{A},"hi {{CODE}}\n{B},yo {{CODE}}\n{C},"hello"\n', 3, "a quote"),
         (f'to,message\n{A},"hi\n{B},yo\n{C},{{CODE}}"\n', 2, "a quote"),
+        (f'to,message,name\n{A},"hi\n{B},{{CODE}}",x\n', 2, "a quote"),
         (f'message,to\n"hi,{A}\nyo,{B}\n{{CODE}}",{C}\n', 2, "a quote"),
         (f'message,to\n"hi,{A}\n{{CODE}}",{C}\n', 2, "a quote"),
         (f'to\n"{A}\n{B}\n{C}"\n', 2, "a quote"),

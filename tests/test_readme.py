@@ -40,6 +40,13 @@ async def simulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]
         yield sim
 
 
+@pytest.fixture
+def numbers_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that README's commands read, in a folder that they may write in."""
+    (tmp_path / "numbers.csv").write_text(NUMBERS)
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=[block.strip().splitlines()[0][:40] for block in PYTHON])
 async def test_python_blocks_run(
     simulator: Simulator, block: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -116,9 +123,10 @@ def run(command: str, env: dict[str, str], folder: pathlib.Path) -> str:
 
 
 @pytest.mark.parametrize("block", CONSOLE, ids=[block.splitlines()[0][:40] for block in CONSOLE])
-async def test_console_blocks_show_what_is_printed(simulator: Simulator, block: str, tmp_path: pathlib.Path) -> None:
+async def test_console_blocks_show_what_is_printed(
+    simulator: Simulator, numbers_file: None, block: str, tmp_path: pathlib.Path
+) -> None:
     """Each command is run, and its output has the shape that README shows: words to the letter, numbers aside."""
-    await asyncio.to_thread((tmp_path / "numbers.csv").write_text, NUMBERS)
     if "bandwidth-mfa report" in block:
         await asyncio.to_thread(make_launch, tmp_path / "launch.db", causes=CAUSES[:5:2])
     parts = re.split(r"^\$ (.*)$", block, flags=re.MULTILINE)[1:]

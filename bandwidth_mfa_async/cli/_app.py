@@ -54,8 +54,8 @@ def app() -> None:
     """Text, call and verify sign-in codes through Bandwidth's multi-factor-authentication API."""
 
 
-app.add_command(report)
 app.add_command(bulk)
+app.add_command(report)
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:

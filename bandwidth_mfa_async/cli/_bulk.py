@@ -160,6 +160,7 @@ def _checked(plan: Plan, console: Console, *, repeats: Repeats | None = None, re
             DownloadColumn(),
             TextColumn("{task.fields[rows]:,} rows"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=console,
             transient=True,
             expand=True,
@@ -258,6 +259,9 @@ def _plan(file: str, channel: str, template: CodeTemplate, options: dict[str, An
 def _bulk(file: str, *, as_json: bool, voice: bool, **options: Any) -> int:
     channel = "voice" if voice else "messaging"
     limits = _limits(options, channel)
+    journal = options["journal"]
+    if journal and os.path.exists(journal) and os.path.exists(file) and os.path.samefile(journal, file):  # noqa: PTH110, PTH121
+        raise ConfigurationError(f"--journal: {journal} is the input; name another file")
     plan = _plan(file, channel, _template(voice, options, must=True), options)
     client = open_client(limits=limits, retry=RetryPolicy(resend=Resend(options["resend"].replace("-", "_"))))
     console = Console(stderr=True)
@@ -271,8 +275,7 @@ def _bulk(file: str, *, as_json: bool, voice: bool, **options: Any) -> int:
         return asyncio.run(work(total, rejects))
 
     if options["rejects"]:
-        kept = [file, *([options["journal"]] if options["journal"] else [])]
-        with Rejects(options["rejects"], kept) as rejects:
+        with Rejects(options["rejects"], [file, *([journal] if journal else [])]) as rejects:
             done = run(rejects)
     else:
         done = run(None)

@@ -64,22 +64,22 @@ class Pace:
         recent = self.last_minute()[-_RECENT:]
         return sum(recent) / len(recent) if recent else 0.0
 
-    def left(self, done: int, total: int | None) -> float | None:
+    def left(self, ended: int, rest: int | None) -> float | None:
         """Return the seconds that the rest will take at the last minute's pace; None when nobody can say.
 
         Args:
-            done: items that ended, in whatever way.
-            total: items in all; None when that is not known.
+            ended: codes that were sent for and ended; what was skipped took no time.
+            rest: items still to come; None when that is not known.
         """
         now = self._clock.monotonic()
         if now - self._marks[-1][0] >= 1:
-            self._marks.append((now, done))
+            self._marks.append((now, ended))
         while len(self._marks) > 1 and now - self._marks[0][0] > _MINUTE:
             self._marks.popleft()
-        then, done_then = self._marks[0]
-        if total is None or done <= done_then or now <= then:
+        then, ended_then = self._marks[0]
+        if rest is None or ended <= ended_then or now <= then:
             return None
-        return max(0, total - done) * (now - then) / (done - done_then)
+        return max(0, rest) * (now - then) / (ended - ended_then)
 
     def _second(self) -> int:
         return int(self._clock.monotonic() - self._began)
@@ -190,8 +190,10 @@ class Display:
         return counts + [count for count in more if count[1]]
 
     def _progress(self) -> str:
-        done = self._summary.done
-        left = self._pace.left(done, self._total) if self.state == SENDING else None
+        summary = self._summary
+        done = summary.done
+        rest = None if self._total is None or self.state != SENDING else self._total - done
+        left = self._pace.left(done - summary.skipped - summary.invalid, rest)
         if self._total is None:
             where = f"{done:,} done"
         else:

@@ -51,6 +51,8 @@ class Rejects:
                 self._check(descriptor, kept)
             except BaseException:
                 os.close(descriptor)
+                if self._created:
+                    pathlib.Path(path).unlink()
                 raise
             self._file: TextIO = os.fdopen(
                 descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1
