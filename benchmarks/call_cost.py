@@ -1,14 +1,15 @@
 """What one `generate_messaging_code` costs, everything on: CPU and wall time beside aiohttp by hand and other clients.
 
 Run: python -m benchmarks.call_cost [--quick] [--only NAME ...] [--in-flight 1 32 256] [--json FILE]
-The server is nginx in a process of its own. Clients take turns in short rounds, so that the noise of a shared machine
-falls on all; a ratio is the median over rounds of the client's cost to naive aiohttp's in the same round.
+The server is nginx in a process of its own. Clients take turns in rounds of some milliseconds, so that the noise of a
+shared machine falls on all; a ratio is the median over rounds of one client's cost to another's in the same round.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import pathlib
 import platform
@@ -22,17 +23,19 @@ from attrs import asdict, frozen
 
 from bandwidth_mfa_async import Limits
 
-from ._call_rivals import NAIVE, OFFICIAL, OURS, RIVALS, ours, urllib3_is_replaced
+from ._call_rivals import NAIVE, OFFICIAL, OURS, RIVALS, naive, ours, urllib3_is_replaced
 from ._server import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._call_rivals import Call, Rival
+    from ._call_rivals import Call, Make, Rival
+
+    Spent = tuple[float, float]
 
 GROWTH = (1, 10, 100, 1000)
-TARGETS = {OURS: 1.0}
-OFFICIAL_TARGET = 0.20
+SLOW = 0.2  # seconds of CPU in one round
+TARGETS = {NAIVE: 1.0, OFFICIAL: 0.20}
 GROWTH_TARGET = 1.3
 
 
@@ -47,6 +50,7 @@ class Cost:
         cpu: microseconds of this process's CPU, the median of the rounds.
         wall: microseconds a call, the same.
         to_naive: CPU as a multiple of naive aiohttp's.
+        ours_to_it: the CPU of a call of ours as a multiple of this client's.
     """
 
     loop: str
@@ -54,10 +58,33 @@ class Cost:
     name: str
     cpu: float
     wall: float
-    to_naive: float | None = None
+    to_naive: float
+    ours_to_it: float
 
 
-async def spend(call: Call, calls: int, in_flight: int) -> tuple[float, float]:
+@frozen
+class Growth:
+    """How a call's cost changes with how many are in flight.
+
+    Args:
+        loop: which event loop.
+        collector: whether Python's garbage collector ran.
+        name: of which client.
+        cpu: microseconds a call, by how many were in flight.
+    """
+
+    loop: str
+    collector: bool
+    name: str
+    cpu: dict[int, float]
+
+    @property
+    def most(self) -> float:
+        """The most by which more at once cost more than fewer; that one alone costs more is no growth."""
+        return max(cost / min(self.cpu[fewer] for fewer in self.cpu if fewer <= n) for n, cost in self.cpu.items())
+
+
+async def spend(call: Call, calls: int, in_flight: int) -> Spent:
     """Make calls, and return CPU and wall seconds for each."""
     numbers = iter(range(calls))
 
@@ -70,21 +97,23 @@ async def spend(call: Call, calls: int, in_flight: int) -> tuple[float, float]:
     return (time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls
 
 
-async def alternate(
-    ways: dict[str, Call], levels: dict[str, int], rounds: int, seconds: float
-) -> dict[str, list[tuple[float, float]]]:
-    """Measure each way in turn, so many rounds, beginning with another one each time."""
-    counts = {}
+async def alternate(ways: dict[str, Call], levels: dict[str, int], rounds: int) -> dict[str, dict[int, Spent]]:
+    """Measure each way in turn, beginning with another one in each round; return what it spent, by round."""
+    counts: dict[str, int] = {}
+    every: dict[str, int] = {}
     for name, call in ways.items():
         # Connections are opened and caches filled before anything counts.
         await spend(call, 2 * levels[name], levels[name])
-        _, wall = await spend(call, max(50, 2 * levels[name]), levels[name])
-        counts[name] = max(50, 2 * levels[name], int(seconds / wall))
-    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        counts[name] = max(50, 2 * levels[name])
+        cpu, _ = await spend(call, counts[name], levels[name])
+        # A way that takes long anyway needs no hundred short looks.
+        every[name] = 1 if cpu * counts[name] < SLOW else 5
+    seen: dict[str, dict[int, Spent]] = {name: {} for name in ways}
     order = list(ways)
     for turn in range(rounds):
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
-            seen[name].append(await spend(ways[name], counts[name], levels[name]))
+            if turn % every[name] == 0:
+                seen[name][turn] = await spend(ways[name], counts[name], levels[name])
     return seen
 
 
@@ -92,61 +121,74 @@ async def compare(rivals: list[Rival], base_url: str, loop: str, in_flight: int,
     """Return what each client costs with so many calls at once."""
     async with AsyncExitStack() as stack:
         ways = {rival.name: await stack.enter_async_context(rival.make(base_url)) for rival in rivals}
-        seen = await alternate(ways, dict.fromkeys(ways, in_flight), rounds, 0.1)
+        seen = await alternate(ways, dict.fromkeys(ways, in_flight), rounds)
+
+    def ratio(one: str, other: str) -> float:
+        both = seen[one].keys() & seen[other].keys()
+        return statistics.median(seen[one][turn][0] / seen[other][turn][0] for turn in both)
+
     costs = []
     for name, figures in seen.items():
-        ratio = statistics.median(cpu / other for (cpu, _), (other, _) in zip(figures, seen[NAIVE], strict=True))
-        cpu, wall = (statistics.median(figure[i] for figure in figures) * 1e6 for i in (0, 1))
-        costs.append(Cost(loop, in_flight, name, cpu, wall, ratio))
+        cpu, wall = (statistics.median(figure[i] for figure in figures.values()) * 1e6 for i in (0, 1))
+        costs.append(Cost(loop, in_flight, name, cpu, wall, ratio(name, NAIVE), ratio(OURS, name)))
     return costs
 
 
-async def grow(base_url: str, loop: str, rounds: int) -> list[Cost]:
-    """Return what a call of ours costs with one, ten, a hundred and a thousand at once."""
+async def grow(base_url: str, loop: str, rounds: int, *, collector: bool) -> list[Growth]:
+    """Return what a call of ours and a naive one cost with one, ten, a hundred and a thousand at once."""
+    limits = Limits(max_in_flight=GROWTH[-1])
+    makes: dict[str, Make] = {OURS: partial(ours, limits=limits), NAIVE: naive}
     async with AsyncExitStack() as stack:
-        limits = Limits(max_in_flight=GROWTH[-1])
-        ways = {str(n): await stack.enter_async_context(ours(base_url, limits)) for n in GROWTH}
-        seen = await alternate(ways, {str(n): n for n in GROWTH}, rounds, 0.1)
-    median = statistics.median
-    return [
-        Cost(loop, int(n), OURS, median(cpu for cpu, _ in figures) * 1e6, median(wall for _, wall in figures) * 1e6)
-        for n, figures in seen.items()
-    ]
+        ways = {f"{name} {n}": await stack.enter_async_context(makes[name](base_url)) for name in makes for n in GROWTH}
+        levels = {f"{name} {n}": n for name in makes for n in GROWTH}
+        if not collector:
+            gc.collect()
+            gc.disable()
+        try:
+            seen = await alternate(ways, levels, rounds)
+        finally:
+            gc.enable()
+    cpu = {way: statistics.median(cpu for cpu, _ in figures.values()) * 1e6 for way, figures in seen.items()}
+    return [Growth(loop, collector, name, {n: cpu[f"{name} {n}"] for n in GROWTH}) for name in makes]
 
 
-def show(costs: list[Cost], missing: list[Rival]) -> None:
-    print(f"\n{'':26}{'loop':>9}{'in flight':>11}{'us CPU':>9}{'us wall':>9}{'to naive':>10}  target")
+def show_head() -> None:
+    print(f"\n{'':26}{'loop':>9}{'in flight':>11}{'us CPU':>9}{'us wall':>9}{'to naive':>10}{'ours to it':>12}  target")
+
+
+def show(costs: list[Cost]) -> None:
+    """Print what was measured with one loop and so many in flight."""
     for cost in costs:
-        verdict = ""
-        if cost.name in TARGETS and cost.to_naive is not None:
-            verdict = f"  <= {TARGETS[cost.name]:.2f} {'met' if cost.to_naive <= TARGETS[cost.name] else 'NOT MET'}"
-        if cost.name == OFFICIAL:
-            of_ours = next(c.cpu for c in costs if (c.loop, c.in_flight, c.name) == (cost.loop, cost.in_flight, OURS))
-            share = of_ours / cost.cpu
-            verdict = f"  ours {share:.2f} of it, <= {OFFICIAL_TARGET:.2f} "
-            verdict += "met" if share <= OFFICIAL_TARGET else "NOT MET"
-        ratio = "" if cost.to_naive is None else f"{cost.to_naive:.2f}"
-        print(f"{cost.name:26}{cost.loop:>9}{cost.in_flight:11}{cost.cpu:9.0f}{cost.wall:9.0f}{ratio:>10}{verdict}")
+        target = TARGETS.get(cost.name)
+        verdict = "" if target is None else f"  <= {target:.2f} {'met' if cost.ours_to_it <= target else 'NOT MET'}"
+        print(
+            f"{cost.name:26}{cost.loop:>9}{cost.in_flight:11}{cost.cpu:9.0f}{cost.wall:9.0f}"
+            f"{cost.to_naive:10.2f}{cost.ours_to_it:12.2f}{verdict}"
+        )
+
+
+def show_missing(missing: list[Rival]) -> None:
     for rival in missing:
         print(f"{rival.name:26} missing: install this package's [{rival.extra}] extra")
     if urllib3_is_replaced():
         print(f"{OFFICIAL:26} ran on urllib3-future, which niquests brings; the [bench] extra alone leaves it its own")
 
 
-def show_growth(costs: list[Cost]) -> None:
-    """Tell how a call's cost changes with how many are in flight; that one alone costs more is no growth."""
-    print("\nOurs with so many in flight, us CPU a call, and the most by which more at once cost more than fewer")
-    for loop in dict.fromkeys(cost.loop for cost in costs):
-        row = {cost.in_flight: cost.cpu for cost in costs if cost.loop == loop}
-        growth = max(cpu / min(row[fewer] for fewer in GROWTH if fewer <= n) for n, cpu in row.items())
-        steps = "  ".join(f"{n}: {cpu:.0f}" for n, cpu in row.items())
-        print(f"{loop:>9}  {steps}  {growth:.2f}, <= {GROWTH_TARGET} {'met' if growth <= GROWTH_TARGET else 'NOT MET'}")
+def show_growth(growths: list[Growth]) -> None:
+    head = "".join(f"{n:>7}" for n in GROWTH)
+    print(f"\nus CPU a call by how many are in flight\n{'':26}{'loop':>9}{'collector':>11}{head}{'growth':>9}  target")
+    for growth in growths:
+        costs = "".join(f"{cost:7.0f}" for cost in growth.cpu.values())
+        verdict = "met" if growth.most <= GROWTH_TARGET else "NOT MET"
+        verdict = f"  <= {GROWTH_TARGET} {verdict}" if growth.name == OURS else ""
+        collector = "on" if growth.collector else "off"
+        print(f"{growth.name:26}{growth.loop:>9}{collector:>11}{costs}{growth.most:9.2f}{verdict}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three rounds, asyncio only, 32 in flight, no growth")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--quick", action="store_true", help="five rounds, asyncio only, 32 in flight, no growth")
+    parser.add_argument("--rounds", type=int, default=51)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 32, 256])
     parser.add_argument("--only", nargs="+", default=[rival.name for rival in RIVALS], metavar="NAME")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures there too")
@@ -162,21 +204,25 @@ def main() -> None:
         loops["uvloop"] = uvloop.new_event_loop
     rounds, levels = options.rounds, options.in_flight
     if options.quick:
-        rounds, levels, loops = 3, [32], {"asyncio": asyncio.new_event_loop}
+        rounds, levels, loops = 5, [32], {"asyncio": asyncio.new_event_loop}
     costs: list[Cost] = []
-    growth: list[Cost] = []
+    growth: list[Growth] = []
     with serving() as (server, port):
         print(f"against {server}, Python {platform.python_version()}, {platform.platform()}")
         base_url = f"http://127.0.0.1:{port}/api/v1"
+        show_head()
         for loop, factory in loops.items():
             run = partial(asyncio.Runner, loop_factory=factory)
             for in_flight in levels:
                 with run() as runner:
-                    costs += runner.run(compare(rivals, base_url, loop, in_flight, rounds))
+                    measured = runner.run(compare(rivals, base_url, loop, in_flight, rounds))
+                show(measured)
+                costs += measured
             if not options.quick:
-                with run() as runner:
-                    growth += runner.run(grow(base_url, loop, rounds))
-    show(costs, missing)
+                for collector in (True, False):
+                    with run() as runner:
+                        growth += runner.run(grow(base_url, loop, max(5, rounds // 5), collector=collector))
+    show_missing(missing)
     if growth:
         show_growth(growth)
     if options.json is not None:
