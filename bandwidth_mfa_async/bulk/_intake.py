@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._models import CodeRequest
 from ..errors import InvalidRequestError
-from ._keys import LONGEST_KEY, Keys
+from ._keys import LONGEST_KEY, Keys, key_digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -84,14 +84,15 @@ class Intake:
             raise InvalidRequestError("callback_url", "is documented for texts only; leave it out of a call")
         return value
 
-    def key(self, request: CodeRequest) -> tuple[str, bytes | None]:
-        """Return a request's key, and a digest of what is sent where the key does not say that.
+    def key(self, request: CodeRequest) -> tuple[str, bytes, bytes | None]:
+        """Return a request's key, the key's digest, and a digest of what is sent where the key does not say that.
 
         Raises:
             InvalidRequestError: the user's function made no usable key.
         """
         if self._key is None:
-            return self._keys.of(request), None
+            digest = self._keys.of(request)
+            return digest.hex(), digest, None
         try:
             key: object = self._key(request)
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises is about this item only
@@ -99,7 +100,7 @@ class Intake:
             raise InvalidRequestError("key", f"the key function raised {name} for this item") from None
         if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:
             raise InvalidRequestError("key", f"must be a str of 1 to {LONGEST_KEY} characters")
-        return key, self._keys.payload(request)
+        return key, key_digest(key), self._keys.payload(request)
 
 
 def _survived(error: InvalidRequestError, generator: bool) -> InvalidRequestError:  # noqa: FBT001 - a fact

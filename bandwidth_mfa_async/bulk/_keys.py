@@ -39,15 +39,12 @@ class Keys:
         self._fields: tuple[Any, ...] | None = None
         self._hash = blake2b(digest_size=_KEY_BYTES)
 
-    def of(self, request: CodeRequest) -> str:
-        """Return the key of a request."""
-        return self._hashed(request).hex()
-
     def payload(self, request: CodeRequest) -> bytes:
         """Return a digest of all that is sent, to tell two requests under one key apart."""
-        return self._hashed(request)[:_PAYLOAD_BYTES]
+        return self.of(request)[:_PAYLOAD_BYTES]
 
-    def _hashed(self, request: CodeRequest) -> bytes:
+    def of(self, request: CodeRequest) -> bytes:
+        """Return the digest that a request has for a key; in hexadecimal it is the key users see."""
         fields = template_values(request)
         # The items of a run mostly share one template, so its share of the digest is kept.
         if fields != self._fields:

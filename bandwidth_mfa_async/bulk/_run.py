@@ -202,8 +202,7 @@ class OutcomeStream:
         request: CodeRequest | None = None
         try:
             request = self._intake.request(value)
-            key, payload = self._intake.key(request)
-            digest = b"" if journal is None else key_digest(key)
+            key, digest, payload = self._intake.key(request)
         except Exception as failure:  # noqa: BLE001 - a strange thing in the input is about that item only
             error = failure if isinstance(failure, InvalidRequestError) else strange(failure)
             if journal is not None:

@@ -64,11 +64,11 @@ class Row(NamedTuple):
 
     id: int
     status: Status
-    payload: str | None
-    provider_id: str | None
-    again: bool
-    attempts: int
-    of_this_session: bool
+    payload: str | None = None
+    provider_id: str | None = None
+    again: bool = False
+    attempts: int = 0
+    of_this_session: bool = False
 
 
 @define
@@ -197,7 +197,12 @@ class Store:
                 "payloads": bytes(batch.payloads),
                 "since": self._since,
             }
-            db.execute(_INSERT, new)
+            inserted = db.execute(_INSERT, new)
+            number = len(batch.positions)
+            if inserted.rowcount == number and inserted.lastrowid is not None:
+                # All new, as in most runs: their ids are the last ones, in order.
+                first = inserted.lastrowid - number + 1
+                return [Row(id_, Status.PENDING) for id_ in range(first, first + number)]
             known = json.loads(db.execute(_KNOWN, new).fetchone()[0])
         rows = [
             (place, Row(id_, Status(status), payload, provider_id, bool(again), attempts, bool(of_this_session)))

@@ -29,7 +29,7 @@ from bandwidth_mfa_async import (
     SQLiteJournal,
 )
 from bandwidth_mfa_async.bulk import _schema, _store
-from bandwidth_mfa_async.bulk._keys import Keys, key_digest
+from bandwidth_mfa_async.bulk._keys import Keys
 from bandwidth_mfa_async.bulk._schema import Status
 from bandwidth_mfa_async.bulk._store import Batch, Store
 
@@ -223,7 +223,7 @@ def interrupted(path: pathlib.Path, template: CodeTemplate, numbers: list[str]) 
     store.open(1_700_000_000.0)
     batch = Batch()
     for position, number in enumerate(numbers):
-        batch.keys += key_digest(keys.of(template.to(number)))
+        batch.keys += keys.of(template.to(number))
         batch.positions.append(position)
         batch.payloads += bytes(8)
     known = store.apply(batch)
