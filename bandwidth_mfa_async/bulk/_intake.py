@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ class Intake:
                     value = await asynchronous.__anext__()
                 except StopAsyncIteration:
                     return
+                except asyncio.CancelledError as error:
+                    raise _cancellation(error) from error
                 except InvalidRequestError as error:
                     value = _survived(error, inspect.isasyncgen(asynchronous))
                 yield value
@@ -63,6 +66,8 @@ class Intake:
                 value = next(iterator)
             except StopIteration:
                 return
+            except asyncio.CancelledError as error:
+                raise _cancellation(error) from error
             except InvalidRequestError as error:
                 value = _survived(error, inspect.isgenerator(iterator))
             yield value
@@ -111,6 +116,14 @@ def _survived(error: InvalidRequestError, generator: bool) -> InvalidRequestErro
         )
         raise error
     return error
+
+
+def _cancellation(error: asyncio.CancelledError) -> BaseException:
+    """Tell the end of the run from the end of something that the input waited for, which nobody else would hear of."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        return error
+    return RuntimeError("the input ended before its time: something that it waited for was cancelled")
 
 
 def strange(error: Exception) -> InvalidRequestError:

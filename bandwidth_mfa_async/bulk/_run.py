@@ -164,8 +164,9 @@ class OutcomeStream:
     def cancel(self) -> None:
         """Stop, and cut what is under way; see `BulkSender.cancel`."""
         self.stop()
-        for task in tuple(self._at_work):
-            task.cancel()
+        for task in (self._feeder, *self._at_work):
+            if task is not None:
+                task.cancel()
 
     async def quiet(self) -> None:
         """Return once nothing of this run is under way."""
@@ -182,9 +183,13 @@ class OutcomeStream:
             await self._window.acquire()
             async for value in values:
                 self._take(value)
+                if self.stopping:
+                    return  # even where the input kept the cancellation to itself
                 await self._window.acquire()
             self._exhausted = True
-        except Exception as error:  # noqa: BLE001 - the input is the user's; the stream raises it at its end
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the input is the user's; the stream raises it at its end
             # What was taken before is still sent.
             self._failure = self._failure or error
             self._exhausted = True
@@ -239,7 +244,7 @@ class OutcomeStream:
         elif row.id in self._active or row.status is Status.SENDING:
             # Under way in this very run: a row that an earlier run left so became unknown when the file was opened.
             outcome = self._skipped(item, None)
-        elif _settled(row):
+        elif row.settled:
             outcome = self._skipped(item, row)
         elif row.status is Status.UNKNOWN and not self._resends_unknown:
             text = "it was under way when an earlier run ended, and nobody knows whether it was sent"
@@ -444,10 +449,3 @@ class OutcomeStream:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-
-
-def _settled(row: Row) -> bool:
-    """Return whether an item needs nothing more: taken, refused for good, or come to be unknown in this very run."""
-    if row.status is Status.REJECTED:
-        return not row.again
-    return row.status is Status.ACCEPTED or (row.status is Status.UNKNOWN and row.of_this_session)

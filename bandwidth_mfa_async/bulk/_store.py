@@ -70,6 +70,13 @@ class Row(NamedTuple):
     attempts: int = 0
     of_this_session: bool = False
 
+    @property
+    def settled(self) -> bool:
+        """Whether it needs nothing more: taken, refused for good, or come to be unknown in this very run."""
+        if self.status is Status.REJECTED:
+            return not self.again
+        return self.status is Status.ACCEPTED or (self.status is Status.UNKNOWN and self.of_this_session)
+
 
 @define
 class Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -163,6 +164,70 @@ async def test_an_input_that_breaks_ends_the_run_after_what_was_taken(
         assert [outcome async for outcome in stream] == []
     assert len(outcomes) == 5
     assert len(server.seen) == sum(outcome.delivery is Delivery.ACCEPTED for outcome in outcomes)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_an_input_cut_off_by_a_cancellation_of_its_own_says_so(
+    make_client: MakeClient, template: CodeTemplate, kind: str
+) -> None:
+    """Something that the input waits for is cancelled: its rest is missing, and that is an error, not a stop."""
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+
+    async def waiting() -> AsyncIterator[str]:
+        for number in numbers(5):
+            yield number
+        await cancelled
+
+    def asking() -> Iterator[str]:
+        yield from numbers(5)
+        cancelled.result()
+
+    async with BulkSender(make_client()) as bulk:
+        outcomes = []
+        with pytest.raises(RuntimeError, match="before its time"):
+            async for outcome in bulk.send(waiting() if kind == "async" else asking(), template=template):
+                outcomes.append(outcome.delivery)
+    assert outcomes == [Delivery.ACCEPTED] * 5
+    assert bulk.summary.ending == "failed"
+
+
+async def test_an_input_that_ends_in_more_than_an_exception(make_client: MakeClient, template: CodeTemplate) -> None:
+    """What is no `Exception`, as test frameworks raise it, is told as well."""
+
+    class Skipped(BaseException):
+        pass
+
+    def broken() -> Iterator[str]:
+        yield from numbers(5)
+        raise Skipped
+
+    async with BulkSender(make_client()) as bulk:
+        with pytest.raises(Skipped):
+            await everything(bulk, broken(), template=template)
+    assert (bulk.summary.accepted, bulk.summary.ending) == (5, "failed")
+
+
+async def test_an_input_that_keeps_cancellations_to_itself(make_client: MakeClient, template: CodeTemplate) -> None:
+    """A stop ends the run even when the input goes on after being cancelled."""
+    asked = 0
+
+    async def stubborn() -> AsyncIterator[str]:
+        nonlocal asked
+        yield numbers(1)[0]
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        for number in numbers(1000):
+            asked += 1
+            yield number
+
+    async with BulkSender(make_client(), max_in_flight=2) as bulk:
+        stream = bulk.send(stubborn(), template=template)
+        await anext(stream)
+        bulk.stop()
+        rest = [outcome.delivery async for outcome in stream]
+    assert rest == [Delivery.NOT_SENT]
+    assert (asked, bulk.summary.taken, bulk.summary.ending) == (1, 2, "stopped")
 
 
 async def test_a_slow_reader_slows_the_sending(
