@@ -70,6 +70,8 @@ class SQLiteJournal:
         self._waiters: list[asyncio.Future[None]] = []
         self._writing = False
         self._failure: JournalError | None = None
+        # Whether somebody was told of the failure who can do something about it.
+        self._told = False
         self._clock: Clock = SystemClock()
 
     def __repr__(self) -> str:
@@ -94,7 +96,7 @@ class SQLiteJournal:
             raise ClientStateError("this journal is open already; give each run a SQLiteJournal of its own")
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="bandwidth-mfa-journal")
         self._loop = asyncio.get_running_loop()
-        self._failure = None
+        self._failure, self._told = None, False
         self._clock = clock or SystemClock()
         try:
             now = self._clock.time()
@@ -159,9 +161,10 @@ class SQLiteJournal:
             executor.shutdown(wait=False)
         if cancelled is not None:
             raise cancelled from failure
-        if failure is not None and self._failure is None:
-            # Whoever sent with a journal that failed before was told already.
-            raise failure
+        failure = self._failure or failure
+        if failure is not None and not self._told:
+            self._told = True
+            raise JournalError(*failure.args)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -262,6 +265,7 @@ class SQLiteJournal:
         """
         await self._settled()
         if self._failure is not None:
+            self._told = True
             raise JournalError(*self._failure.args)
 
     async def _settled(self) -> None:

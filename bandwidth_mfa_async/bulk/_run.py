@@ -446,6 +446,7 @@ class OutcomeStream:
                 await self.journal.flush()
             except JournalError as error:
                 self._failure = self._failure or error
+                self.summary.ending = "failed"
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure

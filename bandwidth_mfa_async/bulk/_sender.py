@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from .._client import MFAClient
 from .._config import LANES
 from .._models import CodeTemplate
-from ..errors import ClientStateError, ConfigurationError
+from ..errors import ClientStateError, ConfigurationError, JournalError
 from ._journal import SQLiteJournal
 from ._outcome import BulkSummary
 from ._run import OutcomeStream, RunOptions
@@ -42,7 +42,8 @@ class BulkSender:
     way at the kill is `Delivery.UNKNOWN` and is sent again only under `Resend.AT_LEAST_ONCE`, and the rest is sent.
 
     Leaving the ``async with``, by its end, an error or a cancellation, takes no more items, lets the requests under way
-    end within `drain_timeout`, and then cuts them; the stream can still be read for what became of them.
+    end within `drain_timeout`, and then cuts them; the stream can still be read for what became of them. A journal that
+    failed raises its `JournalError` there, if the stream has not.
 
     Args:
         client: sends; its retry policy, limits and credentials are used. It is not closed.
@@ -117,7 +118,16 @@ class BulkSender:
                 await self._drained(stream)
         finally:
             if self.journal is not None:
-                await self.journal.aclose(self.summary.ending or ("finished" if error is None else "stopped"))
+                await self._close(self.journal, error)
+
+    async def _close(self, journal: SQLiteJournal, error: BaseException | None) -> None:
+        try:
+            await journal.aclose(self.summary.ending or ("finished" if error is None else "stopped"))
+        except JournalError as failure:
+            self.summary.ending = "failed"
+            if error is None:
+                raise
+            error.add_note(str(failure))
 
     async def _drained(self, stream: OutcomeStream) -> None:
         clock = self._options.caller.core.clock

@@ -474,6 +474,44 @@ async def test_a_full_disk(
     assert found.get("unknown", 0) <= 5
 
 
+@pytest.mark.parametrize("how", ["read in part", "read in part, with an error", "read to the end"])
+async def test_a_result_that_cannot_be_written_is_told_once(
+    server: FaultServer,
+    make_client: MakeClient,
+    template: CodeTemplate,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    """By the stream, or by leaving the `async with` when nobody reads that far; an error on its way stays."""
+    path = tmp_path / "run.db"
+    apply = Store.apply
+
+    def fails(store: Store, batch: Batch) -> Any:
+        if batch.settled:
+            raise JournalError("no room")
+        return apply(store, batch)
+
+    monkeypatch.setattr(Store, "apply", fails)
+    bulk = BulkSender(make_client(), journal=path, max_in_flight=1)
+    expected = ZeroDivisionError if how.endswith("error") else JournalError
+    with pytest.raises(expected) as caught:
+        async with bulk:
+            stream = bulk.send(NUMBERS[:1], template=template)
+            assert (await anext(stream)).delivery is Delivery.ACCEPTED
+            if how.endswith("error"):
+                raise ZeroDivisionError
+            if how == "read to the end":
+                with pytest.raises(JournalError):
+                    await anext(stream)
+                raise JournalError("no room, once")
+    assert "no room" in str(caught.value) + str(getattr(caught.value, "__notes__", ""))
+    assert getattr(caught.value, "__notes__", []) == (["no room"] if how.endswith("error") else [])
+    assert bulk.summary.ending == "failed"
+    monkeypatch.setattr(Store, "apply", apply)
+    assert await counts(path) == {"unknown": 1}
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2, 4, 7, 12, 20, 40])
 async def test_a_cancellation_while_the_file_is_closed(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, turns: int
