@@ -124,9 +124,11 @@ class Store:
             raise JournalError(f"{self.path}: this is a folder; name a file in it")
         try:
             with _telling(self.path):
-                self._lock = _locked(self.path)
-                created = _created(self.path)
-                self._db = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
+                # One file has one lock, by whichever symbolic link it is named.
+                path = os.path.realpath(self.path)
+                self._lock = _locked(path)
+                created = _created(path)
+                self._db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
                 self._prepare(self._db, now, created=created)
         except BaseException:
             self._release()

@@ -474,6 +474,26 @@ async def test_a_full_disk(
     assert found.get("unknown", 0) <= 5
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+async def test_a_journal_by_another_name(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, kind: str
+) -> None:
+    """A symbolic link leads to the same file, so to the same lock; what it leads to is its owner's from the start."""
+    real = tmp_path / "real"
+    real.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(real if kind == "folder" else real / "run.db")
+    path = link / "run.db" if kind == "folder" else link
+    async with SQLiteJournal(path):
+        assert stat.S_IMODE((real / "run.db").stat().st_mode) == 0o600
+        with pytest.raises(JournalError, match="another run is using"):
+            await send(make_client(), real / "run.db", template)
+    async with SQLiteJournal(real / "run.db"):
+        with pytest.raises(JournalError, match="another run is using"):
+            await send(make_client(), path, template)
+    assert server.seen == []
+
+
 @pytest.mark.parametrize("how", ["read in part", "read in part, with an error", "read to the end"])
 async def test_a_result_that_cannot_be_written_is_told_once(
     server: FaultServer,
