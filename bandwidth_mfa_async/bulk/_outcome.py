@@ -72,7 +72,7 @@ class BulkSummary:
         throttled: attempts answered 429, whether or not they were tried again.
         possible_duplicates: accepted ones of which an earlier attempt may have gone out too.
         attempts: requests made for those that ended.
-        elapsed: seconds since the first item was taken, up to the end of the run.
+        elapsed: seconds since the first item was asked for, up to the last outcome; of several streams, their sum.
         ending: ``"finished"``, ``"stopped"``, ``"failed"``, or None while it runs.
     """
 

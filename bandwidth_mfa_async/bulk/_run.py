@@ -123,7 +123,8 @@ class OutcomeStream:
             Exception: what the input raised.
         """
         if self._feeder is None and not self.ended:
-            self._began = self.clock.monotonic()
+            # A sender's streams add up.
+            self._began = self.clock.monotonic() - self.summary.elapsed
             self._feeder = asyncio.create_task(self._feed())
             self._feeder.add_done_callback(self._fed)
         if self._reader is not None:

@@ -89,6 +89,8 @@ class BulkSender:
         self._drain_timeout = float(drain_timeout)
         self._stream: OutcomeStream | None = None
         self._entered = False
+        self._left = False
+        self._stopped = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(channel={self._options.channel!r}, journal={self.journal!r}, {self.summary!r})"
@@ -111,6 +113,7 @@ class BulkSender:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._left = True
         stream = self._stream
         try:
             if stream is not None:
@@ -189,23 +192,28 @@ class BulkSender:
             raise ConfigurationError("key: must be a function of a CodeRequest")
         if isinstance(requests, (str, bytes)) or not (hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")):
             raise ConfigurationError("requests: must be an iterable or an async iterable of CodeRequests")
-        if not self._entered:
+        if not self._entered or self._left:
             raise ClientStateError("use the BulkSender in an async with")
         if self._stream is not None and not self._stream.ended:
             raise ClientStateError("this BulkSender is sending already; read that stream to its end first")
         self.summary.ending = None
         self._stream = OutcomeStream(self._options, self.journal, self.summary, requests, key, template)
+        if self._stopped:
+            self._stream.stop()
         return self._stream
 
     def stop(self) -> None:
         """Take no more items and begin no more attempts; what is under way ends, and the stream after it.
 
-        May be called from a signal handler of the loop. What was taken and not begun is `Delivery.NOT_SENT`.
+        May be called from a signal handler of the loop, at any time: a stream made after it sends nothing. What was
+        taken and not begun is `Delivery.NOT_SENT`. To end one stream and begin another, use `OutcomeStream.aclose`.
         """
+        self._stopped = True
         if self._stream is not None:
             self._stream.stop()
 
     def cancel(self) -> None:
         """Do as `stop` does, and cut what is under way: its outcome is `Delivery.UNKNOWN`."""
+        self._stopped = True
         if self._stream is not None:
             self._stream.cancel()

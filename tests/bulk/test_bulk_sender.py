@@ -534,8 +534,46 @@ async def test_wrong_use(make_client: MakeClient, template: CodeTemplate) -> Non
         assert len([outcome async for outcome in stream]) == 3
         assert len(await everything(bulk, numbers(2), template=template)) == 2
     assert bulk.summary.taken == 5
+    with pytest.raises(ClientStateError, match="async with"):
+        bulk.send(numbers(3), template=template)
     with pytest.raises(ClientStateError, match="entered before"):
         await bulk.__aenter__()
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+async def test_a_stop_that_comes_early_is_kept(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, how: str
+) -> None:
+    """A signal between opening a big journal and sending, or between two streams, is not forgotten."""
+    async with BulkSender(make_client()) as bulk:
+        await everything(bulk, numbers(2), template=template)
+        getattr(bulk, how)()
+        assert await everything(bulk, numbers(5), template=template) == []
+    assert (len(server.seen), bulk.summary.ending) == (2, "stopped")
+
+
+async def test_a_stream_stopped_by_itself_makes_room_for_another(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """`aclose` of a stream is about that stream only."""
+    async with BulkSender(make_client(), max_in_flight=1) as bulk:
+        async with contextlib.aclosing(bulk.send(numbers(100), template=template)) as stream:
+            await anext(stream)
+        before = len(server.seen)
+        assert len(await everything(bulk, numbers(3), template=template)) == 3
+    assert len(server.seen) == before + 3
+
+
+@pytest.mark.virtual_time
+async def test_the_time_of_two_streams_is_their_sum(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Like the counts, so that a rate made of both is right."""
+    server.default = Act(answer().reply, delay=3.0, accepted=True)
+    async with BulkSender(make_client()) as bulk:
+        for seconds in (3, 6):
+            await everything(bulk, numbers(5), template=template)
+            assert seconds <= bulk.summary.elapsed < seconds + 1
 
 
 async def test_an_empty_input(make_client: MakeClient) -> None:
