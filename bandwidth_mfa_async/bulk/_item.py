@@ -57,6 +57,9 @@ class Item:
         run = self.run
         if run.journal is not None:
             await run.journal.begin(self.row)
+        if run.stopping:
+            # Between two attempts nothing may have been waited for, so that the cancellation below has not come yet.
+            raise asyncio.CancelledError
         self.under_way = True
         self.attempts += 1
         run.summary.in_flight += 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bandwidth_mfa_async import (
+    AuthenticationError,
     BulkSender,
     ClientStateError,
     CodeRequest,
@@ -21,6 +22,7 @@ from bandwidth_mfa_async import (
     Limits,
     MFAClient,
     NotSentError,
+    OAuth2ClientCredentials,
     PermissionDeniedError,
     RateLimitError,
     RetryPolicy,
@@ -402,6 +404,31 @@ async def test_a_stop_between_two_attempts_makes_no_other(
     refused = [outcome for outcome in outcomes if isinstance(outcome.error, RateLimitError)]
     assert len(refused) == seen == bulk.summary.throttled
     assert all(outcome.delivery in {Delivery.REJECTED, Delivery.NOT_SENT} for outcome in outcomes)
+
+
+@pytest.mark.virtual_time
+async def test_a_stop_makes_no_attempt_with_a_renewed_token(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """An item refused for a token that a sign-in has renewed by then could be sent at once, but not after a stop."""
+
+    def token(value: str) -> Act:
+        return answer(200, {"access_token": value, "expires_in": 3600, "token_type": "Bearer"})
+
+    refusal = answer(401, {"error": "x", "requestId": "r"})
+    server.play(token("old"), Act(refusal.reply, delay=2.0), refusal, token("new"), answer())
+    client = make_client(auth=OAuth2ClientCredentials("id", "secret", token_url=f"{server.origin}/token"))
+    async with BulkSender(client, max_in_flight=1) as bulk:
+        stream = bulk.send(numbers(1), template=template)
+        reader = asyncio.ensure_future(anext(stream))
+        while len(server.seen) < 2:
+            await asyncio.sleep(0)
+        await client.generate_messaging_code(template.to("+19195559999"))
+        bulk.stop()
+        outcome = await reader
+    assert isinstance(outcome.error, AuthenticationError)
+    assert outcome.delivery is Delivery.REJECTED
+    assert len(server.seen) == 5
 
 
 async def test_refused_credentials_end_the_run(template: CodeTemplate) -> None:
