@@ -38,6 +38,14 @@ FROM (SELECT key AS place FROM json_each(:positions))
 CROSS JOIN item ON item.key = substr(:keys, 16 * place + 1, 16)
 """
 _BEGIN = "UPDATE item SET status = 1 WHERE id IN (SELECT value FROM json_each(?))"
+# The clock may have been set back since: what an earlier run left must not look like this one's.
+_INTERRUPT = """
+UPDATE item SET
+    cause = iif(status = 1, :cause, cause),
+    status = 5,
+    settled_at = min(settled_at, :now - 1)
+WHERE status = 1 OR (status = 5 AND settled_at >= :now)
+"""
 _SETTLE = """
 UPDATE item SET
     status = json_extract(new.value, '$[1]'),
@@ -155,10 +163,7 @@ class Store:
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             facts = {"created_at": repr(now), "made_by": __version__}
             db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
-            db.execute(
-                "UPDATE item SET status = ?, cause = ? WHERE status = ?",
-                (Status.UNKNOWN, INTERRUPTED, Status.SENDING),
-            )
+            db.execute(_INTERRUPT, {"now": now, "cause": INTERRUPTED})
             self._since = now
             self._session = db.execute("INSERT INTO session (started_at) VALUES (?)", (now,)).lastrowid or 0
 

@@ -265,6 +265,22 @@ async def test_at_least_once_sends_the_unknown_again(
     assert await counts(path) == {"accepted": 19, "unknown": 1}
 
 
+async def test_a_clock_that_was_set_back(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """What an earlier run could not know is as unknown as ever, and not taken for something of this run."""
+    path = tmp_path / "run.db"
+    server.play(Act(then="fin"))
+    first = await send(make_client(), path, template, NUMBERS[:1])
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE item SET settled_at = settled_at + 3600")
+    db.close()
+    second = await send(make_client(), path, template, NUMBERS[:1])
+    assert [outcomes[0].delivery for outcomes in (first, second)] == [Delivery.UNKNOWN] * 2
+    assert rows(path, "SELECT cause FROM item") == [("DisconnectedError",)]
+
+
 async def test_an_unknown_number_twice_in_the_input(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
