@@ -39,6 +39,7 @@ class SQLiteJournal:
     and outcomes, but no number, text or credential; it is readable by its owner only. A digest of a phone number can be
     found by trying all numbers, so keep the file as you keep the list. A file ``<path>-lock`` beside it keeps other
     processes from sending with the same journal; it may be deleted when no run is under way. Use a local disk.
+    After a kill the newest results are in ``<path>-wal``: copy or move it with the file, and never delete it alone.
 
     `BulkSender` opens and closes it; ``async with`` is for looking at `counts` without sending.
 
