@@ -99,7 +99,7 @@ class OutcomeStream:
         self._failure: BaseException | None = None
         self._feeder: asyncio.Task[None] | None = None
         self._ready: deque[Item] = deque()
-        self._idle: list[asyncio.Future[Item | None]] = []
+        self._idle: list[asyncio.Future[None]] = []
         self._workers: set[asyncio.Task[None]] = set()
         self._at_work: dict[asyncio.Task[None], Item] = {}
         self._active: set[int] = set()
@@ -123,8 +123,7 @@ class OutcomeStream:
             Exception: what the input raised.
         """
         if self._feeder is None and not self.ended:
-            # A sender's streams add up.
-            self._began = self.clock.monotonic() - self.summary.elapsed
+            self._began = self.clock.monotonic() - self.summary.elapsed  # a sender's streams add up
             self._feeder = asyncio.create_task(self._feed())
             self._feeder.add_done_callback(self._fed)
         if self._reader is not None:
@@ -155,8 +154,7 @@ class OutcomeStream:
             self._check_end()
             return
         self._feeder.cancel()
-        while self._ready:
-            self._let_go(self._ready.popleft())
+        self._let_all_go()
         for task, item in tuple(self._at_work.items()):
             if not item.under_way:
                 task.cancel()
@@ -270,39 +268,47 @@ class OutcomeStream:
     # Sending.
 
     def _offer(self, item: Item) -> None:
-        """Give an item to a worker: an idle one, a new one, or the first to be free."""
+        """Put an item in line, and see to it that somebody takes it: an idle worker, a new one, or the first free."""
+        self._ready.append(item)
         while self._idle:
             waiter = self._idle.pop()
             if not waiter.done():
-                waiter.set_result(item)
+                waiter.set_result(None)
                 return
         if len(self._workers) < self._options.width:
-            worker = asyncio.create_task(self._work(item))
+            worker = asyncio.create_task(self._work())
             self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
-        else:
-            self._ready.append(item)
+            worker.add_done_callback(self._gone)
 
-    async def _work(self, item: Item | None) -> None:
+    def _gone(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if worker.cancelled():  # by somebody who cancels every task there is
+            self.stop()
+            self._let_all_go()
+
+    def _let_all_go(self) -> None:
+        while self._ready:
+            self._let_go(self._ready.popleft())
+
+    async def _work(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - workers are tasks
-        while item is not None:
-            if self.stopping:
-                self._let_go(item)
-            else:
+        while True:
+            while self._ready:
+                item = self._ready.popleft()
+                if self.stopping:
+                    self._let_go(item)
+                    continue
                 self._at_work[task] = item
                 try:
                     await self._send(item)
                 finally:
                     del self._at_work[task]
-            if self._ready:
-                item = self._ready.popleft()
-            elif self.stopping or self.ended:
+            if self.stopping or self.ended:
                 return
-            else:
-                waiter: asyncio.Future[Item | None] = asyncio.get_running_loop().create_future()
-                self._idle.append(waiter)
-                item = await waiter
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
+            await waiter
 
     async def _send(self, item: Item) -> None:
         """Send one item; whatever happens, it gets its outcome."""

@@ -603,6 +603,24 @@ async def test_the_time_of_two_streams_is_their_sum(
             assert seconds <= bulk.summary.elapsed < seconds + 1
 
 
+@pytest.mark.parametrize("turns_", range(1, 8))
+async def test_every_task_cancelled_loses_no_item(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, turns_: int
+) -> None:
+    """Whoever ends a program by cancelling all tasks, also those that have not begun, still gets every outcome."""
+    async with BulkSender(make_client(), max_in_flight=4) as bulk:
+        stream = bulk.send(numbers(20), template=template)
+        reader = asyncio.ensure_future(anext(stream))
+        await turns(turns_)
+        for task in (stream._feeder, *stream._workers):
+            assert task is not None
+            task.cancel()
+        await asyncio.wait([reader])
+        async with asyncio.timeout(5):
+            rest = [outcome async for outcome in stream]
+    assert len(rest) + (reader.exception() is None) == bulk.summary.taken == bulk.summary.done
+
+
 async def test_an_empty_input(make_client: MakeClient) -> None:
     """Nothing in, nothing out, and no connection."""
     async with BulkSender(make_client()) as bulk:
