@@ -138,7 +138,7 @@ async def test_a_broken_hook_fails_no_call(
     recorder = Recorder()
     client = make_client(hooks=[Broken(), recorder])
     await client.generate_messaging_code(template.to(TO))
-    assert len(recorder.events) == 2
+    assert len(recorder.events) == 3
     assert "Broken raised RuntimeError" in caplog.text
     assert TO not in caplog.text
 

@@ -361,8 +361,9 @@ async def test_hooks_hear_of_every_attempt(fake):
     async with fake.client(hooks=[Hook()]) as client:
         fake.script(Outcome.answer(500))
         await client.generate_messaging_code(REQUEST)
-    assert [type(event).__name__ for event in events] == ["AttemptEvent", "AttemptEvent", "CallEvent"]
-    assert [event.status for event in events[:2]] == [500, 200]
+    names = [type(event).__name__ for event in events]
+    assert names == ["CallStartedEvent", "AttemptEvent", "AttemptEvent", "CallEvent"]
+    assert [event.status for event in events[1:3]] == [500, 200]
 
 
 async def test_many_calls_at_once(fake, mfa):

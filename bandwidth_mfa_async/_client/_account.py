@@ -12,7 +12,7 @@ from .._models import (
     VoiceCodeResponse,
 )
 from ..errors import APIStatusError, Delivery, DeliveryUnknownError, NotSentError, RequestError
-from ..telemetry import AttemptEvent, CallEvent
+from ..telemetry import AttemptEvent, CallEvent, CallStartedEvent
 
 if TYPE_CHECKING:
     from .._config import Lane, RetryPolicy
@@ -157,6 +157,10 @@ class Call(Generic[_Request, _Response]):
         if self.attempts > 1:
             error.add_note(f"gave up after {self.attempts} attempts in {elapsed:.1f} s")
         return error
+
+    def started_event(self, url: str) -> CallStartedEvent:
+        """Describe the call before anything was done for it."""
+        return CallStartedEvent(call_id=self.name, operation=self.operation.name, lane=self.lane, url=url)
 
     def attempt_event(self, retry_in: float | None) -> AttemptEvent | None:
         """Describe the last attempt; None when it got no permit or token and so was not made."""

@@ -119,6 +119,8 @@ class Caller:
         try:
             name = f"{core.rng.getrandbits(64):016x}" if self.hooks else ""
             call = Call(operation, request, encode(request), policy, lane, core.clock.monotonic(), name, recorder)
+            if self.hooks:
+                self.hooks.emit(call.started_event(str(core.urls[operation.name])))
             try:
                 answer = await self._tried(call)
             except RequestError as error:
@@ -129,6 +131,10 @@ class Caller:
                     raise
             except asyncio.CancelledError as error:
                 self._tell_end(call, error, attempt_too=call.cancelled(error))
+                raise
+            except Exception as error:
+                # No failure of a request; told all the same, so that every call that began has an end.
+                self._tell_end(call, error, attempt_too=False)
                 raise
             else:
                 elapsed = core.clock.monotonic() - call.started

@@ -29,12 +29,14 @@ from bandwidth_mfa_async import (
     VoiceCodeResponse,
 )
 from bandwidth_mfa_async.simulator import Fault, Message, Simulator
-from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, Event
+from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, CallStartedEvent, Event, OpenTelemetryHook
 
 
 class Hook:
     def on_event(self, event: Event) -> None:
         match event:
+            case CallStartedEvent():
+                assert_type(event.url, str)
             case AttemptEvent():
                 assert_type(event.status, int | None)
             case CallEvent():
@@ -52,7 +54,7 @@ async def use() -> None:
         auth=BasicAuth("user", "pass"),
         retry=RetryPolicy(max_attempts=5, resend=Resend.NEVER_TWICE),
         limits=Limits(rate=Rate(60, per=60), voice_rate=Rate.parse("5/s"), max_in_flight=10),
-        hooks=[Hook(), LoggingHook()],
+        hooks=[Hook(), LoggingHook(), OpenTelemetryHook()],
     ) as mfa:
         assert_type(mfa, MFAClient)
         await mfa.warm_up(2)

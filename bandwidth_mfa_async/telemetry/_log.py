@@ -1,0 +1,123 @@
+"""A hook that writes events to a logger, and what hands each event to all hooks. No I/O but the logger's."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import ConfigurationError, Delivery
+from ._events import AttemptEvent, CallEvent, CallStartedEvent, GateClosedEvent, LimitChangedEvent, LimitWaitEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._events import Event, Hook
+
+LOGGER_NAME: Final = "bandwidth_mfa_async"
+
+_logger = logging.getLogger(LOGGER_NAME)
+_logger.addHandler(logging.NullHandler())
+
+
+class LoggingHook:
+    """Writes events to the ``bandwidth_mfa_async`` logger.
+
+    A call that succeeded is INFO, one that was refused WARNING, one whose delivery is unknown ERROR; attempts that
+    are tried again are INFO, other attempts DEBUG, limit waits DEBUG, limit changes and closed gates INFO. Each
+    record carries the event as ``record.mfa_event``, and those of a call its id as ``record.mfa_call_id``, which is
+    ``bandwidth_mfa.call_id`` on the spans of `OpenTelemetryHook`.
+
+    Args:
+        logger: another logger to write to.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = _logger if logger is None else logger
+
+    def on_event(self, event: Event) -> None:
+        """Write one record; none for a call that begins, since its end says more."""
+        if isinstance(event, CallStartedEvent):
+            return
+        level, text = _describe(event)
+        if self._logger.isEnabledFor(level):
+            extra: dict[str, Any] = {"mfa_event": event}
+            if isinstance(event, (AttemptEvent, CallEvent)):
+                extra["mfa_call_id"] = event.call_id
+            self._logger.log(level, "%s", text, extra=extra)
+
+
+_CALL_LEVELS: Final = {
+    Delivery.ACCEPTED: logging.INFO,
+    Delivery.REJECTED: logging.WARNING,
+    Delivery.NOT_SENT: logging.WARNING,
+    Delivery.UNKNOWN: logging.ERROR,
+}
+
+
+def _describe(
+    event: AttemptEvent | CallEvent | LimitWaitEvent | LimitChangedEvent | GateClosedEvent,
+) -> tuple[int, str]:
+    match event:
+        case CallEvent():
+            level = _CALL_LEVELS[event.delivery] if event.error_type else logging.INFO
+            text = (
+                f"{event.operation} {event.delivery} after {event.attempts} attempts in {event.elapsed:.3f} s"
+                f"{_because(event.error_type, event.status)}"
+            )
+            if event.retry_stopped_by:
+                text += f", retries stopped by {event.retry_stopped_by}"
+            if event.possible_duplicate:
+                level, text = max(level, logging.WARNING), f"{text}, possible duplicate"
+            return level, f"{text} [call {event.call_id}]"
+        case AttemptEvent():
+            level = logging.DEBUG if event.retry_in is None else logging.INFO
+            text = (
+                f"{event.operation} attempt {event.attempt}: {event.delivery} in {event.elapsed:.3f} s"
+                f"{_because(event.error_type, event.status)}"
+            )
+            if event.retry_in is not None:
+                text += f", again in {event.retry_in:.3f} s"
+            return level, f"{text} [call {event.call_id}]"
+        case LimitWaitEvent():
+            return logging.DEBUG, f"{event.channel} permit after {event.seconds:.3f} s in the {event.lane} lane"
+        case LimitChangedEvent():
+            return logging.INFO, f"{event.channel} rate is now {event.rate:.3g}/s ({event.cause})"
+        case GateClosedEvent():
+            return logging.INFO, f"{event.channel} sends stopped for {event.seconds:.3f} s after a 429"
+
+
+def _because(error_type: str | None, status: int | None) -> str:
+    if error_type is None:
+        return ""
+    return f" ({error_type}{f' {status}' if status else ''})"
+
+
+class HookList:
+    """Hands each event to every hook and keeps their exceptions from the call.
+
+    Args:
+        hooks: in the order in which they are called.
+
+    Raises:
+        ConfigurationError: one of them has no `on_event`.
+    """
+
+    __slots__ = ("_hooks",)
+
+    def __init__(self, hooks: Iterable[Hook] = ()) -> None:
+        self._hooks = tuple(hooks)
+        for hook in self._hooks:
+            if not callable(getattr(hook, "on_event", None)):
+                raise ConfigurationError("hooks: each must have an on_event(event) method")
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    def emit(self, event: Event) -> None:
+        """Tell all hooks."""
+        for hook in self._hooks:
+            try:
+                hook.on_event(event)
+            except Exception as error:  # noqa: BLE001 - a broken hook must not fail a send
+                # The exception's text and traceback may quote anything, so only its type is logged.
+                _logger.warning("hook %s raised %s", type(hook).__name__, type(error).__name__)

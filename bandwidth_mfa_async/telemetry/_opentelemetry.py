@@ -1,0 +1,227 @@
+"""A hook that turns events into OpenTelemetry's spans and metrics; the library itself is imported on first use."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from .._version import __version__
+from ..errors import ConfigurationError
+from ._events import AttemptEvent, CallEvent, CallStartedEvent, LimitChangedEvent
+
+if TYPE_CHECKING:
+    from contextvars import Token
+
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import Span, TracerProvider
+
+    from ._events import Event
+
+_NAME: Final = "bandwidth_mfa_async"
+# The boundaries that the conventions advise for seconds
+# (https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpclientrequestduration).
+_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+# Calls and waits may last as long as a whole deadline, or in the bulk lane longer.
+_LONG_BUCKETS: Final = (*_BUCKETS, 30.0, 60.0, 300.0, 900.0)
+_ACCOUNT: Final = re.compile(r"/accounts/[^/]+/")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+_Attributes = dict[str, str | int | float | bool]
+
+
+@frozen
+class _OpenCall:
+    """A call that has begun: its span, how to leave the span's context, and what its requests have in common."""
+
+    span: Span
+    token: Token[Context]
+    started_ns: int
+    lane: str
+    url: str
+    target: _Attributes
+
+
+class OpenTelemetryHook:
+    """Makes a span for each call and one for each try, and measures both; needs the ``[otel]`` extra.
+
+    A call's span is a child of the caller's current span and is itself current while the call lasts, so log records
+    and spans made inside it join its trace. Each try is a client span below it after the semantic conventions for
+    HTTP. Nothing of the request but its URL is recorded: no number, code, text or credential.
+
+    The spans of a call and of its tries carry ``bandwidth_mfa.call_id``, as do the log records of `LoggingHook`.
+
+    Metrics: ``http.client.request.duration`` (seconds a try), ``bandwidth_mfa.client.call.duration`` (seconds a call),
+    ``bandwidth_mfa.client.wait.duration`` (seconds before a try, for a permit and a slot),
+    ``bandwidth_mfa.client.active_calls`` (calls under way) and ``bandwidth_mfa.client.limit.rate`` (messages a second
+    that the limiter believes in).
+
+    Args:
+        tracer_provider: where spans go; the global provider by default.
+        meter_provider: where measurements go; the global provider by default.
+
+    Raises:
+        ConfigurationError: the extra is not installed.
+    """
+
+    def __init__(
+        self, *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
+    ) -> None:
+        try:
+            from opentelemetry import context, metrics, trace
+        except ModuleNotFoundError:
+            raise ConfigurationError(
+                "OpenTelemetryHook needs opentelemetry-api, which is not installed; "
+                "run: pip install 'bandwidth-mfa-async[otel]'"
+            ) from None
+        self._context, self._trace = context, trace
+        self._error = trace.Status(trace.StatusCode.ERROR)
+        self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
+        meter = metrics.get_meter(_NAME, __version__, meter_provider)
+        self._attempt_seconds = meter.create_histogram(
+            "http.client.request.duration",
+            unit="s",
+            description="Duration of HTTP client requests.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        self._call_seconds = meter.create_histogram(
+            "bandwidth_mfa.client.call.duration",
+            unit="s",
+            description="Duration of calls, waits and retries included.",
+            explicit_bucket_boundaries_advisory=_LONG_BUCKETS,
+        )
+        self._wait_seconds = meter.create_histogram(
+            "bandwidth_mfa.client.wait.duration",
+            unit="s",
+            description="Time spent waiting for a permit and a slot before a try.",
+            explicit_bucket_boundaries_advisory=_LONG_BUCKETS,
+        )
+        self._active = meter.create_up_down_counter(
+            "bandwidth_mfa.client.active_calls", unit="{call}", description="Calls under way."
+        )
+        self._rate = meter.create_gauge(
+            "bandwidth_mfa.client.limit.rate",
+            unit="{message}/s",
+            description="The rate that the limiter believes the account has.",
+        )
+        self._open: dict[str, _OpenCall] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Begin or end a span, and measure."""
+        match event:
+            case CallStartedEvent():
+                self._begin(event)
+            case AttemptEvent():
+                self._try(event)
+            case CallEvent():
+                self._end(event)
+            case LimitChangedEvent():
+                self._rate.set(event.rate, {"bandwidth_mfa.channel": event.channel})
+            case _:
+                pass
+
+    def _begin(self, event: CallStartedEvent) -> None:
+        started_ns = time.time_ns()
+        span = self._tracer.start_span(
+            event.operation,
+            attributes={
+                "bandwidth_mfa.call_id": event.call_id,
+                "bandwidth_mfa.operation": event.operation,
+                "bandwidth_mfa.lane": event.lane,
+            },
+            start_time=started_ns,
+        )
+        token = self._context.attach(self._trace.set_span_in_context(span))
+        self._open[event.call_id] = _OpenCall(span, token, started_ns, event.lane, event.url, _target(event.url))
+        self._active.add(1, _labels(event.operation, event.lane))
+
+    def _try(self, event: AttemptEvent) -> None:
+        call = self._open.get(event.call_id)
+        if call is None:
+            return
+        labels = dict(call.target)
+        if event.status is not None:
+            labels["http.response.status_code"] = event.status
+        if event.error_type is not None:
+            # The conventions ask for the status where it is the error, and for a name where there is none.
+            refused = event.status is not None and event.status >= 400
+            labels["error.type"] = str(event.status) if refused else event.error_type
+        self._attempt_seconds.record(event.elapsed, labels)
+        self._wait_seconds.record(event.waited, _labels(event.operation, call.lane))
+        ended_ns = time.time_ns()
+        span = self._tracer.start_span(
+            f"POST {labels['url.template']}",
+            context=self._trace.set_span_in_context(call.span),
+            kind=self._trace.SpanKind.CLIENT,
+            attributes=labels | _of_attempt(event, call.url),
+            # An attempt is told of when it has ended; the clocks differ by less than a call takes to begin.
+            start_time=max(call.started_ns, ended_ns - round(event.elapsed * 1e9)),
+        )
+        if event.error_type is not None:
+            span.set_status(self._error)
+        span.end(ended_ns)
+
+    def _end(self, event: CallEvent) -> None:
+        call = self._open.pop(event.call_id, None)
+        if call is None:
+            return
+        self._context.detach(call.token)
+        labels = _labels(event.operation, event.lane)
+        self._active.add(-1, labels)
+        labels = labels | {"bandwidth_mfa.delivery": str(event.delivery)}
+        if event.error_type is not None:
+            labels["error.type"] = event.error_type
+            call.span.set_status(self._error)
+        self._call_seconds.record(event.elapsed, labels)
+        if call.span.is_recording():
+            call.span.set_attributes(labels | _of_call(event))
+        call.span.end()
+
+
+def _labels(operation: str, lane: str) -> _Attributes:
+    return {"bandwidth_mfa.operation": operation, "bandwidth_mfa.lane": lane}
+
+
+@lru_cache(maxsize=64)
+def _target(url: str) -> _Attributes:
+    """Return what all requests to a URL have in common; few values, so that metrics may have them as well."""
+    parts = urlsplit(url)
+    return {
+        "http.request.method": "POST",
+        "server.address": parts.hostname or "",
+        "server.port": parts.port or _DEFAULT_PORTS.get(parts.scheme, 443),
+        "url.scheme": parts.scheme,
+        "url.template": _ACCOUNT.sub("/accounts/{accountId}/", parts.path, count=1),
+    }
+
+
+def _of_attempt(event: AttemptEvent, url: str) -> _Attributes:
+    """Return what a try's span has besides the labels of its metrics."""
+    attributes: dict[str, Any] = {
+        "url.full": url,
+        "bandwidth_mfa.call_id": event.call_id,
+        "bandwidth_mfa.operation": event.operation,
+        "bandwidth_mfa.delivery": str(event.delivery),
+        "bandwidth_mfa.waited": event.waited,
+        # Only on what is a repetition, as the conventions have it.
+        "http.request.resend_count": event.attempt - 1 or None,
+        "bandwidth_mfa.request_id": event.request_id,
+        "bandwidth_mfa.retry_in": event.retry_in,
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _of_call(event: CallEvent) -> _Attributes:
+    """Return what a call's span has besides the labels of its metrics."""
+    attributes: dict[str, Any] = {
+        "bandwidth_mfa.attempts": event.attempts,
+        "bandwidth_mfa.possible_duplicate": event.possible_duplicate,
+        "bandwidth_mfa.request_id": event.request_id,
+        "bandwidth_mfa.retry_stopped_by": event.retry_stopped_by,
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
