@@ -101,13 +101,18 @@ def shape(output: str) -> list[str]:
     """Reduce an output to what does not change from run to run."""
     output = re.sub(r"\b\d{13}[a-z0-9]{16}\b", "MESSAGE-ID", output)
     output = re.sub(r"\bc-[0-9a-f]{8}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "CALL-ID", output)
-    output = re.sub(r"\d+(\.\d+)?", "N", output)
+    output = re.sub(r"\d+(\.\d+)*", "N", output)
     return [re.sub(r"\s+", " ", line).strip() for line in output.splitlines() if line.strip(" ─┌┐└┘┬┴│")]
 
 
-def run(command: str, env: dict[str, str], folder: pathlib.Path) -> str:
+def without_proxies() -> dict[str, str]:
+    """Return the environment as a reader's is likely to be: without proxies, and nothing of Bandwidth's in it."""
     import os
 
+    return {k: v for k, v in os.environ.items() if not k.startswith("BW_") and not k.lower().endswith("_proxy")}
+
+
+def run(command: str, env: dict[str, str], folder: pathlib.Path) -> str:
     words = shlex.split(command)
     assert words[0] == "bandwidth-mfa"
     done = subprocess.run(
@@ -116,7 +121,7 @@ def run(command: str, env: dict[str, str], folder: pathlib.Path) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        env={**os.environ, **env, "COLUMNS": "120"},
+        env=without_proxies() | env | {"COLUMNS": "120"},
         cwd=folder,
     )
     return done.stdout
