@@ -62,23 +62,6 @@ async def test_python_blocks_run(
         assert sum(namespace["outcomes"].values()) == len(simulator.inbox) == 200
 
 
-async def test_the_web_app_of_the_readme(simulator: Simulator) -> None:
-    """The handlers it shows sign somebody in, and refuse what they should."""
-    from aiohttp.test_utils import TestClient, TestServer
-
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    exec(next(block for block in PYTHON if "web.Application()" in block), namespace)
-    async with TestClient(TestServer(namespace["app"])) as browser:
-        number = "+19195551234"
-        assert (await browser.post("/code", json={"number": "nobody"})).status == 400
-        assert (await browser.post("/code", json={"number": number})).status == 200
-        code = simulator.last_code(number)
-        answer = await browser.post("/check", json={"number": number, "code": code})
-        assert await answer.json() == {"valid": True}
-        wrong = await browser.post("/check", json={"number": number, "code": "0000"})
-        assert await wrong.json() == {"valid": False}
-
-
 async def test_the_worker_of_the_readme(simulator: Simulator) -> None:
     """It sends what is queued, and a stop finishes what was taken."""
     namespace: dict[str, Any] = {"__name__": "readme"}
