@@ -62,24 +62,6 @@ async def test_python_blocks_run(
         assert sum(namespace["outcomes"].values()) == len(simulator.inbox) == 200
 
 
-async def test_the_worker_of_the_readme(simulator: Simulator) -> None:
-    """It sends what is queued, and a stop finishes what was taken."""
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    exec(next(block for block in PYTHON if "async def serve" in block), namespace)
-    queue: asyncio.Queue[str] = asyncio.Queue()
-    for n in range(20):
-        queue.put_nowait(f"+1919555{n:04}")
-    stop = asyncio.Event()
-    stop.set()
-    try:
-        await namespace["serve"](queue, stop)
-    finally:
-        import signal
-
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
-    assert len(simulator.inbox) == 20
-
-
 def shape(output: str) -> list[str]:
     """Reduce an output to what does not change from run to run."""
     output = re.sub(r"\b\d{13}[a-z0-9]{16}\b", "MESSAGE-ID", output)
