@@ -10,6 +10,8 @@ from playwright.async_api import expect
 
 from bandwidth_mfa_async.simulator import Fault
 
+from ..support.fault_server import basic_auth
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TO = "+19195551234"
@@ -28,7 +30,7 @@ HOSTILE = (
 
 
 async def post(sim, name, body):
-    login = aiohttp.encode_basic_auth(sim.username, sim.password)
+    login = basic_auth(sim.username, sim.password)
     url = f"{sim.base_url}/accounts/9900000/code/{name}"
     async with (
         aiohttp.ClientSession() as session,

@@ -6,13 +6,13 @@ import os
 import re
 from pathlib import Path
 
-import aiohttp
 import pytest
 from playwright.async_api import expect
 
 from bandwidth_mfa_async import CodeTemplate, ServerError
 from bandwidth_mfa_async.simulator import AccountLimits, Fault, ReceiptPolicy
 
+from ..support.fault_server import basic_auth
 from .conftest import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -224,7 +224,7 @@ async def test_everything_can_be_done_with_the_keyboard(page, sim, mfa):
 
 async def test_it_stays_quick_with_5000_messages(page, sim, mfa):
     body = b'{"to":"+1919555%04d","from":"+19195554321","applicationId":"a"}'
-    login = aiohttp.encode_basic_auth(sim.username, sim.password)
+    login = basic_auth(sim.username, sim.password)
     for index in range(5000):
         sim._service.answer("messaging", "9900000", login, body % index)
     await expect(page.locator("#inbox-summary")).to_have_text("The newest 100 of 5,000")

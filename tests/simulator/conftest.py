@@ -12,6 +12,8 @@ import pytest
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import Simulator
 
+from ..support.fault_server import basic_auth
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -32,7 +34,7 @@ class Caller:
     def __init__(self, session: aiohttp.ClientSession, sim: Simulator) -> None:
         self.session = session
         self.sim = sim
-        self.basic = {"Authorization": aiohttp.encode_basic_auth(sim.username, sim.password)}
+        self.basic = {"Authorization": basic_auth(sim.username, sim.password)}
 
     async def post(self, name: str, body: Any = None, *, account: str | None = None, **kwargs: Any) -> tuple[int, Any]:
         url = f"{self.sim.base_url}/accounts/{account or self.sim.account_id}/code/{name}"

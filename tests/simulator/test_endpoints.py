@@ -15,6 +15,7 @@ import pytest
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import InvalidOptionError, Simulator
 
+from ..support.fault_server import basic_auth
 from .conftest import SEND, TO, Caller
 
 SEED_BODY = """
@@ -109,7 +110,7 @@ async def test_no_credentials_are_401_and_wrong_ones_403(api, sim):
     forbidden = 403, {"Message": "User is not authorized to access this resource with an explicit deny"}
     assert await api.post("messaging", SEND, headers={}) == (401, {"message": "Unauthorized"})
     for name, password in ((sim.username, "wrong"), ("wrong", sim.password), (sim.username.upper(), sim.password)):
-        headers = {"Authorization": aiohttp.encode_basic_auth(name, password)}
+        headers = {"Authorization": basic_auth(name, password)}
         assert await api.post("messaging", SEND, headers=headers) == forbidden
     for value in ("Basic", "Basic !!!", "Basic " + base64.b64encode(b"no colon").decode(), "Digest x", "Bearer x"):
         assert await api.post("verify", SEND, headers={"Authorization": value}) == forbidden
@@ -273,7 +274,7 @@ async def test_a_query_and_escapes_in_the_path_do_not_hide_an_endpoint(api):
 
 
 async def _token(api, *, secret=None, data="grant_type=client_credentials"):
-    headers = {"Authorization": aiohttp.encode_basic_auth(api.sim.client_id, secret or api.sim.client_secret)}
+    headers = {"Authorization": basic_auth(api.sim.client_id, secret or api.sim.client_secret)}
     headers["Content-Type"] = "application/x-www-form-urlencoded"
     async with api.session.post(api.sim.token_url, data=data, headers=headers) as response:
         return response.status, await response.json()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 
-import aiohttp
 import pytest
 from aiohttp import web
 
 from bandwidth_mfa_async.simulator import AccountLimits, InvalidOptionError, ReceiptPolicy, Simulator
 
+from ..support.fault_server import basic_auth
 from .conftest import SEND, TO, Caller, until
 
 ABROAD = "+447700900000"
@@ -130,7 +130,7 @@ async def test_a_receiver_that_is_not_there_is_no_harm(api, sim, unused_tcp_port
 async def test_basic_credentials_are_sent_only_after_a_challenge(api, sim, receiver, password, receipt):
     """Bandwidth guides/callbacks: 401 first, then a second request with credentials."""
     sim.set_receipts(ReceiptPolicy(username="me", password=password))
-    receiver.login = aiohttp.encode_basic_auth("me", "right")
+    receiver.login = basic_auth("me", "right")
     await api.send(callbackUrl=receiver.url)
     await until(lambda: sim.inbox[0].receipt == receipt)
     assert len(receiver.got) == 2

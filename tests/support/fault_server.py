@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import socket
@@ -176,6 +177,11 @@ def _end(writer: asyncio.StreamWriter, how: str) -> None:
         writer.transport.abort()
     else:
         writer.close()
+
+
+def basic_auth(username: str, password: str) -> str:
+    """Return an Authorization header; aiohttp has a function for it from 3.14 on only."""
+    return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
 def refused_port() -> int:
