@@ -78,7 +78,8 @@ class AccountLimits:
     @classmethod
     def voice(cls, **changes: Any) -> AccountLimits:
         """Return Bandwidth's default for calls: 5 a second with a queue of 5 minutes (docs/voice/rateLimits, 2022)."""
-        return cls(**{"rate": 5.0, "queue_seconds": 300.0, **changes})
+        settings: dict[str, Any] = {"rate": 5.0, "queue_seconds": 300.0, **changes}
+        return cls(**settings)
 
     @property
     def per_second(self) -> float:
