@@ -149,6 +149,7 @@ async def sleep_until(clock: Clock, when: float) -> None:
     waiter = asyncio.get_running_loop().create_future()
 
     def wake() -> None:
+        """Let it go on."""
         if not waiter.done():
             waiter.set_result(None)
 
@@ -182,6 +183,7 @@ class Sleeper:
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def wake() -> None:
+            """Let it go on."""
             if not waiter.done():
                 waiter.set_result(True)
 

@@ -157,6 +157,7 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
     cost = 0
 
     async def again() -> _T:
+        """Fail with what is already known, then try for real."""
         nonlocal recorded
         if recorded is not None:
             error, recorded = recorded, None
@@ -164,14 +165,17 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
         return await attempt()
 
     def failure(state: _t.RetryCallState) -> RequestError:
+        """Return the last attempt's error."""
         error = state.outcome.exception() if state.outcome is not None else None
         assert isinstance(error, RequestError)  # noqa: S101 - the predicate lets nothing else through
         return error
 
     def wait(state: _t.RetryCallState) -> float:
+        """Return the seconds before the next attempt."""
         return backoff(policy, failure(state), state.attempt_number, rng)
 
     def stop(state: _t.RetryCallState) -> bool:
+        """Say whether this was the last attempt, and note why."""
         nonlocal cost
         error = failure(state)
         reason: StopReason | None = None

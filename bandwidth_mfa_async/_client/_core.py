@@ -74,9 +74,11 @@ class Core:
 
     @property
     def closed(self) -> bool:
+        """Whether new calls are refused."""
         return self._closed
 
     def headers(self, authorization: str) -> Any:
+        """Return a request's headers with this Authorization."""
         # Built once for Basic and once for each token; aiohttp copies them into every request.
         if authorization != self._header:
             self._headers = self._headers.copy()
@@ -96,15 +98,18 @@ class Core:
         return self._shared[options]
 
     def check(self) -> None:
+        """Raise `ClientStateError` if a call cannot be made here and now."""
         if self._closed:
             raise ClientStateError("this client is closed; make a new one")
         self.transport.check()
 
     def enter(self) -> None:
+        """Begin a call, which closing then waits for."""
         self.check()
         self._active += 1
 
     def leave(self) -> None:
+        """End a call."""
         self._active -= 1
         if self._active == 0 and self._idle is not None:
             self._idle.set()
@@ -171,4 +176,5 @@ class Core:
 
 
 def closed_before_sending() -> NotSentError:
+    """Return the error of a call that was still waiting when the client was closed."""
     return NotSentError("the client was closed before the request was written", attempts=0, retry_stopped_by="closed")

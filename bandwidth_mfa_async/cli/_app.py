@@ -173,6 +173,7 @@ def verify(  # noqa: PLR0913 - options
     """Check the CODE that TO typed."""
 
     async def use(client: MFAClient) -> tuple[dict[str, Any], str, int]:
+        """Verify it."""
         answer = await client.verify_code(VerifyCodeRequest(to, code, scope, minutes))
         exit_code = _outcome.EXIT_OK if answer.valid else _outcome.EXIT_REFUSED
         return _outcome.of_verify(answer), "valid" if answer.valid else "not valid", exit_code

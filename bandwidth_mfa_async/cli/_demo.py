@@ -123,6 +123,7 @@ async def run(count: int, seed: int, advance: Callable[[str, Delivery | bool], N
         _misbehave(simulator, numbers[REFUSED_EVERY - 1 :: REFUSED_EVERY])
 
         async def send(request: CodeRequest) -> None:
+            """Send one and count it."""
             try:
                 sent = await mfa.generate_messaging_code(request)
             except RequestError as error:
@@ -144,6 +145,7 @@ async def run(count: int, seed: int, advance: Callable[[str, Delivery | bool], N
         summary.texts = len(simulator.inbox)
 
         async def verify(index: int, message: Message) -> None:
+            """Type one, rightly or wrongly, and count it."""
             code = message.code
             if index % WRONG_EVERY == 0:
                 code = f"{(int(code) + 1) % 10 ** len(code):0{len(code)}}"

@@ -39,6 +39,7 @@ def receipt_handler(
     receiver = Receiver(on_receipt, options)
 
     async def handle(request: web.BaseRequest) -> web.Response:
+        """Answer one receipt."""
         reply = receiver.refuse(request.method, request.headers.get("Authorization"), request.content_length)
         if reply is None:
             try:
