@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import pathlib
+import pty
+import re
+import shlex
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -202,3 +209,65 @@ def test_help(invoke: Callable[..., Any], command: list[str]) -> None:
     result = invoke(*command, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.output
+    assert max(map(len, result.output.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", app.commands)
+def test_examples_are_what_the_command_takes(name: str) -> None:
+    """Every command's help ends with examples, and they parse."""
+    command = app.commands[name]
+    lines = (command.epilog or "").partition("Examples:")[2].split("\n")
+    examples = [line.split("|")[0].split("&&")[0] for line in lines if "bandwidth-mfa" in line]
+    assert examples
+    for example in examples:
+        words = shlex.split(example)
+        first = words.index("bandwidth-mfa")
+        assert words[first + 1] == name, example
+        command.make_context(name, words[first + 2 :]).close()
+
+
+def on_a_terminal(*args: str, **env: str) -> str:
+    """Run it on a terminal of 60 columns, and return what it shows."""
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    clean = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR"}}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bandwidth_mfa_async", *args],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=clean | {"TERM": "xterm"} | env,
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while chunk := os.read(controller, 65536):
+            shown += chunk
+    except OSError:  # what Linux says when the other side has ended
+        pass
+    os.close(controller)
+    process.wait()
+    return shown.decode()
+
+
+@pytest.mark.parametrize("command", [["doctor", "--timeout", "1"], ["demo", "--count", "20"]], ids=lambda c: c[0])
+def test_colour_and_width(simulator: Simulator, command: list[str]) -> None:
+    """Colour on a terminal, none with NO_COLOR, and no line wider than the terminal."""
+    assert re.search(r"\x1b\[[0-9;]*3[0-9]", on_a_terminal(*command))
+    plain = on_a_terminal(*command, NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", plain)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", plain)
+    assert max(len(line.rsplit("\r")[-1]) for line in text.replace("\r\n", "\n").split("\n")) <= 60
+
+
+def test_completion() -> None:
+    """The line that README has for bash, run as bash runs it: commands are offered."""
+    done = subprocess.run(
+        [pathlib.Path(sys.executable).with_name("bandwidth-mfa")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ
+        | {"_BANDWIDTH_MFA_COMPLETE": "bash_complete", "COMP_WORDS": "bandwidth-mfa d", "COMP_CWORD": "1"},
+    )
+    assert done.stdout.split() == ["plain,demo", "plain,doctor"]

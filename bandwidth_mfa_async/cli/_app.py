@@ -46,9 +46,22 @@ address, such as a simulator's. A missing password is asked for on a terminal.
 """
 
 
+def _examples(*lines: str) -> str:
+    return "\n\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
+
+
+_NUMBERS = "--from +19195554321 --application-id APP"
+
+
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=_EXIT_CODES,
+    epilog=_EXIT_CODES
+    + _examples(
+        "bandwidth-mfa demo",
+        "bandwidth-mfa doctor",
+        f"bandwidth-mfa send +19195551234 {_NUMBERS}",
+        "bandwidth-mfa verify +19195551234 123456",
+    ),
 )
 @click.version_option(__version__, prog_name="bandwidth-mfa")
 def app() -> None:
@@ -141,21 +154,43 @@ def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[
     _run(_with_client(use, timeout, as_json=as_json, make_limits=make_limits))
 
 
-@app.command(epilog=_ENVIRONMENT + _EXIT_CODES)
+@app.command(
+    epilog=_ENVIRONMENT
+    + _EXIT_CODES
+    + _examples(
+        f"bandwidth-mfa send +19195551234 {_NUMBERS}",
+        "BW_NUMBER=+19195554321 BW_MESSAGING_APPLICATION_ID=APP bandwidth-mfa send +19195551234",
+        f"bandwidth-mfa send +19195551234 {_NUMBERS} --scope login --json",
+    )
+)
 @_send_options("BW_MESSAGING_APPLICATION_ID")
 def send(timeout: float | None, as_json: bool, **fields: Any) -> None:  # noqa: FBT001 - click passes flags so
     """Text a code to TO, an E.164 number such as +19195551234."""
     _send_command("send", timeout, as_json, fields)
 
 
-@app.command(epilog=_ENVIRONMENT + _EXIT_CODES)
+@app.command(
+    epilog=_ENVIRONMENT
+    + _EXIT_CODES
+    + _examples(
+        f"bandwidth-mfa call +19195551234 {_NUMBERS}",
+        f"bandwidth-mfa call +19195551234 {_NUMBERS} --digits 4 --timeout 10",
+    )
+)
 @_send_options("BW_VOICE_APPLICATION_ID")
 def call(timeout: float | None, as_json: bool, **fields: Any) -> None:  # noqa: FBT001 - click passes flags so
     """Call TO and say a code."""
     _send_command("call", timeout, as_json, fields)
 
 
-@app.command(epilog=_ENVIRONMENT + _EXIT_CODES)
+@app.command(
+    epilog=_ENVIRONMENT
+    + _EXIT_CODES
+    + _examples(
+        "bandwidth-mfa verify +19195551234 123456",
+        "bandwidth-mfa verify +19195551234 123456 --scope login && echo welcome",
+    )
+)
 @click.argument("to")
 @click.argument("code")
 @click.option("--scope", help="As it was when the code was sent.")
@@ -181,7 +216,9 @@ def verify(  # noqa: PLR0913 - options
     _run(_with_client(use, timeout, as_json=as_json))
 
 
-@app.command()
+@app.command(
+    epilog=_examples("bandwidth-mfa limits --redis redis://127.0.0.1/0", "bandwidth-mfa limits --once --json")
+)
 @click.option("--redis", metavar="URL", envvar=REDIS_VARIABLE, show_envvar=True, help="The Redis that is shared.")
 @click.option("--account-id", envvar="BW_ACCOUNT_ID", show_envvar=True, help="Whose limits.")
 @click.option("--once", is_flag=True, help="Show them once and end.")
@@ -204,7 +241,10 @@ def limits(redis: str | None, account_id: str | None, once: bool, as_json: bool)
     _run(show())
 
 
-@app.command(short_help="Send and verify codes on a simulator; needs no account.")
+@app.command(
+    short_help="Send and verify codes on a simulator; needs no account.",
+    epilog=_examples("bandwidth-mfa demo", "bandwidth-mfa demo --count 2000 --seed 1 --json"),
+)
 @click.option("--count", type=click.IntRange(1, 60_000), default=400, show_default=True, help="How many codes.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Repeats a run's faults.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON and no progress.")
@@ -295,7 +335,13 @@ def _demo_table(summary: Summary) -> Table:
     return table
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "bandwidth-mfa simulate",
+        "bandwidth-mfa simulate --port 0 --seed 1 --no-account-limits",
+        "BW_USERNAME=me BW_PASSWORD=secret bandwidth-mfa simulate",
+    )
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=4010, show_default=True, help="0 takes a free one.")
 @click.option("--seed", type=int, help="Makes codes, ids and chance repeatable.")
