@@ -582,7 +582,8 @@ async def test_compressed_bodies_are_bounded_too(route, callback):
     await route.open(callback)
     gzipped = {"Content-Encoding": "gzip"}
     assert (await route(gzip.compress(json.dumps(DELIVERED).encode()), **gzipped)).status == 204
-    assert (await route(gzip.compress(b" " * 50_000_000), **gzipped)).status == 413
+    # aiohttp before 3.14 itself stops at 32 MiB, with 400.
+    assert (await route(gzip.compress(b" " * 50_000_000), **gzipped)).status in {400, 413}
     # aiohttp cannot go on with such a connection and closes it.
     assert (await route(json.dumps(DELIVERED).encode(), **gzipped, Connection="close")).status == 400
     assert (await route()).status == 204
