@@ -264,6 +264,7 @@ class Transport:
         failure: BaseException | None = None
 
         async def connect() -> None:
+            """Open one."""
             opened.append(await connector.connect(request, [], self._timeout(connect_timeout)))
 
         attempt = Attempt(loop, connect_timeout)

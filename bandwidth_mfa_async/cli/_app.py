@@ -216,9 +216,7 @@ def verify(  # noqa: PLR0913 - options
     _run(_with_client(use, timeout, as_json=as_json))
 
 
-@app.command(
-    epilog=_examples("bandwidth-mfa limits --redis redis://127.0.0.1/0", "bandwidth-mfa limits --once --json")
-)
+@app.command(epilog=_examples("bandwidth-mfa limits --redis redis://127.0.0.1/0", "bandwidth-mfa limits --once --json"))
 @click.option("--redis", metavar="URL", envvar=REDIS_VARIABLE, show_envvar=True, help="The Redis that is shared.")
 @click.option("--account-id", envvar="BW_ACCOUNT_ID", show_envvar=True, help="Whose limits.")
 @click.option("--once", is_flag=True, help="Show them once and end.")
@@ -230,6 +228,7 @@ def limits(redis: str | None, account_id: str | None, once: bool, as_json: bool)
     """
 
     async def show() -> int:
+        """Show them."""
         try:
             shared = shared_limits(redis, account_id)
             if shared is None:

@@ -38,7 +38,18 @@ _LINE: Final = 60
 _WIDEST: Final = 100
 
 
-@click.command(short_help="What a bulk run's journal says: in the terminal, as JSON, or as a page.")
+_EXAMPLES = """
+\b
+Examples:
+  bandwidth-mfa report launch.db
+  bandwidth-mfa report launch.db --html report.html
+"""
+
+
+@click.command(
+    short_help="What a bulk run's journal says: in the terminal, as JSON, or as a page.",
+    epilog=_EXAMPLES,
+)
 @click.argument("journal", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option(
