@@ -48,6 +48,11 @@ invalid, or stopped early; 2 bad usage, configuration, input or journal;
 3 some unknown. A dry run: 0 all good, 1 some bad, 2 as above.
 \b
 Credentials come from the environment, as for 'send'.
+\b
+Examples (with BW_NUMBER and BW_MESSAGING_APPLICATION_ID set):
+  bandwidth-mfa bulk numbers.csv --dry-run
+  bandwidth-mfa bulk numbers.csv --journal launch.db --rate 60/m
+  bandwidth-mfa bulk - --journal launch.db < numbers.txt
 """
 # What a dry run checks a template with when it is not told: it sends nothing.
 _NOBODY: Final = "+19195554321"
