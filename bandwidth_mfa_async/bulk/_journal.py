@@ -63,7 +63,7 @@ class SQLiteJournal:
         self.path = name
         self.run = run
         self.template = template
-        self._store = Store(name)
+        self._store = Store(name, run)
         self._executor: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batch = Batch()
@@ -108,17 +108,22 @@ class SQLiteJournal:
             await self.aclose("failed")
             raise
 
-    async def bind(self, template: CodeTemplate | None = None, *, channel: str | None = None) -> None:
-        """Hold the file to a template or a channel for good.
+    async def bind(
+        self, template: CodeTemplate | None = None, *, channel: str | None = None, own_keys: bool | None = None
+    ) -> None:
+        """Hold the file for good to what would make every item another one.
 
         Args:
             template: what is sent.
             channel: ``"messaging"`` or ``"voice"``.
+            own_keys: whether keys are the caller's own or default ones.
 
         Raises:
             JournalError: the file was made with another; names what differs.
         """
         facts = {} if channel is None else {"channel": channel}
+        if own_keys is not None:
+            facts["kind of keys"] = "own" if own_keys else "default"
         if template is not None:
             values = zip(TEMPLATE_FIELDS, template_values(template), strict=True)
             facts |= {f"template.{name}": fact_digest(value) for name, value in values}
@@ -249,7 +254,7 @@ class SQLiteJournal:
         counts = self._batch.seconds.setdefault(int(at), {})
         counts[what] = counts.get(what, 0) + 1
 
-    def time(self, seconds: float) -> None:
+    def count_latency(self, seconds: float) -> None:
         """Count how long an answer took.
 
         Args:

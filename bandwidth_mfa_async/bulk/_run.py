@@ -10,13 +10,11 @@ import attrs
 from attrs import frozen
 
 from .._config import Resend
-from .._models import MessagingCodeResponse, ResponseMeta, VoiceCodeResponse
+from .._models import MessagingCodeResponse
 from .._wire import MESSAGING, VOICE
 from ..errors import (
-    APIStatusError,
     ClientStateError,
     Delivery,
-    DeliveryUnknownError,
     InvalidRequestError,
     JournalError,
     MFAError,
@@ -24,16 +22,15 @@ from ..errors import (
 )
 from ._intake import Intake, strange
 from ._item import Item
-from ._keys import key_digest
-from ._outcome import ItemOutcome, concerns_all, worth_repeating
-from ._schema import DELIVERY_OF, STATUS_OF, Status
+from ._outcome import ItemOutcome, concerns_all
+from ._record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._client._caller import Caller
     from .._config import Lane
-    from .._models import CodeRequest, CodeTemplate
+    from .._models import CodeRequest, CodeTemplate, VoiceCodeResponse
     from ._journal import SQLiteJournal
     from ._outcome import BulkSummary
     from ._store import Row
@@ -84,8 +81,15 @@ class OutcomeStream:
         self.ended = False
         self._options = options
         self._operation: Any = MESSAGING if options.channel == "messaging" else VOICE
-        self._resends_unknown = options.caller.policy.resend is Resend.AT_LEAST_ONCE
+        self._record = Record(
+            journal,
+            self.clock,
+            options.channel,
+            self._operation.name,
+            resends_unknown=options.caller.policy.resend is Resend.AT_LEAST_ONCE,
+        )
         self._template = template
+        self._own_keys = key is not None
         self._intake = Intake(source, options.channel, "" if journal is None else journal.run, key, template)
         # What was taken and not read yet: it bounds memory, and lets a slow reader slow the sending.
         self._window = asyncio.Semaphore(2 * options.width)
@@ -102,7 +106,6 @@ class OutcomeStream:
         self._idle: list[asyncio.Future[None]] = []
         self._workers: set[asyncio.Task[None]] = set()
         self._at_work: dict[asyncio.Task[None], Item] = {}
-        self._active: set[int] = set()
         self._outcomes: deque[ItemOutcome] = deque()
         self._early: dict[int, ItemOutcome] = {}
         self._reader: asyncio.Future[None] | None = None
@@ -177,7 +180,7 @@ class OutcomeStream:
     async def _feed(self) -> None:
         try:
             if self.journal is not None:
-                await self.journal.bind(self._template, channel=self._options.channel)
+                await self.journal.bind(self._template, channel=self._options.channel, own_keys=self._own_keys)
             values = self._intake.values()
             await self._window.acquire()
             async for value in values:
@@ -209,9 +212,7 @@ class OutcomeStream:
             key, digest, payload = self._intake.key(request)
         except Exception as failure:  # noqa: BLE001 - a strange thing in the input is about that item only
             error = failure if isinstance(failure, InvalidRequestError) else strange(failure)
-            if journal is not None:
-                name = value if type(value) is str else index
-                journal.add(key_digest(f"invalid {name}"), index, None, self._note_invalid)
+            self._record.invalid(value, index, self._fail)
             self._emit(ItemOutcome(index, "", request, Delivery.INVALID, error=error))
             return
         item = Item(self, index, key, request)
@@ -220,50 +221,17 @@ class OutcomeStream:
         else:
             journal.add(digest, index, payload, lambda row: self._known(item, payload, row))
 
-    def _note_invalid(self, row: Row | JournalError) -> None:
-        if isinstance(row, JournalError):
-            self._fail(row)
-        elif self.journal is not None and row.status is Status.PENDING:
-            now = self.clock.time()
-            self.journal.settle(row.id, Status.INVALID, cause=InvalidRequestError.__name__, at=now)
-            self.journal.count(Delivery.INVALID.value, now)
-
     def _known(self, item: Item, payload: bytes | None, row: Row | JournalError) -> None:
         """Go on with an item, now that it is known what the journal knows of it."""
         if isinstance(row, JournalError):
             self._fail(row)
             self._let_go(item)
-            return
-        item.row = row.id
-        item.unknown = row.status is Status.UNKNOWN
-        outcome: ItemOutcome | None = None
-        if payload is not None and row.payload is not None and row.payload != payload.hex().upper():
-            error = InvalidRequestError("key", "stands for another request in this journal; give each request its own")
-            outcome = ItemOutcome(item.index, item.key, item.request, Delivery.INVALID, error=error)
-        elif row.id in self._active or row.status is Status.SENDING:
-            # Under way in this very run: a row that an earlier run left so became unknown when the file was opened.
-            outcome = self._skipped(item, None)
-        elif row.settled:
-            outcome = self._skipped(item, row)
-        elif row.status is Status.UNKNOWN and not self._resends_unknown:
-            text = "it was under way when an earlier run ended, and nobody knows whether it was sent"
-            error_then = DeliveryUnknownError(text, self._operation.name, attempts=row.attempts)
-            outcome = ItemOutcome(item.index, item.key, item.request, Delivery.UNKNOWN, error=error_then)
-        if outcome is not None:
+        elif (outcome := self._record.begin(item, payload, row)) is not None:
             self._emit(outcome)
         elif self.stopping:
             self._let_go(item)
         else:
-            self._active.add(row.id)
             self._offer(item)
-
-    def _skipped(self, item: Item, row: Row | None) -> ItemOutcome:
-        response = None
-        if row is not None and row.provider_id is not None:
-            kind = MessagingCodeResponse if self._options.channel == "messaging" else VoiceCodeResponse
-            response = kind(row.provider_id, meta=ResponseMeta(attempts=row.attempts, elapsed=0.0))
-        previous = None if row is None else DELIVERY_OF[row.status]
-        return ItemOutcome(item.index, item.key, item.request, Delivery.SKIPPED, response, previous=previous)
 
     # Sending.
 
@@ -345,12 +313,8 @@ class OutcomeStream:
             answer = attrs.evolve(answer, meta=attrs.evolve(answer.meta, possible_duplicate=True))
         self.summary.possible_duplicates += answer.meta.possible_duplicate
         self._refused_in_a_row = 0
-        if self.journal is not None:
-            provider_id = answer.message_id if isinstance(answer, MessagingCodeResponse) else answer.call_id
-            now = self.clock.time()
-            self.journal.settle(item.row, Status.ACCEPTED, provider_id=provider_id, attempts=item.attempts, at=now)
-            self._chart(item, Delivery.ACCEPTED, now, answered=True)
-        self._active.discard(item.row)
+        provider_id = answer.message_id if isinstance(answer, MessagingCodeResponse) else answer.call_id
+        self._record.accepted(item, provider_id)
         self.summary.attempts += item.attempts
         self._emit(ItemOutcome(item.index, item.key, item.request, Delivery.ACCEPTED, answer))
 
@@ -359,29 +323,9 @@ class OutcomeStream:
         if self._refused_in_a_row >= _HOPELESS:
             error.add_note(f"the run was ended: {_HOPELESS} items in a row were refused like this, whatever they were")
             self._fail(error)
-        if self.journal is not None:
-            status = error.status if isinstance(error, APIStatusError) else None
-            now = self.clock.time()
-            self.journal.settle(
-                item.row,
-                STATUS_OF[delivery],
-                cause=type(error).__name__,
-                http_status=status,
-                again=delivery is not Delivery.UNKNOWN and worth_repeating(error),
-                attempts=item.attempts,
-                at=now,
-            )
-            self._chart(item, delivery, now, answered=status is not None)
-        self._active.discard(item.row)
+        self._record.failed(item, delivery, error)
         self.summary.attempts += item.attempts
         self._emit(ItemOutcome(item.index, item.key, item.request, delivery, error=error))
-
-    def _chart(self, item: Item, delivery: Delivery, now: float, *, answered: bool) -> None:
-        journal = self.journal
-        assert journal is not None  # noqa: S101 - only a journal has charts
-        journal.count(delivery.value, now)
-        if answered and item.attempts:
-            journal.time(self.clock.monotonic() - item.begun_at)
 
     def _let_go(self, item: Item) -> None:
         """Give an item its outcome that the run ends without."""
@@ -390,10 +334,7 @@ class OutcomeStream:
         if item.unknown:
             self._failed(item, Delivery.UNKNOWN, error)
             return
-        if self.journal is not None and item.attempts + (item.row in self._active):
-            # It waits in the journal for the next run, whatever became of the intent.
-            self.journal.settle(item.row, Status.PENDING, attempts=item.attempts)
-        self._active.discard(item.row)
+        self._record.put_back(item)
         self._unsent += 1
         self.summary.attempts += item.attempts
         delivery = error.delivery if isinstance(error, RequestError) else Delivery.NOT_SENT

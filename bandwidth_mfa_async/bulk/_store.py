@@ -107,10 +107,12 @@ class Store:
 
     Args:
         path: where it is, or is to be.
+        run: the run's name, kept for those who read the file.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, run: str = "") -> None:
         self.path = path
+        self._run = run
         self._db: sqlite3.Connection | None = None
         self._lock: sqlite3.Connection | None = None
         self._session = 0
@@ -335,8 +337,11 @@ def _telling(path: str) -> Any:
     """Turn what SQLite and the system raise into a `JournalError` that says what to do."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         text = str(error).lower()
+    except OSError as error:
+        # Its whole text would hold the path, which may say anything.
+        text = str(error.strerror).lower()
     else:
         return
     if "full" in text or "no space" in text:

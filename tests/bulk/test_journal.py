@@ -209,6 +209,9 @@ async def test_another_template_is_refused_with_the_difference_named(
     with pytest.raises(JournalError, match="channel"):
         async with BulkSender(make_client(), journal=path, channel="voice") as bulk:
             await anext(bulk.send(NUMBERS, template=template))
+    with pytest.raises(JournalError, match="kind of keys"):
+        async with BulkSender(make_client(), journal=path) as bulk:
+            await anext(bulk.send(NUMBERS, template=template, key=lambda request: request.to))
     assert len(server.seen) == 20
     assert await counts(path) == {"accepted": 20}
 
