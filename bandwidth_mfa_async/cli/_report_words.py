@@ -180,7 +180,7 @@ def next_steps(report: JournalReport) -> list[str]:
     if counts.unknown:
         steps.append(
             f"{items(counts.unknown)} may have been sent, or not. A resume sends them again, perhaps for a second "
-            "time, only under Resend.AT_LEAST_ONCE."
+            "time, only with --resend at-least-once (in Python, Resend.AT_LEAST_ONCE)."
         )
     if own:
         steps.append(f"{items(own)} would be refused again as they are: mend them in the input.")
