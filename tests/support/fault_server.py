@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
+    from bandwidth_mfa_async import MFAClient
     from bandwidth_mfa_async.simulator import Simulator
 
 OK_BODY = {"messageId": "1589228074636lm4k2je7j7jklbn2"}
@@ -40,7 +41,7 @@ class Act:
 
     reply: bytes = b""
     on_accept: str = ""  # "fin", "rst": end the connection before anything is read
-    read: str = "all"  # "all", "head" or "nothing": how much of the request is read before acting
+    read: str = "all"  # "all", "head", "byte" or "nothing": how much of the request is read before acting
     then: str = "keep"  # "keep", "fin", "rst" or "hang": what follows the reply
     delay: float = 0.0
     drip: float = 0.0  # seconds between the reply's bytes
@@ -137,6 +138,9 @@ class FaultServer:
             return False
         if self.script and self.script[0].read == "nothing":
             act = self.script.pop(0)
+        elif self.script and self.script[0].read == "byte":
+            await reader.readexactly(1)
+            act = self.script.pop(0)
         else:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             act = self.script.pop(0) if self.script else self.default
@@ -203,6 +207,22 @@ def full_backlog() -> Iterator[int]:
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         yield listener.getsockname()[1]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something is so that must come about without time passing."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not come about")
+
+
+def taken(client: MFAClient) -> int:
+    """Return how many connections of a client's pool are in somebody's hands."""
+    session = client._caller.core.transport._session
+    connector = None if session is None else session.connector
+    return 0 if connector is None else len(connector._acquired)
 
 
 async def hung_call(server: FaultServer, call: Any) -> asyncio.Task[Any]:
