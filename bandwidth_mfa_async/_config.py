@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from ._redaction import hide
+from ._redaction import Secret, hide
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _no_colon(_instance: object, attribute: Attribute[Any], value: str) -> None:
 
 def basic_header(login: str, password: str) -> str:
     """Return an Authorization header's value for HTTP Basic (RFC 7617, UTF-8)."""
-    return "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode("ascii")
+    return Secret("Basic " + base64.b64encode(f"{login}:{password}".encode()).decode("ascii"))
 
 
 def checked_url(name: str, url: object) -> str:

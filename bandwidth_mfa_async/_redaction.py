@@ -20,6 +20,18 @@ _URL = re.compile(r"\b[a-z][a-z0-9+.-]{0,31}://\S+", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u2fff\u3001-\ud7ff]+")
 
 
+class Secret(str):
+    """A credential: text to whoever sends it, nothing to whoever looks at it.
+
+    Crash reporters show the local variables of every frame by their `repr`, ours included.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{HIDDEN}'"
+
+
 def mask_phone(number: str) -> str:
     """Return the shape of a number without the number: its plus sign and at most two last digits."""
     return f"+{HIDDEN}{number[-2:]}" if len(number) > 7 else f"+{HIDDEN}"

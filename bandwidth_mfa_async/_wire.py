@@ -21,7 +21,7 @@ from ._models import (
     VerifyCodeResponse,
     VoiceCodeResponse,
 )
-from ._redaction import scrub
+from ._redaction import Secret, scrub
 from ._version import __version__
 from ._waits import parse_retry_after, seconds, wait_in_words
 from .errors import (
@@ -266,7 +266,7 @@ def _success(operation: Operation[_Request, _Response], answer: Answer) -> _Resp
     try:
         response: _Response = _structure[operation.response](document, operation.response)
     except Exception:  # noqa: BLE001 - cattrs raises KeyError, TypeError and its own for what is one fact to us
-        response_name = json_name(fields(operation.response)[0].name)
+        response_name, document = json_name(fields(operation.response)[0].name), None  # crash reporters show variables
     else:
         return response
     why = f"is {answer.flaw}" if answer.flaw else f"holds no {response_name}"
@@ -411,7 +411,7 @@ def decipher_token(answer: Answer, *, now: float = 0.0, secrets: Secrets = tuple
             lifetime = _TOKEN_LIFETIME
         if isinstance(token, str) and _TOKEN.fullmatch(token):
             # min first: an integer of four hundred digits is JSON and no float.
-            return Token(f"Bearer {token}", float(min(lifetime, _LONGEST_LIFETIME)))
+            return Token(Secret(f"Bearer {token}"), float(min(lifetime, _LONGEST_LIFETIME)))
         raise NotSentError(
             f"no token: the token endpoint answered {answer.status} without an access_token", TOKEN_OPERATION
         )

@@ -265,6 +265,7 @@ class MFAClient:
                 wrong = f"unknown: {', '.join(sorted(unknown))}; " if unknown else ""
                 raise TypeError(f"verify_code: {wrong}pass to=... and code=..., and scope=... if the code had one")
             request = VerifyCodeRequest(**keywords)
+            keywords.clear()  # or a crash reporter would show the code
         elif keywords:
             raise TypeError("verify_code takes a VerifyCodeRequest or keywords, not both")
         _checked_request(request, VerifyCodeRequest)
