@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         DisconnectedError,
         InvalidRequestError,
         JournalError,
+        LedgerError,
         MFAError,
         NotFoundError,
         NotSentError,
@@ -71,6 +72,7 @@ __all__ = [
     "ItemOutcome",
     "JournalError",
     "JournalReport",
+    "LedgerError",
     "Limits",
     "LoggingHook",
     "MFAClient",
@@ -110,7 +112,7 @@ _NAMES: Final = {
     ".errors": (
         "APIStatusError AuthenticationError BadRequestError ClientStateError ConfigurationError "
         "ConnectTimeoutError DeadlineExceededError Delivery DeliveryUnknownError DisconnectedError "
-        "InvalidRequestError JournalError MFAError NotFoundError NotSentError PermissionDeniedError "
+        "InvalidRequestError JournalError LedgerError MFAError NotFoundError NotSentError PermissionDeniedError "
         "RateLimitError ReadTimeoutError RequestError ResponseDecodeError ServerError TLSError VerificationLockedError"
     ),
     ".limits._redis": "RedisLimits",

@@ -7,6 +7,7 @@
     ├─ InvalidRequestError (ValueError)      a request's field breaks a rule; nothing was sent
     ├─ ClientStateError (RuntimeError)       closed, used in another event loop, or in a forked process
     ├─ JournalError                          a bulk run's journal cannot be read or written; says what to do
+    ├─ LedgerError                           the workers' ledger cannot be used, or belongs to something else
     └─ RequestError                          a call did not succeed; `.delivery` says what that means
        ├─ NotSentError (ConnectionError)     the request never left this process
        │  ├─ ConnectTimeoutError (TimeoutError)
@@ -89,6 +90,10 @@ class ClientStateError(MFAError, RuntimeError):
 
 class JournalError(MFAError):
     """A bulk run's journal cannot be read or written, or belongs to something else; nothing is sent without it."""
+
+
+class LedgerError(MFAError):
+    """The workers' ledger cannot be used, or a job in it is not this one; nothing is sent without it."""
 
 
 _FIELDS: Final = (

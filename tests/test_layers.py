@@ -48,7 +48,7 @@ HOMES = {
     "cattrs": {"_wire", "bulk"},
     "orjson": {"_wire", "simulator"},
     "tenacity": {"_retry"},
-    "redis": {"limits"},
+    "redis": {"limits", "worker"},
     "click": {"cli"},
     "rich": {"cli"},
     "trustme": {"simulator"},

@@ -1,0 +1,96 @@
+"""Operations of many rows in one call: what comes within a millisecond travels together, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from .._clock import sleep_until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from .._clock import Clock, TimerHandle
+
+WAIT: Final = 0.001
+MOST: Final = 2_000
+
+
+class Batcher:
+    """Gathers operations and runs them in batches, one batch at a time, so that their order holds.
+
+    Args:
+        run: runs a batch and returns an answer for each of its operations.
+        clock: where time comes from.
+    """
+
+    def __init__(self, run: Callable[[list[Any]], Awaitable[Sequence[Any]]], clock: Clock) -> None:
+        self._run = run
+        self._clock = clock
+        self._gathered: list[tuple[Any, asyncio.Future[Any] | None]] = []
+        self._timer: TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._quiet: asyncio.Event | None = None
+
+    def tell(self, operation: Any) -> None:
+        """Have an operation run whose answer nobody needs."""
+        self._add(operation, None)
+
+    async def ask(self, operation: Any) -> Any:
+        """Run an operation and return its answer; one whose asker is cancelled runs all the same.
+
+        Raises:
+            LedgerError: it may not have run.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._add(operation, future)
+        return await future
+
+    def _add(self, operation: Any, future: asyncio.Future[Any] | None) -> None:
+        self._gathered.append((operation, future))
+        if self._task is None and self._timer is None:
+            self._timer = self._clock.call_at(self._clock.monotonic() + WAIT, self._start)
+
+    def _start(self) -> None:
+        self._timer = None
+        self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        first = True
+        try:
+            while self._gathered:
+                if not first:
+                    await sleep_until(self._clock, self._clock.monotonic() + WAIT)
+                first = False
+                batch, self._gathered = self._gathered[:MOST], self._gathered[MOST:]
+                await self._run_batch(batch)
+        finally:
+            self._task = None
+            if self._quiet is not None:
+                self._quiet.set()
+
+    async def _run_batch(self, batch: list[tuple[Any, asyncio.Future[Any] | None]]) -> None:
+        try:
+            answers = await self._run([operation for operation, _ in batch])
+        except BaseException as error:
+            for _, future in batch:
+                if future is not None and not future.done():
+                    if isinstance(error, Exception):
+                        # Each asker needs an instance of its own to add its traceback to.
+                        future.set_exception(type(error)(*error.args))
+                    else:
+                        future.cancel()
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if future is not None and not future.done():
+                    future.set_result(answer)
+
+    async def flush(self) -> None:
+        """Return once everything so far has run."""
+        while self._gathered or self._task is not None:
+            if self._quiet is None:
+                self._quiet = asyncio.Event()
+            self._quiet.clear()
+            await self._quiet.wait()

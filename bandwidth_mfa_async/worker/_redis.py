@@ -1,0 +1,196 @@
+"""The ledger's connection to Redis: scripts, patience while Redis is away, and errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from .._clock import sleep_until
+from ..errors import ConfigurationError, LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from .._clock import Clock
+
+_NAMES: Final = ("rows", "take", "leave", "plan", "pick", "submit", "resume", "codes", "stale")
+# Read on import and not in the event loop.
+SCRIPTS: Final = {
+    name: resources.files("bandwidth_mfa_async.worker").joinpath("lua").joinpath(f"{name}.lua").read_text("utf-8")
+    for name in _NAMES
+}
+_SHAS: Final = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in SCRIPTS.items()}
+
+_FIRST_WAIT: Final = 0.05
+_LONGEST_WAIT: Final = 1.0
+
+# What Redis says, in lower case, and what that means; its own words may quote keys, names and addresses.
+_REFUSALS: Final = (
+    (("wrongpass", "invalid password", "invalid username-password", "noauth", "authentication"), "wrong password"),
+    (("noperm", "no permission"), "this user may not run EVALSHA, EVAL and the commands of our scripts there"),
+    (("unknown command", "non deterministic"), "this Redis is too old for the scripts; 5 or later is needed"),
+    (("wrongtype",), "a key of ours holds something else; choose another prefix"),
+    (("invalid db index", "out of range"), "there is no such database"),
+    (("crossslot",), "its keys lie on several nodes; pass cluster=True"),
+    (("moved",), "this is a node of a cluster; pass cluster=True"),
+)
+# What passes without anybody's help, or with that of whoever runs the Redis.
+_PASSING: Final = ("loading", "readonly", "oom ", "misconf", "masterdown", "clusterdown", "tryagain", "busy")
+
+
+class Connection:
+    """Runs the ledger's scripts; while Redis is away it waits and tries again.
+
+    A script may so run twice, its first answer lost: all of them are written to bear that.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+        cluster: whether it leads to a Redis Cluster.
+        timeout: seconds one operation may take.
+        clock: where time comes from.
+    """
+
+    def __init__(self, url: str, *, cluster: bool, timeout: float, clock: Clock) -> None:
+        self._url = url
+        self._cluster = cluster
+        self._timeout = timeout
+        self._clock = clock
+        self._client: Any = None
+        self._closed = False
+        self._closing: asyncio.Future[None] | None = None
+
+    async def script(self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, patience: float = 1e9) -> Any:
+        """Run a script.
+
+        Args:
+            name: which.
+            keys: what it may touch.
+            arguments: what it is told.
+            patience: seconds to go on trying while Redis is away.
+
+        Raises:
+            LedgerError: Redis refuses us, was away for too long, or the ledger was closed meanwhile.
+        """
+        from redis.exceptions import NoScriptError
+
+        async def run(client: Any) -> Any:
+            try:
+                return await client.evalsha(_SHAS[name], len(keys), *keys, *arguments)
+            except NoScriptError:  # a new Redis, or one that was restarted
+                return await client.eval(SCRIPTS[name], len(keys), *keys, *arguments)
+
+        return await self.ask(run, patience=patience)
+
+    async def command(self, name: str, *arguments: Any) -> Any:
+        """Run one of Redis's own commands; see `script`."""
+        return await self.ask(lambda client: getattr(client, name)(*arguments))
+
+    async def ask(self, question: Callable[[Any], Awaitable[Any]], *, patience: float = 1e9) -> Any:
+        """Ask Redis something, as often as it takes; see `script`."""
+        wait = _FIRST_WAIT
+        began = self._clock.monotonic()
+        while True:
+            if self._closed:
+                raise LedgerError("the ledger was closed before Redis had answered")
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await question(self._open())
+            except Exception as error:  # noqa: BLE001 - what redis-py may raise is its own matter
+                if not is_passing(error):
+                    refusal = LedgerError(f"the ledger cannot be used: {_meaning(error)}")
+                    raise refusal from None
+            now = self._clock.monotonic()
+            if now + wait - began > patience:
+                raise LedgerError("the ledger cannot be reached: start its Redis, or mend the URL") from None
+            await self._pause(now + wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+    async def _pause(self, until: float) -> None:
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_future()
+        timer = asyncio.ensure_future(sleep_until(self._clock, until))
+        try:
+            await asyncio.wait((timer, self._closing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+
+    def _open(self) -> Any:
+        if self._client is None:
+            self._client = make_client(self._url, cluster=self._cluster)
+        return self._client
+
+    async def aclose(self) -> None:
+        """Close; whoever waits for Redis is told so."""
+        self._closed = True
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
+        client, self._client = self._client, None
+        if client is not None:
+            # What is broken already may say so, and what hangs is not waited for.
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await client.aclose()
+            except Exception:  # noqa: BLE001, S110 - it is given up either way
+                pass
+
+
+def is_passing(error: Exception) -> bool:
+    """Return whether Redis may answer differently in a while: it is away, starting, full or fails over."""
+    from redis.exceptions import AuthenticationError, RedisError
+    from redis.exceptions import ConnectionError as RedisConnectionError
+    from redis.exceptions import TimeoutError as RedisTimeoutError
+
+    if isinstance(error, AuthenticationError):
+        return False
+    said = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)):
+        return not any(sign in said for signs, _ in _REFUSALS for sign in signs)
+    return isinstance(error, RedisError) and any(sign in said for sign in _PASSING)
+
+
+def _meaning(error: Exception) -> str:
+    said = f"{type(error).__name__} {error}".lower()
+    for signs, meaning in _REFUSALS:
+        if any(sign in said for sign in signs):
+            return meaning
+    return f"Redis raised {type(error).__name__}"
+
+
+def make_client(url: str, *, cluster: bool) -> Any:
+    """Return a client of redis-py that leaves patience to us and opens nothing yet."""
+    from redis.asyncio import Redis, RedisCluster
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    if cluster:
+        return RedisCluster.from_url(url, protocol=2)
+    # Not telling Redis which client this is saves two round trips, and a search for redis-py's version on the disk.
+    untold: dict[str, Any] = {"lib_name": None, "lib_version": None}
+    if "redis.driver_info" in sys.modules:  # where newer versions keep these
+        untold = {"driver_info": None}
+    return Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **untold)
+
+
+def checked_url(url: object, *, cluster: bool) -> str:
+    """Return a URL that redis-py can read.
+
+    Raises:
+        ConfigurationError: it cannot, or is not installed.
+    """
+    try:
+        import redis.asyncio  # noqa: F401 - whether it is there
+    except ImportError:
+        raise ConfigurationError("the ledger needs redis-py: pip install 'bandwidth-mfa-async[worker]'") from None
+    if not isinstance(url, str):
+        raise ConfigurationError(f"ledger: must be a URL like redis://localhost:6379/0, not {type(url).__name__}")
+    try:
+        client = make_client(url, cluster=cluster)
+        if not cluster:
+            # Options that redis-py does not know come out only when it makes a connection object; this opens none.
+            client.connection_pool.make_connection()
+    except Exception:  # noqa: BLE001 - its text may quote the password
+        raise ConfigurationError("ledger: must look like redis://[user:password@]host[:port][/database]") from None
+    return url

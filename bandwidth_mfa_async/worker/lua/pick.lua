@@ -1,0 +1,11 @@
+-- A chunk of the window that nobody works at, or -1.
+-- KEYS: job, leases, open.
+local stopped = redis.call('HGET', KEYS[1], 'stopped')
+if stopped and stopped ~= '' then return -1 end
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+for _, chunk in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+  local till = string.match(redis.call('HGET', KEYS[2], chunk) or '', ' (%d+)$')
+  if not till or tonumber(till) <= now then return tonumber(chunk) end
+end
+return -1

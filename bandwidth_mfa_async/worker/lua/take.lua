@@ -1,0 +1,43 @@
+-- Take a chunk: its lease, what it holds, and what became of its rows.
+-- KEYS: job, rows, leases, open, done, again, the chunk's requests, its result text.
+-- ARGV: chunk, token, lease in ms, the record of an interrupted row.
+-- Answers {word} or {'taken', states, requests}; words: gone, stopped, done, held.
+local version = redis.call('HGET', KEYS[1], 'version')
+if not version then return { 'gone' } end
+if tonumber(version) ~= 1 then return { 'version', version } end
+local stopped = redis.call('HGET', KEYS[1], 'stopped')
+if stopped and stopped ~= '' then return { 'stopped' } end
+local chunk = tonumber(ARGV[1])
+if redis.call('GETBIT', KEYS[5], chunk) == 1 then return { 'done' } end
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local text = redis.call('HGET', KEYS[3], ARGV[1])
+local owner, till = string.match(text or '', '^(%S+) (%d+)$')
+if owner and owner ~= ARGV[2] and tonumber(till) > now then return { 'held' } end
+local size = tonumber(redis.call('HGET', KEYS[1], 'chunk'))
+local first = chunk * size
+local rows = redis.call('GETRANGE', KEYS[2], first, first + size - 1)
+local requests = redis.call('GET', KEYS[7])
+if rows == '' or not requests then
+  redis.call('ZREM', KEYS[4], ARGV[1])
+  return { 'gone' }
+end
+if owner ~= ARGV[2] and string.find(rows, '1', 1, true) then
+  -- Under way when its owner's lease ran out: nobody knows.
+  local count = 0
+  local records = {}
+  for at = 1, #rows do
+    if string.sub(rows, at, at) == '1' then
+      count = count + 1
+      records[count] = (first + at - 1) .. ARGV[4]
+    end
+  end
+  rows = string.gsub(rows, '1', '5')
+  redis.call('SETRANGE', KEYS[2], first, rows)
+  redis.call('APPEND', KEYS[8], table.concat(records))
+  redis.call('HINCRBY', KEYS[1], 's1', -count)
+  redis.call('HINCRBY', KEYS[1], 's5', count)
+end
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now + tonumber(ARGV[3])))
+redis.call('HINCRBY', KEYS[1], 'runs', 1)
+return { 'taken', rows, requests }
