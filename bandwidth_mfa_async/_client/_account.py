@@ -15,6 +15,8 @@ from ..errors import APIStatusError, Delivery, DeliveryUnknownError, NotSentErro
 from ..telemetry import AttemptEvent, CallEvent, CallStartedEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._config import Lane, RetryPolicy
     from .._transport import Body
     from .._wire import Operation
@@ -27,6 +29,10 @@ FOREVER = float("inf")
 
 class Recorder(Protocol):
     """Who keeps a record of a call's attempts, such as a bulk run's journal."""
+
+    @property
+    def guard(self) -> Callable[[], None] | None:
+        """Called when an attempt has its connection; what it raises keeps the request from being written."""
 
     async def begin(self) -> None:
         """Return once the coming attempt is on record; raising stops it before it is written."""

@@ -282,7 +282,7 @@ class Caller:
         if time_left <= 0:
             raise DeadlineExceededError("the call's time ran out before the request was written")
         call.attempts += 1
-        call.payload = payload = Body(call.body)
+        call.payload = payload = Body(call.body, None if call.recorder is None else call.recorder.guard)
         try:
             answer = await core.transport.send(
                 core.urls[call.operation.name],

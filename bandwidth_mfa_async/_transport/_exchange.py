@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from ssl import SSLContext
 
     from aiohttp.abc import AbstractStreamWriter
@@ -31,13 +31,24 @@ class Body:
 
     Before, whatever is raised, the service cannot have acted; from then on it may have. Exception types prove
     nothing: the same ones are raised before and after.
+
+    Args:
+        value: its bytes.
+        guard: called at the last moment before it is begun; what it raises keeps it from being written.
     """
 
-    __slots__ = ("begun", "value")
+    __slots__ = ("begun", "guard", "value")
 
-    def __init__(self, value: bytes) -> None:
+    def __init__(self, value: bytes, guard: Callable[[], None] | None = None) -> None:
         self.value = value
+        self.guard = guard
         self.begun = False
+
+    def begin(self) -> None:
+        """Mark it as begun, unless its guard objects."""
+        if self.guard is not None:
+            self.guard()
+        self.begun = True
 
 
 class Route:
@@ -95,7 +106,11 @@ async def exchange(session: aiohttp.ClientSession, route: Route, body: Body, ans
     if connector is None:
         raise aiohttp.ClientConnectionError("the session is closed")
     connection = await connector.connect(route.request, [], timeout)
-    body.begun = True
+    try:
+        body.begin()
+    except BaseException:
+        connection.release()
+        raise
     try:
         protocol = connection.protocol
         transport = None if protocol is None else protocol.transport
@@ -163,11 +178,11 @@ class _Payload(aiohttp.payload.BytesPayload):
         self._body = body
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self._body.begun = True
+        self._body.begin()
         await super().write(writer)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self._body.begun = True
+        self._body.begin()
         await super().write_with_length(writer, content_length)
 
 

@@ -52,6 +52,10 @@ class Item:
         # How the last attempt that ended came to fail.
         self.error: RequestError | None = None
 
+    @property
+    def guard(self) -> None:
+        """None: what a journal has on record, no other process can take over."""
+
     async def begin(self) -> None:
         """Put the intent on record, and count the attempt."""
         run = self.run

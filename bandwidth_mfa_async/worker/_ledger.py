@@ -16,7 +16,7 @@ from ._redis import Connection, checked_url
 from ._states import INTERRUPTED, VERSION, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
     from types import TracebackType
 
     from .._clock import Clock
@@ -34,6 +34,8 @@ class Chunk:
     Attributes:
         job: its job's name.
         number: its place in the job, from 0.
+        size: how many rows the job's chunks have.
+        channel: ``"messaging"`` or ``"voice"``.
         states: of its rows, a character each.
         requests: what `_codec` made of them.
         lease: the right to send them.
@@ -41,6 +43,8 @@ class Chunk:
 
     job: str
     number: int
+    size: int
+    channel: str
     states: str
     requests: bytes = field(repr=False)
     lease: Lease = field(repr=False)
@@ -143,12 +147,12 @@ class RedisLedger:
 
     # Rows.
 
-    def renew(self, job: str, chunk: int, lease: Lease) -> Any:
+    def renew(self, job: str, chunk: int, lease: Lease) -> Awaitable[Any]:
         """Return an awaitable of ``K`` (it goes on), ``L`` (it is lost), ``X`` (kept, but the job is stopped)."""
         ms = round(lease.seconds * 1000)
         return self._batcher(job).ask(("renew", chunk, lease.token, ms, "", -1, "", False))
 
-    def intent(self, chunk: Chunk, row: int, *, repeats: bool) -> Any:
+    def intent(self, chunk: Chunk, row: int, *, repeats: bool) -> Awaitable[Any]:
         """Return an awaitable of ``1`` once an attempt is on record, or of why there must be none.
 
         Args:
@@ -219,7 +223,8 @@ class RedisLedger:
         if word != "taken":
             return word
         lease.granted(asked)
-        return Chunk(job, chunk, _text(rest[0]), bytes(rest[1]), lease)
+        states, requests, size, channel = rest
+        return Chunk(job, chunk, int(size), _text(channel), _text(states), bytes(requests), lease)
 
     async def leave(self, chunk: Chunk, keep: bytes) -> str:
         """Give a chunk back: ``"done"``, ``"left"`` with rows to do, or ``"lost"`` before.

@@ -122,11 +122,15 @@ class Connection:
             self._client = make_client(self._url, cluster=self._cluster)
         return self._client
 
-    async def aclose(self) -> None:
-        """Close; whoever waits for Redis is told so."""
+    def give_up(self) -> None:
+        """Wait for Redis no longer: who does is told that the ledger is closed."""
         self._closed = True
         if self._closing is not None and not self._closing.done():
             self._closing.set_result(None)
+
+    async def aclose(self) -> None:
+        """Close; whoever waits for Redis is told so."""
+        self.give_up()
         client, self._client = self._client, None
         if client is not None:
             # What is broken already may say so, and what hangs is not waited for.

@@ -1,14 +1,17 @@
 -- Take a chunk: its lease, what it holds, and what became of its rows.
 -- KEYS: job, rows, leases, open, done, again, the chunk's requests, its result text.
 -- ARGV: chunk, token, lease in ms, the record of an interrupted row.
--- Answers {word} or {'taken', states, requests}; words: gone, stopped, done, held.
+-- Answers {word} or {'taken', states, requests, chunk size, channel}; words: gone, stopped, done, held.
 local version = redis.call('HGET', KEYS[1], 'version')
 if not version then return { 'gone' } end
 if tonumber(version) ~= 1 then return { 'version', version } end
 local stopped = redis.call('HGET', KEYS[1], 'stopped')
 if stopped and stopped ~= '' then return { 'stopped' } end
 local chunk = tonumber(ARGV[1])
-if redis.call('GETBIT', KEYS[5], chunk) == 1 then return { 'done' } end
+if redis.call('GETBIT', KEYS[5], chunk) == 1 then
+  redis.call('ZREM', KEYS[4], ARGV[1])
+  return { 'done' }
+end
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local text = redis.call('HGET', KEYS[3], ARGV[1])
@@ -40,4 +43,4 @@ if owner ~= ARGV[2] and string.find(rows, '1', 1, true) then
 end
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now + tonumber(ARGV[3])))
 redis.call('HINCRBY', KEYS[1], 'runs', 1)
-return { 'taken', rows, requests }
+return { 'taken', rows, requests, size, redis.call('HGET', KEYS[1], 'channel') }

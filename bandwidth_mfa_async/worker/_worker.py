@@ -1,0 +1,249 @@
+"""`MFAWorker`: codes through taskiq, for those who ask for them and for the processes that send them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from taskiq import AsyncBroker, TaskiqEvents
+
+from .._models import CodeTemplate
+from ..errors import ConfigurationError
+from ._codes import CodeBook
+from ._coordinator import Coordinator
+from ._job import Job
+from ._ledger import RedisLedger, checked_name
+from ._send_code import SendCode
+from ._service import Service
+from ._submit import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+    from types import TracebackType
+
+    from .._client import MFAClient
+    from .._models import CodeRequest
+
+_LOG = logging.getLogger("bandwidth_mfa_async.worker")
+_CHANNELS: Final = ("messaging", "voice")
+_MOST_ITEMS: Final = 10_000
+_SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
+
+
+class MFAWorker:
+    """Codes through taskiq: asked for anywhere, sent by worker processes, each known to one ledger.
+
+    A message in the queue is a hint that holds a job's name and a chunk, or the digest of a key; it is acknowledged on
+    receipt, and losing it costs a second or two. Numbers and texts are in the ledger only. The module that makes this
+    object is what ``taskiq worker module:broker`` loads; every process of it opens one client at its start-up, and
+    closes it at its shutdown, after what was under way.
+
+    Args:
+        broker: any taskiq broker.
+        ledger: a `RedisLedger`, or the URL of its Redis.
+        client: makes a worker process's client, such as `MFAClient.from_env`; called in worker processes only.
+        runs: chunks a process works at side by side; its client's `Limits.max_in_flight` bounds what is under way.
+        run_for: seconds after which a run at a chunk takes no more of it, so that a process can end soon.
+        window: chunks of a job in the queue or worked at.
+        again_after: seconds after which a chunk that nobody works at is put into the queue again.
+        drain_timeout: seconds for requests under way to end at a shutdown, before they are cut.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword arguments with defaults
+        self,
+        broker: AsyncBroker,
+        *,
+        ledger: RedisLedger | str,
+        client: Callable[[], MFAClient | Awaitable[MFAClient]],
+        runs: int = 2,
+        run_for: float = 20.0,
+        window: int = 64,
+        again_after: float = 5.0,
+        drain_timeout: float = 35.0,
+    ) -> None:
+        if not isinstance(broker, AsyncBroker):
+            raise ConfigurationError(f"broker: must be a taskiq broker, not {type(broker).__name__}")
+        if not callable(client):
+            raise ConfigurationError("client: must be a function that makes an MFAClient, like MFAClient.from_env")
+        for name, value in (("runs", runs), ("window", window)):
+            if type(value) is not int or not 1 <= value <= _MOST_ITEMS:
+                raise ConfigurationError(f"{name}: must be a whole number from 1 to {_MOST_ITEMS}")
+        for name, seconds in (("run_for", run_for), ("again_after", again_after), ("drain_timeout", drain_timeout)):
+            if type(seconds) not in {int, float} or not 0 < seconds < 1e6:
+                raise ConfigurationError(f"{name}: must be a number of seconds above 0")
+        self.broker = broker
+        self.ledger = ledger if isinstance(ledger, RedisLedger) else RedisLedger(ledger)
+        self._codes = CodeBook(self.ledger)
+        self._coordinator = Coordinator(self.ledger, self._hint_chunk, window=window, again_after=again_after)
+        self._service: Service | None = None
+        self._service_options: dict[str, Any] = {"runs": runs, "run_for": run_for, "drain_timeout": drain_timeout}
+        self._factory = client
+        self._started = False
+        self._owns_broker = False
+        self._register()
+        self.send_code = SendCode(self._codes, self._hint_code, self.ledger.clock)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({type(self.broker).__name__}, ledger={self.ledger!r})"
+
+    async def __aenter__(self) -> Self:
+        """Open the ledger and start the broker, for a process that asks for codes.
+
+        Raises:
+            LedgerError: the ledger cannot be used.
+        """
+        await self._ready()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of the ledger, and of the broker if it was started here; workers go on."""
+        await self.ledger.aclose()
+        if self._owns_broker:
+            self._owns_broker = False
+            await self.broker.shutdown()
+
+    def job(self, name: str) -> Job:
+        """Return a job by its name, to watch, cancel or resume it.
+
+        Args:
+            name: the one it was submitted with.
+
+        Raises:
+            ConfigurationError: it can be no job's name.
+        """
+        return Job(checked_name("name", name), self.ledger, self._coordinator)
+
+    async def jobs(self) -> list[Job]:
+        """Return the jobs the ledger knows, oldest first.
+
+        Raises:
+            LedgerError: the ledger cannot be used.
+        """
+        found = []
+        for name in await self.ledger.jobs(past=True):
+            if await self.ledger.facts(name):
+                found.append(self.job(name))
+            else:
+                await self.ledger.forget(name, past=True)
+        return found
+
+    async def submit(  # noqa: PLR0913 - keyword arguments with defaults
+        self,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        *,
+        name: str,
+        chunk: int = 500,
+        template: CodeTemplate | None = None,
+        key: Callable[[CodeRequest], str] | None = None,
+        channel: str = "messaging",
+    ) -> Job:
+        """Put many codes into the ledger, and return the job; workers begin with the first chunk.
+
+        Submitting the same input under the same name again continues the job, and sends to nobody twice. Within a job
+        a key is sent once; another job is another run.
+
+        Args:
+            requests: `CodeRequest`s, or numbers when `template` is given; any iterable or async iterable.
+            name: the job's name, at most 100 characters.
+            chunk: items a worker takes at a time.
+            template: makes requests of numbers; the job is held to it.
+            key: makes an item's idempotency key; by default number, template, channel and the job's name.
+            channel: ``"messaging"`` or ``"voice"``.
+
+        Raises:
+            ConfigurationError: an argument is wrong.
+            LedgerError: the job was submitted with other input, or the ledger cannot be used.
+        """
+        checked_name("name", name)
+        if type(chunk) is not int or not 1 <= chunk <= _MOST_ITEMS:
+            raise ConfigurationError(f"chunk: must be a whole number from 1 to {_MOST_ITEMS}")
+        if template is not None and not isinstance(template, CodeTemplate):
+            raise ConfigurationError("template: must be a CodeTemplate")
+        if key is not None and not callable(key):
+            raise ConfigurationError("key: must be a function of a CodeRequest")
+        if channel not in _CHANNELS:
+            raise ConfigurationError("channel: must be 'messaging' or 'voice'")
+        if isinstance(requests, (str, bytes)) or not (hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")):
+            raise ConfigurationError("requests: must be an iterable or an async iterable of CodeRequests")
+        await self._ready()
+        await Submission(self.ledger, name, requests, chunk, channel, template, key).run()
+        job = self.job(name)
+        await self._coordinator.plan(name)
+        return job
+
+    # taskiq.
+
+    def _register(self) -> None:
+        async def send_chunk(job: str, chunk: int) -> dict[str, Any]:
+            return {} if self._service is None else await self._service.work(job, chunk)
+
+        async def send_code(name: str) -> dict[str, Any]:
+            return {} if self._service is None else await self._service.work_at_code(name)
+
+        # Acknowledged before it is worked at: what a worker dies with is found in the ledger, not in the queue.
+        labels = {"ack_type": "when_received"}
+        self._send_chunk = self.broker.register_task(send_chunk, task_name="bandwidth_mfa.send_chunk", **labels)
+        self._send_code = self.broker.register_task(send_code, task_name="bandwidth_mfa.send_code", **labels)
+        self.broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, self._start)
+        self.broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, self._stop)
+        self.broker.add_event_handler(TaskiqEvents.CLIENT_STARTUP, self._note_start)
+
+    async def _hint_chunk(self, job: str, chunk: int) -> None:
+        await self._send_chunk.kiq(job, chunk)
+
+    async def _hint_code(self, name: str) -> None:
+        await self._ready()
+        await self._send_code.kiq(name)
+
+    async def _ready(self) -> None:
+        await self.ledger.check()
+        if not self._started and not self.broker.is_worker_process:
+            self._started = self._owns_broker = True
+            await self.broker.startup()
+
+    def _note_start(self, _state: Any) -> None:
+        self._started = True
+
+    async def _start(self, _state: Any) -> None:
+        self._service = Service(self.ledger, self._codes, self._factory, self._coordinator, **self._service_options)
+        await self._service.start()
+        _stop_on_signals(self._service)
+
+    async def _stop(self, _state: Any) -> None:
+        service, self._service = self._service, None
+        if service is not None:
+            await service.aclose()
+            await self.ledger.aclose()
+
+
+def _stop_on_signals(service: Service) -> None:
+    """Have the signals that end a taskiq worker reach its runs at once, and not only when taskiq has waited for them.
+
+    Only where taskiq's own handlers stand: an application that embeds a worker sees to its signals itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for name in _SIGNALS:
+        number = getattr(signal, name, None)
+        if number is None:
+            continue
+        theirs = signal.getsignal(number)
+        if callable(theirs) and getattr(theirs, "__module__", "").startswith("taskiq."):
+
+            def handle(signum: int, frame: Any, theirs: Any = theirs) -> None:
+                loop.call_soon_threadsafe(service.stop)
+                theirs(signum, frame)
+
+            signal.signal(number, handle)
