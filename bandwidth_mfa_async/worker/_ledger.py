@@ -85,6 +85,7 @@ class RedisLedger:
         clock: Clock | None = None,
     ) -> None:
         self.url = checked_url(url, cluster=cluster)
+        self.cluster = bool(cluster)
         self.prefix = checked_name("prefix", prefix)
         self.lease = _checked_seconds("lease", lease, least=1.0)
         self.keep = _checked_seconds("keep", keep, least=60.0)

@@ -7,10 +7,13 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from .._client import MFAClient
 from .._clock import sleep_until
 from .._config import Resend
 from ..errors import ConfigurationError, LedgerError, MFAError
+from ..limits._redis import RedisLimits
 from ._attempt import HeldError, send
 from ._codec import unpack_code
 from ._run import ChunkRun
@@ -45,6 +48,7 @@ class Service:
         runs: how many chunks at once.
         run_for: seconds after which a run at a chunk takes no more rows.
         drain_timeout: seconds for requests under way to end.
+        share_limits: whether a client without shared limits gets `RedisLimits` in the ledger's Redis.
     """
 
     def __init__(  # noqa: PLR0913 - made in one place
@@ -57,6 +61,7 @@ class Service:
         runs: int,
         run_for: float,
         drain_timeout: float,
+        share_limits: bool,
     ) -> None:
         self._ledger = ledger
         self._codes = codes
@@ -65,7 +70,9 @@ class Service:
         self._most_runs = runs
         self._run_for = run_for
         self._drain_timeout = drain_timeout
+        self._share_limits = share_limits
         self._client: MFAClient | None = None
+        self._view: MFAClient | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._code_tasks: set[asyncio.Task[Any]] = set()
         self._runs: set[ChunkRun] = set()
@@ -78,8 +85,8 @@ class Service:
     @property
     def caller(self) -> Caller:
         """The engine of the process's client."""
-        assert self._client is not None  # noqa: S101 - started
-        return self._client._caller  # noqa: SLF001 - the client's own engine, so that each attempt can be recorded
+        assert self._view is not None  # noqa: S101 - started
+        return self._view._caller  # noqa: SLF001 - the client's own engine, so that each attempt can be recorded
 
     @property
     def repeats(self) -> bool:
@@ -98,12 +105,21 @@ class Service:
         if not isinstance(client, MFAClient):
             raise ConfigurationError(f"client: must be a function that makes an MFAClient, not {type(client).__name__}")
         self._client = client
+        self._view = self._sharing(client)
         try:
             await self._ledger.check()
         except BaseException:
             await client.aclose()
             raise
         self._watch = asyncio.create_task(self._keep_watch())
+
+    def _sharing(self, client: MFAClient) -> MFAClient:
+        """Return the client, or a view of it whose limits are those of every worker of the account."""
+        caller = client._caller  # noqa: SLF001 - this package's own
+        if not self._share_limits or caller.limits.shared is not None:
+            return client
+        shared = RedisLimits(self._ledger.url, key=caller.core.account_id, prefix=self._ledger.prefix)
+        return client.with_options(limits=attrs.evolve(caller.limits, shared=shared))
 
     def stop(self) -> None:
         """Begin no more attempts; what is under way ends. May be called from the loop at any time."""

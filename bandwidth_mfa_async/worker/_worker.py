@@ -50,6 +50,8 @@ class MFAWorker:
         window: chunks of a job in the queue or worked at.
         again_after: seconds after which a chunk that nobody works at is put into the queue again.
         drain_timeout: seconds for requests under way to end at a shutdown, before they are cut.
+        share_limits: give a client without `Limits.shared` a `RedisLimits` in the ledger's Redis, so that all workers
+            share the account's one rate. Not with a ledger in a Redis Cluster: share a limit of your own there.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -66,6 +68,7 @@ class MFAWorker:
         window: int = 64,
         again_after: float = 5.0,
         drain_timeout: float = 35.0,
+        share_limits: bool = True,
     ) -> None:
         if not isinstance(broker, AsyncBroker):
             raise ConfigurationError(f"broker: must be a taskiq broker, not {type(broker).__name__}")
@@ -82,7 +85,12 @@ class MFAWorker:
         self._codes = CodeBook(self.ledger)
         self._coordinator = Coordinator(self.ledger, self._hint_chunk, window=window, again_after=again_after)
         self._service: Service | None = None
-        self._service_options: dict[str, Any] = {"runs": runs, "run_for": run_for, "drain_timeout": drain_timeout}
+        self._service_options: dict[str, Any] = {
+            "runs": runs,
+            "run_for": run_for,
+            "drain_timeout": drain_timeout,
+            "share_limits": bool(share_limits) and not self.ledger.cluster,
+        }
         self._factory = client
         self._started = False
         self._owns_broker = False
