@@ -36,6 +36,7 @@ class Chunk:
         number: its place in the job, from 0.
         size: how many rows the job's chunks have.
         channel: ``"messaging"`` or ``"voice"``.
+        resumed: how often the job had been resumed when it was taken.
         states: of its rows, a character each.
         requests: what `_codec` made of them.
         lease: the right to send them.
@@ -45,6 +46,7 @@ class Chunk:
     number: int
     size: int
     channel: str
+    resumed: str
     states: str
     requests: bytes = field(repr=False)
     lease: Lease = field(repr=False)
@@ -224,8 +226,8 @@ class RedisLedger:
         if word != "taken":
             return word
         lease.granted(asked)
-        states, requests, size, channel = rest
-        return Chunk(job, chunk, int(size), _text(channel), _text(states), bytes(requests), lease)
+        states, requests, size, channel, resumed = rest
+        return Chunk(job, chunk, int(size), _text(channel), _text(resumed), _text(states), bytes(requests), lease)
 
     async def leave(self, chunk: Chunk, keep: bytes) -> str:
         """Give a chunk back: ``"done"``, ``"left"`` with rows to do, or ``"lost"`` before.
@@ -303,15 +305,15 @@ class RedisLedger:
             raise _too_new(job, facts.get("version", "?"))
         return facts
 
-    async def stop(self, job: str, why: str) -> None:
+    async def stop(self, job: str, why: str, *, resumed: str = "") -> None:
         """Let no more attempts of a job begin.
 
         Args:
             job: which.
             why: one word.
+            resumed: of the chunk whose run found a reason; a job that was resumed since goes on.
         """
-        (key,) = self._keys(job, "job")
-        await self._connection.command("hset", key, "stopped", why)
+        await self._connection.script("stop", self._keys(job, "job"), [why, resumed])
 
     async def resume(self, job: str) -> int:
         """Let a job go on, and return how many chunks are to be tried again; -1 when there is no such job."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .._clock import Clock
 
-_NAMES: Final = ("rows", "take", "leave", "plan", "pick", "submit", "resume", "codes", "stale")
+_NAMES: Final = ("rows", "take", "leave", "plan", "pick", "submit", "stop", "resume", "codes", "stale")
 # Read on import and not in the event loop.
 SCRIPTS: Final = {
     name: resources.files("bandwidth_mfa_async.worker").joinpath("lua").joinpath(f"{name}.lua").read_text("utf-8")

@@ -217,7 +217,7 @@ class Service:
                     self._runs.discard(run)
                 done += word == "done"
                 if run.hopeless:
-                    await self._ledger.stop(job, run.hopeless)
+                    await self._ledger.stop(job, run.hopeless, resumed=taken.resumed)
                 if run.hopeless or run.failure is not None:
                     why = run.hopeless or type(run.failure).__name__
                     break

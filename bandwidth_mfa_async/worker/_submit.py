@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import pathlib
 import sqlite3
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from ..bulk._intake import Intake, strange
@@ -63,17 +61,16 @@ class Submission:
             Exception: what the input raised; submit the same again to go on.
         """
         await self._open()
-        with tempfile.TemporaryDirectory(prefix="bandwidth-mfa-") as folder:
-            seen = _Seen(pathlib.Path(folder) / "keys.db")
-            try:
-                async for value in self._intake.values():
-                    self._take(value)
-                    if len(self._rows) == self._chunk:
-                        await self._flush(seen)
-                if self._rows:
+        seen = _Seen()
+        try:
+            async for value in self._intake.values():
+                self._take(value)
+                if len(self._rows) == self._chunk:
                     await self._flush(seen)
-            finally:
-                await asyncio.to_thread(seen.close)
+            if self._rows:
+                await self._flush(seen)
+        finally:
+            await asyncio.to_thread(seen.close)
         chunks = -(-self._taken // self._chunk)
         word, *_ = await self._ledger.submit(self._job, "close", chunks)
         if word != "closed":
@@ -138,20 +135,16 @@ class Submission:
 
 
 class _Seen:
-    """The keys of a submission, on disk, since a set of ten million would not fit into memory.
+    """The keys of a submission, on disk, since a set of ten million would not fit into memory. Used in a thread."""
 
-    Args:
-        path: a file that nobody else knows.
-    """
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path = path
+    def __init__(self) -> None:
         self._db: sqlite3.Connection | None = None
 
     def add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[State]:
         """Return pending for a new key, duplicate for a known one, invalid for one that stands for something else."""
         if self._db is None:
-            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            # An empty name: a file of SQLite's own, which is deleted when it is closed.
+            self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = OFF")
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, payload BLOB) WITHOUT ROWID")

@@ -2,6 +2,7 @@
 -- KEYS: job, rows, leases, open, done, again, digests. ARGV: what the keys of a chunk's requests and results begin with.
 if redis.call('HEXISTS', KEYS[1], 'version') == 0 then return -1 end
 redis.call('HSET', KEYS[1], 'stopped', '')
+redis.call('HINCRBY', KEYS[1], 'resumed', 1)
 redis.call('HDEL', KEYS[1], 'ended')
 for _, key in ipairs(KEYS) do redis.call('PERSIST', key) end
 local count = 0

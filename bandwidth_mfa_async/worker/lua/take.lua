@@ -1,7 +1,7 @@
 -- Take a chunk: its lease, what it holds, and what became of its rows.
 -- KEYS: job, rows, leases, open, done, again, the chunk's requests, its result text.
 -- ARGV: chunk, token, lease in ms, the record of an interrupted row.
--- Answers {word} or {'taken', states, requests, chunk size, channel}; words: gone, stopped, done, held.
+-- Answers {word} or {'taken', states, requests, chunk size, channel, resumed}; words: gone, stopped, done, held.
 local version = redis.call('HGET', KEYS[1], 'version')
 if not version then return { 'gone' } end
 if tonumber(version) ~= 1 then return { 'version', version } end
@@ -43,4 +43,5 @@ if owner ~= ARGV[2] and string.find(rows, '1', 1, true) then
 end
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now + tonumber(ARGV[3])))
 redis.call('HINCRBY', KEYS[1], 'runs', 1)
-return { 'taken', rows, requests, size, redis.call('HGET', KEYS[1], 'channel') }
+local facts = redis.call('HMGET', KEYS[1], 'channel', 'resumed')
+return { 'taken', rows, requests, size, facts[1], facts[2] or '0' }

