@@ -101,6 +101,7 @@ class RedisLedger:
         return f"{type(self).__name__}(prefix={self.prefix!r})"  # the URL may hold a password
 
     async def __aenter__(self) -> Self:
+        self._connection.open()
         try:
             await self.check()
         except BaseException:

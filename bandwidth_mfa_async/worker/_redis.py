@@ -59,6 +59,7 @@ class Connection:
         self._timeout = timeout
         self._clock = clock
         self._client: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._closing: asyncio.Future[None] | None = None
 
@@ -118,9 +119,17 @@ class Connection:
             timer.cancel()
 
     def _open(self) -> Any:
-        if self._client is None:
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            # Connections of another loop, such as that of an earlier asyncio.run, ended with it.
+            self._loop = loop
             self._client = make_client(self._url, cluster=self._cluster)
         return self._client
+
+    def open(self) -> None:
+        """Be usable, also after a close; nothing is opened before its first use."""
+        self._closed = False
+        self._closing = None
 
     def give_up(self) -> None:
         """Wait for Redis no longer: who does is told that the ledger is closed."""

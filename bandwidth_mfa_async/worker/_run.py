@@ -64,7 +64,7 @@ class ChunkRun:
             if request is not None and State(state) in open_states:
                 self._rows.append(Row(self, first + place, request))
         timer = clock.call_at(clock.monotonic() + seconds, self.stop)
-        renewal = asyncio.create_task(self._renew())
+        renewal = asyncio.create_task(self._keep_lease())
         width = min(len(self._rows), self.caller.limits.max_in_flight)
         workers = [asyncio.create_task(self._work()) for _ in range(width)]
         try:
@@ -129,22 +129,33 @@ class ChunkRun:
         self.chunk.lease.lost = True
         self.stop()
 
-    async def _renew(self) -> None:
+    async def _keep_lease(self) -> None:
         """Renew the lease until the run is over, however long its last requests take."""
-        lease, clock = self.chunk.lease, self.ledger.clock
+        clock = self.ledger.clock
         while True:
-            await sleep_until(clock, clock.monotonic() + lease.seconds / 4)
-            asked = lease.asked()
+            await sleep_until(clock, clock.monotonic() + self.chunk.lease.seconds / 4)
             try:
-                letter = await self.ledger.renew(self.chunk.job, self.chunk.number, lease)
+                if not await self.renew():
+                    return
             except LedgerError:
                 return  # closed, or refused: the attempts find out by themselves
-            if letter == "L":
-                self._lose()
-                return
-            lease.granted(asked)
-            if letter == "X":
-                self.stop()
+
+    async def renew(self) -> bool:
+        """Renew the lease once; return whether it is still ours.
+
+        Raises:
+            LedgerError: the ledger cannot be used.
+        """
+        lease = self.chunk.lease
+        asked = lease.asked()
+        letter = await self.ledger.renew(self.chunk.job, self.chunk.number, lease)
+        if letter == "L":
+            self._lose()
+            return False
+        lease.granted(asked)
+        if letter == "X":
+            self.stop()
+        return True
 
     def ended(self, state: State, error: MFAError | None) -> None:
         """Note a row's end, and give up on a job whose credentials or address are refused."""
@@ -179,6 +190,9 @@ class Row:
         """Put an attempt on record."""
         run = self._run
         letter: str = await run.ledger.intent(run.chunk, self.place, repeats=run.repeats)
+        if letter == "L" and not self.lease.lost and await run.renew():
+            # It had run out, in a freeze or while Redis was away, and nobody had taken it.
+            letter = await run.ledger.intent(run.chunk, self.place, repeats=run.repeats)
         self.under_way = letter == State.SENDING
         return letter
 

@@ -100,6 +100,7 @@ class Service:
             ConfigurationError: the factory makes no client.
             LedgerError: the ledger cannot be used.
         """
+        self._ledger.connection.open()
         made = self._factory()
         client = await made if inspect.isawaitable(made) else made
         if not isinstance(client, MFAClient):
@@ -326,7 +327,11 @@ class _Code:
 
     async def intent(self) -> str:
         """Put an attempt on record."""
-        return await self._codes.intent(self._name, self.lease, repeats=self._repeats)
+        letter = await self._codes.intent(self._name, self.lease, repeats=self._repeats)
+        if letter == "L" and await self._codes.renew(self._name, self.lease):
+            # It had run out, in a freeze or while Redis was away, and nobody had taken it.
+            letter = await self._codes.intent(self._name, self.lease, repeats=self._repeats)
+        return letter
 
     def settle(self, state: State, record: str, error: MFAError | None) -> None:
         """Write soon what became of it."""

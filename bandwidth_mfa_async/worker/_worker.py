@@ -106,6 +106,7 @@ class MFAWorker:
         Raises:
             LedgerError: the ledger cannot be used.
         """
+        self.ledger.connection.open()
         await self._ready()
         return self
 
