@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .._models import MessagingCodeResponse
 from .._wire import MESSAGING, VOICE
-from ..errors import Delivery, DeliveryUnknownError, MFAError, NotSentError, RequestError
+from ..errors import Delivery, DeliveryUnknownError, MFAError, RequestError
 from ._codec import pack_record
 from ._states import State, state_of
 
@@ -34,9 +34,11 @@ class Entry(Protocol):
     @property
     def stopping(self) -> bool:
         """Whether no further attempt is to begin."""
+        ...
 
     async def intent(self) -> str:
         """Put an attempt on record; return ``1``, or the letter that says why not."""
+        ...
 
     def settle(self, state: State, record: str, error: MFAError | None) -> None:
         """Write soon what became of it."""
@@ -147,12 +149,3 @@ async def send(caller: Caller, channel: str, request: CodeRequest, lane: Lane, e
     provider_id = answer.message_id if isinstance(answer, MessagingCodeResponse) else answer.call_id
     entry.settle(State.ACCEPTED, pack_record(provider_id, None, attempts.attempts), None)
     return State.ACCEPTED
-
-
-def not_sent(text: str) -> NotSentError:
-    """Return the error of what was never sent.
-
-    Args:
-        text: why.
-    """
-    return NotSentError(text, attempts=0)

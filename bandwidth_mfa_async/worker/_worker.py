@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from .._client import MFAClient
     from .._models import CodeRequest
 
-_LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _CHANNELS: Final = ("messaging", "voice")
 _MOST_ITEMS: Final = 10_000
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")

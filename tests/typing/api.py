@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 from typing import assert_type
 
+from taskiq import AsyncBroker
+
 from bandwidth_mfa_async import (
     APIStatusError,
     BasicAuth,
@@ -30,6 +32,7 @@ from bandwidth_mfa_async import (
 )
 from bandwidth_mfa_async.simulator import Fault, Message, Simulator
 from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, CallStartedEvent, Event, OpenTelemetryHook
+from bandwidth_mfa_async.worker import CodeOutcome, Job, JobProgress, MFAWorker, RedisLedger
 
 
 class Hook:
@@ -95,6 +98,23 @@ async def simulate() -> None:
         assert_type(sim.inbox, list[Message])
         message = await sim.wait_for_message("+19195551234", timeout=1.0)
         assert_type(message.code, str)
+
+
+async def work(broker: AsyncBroker, ledger: RedisLedger) -> None:
+    template = CodeTemplate("+19195554321", "app", scope="login")
+    async with MFAWorker(broker, ledger=ledger, client=MFAClient.from_env) as codes:
+        assert_type(await codes.send_code.kiq(template.to("+19195551234"), key="login:42"), str)
+        assert_type(await codes.send_code.outcome("login:42"), CodeOutcome | None)
+        job = await codes.submit(["+19195551234"], name="launch", chunk=500, template=template)
+        assert_type(job, Job)
+        async for progress in job.watch():
+            assert_type(progress, JobProgress)
+            assert_type(progress.ending, str | None)
+        async for outcome in job.outcomes():
+            assert_type(outcome.delivery, Delivery)
+            assert_type(outcome.provider_id, str | None)
+        await codes.job("launch").cancel()
+        assert_type(await job.resume(), JobProgress)
 
 
 asyncio.run(use())
