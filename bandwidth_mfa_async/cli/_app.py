@@ -23,6 +23,7 @@ from ._account import open_client
 from ._bulk import bulk
 from ._demo import run as run_demo
 from ._doctor import doctor
+from ._jobs import jobs
 from ._limits import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits, show_limits
 from ._report import report
 
@@ -71,6 +72,7 @@ def app() -> None:
 app.add_command(bulk)
 app.add_command(doctor)
 app.add_command(report)
+app.add_command(jobs)
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:

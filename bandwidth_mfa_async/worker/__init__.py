@@ -1,11 +1,41 @@
-"""Many workers on one account: taskiq carries hints, and a ledger in Redis knows what was sent."""
+"""Many workers on one account: taskiq carries hints, and a ledger in Redis knows what was sent.
+
+`MFAWorker` is loaded when it is first used: looking at a ledger needs no taskiq.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..errors import LedgerError
 from ._codes import CodeOutcome
-from ._job import Job, JobOutcome, JobProgress
+from ._job import Job, JobOutcome, JobProgress, known_jobs
 from ._ledger import RedisLedger
-from ._worker import MFAWorker
 
-__all__ = ["CodeOutcome", "Job", "JobOutcome", "JobProgress", "LedgerError", "MFAWorker", "RedisLedger"]
+if TYPE_CHECKING:
+    from ._worker import MFAWorker
+
+__all__ = [
+    "CodeOutcome",
+    "Job",
+    "JobOutcome",
+    "JobProgress",
+    "LedgerError",
+    "MFAWorker",
+    "RedisLedger",
+    "known_jobs",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name != "MFAWorker":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    try:
+        from ._worker import MFAWorker
+    except ImportError as error:
+        if error.name is None or not error.name.startswith("taskiq"):
+            raise
+        msg = "MFAWorker needs taskiq: pip install 'bandwidth-mfa-async[worker]'"
+        raise ImportError(msg) from None
+    return MFAWorker

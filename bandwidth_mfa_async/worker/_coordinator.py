@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ._ledger import RedisLedger
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
+WINDOW: Final = 64
+AGAIN_AFTER: Final = 5.0
 _LEASE: Final = 5.0
 """Seconds after which another takes over from a coordinator that shows no sign of life."""
 
@@ -36,8 +38,8 @@ class Coordinator:
         ledger: RedisLedger,
         hint: Callable[[str, int], Awaitable[None]],
         *,
-        window: int,
-        again_after: float,
+        window: int = WINDOW,
+        again_after: float = AGAIN_AFTER,
     ) -> None:
         self._ledger = ledger
         self._hint = hint

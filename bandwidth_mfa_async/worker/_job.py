@@ -9,13 +9,13 @@ from attrs import field, frozen
 from .._clock import sleep_until
 from ..errors import LedgerError
 from ._codec import unpack_keys, unpack_records
+from ._coordinator import Coordinator
 from ._states import DELIVERY_OF, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from ..errors import Delivery
-    from ._coordinator import Coordinator
     from ._ledger import RedisLedger
 
 CANCELLED: Final = "cancelled"
@@ -193,6 +193,29 @@ class Job:
 
     def _unknown(self) -> LedgerError:
         return LedgerError(f"there is no job {self.name!r} in this ledger: submit it, or mend its name or the prefix")
+
+
+async def known_jobs(ledger: RedisLedger) -> list[Job]:
+    """Return the jobs of a ledger, oldest first, for whoever looks at them and neither sends nor has a queue.
+
+    Args:
+        ledger: an open one.
+
+    Raises:
+        LedgerError: it cannot be used.
+    """
+
+    async def no_queue(_job: str, _chunk: int) -> None:
+        """Leave it to the workers, who look for work by themselves."""
+
+    coordinator = Coordinator(ledger, no_queue)
+    found = []
+    for name in await ledger.jobs(past=True):
+        if await ledger.facts(name):
+            found.append(Job(name, ledger, coordinator))
+        else:
+            await ledger.forget(name, past=True)
+    return found
 
 
 def _progress(facts: Mapping[str, str]) -> JobProgress:

@@ -12,8 +12,8 @@ from taskiq import AsyncBroker, TaskiqEvents
 from .._models import CodeTemplate
 from ..errors import ConfigurationError
 from ._codes import CodeBook
-from ._coordinator import Coordinator
-from ._job import Job
+from ._coordinator import AGAIN_AFTER, WINDOW, Coordinator
+from ._job import Job, known_jobs
 from ._ledger import RedisLedger, checked_name
 from ._send_code import SendCode
 from ._service import Service
@@ -63,8 +63,8 @@ class MFAWorker:
         client: Callable[[], MFAClient | Awaitable[MFAClient]],
         runs: int = 2,
         run_for: float = 20.0,
-        window: int = 64,
-        again_after: float = 5.0,
+        window: int = WINDOW,
+        again_after: float = AGAIN_AFTER,
         drain_timeout: float = 35.0,
         share_limits: bool = True,
     ) -> None:
@@ -137,13 +137,7 @@ class MFAWorker:
         Raises:
             LedgerError: the ledger cannot be used.
         """
-        found = []
-        for name in await self.ledger.jobs(past=True):
-            if await self.ledger.facts(name):
-                found.append(self.job(name))
-            else:
-                await self.ledger.forget(name, past=True)
-        return found
+        return [self.job(job.name) for job in await known_jobs(self.ledger)]
 
     async def submit(  # noqa: PLR0913 - keyword arguments with defaults
         self,

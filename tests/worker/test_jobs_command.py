@@ -1,0 +1,60 @@
+"""`bandwidth-mfa jobs`: what is in a ledger, seen from the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from bandwidth_mfa_async.cli._app import app
+
+
+def bandwidth_mfa(*arguments):
+    return CliRunner().invoke(app, ["jobs", *arguments])
+
+
+@pytest.fixture
+async def job(asker, template):
+    return await asker.submit((f"+1919555{n:04}" for n in range(1_200)), name="launch", template=template)
+
+
+async def shown(server, *arguments):
+    import asyncio
+
+    return await asyncio.to_thread(bandwidth_mfa, "--ledger", server.url, *arguments)
+
+
+async def test_jobs_are_listed_cancelled_and_resumed(redis_server, job):
+    """By name, with their counts."""
+    assert (await shown(redis_server)).output == "launch: going, 0 of 1,200 done (1,200 pending)\n"
+    cancelled = await shown(redis_server, "launch", "--cancel")
+    assert cancelled.output == "launch: cancelled, 0 of 1,200 done (1,200 pending)\n"
+    assert (await job.progress()).ending == "cancelled"
+    assert "going" in (await shown(redis_server, "launch", "--resume")).output
+    told = json.loads((await shown(redis_server, "--json")).output)
+    assert (told["name"], told["total"], told["done"], told["ending"]) == ("launch", 1200, 0, None)
+
+
+async def test_no_jobs(redis_server):
+    """Said, not shown as nothing."""
+    assert (await shown(redis_server)).output == "no jobs\n"
+    unknown = await shown(redis_server, "nothing")
+    assert unknown.exit_code == 2
+    assert "no job 'nothing'" in unknown.output
+
+
+@pytest.mark.parametrize("arguments", [["--cancel"], ["launch", "--cancel", "--resume"]])
+def test_bad_usage(arguments):
+    """Refused before anything is asked."""
+    result = bandwidth_mfa("--ledger", "redis://127.0.0.1:1/0", *arguments)
+    assert result.exit_code == 2
+    assert "one job" in result.output
+
+
+def test_a_ledger_url_that_is_none():
+    """Named, and the password in it is not shown."""
+    result = bandwidth_mfa("--ledger", "http://:secret@x")
+    assert result.exit_code == 2
+    assert "redis://" in result.output
+    assert "secret" not in result.output
