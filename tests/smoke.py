@@ -19,6 +19,8 @@ from bandwidth_mfa_async.telemetry import OpenTelemetryHook
 
 # What each extra is for, by the module that it brings.
 EXTRAS = {"cli": "rich", "speed": "uvloop", "redis": "redis", "worker": "taskiq", "otel": "opentelemetry"}
+# What an extra brings of another: the workers' ledger is in Redis.
+BROUGHT = {"worker": {"redis"}}
 
 
 async def sign_in(*hooks: OpenTelemetryHook) -> None:
@@ -53,6 +55,15 @@ def without(extra: str) -> None:
         except ConfigurationError as error:
             said = str(error)
         assert "pip install 'bandwidth-mfa-async[otel]'" in said
+    elif extra == "worker":
+        said = ""
+        try:
+            from bandwidth_mfa_async.worker import MFAWorker
+
+            assert MFAWorker
+        except ImportError as error:
+            said = str(error)
+        assert "pip install 'bandwidth-mfa-async[worker]'" in said
 
 
 def with_extra(extra: str) -> None:
@@ -64,6 +75,10 @@ def with_extra(extra: str) -> None:
         assert command("doctor", "--help").returncode == 0
     elif extra == "otel":
         asyncio.run(sign_in(OpenTelemetryHook()))
+    elif extra == "worker":
+        from bandwidth_mfa_async.worker import MFAWorker
+
+        assert MFAWorker
     elif extra == "speed":
         import uvloop
 
@@ -79,10 +94,11 @@ assert find_spec("tests") is None, "the tests were installed too"
 core = [line for line in requires("bandwidth-mfa-async") or () if "extra ==" not in line]
 assert sorted(re.split(r"[^a-z]", line)[0] for line in core) == ["aiohttp", "attrs", "cattrs", "tenacity"], core
 asyncio.run(sign_in())
+brought = set().union(*(BROUGHT.get(extra, set()) for extra in installed))
 for extra, module in EXTRAS.items():
     if extra in installed:
         with_extra(extra)
-    else:
+    elif extra not in brought:
         assert find_spec(module) is None, f"{module} came along, and belongs to [{extra}]"
         without(extra)
 count = sum(1 for _ in distributions())
