@@ -150,8 +150,10 @@ class CodeBook:
 
     async def _run(self, operations: list[tuple[Any, ...]]) -> Sequence[Any]:
         prefix = f"{self._ledger.prefix}:{{codes}}"
-        keys = [f"{prefix}:waiting", *(f"{prefix}:{operation[1]}" for operation in operations)]
-        answers = await self._ledger.connection.script("codes", keys, [json.dumps(operations)])
+        names = (operation[1] for operation in operations)
+        keys = [f"{prefix}:waiting", f"{prefix}:writer:{self._ledger.writer}", *(f"{prefix}:{name}" for name in names)]
+        arguments = [self._ledger.next_batch(), json.dumps(operations)]
+        answers = await self._ledger.connection.script("codes", keys, arguments)
         found: list[Any] = json.loads(answers)
         return found
 

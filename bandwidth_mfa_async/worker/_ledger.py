@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import secrets
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import field, frozen
@@ -95,6 +97,9 @@ class RedisLedger:
         timeout = _checked_seconds("timeout", timeout, least=0.01)
         self._connection = Connection(self.url, cluster=cluster, timeout=timeout, clock=self.clock)
         self._batchers: dict[str, Batcher] = {}
+        # Batches are numbered, so that one that comes late does nothing.
+        self.writer = secrets.token_hex(8)
+        self._batches = itertools.count(1)
         self._checked = False
 
     def __repr__(self) -> str:
@@ -113,6 +118,10 @@ class RedisLedger:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def next_batch(self) -> int:
+        """Return the number of a batch of this writer's, larger than those before."""
+        return next(self._batches)
 
     @property
     def connection(self) -> Connection:
@@ -193,9 +202,11 @@ class RedisLedger:
         for kind, chunk, token, row, state, text, record, repeats in operations:
             place = 0 if text < 0 else texts.setdefault(text, len(texts) + 1)
             ops.append((kind, chunk, token, row, state, place, record, repeats))
-        keys = [*self._keys(job, "job", "rows", "leases", "again"), *self._keys(job, *(f"out:{n}" for n in texts))]
+        names = ("job", "rows", "leases", "again", f"writer:{self.writer}")
+        keys = self._keys(job, *names, *(f"out:{chunk}" for chunk in texts))
+        arguments = [self.next_batch(), json.dumps(ops, separators=(",", ":"))]
         try:
-            answers = await self._connection.script("rows", keys, [json.dumps(ops, separators=(",", ":"))])
+            answers = await self._connection.script("rows", keys, arguments)
         except LedgerError as error:
             _LOG.warning("what became of some rows of a job could not be written: %s", error)
             raise

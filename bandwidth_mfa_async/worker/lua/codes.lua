@@ -1,12 +1,15 @@
 -- Single codes: a hash each, many operations in one call.
--- KEYS: the sorted set of those that wait, then one hash an operation.
--- ARGV: operations as JSON, by position; see the branches. Answers as JSON: a text or a list an operation.
+-- KEYS: the sorted set of those that wait, the writer's number, then one hash an operation.
+-- ARGV: this batch's number, and operations as JSON, by position; see the branches. Answers as JSON: a text or a list an operation.
 -- Fields: state, payload, digest, token, till, record, latest (ms until which it may be sent).
+-- See rows.lua.
+if tonumber(ARGV[1]) < tonumber(redis.call('GET', KEYS[2]) or 0) then return '[]' end
+redis.call('SET', KEYS[2], ARGV[1], 'EX', 3600)
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local answers = {}
-for index, op in ipairs(cjson.decode(ARGV[1])) do
-  local kind, key, name = op[1], KEYS[1 + index], op[2]
+for index, op in ipairs(cjson.decode(ARGV[2])) do
+  local kind, key, name = op[1], KEYS[2 + index], op[2]
   local facts = redis.call('HMGET', key, 'state', 'token', 'till', 'record')
   local state, token, till, record = facts[1], facts[2], tonumber(facts[3] or 0), facts[4] or ''
   local answer

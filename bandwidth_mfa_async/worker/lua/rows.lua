@@ -1,7 +1,10 @@
 -- What a worker's attempts come to, many operations in one call.
--- KEYS: job, rows, leases, again, then the chunks' result texts that operations name.
--- ARGV: operations as JSON: {kind, chunk, token, row, state, text, record, repeats}, by position.
+-- KEYS: job, rows, leases, again, the writer's number, then the chunks' result texts that operations name.
+-- ARGV: this batch's number, and operations as JSON: {kind, chunk, token, row, state, text, record, repeats}, by position.
 -- Answers one character an operation: the row's state after it, or L (no such lease), X (the job is stopped), G (gone).
+-- A batch that was given up, sent again, and then came late on its old connection would undo what came after it.
+if tonumber(ARGV[1]) < tonumber(redis.call('GET', KEYS[5]) or 0) then return 'late' end
+redis.call('SET', KEYS[5], ARGV[1], 'EX', 3600)
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local stopped = redis.call('HGET', KEYS[1], 'stopped')
@@ -27,7 +30,7 @@ local function change(row, old, new)
   end
 end
 
-for index, op in ipairs(cjson.decode(ARGV[1])) do
+for index, op in ipairs(cjson.decode(ARGV[2])) do
   local kind, chunk, token = op[1], op[2], op[3]
   local lease = lease_of(chunk)
   local ours = lease.token == token
@@ -72,7 +75,7 @@ for index, op in ipairs(cjson.decode(ARGV[1])) do
       end
       if allowed then
         change(row, old, new)
-        if op[6] > 0 then redis.call('APPEND', KEYS[4 + op[6]], op[7]) end
+        if op[6] > 0 then redis.call('APPEND', KEYS[5 + op[6]], op[7]) end
         if not ours and (new == '4' or new == '7') then redis.call('SADD', KEYS[4], chunk) end
         answer = new
       else
