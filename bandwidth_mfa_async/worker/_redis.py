@@ -178,12 +178,12 @@ def make_client(url: str, *, cluster: bool) -> Any:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    if cluster:
-        return RedisCluster.from_url(url, protocol=2)
     # Not telling Redis which client this is saves two round trips, and a search for redis-py's version on the disk.
     untold: dict[str, Any] = {"lib_name": None, "lib_version": None}
     if "redis.driver_info" in sys.modules:  # where newer versions keep these
         untold = {"driver_info": None}
+    if cluster:
+        return RedisCluster.from_url(url, protocol=2, **untold)
     return Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **untold)
 
 

@@ -29,9 +29,11 @@ class LedgerRedis:
     """
 
     def __init__(self, directory, *options):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = 65_536
+        while self.port > 55_000:  # a cluster's node listens 10,000 above it as well
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
         self.directory = directory
         self.options = options
         self.process = None

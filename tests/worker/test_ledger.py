@@ -12,10 +12,11 @@ from bandwidth_mfa_async import ConfigurationError, LedgerError, NotSentError
 from bandwidth_mfa_async.testing import ManualClock
 from bandwidth_mfa_async.worker import RedisLedger
 from bandwidth_mfa_async.worker._codec import keys_only, pack_record, pack_requests, unpack_records, unpack_requests
+from bandwidth_mfa_async.worker._codes import CodeBook
 from bandwidth_mfa_async.worker._lease import Lease
 from bandwidth_mfa_async.worker._states import State
 
-from ..conftest import APPLICATION, FROM
+from ..conftest import APPLICATION, FROM, TO
 from .redis_server import LedgerRedis
 
 SIZE = 4
@@ -434,3 +435,30 @@ def test_what_is_kept_of_an_outcome_holds_no_separators():
     """An id is the service's word, and may be anything."""
     text = f"7,2,{pack_record('a,b' + chr(10) + 'c', None, 2)}\n"
     assert unpack_records(text)[7].provider_id == "a_b_c"
+
+
+async def test_a_ledger_in_a_cluster(tmp_path, template):
+    """Every script runs where its job's keys are."""
+    server = LedgerRedis(tmp_path, "--cluster-enabled", "yes")
+    try:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))
+            while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
+                await asyncio.sleep(0.02)
+        async with RedisLedger(server.url.removesuffix("/0"), cluster=True) as ledger:
+            await filled(ledger, chunks=2)
+            await ledger.register("launch")
+            assert await ledger.jobs() == ["launch"]
+            chunk = await ledger.take("launch", await ledger.pick("launch"), ledger.new_lease())
+            for row in range(SIZE):
+                assert await ledger.intent(chunk, row, repeats=False) == "1"
+                ledger.settle(chunk, row, State.ACCEPTED, pack_record("id", None, 1), repeats=False)
+            assert await ledger.leave(chunk, b"") == "done"
+            await ledger.stop("launch", "cancelled")
+            assert await ledger.resume("launch") == 0
+            codes = CodeBook(ledger)
+            assert (await codes.put("name", template.to(TO), "messaging", 60)).delivery is None
+            assert await codes.stale(0, 10) == ["name"]
+            assert await states(ledger) == "22220000"
+    finally:
+        server.kill()
