@@ -43,7 +43,8 @@ class SendCode:
 
         Args:
             request: to whom, from whom, and the text.
-            key: makes it the same code, at most 512 characters, like ``"login:42"``.
+            key: makes it the same code, for as long as the ledger keeps it: let it name one sign-in, not a person; at
+                most 512 characters, like ``"login:42"``.
             channel: ``"messaging"`` or ``"voice"``.
             timeout: seconds to wait; a code that no worker has taken by then is not sent.
 
