@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
+import bandwidth_mfa_async.worker  # noqa: F401 - it reads its scripts when it is imported, which is not in a loop
 from bandwidth_mfa_async import errors
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.simulator import Simulator
