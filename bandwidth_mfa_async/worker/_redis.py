@@ -78,6 +78,7 @@ class Connection:
         from redis.exceptions import NoScriptError
 
         async def run(client: Any) -> Any:
+            """Send its digest, and its text only where Redis does not have it."""
             try:
                 return await client.evalsha(_SHAS[name], len(keys), *keys, *arguments)
             except NoScriptError:  # a new Redis, or one that was restarted
