@@ -22,6 +22,8 @@ import aiohttp
 
 from bandwidth_mfa_async import BasicAuth, BulkSender, CodeTemplate, Delivery, Limits, MFAClient
 
+from ._server import serving
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
@@ -143,28 +145,22 @@ def main() -> None:
         return
     wanted = set(options.only.split(","))
     results: dict[str, Any] = {}
-    server = subprocess.Popen([sys.executable, "-m", "benchmarks._server"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        port = int(server.stdout.readline())
-        with tempfile.TemporaryDirectory() as name:
-            folder = pathlib.Path(name)
-            if "cost" in wanted:
-                results |= cost(port, 1_000 if options.quick else 10_000, 3 if options.quick else 5, folder)
-            most = options.items or (20_000 if options.quick else 100_000)
-            if wanted & {"memory", "resume"}:
-                small, large = peak(port, 10_000, folder), peak(port, most, folder)
-                results["peak memory, MiB"] = {
-                    "10,000": round(small["peak_kib"] / 1024, 1),
-                    f"{most:,}": round(large["peak_kib"] / 1024, 1),
-                }
-                results["peak memory, most items / 10,000"] = round(large["peak_kib"] / small["peak_kib"], 3)
-                again = peak(port, most, folder)
-                assert again["skipped"] == most, again
-                results["seconds to send, then to find all of it done"] = [large["seconds"], again["seconds"]]
-    finally:
-        server.terminate()
-        server.wait()
+    with serving() as (name, port), tempfile.TemporaryDirectory() as path:
+        results["server"] = name
+        folder = pathlib.Path(path)
+        if "cost" in wanted:
+            results |= cost(port, 1_000 if options.quick else 10_000, 3 if options.quick else 5, folder)
+        most = options.items or (20_000 if options.quick else 100_000)
+        if wanted & {"memory", "resume"}:
+            small, large = peak(port, 10_000, folder), peak(port, most, folder)
+            results["peak memory, MiB"] = {
+                "10,000": round(small["peak_kib"] / 1024, 1),
+                f"{most:,}": round(large["peak_kib"] / 1024, 1),
+            }
+            results["peak memory, most items / 10,000"] = round(large["peak_kib"] / small["peak_kib"], 3)
+            again = peak(port, most, folder)
+            assert again["skipped"] == most, again
+            results["seconds to send, then to find all of it done"] = [large["seconds"], again["seconds"]]
     if options.as_json:
         print(json.dumps(results))
         return
