@@ -44,6 +44,14 @@ class Worker:
             while len(self.sim.requests) < count:
                 await asyncio.sleep(0.005)
 
+    async def idle(self) -> None:
+        """Wait until it waits: what it was given it has read by then, as far as there was room for it."""
+        stat = pathlib.Path(f"/proc/{self.process.pid}/stat")
+        if stat.exists():  # elsewhere it has very probably done so by now
+            async with asyncio.timeout(PATIENCE):
+                while stat.read_text().rpartition(")")[2].split()[0] != "S":
+                    await asyncio.sleep(0.005)
+
     async def said(self) -> list[str]:
         """Wait for its end, which must be a good one, and return what it printed."""
         async with asyncio.timeout(PATIENCE):
@@ -90,6 +98,7 @@ async def test_a_stop_loses_nothing(worker: Worker, number: signal.Signals) -> N
     worker.sim.faults.script(*[HELD] * WORKERS, operation="messaging")
     worker.give(*NUMBERS)
     await worker.asked(WORKERS)
+    await worker.idle()
     worker.process.send_signal(number)
     worker.clock.tick(1.0)
     said = await worker.said()
