@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import gc
 import json
 import pathlib
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -95,25 +97,32 @@ WAYS: dict[str, Callable[[int, int, pathlib.Path], Awaitable[None]]] = {
 
 
 def cost(port: int, items: int, rounds: int, folder: pathlib.Path) -> dict[str, Any]:
-    """Alternate the ways, each in a loop of its own; the ratio is that of the medians."""
+    """Alternate the ways in short rounds, forwards and backwards; a ratio is the median of those within a round.
+
+    A shared machine's pace changes from second to second: what is set side by side must be measured side by side.
+    """
     cpu: dict[str, list[float]] = {name: [] for name in WAYS}
     wall: dict[str, list[float]] = {name: [] for name in WAYS}
-    for _ in range(rounds):
-        for name, way in WAYS.items():
+    for turn in range(rounds):
+        for name, way in list(WAYS.items())[:: -1 if turn % 2 else 1]:
+            gc.collect()
             began, spent = time.perf_counter(), time.process_time()
             asyncio.run(way(port, items, folder))
             cpu[name].append((time.process_time() - spent) / items * 1e6)
             wall[name].append((time.perf_counter() - began) / items * 1e6)
-    middle = {name: sorted(values)[len(values) // 2] for name, values in cpu.items()}
-    pace = {name: sorted(values)[len(values) // 2] for name, values in wall.items()}
+
+    def ratio(measured: dict[str, list[float]], one: str, other: str) -> float:
+        pairs = zip(measured[one], measured[other], strict=True)
+        return round(statistics.median(first / second for first, second in pairs), 3)
+
+    gathering, without, with_ = WAYS
     return {
-        "us of CPU an item": {name: round(value, 1) for name, value in middle.items()},
-        "items a second": {name: round(1e6 / value) for name, value in pace.items()},
-        "cpu, with journal / bare gather": round(middle["bulk with journal"] / middle["bare gather over aiohttp"], 3),
-        "cpu, without journal / bare gather": round(
-            middle["bulk without journal"] / middle["bare gather over aiohttp"], 3
-        ),
-        "calls a second, with journal / without": round(pace["bulk without journal"] / pace["bulk with journal"], 3),
+        "us of CPU an item": {name: round(statistics.median(values), 1) for name, values in cpu.items()},
+        "items a second": {name: round(1e6 / statistics.median(values)) for name, values in wall.items()},
+        "cpu, with journal / bare gather": ratio(cpu, with_, gathering),
+        "cpu, without journal / bare gather": ratio(cpu, without, gathering),
+        "calls a second, with journal / without": ratio(wall, without, with_),
+        "calls a second, with journal / bare gather": ratio(wall, gathering, with_),
     }
 
 
@@ -149,7 +158,7 @@ def main() -> None:
         results["server"] = name
         folder = pathlib.Path(path)
         if "cost" in wanted:
-            results |= cost(port, 1_000 if options.quick else 10_000, 3 if options.quick else 5, folder)
+            results |= cost(port, 4_000 if options.quick else 10_000, 5 if options.quick else 15, folder)
         most = options.items or (20_000 if options.quick else 100_000)
         if wanted & {"memory", "resume"}:
             small, large = peak(port, 10_000, folder), peak(port, most, folder)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from .._clock import SystemClock
 from .._models import CodeTemplate
@@ -28,6 +28,9 @@ Then: TypeAlias = "Callable[[Row | JournalError], None]"
 _Result = TypeVar("_Result")
 
 _NO_PAYLOAD = bytes(8)
+# How many rows a batch must concern to be handed over before the end of a round: while none is on its way, and while
+# one is.
+_LARGE: Final = (32, 96)
 
 
 class SQLiteJournal:
@@ -69,7 +72,10 @@ class SQLiteJournal:
         self._batch = Batch()
         self._thens: list[Then] = []
         self._waiters: list[asyncio.Future[None]] = []
-        self._writing = False
+        # Set while the batch that gathers is to be handed over at the end of this round of the loop.
+        self._soon: asyncio.Handle | None = None
+        # How many batches the thread has, the last of them not begun.
+        self._on_disk = 0
         self._failure: JournalError | None = None
         # Whether somebody was told of the failure who can do something about it.
         self._told = False
@@ -292,42 +298,58 @@ class SQLiteJournal:
             raise ClientStateError("this journal is not open")
         return await self._loop.run_in_executor(self._executor, work)
 
-    # Batches: one is on its way to the disk while the next one gathers.
+    # Batches: one is on its way to the disk, and perhaps another behind it, while the next one gathers.
+
+    @property
+    def _writing(self) -> bool:
+        return self._on_disk > 0 or self._soon is not None
 
     def _write_soon(self) -> None:
-        if not self._writing and self._failure is None and self._loop is not None:
-            self._writing = True
-            # Whatever else happens in this round of the loop goes into the same transaction.
-            self._loop.call_soon(self._write)
+        """Let what happens in this round of the loop go into one transaction, unless it is much.
+
+        A busy run would otherwise fall into step with its disk: all that can be sent is sent, then all of it is written
+        down, and each waits while the other works. So a large batch does not wait for the round's end, and one more
+        stands behind the one that is on its way; what comes then gathers, as a slow disk wants few and large ones.
+        """
+        if self._failure is not None or self._loop is None:
+            return
+        if self._on_disk < len(_LARGE) and self._batch.size >= _LARGE[self._on_disk]:
+            self._write()
+        elif not self._on_disk and self._soon is None:
+            self._soon = self._loop.call_soon(self._write)
 
     def _write(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         if self._loop is None or self._executor is None:
             return
         batch, self._batch = self._batch, Batch()
         thens, self._thens = self._thens, []
         waiters, self._waiters = self._waiters, []
+        self._on_disk += 1
         written = self._loop.run_in_executor(self._executor, self._store.apply, batch)
         written.add_done_callback(lambda done: self._written(done, thens, waiters))
 
     def _written(self, done: asyncio.Future[list[Row]], thens: list[Then], waiters: list[asyncio.Future[None]]) -> None:
+        self._on_disk -= 1
         failure = done.exception()
         if failure is not None:
             self._fail(failure, thens, waiters)
             return
-        self._writing = False
         for then, row in zip(thens, done.result(), strict=True):
             then(row)
+        if self._failure is None and not self._on_disk and (self._batch.size or self._waiters):
+            # Before those who waited go on: the disk works while they do.
+            self._write()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        if self._batch or self._waiters:
-            self._write_soon()
 
     def _fail(self, failure: BaseException, thens: list[Then], waiters: list[asyncio.Future[None]]) -> None:
         """Tell all who wait, and write no more: what came later would be on disk without what came before."""
         error = failure if isinstance(failure, JournalError) else JournalError(f"{self.path}: {failure}")
-        self._failure = error
-        self._writing = False
+        self._failure = self._failure or error
         thens, self._thens = [*thens, *self._thens], []
         waiters, self._waiters = [*waiters, *self._waiters], []
         self._batch = Batch()

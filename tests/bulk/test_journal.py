@@ -633,3 +633,78 @@ def test_states_are_words_of_the_design() -> None:
     """The issue's list, in its words."""
     words = "pending sending accepted rejected not_sent unknown invalid"
     assert [status.name.lower() for status in Status] == words.split()
+
+
+# Batches on their way to the disk.
+
+
+def new_items(*names: int) -> Batch:
+    batch = Batch()
+    for name in names:
+        batch.keys += name.to_bytes(16, "big")
+        batch.positions.append(name)
+        batch.payloads += bytes(8)
+    return batch
+
+
+def test_a_batch_is_written_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
+    """And nothing is written after one that failed, until the file is opened anew."""
+    path = tmp_path / "run.db"
+    store = Store(str(path))
+    store.open(1_700_000_000.0)
+    first, second = store.apply(new_items(1, 2))
+    assert store._db is not None
+    store._db.execute(
+        "CREATE TEMP TRIGGER full BEFORE INSERT ON item WHEN NEW.position = 5 "
+        "BEGIN SELECT raise(ABORT, 'disk full'); END"
+    )
+    batch = new_items(3, 4, 5)
+    batch.begun[first.id] = None
+    batch.settled[second.id] = (Status.ACCEPTED, "m-2", None, None, False, 1, 1_700_000_001.0)
+    with pytest.raises(JournalError, match="free some space"):
+        store.apply(batch)
+    with pytest.raises(JournalError, match="free some space"):
+        store.apply(Batch(begun={first.id: None}))
+    assert rows(path) == [(Status.PENDING,), (Status.PENDING,)]
+    store._release()
+    store.open(1_700_000_002.0)
+    store.apply(Batch(begun={first.id: None}))
+    assert rows(path) == [(Status.SENDING,), (Status.PENDING,)]
+    store._release()
+
+
+def test_items_that_are_not_all_new(tmp_path: pathlib.Path) -> None:
+    """Each is told what is known of it, by its place in the batch; no row has another's id."""
+    store = Store(str(tmp_path / "run.db"))
+    store.open(1_700_000_000.0)
+    one, two = store.apply(new_items(1, 2))
+    again, new, twice, more = store.apply(new_items(2, 3, 3, 4))
+    assert again == two
+    assert new == twice
+    assert len({row.id for row in (one, two, new, more)}) == 4
+    assert [row.id for row in store.apply(new_items(4, 5, 1))][::2] == [more.id, one.id]
+    store._release()
+
+
+async def test_a_busy_run_and_its_disk_work_side_by_side(tmp_path: pathlib.Path) -> None:
+    """Much in one round of the loop does not wait for the round's end; little does, and is one transaction."""
+    journal = SQLiteJournal(tmp_path / "run.db")
+    sizes: list[int] = []
+    apply = journal._store.apply
+
+    def noted(batch: Batch) -> list[_store.Row]:
+        sizes.append(batch.size)
+        return apply(batch)
+
+    journal._store.apply = noted  # type: ignore[method-assign]
+    async with journal:
+        for index in range(1, 5):
+            journal.add(index.to_bytes(16, "big"), index, None, lambda _: None)
+        await journal.flush()
+        assert sizes == [4]
+        for index in range(5, 505):
+            journal.add(index.to_bytes(16, "big"), index, None, lambda _: None)
+        await journal.flush()
+        assert sizes[1:3] == [32, 96]
+        assert sum(sizes) == 504
+        assert len(sizes) == 4, "what comes while two are on their way gathers"
