@@ -46,11 +46,9 @@ class Worker:
 
     async def idle(self) -> None:
         """Wait until it waits: what it was given it has read by then, as far as there was room for it."""
-        stat = pathlib.Path(f"/proc/{self.process.pid}/stat")
-        if stat.exists():  # elsewhere it has very probably done so by now
-            async with asyncio.timeout(PATIENCE):
-                while stat.read_text().rpartition(")")[2].split()[0] != "S":
-                    await asyncio.sleep(0.005)
+        async with asyncio.timeout(PATIENCE):
+            while not sleeps(self.process.pid):
+                await asyncio.sleep(0.005)
 
     async def said(self) -> list[str]:
         """Wait for its end, which must be a good one, and return what it printed."""
@@ -58,6 +56,12 @@ class Worker:
             out, err = await self.process.communicate()
         assert (self.process.returncode, err) == (0, b"")
         return out.decode().splitlines()
+
+
+def sleeps(pid: int) -> bool:
+    """Tell whether a process waits for something; where there is no /proc, it very probably does by now."""
+    stat = pathlib.Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "S"
 
 
 @pytest.fixture
