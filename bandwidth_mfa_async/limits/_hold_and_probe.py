@@ -3,9 +3,7 @@
 After a refusal the measured limit is held for at least a hundred messages, so that one refusal is at most one in a
 hundred; then the rate climbs, slowly at first and faster the longer nothing is refused.
 
-Refusals that come again and again although each measured limit is kept have nothing to do with the rate (a broken
-gateway, a test that injects them by chance). Slowing down for those would end at a standstill, so the limit is
-dropped, until most of what is sent is refused.
+Refusals that come again and again although each measured limit is kept have nothing to do with the rate: see `Noise`.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from typing import Final
 
 from attrs import frozen
 
+from ._noise import Noise
 from ._window import AcceptedWindow
 
 # 2**40 times any belief is no limit at all; a larger exponent could overflow.
@@ -46,16 +45,6 @@ class Tuning:
         window_messages: how many messages an estimate spans at low rates; at high ones it is one second.
         fallen: how much less than since the first of a row of refusals must have been accepted in its last second to
             mean that the limit has fallen meanwhile. At rates with longer spans a second tells nothing.
-        pointless_cuts: after so many cuts in a row, each refused while its limit was still being held and none
-            lasting longer than those before it, the refusals are taken not to depend on the rate; twice as many each
-            further time,
-        pointless_cuts_most: but at most so many.
-        pointless_growth: how much more than the first half of those cuts the second half must have let through to
-            be getting nearer to a limit.
-        pointless_accepted: how many messages must have got through for each of those refusals: where most is
-            refused there is a limit.
-        share_messages: over how many messages the share of refusals is averaged then.
-        share_most: a larger share means a limit after all.
     """
 
     hold_messages: float = 100.0
@@ -73,12 +62,6 @@ class Tuning:
     least_rate: float = 0.05
     window_messages: float = 20.0
     fallen: float = 0.75
-    pointless_cuts: int = 8
-    pointless_cuts_most: int = 32
-    pointless_growth: float = 1.5
-    pointless_accepted: float = 1.5
-    share_messages: float = 50.0
-    share_most: float = 0.5
 
 
 def _clamp(value: float, least: float, most: float) -> float:
@@ -109,37 +92,34 @@ class HoldAndProbe:
         self._accepted_since_cut = 0
         self._resumed = 0.0
         self._closed = 0
-        # What was accepted between the refusals that came while a measured limit was being held.
-        self._held: deque[int] = deque(maxlen=self._tuning.pointless_cuts)
-        self._in_streak = False
-        # What was believed when refusals were taken not to depend on the rate.
-        self._dropped = self._believed
+        self._noise = Noise()
         # What was accepted of the first burst, sent before any limit was known, and when it began.
         self._burst_accepted = 0
         self._burst_start = 0.0
-        # The share of refusals lately, while they are taken not to depend on the rate; None otherwise.
-        self._refused_share: float | None = None
         self.epoch = 0
-        """How many times the rate was cut, or the limit dropped."""
+        """How many times the rate was cut."""
 
     def __repr__(self) -> str:
         rate = "unlimited" if self._rate is None else f"{self._rate:.4g}/s"
-        return f"HoldAndProbe({self.state}, rate={rate}, believed={self._believed:.4g}/s, epoch={self.epoch})"
+        noise = f", noise={self.noise:.1%}" if self.noise else ""
+        return f"HoldAndProbe({self.state}, rate={rate}, believed={self._believed:.4g}/s, epoch={self.epoch}{noise})"
 
     @property
     def state(self) -> str:
         """What it is doing, in one word.
 
-        ``"trusting"`` before the first refusal, ``"closed"``, ``"holding"``, ``"probing"``, or ``"indifferent"`` to
-        refusals that do not depend on the rate.
+        ``"trusting"`` before the first refusal, ``"closed"``, ``"holding"`` or ``"probing"``.
         """
         if not self.epoch:
             return "trusting"
-        if self._refused_share is not None:
-            return "indifferent"
         if self._closed:
             return "closed"
         return "holding" if self._sent <= self._hold() else "probing"
+
+    @property
+    def noise(self) -> float:
+        """The share of messages that is refused at any rate; 0 while none is known."""
+        return self._noise.share
 
     @property
     def half_open(self) -> bool:
@@ -155,7 +135,7 @@ class HoldAndProbe:
 
         Messages that did not wait are not reported: a limit that nobody meets is not probed.
         """
-        if self.epoch and self._rate is not None and self._refused_share is None:
+        if self.epoch and self._rate is not None:
             self._sent += weight / self._rate
             self._update()
         return self._rate
@@ -172,8 +152,7 @@ class HoldAndProbe:
         if epoch == self.epoch:
             self._accepted_since_cut += weight
             self._closed = 0
-        if self._refused_share is not None:
-            self._refused_share *= 1.0 - 1.0 / self._tuning.share_messages
+        self._noise.accepted(weight)
 
     def on_429(self, now: float, epoch: int, retry_after: float | None = None) -> float:
         """Learn that the service refused a message that was sent in `epoch`; return how long to send nothing.
@@ -184,29 +163,24 @@ class HoldAndProbe:
             retry_after: what the service asked for, in seconds; the pause is never shorter.
         """
         asked = retry_after or 0.0
-        if self._refused_share is not None:
-            share = self._count_refusal(self._refused_share)
-            if share is None:
-                return asked
-            if share > self._tuning.share_most:
-                # There is a limit after all, and what was measured of it before is the best guess.
-                self._closed = 0
-                self._begin_streak(now)
-                self._believe(self._dropped)
-                return self._begin_epoch(now, asked)
         if epoch != self.epoch:
             self._resumed = max(self._resumed, now + asked)
+            return asked
+        if self._noise.explains():
             return asked
         if self.epoch and not self._accepted_since_cut:
             # Not one message got through since the last cut: the window is used up, and until it reopens that says
             # nothing about the rate. Cutting here would drive the rate to the floor.
             self._closed += 1
-        else:
-            self._closed = 0
-            if self._is_pointless():
-                self._drop_limit(now)
-                return asked
-            self._cut(now)
+            return self._begin_epoch(now, asked)
+        self._closed = 0
+        in_hold = self.epoch > 0 and self._sent <= self._hold()
+        if self._noise.found(in_hold=in_hold, accepted=self._accepted_since_cut):
+            # The limit that was measured last is none: leave it behind.
+            self._sent = self._hold()
+            self._update()
+            return asked
+        self._cut(now)
         return self._begin_epoch(now, asked)
 
     def _begin_epoch(self, now: float, asked: float) -> float:
@@ -227,44 +201,6 @@ class HoldAndProbe:
             self._believed = min(measured, self._ceiling)
             self._window.length = self._window_length()
             self._update()
-
-    def _is_pointless(self) -> bool:
-        """Note a refusal; tell whether cutting has been shown to change nothing.
-
-        Cuts that come nearer to a real limit let more and more through from one refusal to the next.
-        """
-        tuning, held = self._tuning, self._held
-        in_hold = self.epoch > 0 and self._sent <= self._hold() and self._accepted_since_cut < tuning.hold_messages
-        began, self._in_streak = not self._in_streak, in_hold
-        if not in_hold or began:
-            # What got through before the first of them was sent at a limit that may have been right until then.
-            held.clear()
-            return False
-        held.append(self._accepted_since_cut)
-        if len(held) < (held.maxlen or 0):
-            return False
-        cuts = list(held)
-        earlier, later = sum(cuts[: len(cuts) // 2]), sum(cuts[len(cuts) // 2 :])
-        return later <= tuning.pointless_growth * earlier and earlier + later >= tuning.pointless_accepted * len(cuts)
-
-    def _drop_limit(self, now: float) -> None:
-        self._held = deque(maxlen=min(2 * (self._held.maxlen or 1), self._tuning.pointless_cuts_most))
-        self._refused_share = self._tuning.share_most / 2
-        self._in_streak = False
-        self._dropped, self._believed = self._believed, self._ceiling
-        self._rate = None if math.isinf(self._ceiling) else self._ceiling
-        self._window.clear(now)
-        self.epoch += 1
-        self._accepted_since_cut = 0
-
-    def _count_refusal(self, share: float) -> float | None:
-        """Count a refusal while indifferent to them; return their share where that ends it, and None where not."""
-        weight = 1.0 / self._tuning.share_messages
-        share += (1.0 - share) * weight
-        # Rare ones are news again, and are answered with a cut as the first one ever was.
-        ended = share > self._tuning.share_most or share < 1.25 * weight
-        self._refused_share = None if ended else share
-        return share if ended else None
 
     def _cut(self, now: float) -> None:
         tuning = self._tuning

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # A process that waits asks at least every second; one that has not for so long is gone.
 _GONE_AFTER: Final = 3.0
+_LISTS: Final = frozenset({"endings", "gaps", "doubtful", "streak", "refused"})
 
 
 @frozen(kw_only=True)
@@ -39,8 +40,7 @@ class SharedStatus:
     Attributes:
         channel: ``"messaging"`` or ``"voice"``.
         state: ``"unused"``, ``"unlimited"`` until the first refusal, ``"known"`` (a configured rate, never refused),
-            ``"paused"``, ``"holding"`` just below the learnt limit, ``"probing"`` above it, or ``"indifferent"`` to
-            refusals that do not depend on the rate.
+            ``"paused"``, ``"holding"`` just below the learnt limit, or ``"probing"`` above it.
         rate: messages (segments) a second of all processes together; None for unlimited.
         ceiling: the configured rate; None without one.
         pause: seconds for which nothing may be sent.
@@ -50,6 +50,7 @@ class SharedStatus:
         accepted: messages that the service took, since the state began.
         refused: messages that it answered with 429.
         epoch: how often the rate was cut.
+        noise: the share of messages that is refused at any rate; 0 while none is known.
         refusals: the last ones, newest first.
     """
 
@@ -64,6 +65,7 @@ class SharedStatus:
     accepted: int = 0
     refused: int = 0
     epoch: int = 0
+    noise: float = 0.0
     refusals: tuple[Refusals, ...] = ()
 
 
@@ -78,7 +80,7 @@ def read_status(channel: str, now: float, state: Mapping[str, str], waiting: Map
     """
     if not state:
         return SharedStatus(channel=channel)
-    values = {name: float(text) for name, text in state.items() if name not in {"held", "streak", "refused"}}
+    values = {name: float(text) for name, text in state.items() if name not in _LISTS}
     interactive = bulk = processes = 0
     for line in waiting.values():
         at, mine, rest = line.split(":")
@@ -97,6 +99,7 @@ def read_status(channel: str, now: float, state: Mapping[str, str], waiting: Map
         accepted=int(values["accepted"]),
         refused=int(values["refused_count"]),
         epoch=int(values["epoch"]),
+        noise=values["noise"],
         refusals=tuple(_refusals(entry, now) for entry in reversed(state["refused"].split(",")) if entry),
     )
 
@@ -106,8 +109,6 @@ def _state(values: Mapping[str, float], now: float) -> str:
         return "paused"
     if not values["epoch"]:
         return "known" if values["rate"] else "unlimited"
-    if values["refused_share"] >= 0:
-        return "indifferent"
     return "probing" if values["climbing"] else "holding"
 
 

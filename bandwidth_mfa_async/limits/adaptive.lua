@@ -13,7 +13,7 @@
 --
 -- Time is Redis's alone. Numbers are kept with %.6f: Lua's own %.14g cuts time stamps short. Nothing is granted ahead
 -- of its time: a caller that comes too early is told when its turn is (its ticket), and gets what is there by then.
--- The policy is that of _hold_and_probe.py, with the same numbers.
+-- The policy is that of _hold_and_probe.py and _noise.py, with the same numbers.
 
 if redis.replicate_commands then redis.replicate_commands() end  -- Redis 4 asks for it before TIME and a write
 
@@ -22,8 +22,8 @@ local HOLD_MESSAGES, HOLD_MIN, HOLD_MAX = 100, 4, 100
 local CLIMB_MESSAGES, CLIMB_MIN, CLIMB_MAX, CLIMB_POWER = 20, 2.6, 20, 3.5
 local BETA, SURGE, PAUSE, PAUSE_MAX = 0.97, 1.6, 0.1, 8
 local FIRST_RATE, LEAST_RATE, WINDOW_MESSAGES, FALLEN, STREAK_MOST = 10, 0.05, 20, 0.75, 16
-local POINTLESS_CUTS, POINTLESS_CUTS_MOST, POINTLESS_GROWTH, POINTLESS_ACCEPTED = 8, 32, 1.5, 1.5
-local SHARE_MESSAGES, SHARE_MOST = 50, 0.5
+local ENDINGS, ENDINGS_IN_HOLD, LEAST_ACCEPTED, GROWTH, DECLINE = 8, 7, 1.5, 1.5, 4
+local GAPS, DRIFT, SURPRISE, SURPRISE_BY_SHARE, TRIAL, SURPRISE_ON_TRIAL, SILENCE = 32, 1.5, 4, 40, 8, 2, 10
 local BATCH_SECONDS, SLACK_SECONDS, PROBE_PATIENCE, LATE, HAIR = 0.05, 0.15, 0.5, 0.005, 1e-5
 local RAMP_START, SEED_SHARE = 10, 0.8
 local REFUSED_MOST, FORGET_PROCESS = 10, 60
@@ -44,11 +44,19 @@ end
 
 -- state -------------------------------------------------------------------------------------------------------------
 
-local s, held, streak, refused = {}, {}, {}, {}
+local s, streak, refused = {}, {}, {}
+-- Of the noise: how epochs ended, what was accepted before each refusal, and before those that may be a limit's.
+local endings, gaps, doubtful = {}, {}, {}
+local function numbers(text)
+  local list = {}
+  for number in string.gmatch(text, '%-?%d+') do list[#list + 1] = tonumber(number) end
+  return list
+end
 local stored = redis.call('HGETALL', KEYS[1])
 for i = 1, #stored, 2 do
-  if stored[i] == 'held' then
-    for count in string.gmatch(stored[i + 1], '%d+') do held[#held + 1] = tonumber(count) end
+  if stored[i] == 'endings' then endings = numbers(stored[i + 1])
+  elseif stored[i] == 'gaps' then gaps = numbers(stored[i + 1])
+  elseif stored[i] == 'doubtful' then doubtful = numbers(stored[i + 1])
   elseif stored[i] == 'streak' then
     for at, count in string.gmatch(stored[i + 1], '([%d.]+):(%d+)') do
       streak[#streak + 1] = {tonumber(at), tonumber(count)}
@@ -59,16 +67,16 @@ for i = 1, #stored, 2 do
     s[stored[i]] = tonumber(stored[i + 1])
   end
 end
-local is_new = s.format ~= 1
+local is_new = s.format ~= 2
 if is_new then
-  held, streak, refused = {}, {{now, 0}}, {}
+  endings, gaps, doubtful, streak, refused = {}, {}, {}, {{now, 0}}, {}
   s = {
-    format = 1, epoch = 0, ceiling = ceiling, believed = ceiling, rate = ceiling < NEVER and ceiling or 0, sent = 0,
+    format = 2, epoch = 0, ceiling = ceiling, believed = ceiling, rate = ceiling < NEVER and ceiling or 0, sent = 0,
     window_start = 0, window_end = 0, window_count = 0, window_before = 0, window_before_length = 0,
     window_length = math.max(1, WINDOW_MESSAGES / ceiling),
     accepted = 0, accepted_since_cut = 0, resumed = 0, closed = 0,
-    held_most = POINTLESS_CUTS, in_streak = 0, dropped = ceiling, burst_accepted = 0, burst_start = 0,
-    refused_share = -1, level = 1, stamp = now, pause_until = 0, probe_until = 0,
+    burst_accepted = 0, burst_start = 0,
+    noise = 0, noise_most = 1, tolerated = 0, distance = 0, surprise = 0, trial = 0, level = 1, stamp = now, pause_until = 0, probe_until = 0,
     slot_interactive = 0, slot_bulk = 0, ramp_start = 0, ramp_opens = 0,
     climbing = 0, regain = 0, heard = now, refused_count = 0, refused_at = 0, pruned = now,
   }
@@ -200,60 +208,85 @@ local function begin_epoch(asked)
   return pause
 end
 
-local function is_pointless()
-  local in_hold = s.epoch > 0 and s.sent <= hold() and s.accepted_since_cut < HOLD_MESSAGES
-  local began = s.in_streak == 0
-  s.in_streak = in_hold and 1 or 0
-  if not in_hold or began then
-    held = {}
-    return false
-  end
-  held[#held + 1] = s.accepted_since_cut
-  if #held > s.held_most then table.remove(held, 1) end
-  if #held < s.held_most then return false end
-  local earlier, later = 0, 0
-  for i, count in ipairs(held) do
-    if i <= math.floor(#held / 2) then earlier = earlier + count else later = later + count end
-  end
-  return later <= POINTLESS_GROWTH * earlier and earlier + later >= POINTLESS_ACCEPTED * #held
+-- Refusals that no rate would avoid (_noise.py). An ending is what was accepted, below 0 where no limit was being held.
+
+local function take_gaps(list)
+  for _, gap in ipairs(list) do gaps[#gaps + 1] = gap end
+  while #gaps > GAPS do table.remove(gaps, 1) end
+  local total = #gaps
+  for _, gap in ipairs(gaps) do total = total + gap end
+  s.noise = math.min(#gaps / total, s.noise_most)
+  s.tolerated = 3 * s.noise / (1 + 2 * s.noise)
 end
 
-local function drop_limit()
-  held, s.held_most = {}, math.min(2 * s.held_most, POINTLESS_CUTS_MOST)
-  s.refused_share, s.in_streak = SHARE_MOST / 2, 0
-  s.dropped, s.believed = s.believed, s.ceiling
-  s.rate = s.ceiling < NEVER and s.ceiling or 0
-  clear_window(now)
-  s.epoch, s.accepted_since_cut = s.epoch + 1, 0
+local function forget_noise()
+  s.noise, gaps, doubtful = 0, {}, {}
+end
+
+local function noise_accepted(count)
+  if s.noise <= 0 then return end
+  s.distance = s.distance + count
+  s.surprise = math.max(0, s.surprise - s.tolerated * count)
+  if s.surprise <= 0 and #doubtful > 0 then
+    s.trial = math.max(0, s.trial - #doubtful)
+    take_gaps(doubtful)
+    doubtful = {}
+  end
+  if s.distance * s.noise > SILENCE then forget_noise() end
+end
+
+local function noise_explains()
+  if s.noise <= 0 then return false end
+  doubtful[#doubtful + 1] = s.distance
+  s.distance = 0
+  s.surprise = s.surprise + 1 - s.tolerated
+  local most = SURPRISE
+  if s.trial > 0 then most = SURPRISE_ON_TRIAL end
+  if s.surprise <= most + SURPRISE_BY_SHARE * s.noise then return true end
+  if s.trial > 0 then forget_noise() end
+  s.surprise, doubtful = 0, {}
+  return false
+end
+
+local function found_noise(in_hold, count)
+  endings[#endings + 1] = in_hold and count or -1 - count
+  if #endings > ENDINGS then table.remove(endings, 1) end
+  local counts = {}
+  for _, ending in ipairs(endings) do
+    if ending >= 0 then counts[#counts + 1] = ending end
+  end
+  if not in_hold or #counts < ENDINGS_IN_HOLD or #endings < ENDINGS then return false end
+  local half, earlier, later, total = math.floor(#counts / 2), 0, 0, 0
+  for i, ending in ipairs(counts) do
+    total = total + ending
+    if i <= half then earlier = earlier + ending end
+    if i > #counts - half then later = later + ending end
+  end
+  if later > GROWTH * earlier or earlier > DECLINE * later or total < LEAST_ACCEPTED * #counts then return false end
+  endings = {}
+  s.distance, s.surprise, s.trial, s.noise_most = 0, 0, TRIAL, 1
+  take_gaps(counts)
+  s.noise_most = DRIFT * s.noise
+  return true
 end
 
 local function on_429(epoch, asked)
-  if s.refused_share >= 0 then
-    s.refused_share = s.refused_share + (1 - s.refused_share) / SHARE_MESSAGES
-    local share = s.refused_share
-    if share <= SHARE_MOST and share >= 1.25 / SHARE_MESSAGES then return asked end
-    s.refused_share = -1
-    if share > SHARE_MOST then
-      s.closed = 0
-      begin_streak()
-      believe(s.dropped)
-      return begin_epoch(asked)
-    end
-  end
   if epoch ~= s.epoch then
     s.resumed = math.max(s.resumed, now + asked)
     return asked
   end
+  if noise_explains() then return asked end
   if s.epoch > 0 and s.accepted_since_cut == 0 then
     s.closed = s.closed + 1
-  else
-    s.closed = 0
-    if is_pointless() then
-      drop_limit()
-      return asked
-    end
-    cut()
+    return begin_epoch(asked)
   end
+  s.closed = 0
+  if found_noise(s.epoch > 0 and s.sent <= hold(), s.accepted_since_cut) then
+    s.sent = hold()
+    update()
+    return asked
+  end
+  cut()
   return begin_epoch(asked)
 end
 
@@ -278,7 +311,7 @@ local function on_accept(count, epoch)
     s.closed = 0
     open_probed_gate()
   end
-  if s.refused_share >= 0 then s.refused_share = s.refused_share * (1 - 1 / SHARE_MESSAGES) ^ count end
+  noise_accepted(count)
 end
 
 -- For people only: the last refusals, those of the same second as one.
@@ -381,7 +414,7 @@ local function lease(lane, want, head, ticket)
     if s.closed > 0 then granted = head end
     s.level = s.level - granted
     if lane == 'interactive' and ticket == s[slot] then s[slot] = now - 1 end
-    if (waited or granted < want) and adaptive and s.epoch > 0 and s.refused_share < 0 then
+    if (waited or granted < want) and adaptive and s.epoch > 0 then
       s.sent = s.sent + granted / s.rate
       update()
     end
@@ -420,8 +453,12 @@ for name, value in pairs(s) do
   fields[#fields + 1] = name
   fields[#fields + 1] = string.format('%.6f', value)
 end
-fields[#fields + 1] = 'held'
-fields[#fields + 1] = table.concat(held, ',')
+for name, list in pairs({endings = endings, gaps = gaps, doubtful = doubtful}) do
+  local whole = {}
+  for i, number in ipairs(list) do whole[i] = string.format('%d', number) end
+  fields[#fields + 1] = name
+  fields[#fields + 1] = table.concat(whole, ',')
+end
 local refusals = {}
 for i, refusal in ipairs(streak) do refusals[i] = string.format('%.6f:%d', refusal[1], refusal[2]) end
 fields[#fields + 1] = 'streak'

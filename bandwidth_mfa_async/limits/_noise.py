@@ -1,0 +1,120 @@
+"""Tells refusals that no rate would avoid from those of a limit, by what got through between them. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+# So many of the last refusals that ended an epoch came while a measured limit was being held: a real one is kept then.
+_ENDINGS: Final = 8
+_ENDINGS_IN_HOLD: Final = 7
+# A limit that has fallen is approached: next to nothing gets through, then more and more from refusal to refusal, and
+# what got through before it fell was far more. Chance is even: the second half lets through no more than so many times
+# what the first does, and the other way round.
+_LEAST_ACCEPTED: Final = 1.5
+_GROWTH: Final = 1.5
+_DECLINE: Final = 4.0
+# Over so many of the latest refusals the share of noise is taken.
+_GAPS: Final = 32
+# But no more than so many times what it was found to be: noise does not grow with the rate, a limit's refusals do.
+_DRIFT: Final = 1.5
+# Refusals beyond what three times the odds of noise would bring that mean a limit; more where there is much noise,
+# which has longer rows of them by chance, and among which a few more do not matter.
+_SURPRISE: Final = 4.0
+_SURPRISE_BY_SHARE: Final = 40.0
+# Until it has explained so many refusals it is on trial, and fewer surprises refute it.
+_TRIAL: Final = 8
+_SURPRISE_ON_TRIAL: Final = 2.0
+# After so many times the usual distance without one the noise has gone.
+_SILENCE: Final = 10.0
+
+
+class Noise:
+    """The share of messages that is refused at any rate, once it is known; until then each refusal is news.
+
+    A broken gateway, or a test that injects refusals by chance: slowing down for those would end at a standstill, since
+    the next one comes however slow the sending. They betray themselves by coming while a measured limit is being held,
+    again and again. From then on only what exceeds their share counts as a limit's.
+    """
+
+    __slots__ = ("_distance", "_doubtful", "_endings", "_gaps", "_most", "_surprise", "_tolerated", "_trial", "share")
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        """The share of refusals that are taken for noise; 0 while none is known."""
+        # How the last epochs ended: whether while a limit was held, and after how many acceptances.
+        self._endings: deque[tuple[bool, int]] = deque(maxlen=_ENDINGS)
+        # What was accepted before each of the latest refusals, and before those of which it is not clear yet.
+        self._gaps: deque[int] = deque(maxlen=_GAPS)
+        self._doubtful: list[int] = []
+        self._distance = 0
+        self._surprise = 0.0
+        self._tolerated = 0.0
+        self._trial = 0
+        self._most = 1.0
+
+    def accepted(self, weight: int) -> None:
+        """Learn that a message was taken."""
+        if not self.share:
+            return
+        self._distance += weight
+        self._surprise -= self._tolerated * weight
+        if self._surprise <= 0.0:
+            self._surprise = 0.0
+            if self._doubtful:
+                self._trial = max(0, self._trial - len(self._doubtful))
+                self._take(self._doubtful)
+                self._doubtful.clear()
+        if self._distance * self.share > _SILENCE:
+            self._forget()
+
+    def explains(self) -> bool:
+        """Learn of a refusal; tell whether it may well be noise."""
+        if not self.share:
+            return False
+        self._doubtful.append(self._distance)
+        self._distance = 0
+        self._surprise += 1.0 - self._tolerated
+        most = (_SURPRISE_ON_TRIAL if self._trial else _SURPRISE) + _SURPRISE_BY_SHARE * self.share
+        if self._surprise <= most:
+            return True
+        # A limit's: it teaches nothing of the noise, unless that there is none.
+        if self._trial:
+            self._forget()
+        self._surprise = 0.0
+        self._doubtful.clear()
+        return False
+
+    def found(self, *, in_hold: bool, accepted: int) -> bool:
+        """Learn how an epoch ended that noise did not explain; tell whether it does, now that this is known.
+
+        Args:
+            in_hold: whether a measured limit was being held.
+            accepted: how many messages got through since the last cut.
+        """
+        endings = self._endings
+        endings.append((in_hold, accepted))
+        if not in_hold or sum(held for held, _ in endings) < _ENDINGS_IN_HOLD:
+            return False
+        counts = [count for held, count in endings if held]
+        half = len(counts) // 2
+        earlier, later = sum(counts[:half]), sum(counts[-half:])
+        even = later <= _GROWTH * earlier and earlier <= _DECLINE * later
+        if len(endings) < _ENDINGS or not even or sum(counts) < _LEAST_ACCEPTED * len(counts):
+            return False
+        endings.clear()
+        self._distance, self._surprise, self._trial = 0, 0.0, _TRIAL
+        self._most = 1.0
+        self._take(counts)
+        self._most = _DRIFT * self.share
+        return True
+
+    def _forget(self) -> None:
+        self.share = 0.0
+        self._gaps.clear()
+        self._doubtful.clear()
+
+    def _take(self, gaps: list[int]) -> None:
+        self._gaps.extend(gaps)
+        self.share = min(len(self._gaps) / (len(self._gaps) + sum(self._gaps)), self._most)
+        self._tolerated = 3.0 * self.share / (1.0 + 2.0 * self.share)

@@ -1,0 +1,114 @@
+"""Refusals that no rate would avoid, and those of a limit: told apart by what gets through between them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandwidth_mfa_async.limits._noise import Noise
+
+from .limits_simulation import TokenBucket, closed_loop, run_virtual
+
+
+class Chance:
+    """Refuses a share by chance, and what a server behind it refuses."""
+
+    def __init__(self, share, seed, server=None):
+        self.share, self.server = share, server
+        self.rng = random.Random(seed)
+        self.rate = None
+
+    def take(self, now, weight):
+        return (self.server is None or self.server.take(now, weight)) and self.rng.random() >= self.share
+
+
+def known(share=0.1):
+    """A noise that was found, and has stood its trial."""
+    noise = Noise()
+    between = round(1 / share) - 1
+    for _ in range(8):
+        found = noise.found(in_hold=True, accepted=between)
+    assert found
+    for _ in range(8):
+        noise.accepted(between)
+        assert noise.explains()
+    noise.accepted(between)
+    return noise
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("share", [0.003, 0.01, 0.02, 0.05, 0.1, 0.3])
+def test_a_client_is_not_slowed_for_good(share, seed):
+    """Fifty workers and no limit, some answers refused by chance: within a minute they send as fast as they can."""
+    tally = run_virtual(closed_loop(Chance(share, seed), (), until=120, seed=seed))
+    assert tally.goodput(60, 120) >= 0.75 * (1 - share) * 50 / 0.0925
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_a_limit_among_noise_is_kept(share):
+    """Noise does not grow with the rate as a limit's refusals do, so these are not taken for it."""
+    tally = run_virtual(closed_loop(Chance(share, 1, TokenBucket(100)), (), until=120))
+    assert tally.goodput(20, 120) >= 0.5 * 100
+    assert tally.refused_share(20, 120) <= 2.5 * share
+
+
+def test_the_first_refusals_are_news():
+    """Until there were as many as it takes, each is a limit's."""
+    noise = Noise()
+    assert not any(noise.found(in_hold=True, accepted=9) for _ in range(7))
+    assert not noise.explains()
+    assert noise.found(in_hold=True, accepted=9)
+    assert noise.share == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "endings",
+    [
+        pytest.param([(False, 500)] * 8, id="each after a climb: a limit that is found again and again"),
+        pytest.param([(True, 9)] * 5 + [(False, 50)] * 2 + [(True, 9)], id="not often enough while one was held"),
+        pytest.param([(True, count) for count in (1, 2, 4, 9, 20, 35, 52, 67)], id="more and more gets through"),
+        pytest.param([(True, count) for count in (400, 380, 3, 2, 5, 4, 7, 9)], id="a limit that has just fallen"),
+        pytest.param([(True, 1)] * 8, id="most is refused"),
+    ],
+)
+def test_what_is_a_limits(endings):
+    noise = Noise()
+    assert not any(noise.found(in_hold=held, accepted=accepted) for held, accepted in endings)
+
+
+def test_much_more_than_its_share_is_a_limits():
+    """A row of refusals ends what noise explains; it stays known, as the limit teaches nothing of it."""
+    noise = known()
+    assert sum(noise.explains() for _ in range(20)) < 20
+    assert noise.share == pytest.approx(0.1, rel=0.6)
+
+
+def test_on_trial_a_short_row_refutes_it():
+    noise = Noise()
+    for _ in range(8):
+        noise.found(in_hold=True, accepted=99)
+    assert [noise.explains() for _ in range(3)] == [True, True, False]
+    assert not noise.share
+
+
+def test_noise_that_has_ended_is_forgotten():
+    noise = known()
+    noise.accepted(80)
+    assert noise.share
+    noise.accepted(30)
+    assert not noise.share
+    assert not noise.explains()
+
+
+@given(st.floats(0.01, 0.3), st.lists(st.integers(0, 400), max_size=300))
+def test_it_never_explains_away_a_limit(share, gaps):
+    """Whatever comes, its share stays below one and a half of what it was found to be."""
+    noise = known(share)
+    found = noise.share
+    for gap in gaps:
+        noise.accepted(gap)
+        noise.explains()
+        assert noise.share <= 1.6 * max(found, share)
