@@ -221,7 +221,7 @@ def _resend(_instance: object, attribute: Attribute[Any], value: object) -> None
         raise _fail(attribute.name, "must be a Resend member: NEVER_TWICE, REJECTED or AT_LEAST_ONCE")
 
 
-@frozen(kw_only=True)
+@frozen
 class RetryPolicy:
     """How often, how long and after what a call is tried again. All durations are seconds.
 
@@ -306,7 +306,7 @@ def _sharing(_instance: object, attribute: Attribute[Any], value: object) -> Non
         raise _fail(attribute.name, "must be RedisLimits(url, key=account_id), or None")
 
 
-@frozen(kw_only=True)
+@frozen
 class Limits:
     """How fast and how wide a client may send.
 

@@ -198,7 +198,7 @@ class VerifyCodeRequest:
     expiration_time_in_minutes: float = field(default=3, validator=_minutes)
 
 
-@frozen(kw_only=True)
+@frozen
 class ResponseMeta:
     """How an answer came about.
 

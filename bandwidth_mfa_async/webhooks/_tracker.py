@@ -61,7 +61,7 @@ class DeliveryTracker:
         kept = self._receipts.get(message_id)
         return None if kept is None else kept[1]
 
-    async def wait(self, message_id: str, *, timeout: float | None = 30.0) -> DeliveryReceipt:
+    async def wait(self, message_id: str, timeout: float | None = 30.0) -> DeliveryReceipt:
         """Return a message's receipt, waiting until it comes.
 
         How long a receipt takes is documented nowhere; a carrier's own may take up to two hours before Bandwidth gives
