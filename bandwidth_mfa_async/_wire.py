@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeGuard, TypeVar, cast
 
 import cattrs
 from attrs import define, field, fields, frozen, has
@@ -134,7 +134,7 @@ def _structure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any,
     wanted = [item for item in fields(cls) if item.name != "meta"]
     names: dict[str, Any] = {item.name: override(rename=json_name(item.name)) for item in wanted}
     names["meta"] = override(omit=True)
-    every: Callable[[Any, Any], Any] = make_dict_structure_fn(cls, converter, **names)
+    every = cast("Callable[[Any, Any], Any]", make_dict_structure_fn(cls, converter, **names))
     # The page of 2020 spells the ids MessageId and CallId; no capture shows it was ever sent so, and both are read.
     capitals = [
         (json_name(item.name), json_name(item.name)[0].upper() + json_name(item.name)[1:])
@@ -143,7 +143,7 @@ def _structure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any,
     ]
 
     def structure(value: Any, kind: Any) -> Any:
-        if not isinstance(value, dict):
+        if not _is_object(value):
             raise TypeError("must be a JSON object")
         for name, capital in capitals:
             if name not in value and capital in value:
@@ -155,10 +155,17 @@ def _structure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any,
 
 def configure_converter(converter: cattrs.Converter) -> None:
     """Teach a converter the service's JSON: its names, no keys for None, no coercion of answers."""
+
+    def unstructure_factory(cls: type) -> Callable[[Any], dict[str, Any]]:
+        return _unstructure_factory(cls, converter)
+
+    def structure_factory(cls: type) -> Callable[[Any, Any], Any]:
+        return _structure_factory(cls, converter)
+
     converter.register_structure_hook(str, _only(str))
     converter.register_structure_hook(bool, _only(bool))
-    converter.register_unstructure_hook_factory(has, lambda cls: _unstructure_factory(cls, converter))
-    converter.register_structure_hook_factory(has, lambda cls: _structure_factory(cls, converter))
+    converter.register_unstructure_hook_factory(has, unstructure_factory)
+    converter.register_structure_hook_factory(has, structure_factory)
 
 
 def make_converter() -> cattrs.Converter:
@@ -192,9 +199,16 @@ def encode(request: CodeRequest | VerifyCodeRequest) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)
-def _tail(*values: str | int | None) -> bytes:
+def _tail(  # noqa: PLR0913 - the fields of a request
+    from_: str,
+    application_id: str,
+    scope: str | None,
+    message: str | None,
+    digits: int | None,
+    callback_url: str | None,
+) -> bytes:
     """Return what follows the recipient in a code request's body: with most users, the same for very many of them."""
-    anybody = CodeRequest("+10", *values)  # type: ignore[arg-type]
+    anybody = CodeRequest("+10", from_, application_id, scope, message, digits, callback_url)
     return _document(_unstructure[CodeRequest](anybody)).removeprefix(b'{"to":"+10",')
 
 
@@ -207,6 +221,16 @@ def _document(document: dict[str, Any]) -> bytes:
         else:
             return encoded
     return _json_text(document).encode()
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object, or return an empty one where there is none to parse."""
+    document = _loads(body)
+    return document if _is_object(document) else {}
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
 
 
 def _loads(body: bytes) -> Any:
@@ -320,8 +344,7 @@ def _refusal(operation: Operation[_Request, _Response], answer: Answer, now: flo
     status = answer.status
     if status < 300 or status >= 600:
         return ResponseDecodeError(f"the answer has status {status}, which ends no request", operation.name)
-    document = None if answer.flaw else _loads(answer.body)
-    document = document if isinstance(document, dict) else {}
+    document = {} if answer.flaw else _object(answer.body)
     text, request_id = _error_text(document, secrets), _request_id(document, answer.headers, secrets)
     retry_after = parse_retry_after(answer.headers, now)
     message = f"{_MEANINGS.get(status, 'the service answered no')} ({status})"
@@ -401,8 +424,7 @@ def decipher_token(answer: Answer, *, now: float = 0.0, secrets: Secrets = tuple
     Raises:
         RequestError: there is none; `delivery` is always NOT_SENT, since the code request waits for the token.
     """
-    document = None if answer.flaw else _loads(answer.body)
-    document = document if isinstance(document, dict) else {}
+    document = {} if answer.flaw else _object(answer.body)
     if 200 <= answer.status < 300:
         token, lifetime = document.get("access_token"), document.get("expires_in", _TOKEN_LIFETIME)
         if isinstance(lifetime, str):

@@ -208,7 +208,7 @@ class _Reader:
         # What ended before the first session, or without one, is the first one's: no second is left out.
         if starts:
             starts[0] = None
-        stretches = []
+        stretches: list[Stretch] = []
         for place, (low, high) in enumerate(itertools.pairwise([*(starts or [None]), None])):
             busy = self._journal.busy(low, high)
             if busy is None:
@@ -272,7 +272,7 @@ def _totals(items: int, timeline: Timeline, working: int) -> Totals:
 def _latency(counts: list[tuple[int, int]]) -> Latency:
     buckets = dict(counts)
     filled = range(counts[0][0], counts[-1][0] + 1) if counts else range(0)
-    percentiles = []
+    percentiles: list[Percentile] = []
     for percent in PERCENTS if counts else ():
         low, high = _timeline.bucket_bounds(_timeline.percentile_bucket(counts, percent))
         percentiles.append(Percentile(percent=percent, value=math.sqrt(low * high), low=low, high=high))

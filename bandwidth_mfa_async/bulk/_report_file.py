@@ -11,7 +11,7 @@ from ._schema import Status
 from ._store import check_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from ._timeline import Stretch
@@ -84,11 +84,15 @@ def _read(path: Path, mode: str, read: Callable[[JournalFile], _Read]) -> _Read:
         raise JournalError(_ODD.format(path, "a value that no run writes")) from None
 
 
+def _decoded(raw: bytes) -> str:
+    return raw.decode(errors="replace")
+
+
 @contextmanager
-def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path, mode: str) -> Generator[sqlite3.Connection]:
     address = f"{path.absolute().as_uri()}?{mode}"
     with closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=5.0)) as connection:
-        connection.text_factory = lambda raw: raw.decode(errors="replace")
+        connection.text_factory = _decoded
         # One transaction: every number is of the same moment.
         connection.execute("BEGIN")
         yield connection

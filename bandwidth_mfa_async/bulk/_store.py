@@ -96,13 +96,13 @@ class Row(NamedTuple):
 class Batch:
     """What is to be written in one transaction, in this order: what ended, what begins, what is new."""
 
-    settled: dict[int, tuple[Any, ...]] = Factory(dict)
-    begun: dict[int, None] = Factory(dict)
+    settled: dict[int, tuple[Any, ...]] = Factory(dict[int, tuple[Any, ...]])
+    begun: dict[int, None] = Factory(dict[int, None])
     keys: bytearray = Factory(bytearray)
-    positions: list[int] = Factory(list)
+    positions: list[int] = Factory(list[int])
     payloads: bytearray = Factory(bytearray)
-    seconds: dict[int, dict[str, int]] = Factory(dict)
-    latencies: dict[int, int] = Factory(dict)
+    seconds: dict[int, dict[str, int]] = Factory(dict[int, dict[str, int]])
+    latencies: dict[int, int] = Factory(dict[int, int])
 
     @property
     def size(self) -> int:

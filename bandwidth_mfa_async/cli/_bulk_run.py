@@ -24,7 +24,7 @@ from ._rows import BadRow, Row, RowReader, format_of
 from ._source import Source, name_of, open_input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from rich.console import Console
 
@@ -76,16 +76,16 @@ class Done:
     """
 
     summary: BulkSummary
-    previous: Counter[Delivery | None] = field(factory=Counter)
-    samples: list[BadRow] = field(factory=list)
-    ignored: list[str] = field(factory=list)
+    previous: Counter[Delivery | None] = field(factory=Counter["Delivery | None"])
+    samples: list[BadRow] = field(factory=list["BadRow"])
+    ignored: list[str] = field(factory=list[str])
     error: MFAError | None = None
     journal: str | None = None
     rejects: int = 0
 
 
 @contextlib.contextmanager
-def open_rows(path: str, form: Format, template: CodeTemplate) -> Iterator[tuple[RowReader, int | None]]:
+def open_rows(path: str, form: Format, template: CodeTemplate) -> Generator[tuple[RowReader, int | None]]:
     """Open an input; give its rows and its size in bytes, None where that is not known.
 
     Raises:
@@ -293,7 +293,7 @@ async def _tick(display: Display, clock: SystemClock) -> None:
 
 
 @contextlib.contextmanager
-def _obeying(bulk: BulkSender, display: Display) -> Iterator[None]:
+def _obeying(bulk: BulkSender, display: Display) -> Generator[None]:
     """Let the first SIGINT or SIGTERM drain the run and the second cut it."""
     loop = asyncio.get_running_loop()
 

@@ -117,8 +117,8 @@ class Found:
     weight: int = 0
     lightest: int = 0
     heaviest: int = 0
-    samples: list[BadRow] = field(factory=list)
-    ignored: list[str] = field(factory=list)
+    samples: list[BadRow] = field(factory=list["BadRow"])
+    ignored: list[str] = field(factory=list[str])
 
     @property
     def sendable_weight(self) -> float:

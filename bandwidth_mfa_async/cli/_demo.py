@@ -54,7 +54,7 @@ class Summary:
     unknown: int = 0
     possible_duplicates: int = 0
     attempts: int = 0
-    retries: Counter[str] = Factory(Counter)
+    retries: Counter[str] = Factory(Counter[str])
     texts: int = 0
     valid: int = 0
     invalid: int = 0

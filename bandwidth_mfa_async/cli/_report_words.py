@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 1:
         return "under 1 s"
-    parts = []
+    parts: list[str] = []
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         number, whole = divmod(whole, length)
         if number:
@@ -163,7 +163,7 @@ def next_steps(report: JournalReport) -> list[str]:
     counts = report.counts
     if not report.totals.items:
         return ["A run that uses this journal writes down here what it takes from its input."]
-    steps = []
+    steps: list[str] = []
     again = sum(failure.count for failure in report.failures if failure.resume == "yes")
     own = sum(failure.count for failure in report.failures if failure.resume == "no")
     if report.running:

@@ -6,7 +6,7 @@ import csv
 import functools
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import attrs
 from attrs import field, frozen
@@ -177,7 +177,7 @@ class RowReader:
             if "to" in names:
                 self._take_header(at, names)
                 return delimiter, None
-        cells = next(csv.reader([line], strict=True), [])
+        cells = next(csv.reader([line], strict=True), list[str]())
         if self.source.suspect and (problem := _undecodable(cells)):
             raise self._trouble(at, problem)
         if len(cells) == 1 and not any(other in line for other in _DELIMITERS):
@@ -298,13 +298,28 @@ def _json_object(text: str) -> dict[str, Any]:
         raise _BadCellError(f'is {_json_type(document)}, not an object like {{"to": "+19195551234"}}')
     if "to" not in document:
         raise _BadCellError("has no 'to'")
-    return document
+    return cast("dict[str, Any]", document)
+
+
+_JSON_TYPES: Final[dict[type, str]] = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "an array",
+}
 
 
 def _json_type(value: object) -> str:
     if value is None:
         return "null"
-    names = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "an array"}
+    names: dict[type, str] = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        list: "an array",
+    }
     return names.get(type(value), "an object")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import sys
-from importlib import resources
+from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any, Final
 
 from bandwidth_mfa_async._config import Rate
@@ -17,7 +17,7 @@ from ._shared import SharedLimiter
 from ._status import read_status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from bandwidth_mfa_async._clock import Clock
     from bandwidth_mfa_async.telemetry import Event
@@ -222,7 +222,7 @@ class _RedisStore:
 
 
 @contextlib.asynccontextmanager
-async def _patience(seconds: float) -> AsyncIterator[None]:
+async def _patience(seconds: float) -> AsyncGenerator[None]:
     """Raise TimeoutError after so many seconds, of which those that this process itself was held up do not count.
 
     A busy process finds the answer in its socket when it runs again; blaming Redis would set it off on its own.
@@ -295,7 +295,8 @@ def _make_client(url: str) -> Any:
     if "redis.driver_info" in sys.modules:  # where newer versions keep these
         untold = {"driver_info": None}
     # Its own retries would outlast the timeout, and RESP 3 needs Redis 6.
-    return Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **untold)
+    kind: Any = Redis  # redis-py gives its keywords no types
+    return kind.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **untold)
 
 
 def _checked_redis_url(url: object) -> str:
@@ -303,7 +304,7 @@ def _checked_redis_url(url: object) -> str:
         msg = f"url: must be str, not {type(url).__name__}"
         raise ConfigurationError(msg)
     try:
-        import redis.asyncio  # noqa: F401 - whether it is there
+        import_module("redis.asyncio")
     except ImportError:
         raise ConfigurationError("RedisLimits needs redis-py: pip install 'bandwidth-mfa-async[redis]'") from None
     try:

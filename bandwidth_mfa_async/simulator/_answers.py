@@ -49,7 +49,7 @@ class Answer:
     status: int
     body: bytes
     reason: str = ""
-    headers: Mapping[str, str] = field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict[str, str])
     to: str | None = None
 
 

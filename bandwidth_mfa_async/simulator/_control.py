@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from ipaddress import ip_address
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -245,7 +245,7 @@ def _read_limits(value: Any) -> AccountLimits | None:
     if not isinstance(value, dict):
         raise InvalidOptionError('a limit is an object such as {"rate": 60, "per": 60}, or null')
     try:
-        return AccountLimits(**value)
+        return AccountLimits(**cast("dict[str, Any]", value))
     except TypeError:
         raise InvalidOptionError("a limit has rate, per, model, queue_seconds, burst, number and retry_after") from None
 
@@ -269,7 +269,7 @@ async def _object(request: web.BaseRequest) -> dict[str, Any]:
         raise _ControlError(400, "the body is not JSON") from None
     if not isinstance(value, dict):
         raise _ControlError(400, "the body must be a JSON object")
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

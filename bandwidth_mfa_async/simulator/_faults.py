@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 from attrs import Factory, field, fields, frozen
 
@@ -82,7 +82,7 @@ class Fault:
     """
 
     status: int | None = None
-    headers: Mapping[str, str] = field(factory=dict, converter=_to_headers)
+    headers: Mapping[str, str] = field(factory=dict[str, str], converter=_to_headers)
     body: bytes | None = field(default=None, converter=_to_body)
     delay: float = field(default=0.0, validator=_seconds)
     seconds_per_byte: float = field(default=0.0, validator=_seconds)
@@ -147,9 +147,10 @@ class Fault:
         if not isinstance(value, dict) or not value.keys() <= known:
             msg = f"a fault is an object with some of {', '.join(sorted(known))}"
             raise InvalidFaultError(msg)
-        if value.get("delay") == "forever":
-            value = value | {"delay": math.inf}
-        return cls(**value)
+        document = dict(cast("dict[str, Any]", value))
+        if document.get("delay") == "forever":
+            document["delay"] = math.inf
+        return cls(**document)
 
 
 @frozen

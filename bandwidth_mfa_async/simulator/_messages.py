@@ -131,12 +131,12 @@ class Inbox:
     """
 
     limit: int | None = None
-    messages: list[Message] = field(factory=list)
-    listeners: list[Callable[[Message], object]] = field(factory=list)
+    messages: list[Message] = field(factory=list[Message])
+    listeners: list[Callable[[Message], object]] = field(factory=list["Callable[[Message], object]"])
     """Called with each new message, for pages that show the inbox live."""
     on_clear: Callable[[], object] | None = None
-    _latest: dict[str, Message] = field(factory=dict)
-    _arrivals: set[asyncio.Future[None]] = field(factory=set)
+    _latest: dict[str, Message] = field(factory=dict[str, Message])
+    _arrivals: set[asyncio.Future[None]] = field(factory=set["asyncio.Future[None]"])
 
     def add(self, message: Message) -> None:
         """Append a message, drop what is over the limit, and wake whoever waits."""

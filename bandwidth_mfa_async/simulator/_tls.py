@@ -102,7 +102,7 @@ def make_tls(host: str, certificate: Certificate) -> TLS:
         case _:
             raise InvalidOptionError("certificate must be 'valid', 'expired' or 'wrong_host'")
     server = ServerContext(ssl.PROTOCOL_TLS_SERVER)
-    leaf.configure_cert(server)
+    leaf.configure_cert(server)  # pyright: ignore[reportUnknownMemberType] - its types name pyOpenSSL's
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(client)
+    authority.configure_trust(client)  # pyright: ignore[reportUnknownMemberType]
     return TLS(server, client, authority.cert_pem.bytes())

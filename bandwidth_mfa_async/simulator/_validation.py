@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from ._answers import MALFORMED_TEXT
 
@@ -58,7 +58,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise RefusedError(MALFORMED_TEXT) from None
     if not isinstance(value, dict):
         raise RefusedError(MALFORMED_TEXT)
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def recipient(body: bytes) -> str | None:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
 from attrs import field, frozen
 
@@ -77,36 +77,42 @@ def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
         WebhookError: not JSON, not one object, another type of event, or no usable message id.
     """
     document = _load(body)
-    if isinstance(document, Sequence) and not isinstance(document, (str, bytes)):
-        items: Sequence[Any] = document
-        if len(items) != 1:
-            msg = f"a receipt is one JSON object, or an array of one; this array holds {len(items)}"
+    if _is_array(document):
+        if len(document) != 1:
+            msg = f"a receipt is one JSON object, or an array of one; this array holds {len(document)}"
             raise WebhookError(msg)
-        document = items[0]
-    if not isinstance(document, Mapping):
+        document = document[0]
+    if not _is_object(document):
         raise WebhookError("a receipt is a JSON object")
-    receipt: Mapping[str, Any] = document
-    kind = receipt.get("type")
+    kind = document.get("type")
     if kind not in (DELIVERED, FAILED):
         raise WebhookError(f"type must be {DELIVERED!r} or {FAILED!r}")
-    message = receipt.get("message")
-    message_id = message.get("id") if isinstance(message, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    message = document.get("message")
+    message_id = message.get("id") if _is_object(message) else None
     if not isinstance(message_id, str) or not _MESSAGE_ID.fullmatch(message_id):
         raise WebhookError("message.id must be 1 to 128 printable characters without spaces")
     return DeliveryReceipt(
         message_id=message_id,
         delivered=kind == DELIVERED,
         type=kind,
-        time=_time(receipt.get("time")),
-        description=_text(receipt.get("description")),
-        platform=_text(receipt.get("platform")),
-        error_code=_error_code(receipt.get("errorCode")),
+        time=_time(document.get("time")),
+        description=_text(document.get("description")),
+        platform=_text(document.get("platform")),
+        error_code=_error_code(document.get("errorCode")),
     )
+
+
+def _is_array(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
 
 
 def _load(body: Any) -> Any:
     if isinstance(body, (bytearray, memoryview)):
-        body = bytes(body)
+        body = bytes(cast("bytearray | memoryview[int]", body))
     if not isinstance(body, (bytes, str)):
         return body
     try:

@@ -54,7 +54,7 @@ class Coordinator:
         Raises:
             LedgerError: the ledger cannot be used.
         """
-        going = []
+        going: list[str] = []
         for job in await self._ledger.jobs():
             try:
                 word = await self.plan(job)

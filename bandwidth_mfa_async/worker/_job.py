@@ -209,7 +209,7 @@ async def known_jobs(ledger: RedisLedger) -> list[Job]:
         """Leave it to the workers, who look for work by themselves."""
 
     coordinator = Coordinator(ledger, no_queue)
-    found = []
+    found: list[Job] = []
     for name in await ledger.jobs(past=True):
         if await ledger.facts(name):
             found.append(Job(name, ledger, coordinator))

@@ -198,7 +198,7 @@ class RedisLedger:
 
     async def _run_rows(self, job: str, operations: list[tuple[Any, ...]]) -> Sequence[str]:
         texts: dict[int, int] = {}
-        ops = []
+        ops: list[tuple[Any, ...]] = []
         for kind, chunk, token, row, state, text, record, repeats in operations:
             place = 0 if text < 0 else texts.setdefault(text, len(texts) + 1)
             ops.append((kind, chunk, token, row, state, place, record, repeats))

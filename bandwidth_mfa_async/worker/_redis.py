@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from importlib import resources
+from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
@@ -185,7 +185,8 @@ def make_client(url: str, *, cluster: bool) -> Any:
         untold = {"driver_info": None}
     if cluster:
         return RedisCluster.from_url(url, protocol=2, **untold)
-    return Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **untold)
+    kind: Any = Redis  # redis-py gives its keywords no types
+    return kind.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **untold)
 
 
 def checked_url(url: object, *, cluster: bool) -> str:
@@ -195,7 +196,7 @@ def checked_url(url: object, *, cluster: bool) -> str:
         ConfigurationError: it cannot, or is not installed.
     """
     try:
-        import redis.asyncio  # noqa: F401 - whether it is there
+        import_module("redis.asyncio")
     except ImportError:
         raise ConfigurationError("the ledger needs redis-py: pip install 'bandwidth-mfa-async[worker]'") from None
     if not isinstance(url, str):

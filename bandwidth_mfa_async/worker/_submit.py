@@ -148,7 +148,7 @@ class _Seen:
             self._db.execute("PRAGMA journal_mode = OFF")
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, payload BLOB) WITHOUT ROWID")
-        words = []
+        words: list[State] = []
         self._db.execute("BEGIN")
         for key, payload in keys:
             if not key:

@@ -57,7 +57,8 @@ def _drawing(latency: Latency) -> Html:
 
     largest = max(bucket.count for bucket in latency.buckets) / latency.answered
     ticks = count_ticks(100 * largest)
-    columns, targets = [], []
+    columns: list[Html] = []
+    targets: list[Html] = []
     for bucket in latency.buckets:
         left, wide = x(bucket.low), x(bucket.high) - x(bucket.low)
         tall = _HEIGHT * 100 * bucket.count / latency.answered / ticks[-1]
@@ -102,7 +103,7 @@ def _bounds(latency: Latency) -> tuple[float, float]:
 
 
 def _percentiles(latency: Latency, x: Callable[[float], float]) -> Html:
-    pieces = []
+    pieces: list[Html] = []
     # Each label has a row of its own, the fastest the highest, so that no line crosses a label.
     for row, mark in enumerate(latency.percentiles):
         at = x(mark.value)
@@ -121,7 +122,7 @@ def _range(low: float, high: float) -> str:
 
 def _table(latency: Latency) -> Html:
     reached = 0
-    rows = []
+    rows: list[list[str]] = []
     for bucket in latency.buckets:
         reached += bucket.count
         rows.append(

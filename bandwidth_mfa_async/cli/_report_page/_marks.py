@@ -61,7 +61,7 @@ def bars(rows: Sequence[tuple[str, str, str, int, str]], largest: int) -> Html:
         rows: the class that colours it, its name, a remark, its number, and the number in words.
         largest: the number that a whole bar stands for.
     """
-    pieces = []
+    pieces: list[Html] = []
     for place, (class_, name, remark, number, words) in enumerate(rows):
         y = place * _ROW
         remark_ = tag("tspan", f"  {remark}", class_="remark") if remark else None

@@ -119,7 +119,8 @@ def _panel(  # noqa: PLR0913 - a panel is placed, scaled and named
     def y(rate: float) -> float:
         return panel.height * (1 - rate / ticks[-1])
 
-    area, line = [], []
+    area: list[str] = []
+    line: list[str] = []
     for index, span in enumerate(rates):
         start = report.timeline.spans[index].start
         corners: list[str] = []
@@ -153,7 +154,7 @@ def _panel(  # noqa: PLR0913 - a panel is placed, scaled and named
 
 def _pauses(axis: TimeAxis, bottom: int) -> Html:
     pauses = axis.pauses()
-    pieces = []
+    pieces: list[Html] = []
     for place, pause in enumerate(pauses):
         pieces.append(
             tag("line", x1=percent(pause.at), x2=percent(pause.at), y1=_TITLE_HEIGHT, y2=bottom + 26, class_="pause")
@@ -172,7 +173,7 @@ def _pauses(axis: TimeAxis, bottom: int) -> Html:
 
 def _hover(report: JournalReport, axis: TimeAxis, bottom: int, factor: float, unit: str) -> Html:
     """Return what is pointed at: a column for each point, with its numbers as a tooltip."""
-    columns = []
+    columns: list[Html] = []
     for index, span in enumerate(report.timeline.spans):
         for point in span.points:
             left = axis.at(index, (point.start - span.start).total_seconds())
