@@ -7,7 +7,7 @@ import enum
 import ipaddress
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
@@ -16,7 +16,7 @@ from ._redaction import Secret, hide
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from attrs import Attribute
 
@@ -306,6 +306,15 @@ def _sharing(_instance: object, attribute: Attribute[Any], value: object) -> Non
         raise _fail(attribute.name, "must be RedisLimits(url, key=account_id), or None")
 
 
+class Sharing(Protocol):
+    """What `Limits.shared` holds, such as `RedisLimits`: it makes the limiter of a channel."""
+
+    @property
+    def limiter(self) -> Callable[..., object]:
+        """Return the limiter of a channel for one client."""
+        ...
+
+
 @frozen
 class Limits:
     """How fast and how wide a client may send.
@@ -327,7 +336,7 @@ class Limits:
     voice_rate: Rate | None = field(default=None, converter=_to_rate, validator=_optional_rate)
     adaptive: bool = True
     max_in_flight: int = field(default=100, validator=_number(least=1, whole=True))
-    shared: Any = field(default=None, validator=_sharing)
+    shared: Sharing | None = field(default=None, validator=_sharing)
     application_name: str | None = field(default=None, validator=_optional_text)
 
 

@@ -86,7 +86,8 @@ def mfa_simulator(_mfa_servers: _Servers, mfa_simulator_options: dict[str, Any])
 def _make(simulator: ThreadedSimulator, options: dict[str, Any]) -> MFAClient:
     from ._client import MFAClient
 
-    return MFAClient(**(simulator.client_kwargs() | options))
+    arguments: dict[str, Any] = {**simulator.client_kwargs(), **options}
+    return MFAClient(**arguments)
 
 
 @pytest.fixture

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
+import pathlib
+import pydoc
+import re
 import subprocess
 import sys
+import typing
 
 import pytest
 
@@ -52,3 +58,54 @@ def test_every_public_name_explains_itself(name: str) -> None:
             inspect.isfunction(member) or isinstance(member, (property, classmethod))
         ):
             assert inspect.getdoc(getattr(thing, attribute)), f"{name}.{attribute}"
+
+
+# Those whose path a user types.
+PUBLIC = ("", ".bulk", ".simulator", ".telemetry", ".testing", ".webhooks", ".worker")
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_type_checkers_see_every_public_name_in_use(module: str) -> None:
+    """What no checked program uses can lose its types unnoticed."""
+    program = (pathlib.Path(__file__).parent / "typing" / "api.py").read_text()
+    used = {node.id for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Name)}
+    imported = {
+        alias.name: alias.asname or alias.name
+        for node in ast.walk(ast.parse(program))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    exported = importlib.import_module(f"bandwidth_mfa_async{module}").__all__
+    assert not [name for name in exported if imported.get(name) not in used]
+
+
+def test_a_star_import_brings_every_name() -> None:
+    """As do an editor's completion and `dir`, although names are loaded when they are used."""
+    namespace: dict[str, object] = {}
+    exec("from bandwidth_mfa_async import *", namespace)
+    assert set(bandwidth_mfa_async.__all__) <= namespace.keys()
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_pydoc_shows_every_public_name(module: str) -> None:
+    """`python -m pydoc bandwidth_mfa_async` and so on is the reference."""
+    thing = importlib.import_module(f"bandwidth_mfa_async{module}")
+    text = pydoc.plain(pydoc.render_doc(thing))
+    for name in set(thing.__all__) - {"__version__"}:
+        assert name in text, name
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_no_any_in_public_signatures(module: str) -> None:
+    """What a caller gives has a type; only what reads and writes JSON takes anything."""
+    thing = importlib.import_module(f"bandwidth_mfa_async{module}")
+    for cls in (getattr(thing, name) for name in thing.__all__):
+        if not inspect.isclass(cls) or issubclass(cls, Exception):
+            continue
+        for name, member in vars(cls).items():
+            function = getattr(member, "__func__", member)
+            if name.startswith("_") or "json" in name or not inspect.isfunction(function):
+                continue
+            for seen in typing.get_overloads(function) or [function]:
+                for parameter in inspect.signature(seen).parameters.values():
+                    assert not re.search(r"\bAny\b", str(parameter.annotation)), f"{cls.__name__}.{name}({parameter})"

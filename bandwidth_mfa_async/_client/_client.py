@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 import attrs
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .._config import Auth, Lane
     from .._models import MessagingCodeResponse, VerifyCodeResponse, VoiceCodeResponse
     from ..telemetry import Hook
+    from ._options import ClientOptions
 
 _Option = TypeVar("_Option", Limits, RetryPolicy)
 
@@ -79,7 +80,7 @@ class MFAClient:
         self._owner = True
 
     @classmethod
-    def from_env(cls, **overrides: Any) -> Self:
+    def from_env(cls, **overrides: Unpack[ClientOptions]) -> Self:
         """Return a client configured by the environment.
 
         Reads `BW_ACCOUNT_ID`, then `BW_USERNAME` and `BW_PASSWORD`, or `BW_CLIENT_ID` and `BW_CLIENT_SECRET` (Basic

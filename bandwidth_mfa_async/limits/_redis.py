@@ -304,7 +304,7 @@ def _checked_redis_url(url: object) -> str:
         msg = f"url: must be str, not {type(url).__name__}"
         raise ConfigurationError(msg)
     try:
-        import_module("redis.asyncio")
+        import_module("redis")
     except ImportError:
         raise ConfigurationError("RedisLimits needs redis-py: pip install 'bandwidth-mfa-async[redis]'") from None
     try:

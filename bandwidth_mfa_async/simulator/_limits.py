@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack, get_args
 
 from attrs import asdict, field, frozen
 
@@ -26,6 +26,16 @@ def _positive(_instance: object, attribute: Attribute[Any], value: object) -> No
 def _optional_positive(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None:
         _positive(instance, attribute, value)
+
+
+class _Changes(TypedDict, total=False):
+    rate: float
+    per: float
+    model: LimitModel
+    queue_seconds: float
+    burst: float | None
+    number: Literal["from", "to"]
+    retry_after: bool
 
 
 @frozen(kw_only=True)
@@ -76,7 +86,7 @@ class AccountLimits:
             raise InvalidOptionError("retry_after must be True or False")
 
     @classmethod
-    def voice(cls, **changes: Any) -> AccountLimits:
+    def voice(cls, **changes: Unpack[_Changes]) -> AccountLimits:
         """Return Bandwidth's default for calls: 5 a second with a queue of 5 minutes (docs/voice/rateLimits, 2022)."""
         settings: dict[str, Any] = {"rate": 5.0, "queue_seconds": 300.0, **changes}
         return cls(**settings)

@@ -6,7 +6,7 @@ import random
 import secrets
 from collections import deque
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, NotRequired, Self, TypedDict
 
 from bandwidth_mfa_async._clock import SystemClock
 
@@ -24,15 +24,25 @@ from ._settings import Settings, check_sizes
 from ._state import CodeBook
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Collection
+    from ssl import SSLContext
     from types import TracebackType
 
     from bandwidth_mfa_async._clock import Clock
+    from bandwidth_mfa_async._config import BasicAuth
 
     from ._limits import AccountLimits
     from ._messages import Message, RequestRecord
     from ._tls import Certificate
+
+
+class ClientArguments(TypedDict):
+    """What `MFAClient` needs to talk to a simulator."""
+
+    account_id: str
+    auth: BasicAuth
+    base_url: str
+    ssl: NotRequired[SSLContext]
 
 
 class Simulator:
@@ -269,7 +279,7 @@ class Simulator:
         return self._settings.client_secret
 
     @property
-    def ssl_context(self) -> ssl.SSLContext | None:
+    def ssl_context(self) -> SSLContext | None:
         """A client's context that trusts the simulator's certificate authority; None without `tls`."""
         return None if self._listener.tls is None else self._listener.tls.client
 
@@ -278,7 +288,7 @@ class Simulator:
         """The certificate authority's certificate as PEM, for clients in other programs; None without `tls`."""
         return None if self._listener.tls is None else self._listener.tls.ca_pem
 
-    def client_kwargs(self) -> dict[str, Any]:
+    def client_kwargs(self) -> ClientArguments:
         """Return what ``MFAClient(**...)`` needs to talk to this simulator with Basic credentials.
 
         Raises:
@@ -287,11 +297,11 @@ class Simulator:
         # The one look at the SDK: here and not above, so that the server itself stays independent of it.
         from bandwidth_mfa_async._config import BasicAuth
 
-        kwargs: dict[str, Any] = {
-            "account_id": self.account_id,
-            "auth": BasicAuth(self.username, self.password),
-            "base_url": self.base_url,
-        }
+        kwargs = ClientArguments(
+            account_id=self.account_id,
+            auth=BasicAuth(self.username, self.password),
+            base_url=self.base_url,
+        )
         if self._listener.tls is not None:
             kwargs["ssl"] = self._listener.tls.client
         return kwargs

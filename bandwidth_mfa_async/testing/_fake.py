@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 from urllib.parse import parse_qsl
 
 from attrs import evolve, field, frozen
@@ -27,6 +27,7 @@ from ._outcome import Outcome, documented
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._client._options import ClientOptions
     from .._clock import Clock
     from .._transport import Body
     from ..errors import RequestError
@@ -142,7 +143,7 @@ class FakeTransport:
         self._always.clear()
         self.requests.clear()
 
-    def client(self, **options: Any) -> MFAClient:
+    def client(self, **options: Unpack[ClientOptions]) -> MFAClient:
         """Return a new client on this transport.
 
         Args:
@@ -153,7 +154,8 @@ class FakeTransport:
         settings: dict[str, Any] = {"account_id": "9900000", "auth": BasicAuth("user", "password")}
         if "clock" not in options:
             settings["retry"] = RetryPolicy(wait_initial=0.0, wait_max=0.0)
-        client = MFAClient(**(settings | options))
+        settings.update(options)
+        client = MFAClient(**settings)
         self.attach(client)
         return client
 

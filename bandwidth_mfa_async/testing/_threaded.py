@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import threading
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ..simulator import Simulator, SimulatorStateError
 
@@ -17,9 +18,20 @@ if TYPE_CHECKING:
     from ..simulator import AccountLimits, Message, ReceiptPolicy
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 # A loop that does not answer for this long is stuck; a test that fails says more than one that hangs.
 _PATIENCE = 30.0
+
+
+def _taking_what(other: Callable[_P, None]) -> Callable[[Callable[..., None]], Callable[_P, None]]:
+    """Give a method the signature of another, for type checkers, editors and pydoc."""
+
+    def give(method: Callable[..., None]) -> Callable[_P, None]:
+        vars(method)["__signature__"] = inspect.signature(other)
+        return method
+
+    return give
 
 
 class ThreadedSimulator(Simulator):
@@ -41,6 +53,7 @@ class ThreadedSimulator(Simulator):
         InvalidOptionError: an option has a value that cannot work.
     """
 
+    @_taking_what(Simulator.__init__)
     def __init__(self, port: int = 0, **options: Any) -> None:
         clock: Clock | None = options.get("clock")
         self._bridge = None if clock is None else _ThreadClock(clock)

@@ -296,7 +296,7 @@ class RedisLedger:
         key = f"{self.prefix}:jobs:all" if past else f"{self.prefix}:jobs"
         await self._connection.command("zrem", key, job)
 
-    async def submit(self, job: str, *arguments: Any, chunk: int = 0) -> list[Any]:
+    async def submit(self, job: str, *arguments: str | int | bytes, chunk: int = 0) -> list[Any]:
         """Open a job, add a chunk to it or close its input; see ``submit.lua``.
 
         Raises:

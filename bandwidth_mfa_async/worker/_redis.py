@@ -196,7 +196,7 @@ def checked_url(url: object, *, cluster: bool) -> str:
         ConfigurationError: it cannot, or is not installed.
     """
     try:
-        import_module("redis.asyncio")
+        import_module("redis")
     except ImportError:
         raise ConfigurationError("the ledger needs redis-py: pip install 'bandwidth-mfa-async[worker]'") from None
     if not isinstance(url, str):

@@ -141,7 +141,7 @@ class MFAWorker:
 
     async def submit(  # noqa: PLR0913 - keyword arguments with defaults
         self,
-        requests: Iterable[Any] | AsyncIterable[Any],
+        requests: Iterable[CodeRequest | str] | AsyncIterable[CodeRequest | str],
         *,
         name: str,
         chunk: int = 500,

@@ -1,38 +1,111 @@
-"""The public API in use, for type checkers; never run."""
+"""The public API in use, every name of it, for type checkers; never run."""
 # pyright: strict
 
 from __future__ import annotations
 
 import asyncio
-from typing import assert_type
+import logging
+from datetime import datetime
+from ssl import SSLContext
+from typing import assert_never, assert_type
 
+from aiohttp import web
 from taskiq import AsyncBroker
 
 from bandwidth_mfa_async import (
     APIStatusError,
+    AuthenticationError,
+    BadRequestError,
     BasicAuth,
+    BulkSender,
+    BulkSummary,
+    ClientStateError,
     CodeRequest,
     CodeTemplate,
+    ConfigurationError,
+    ConnectTimeoutError,
+    DeadlineExceededError,
     Delivery,
+    DeliveryUnknownError,
+    DisconnectedError,
     InvalidRequestError,
+    ItemOutcome,
+    JournalError,
+    JournalReport,
+    LedgerError,
     Limits,
     LoggingHook,
     MessagingCodeResponse,
     MFAClient,
+    MFAError,
+    NotFoundError,
+    NotSentError,
     OAuth2ClientCredentials,
+    PermissionDeniedError,
     Rate,
     RateLimitError,
+    ReadTimeoutError,
+    RedisLimits,
     RequestError,
     Resend,
+    ResponseDecodeError,
     ResponseMeta,
     RetryPolicy,
+    ServerError,
+    SQLiteJournal,
+    TLSError,
+    VerificationLockedError,
     VerifyCodeRequest,
     VerifyCodeResponse,
     VoiceCodeResponse,
+    __version__,
 )
-from bandwidth_mfa_async.simulator import Fault, Message, Simulator
-from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, CallStartedEvent, Event, OpenTelemetryHook
-from bandwidth_mfa_async.worker import CodeOutcome, Job, JobProgress, MFAWorker, RedisLedger
+from bandwidth_mfa_async.bulk import OutcomeStream
+from bandwidth_mfa_async.simulator import (
+    AccountLimits,
+    Fault,
+    Faults,
+    InvalidFaultError,
+    InvalidOptionError,
+    Message,
+    ReceiptPolicy,
+    ReceiptState,
+    RequestRecord,
+    Simulator,
+    SimulatorError,
+    SimulatorStateError,
+    count_segments,
+)
+from bandwidth_mfa_async.telemetry import (
+    LOGGER_NAME,
+    AttemptEvent,
+    CallEvent,
+    CallStartedEvent,
+    Event,
+    GateClosedEvent,
+    HookList,
+    LimitChangedEvent,
+    LimitWaitEvent,
+    OpenTelemetryHook,
+)
+from bandwidth_mfa_async.telemetry import Hook as HookProtocol
+from bandwidth_mfa_async.testing import Clock, FakeTransport, ManualClock, Outcome, SentRequest, ThreadedSimulator
+from bandwidth_mfa_async.webhooks import (
+    DeliveryReceipt,
+    DeliveryTracker,
+    ErrorFamily,
+    OnReceipt,
+    ReceiptASGIApp,
+    ReceiptTimeoutError,
+    ReceiverOptions,
+    WebhookError,
+    add_receipt_route,
+    error_family,
+    parse_delivery_receipt,
+    receipt_asgi_app,
+    receipt_handler,
+)
+from bandwidth_mfa_async.worker import CodeOutcome, Job, JobOutcome, JobProgress, MFAWorker, RedisLedger, known_jobs
 
 
 class Hook:
@@ -44,8 +117,12 @@ class Hook:
                 assert_type(event.status, int | None)
             case CallEvent():
                 assert_type(event.delivery, Delivery)
+            case LimitWaitEvent() | GateClosedEvent():
+                assert_type(event.seconds, float)
+            case LimitChangedEvent():
+                assert_type(event.rate, float)
             case _:
-                pass
+                assert_never(event)
 
 
 async def use() -> None:
@@ -100,6 +177,109 @@ async def simulate() -> None:
         assert_type(message.code, str)
 
 
+def errors(error: MFAError) -> str:
+    match error:
+        case ConfigurationError() | ClientStateError() | JournalError() | LedgerError():
+            return str(error)
+        case InvalidRequestError():
+            return error.rule
+        case ConnectTimeoutError() | TLSError() | NotSentError():
+            assert_type(error.delivery, Delivery)
+        case ReadTimeoutError() | DisconnectedError() | ResponseDecodeError() | DeliveryUnknownError():
+            assert_type(error.elapsed, float)
+        case DeadlineExceededError():
+            assert_type(error.retry_after, float | None)
+        case VerificationLockedError():
+            assert_type(error.local, bool)
+        case BadRequestError() | AuthenticationError() | PermissionDeniedError() | NotFoundError() | ServerError():
+            assert_type(error.status, int)
+        case _:
+            pass
+    caught: ConnectionError | TimeoutError = NotSentError()
+    return f"{caught}, {__version__}"
+
+
+async def launch(mfa: MFAClient, template: CodeTemplate) -> BulkSummary:
+    journal = SQLiteJournal("launch.db", run="november", template=template)
+    async with BulkSender(mfa, journal=journal, ordered=True, drain_timeout=5.0) as bulk:
+        assert_type(bulk, BulkSender)
+        stream = bulk.send(["+19195551234"], template=template)
+        assert_type(stream, OutcomeStream)
+        async for outcome in stream:
+            assert_type(outcome, ItemOutcome)
+            assert_type(outcome.request, CodeRequest | None)
+            assert_type(outcome.response, MessagingCodeResponse | VoiceCodeResponse | None)
+            assert_type(outcome.error, MFAError | None)
+        bulk.send((template.to(number) for number in ["+19195551234"]), key=lambda request: request.to)
+        bulk.stop()
+    assert_type(JournalReport.read("launch.db").created, datetime)
+    return bulk.summary
+
+
+def shared() -> Limits:
+    return Limits(shared=RedisLimits("redis://localhost", key="9900000", fallback_rate="5/s", required=True))
+
+
+class MyClient(MFAClient):
+    """`Self`: what makes a client makes one of its own class."""
+
+
+async def subclass() -> None:
+    assert_type(MyClient.from_env(limits=shared(), proxy=None), MyClient)
+    async with MyClient.from_env(hooks=[Hook()]) as mfa:
+        assert_type(mfa, MyClient)
+        assert_type(mfa.with_options(timeout=1.0), MyClient)
+
+
+def simulator_parts(sim: Simulator) -> list[type[SimulatorError]]:
+    assert_type(sim.faults, Faults)
+    assert_type(sim.requests, list[RequestRecord])
+    assert_type(sim.ssl_context, SSLContext | None)
+    assert_type(sim.inbox[-1].receipt, ReceiptState)
+    sim.set_limits(messaging=AccountLimits(rate=60, per=60), voice=AccountLimits.voice(retry_after=True))
+    sim.set_receipts(ReceiptPolicy(failed_share=0.5))
+    assert_type(count_segments("text"), int)
+    return [InvalidFaultError, InvalidOptionError, SimulatorStateError]
+
+
+async def tests() -> None:
+    clock = ManualClock()
+    steps: Clock = clock
+    await clock.advance(1.0)
+    with ThreadedSimulator(seed=1, clock=steps) as sim:
+        assert_type(sim, ThreadedSimulator)
+        assert_type(sim.last_code("+19195551234"), str)
+    fake = FakeTransport()
+    fake.script(Outcome.answer(503, {"error": "no"}), Outcome.accepted("m-1"), Outcome.unknown())
+    async with fake.client(clock=clock, retry=RetryPolicy(max_attempts=1)) as mfa:
+        assert_type(mfa, MFAClient)
+    assert_type(fake.sent, list[SentRequest])
+
+
+async def receipts(app: web.Application, body: bytes) -> ErrorFamily | None:
+    tracker = DeliveryTracker(max_age=60.0)
+    options: ReceiverOptions = {"auth": BasicAuth("user", "pass")}
+    callback: OnReceipt = tracker
+    add_receipt_route(app, "/mfa/receipts", callback, **options)
+    app.router.add_post("/other", receipt_handler(tracker))
+    assert_type(receipt_asgi_app(tracker), ReceiptASGIApp)
+    try:
+        receipt = await tracker.wait("m-1", 10.0)
+    except ReceiptTimeoutError:
+        receipt = parse_delivery_receipt(body)
+    except WebhookError:
+        return error_family(4720)
+    assert_type(receipt, DeliveryReceipt)
+    assert_type(receipt.delivered, bool)
+    return receipt.error_family
+
+
+def hooks() -> HookList:
+    mine: HookProtocol = Hook()
+    logging.getLogger(LOGGER_NAME)
+    return HookList([mine])
+
+
 async def work(broker: AsyncBroker, ledger: RedisLedger) -> None:
     template = CodeTemplate("+19195554321", "app", scope="login")
     async with MFAWorker(broker, ledger=ledger, client=MFAClient.from_env) as codes:
@@ -111,10 +291,12 @@ async def work(broker: AsyncBroker, ledger: RedisLedger) -> None:
             assert_type(progress, JobProgress)
             assert_type(progress.ending, str | None)
         async for outcome in job.outcomes():
+            assert_type(outcome, JobOutcome)
             assert_type(outcome.delivery, Delivery)
             assert_type(outcome.provider_id, str | None)
         await codes.job("launch").cancel()
         assert_type(await job.resume(), JobProgress)
+    assert_type(await known_jobs(ledger), list[Job])
 
 
 asyncio.run(use())
