@@ -166,7 +166,8 @@ def test_rejects_are_mended_and_sent(bulk: Any, simulator: ThreadedSimulator, fo
     second = bulk("mended.csv", "--journal", "j.db", "--rejects", "r2.csv")
     assert (second.exit_code, sent_to(simulator)) == (0, {A: 1, "+12025550101": 1, B: 1})
     assert not (folder / "r2.csv").exists()
-    assert second.stderr == "mended.csv: nothing is done with the columns name\n"
+    # Before rich 14.1 a progress bar that is switched off still ends with an empty line.
+    assert second.stderr.lstrip() == "mended.csv: nothing is done with the columns name\n"
 
 
 def test_unknown_is_3_until_somebody_decides(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
@@ -491,7 +492,7 @@ def test_a_second_signal_cuts(
     until(lambda: len(simulator.inbox) == 7)
     running.process.send_signal(signal.SIGINT)
     assert running.process.stderr is not None
-    assert "stopping" in running.process.stderr.readline()
+    assert "stopping" in next(line for line in running.process.stderr if line.strip())
     assert running.process.poll() is None
     running.process.send_signal(signal.SIGTERM)
     code, out, err = running.end()
