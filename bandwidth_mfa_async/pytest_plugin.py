@@ -83,6 +83,19 @@ def mfa_simulator(_mfa_servers: _Servers, mfa_simulator_options: dict[str, Any])
     return _mfa_servers.get(mfa_simulator_options)
 
 
+@pytest.fixture
+def mfa_environ(mfa_simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The variables that lead `MFAClient.from_env` to `mfa_simulator`, set for the length of the test.
+
+    For an application that makes its own client: ask for this before the application starts.
+    """
+    variables = mfa_simulator.environ()
+    monkeypatch.delenv("BW_AUTH", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables
+
+
 def _make(simulator: ThreadedSimulator, options: dict[str, Any]) -> MFAClient:
     from ._client import MFAClient
 

@@ -69,6 +69,29 @@ def test_other_loop_scopes(run, scope):
     run(code).assert_outcomes(passed=2)
 
 
+def test_an_application_that_makes_its_own_client(run, monkeypatch):
+    """It finds the simulator in the environment, whatever that held, for one test and no longer."""
+    monkeypatch.setenv("BW_AUTH", "oauth2")
+    monkeypatch.setenv("BW_ACCOUNT_ID", "theirs")
+    code = """
+import asyncio, os
+from bandwidth_mfa_async import MFAClient
+
+def test_sign_in(mfa_environ, mfa_simulator):
+    async def main():
+        async with MFAClient.from_env() as mfa:
+            await mfa.generate_messaging_code(REQUEST)
+    asyncio.run(main())
+    assert mfa_simulator.last_code(TO)
+    assert mfa_environ == mfa_simulator.environ()
+
+def test_afterwards():
+    assert (os.environ["BW_AUTH"], os.environ["BW_ACCOUNT_ID"]) == ("oauth2", "theirs")
+    assert "BW_MFA_URL" not in os.environ
+"""
+    run(code, asyncio_mode=None).assert_outcomes(passed=2)
+
+
 def test_the_default_loop_scope_of_the_ini_file(run):
     """`asyncio_default_test_loop_scope` is followed where no mark says otherwise."""
     result = run(SIGN_IN, "-o", "asyncio_default_test_loop_scope=session", asyncio_mode="auto")

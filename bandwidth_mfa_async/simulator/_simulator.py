@@ -306,6 +306,19 @@ class Simulator:
             kwargs["ssl"] = self._listener.tls.client
         return kwargs
 
+    def environ(self) -> dict[str, str]:
+        """Return the environment variables that lead ``MFAClient.from_env()``, here or in another program, to it.
+
+        Raises:
+            SimulatorStateError: the simulator is not running.
+        """
+        return {
+            "BW_ACCOUNT_ID": self.account_id,
+            "BW_USERNAME": self.username,
+            "BW_PASSWORD": self.password,
+            "BW_MFA_URL": self.base_url,
+        }
+
     @property
     def inbox(self) -> list[Message]:
         """The messages, newest last."""

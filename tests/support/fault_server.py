@@ -237,9 +237,4 @@ async def hung_call(server: FaultServer, call: Any) -> asyncio.Task[Any]:
 
 def environment(simulator: Simulator) -> dict[str, str]:
     """Return the variables that point a client at a simulator."""
-    return {
-        "BW_MFA_URL": simulator.base_url,
-        "BW_ACCOUNT_ID": simulator.account_id,
-        "BW_USERNAME": simulator.username,
-        "BW_PASSWORD": simulator.password,
-    }
+    return simulator.environ()
