@@ -1,4 +1,4 @@
-"""README tells the truth: its Python runs, its commands print what it shows, and every command is in it."""
+"""README and its pages tell the truth: their Python runs, commands print what they show, every command is in them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ from .support.journal_file import CAUSES, make_launch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = "".join((ROOT / ".github" / name).read_text() for name in ("COMMAND_LINE.md", "COMING_FROM.md"))
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-(NUMBERS,) = re.findall(r"```csv\n(.*?)```", README, re.DOTALL)
+CONSOLE = re.findall(r"```console\n(.*?)```", README + PAGES, re.DOTALL)
+(NUMBERS,) = re.findall(r"```csv\n(.*?)```", PAGES, re.DOTALL)
+(SIGNIN,) = (block for block in PYTHON if "FastAPI" in block)
+TESTS = [block for block in PYTHON if "def test_" in block]
 
 
 @pytest.fixture
@@ -54,6 +58,8 @@ async def test_python_blocks_run(
 ) -> None:
     """Each block runs as it stands, against the simulator."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "signin.py").write_text(SIGNIN)
     code = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     namespace: dict[str, Any] = {"__name__": "readme"}
     result = eval(code, namespace)
@@ -61,6 +67,26 @@ async def test_python_blocks_run(
         await result
     if "outcomes" in namespace:
         assert sum(namespace["outcomes"].values()) == len(simulator.inbox) == 200
+
+
+def test_its_tests_pass(tmp_path: pathlib.Path) -> None:
+    """What it says under "In your tests", in files of a reader's, with its web app beside them."""
+    (tmp_path / "signin.py").write_text(SIGNIN)
+    for number, block in enumerate(TESTS):
+        (tmp_path / f"test_{number}.py").write_text(block)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+    here = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    plugins = ["-p", "bandwidth_mfa_async.pytest_plugin", "-p", "pytest_asyncio.plugin"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugins],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=without_proxies() | here,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "3 passed" in done.stdout
 
 
 def shape(output: str) -> list[str]:
@@ -122,13 +148,30 @@ def test_every_command_is_in_the_readme() -> None:
 
 def test_the_errors_the_readme_names_exist() -> None:
     """Tables of names rot silently."""
-    for name in re.findall(r"`([A-Z][A-Za-z]+Error)`", README):
+    assert "`NotSentError`" in PAGES
+    for name in re.findall(r"`([A-Z][A-Za-z]+Error)`", README + PAGES):
         assert hasattr(errors, name) or hasattr(builtins, name), name
 
 
 def test_the_two_commands() -> None:
     """The set-up is two lines, and .ci/run takes them from here."""
-    gate = (pathlib.Path(__file__).parent.parent / ".ci" / "run").read_text()
+    gate = (ROOT / ".ci" / "run").read_text()
     lines = [line for line in README.splitlines() if line.startswith("pip install -e ")]
     assert lines == ["pip install -e '.[cli]' && bandwidth-mfa demo", "pip install -e '.[test]' && pytest"]
     assert "readme_command" in gate
+
+
+def test_links_lead_somewhere() -> None:
+    """To a file of the repository, or to a heading that is there."""
+    pages = {ROOT / "README.md": README}
+    pages |= {path: path.read_text() for path in (ROOT / ".github").glob("*.md")}
+    for page, text in pages.items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if target.startswith("http"):
+                continue
+            name, _, heading = target.partition("#")
+            file = (page.parent / name).resolve() if name else page
+            assert file.exists(), f"{page.name}: {target}"
+            if heading:
+                titles = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+                assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target

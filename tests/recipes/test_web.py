@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -191,7 +192,17 @@ async def test_a_graceful_stop(app: App) -> None:
     assert len(app.sim.inbox) == 5
 
 
-@pytest.mark.parametrize("name", SERVERS)
-def test_the_readme_quotes_it(name: str) -> None:
+def test_the_readme_quotes_the_first() -> None:
     """What is tested here is what is shown there."""
-    assert f"```python\n{(HERE / f'{name}.py').read_text()}```" in README
+    assert f"```python\n{(HERE / 'with_fastapi.py').read_text()}```" in README
+
+
+@pytest.mark.parametrize("name", sorted(SERVERS.keys() - {"with_fastapi"}))
+def test_the_readme_names_what_is_different(name: str) -> None:
+    """It links the file, and what it says of the file is in it."""
+    (row,) = (line for line in README.splitlines() if f"(tests/recipes/{name}.py)" in line)
+    recipe = (HERE / f"{name}.py").read_text()
+    code = re.findall(r"`([^`]+)`", row)
+    assert len(code) >= 2
+    for piece in (piece for each in code for piece in re.split(r"(?<=:) (?=yield)", each)):
+        assert piece in recipe, piece
