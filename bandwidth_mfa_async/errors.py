@@ -137,7 +137,7 @@ class RequestError(MFAError):
         request_id: str | None = None,
         retry_after: float | None = None,
         retry_stopped_by: StopReason | None = None,
-        *extra: Any,
+        *extra: object,
     ) -> None:
         # A task queue that speaks JSON gives the word back, not the member.
         delivery = self._default_delivery if delivery is None else Delivery(delivery)
@@ -236,7 +236,7 @@ class APIStatusError(RequestError):
         retry_stopped_by: StopReason | None = None,
         status: int = 0,
         error_text: str | None = None,
-        *extra: Any,
+        *extra: object,
     ) -> None:
         super().__init__(
             message,

@@ -13,7 +13,7 @@ from importlib.metadata import distributions, requires
 from importlib.util import find_spec
 
 import bandwidth_mfa_async
-from bandwidth_mfa_async import CodeTemplate, ConfigurationError, MFAClient
+from bandwidth_mfa_async import CodeTemplate, ConfigurationError, MFAClient, RedisLimits
 from bandwidth_mfa_async.simulator import Simulator
 from bandwidth_mfa_async.telemetry import OpenTelemetryHook
 
@@ -55,6 +55,13 @@ def without(extra: str) -> None:
         except ConfigurationError as error:
             said = str(error)
         assert "pip install 'bandwidth-mfa-async[otel]'" in said
+    elif extra == "redis":
+        said = ""
+        try:
+            RedisLimits("redis://127.0.0.1", key="9900000")
+        except ConfigurationError as error:
+            said = str(error)
+        assert "pip install 'bandwidth-mfa-async[redis]'" in said
     elif extra == "worker":
         said = ""
         try:
@@ -75,6 +82,8 @@ def with_extra(extra: str) -> None:
         assert command("doctor", "--help").returncode == 0
     elif extra == "otel":
         asyncio.run(sign_in(OpenTelemetryHook()))
+    elif extra == "redis":
+        RedisLimits("redis://127.0.0.1", key="9900000")
     elif extra == "worker":
         from bandwidth_mfa_async.worker import MFAWorker
 

@@ -166,6 +166,7 @@ class MFAClient:
             n: how many, at least 1.
 
         Raises:
+            ConfigurationError: n is no whole number of at least 1.
             NotSentError: the service could not be reached.
             ClientStateError: the client is closed or belongs to another loop.
         """
