@@ -135,6 +135,9 @@ async def test_console_blocks_show_what_is_printed(
             # Which causes of retries a run meets depends on timing; all other rows are always there.
             expected = [line for line in expected if "retries after" not in line]
             actual = [line for line in actual if "retries after" not in line]
+        if "bandwidth-mfa report" in command:
+            # Where a column's text is wrapped depends on rich's version.
+            expected, actual = (sorted(" ".join(lines).split()) for lines in (expected, actual))
         assert actual == expected, command
 
 

@@ -39,6 +39,7 @@ from bandwidth_mfa_async.webhooks import (
 
 from .conftest import APPLICATION, FROM, TO
 
+AIOHTTP = tuple(map(int, aiohttp.__version__.split(".")[:2]))
 ID = "14762070468292kw2fuqty55yp2b2"
 # The four examples of https://dev.bandwidth.com/docs/mfa/webhooks, without their trailing commas.
 DELIVERED = {
@@ -582,8 +583,10 @@ async def test_compressed_bodies_are_bounded_too(route, callback):
     await route.open(callback)
     gzipped = {"Content-Encoding": "gzip"}
     assert (await route(gzip.compress(json.dumps(DELIVERED).encode()), **gzipped)).status == 204
-    # aiohttp before 3.14 itself stops at 32 MiB, with 400.
-    assert (await route(gzip.compress(b" " * 50_000_000), **gzipped)).status in {400, 413}
+    # aiohttp before 3.14 itself stops at 32 MiB, with 400, which the sender may miss: the connection is cut with it.
+    with contextlib.suppress(*([] if AIOHTTP >= (3, 14) else [aiohttp.ClientConnectionError])):
+        bomb = gzip.compress(b" " * 50_000_000)
+        assert (await route(bomb, **gzipped, Connection="close")).status in {400, 413}
     # aiohttp cannot go on with such a connection and closes it.
     assert (await route(json.dumps(DELIVERED).encode(), **gzipped, Connection="close")).status == 400
     assert (await route()).status == 204
