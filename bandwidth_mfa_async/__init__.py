@@ -1,5 +1,18 @@
 """An asyncio client for Bandwidth's multi-factor-authentication API that says whether a code was sent.
 
+::
+
+    login = CodeTemplate(from_="+19195554321", application_id="...", scope="login")
+    async with MFAClient.from_env() as mfa:
+        sent = await mfa.generate_messaging_code(login.to("+19195551234"))
+        check = await mfa.verify_code(to="+19195551234", code="123456", scope="login")
+        if check.valid:
+            ...
+
+What stands beside it: `bandwidth_mfa_async.simulator`, a service on this machine; `.testing` and the pytest fixtures
+`mfa_simulator`, `mfa_client` and `mfa_environ`; `.webhooks`, delivery receipts; `.telemetry`, events and hooks; `.worker`,
+codes through taskiq; `.errors`, the tree of errors. Durations are seconds; numbers are E.164.
+
 Names are loaded when they are first used: the webhooks, the command line's help and the pytest plugin need no HTTP
 client, and importing it costs a fifth of a second.
 """

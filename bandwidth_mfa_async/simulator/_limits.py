@@ -87,7 +87,11 @@ class AccountLimits:
 
     @classmethod
     def voice(cls, **changes: Unpack[_Changes]) -> AccountLimits:
-        """Return Bandwidth's default for calls: 5 a second with a queue of 5 minutes (docs/voice/rateLimits, 2022)."""
+        """Return Bandwidth's default for calls: 5 a second with a queue of 5 minutes (docs/voice/rateLimits, 2022).
+
+        Args:
+            **changes: arguments of `AccountLimits` to take in place of these.
+        """
         settings: dict[str, Any] = {"rate": 5.0, "queue_seconds": 300.0, **changes}
         return cls(**settings)
 
