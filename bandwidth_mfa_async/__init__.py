@@ -10,8 +10,8 @@
             ...
 
 What stands beside it: `bandwidth_mfa_async.simulator`, a service on this machine; `.testing` and the pytest fixtures
-`mfa_simulator`, `mfa_client` and `mfa_environ`; `.webhooks`, delivery receipts; `.telemetry`, events and hooks; `.worker`,
-codes through taskiq; `.errors`, the tree of errors. Durations are seconds; numbers are E.164.
+`mfa_simulator`, `mfa_client` and `mfa_environ`; `.webhooks`, delivery receipts; `.telemetry`, events and hooks;
+`.worker`, codes through taskiq; `.errors`, the tree of errors. Durations are seconds; numbers are E.164.
 
 Names are loaded when they are first used: the webhooks, the command line's help and the pytest plugin need no HTTP
 client, and importing it costs a fifth of a second.

