@@ -600,7 +600,7 @@ def test_what_goes_wrong_at_the_start_is_raised_where_it_was_started():
 
 def test_every_method_of_the_simulator_was_thought_of():
     """A method that is added to `Simulator` must be made safe for other threads, or be found to be safe."""
-    plain = {"client_kwargs", "last_code"}
+    plain = {"client_kwargs", "environ", "last_code"}
     methods = {
         name for name, member in vars(Simulator).items() if inspect.isfunction(member) and not name.startswith("_")
     }

@@ -28,12 +28,6 @@ HELD = Fault(delay=1.0)
 NUMBERS = [f"+1919555{n:04}" for n in range(200)]
 
 
-def sleeps(pid: int) -> bool:
-    stat = pathlib.Path(f"/proc/{pid}/stat")
-    # Where there is no such file, it has very probably done so by now.
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "S"
-
-
 class Worker:
     """The recipe, and a simulator whose time belongs to the test."""
 
