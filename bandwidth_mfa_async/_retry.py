@@ -41,7 +41,7 @@ class RetryBudget:
     __slots__ = ("tokens",)
 
     def __init__(self, tokens: int = BUDGET_CAPACITY) -> None:
-        self.tokens = tokens
+        self.tokens: int = tokens
 
     def __repr__(self) -> str:
         return f"RetryBudget(tokens={self.tokens}/{BUDGET_CAPACITY})"

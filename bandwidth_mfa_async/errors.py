@@ -174,7 +174,7 @@ class RequestError(MFAError):
         values = {name: changes.get(name, getattr(self, name)) for name in names}
         for name, value in values.items():
             setattr(self, name, value)
-        self.args = tuple(values.values())
+        self.args: tuple[Any, ...] = tuple(values.values())
 
 
 class NotSentError(RequestError, ConnectionError):

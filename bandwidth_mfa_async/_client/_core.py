@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from .._auth import Authorizer
     from .._clock import Clock
     from .._config import Auth
+    from .._transport import URL
     from .._wire import Token
     from ..limits import Limiter, SharedLimiter, Slots
 
@@ -49,19 +51,19 @@ class Core:
     ) -> None:
         if not isinstance(auth, (BasicAuth, OAuth2ClientCredentials)):
             raise ConfigurationError("auth: must be BasicAuth(username, password) or OAuth2ClientCredentials(...)")
-        self.account_id = checked_account_id(account_id)
-        self.base_url = checked_url("base_url", base_url)
+        self.account_id: str = checked_account_id(account_id)
+        self.base_url: str = checked_url("base_url", base_url)
         checked_transport_options(session, ssl, proxy, self.base_url)
         self.auth = auth
         self.clock = clock
-        self.transport = Transport(session=session, ssl=ssl, proxy=proxy)
-        self.sleeper = Sleeper(clock)
-        self.budget = RetryBudget()
-        self.rng = random.Random()  # noqa: S311 - jitter and event ids, no secrets
-        self.urls = {op.name: endpoint(self.base_url, self.account_id, op.path) for op in OPERATIONS}
-        self.authorizer = make_authorizer(auth, self._fetch_token, clock)
-        self.token_url = absolute_url(auth.token_url) if isinstance(auth, OAuth2ClientCredentials) else None
-        self.token_policy = RetryPolicy()
+        self.transport: Transport = Transport(session=session, ssl=ssl, proxy=proxy)
+        self.sleeper: Sleeper = Sleeper(clock)
+        self.budget: RetryBudget = RetryBudget()
+        self.rng: random.Random = random.Random()  # noqa: S311 - jitter and event ids, no secrets
+        self.urls: dict[str, URL] = {op.name: endpoint(self.base_url, self.account_id, op.path) for op in OPERATIONS}
+        self.authorizer: Authorizer = make_authorizer(auth, self._fetch_token, clock)
+        self.token_url: URL | None = absolute_url(auth.token_url) if isinstance(auth, OAuth2ClientCredentials) else None
+        self.token_policy: RetryPolicy = RetryPolicy()
         self._headers = request_headers(Authorization="", **{"Content-Type": "application/json"})
         self._header = ""
         self._active = 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from yarl import URL
+
 from ._exchange import MAX_ANSWER, Body, Headers
 from ._transport import Transport, absolute_url, checked_transport_options, endpoint, request_headers
 
 __all__ = [
     "MAX_ANSWER",
+    "URL",
     "Body",
     "Headers",
     "Transport",

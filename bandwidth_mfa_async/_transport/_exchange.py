@@ -40,9 +40,9 @@ class Body:
     __slots__ = ("begun", "guard", "value")
 
     def __init__(self, value: bytes, guard: Callable[[], None] | None = None) -> None:
-        self.value = value
-        self.guard = guard
-        self.begun = False
+        self.value: bytes = value
+        self.guard: Callable[[], None] | None = guard
+        self.begun: bool = False
 
     def begin(self) -> None:
         """Mark it as begun, unless its guard objects."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._client._caller import Caller
+    from .._clock import Clock
     from .._config import Lane
     from .._models import CodeRequest, CodeTemplate, VoiceCodeResponse
     from ._journal import SQLiteJournal
@@ -74,11 +75,11 @@ class OutcomeStream:
         key: Callable[[CodeRequest], str] | None,
         template: CodeTemplate | None,
     ) -> None:
-        self.clock = options.caller.core.clock
+        self.clock: Clock = options.caller.core.clock
         self.journal = journal
         self.summary = summary
-        self.stopping = False
-        self.ended = False
+        self.stopping: bool = False
+        self.ended: bool = False
         self._options = options
         self._operation: Any = MESSAGING if options.channel == "messaging" else VOICE
         self._record = Record(

@@ -84,7 +84,7 @@ class BulkSender:
         caller = client._caller  # noqa: SLF001 - the client's own engine, so that each attempt can be recorded
         width = caller.limits.max_in_flight if max_in_flight is None else max_in_flight
         self.journal = journal
-        self.summary = BulkSummary()
+        self.summary: BulkSummary = BulkSummary()
         self._options = RunOptions(caller=caller, channel=channel, lane=lane, width=width, ordered=bool(ordered))
         self._drain_timeout = float(drain_timeout)
         self._stream: OutcomeStream | None = None

@@ -164,7 +164,7 @@ class Simulator:
             consume_on_success=consume_on_success,
             reset_on_success=reset_on_success,
         )
-        self.faults = Faults(rng)
+        self.faults: Faults = Faults(rng)
         """What disturbs the answers: `faults.script(...)`, `faults.chance(...)`, `faults.clear()`."""
         self._inbox = Inbox(inbox_limit)
         self._records: deque[RequestRecord] = deque(maxlen=request_log_limit)

@@ -27,7 +27,7 @@ class Lease:
     """
 
     def __init__(self, seconds: float, clock: Clock) -> None:
-        self.token = secrets.token_hex(8)
+        self.token: str = secrets.token_hex(8)
         self.seconds = seconds
         self.lost = False
         self._clock = clock

@@ -88,17 +88,17 @@ class RedisLedger:
         timeout: float = 5.0,
         clock: Clock | None = None,
     ) -> None:
-        self.url = checked_url(url, cluster=cluster)
-        self.cluster = bool(cluster)
-        self.prefix = checked_name("prefix", prefix)
-        self.lease = _checked_seconds("lease", lease, least=1.0)
-        self.keep = _checked_seconds("keep", keep, least=60.0)
-        self.clock = clock or SystemClock()
+        self.url: str = checked_url(url, cluster=cluster)
+        self.cluster: bool = bool(cluster)
+        self.prefix: str = checked_name("prefix", prefix)
+        self.lease: float = _checked_seconds("lease", lease, least=1.0)
+        self.keep: float = _checked_seconds("keep", keep, least=60.0)
+        self.clock: Clock = clock or SystemClock()
         timeout = _checked_seconds("timeout", timeout, least=0.01)
         self._connection = Connection(self.url, cluster=cluster, timeout=timeout, clock=self.clock)
         self._batchers: dict[str, Batcher] = {}
         # Batches are numbered, so that one that comes late does nothing.
-        self.writer = secrets.token_hex(8)
+        self.writer: str = secrets.token_hex(8)
         self._batches = itertools.count(1)
         self._checked = False
 

@@ -79,7 +79,7 @@ class MFAWorker:
             if type(seconds) not in {int, float} or not 0 < seconds < 1e6:
                 raise ConfigurationError(f"{name}: must be a number of seconds above 0")
         self.broker = broker
-        self.ledger = ledger if isinstance(ledger, RedisLedger) else RedisLedger(ledger)
+        self.ledger: RedisLedger = ledger if isinstance(ledger, RedisLedger) else RedisLedger(ledger)
         self._codes = CodeBook(self.ledger)
         self._coordinator = Coordinator(self.ledger, self._hint_chunk, window=window, again_after=again_after)
         self._service: Service | None = None
@@ -93,7 +93,7 @@ class MFAWorker:
         self._started = False
         self._owns_broker = False
         self._register()
-        self.send_code = SendCode(self._codes, self._hint_code, self.ledger.clock)
+        self.send_code: SendCode = SendCode(self._codes, self._hint_code, self.ledger.clock)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.broker).__name__}, ledger={self.ledger!r})"
