@@ -26,7 +26,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def client(request: Request) -> MFAClient:
-    return request.app.state.mfa
+    mfa: MFAClient = request.app.state.mfa
+    return mfa
 
 
 app = FastAPI(lifespan=lifespan)

@@ -1,5 +1,5 @@
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from quart import Quart, ResponseReturnValue, current_app, request
 
@@ -17,13 +17,14 @@ login = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-94
 
 
 @app.while_serving
-async def client() -> AsyncIterator[None]:
+async def client() -> AsyncGenerator[None, None]:
     async with MFAClient.from_env() as app.extensions["mfa"]:  # one for the app; leaving it waits for what is under way
         yield
 
 
 def mfa() -> MFAClient:
-    return current_app.extensions["mfa"]
+    made: MFAClient = current_app.extensions["mfa"]
+    return made
 
 
 @app.post("/code")
