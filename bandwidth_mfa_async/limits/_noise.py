@@ -25,8 +25,10 @@ _SURPRISE_BY_SHARE: Final = 40.0
 # Until it has explained so many refusals it is on trial, and fewer surprises refute it.
 _TRIAL: Final = 8
 _SURPRISE_ON_TRIAL: Final = 2.0
-# After so many times the usual distance without one the noise has gone.
+# After so many times the usual distance without one the noise has gone; sooner where a limit was measured just before,
+# since that is what keeping a real one looks like.
 _SILENCE: Final = 10.0
+_SILENCE_AFTER_CUT: Final = 5.0
 
 
 class Noise:
@@ -37,7 +39,18 @@ class Noise:
     again and again. From then on only what exceeds their share counts as a limit's.
     """
 
-    __slots__ = ("_distance", "_doubtful", "_endings", "_gaps", "_most", "_surprise", "_tolerated", "_trial", "share")
+    __slots__ = (
+        "_after_cut",
+        "_distance",
+        "_doubtful",
+        "_endings",
+        "_gaps",
+        "_most",
+        "_surprise",
+        "_tolerated",
+        "_trial",
+        "share",
+    )
 
     def __init__(self) -> None:
         self.share = 0.0
@@ -51,6 +64,7 @@ class Noise:
         self._surprise = 0.0
         self._tolerated = 0.0
         self._trial = 0
+        self._after_cut = False
         self._most = 1.0
 
     def accepted(self, weight: int) -> None:
@@ -65,7 +79,7 @@ class Noise:
                 self._trial = max(0, self._trial - len(self._doubtful))
                 self._take(self._doubtful)
                 self._doubtful.clear()
-        if self._distance * self.share > _SILENCE:
+        if self._distance * self.share > (_SILENCE_AFTER_CUT if self._after_cut else _SILENCE):
             self._forget()
 
     def explains(self) -> bool:
@@ -75,10 +89,12 @@ class Noise:
         self._doubtful.append(self._distance)
         self._distance = 0
         self._surprise += 1.0 - self._tolerated
+        self._after_cut = False
         most = (_SURPRISE_ON_TRIAL if self._trial else _SURPRISE) + _SURPRISE_BY_SHARE * self.share
         if self._surprise <= most:
             return True
         # A limit's: it teaches nothing of the noise, unless that there is none.
+        self._after_cut = True
         if self._trial:
             self._forget()
         self._surprise = 0.0
@@ -96,14 +112,15 @@ class Noise:
         endings.append((in_hold, accepted))
         if not in_hold or sum(held for held, _ in endings) < _ENDINGS_IN_HOLD:
             return False
-        counts = [count for held, count in endings if held]
+        # What got through before the first of them was sent at a limit that may have been right until then.
+        counts = [count for held, count in endings if held][1:]
         half = len(counts) // 2
         earlier, later = sum(counts[:half]), sum(counts[-half:])
         even = later <= _GROWTH * earlier and earlier <= _DECLINE * later
         if len(endings) < _ENDINGS or not even or sum(counts) < _LEAST_ACCEPTED * len(counts):
             return False
         endings.clear()
-        self._distance, self._surprise, self._trial = 0, 0.0, _TRIAL
+        self._distance, self._surprise, self._trial, self._after_cut = 0, 0.0, _TRIAL, False
         self._most = 1.0
         self._take(counts)
         self._most = _DRIFT * self.share

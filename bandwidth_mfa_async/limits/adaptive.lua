@@ -23,7 +23,8 @@ local CLIMB_MESSAGES, CLIMB_MIN, CLIMB_MAX, CLIMB_POWER = 20, 2.6, 20, 3.5
 local BETA, SURGE, PAUSE, PAUSE_MAX = 0.97, 1.6, 0.1, 8
 local FIRST_RATE, LEAST_RATE, WINDOW_MESSAGES, FALLEN, STREAK_MOST = 10, 0.05, 20, 0.75, 16
 local ENDINGS, ENDINGS_IN_HOLD, LEAST_ACCEPTED, GROWTH, DECLINE = 8, 7, 1.5, 1.5, 4
-local GAPS, DRIFT, SURPRISE, SURPRISE_BY_SHARE, TRIAL, SURPRISE_ON_TRIAL, SILENCE = 32, 1.5, 4, 40, 8, 2, 10
+local GAPS, DRIFT, SURPRISE, SURPRISE_BY_SHARE, TRIAL, SURPRISE_ON_TRIAL = 32, 1.5, 4, 40, 8, 2
+local SILENCE, SILENCE_AFTER_CUT = 10, 5
 local BATCH_SECONDS, SLACK_SECONDS, PROBE_PATIENCE, LATE, HAIR = 0.05, 0.15, 0.5, 0.005, 1e-5
 local RAMP_START, SEED_SHARE = 10, 0.8
 local REFUSED_MOST, FORGET_PROCESS = 10, 60
@@ -76,7 +77,7 @@ if is_new then
     window_length = math.max(1, WINDOW_MESSAGES / ceiling),
     accepted = 0, accepted_since_cut = 0, resumed = 0, closed = 0,
     burst_accepted = 0, burst_start = 0,
-    noise = 0, noise_most = 1, tolerated = 0, distance = 0, surprise = 0, trial = 0, level = 1, stamp = now, pause_until = 0, probe_until = 0,
+    noise = 0, noise_most = 1, tolerated = 0, distance = 0, surprise = 0, trial = 0, after_cut = 0, level = 1, stamp = now, pause_until = 0, probe_until = 0,
     slot_interactive = 0, slot_bulk = 0, ramp_start = 0, ramp_opens = 0,
     climbing = 0, regain = 0, heard = now, refused_count = 0, refused_at = 0, pruned = now,
   }
@@ -232,7 +233,7 @@ local function noise_accepted(count)
     take_gaps(doubtful)
     doubtful = {}
   end
-  if s.distance * s.noise > SILENCE then forget_noise() end
+  if s.distance * s.noise > (s.after_cut > 0 and SILENCE_AFTER_CUT or SILENCE) then forget_noise() end
 end
 
 local function noise_explains()
@@ -240,11 +241,12 @@ local function noise_explains()
   doubtful[#doubtful + 1] = s.distance
   s.distance = 0
   s.surprise = s.surprise + 1 - s.tolerated
+  s.after_cut = 0
   local most = SURPRISE
   if s.trial > 0 then most = SURPRISE_ON_TRIAL end
   if s.surprise <= most + SURPRISE_BY_SHARE * s.noise then return true end
   if s.trial > 0 then forget_noise() end
-  s.surprise, doubtful = 0, {}
+  s.surprise, s.after_cut, doubtful = 0, 1, {}
   return false
 end
 
@@ -256,6 +258,7 @@ local function found_noise(in_hold, count)
     if ending >= 0 then counts[#counts + 1] = ending end
   end
   if not in_hold or #counts < ENDINGS_IN_HOLD or #endings < ENDINGS then return false end
+  table.remove(counts, 1)  -- sent at a limit that may have been right until then
   local half, earlier, later, total = math.floor(#counts / 2), 0, 0, 0
   for i, ending in ipairs(counts) do
     total = total + ending
@@ -264,7 +267,7 @@ local function found_noise(in_hold, count)
   end
   if later > GROWTH * earlier or earlier > DECLINE * later or total < LEAST_ACCEPTED * #counts then return false end
   endings = {}
-  s.distance, s.surprise, s.trial, s.noise_most = 0, 0, TRIAL, 1
+  s.distance, s.surprise, s.trial, s.after_cut, s.noise_most = 0, 0, TRIAL, 0, 1
   take_gaps(counts)
   s.noise_most = DRIFT * s.noise
   return true
