@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from bandwidth_mfa_async import (
     BadRequestError,
@@ -22,6 +23,7 @@ from bandwidth_mfa_async import (
     TLSError,
 )
 from bandwidth_mfa_async._retry import RetryBudget, backoff, is_retryable, retry
+from bandwidth_mfa_async._wire import parse_retry_after
 
 
 class Highest(random.Random):
@@ -116,6 +118,66 @@ async def test_vectors(
         assert caught.value.retry_stopped_by == stopped
     assert run.budget.tokens == end
     assert run.slept == run.told == waits
+
+
+# The 2026 revision's vectors: base 50 ms, jitter at its bound, one 500 that asks for so many ms, then a success.
+# Its last column is AWS's wait; it caps what the service asks for at 5 s more than its own, we keep to all of it, with
+# our spread on top, because a request that comes sooner is refused again.
+REVISED: list[tuple[str | None, float, float]] = [
+    (None, 0.05, 0.05),
+    ("1500", 1.65, 1.5),
+    ("0", 0.05, 0.05),
+    ("10000", 11.0, 5.05),
+    ("invalid", 0.05, 0.05),
+    ("-100", 0.05, 0.05),
+]
+
+
+@pytest.mark.parametrize(("asked", "ours", "aws"), REVISED)
+async def test_vectors_of_the_2026_revision(asked: str | None, ours: float, aws: float) -> None:
+    """A retry costs 14, and a success after it gives them back; what is asked for is a floor, rubbish is nothing."""
+    headers = CIMultiDict({} if asked is None else {"retry-after-ms": asked})
+    run = Run(status(500, retry_after=parse_retry_after(headers, 0.0)), None)
+    during: list[int] = []
+    attempt = run.attempt
+
+    async def watched() -> str:
+        during.append(run.budget.tokens)
+        return await attempt()
+
+    run.attempt = watched  # type: ignore[method-assign]
+    assert await run(RetryPolicy(wait_initial=0.05, wait_max=20.0)) == "done"
+    assert (during, run.budget.tokens) == ([486], 500)
+    assert run.slept == [pytest.approx(ours)]
+    assert ours >= aws
+
+
+# The classic revision's, where a retry costs 5: its quotas, in units of its cost, are ours in units of ours.
+CLASSIC: list[tuple[list[int | None], int, int, list[float], str | None]] = [
+    ([500, 500, None], 500, 1, [1.0, 2.0], None),
+    ([502, 502, 502], 500, 2, [1.0, 2.0], "attempts"),
+    ([500, 502], 1, 1, [1.0], "budget"),
+    ([500], 0, 0, [], "budget"),
+    ([500, 500, 500, 500, 500], 500, 4, [1.0, 2.0, 4.0, 8.0], "attempts"),
+]
+
+
+@pytest.mark.parametrize(("outcomes", "retries", "paid", "waits", "stopped"), CLASSIC)
+async def test_vectors_of_the_classic_revision(
+    outcomes: list[int | None], retries: int, paid: int, waits: list[float], stopped: str | None
+) -> None:
+    """A quota for so many retries ends where AWS's does: all paid but, after a success, the last."""
+    start = min(500, retries * 14)
+    run = Run(*[None if code is None else status(code) for code in outcomes], budget=start)
+    policy = RetryPolicy(wait_initial=1.0, wait_max=20.0, max_attempts=max(3, len(outcomes)))
+    if stopped is None:
+        assert await run(policy) == "done"
+    else:
+        with pytest.raises(RequestError) as caught:
+            await run(policy)
+        assert caught.value.retry_stopped_by == stopped
+    assert start - run.budget.tokens == paid * 14
+    assert run.slept == waits
 
 
 def test_the_budget_has_bounds() -> None:
