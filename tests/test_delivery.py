@@ -175,6 +175,9 @@ FAULTS = [
     unreadable(35, "1000 headers", answer(headers={f"X-{i}": "x" for i in range(1000)}), kept=False),
 ]
 
+# Seconds of real time: far below the 30 of an attempt, far above what a busy machine needs.
+AT_ONCE = 5.0
+
 # Each on a new connection and, where the fault does not need one, on a kept one.
 FAULT_CASES = [
     pytest.param(fault, warm, id=f"{fault.row} {fault.name}-{'warm' if warm else 'cold'}")
@@ -201,6 +204,7 @@ async def test_a_fault_has_one_meaning(
     )
     assert error.delivery is fault.delivery
     assert (error.attempts, error.operation) == (1, "generate_messaging_code")
+    assert error.elapsed < AT_ONCE, "what the server has ended is not waited for"
     await until(lambda: not server.script)
     assert len(server.seen) - seen <= 1, "asked once"
     assert server.sent - sent == fault.act.accepted
