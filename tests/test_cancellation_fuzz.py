@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from bandwidth_mfa_async import (
@@ -23,6 +24,7 @@ from bandwidth_mfa_async.webhooks import DeliveryTracker, ReceiptTimeoutError
 from .conftest import TO
 from .support.fault_server import Act, FaultServer, answer, hung_call, reply, taken, until
 from .support.suspensions import Suspensions, every_suspension
+from .test_fault_matrix import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,6 +186,29 @@ async def test_permits_of_cancelled_calls_are_not_spent(
     await client.generate_messaging_code(template.to(TO))
     assert len(server.seen) == sent + 1
     assert loop.time() - began < 1.3
+
+
+@pytest.mark.virtual_time
+async def test_permits_of_calls_cancelled_while_they_connect_come_back(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """At one text in ten seconds: each had its permit, none wrote a byte, and the next one leaves at once."""
+    loop = asyncio.get_running_loop()
+    connector = aiohttp.TCPConnector(resolver=Resolver(*["hang"] * 5, ["127.0.0.1"]), use_dns_cache=False)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        base_url = f"http://mfa.localhost:{server.port}/api/v1"
+        client = make_client(base_url=base_url, session=session, limits=Limits(rate="6/m"))  # type: ignore[arg-type]
+        began = loop.time()
+        for _ in range(5):
+            connecting = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
+            await asyncio.sleep(0.01)
+            connecting.cancel()
+            await asyncio.wait([connecting])
+            assert connecting.cancelled()
+        await client.generate_messaging_code(template.to(TO))
+        assert len(server.seen) == 1
+        assert loop.time() - began < 1.0
+        await client.aclose()
 
 
 @pytest.mark.uvloop
