@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import gzip
+import pathlib
 import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -440,9 +441,10 @@ async def test_a_name_that_does_not_resolve_is_not_sent(
         assert error.delivery is Delivery.NOT_SENT
 
 
-@pytest.mark.parametrize("how", ["untrusted", "wrong host", "expired", "not TLS"])
+@pytest.mark.uvloop
+@pytest.mark.parametrize("how", ["untrusted", "self-signed", "wrong host", "expired", "not TLS"])
 async def test_a_certificate_that_cannot_be_trusted_is_never_retried(
-    make_client: MakeClient, template: CodeTemplate, how: str
+    make_client: MakeClient, template: CodeTemplate, how: str, tmp_path: pathlib.Path
 ) -> None:
     """TLS is verified by default; a failure is not sent, not retried, and the credentials stay here."""
     import datetime as dt
@@ -452,16 +454,23 @@ async def test_a_certificate_that_cannot_be_trusted_is_never_retried(
     authority.configure_trust(trusting)
     expired = dt.datetime(2020, 1, 1, tzinfo=dt.UTC) if how == "expired" else None
     name = "elsewhere.example" if how == "wrong host" else "127.0.0.1"
-    authority.issue_cert(name, not_after=expired).configure_cert(context)
+    if how == "self-signed":
+        pem = tmp_path / "self-signed.pem"
+        pem.write_bytes(authority.private_key_pem.bytes() + authority.cert_pem.bytes())
+        context.load_cert_chain(pem)
+    else:
+        authority.issue_cert(name, not_after=expired).configure_cert(context)
     async with FaultServer(ssl=None if how == "not TLS" else context) as server:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)  # the server's handshakes
         if how == "not TLS":
             server.play(Act(b"HTTP/1.1 400 Bad Request\r\n\r\n", read="nothing", then="hang"))
         client = make_client(
-            base_url=f"https://127.0.0.1:{server.port}/api/v1", ssl=None if how == "untrusted" else trusting
+            base_url=f"https://127.0.0.1:{server.port}/api/v1",
+            ssl=None if how in {"untrusted", "self-signed"} else trusting,
         )
         error = await send_error(client, template)
         assert (type(error), error.delivery, error.attempts) == (TLSError, Delivery.NOT_SENT, 1)
+        assert ("certificate" in str(error)) is (how != "not TLS")
         assert not server.seen
         await client.aclose()
 
