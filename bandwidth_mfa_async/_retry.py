@@ -86,6 +86,9 @@ def is_retryable(  # noqa: PLR0911 - a table with a row a line
         return status is None or status == 429 or status >= 500
     if not sends:
         return status in _VERIFY_AGAIN
+    if status is not None and 300 <= status < 400:
+        # A 303 is unknown, but what answers with it has taken the request and would only do so again.
+        return False
     if status == 429:
         return True
     if resend is Resend.NEVER_TWICE:

@@ -26,8 +26,11 @@ REPEATS = {
     "down": frozenset({REJECTED, AT_LEAST_ONCE}),  # 5xx and 408 in the service's own words, 425: nothing went out
     "gate": frozenset({REJECTED, AT_LEAST_ONCE}),  # a gateway's 5xx or 408: who knows, and repeated by the policy
     "open": frozenset({AT_LEAST_ONCE}),  # no trustworthy answer
+    "elsewhere": frozenset[str](),  # 303: perhaps taken, and never followed or repeated
     "late": frozenset({AT_LEAST_ONCE}),  # a clear answer that the client may have given up before
 }
+
+DOUBTFUL = frozenset({"gate", "open", "elsewhere"})
 
 
 class Step(NamedTuple):
@@ -146,7 +149,7 @@ def faults(taken: bytes, slow: float) -> list[Fault]:
                 *(b'{"result": "Invalid request"}', taken[: len(taken) // 2], b"[" * 50_000, b'{"messageId": "\xff"}'),
             )
         ],
-        Fault("303", "open", (Step(http(303, b"", "Location: http://127.0.0.1:9/")),), status=303),
+        Fault("303", "elsewhere", (Step(http(303, b"", "Location: http://127.0.0.1:9/")),), status=303),
         # answered no
         *[refusal(status) for status in (400, 401, 403, 404, 409, 413, 415, 422)],
         Fault("400 cut short", "no", (Step(http(400, OWN, length=900)),), "fin", 400),
@@ -289,7 +292,7 @@ class Wire(asyncio.Protocol):
         fault, rng = (early, self.rng) if early is not None else server.choose(key, nth, taken)
         now = loop.time()
         server.arrivals[key].append(Arrival(fault, now, now + server.timeout * sum(s.after for s in fault.steps)))
-        takes = early is None and fault.proves in {"ok", "open", "gate"}
+        takes = early is None and fault.proves in {"ok", *DOUBTFUL}
         if takes and (fault.out is not None or rng.random() < 0.5):
             if fault.out:
                 server.late += 1

@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, RequestError, Resend, RetryPolicy
-from benchmarks._ledger_server import AT_LEAST_ONCE, REPEATS, LedgerServer, is_valid
+from benchmarks._ledger_server import AT_LEAST_ONCE, DOUBTFUL, REPEATS, LedgerServer, is_valid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ def judge(  # noqa: PLR0913 - the facts of a call
     heard = True
     for place, (arrival, following) in enumerate(itertools.pairwise(arrivals)):
         # On a busy machine even a clear answer may come after the client gave up.
-        if following.at - arrival.at >= 0.99 * timeout and proofs[place] not in {"open", "gate"}:
+        if following.at - arrival.at >= 0.99 * timeout and proofs[place] not in DOUBTFUL:
             heard = False
             if proofs[place] in {"ok", "no"}:
                 proofs[place] = "late"
@@ -135,7 +135,7 @@ def _what_was_due(word: Word, arrivals: list[Arrival], *, sends: bool) -> Iterat
     if late or not arrivals or word.attempts != len(arrivals) or word.error == CANCELLED:
         return
     proofs = [arrival.fault.proves for arrival in arrivals]
-    doubt = not {"open", "gate"}.isdisjoint(proofs)
+    doubt = not DOUBTFUL.isdisjoint(proofs)
     due = "accepted" if proofs[-1] == "ok" else "unknown" if doubt else "rejected"
     if word.delivery != due:
         yield f"{word.delivery}, but {due} by the answers"

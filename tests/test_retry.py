@@ -248,6 +248,7 @@ UNKNOWN = Delivery.UNKNOWN
         (status(400), True, ""),
         (status(401), True, ""),
         (status(302, retry_after=1.0), True, ""),
+        (status(303, delivery=UNKNOWN), True, ""),
         (status(500, delivery=UNSENT), True, "NRA"),  # the token endpoint's
         (status(429, delivery=UNSENT), True, "NRA"),
         (status(401, delivery=UNSENT), True, ""),
