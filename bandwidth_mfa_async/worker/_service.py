@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._client._caller import Caller
+    from .._clock import Clock
     from ._codes import CodeBook
     from ._coordinator import Coordinator
     from ._lease import Lease
@@ -83,6 +84,11 @@ class Service:
         self.stopping = False
 
     @property
+    def clock(self) -> Clock:
+        """Whose time counts."""
+        return self._ledger.clock
+
+    @property
     def caller(self) -> Caller:
         """The engine of the process's client."""
         assert self._view is not None  # noqa: S101 - started
@@ -137,10 +143,10 @@ class Service:
         clock = self._ledger.clock
         timer = clock.call_at(clock.monotonic() + self._drain_timeout, self._cut)
         try:
-            await self._quiet()
+            await self.quiet()
         except asyncio.CancelledError:
             self._cut()
-            await self._quiet()
+            await self.quiet()
             raise
         finally:
             timer.cancel()
@@ -156,7 +162,8 @@ class Service:
         clock = self._ledger.clock
         clock.call_at(clock.monotonic() + _LAST_WORDS, self._ledger.connection.give_up)
 
-    async def _quiet(self) -> None:
+    async def quiet(self) -> None:
+        """Return once nothing is under way."""
         while tasks := {*self._tasks, *([self._watch] if self._watch is not None else [])}:
             if not (waiting := {task for task in tasks if not task.done()}):
                 break

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from taskiq import AsyncBroker, TaskiqEvents
 
+from .._clock import sleep_until
 from .._models import CodeTemplate
 from ..errors import ConfigurationError
 from ._codes import CodeBook
@@ -26,9 +29,12 @@ if TYPE_CHECKING:
     from .._client import MFAClient
     from .._models import CodeRequest
 
+_LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _CHANNELS: Final = ("messaging", "voice")
 _MOST_ITEMS: Final = 10_000
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
+_PATIENCE: Final = 5.0
+"""Seconds that taskiq's receiver has to end after the last of the work has; see `_end_in_time`."""
 
 
 class MFAWorker:
@@ -92,6 +98,8 @@ class MFAWorker:
         self._factory = client
         self._started = False
         self._owns_broker = False
+        # Runs from the first signal to the shutdown.
+        self._deadline: asyncio.Task[None] | None = None
         self._register()
         self.send_code: SendCode = SendCode(self._codes, self._hint_code, self.ledger.clock)
 
@@ -219,17 +227,24 @@ class MFAWorker:
     async def _start(self, _state: Any) -> None:
         self._service = Service(self.ledger, self._codes, self._factory, self._coordinator, **self._service_options)
         await self._service.start()
-        _stop_on_signals(self._service)
+        _on_signals(functools.partial(self._end, self._service))
+
+    def _end(self, service: Service) -> None:
+        service.stop()
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().create_task(_end_in_time(service))
 
     async def _stop(self, _state: Any) -> None:
         service, self._service = self._service, None
+        if self._deadline is not None:
+            self._deadline.cancel()
         if service is not None:
             await service.aclose()
             await self.ledger.aclose()
 
 
-def _stop_on_signals(service: Service) -> None:
-    """Have the signals that end a taskiq worker reach its runs at once, and not only when taskiq has waited for them.
+def _on_signals(stop: Callable[[], None]) -> None:
+    """Have the signals that end a taskiq worker stop its work at once, and not only when taskiq has waited for it.
 
     Only where taskiq's own handlers stand: an application that embeds a worker sees to its signals itself.
     """
@@ -244,7 +259,24 @@ def _stop_on_signals(service: Service) -> None:
         if callable(theirs) and getattr(theirs, "__module__", "").startswith("taskiq."):
 
             def handle(signum: int, frame: Any, theirs: Any = theirs) -> None:
-                loop.call_soon_threadsafe(service.stop)
+                loop.call_soon_threadsafe(stop)
                 theirs(signum, frame)
 
             signal.signal(number, handle)
+
+
+async def _end_in_time(service: Service) -> None:
+    """End a worker whose receiver does not: one in some thousands waits for its queue for ever.
+
+    taskiq cancels a read of its queue then and waits for it; taskiq-redis was seen to read on. What is raised here ends
+    the loop of `taskiq.cli.worker.run.start_listen`, which then shuts the broker down as usual.
+    """
+    await service.quiet()
+    clock = service.clock
+    await sleep_until(clock, clock.monotonic() + _PATIENCE)
+    _LOG.warning("taskiq's receiver did not end when it was told to; it is ended now, with no work under way")
+    asyncio.get_running_loop().call_soon(_leave)
+
+
+def _leave() -> None:
+    raise SystemExit(0)

@@ -73,3 +73,59 @@ asyncio.run(main())
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+STUBBORN = """
+import asyncio, sys
+from taskiq import InMemoryBroker, TaskiqEvents
+from taskiq.cli.worker.args import WorkerArgs
+from taskiq.cli.worker.run import start_listen
+from bandwidth_mfa_async import MFAClient
+from bandwidth_mfa_async.worker import MFAWorker, _worker
+
+_worker._PATIENCE = 0.0
+
+class Stubborn(InMemoryBroker):
+    async def listen(self):
+        print("listening", flush=True)
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                print("not yet", flush=True)
+        yield b""
+
+    async def shutdown(self):
+        await super().shutdown()
+        print("shut down", flush=True)
+
+broker = Stubborn()
+codes = MFAWorker(broker, ledger=sys.argv[1], client=MFAClient.from_env)
+broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, lambda _: print("closed:", codes._service is None, flush=True))
+if __name__ == "__main__":
+    args = WorkerArgs.from_cli(["__main__:broker"])
+    args.broker = broker
+    start_listen(args)
+"""
+
+
+@pytest.mark.timeout(60)
+async def test_a_receiver_that_does_not_end(redis_server, simulator):
+    """taskiq waits for a read of its queue that it has cancelled; where that goes on, the worker ends all the same."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STUBBORN, redis_server.url),
+        env=os.environ | environment(simulator),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"listening\n"
+        process.send_signal(signal.SIGTERM)
+        out, err = await process.communicate()
+        assert out.decode().splitlines() == ["not yet", "closed: True", "shut down"], err.decode()
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
