@@ -53,6 +53,7 @@ Examples (with BW_NUMBER and BW_MESSAGING_APPLICATION_ID set):
   bandwidth-mfa bulk numbers.csv --dry-run
   bandwidth-mfa bulk numbers.csv --journal launch.db --rate 60/m
   bandwidth-mfa bulk - --journal launch.db < numbers.txt
+  bandwidth-mfa bulk numbers.csv --worker redis://localhost:6379/0
 """
 # What a dry run checks a template with when it is not told: it sends nothing.
 _NOBODY: Final = "+19195554321"
@@ -78,6 +79,13 @@ def bulk_options(command: Any) -> Any:
         ),
         click.option("--run", default="", metavar="NAME", help="Another name sends to the same numbers again."),
         click.option("--rejects", type=click.Path(), help="Write rows that must be mended to this file, as CSV."),
+        click.option(
+            "--worker",
+            metavar="[URL]",
+            is_flag=False,
+            flag_value="",
+            help="Leave the sending to workers: put the rows into their ledger at URL (or BW_LEDGER_URL), and watch.",
+        ),
         limit_options,
         click.option(
             "--max-in-flight",
@@ -208,7 +216,7 @@ def _warn(path: str, samples: list[BadRow], bad: int, ignored: list[str], reject
         click.echo(f"... and {bad - len(samples):,} more bad {_rows(bad - len(samples))}; {where}", err=True)
 
 
-def _dry_run(file: str, *, as_json: bool, voice: bool, **options: Any) -> int:
+def _dry_run(file: str, *, as_json: bool, voice: bool, worker: str | None, **options: Any) -> int:  # noqa: ARG001 - nothing is sent by anybody
     channel = "voice" if voice else "messaging"
     limits = _limits({**options, "redis": None}, channel)
     plan = _plan(file, channel, _template(voice, options, must=False), options)
@@ -261,8 +269,10 @@ def _plan(file: str, channel: str, template: CodeTemplate, options: dict[str, An
     )
 
 
-def _bulk(file: str, *, as_json: bool, voice: bool, **options: Any) -> int:
+def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **options: Any) -> int:
     channel = "voice" if voice else "messaging"
+    if worker is not None:
+        return _by_workers(file, channel, worker, options, as_json=as_json)
     limits = _limits(options, channel)
     journal = options["journal"]
     if journal and os.path.exists(journal) and os.path.exists(file) and os.path.samefile(journal, file):  # noqa: PTH110, PTH121
@@ -287,7 +297,35 @@ def _bulk(file: str, *, as_json: bool, voice: bool, **options: Any) -> int:
     return _conclude(plan, done, options["rejects"], as_json=as_json)
 
 
-def _conclude(plan: Plan, done: Done, rejects: str | None, *, as_json: bool) -> int:
+def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, as_json: bool) -> int:
+    """Submit to workers, and watch.
+
+    Raises:
+        ConfigurationError: the ledger is not named, or an option is about a run of this process.
+    """
+    from . import _bulk_worker
+
+    _bulk_worker.check_options(click.get_current_context())
+    url = url or os.environ.get("BW_LEDGER_URL", "")
+    if not url:
+        raise ConfigurationError("--worker: name the ledger's Redis, or set BW_LEDGER_URL")
+    plan = _plan(file, channel, _template(channel == "voice", options, must=True), options)
+    _bulk_worker.job_name(plan)
+    console = Console(stderr=True)
+
+    def run(rejects: Rejects | None) -> Done:
+        total = None if is_pipe(file) else _checked(plan, console).rows
+        return asyncio.run(_bulk_worker.send(plan, url, total=total, rejects=rejects, console=console))
+
+    if options["rejects"]:
+        with Rejects(options["rejects"], [file]) as rejects:
+            done = run(rejects)
+    else:
+        done = run(None)
+    return _conclude(plan, done, options["rejects"], as_json=as_json, by_workers=True)
+
+
+def _conclude(plan: Plan, done: Done, rejects: str | None, *, as_json: bool, by_workers: bool = False) -> int:
     """Print what became of all, and how to go on; return the exit code."""
     summary = done.summary
     _warn(plan.path, done.samples, summary.invalid, done.ignored, rejects)
@@ -297,20 +335,25 @@ def _conclude(plan: Plan, done: Done, rejects: str | None, *, as_json: bool) -> 
     if as_json:
         click.echo(_outcome.as_json(_document(done)))
     elif summary.taken:
-        Console(width=None if sys.stdout.isatty() else 120).print(summary_table(summary, done.previous))
+        table = summary_table(summary, done.previous, requests=not by_workers)
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
     if done.error is not None:
         notes = "".join(f"\n  {note}" for note in getattr(done.error, "__notes__", ()))
         click.echo(f"error: {done.error}{notes}", err=True)
-    for line in _how_to_go_on(plan, done, rejects):
+    for line in _how_to_go_on(plan, done, rejects, by_workers=by_workers):
         click.echo(line, err=as_json)
     return code
 
 
-def _how_to_go_on(plan: Plan, done: Done, rejects: str | None) -> list[str]:
+def _how_to_go_on(plan: Plan, done: Done, rejects: str | None, *, by_workers: bool) -> list[str]:
     summary = done.summary
     lines: list[str] = []
     if done.rejects:
         lines.append(f"{rejects}: {done.rejects:,} {_rows(done.rejects)} to mend; then send that file")
+    if by_workers:
+        from . import _bulk_worker
+
+        return lines + _bulk_worker.how_to_go_on(done)
     if done.journal is None:
         return lines
     same = "the same command" if plan.journal else f"the same command with --journal {done.journal}"

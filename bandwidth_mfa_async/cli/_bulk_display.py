@@ -45,13 +45,13 @@ class Pace:
         self._seconds: deque[tuple[int, int]] = deque(maxlen=_MINUTE + 1)
         self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
 
-    def count(self) -> None:
-        """Count one code, now."""
+    def count(self, number: int = 1) -> None:
+        """Count one code, or more, now."""
         second = self._second()
         if self._seconds and self._seconds[-1][0] == second:
-            self._seconds[-1] = (second, self._seconds[-1][1] + 1)
+            self._seconds[-1] = (second, self._seconds[-1][1] + number)
         else:
-            self._seconds.append((second, 1))
+            self._seconds.append((second, number))
 
     def last_minute(self) -> list[int]:
         """Return the codes of each whole second of the last minute, or of the run where it is younger."""
@@ -93,13 +93,17 @@ class Display:
         summary: the run's counts, which the run keeps up to date.
         total: items in all; None when that is not known.
         clock: whose time is shown.
+        throttled: whether the run knows of its 429s.
     """
 
-    def __init__(self, console: Console, summary: BulkSummary, total: int | None, clock: Clock) -> None:
+    def __init__(
+        self, console: Console, summary: BulkSummary, total: int | None, clock: Clock, *, throttled: bool = True
+    ) -> None:
         self._console = console
         self._summary = summary
         self._total = total
         self._clock = clock
+        self._throttled = throttled
         self._pace = Pace(clock)
         self._began = clock.monotonic()
         self._next_line = self._began + PLAIN_EVERY
@@ -125,6 +129,15 @@ class Display:
         if outcome.delivery in _SENT:
             self._pace.count()
 
+    def advance(self, number: int) -> None:
+        """Take note of so many ends at once."""
+        self._pace.count(number)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return self._clock.monotonic() - self._began
+
     def say(self, text: str) -> None:
         """Print a line, above the display where there is one."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -139,7 +152,7 @@ class Display:
 
     def line(self) -> str:
         """Return the whole state as one line."""
-        elapsed = hours(self._clock.monotonic() - self._began)
+        elapsed = hours(self.elapsed)
         counts = ", ".join(f"{number:,} {name}" for name, number, _ in self._counts())
         return f"{elapsed} {self.state}: {self._progress()}; {counts}"
 
@@ -178,7 +191,7 @@ class Display:
             ("accepted", summary.accepted, "green"),
             ("rejected", summary.rejected, "red"),
             ("unknown", summary.unknown, "yellow"),
-            ("429s", summary.throttled, "yellow"),
+            *([("429s", summary.throttled, "yellow")] if self._throttled else []),
             ("in flight", summary.in_flight, ""),
         ]
         # These are rare, and only shown when there are some.
@@ -220,12 +233,13 @@ def hours(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}"
 
 
-def summary_table(summary: BulkSummary, previous: dict[Delivery | None, int]) -> Table:
+def summary_table(summary: BulkSummary, previous: dict[Delivery | None, int], *, requests: bool = True) -> Table:
     """Return what became of a run's items, as a table.
 
     Args:
         summary: the counts.
         previous: of the skipped ones, what became of them before; None where they stand in the input twice.
+        requests: whether the run knows how many requests were made.
     """
     table = Table(title="what became of the codes", show_header=False)
     table.add_column(justify="left")
@@ -246,10 +260,11 @@ def summary_table(summary: BulkSummary, previous: dict[Delivery | None, int]) ->
     ):
         if number := previous.get(delivery, 0):
             rows.append(("done before", number, remark))
-    rows += [
-        ("attempts", summary.attempts, "requests in all"),
-        ("429s", summary.throttled, "answers that asked us to slow down"),
-    ]
+    if requests:
+        rows += [
+            ("attempts", summary.attempts, "requests in all"),
+            ("429s", summary.throttled, "answers that asked us to slow down"),
+        ]
     for name, number, remark in rows:
         table.add_row(name, f"{number:,}", remark)
     table.add_row("codes a second", f"{per_second(summary):.1f}", "while sending")

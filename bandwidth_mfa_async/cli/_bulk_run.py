@@ -73,6 +73,7 @@ class Done:
         error: what ended it, if anything did.
         journal: where it can be resumed from; None when there is nothing to resume.
         rejects: rows written to the rejects file.
+        why: why it ended before its end, where that is no error.
     """
 
     summary: BulkSummary
@@ -82,6 +83,7 @@ class Done:
     error: MFAError | None = None
     journal: str | None = None
     rejects: int = 0
+    why: str = ""
 
 
 @contextlib.contextmanager
