@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
@@ -14,6 +15,11 @@ _ENDINGS_IN_HOLD: Final = 7
 _LEAST_ACCEPTED: Final = 1.5
 _GROWTH: Final = 1.5
 _DECLINE: Final = 4.0
+# Nor does it let through more and more so many times in a row, but now and then.
+_APPROACH: Final = 4
+# Chance scatters: where what gets through between refusals differs by less than this share of its mean, there is a
+# window that is used up again and again.
+_SCATTER: Final = 0.45
 # Over so many of the latest refusals the share of noise is taken.
 _GAPS: Final = 32
 # But no more than so many times what it was found to be: noise does not grow with the rate, a limit's refusals do.
@@ -117,7 +123,12 @@ class Noise:
         half = len(counts) // 2
         earlier, later = sum(counts[:half]), sum(counts[-half:])
         even = later <= _GROWTH * earlier and earlier <= _DECLINE * later
-        if len(endings) < _ENDINGS or not even or sum(counts) < _LEAST_ACCEPTED * len(counts):
+        latest = counts[-_APPROACH:]
+        if latest == sorted(latest):
+            return False
+        mean = sum(counts) / len(counts)
+        scatter = math.sqrt(sum((count - mean) ** 2 for count in counts) / len(counts))
+        if len(endings) < _ENDINGS or not even or mean < _LEAST_ACCEPTED or scatter < _SCATTER * mean:
             return False
         endings.clear()
         self._distance, self._surprise, self._trial, self._after_cut = 0, 0.0, _TRIAL, False

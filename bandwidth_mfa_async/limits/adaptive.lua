@@ -22,7 +22,7 @@ local HOLD_MESSAGES, HOLD_MIN, HOLD_MAX = 100, 4, 100
 local CLIMB_MESSAGES, CLIMB_MIN, CLIMB_MAX, CLIMB_POWER = 20, 2.45, 20, 3.5
 local BETA, SURGE, PAUSE, PAUSE_MAX = 0.97, 1.6, 0.1, 8
 local FIRST_RATE, LEAST_RATE, WINDOW_MESSAGES, FALLEN, STREAK_MOST = 10, 0.05, 20, 0.75, 16
-local ENDINGS, ENDINGS_IN_HOLD, LEAST_ACCEPTED, GROWTH, DECLINE = 8, 7, 1.5, 1.5, 4
+local ENDINGS, ENDINGS_IN_HOLD, LEAST_ACCEPTED, GROWTH, DECLINE, APPROACH, SCATTER = 8, 7, 1.5, 1.5, 4, 4, 0.45
 local GAPS, DRIFT, SURPRISE, SURPRISE_BY_SHARE, TRIAL, SURPRISE_ON_TRIAL = 32, 1.5, 4, 40, 8, 2
 local SILENCE, SILENCE_AFTER_CUT = 10, 5
 local BATCH_SECONDS, SLACK_SECONDS, PROBE_PATIENCE, LATE, HAIR = 0.05, 0.15, 0.5, 0.005, 1e-5
@@ -265,7 +265,13 @@ local function found_noise(in_hold, count)
     if i <= half then earlier = earlier + ending end
     if i > #counts - half then later = later + ending end
   end
-  if later > GROWTH * earlier or earlier > DECLINE * later or total < LEAST_ACCEPTED * #counts then return false end
+  local approaching = true
+  for i = #counts - APPROACH + 2, #counts do approaching = approaching and counts[i - 1] <= counts[i] end
+  if approaching then return false end
+  local mean, squares = total / #counts, 0
+  for _, ending in ipairs(counts) do squares = squares + (ending - mean) ^ 2 end
+  if later > GROWTH * earlier or earlier > DECLINE * later or mean < LEAST_ACCEPTED then return false end
+  if math.sqrt(squares / #counts) < SCATTER * mean then return false end
   endings = {}
   s.distance, s.surprise, s.trial, s.after_cut, s.noise_most = 0, 0, TRIAL, 0, 1
   take_gaps(counts)
