@@ -16,7 +16,7 @@ import platform
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
-from attrs import asdict, frozen
+from attrs import Factory, asdict, evolve, frozen
 
 from bandwidth_mfa_async.simulator import AccountLimits
 
@@ -42,6 +42,7 @@ class Figure:
         values: by way.
         target: what ours is to reach, as text; empty for a figure that is only told.
         met: whether it does.
+        course: messages accepted in each second of the first run, by way; of one figure only, for the chart.
     """
 
     case: str
@@ -49,6 +50,7 @@ class Figure:
     values: dict[str, float]
     target: str = ""
     met: bool | None = None
+    course: dict[str, list[int]] = Factory(dict)
 
 
 def at_least(case: str, name: str, values: dict[str, float], target: float) -> Figure:
@@ -132,6 +134,15 @@ def steps(  # noqa: PLR0913 - the targets of one row
     ]
 
 
+def by_second(run: Seen, seconds: float) -> list[int]:
+    """Return how many messages were accepted in each second."""
+    counts = [0] * int(seconds)
+    for at in run.tally.accepted:
+        if at < len(counts):
+            counts[int(at)] += 1
+    return counts
+
+
 def virtual_runs(account: Account, seeds: int) -> dict[str, list[Seen]]:
     with ProcessPoolExecutor() as pool:
         jobs = {way: [pool.submit(in_virtual_time, way, account, seed + 1) for seed in range(seeds)] for way in WAYS}
@@ -142,7 +153,8 @@ def measure_bucket(*, quick: bool) -> list[Figure]:
     """A token bucket of one second; every target of the rates issue."""
     plan = Plan(30, 1) if quick else Plan(60, 5)
     runs = virtual_runs(plan.account(AccountLimits(rate=RATES[0], model="token_bucket")), plan.seeds)
-    return steps("token bucket", runs, plan, goodput=0.98, refused=1.0, whole=True)
+    first, *others = steps("token bucket", runs, plan, goodput=0.98, refused=1.0, whole=True)
+    return [evolve(first, course={way: by_second(seen[0], 3 * plan.seconds) for way, seen in runs.items()}), *others]
 
 
 def measure_others(*, quick: bool) -> list[Figure]:

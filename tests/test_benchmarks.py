@@ -108,3 +108,15 @@ def test_the_soak_sees_a_leak(gauge: str, growth: float) -> None:
     for second, sample in enumerate(samples):
         sample[gauge] += growth * second
     assert [name for name, found in gauges(samples).items() if not found["flat"]] == [gauge]
+
+
+def test_first_call(tmp_path: pathlib.Path) -> None:
+    """A call on a connection that `warm_up` has opened takes less than one that has to open it."""
+    file = tmp_path / "first.json"
+    command = [sys.executable, "-m", "benchmarks.first_call", "--rounds", "3", "--json", str(file)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    took = {figure["name"]: figure["wall_ms"] for figure in json.loads(file.read_text())["figures"]}
+    assert took["second call"] < took["first call"]
+    assert took["first call after warm_up"] < took["first call"]
+    assert took["first call, aiohttp by hand"] > 0
+    assert run.stderr == ""
