@@ -321,7 +321,7 @@ def main() -> None:
         for line in verdict.wrong[:20]:
             print("   ", line)
     if options.as_json:
-        print(json.dumps({"seed": options.seed} | {loop: dataclasses.asdict(v) for loop, v in results.items()}))
+        print(json.dumps({"seed": options.seed} | {loop: vars(verdict) for loop, verdict in results.items()}))
     sys.exit(any(verdict.wrong for verdict in results.values()))
 
 
