@@ -42,7 +42,7 @@ class Figure:
         values: by way.
         target: what ours is to reach, as text; empty for a figure that is only told.
         met: whether it does.
-        course: messages accepted in each second of the first run, by way; of one figure only, for the chart.
+        course: messages accepted and refused in each second of the first run, by way; of one figure, for the chart.
     """
 
     case: str
@@ -50,7 +50,7 @@ class Figure:
     values: dict[str, float]
     target: str = ""
     met: bool | None = None
-    course: dict[str, list[int]] = Factory(dict)
+    course: dict[str, dict[str, list[int]]] = Factory(dict)
 
 
 def at_least(case: str, name: str, values: dict[str, float], target: float) -> Figure:
@@ -134,13 +134,17 @@ def steps(  # noqa: PLR0913 - the targets of one row
     ]
 
 
-def by_second(run: Seen, seconds: float) -> list[int]:
-    """Return how many messages were accepted in each second."""
-    counts = [0] * int(seconds)
-    for at in run.tally.accepted:
-        if at < len(counts):
-            counts[int(at)] += 1
-    return counts
+def by_second(run: Seen, seconds: float) -> dict[str, list[int]]:
+    """Return how many messages were accepted, and how many refused, in each second."""
+
+    def counted(times: list[float]) -> list[int]:
+        counts = [0] * int(seconds)
+        for at in times:
+            if at < len(counts):
+                counts[int(at)] += 1
+        return counts
+
+    return {"accepted": counted(run.tally.accepted), "refused": counted(run.tally.refused)}
 
 
 def virtual_runs(account: Account, seeds: int) -> dict[str, list[Seen]]:

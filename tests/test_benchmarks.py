@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
+from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from benchmarks import _charts, _numbers
+from benchmarks.__main__ import BEGIN, END, PARTS, RESULTS, draw, saved, section
+from benchmarks.__main__ import run as everything
 from benchmarks.soak import gauges
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -120,3 +127,90 @@ def test_first_call(tmp_path: pathlib.Path) -> None:
     assert took["first call after warm_up"] < took["first call"]
     assert took["first call, aiohttp by hand"] > 0
     assert run.stderr == ""
+
+
+def kept() -> dict[str, dict[str, Any]]:
+    results = saved()
+    assert set(results) == set(PARTS)
+    return results
+
+
+def test_readme_shows_the_kept_figures() -> None:
+    """README's numbers are those of the last kept run, to the letter."""
+    _, begin, rest = (ROOT / "README.md").read_text().partition(BEGIN)
+    shown, end, _ = rest.partition(END)
+    assert begin
+    assert end
+    assert shown == section(kept())
+    for row in _numbers.rows(kept()):
+        assert f"| {row.what} | {row.ours} |" in shown
+
+
+def test_the_charts_are_those_of_the_kept_figures() -> None:
+    """Each is what `--draw` makes of the figures, none is left over, and README shows each."""
+    drawn = _charts.draw(kept())
+    assert {file.name for file in RESULTS.glob("*.svg")} == set(drawn)
+    readme = (ROOT / "README.md").read_text()
+    for name, picture in drawn.items():
+        assert (RESULTS / name).read_text() == picture
+        ET.fromstring(picture)
+        assert f'"benchmarks/results/{name}"' in readme
+
+
+def test_the_kept_figures_say_where_they_come_from() -> None:
+    """The machine, the day and the command stand beside them, and the command is still the one that is run."""
+    for name, result in kept().items():
+        assert result["command"] == " ".join(PARTS[name].command)
+        assert {"date", "cpu", "cores", "python", "system", "versions"} <= set(result["machine"])
+        assert "aiohttp" in result["machine"]["versions"]
+
+
+def test_no_word_in_a_chart_leaves_it() -> None:
+    """Each text fits into the picture, with a wide font's letters."""
+    for picture in _charts.draw(kept()).values():
+        for text in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text"):
+            wide = 0.62 * float(text.attrib["font-size"]) * len(text.text or "")
+            x = float(text.attrib["x"])
+            left, right = (x - wide, x) if text.attrib.get("text-anchor") == "end" else (x, x + wide)
+            assert left >= 0, text.text
+            assert right <= _charts.WIDTH, text.text
+
+
+def test_a_missed_target_is_called_so() -> None:
+    """A figure on the wrong side of its target is never rounded to the right one."""
+    calls = copy.deepcopy(kept()["calls"])
+    for cost in calls["figures"]["calls"]:
+        cost["ours_to_it"] = 1.004 if cost["name"] == "aiohttp, naive" else 0.2004
+    rows = [row for row in _numbers.rows({"calls": calls}) if "growth" not in row.what]
+    assert {(row.ratio, row.target, row.verdict) for row in rows} == {
+        ("1.004", "<= 1.00", "NOT MET"),
+        ("0.200", "<= 0.20", "NOT MET"),
+    }
+    assert "**not met**" in _numbers.as_markdown(rows)
+
+
+def test_everything_prints_one_table() -> None:
+    """A part that is asked for is measured, and stands in the table with its target and whether it is met."""
+    command = [sys.executable, "-m", "benchmarks", "--only", "truth"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
+    head, row = run.stdout.splitlines()
+    assert head.split()[0] == "what"
+    assert row.split()[-3:] == ["0", "0", "met"]
+
+
+def test_a_part_is_ended_when_time_is_up(capfd: pytest.CaptureFixture[str]) -> None:
+    """Then it is missing, and said to be."""
+    assert everything(["truth"], budget=0.2) == {}
+    assert "truth: ended, the time was up" in capfd.readouterr().err
+
+
+def test_draw_leaves_the_rest_of_readme(tmp_path: pathlib.Path) -> None:
+    """Only what stands between the marks is replaced."""
+    shutil.copytree(RESULTS, tmp_path / "results")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}old\n{END}after\n")
+    draw(tmp_path / "results", readme)
+    text = readme.read_text()
+    assert text.startswith(f"before\n{BEGIN}<picture>")
+    assert text.endswith(f"{END}after\n")
+    assert "old" not in text.split()

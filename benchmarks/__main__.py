@@ -1,0 +1,195 @@
+"""Everything small, in less than ten minutes: one table of what was found, its rivals and its targets.
+
+Run: python -m benchmarks [--only PART ...] [--save] [--draw]
+With `--save` the raw figures and the machine are kept in benchmarks/results, and README's table and charts are made of
+them; `--draw` makes these again without measuring. Each part is a process of its own that is ended when time is up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from attrs import frozen
+
+from . import _charts, _numbers
+
+ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- made by python -m benchmarks --save -->\n", "<!-- the end of what is made -->\n"
+BUDGET = 590.0
+LIBRARIES = (
+    *("aiohttp", "attrs", "cattrs", "tenacity", "uvloop", "aiohttp-retry", "bandwidth-sdk"),
+    *("httpx", "niquests", "twilio", "urllib3", "redis", "taskiq"),
+)
+
+
+@frozen
+class Part:
+    """One benchmark as it is run here.
+
+    Args:
+        command: the module and its options; the last one asks for JSON.
+        to_file: whether that is written into a file named after it, and not printed.
+        server: a program without which there is nothing to measure.
+    """
+
+    command: tuple[str, ...]
+    to_file: bool = False
+    server: str = ""
+
+
+# The longest comes last, so that the others have been measured when time is up.
+PARTS = {
+    "calls": Part(("call_cost", "--rounds", "31", "--in-flight", "32", "--json"), to_file=True),
+    "rates": Part(("rates", "--quick", "--json"), to_file=True),
+    "bulk": Part(("bulk", "--quick", "--only", "cost", "--json")),
+    "imports": Part(("import_cost", "--rounds", "9", "--json"), to_file=True),
+    "first": Part(("first_call", "--rounds", "9", "--json"), to_file=True),
+    "worker": Part(
+        ("worker_cost", "--items", "4000", "--rounds", "3", "--processes", "1", "--keys", "0", "--json"),
+        server="redis-server",
+    ),
+    "truth": Part(("oracle", "--sends", "2000", "--json")),
+    "memory": Part(("bulk", "--only", "memory", "--items", "1000000", "--json")),
+}
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    model = platform.processor() or "unknown"
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.release()}",
+        "versions": versions,
+    }
+
+
+def measure(part: Part, seconds: float) -> dict[str, Any]:
+    """Run one part, and return its raw figures; it says itself what is wrong with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "figures.json"
+        command = [sys.executable, "-m", f"benchmarks.{part.command[0]}", *part.command[1:]]
+        done = subprocess.run(
+            [*command, *([str(file)] if part.to_file else [])],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        written = (file.read_text() if file.exists() else "") if part.to_file else done.stdout
+    # One that ends with 1 because of what it found has found it all the same.
+    if not written:
+        done.check_returncode()
+    figures: dict[str, Any] = json.loads(written)
+    return figures
+
+
+def run(names: list[str], budget: float = BUDGET) -> dict[str, dict[str, Any]]:
+    """Run the parts one after another, and return what each saw, on what and how long it took."""
+    results = {}
+    until = time.monotonic() + budget
+    for name in names:
+        part = PARTS[name]
+        if part.server and shutil.which(part.server) is None:
+            print(f"{name}: left out, {part.server} is not installed", file=sys.stderr)
+            continue
+        print(f"{name}: python -m benchmarks.{' '.join(part.command)}", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        try:
+            figures = measure(part, until - began)
+        except subprocess.TimeoutExpired:
+            print(f"{name}: ended, the time was up", file=sys.stderr)
+            continue
+        except subprocess.CalledProcessError as error:
+            print(f"{name}: ended with {error.returncode}", file=sys.stderr)
+            continue
+        took = round(time.monotonic() - began, 1)
+        command = " ".join(part.command)
+        results[name] = {"part": name, "command": command, "seconds": took, "machine": machine(), "figures": figures}
+    return results
+
+
+def saved(folder: pathlib.Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """Return the parts that were kept."""
+    return {name: json.loads(file.read_text()) for name in PARTS if (file := folder / f"{name}.json").exists()}
+
+
+def section(results: dict[str, dict[str, Any]]) -> str:
+    """Return what README says of the results."""
+    machines = [result["machine"] for result in results.values()]
+    on = {f"{one['cpu']}, {one['cores']} cores, {one['python']}, {one['system']}" for one in machines}
+    days = sorted({one["date"][:10] for one in machines})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    pictures = "\n\n".join(
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="benchmarks/results/{name}-dark.svg">'
+        f'<img src="benchmarks/results/{name}-light.svg" width="{_charts.WIDTH}" alt="{alt}"></picture>'
+        for name, alt in (("calls", "CPU of a call by client"), ("rates", "accepted a second under a changing limit"))
+        if name in results
+    )
+    table = _numbers.as_markdown(_numbers.rows(results))
+    return f"{pictures}\n\n{table}\n\nMeasured on {'; '.join(sorted(on))}, {when}.\n"
+
+
+def draw(folder: pathlib.Path = RESULTS, readme: pathlib.Path = README) -> None:
+    """Make the charts and README's section of what is kept."""
+    results = saved(folder)
+    for name, picture in _charts.draw(results).items():
+        (folder / name).write_text(picture)
+    text = readme.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        sys.exit("README has lost the marks between which its numbers stand")
+    readme.write_text(f"{before}{begin}{section(results)}{end}{after}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--save", action="store_true", help="keep the figures; make README's table and charts of them")
+    parser.add_argument("--draw", action="store_true", help="measure nothing: make them of the figures that are kept")
+    options = parser.parse_args()
+    if options.draw:
+        draw()
+        print(_numbers.as_text(_numbers.rows(saved())))
+        return
+    results = run(options.only)
+    print(_numbers.as_text(_numbers.rows(results)))
+    if options.save:
+        RESULTS.mkdir(exist_ok=True)
+        for name, result in results.items():
+            (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        draw()
+    if missing := [name for name in options.only if name not in results]:
+        sys.exit(f"not measured: {', '.join(missing)}")
+
+
+if __name__ == "__main__":
+    main()

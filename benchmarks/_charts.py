@@ -1,0 +1,214 @@
+"""The charts that README shows, as SVG, made of a run's raw figures: one for light pages and one for dark ones.
+
+They are drawn for a phone's width and need no more than that on a screen, so letters stay legible in both. Colours are
+Okabe and Ito's, told apart by everybody; whatever colour says is also written beside it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+from attrs import Factory, define, frozen
+
+from . import _call_rivals as rivals
+from .rates import RATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+WIDTH, MARGIN = 480, 16
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+@frozen
+class Theme:
+    """Colours.
+
+    Args:
+        name: as in the file's name.
+        page: of the background.
+        text: of what is read first.
+        quiet: of what is read second.
+        other: of what ours is set beside.
+        ours: of ours.
+        limit: of a limit.
+    """
+
+    name: str
+    page: str
+    text: str
+    quiet: str
+    other: str
+    ours: str
+    limit: str
+
+
+LIGHT = Theme("light", "#ffffff", "#1f2328", "#59636e", "#9aa4ae", "#0072b2", "#d55e00")
+DARK = Theme("dark", "#0d1117", "#f0f6fc", "#9ba5b0", "#6b7683", "#56b4e9", "#e69f00")
+THEMES = (LIGHT, DARK)
+
+
+@define
+class Drawing:
+    """Shapes below one another.
+
+    Args:
+        theme: its colours.
+        parts: the SVG so far.
+    """
+
+    theme: Theme
+    parts: list[str] = Factory(list)
+
+    def text(  # noqa: PLR0913 - what a text has
+        self,
+        x: float,
+        y: float,
+        words: str,
+        *,
+        size: float = 14,
+        color: str = "",
+        bold: bool = False,
+        end: bool = False,
+    ) -> None:
+        weight = ' font-weight="600"' if bold else ""
+        anchor = ' text-anchor="end"' if end else ""
+        place = f'x="{x:g}" y="{y:g}" font-size="{size:g}" fill="{color or self.theme.text}"'
+        self.parts.append(f"<text {place}{weight}{anchor}>{escape(words)}</text>")
+
+    def bar(self, x: float, y: float, width: float, height: float, color: str) -> None:
+        self.parts.append(f'<rect x="{x:g}" y="{y:g}" width="{width:.1f}" height="{height:g}" rx="2" fill="{color}"/>')
+
+    def line(self, points: list[tuple[float, float]], color: str, width: float, dashes: str = "") -> None:
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+        stroke = f'stroke="{color}" stroke-width="{width:g}" stroke-linejoin="round"{dashed}'
+        self.parts.append(f'<polyline points="{path}" fill="none" {stroke}/>')
+
+    def area(self, points: list[tuple[float, float]], color: str) -> None:
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self.parts.append(f'<polygon points="{path}" fill="{color}" fill-opacity="0.4"/>')
+
+    def svg(self, title: str, height: float) -> str:
+        """Return the whole picture; what it shows is its title, for those who hear it."""
+        head = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" '
+            f'height="{height:g}" role="img" aria-labelledby="title" font-family="{FONT}">'
+        )
+        page = f'<rect width="{WIDTH}" height="{height:g}" rx="6" fill="{self.theme.page}"/>'
+        lines = [head, f'<title id="title">{escape(title)}</title>', page, *self.parts, "</svg>"]
+        return "\n".join(lines) + "\n"
+
+    def heading(self, title: tuple[str, ...], *below: str) -> float:
+        """Write what was found and how it was measured; return where the rest begins."""
+        for number, words in enumerate(title):
+            self.text(MARGIN, 30 + 22 * number, words, size=16, bold=True)
+        y = 30 + 22 * len(title)
+        for number, words in enumerate(below):
+            self.text(MARGIN, y + 18 * number, words, size=13, color=self.theme.quiet)
+        return y + 18 * len(below) - 2
+
+
+def calls(figures: dict[str, Any], theme: Theme) -> str:
+    """Draw the CPU of a call by each client, the cheapest first."""
+    costs = [cost for cost in figures["calls"] if cost["loop"] == "asyncio"]
+    costs = sorted((cost for cost in costs if cost["in_flight"] == costs[0]["in_flight"]), key=lambda cost: cost["cpu"])
+    by = {cost["name"]: cost for cost in costs}
+    title: tuple[str, ...] = (f"A call takes {by[rivals.NAIVE]['ours_to_it']:.2f} of the CPU of aiohttp by hand",)
+    if rivals.OFFICIAL in by:
+        title = (*title, f"and {by[rivals.OFFICIAL]['ours_to_it']:.2f} of the official SDK's")
+    drawing = Drawing(theme)
+    y = drawing.heading(title, f"µs of CPU a call, {costs[0]['in_flight']} in flight, asyncio; everything on in ours")
+    left, room = 198, 190
+    # One that is many times dearer would leave nothing to see of the others: its bar is cut, and says so.
+    full = max(cost["cpu"] for cost in costs)
+    rest = max(cost["cpu"] for cost in costs[:-1])
+    cut = full > 3 * rest
+    scale = room / (rest * 1.25 if cut else full)
+    for cost in costs:
+        own = cost["name"] == rivals.OURS
+        drawing.text(left - 8, y + 16, cost["name"], end=True, bold=own)
+        color = theme.ours if own else theme.other
+        width = min(room, cost["cpu"] * scale)
+        drawing.bar(left, y + 2, width, 19, color)
+        value = f"{cost['cpu']:,.0f} µs"
+        if cost["cpu"] * scale > room:
+            x = left + width - 26
+            torn = f"M{x},{y} l6,7.7 l-6,7.7 l6,7.7 h7 l-6,-7.7 l6,-7.7 l-6,-7.7 z"
+            drawing.parts.append(f'<path d="{torn}" fill="{theme.page}"/>')
+        drawing.text(left + width + 6, y + 16, value, bold=own)
+        y += 29
+    if cut:
+        drawing.text(MARGIN, y + 14, f"{costs[-1]['name']}: the bar is cut", size=13, color=theme.quiet)
+        y += 20
+    return drawing.svg(f"{' '.join(title)}.", y + 10)
+
+
+NAMES = {
+    "ours": rivals.OURS,
+    "naive": "retries with backoff and jitter",
+    "botocore": "botocore's adaptive mode, ported",
+    "AIMD": "AIMD: one more a second, halved at a 429",
+}
+
+
+def rates(figures: dict[str, Any], theme: Theme) -> str:
+    """Draw what an account with a changing limit accepted, second by second, from each way of meeting it."""
+    found = [one for one in figures["figures"] if one["case"] == "token bucket"]
+    course: dict[str, dict[str, list[int]]] = found[0]["course"]
+    shares = [one["values"] for one in found if one["name"].startswith("goodput")]
+    refused = [one["values"] for one in found if one["name"].startswith("429s at")]
+    least, most = min(values["ours"] for values in shares), max(values["ours"] for values in refused)
+    title = (
+        f"Steady, it uses {100 * least:.1f} % of a limit nobody told",
+        f"it, with at most {most:.2f} % answered 429",
+    )
+    drawing = Drawing(theme)
+    first, second, third = RATES
+    y = drawing.heading(
+        title,
+        f"texts a second; the limit is {first:g}, then {second:g}, then {third:g}",
+        "dashed: the limit; line: accepted; filled: answered 429",
+    )
+    left, right, height = 50, WIDTH - MARGIN, 76
+    seconds = len(course["ours"]["accepted"])
+    top = max(RATES) * 1.1
+
+    def at(second: float, rate: float) -> tuple[float, float]:
+        return left + (right - left) * second / seconds, y + height - height * min(rate, top) / top
+
+    for way, counts in course.items():
+        own = way == "ours"
+        drawing.text(MARGIN, y + 14, NAMES[way], bold=own)
+        used, refusals = min(values[way] for values in shares), max(values[way] for values in refused)
+        told = f"steady: at least {100 * used:.1f} % used, at most {refusals:.1f} % refused"
+        drawing.text(MARGIN, y + 32, told, size=13, color=theme.quiet)
+        y += 42
+        for rate in (0, 100, 200):
+            drawing.text(left - 6, at(0, rate)[1] + 4, f"{rate}", size=12, color=theme.quiet, end=True)
+        drawing.line([at(0, 0), at(seconds, 0)], theme.quiet, 0.75)
+        limit = [at(seconds * (n + step) / 3, rate) for n, rate in enumerate(RATES) for step in (0, 1)]
+        drawing.line(limit, theme.limit, 1.5, "5 3")
+        refused_then = [at(n + 0.5, count) for n, count in enumerate(counts["refused"])]
+        drawing.area([at(0.5, 0), *refused_then, at(seconds - 0.5, 0)], theme.limit)
+        accepted = [at(n + 0.5, count) for n, count in enumerate(counts["accepted"])]
+        drawing.line(accepted, theme.ours if own else theme.text, 1.75)
+        y += height + 16
+    for second in (0, seconds / 3, 2 * seconds / 3, seconds):
+        x = at(second, 0)[0]
+        drawing.text(x + (8 if second else 0), y, f"{second:g} s", size=12, color=theme.quiet, end=bool(second))
+    return drawing.svg(f"{' '.join(title)}.", y + 14)
+
+
+CHARTS: dict[str, Callable[[dict[str, Any], Theme], str]] = {"calls": calls, "rates": rates}
+
+
+def draw(results: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """Return each chart of the parts that were run, by the name of its file."""
+    return {
+        f"{name}-{theme.name}.svg": make(results[name]["figures"], theme)
+        for name, make in CHARTS.items()
+        if name in results
+        for theme in THEMES
+    }

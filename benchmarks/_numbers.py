@@ -1,0 +1,253 @@
+"""What the raw figures of a run come to: the lines of one table, each with the target it is held against."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from . import _call_rivals as rivals
+from . import bulk, call_cost, first_call, import_cost, worker_cost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# The targets that are the whole library's, not one benchmark's.
+GOODPUT, REFUSED, LATE = 0.95, 1.0, 0.050
+IDLE = 0.090  # seconds that a call takes in the virtual network when nobody is in its way
+WAYS = {"naive": "naive", "botocore": "botocore's", "AIMD": "AIMD"}
+
+
+@frozen
+class Row:
+    """One line of the table.
+
+    Args:
+        what: what was measured.
+        ours: what it came to.
+        others: the same of those it is set beside.
+        ratio: what the target is about, as text; a share or a difference where that is what it names.
+        target: what is to be reached, as text; empty where nothing was promised.
+        met: whether it is.
+    """
+
+    what: str
+    ours: str
+    others: str
+    ratio: str
+    target: str = ""
+    met: bool | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is met, in a word."""
+        return "" if self.met is None else "met" if self.met else "NOT MET"
+
+
+def at_most(what: str, ours: str, others: str, ratio: float, target: float) -> Row:
+    return Row(what, ours, others, _shown(ratio, target), f"<= {target:.2f}", ratio <= target)
+
+
+def at_least(what: str, ours: str, others: str, ratio: float, target: float) -> Row:
+    return Row(what, ours, others, _shown(ratio, target), f">= {target:.2f}", ratio >= target)
+
+
+def _shown(ratio: float, target: float) -> str:
+    """Return two decimals, or three where two would hide on which side of the target it is."""
+    return f"{ratio:.3f}" if f"{ratio:.2f}" == f"{target:.2f}" else f"{ratio:.2f}"
+
+
+def calls(figures: dict[str, Any]) -> list[Row]:
+    """The cost of a call, and how it grows with what is in flight."""
+    rows = []
+    by = {(cost["loop"], cost["name"]): cost for cost in figures["calls"]}
+    for (loop, name), cost in by.items():
+        target = call_cost.TARGETS.get(name)
+        if target is not None:
+            ours = by[loop, rivals.OURS]
+            what = f"CPU of a call, {loop}, {cost['in_flight']} in flight"
+            rows.append(
+                at_most(what, f"{ours['cpu']:.0f} us", f"{name} {cost['cpu']:.0f} us", cost["ours_to_it"], target)
+            )
+    grown = {(one["loop"], one["name"], one["collector"]): _growth(one) for one in figures["growth"]}
+    for (loop, name, collector), own in grown.items():
+        if name == rivals.OURS and collector:
+            other, bare = grown[loop, rivals.NAIVE, True], grown[loop, name, False]
+            what = f"CPU of a call, {loop}, {' / '.join(f'{n:,}' for n in own.cpu)} in flight: growth"
+            beside = f"{rivals.NAIVE} {_each(other)}, {other.most:.2f}; ours without Python's garbage collector"
+            beside = f"{beside} {_each(bare)}, {bare.most:.2f}"
+            rows.append(at_most(what, _each(own), beside, own.most, call_cost.GROWTH_TARGET))
+    return rows
+
+
+def _growth(one: dict[str, Any]) -> call_cost.Growth:
+    cpu = {int(count): cost for count, cost in one["cpu"].items()}
+    return call_cost.Growth(one["loop"], collector=one["collector"], name=one["name"], cpu=cpu)
+
+
+def _each(growth: call_cost.Growth) -> str:
+    return " / ".join(f"{cost:.0f}" for cost in growth.cpu.values()) + " us"
+
+
+def rates(figures: dict[str, Any]) -> list[Row]:
+    """What is got through an account's limit that nobody was told, and who waits meanwhile."""
+    rows = []
+    for case, where in (("token bucket", "virtual time"), ("http: token bucket", "over HTTP")):
+        found = [one for one in figures["figures"] if one["case"] == case]
+        goodput = [one["values"] for one in found if one["name"].startswith("goodput")]
+        refused = [one["values"] for one in found if one["name"].startswith("429s at")]
+        if not found:
+            continue
+        others = {way: name for way, name in WAYS.items() if way in goodput[0]}
+        least = min(values["ours"] for values in goodput)
+        most = max(values["ours"] for values in refused)
+        shown = ", ".join(f"{name} {min(values[way] for values in goodput):.2f}" for way, name in others.items())
+        what = f"accepted / limit of 100, 30, 200 a second, unknown, {where}: the least"
+        rows.append(at_least(what, f"{least:.2f}", shown, least, GOODPUT))
+        shown = ", ".join(f"{name} {max(values[way] for values in refused):.1f} %" for way, name in others.items())
+        what = f"answered 429 meanwhile, {where}: the most"
+        rows.append(Row(what, f"{most:.2f} %", shown, f"{most:.2f} %", f"<= {REFUSED:g} %", most <= REFUSED))
+    for one in figures["figures"]:
+        case, _, known = one["case"].partition(", ")
+        if case == "bulk and logins" and one["name"].startswith("login p99"):
+            over = one["values"]["ours"] - IDLE
+            limit = 2 / 100 + LATE
+            others = {way: value for way, value in one["values"].items() if way in WAYS}
+            shown = ", ".join(f"{WAYS[way]} {_ms(value)}" for way, value in others.items())
+            what = f"a sign-in's p99 beside a bulk run at 100 a second, {known}; over idle (90 ms)"
+            row = Row(what, _ms(one["values"]["ours"]), shown, _ms(over), f"<= {_ms(limit)}", over <= limit)
+            rows.append(row)
+    return rows
+
+
+def _ms(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds * 1e3:,.0f} ms"
+
+
+def bulk_cost(figures: dict[str, Any]) -> list[Row]:
+    """A bulk run, its journal, and a gather that remembers nothing."""
+    cpu, wall = figures["us of CPU an item"], figures["items a second"]
+    gathering, without, with_ = bulk.WAYS
+    journal = figures["calls a second, with journal / without"]
+    least = bulk.TARGETS["calls a second, with journal / without"]
+    name = "cpu, with journal / bare gather"
+    return [
+        at_most(
+            "CPU of a code in a bulk run with its journal",
+            f"{cpu[with_]:.0f} us",
+            f"{gathering} {cpu[gathering]:.0f} us",
+            figures[name],
+            bulk.TARGETS[name],
+        ),
+        at_least(
+            "codes a second with the journal, the server answering at once",
+            f"{wall[with_]:,.0f}",
+            f"without it {wall[without]:,.0f}, {gathering} {wall[gathering]:,.0f}",
+            journal,
+            least,
+        ),
+    ]
+
+
+def memory(figures: dict[str, Any]) -> list[Row]:
+    """A large bulk run beside a small one."""
+    (few, small), (many, large) = figures["peak memory, MiB"].items()
+    name = "peak memory, most items / 10,000"
+    sent, again = figures["seconds to send, then to find all of it done"]
+    return [
+        at_most(
+            f"peak memory of a bulk run of {many}",
+            f"{large:.1f} MiB",
+            f"of {few} {small:.1f} MiB",
+            figures[name],
+            bulk.TARGETS[name],
+        ),
+        Row(
+            f"to find all {many} done, started again",
+            f"{again:.0f} s",
+            f"to send them {sent:.0f} s",
+            f"{again / sent:.2f}",
+        ),
+    ]
+
+
+def imports(figures: dict[str, Any]) -> list[Row]:
+    """What an import takes."""
+    by = {one["statement"]: one for one in figures["figures"]}
+    rows = []
+    for statement, target in import_cost.TARGETS.items():
+        others = ", ".join(
+            f"`{other}` {by[other]['cpu_ms']:.0f} ms, {by[other]['memory_mb']:.0f} MB"
+            for other in (import_cost.AIOHTTP, import_cost.OFFICIAL)
+            if other in by
+        )
+        own = by[statement]
+        ours = f"{own['cpu_ms']:.0f} ms, {own['memory_mb']:.0f} MB"
+        rows.append(at_most(f"CPU and memory of `{statement}`", ours, others, own["to_aiohttp"], target))
+    return rows
+
+
+def first(figures: dict[str, Any]) -> list[Row]:
+    """The first call of a process."""
+    by = {one["name"]: one for one in figures["figures"]}
+    cold, warm, hand = (by[name] for name in (first_call.COLD, first_call.WARM, first_call.AIOHTTP))
+    beside = f"without {cold['wall_ms']:.1f} ms, aiohttp by hand {hand['wall_ms']:.1f} ms"
+    what = "a process's first call over TLS, on loopback, after `warm_up`"
+    return [Row(what, f"{warm['wall_ms']:.1f} ms", beside, f"{warm['to_first_call']:.2f}")]
+
+
+def worker(figures: dict[str, Any]) -> list[Row]:
+    """A code through a worker."""
+    local, name = figures["local bulk, us a code"], "cpu, worker / local bulk"
+    own = figures["1 worker"]["worker, us a code"]
+    what = "CPU of a code through a worker, its ledger in Redis"
+    return [at_most(what, f"{own:.0f} us", f"local bulk run {local:.0f} us", figures[name], worker_cost.TARGET)]
+
+
+def truth(figures: dict[str, Any]) -> list[Row]:
+    """The client's word against the ledger of a service that misbehaves."""
+    worlds = [world for world in figures.values() if isinstance(world, dict)]
+    wrong = sum(len(world["wrong"]) for world in worlds)
+    asked = sum(world["sends"] + world["verifies"] for world in worlds)
+    return [
+        Row("outcomes that the service's ledger contradicts", f"{wrong} of {asked:,}", "", f"{wrong}", "0", not wrong)
+    ]
+
+
+ROWS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
+    "calls": calls,
+    "rates": rates,
+    "bulk": bulk_cost,
+    "imports": imports,
+    "first": first,
+    "worker": worker,
+    "truth": truth,
+    "memory": memory,
+}
+
+
+def rows(results: Mapping[str, dict[str, Any]]) -> list[Row]:
+    """Return the lines of the parts that were run, in their order."""
+    return [row for part, make in ROWS.items() if part in results for row in make(results[part]["figures"])]
+
+
+HEADS = ("what", "ours", "beside it", "ratio", "target", "")
+
+
+def as_text(table: list[Row]) -> str:
+    """Return the table for a terminal."""
+    cells = [HEADS, *((row.what, row.ours, row.others, row.ratio, row.target, row.verdict) for row in table)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def as_markdown(table: list[Row]) -> str:
+    """Return the table for README."""
+    cells = [HEADS, ("---",) * len(HEADS)]
+    for row in table:
+        target = row.target.replace("<=", "≤").replace(">=", "≥")
+        verdict = f"**{row.verdict.lower()}**" if row.met is False else row.verdict
+        cells.append((row.what, row.ours, row.others, row.ratio, target, verdict))
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
