@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -149,22 +150,25 @@ class Caller:
 
     async def _tried(self, call: Call[_Request, _Response]) -> _Response:
         """Try until there is an answer or no further try is allowed."""
-        core = self.core
-        sends, policy = call.operation.sends, call.policy
         try:
             response = await self._attempt(call)
         except RequestError as error:
-            if not is_retryable(error, sends=sends, resend=policy.resend):
+            if not is_retryable(error, sends=call.operation.sends, resend=call.policy.resend):
                 raise
             first_error = error
         else:
-            core.budget.deposit(1)
+            self.core.budget.deposit(1)
             return response
+        return await self._retried(call, first_error)
+
+    async def _retried(self, call: Call[_Request, _Response], first_error: RequestError) -> _Response:
+        """Try again; apart, since its functions would cost every call in flight objects that it never uses."""
+        core = self.core
         return await retry(
             first_error,
             lambda: self._attempt(call),
-            sends=sends,
-            policy=policy,
+            sends=call.operation.sends,
+            policy=call.policy,
             budget=core.budget,
             time_left=lambda: call.deadline - core.clock.monotonic(),
             sleep=lambda seconds: self._sleep(call, seconds),
@@ -302,7 +306,7 @@ class Caller:
                 call.operation,
                 answer,
                 now=clock.time(),
-                secrets=lambda: self._secrets(call),
+                secrets=partial(self._secrets, call),
             )
         finally:
             if self.hooks:
