@@ -51,7 +51,7 @@ class Tuning:
     hold_min: float = 4.0
     hold_max: float = 100.0
     climb_messages: float = 20.0
-    climb_min: float = 2.45
+    climb_min: float = 2.55
     climb_max: float = 20.0
     beta: float = 0.97
     climb_power: float = 3.5
