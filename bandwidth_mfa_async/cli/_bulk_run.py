@@ -297,7 +297,6 @@ async def _tick(display: Display, clock: SystemClock) -> None:
 @contextlib.contextmanager
 def _obeying(bulk: BulkSender, display: Display) -> Generator[None]:
     """Let the first SIGINT or SIGTERM drain the run and the second cut it."""
-    loop = asyncio.get_running_loop()
 
     def obey() -> None:
         if display.state == SENDING:
@@ -308,6 +307,14 @@ def _obeying(bulk: BulkSender, display: Display) -> Generator[None]:
             display.state = "cutting"
             bulk.cancel()
 
+    with on_signals(obey):
+        yield
+
+
+@contextlib.contextmanager
+def on_signals(obey: Callable[[], None]) -> Generator[None]:
+    """Call a function for each SIGINT and SIGTERM."""
+    loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
         loop.add_signal_handler(number, obey)

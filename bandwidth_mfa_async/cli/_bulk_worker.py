@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pathlib
-import signal
 from typing import TYPE_CHECKING, Final
 
 from click.core import ParameterSource
@@ -17,13 +15,11 @@ from ..worker import Job, RedisLedger
 from ..worker._coordinator import Coordinator
 from ..worker._submit import Submission
 from ._bulk_display import REFRESH, SENDING, Display
-from ._bulk_run import Done, Feed, open_rows
+from ._bulk_run import Done, Feed, on_signals, open_rows
 from ._check import SAMPLES
 from ._rows import BadRow
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     import click
     from rich.console import Console
 
@@ -33,7 +29,6 @@ if TYPE_CHECKING:
 
 SUBMITTING: Final = "submitting"
 _CHUNK: Final = 500
-_OURS_LEFT: Final = "stopped watching"
 # Answers about the item, which would come again: 4xx but for credentials, address, hour and pace.
 _NOT_THE_ITEMS: Final = frozenset({401, 403, 404, 408, 425, 429})
 
@@ -79,7 +74,7 @@ async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | No
         async with RedisLedger(url) as ledger:
             job = Job(job_name(plan), ledger, Coordinator(ledger, _no_queue))
             watch = _Watch(plan, ledger, job, done, rejects)
-            with Display(console, done.summary, total, clock, throttled=False) as display, _obeying(watch, display):
+            with Display(console, done.summary, total, clock, throttled=False) as display, on_signals(watch.stop):
                 await watch.run(display)
             if done.summary.ending == "finished":
                 await watch.conclude()
@@ -236,25 +231,6 @@ def _why(name: str, ending: str) -> str:
         f"the workers stopped the job {name}: {ending}, ten times in a row, whatever the number; mend the workers' "
         "credentials or address, then run the same command again"
     )
-
-
-@contextlib.contextmanager
-def _obeying(watch: _Watch, display: Display) -> Generator[None]:
-    """Let SIGINT and SIGTERM end the watching; the workers are told nothing."""
-    loop = asyncio.get_running_loop()
-
-    def obey() -> None:
-        display.state = _OURS_LEFT
-        watch.stop()
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, obey)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 def how_to_go_on(done: Done) -> list[str]:
