@@ -48,10 +48,10 @@ class Tuning:
     """
 
     hold_messages: float = 100.0
-    hold_min: float = 4.0
+    hold_min: float = 3.8
     hold_max: float = 100.0
     climb_messages: float = 20.0
-    climb_min: float = 2.55
+    climb_min: float = 2.6
     climb_max: float = 20.0
     beta: float = 0.97
     climb_power: float = 3.5
