@@ -148,6 +148,7 @@ def calls(figures: dict[str, Any], theme: Theme) -> str:
 NAMES = {
     "ours": rivals.OURS,
     "naive": "retries with backoff and jitter",
+    "aiohttp-retry": "aiohttp-retry's exponential backoff",
     "botocore": "botocore's adaptive mode, ported",
     "AIMD": "AIMD: one more a second, halved at a 429",
 }

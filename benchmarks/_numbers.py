@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # The targets that are the whole library's, not one benchmark's.
 GOODPUT, REFUSED, LATE = 0.95, 1.0, 0.050
 IDLE = 0.090  # seconds that a call takes in the virtual network when nobody is in its way
-WAYS = {"naive": "naive", "botocore": "botocore's", "AIMD": "AIMD"}
+WAYS = {"naive": "naive", "aiohttp-retry": "aiohttp-retry", "botocore": "botocore's", "AIMD": "AIMD"}
 
 
 @frozen

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import pathlib
 import random
+import tempfile
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import aiohttp
-from attrs import evolve, frozen
+from attrs import Factory, evolve, frozen
 
-from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, RequestError
+from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, RedisLimits, RequestError
 from bandwidth_mfa_async._transport import Transport
 from bandwidth_mfa_async._wire import Answer
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.simulator._limits import Limiter
 from tests.limits.limits_simulation import REFUSAL_TRIP, ROUND_TRIP, Tally, run_virtual
+from tests.limits.redis_server import RedisServer
+from tests.limits.virtual_redis import VirtualScript, VirtualStore
 
-from ._rate_rivals import Aimd, BotocoreAdaptive, Naive
+from ._rate_rivals import Aimd, AiohttpRetry, BotocoreAdaptive, Naive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bandwidth_mfa_async._config import Lane
     from bandwidth_mfa_async.simulator import AccountLimits
 
     from ._rate_rivals import Post, Way
 
-OURS, NAIVE, BOTOCORE, AIMD = "ours", "naive", "botocore", "AIMD"
-WAYS = (OURS, NAIVE, BOTOCORE, AIMD)
+OURS, NAIVE, AIOHTTP_RETRY, BOTOCORE, AIMD = "ours", "naive", "aiohttp-retry", "botocore", "AIMD"
+WAYS = (OURS, NAIVE, AIOHTTP_RETRY, BOTOCORE, AIMD)
 
 BULK = 50
 LOGINS_PER_SECOND = 2.0
@@ -45,6 +51,8 @@ class Account:
         until: seconds.
         known: whether the callers are told the first limit.
         logins: sign-ins a second.
+        bulk: how many a bulk run has in flight.
+        processes: how many programs use the account; ours share what they learn, the others know nothing of each other.
     """
 
     limits: AccountLimits
@@ -52,6 +60,8 @@ class Account:
     until: float
     known: bool = False
     logins: float = LOGINS_PER_SECOND
+    bulk: int = BULK
+    processes: int = 1
 
     def at(self, rate: float) -> AccountLimits:
         """Return the limit after a step: a queue holds as many messages as before, not as many seconds."""
@@ -71,9 +81,40 @@ class OurWay:
         await self._client.generate_messaging_code(TEMPLATE.to(f"+1919{self._sent % 10_000_000:07}"), lane=lane)
 
 
+class Programs:
+    """Several programs, each with a way of its own: a caller belongs to one of them for good."""
+
+    def __init__(self, ways: Sequence[Way]) -> None:
+        self._ways = ways
+        self._turns = itertools.cycle(range(len(ways)))
+        self._mine: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
+        self.sent: list[list[float]] = [[] for _ in ways]
+
+    async def send(self, lane: Lane) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if task not in self._mine:
+            self._mine[task] = next(self._turns)
+        mine = self._mine[task]
+        await self._ways[mine].send(lane)
+        self.sent[mine].append(asyncio.get_running_loop().time())
+
+
+class VirtualRedisLimits(RedisLimits):
+    """`RedisLimits` whose script is told the virtual time."""
+
+    script: VirtualScript
+
+    def _store(self, channel: str, timeout: float = 0.0) -> Any:
+        del channel, timeout
+        return VirtualStore(self.script)
+
+
 def rival(name: str, post: Post, account: Account, seed: int) -> Way:
     if name == NAIVE:
         return Naive(post, seed)
+    if name == AIOHTTP_RETRY:
+        return AiohttpRetry(post)
     if name == BOTOCORE:
         return BotocoreAdaptive(post, seed)
     return Aimd(post, account.limits.per_second) if account.known else Aimd(post)
@@ -115,7 +156,7 @@ async def drive(way: Way, tally: Tally, account: Account, change: Callable[[floa
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout_at(start + account.until), asyncio.TaskGroup() as group:
-            for _ in range(BULK):
+            for _ in range(account.bulk):
                 group.create_task(worker())
             group.create_task(people(group))
             group.create_task(steps())
@@ -162,10 +203,24 @@ class _Wire(Transport):
 
 @frozen
 class Seen:
-    """What one run came to."""
+    """What one run came to.
+
+    Args:
+        tally: what the service took and refused, and the sign-ins.
+        longest_queue: the provider's, in seconds.
+        sent: when each of several programs had something accepted.
+        calls: how often Redis ran the script.
+    """
 
     tally: Tally
     longest_queue: float = 0.0
+    sent: list[list[float]] = Factory(list)
+    calls: int = 0
+
+    def jain(self, start: float, end: float) -> float:
+        """Return Jain's index of what each program got through: 1 where all got the same."""
+        shares = [sum(start <= at < end for at in times) for times in self.sent]
+        return sum(shares) ** 2 / max(1, len(shares) * sum(share**2 for share in shares))
 
 
 def in_virtual_time(name: str, account: Account, seed: int) -> Seen:
@@ -175,18 +230,34 @@ def in_virtual_time(name: str, account: Account, seed: int) -> Seen:
         tally = Tally()
         service = _Service(account, tally, seed)
         loop = asyncio.get_running_loop()
+        start = loop.time()
+        calls = 0
 
         def change(rate: float) -> None:
             service.limiter.change(account.at(rate), loop.time())
 
-        if name != OURS:
-            await drive(rival(name, service.post, account, seed), tally, account, change, seed)
-        else:
-            async with MFAClient("9900000", BasicAuth("user", "pass"), limits=our_limits(account)) as client:
+        async with contextlib.AsyncExitStack() as stack:
+            shared: VirtualRedisLimits | None = None
+            if name == OURS and account.processes > 1:
+                server = RedisServer(pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())))
+                stack.callback(server.kill)
+                shared = VirtualRedisLimits(server.url, key="9900000")
+                shared.script = VirtualScript(server)
+                stack.callback(shared.script.client.close)
+            ways: list[Way] = []
+            for n in range(account.processes):
+                if name != OURS:
+                    ways.append(rival(name, service.post, account, seed + 1000 * n))
+                    continue
+                limits = evolve(our_limits(account), shared=shared)
+                client = await stack.enter_async_context(MFAClient("9900000", BasicAuth("user", "pass"), limits=limits))
                 client._caller.core.transport = _Wire(service)
-                client._caller.core.rng = random.Random(seed)
-                await drive(OurWay(client), tally, account, change, seed)
-        return Seen(tally, service.longest_queue)
+                client._caller.core.rng = random.Random(seed + 1000 * n)
+                ways.append(OurWay(client))
+            programs = Programs(ways)
+            await drive(programs, tally, account, change, seed)
+            calls = 0 if shared is None else shared.script.calls
+        return Seen(tally, service.longest_queue, [[at - start for at in times] for times in programs.sent], calls)
 
     return run_virtual(run())
 

@@ -1,4 +1,4 @@
-"""Goodput, refusals and waits against accounts of unknown and changing limits: ours and three others, in one run.
+"""Goodput, refusals and waits against accounts of unknown and changing limits: ours and four others, in one run.
 
 Run: python -m benchmarks.rates [--quick] [--json FILE] [--only CASE ...]
 The long cases are in virtual time, several seeds each, and a figure is that of the worst seed unless it says
@@ -13,12 +13,14 @@ import json
 import math
 import pathlib
 import platform
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
 from attrs import Factory, asdict, evolve, frozen
 
 from bandwidth_mfa_async.simulator import AccountLimits
+from tests.limits.redis_server import server_binary
 
 from . import _rate_waiters as waiters
 from ._rate_worlds import OURS, WAYS, Account, in_virtual_time, over_http
@@ -172,6 +174,24 @@ def measure_others(*, quick: bool) -> list[Figure]:
     return figures
 
 
+def measure_eight(*, quick: bool) -> list[Figure]:
+    """Eight programs at one token bucket: ours share through the real script, told the time; 10 in flight in each."""
+    if server_binary() is None:
+        print("eight: left out, redis-server is not installed", file=sys.stderr)
+        return []
+    plan = Plan(30, 1) if quick else Plan(60, 3)
+    bucket = AccountLimits(rate=RATES[0], model="token_bucket")
+    account = evolve(plan.account(bucket), processes=8, bulk=80)
+    runs = virtual_runs(account, plan.seeds)
+    case = "eight programs"
+    figures = steps(case, runs, plan, goodput=0.98, refused=1.0, whole=False)
+    for phase, rate in zip(plan.steady, RATES, strict=True):
+        jain = {way: min(s.jain(*phase) for s in seen) for way, seen in runs.items()}
+        figures.append(at_least(case, f"Jain's index at {rate:g}/s", jain, 0.98))
+    calls = {OURS: max(s.calls / len(s.tally.accepted) for s in runs[OURS])}
+    return [*figures, at_most(case, "Redis calls a send", calls, 1.0)]
+
+
 def measure_minute(*, quick: bool) -> list[Figure]:
     """60 messages a minute, which we (and AIMD, as its ceiling) are told, into a queue of 100."""
     seconds = 200.0 if quick else 1200.0
@@ -250,6 +270,7 @@ def measure_http(*, quick: bool) -> list[Figure]:
 CASES: dict[str, Callable[..., list[Figure]]] = {
     "bucket": measure_bucket,
     "others": measure_others,
+    "eight": measure_eight,
     "minute": measure_minute,
     "logins": measure_logins,
     "leavers": measure_leavers,

@@ -15,49 +15,10 @@ from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe
 from bandwidth_mfa_async.limits._lease import Lease, Report
-from bandwidth_mfa_async.limits._redis import RedisLimits
 from bandwidth_mfa_async.limits._shared import SharedLimiter
 
 from .limits_simulation import AccountQueue, FixedWindow, SlidingLog, TokenBucket, closed_loop, run_virtual
-
-EPOCH = 1_750_000_000
-
-
-class VirtualScript:
-    """Runs the script at a given time."""
-
-    def __init__(self, server):
-        text = RedisLimits(server.url, key="any")._script
-        asks = "redis.call('TIME')"
-        assert text.count(asks) == 1
-        self.client = server.client()
-        self.script = self.client.register_script(text.replace(asks, "{ARGV[19], ARGV[20]}"))
-        self.key = "{account}"
-        self.calls = 0
-
-    def __call__(self, now, arguments):
-        self.calls += 1
-        micros = round((EPOCH + now) * 1_000_000)
-        return self.script(
-            keys=[self.key, self.key + ":waiting"], args=[*arguments, str(micros // 1_000_000), str(micros % 1_000_000)]
-        )
-
-
-class VirtualStore:
-    """A `LimitStore` that takes no time, or as long as a network's round trip."""
-
-    def __init__(self, script, trip=0.001):
-        self.script = script
-        self.trip = trip
-
-    async def exchange(self, arguments):
-        await asyncio.sleep(self.trip / 2)
-        answer = self.script(asyncio.get_running_loop().time(), arguments)
-        await asyncio.sleep(self.trip / 2)
-        return answer
-
-    async def aclose(self):
-        pass
+from .virtual_redis import EPOCH, VirtualScript, VirtualStore
 
 
 class Processes:
