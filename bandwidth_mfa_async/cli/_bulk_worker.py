@@ -13,6 +13,7 @@ from ..bulk import BulkSummary
 from ..errors import ConfigurationError, Delivery, MFAError
 from ..worker import Job, RedisLedger
 from ..worker._coordinator import Coordinator
+from ..worker._ledger import checked_name
 from ..worker._submit import Submission
 from ._bulk_display import REFRESH, SENDING, Display
 from ._bulk_run import Done, Feed, on_signals, open_rows
@@ -49,13 +50,16 @@ def job_name(plan: Plan) -> str:
     """Return what the job is called: the run's name, or the file's.
 
     Raises:
-        ConfigurationError: standard input has none.
+        ConfigurationError: standard input has none, or the name can be no job's.
     """
     if plan.run:
-        return plan.run
+        return checked_name("--run", plan.run)
     if plan.path == "-":
         raise ConfigurationError("--run: name the job, as standard input has no name that could be its")
-    return pathlib.PurePath(plan.path).stem
+    try:
+        return checked_name("the file's name", pathlib.PurePath(plan.path).stem)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--run: name the job; {error}") from None
 
 
 async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | None, console: Console) -> Done:

@@ -21,6 +21,7 @@ _EXAMPLES = """
 \b
 Examples:
   bandwidth-mfa jobs --ledger redis://localhost:6379/0
+  bandwidth-mfa jobs launch --cancel --ledger redis://localhost:6379/0
   bandwidth-mfa jobs launch --resume --ledger redis://localhost:6379/0
 """
 

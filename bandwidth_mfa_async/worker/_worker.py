@@ -145,7 +145,8 @@ class MFAWorker:
         Raises:
             LedgerError: the ledger cannot be used.
         """
-        return [self.job(job.name) for job in await known_jobs(self.ledger)]
+        # Not by job(): a name that is refused today may have been taken by an earlier version.
+        return [Job(job.name, self.ledger, self._coordinator) for job in await known_jobs(self.ledger)]
 
     async def submit(  # noqa: PLR0913 - keyword arguments with defaults
         self,
@@ -164,7 +165,7 @@ class MFAWorker:
 
         Args:
             requests: `CodeRequest`s, or numbers when `template` is given; any iterable or async iterable.
-            name: the job's name, at most 100 characters.
+            name: the job's name: at most 100 characters, no blanks or braces.
             chunk: items a worker takes at a time.
             template: makes requests of numbers; the job is held to it.
             key: makes an item's idempotency key; by default number, template, channel and the job's name.

@@ -137,6 +137,21 @@ async def test_where_to_and_what(numbers):
     assert "--run" in err
 
 
+@pytest.mark.parametrize("name", ["my list", "two{braces}", "x" * 101])
+async def test_a_file_whose_name_can_be_no_jobs(redis_server, asker, tmp_path, name):
+    """It is told to name the job before anything is written; with a name it is one."""
+    path = tmp_path / f"{name}.csv"
+    path.write_text("to\n+12025550199\n")
+    code, out, err = await bulk(str(path), "--worker", redis_server.url)
+    assert (code, out) == (2, "")
+    assert "--run: name the job" in err
+    assert await asker.jobs() == []
+    code, _, err = await bulk(str(path), "--worker", redis_server.url, "--run", name)
+    assert code == 2
+    assert "--run: must" in err
+    assert await asker.jobs() == []
+
+
 async def test_the_same_name_for_another_text(redis_server, asker, numbers):
     """Refused with the difference named."""
     process = await begun(numbers, "--worker", redis_server.url)

@@ -25,6 +25,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async.simulator import Fault
 from bandwidth_mfa_async.worker import Job, MFAWorker, RedisLedger
 from bandwidth_mfa_async.worker._ledger import RedisLedger as Ledger
+from bandwidth_mfa_async.worker._submit import Submission
 
 from ..conftest import TO
 from .conftest import LossyBroker
@@ -292,6 +293,13 @@ async def test_an_unknown_job(asker):
         with pytest.raises(LedgerError, match="no job 'nothing'"):
             await call
     assert repr(job) == "Job('nothing')"
+
+
+async def test_a_name_that_is_refused_today_hides_no_job(asker):
+    """A ledger may hold one that was let in before; it is listed, and so are the others."""
+    for name in ("my list", "launch"):
+        await Submission(asker.ledger, name, [], 10, "messaging", None, None).run()
+    assert {job.name for job in await asker.jobs()} == {"my list", "launch"}
 
 
 async def test_nothing_that_anybody_can_see_holds_a_number(make_worker, asker, redis_server, template, caplog):
