@@ -37,6 +37,8 @@ class Tuning:
         beta: where the hold starts, as a share of the believed limit.
         climb_power: how sharply the climb bends upwards; 3.5 is flat near the limit and steep far above it, so
             that it refuses little and finds a limit raised sixfold within 8 s.
+        leap: at how many times the believed limit to go on once refusals are taken for chance: were they a limit's,
+            most messages would be refused there.
         surge: from how many times the believed limit on a refusal is taken to come from a new, higher limit.
         pause: how long sends stop after a refusal.
         pause_max: the longest such pause while the service goes on refusing everything.
@@ -55,6 +57,7 @@ class Tuning:
     climb_max: float = 20.0
     beta: float = 0.97
     climb_power: float = 3.5
+    leap: float = 2.5
     surge: float = 1.6
     pause: float = 0.1
     pause_max: float = 8.0
@@ -166,8 +169,15 @@ class HoldAndProbe:
         if epoch != self.epoch:
             self._resumed = max(self._resumed, now + asked)
             return asked
+        on_trial = self._noise.on_trial
         if self._noise.explains():
             return asked
+        if on_trial:
+            # It was a limit after all: the one that was held before the leap, or what got through since.
+            self._closed = 0
+            self._believe(max(self._believed, self._window.per_second(now)))
+            self._begin_streak(now)
+            return self._begin_epoch(now, asked)
         if self.epoch and not self._accepted_since_cut:
             # Not one message got through since the last cut: the window is used up, and until it reopens that says
             # nothing about the rate. Cutting here would drive the rate to the floor.
@@ -177,7 +187,8 @@ class HoldAndProbe:
         in_hold = self.epoch > 0 and self._sent <= self._hold()
         if self._noise.found(in_hold=in_hold, accepted=self._accepted_since_cut):
             # The limit that was measured last is none: leave it behind.
-            self._sent = self._hold()
+            doublings = math.log2(self._tuning.leap)
+            self._sent = self._hold() + self._climb() * doublings ** (1.0 / self._tuning.climb_power)
             self._update()
             return asked
         self._cut(now)
@@ -263,13 +274,16 @@ class HoldAndProbe:
     def _hold(self) -> float:
         return _clamp(self._tuning.hold_messages / self._believed, self._tuning.hold_min, self._tuning.hold_max)
 
+    def _climb(self) -> float:
+        tuning = self._tuning
+        return _clamp(tuning.climb_messages / self._believed, tuning.climb_min, tuning.climb_max)
+
     def _update(self) -> None:
         tuning, believed = self._tuning, self._believed
         hold = self._hold()
         if self._sent <= hold:
             rate = believed * (tuning.beta + (1.0 - tuning.beta) * self._sent / hold)
         else:
-            climb = _clamp(tuning.climb_messages / believed, tuning.climb_min, tuning.climb_max)
-            doublings = ((self._sent - hold) / climb) ** tuning.climb_power
+            doublings = ((self._sent - hold) / self._climb()) ** tuning.climb_power
             rate = believed * 2.0 ** min(doublings, _MOST_DOUBLINGS)
         self._rate = _clamp(rate, min(tuning.least_rate, self._ceiling), self._ceiling)

@@ -22,9 +22,10 @@ local HOLD_MESSAGES, HOLD_MIN, HOLD_MAX = 100, 3.8, 100
 local CLIMB_MESSAGES, CLIMB_MIN, CLIMB_MAX, CLIMB_POWER = 20, 2.6, 20, 3.5
 local BETA, SURGE, PAUSE, PAUSE_MAX = 0.97, 1.6, 0.1, 8
 local FIRST_RATE, LEAST_RATE, WINDOW_MESSAGES, FALLEN, STREAK_MOST = 10, 0.05, 20, 0.75, 16
-local ENDINGS, ENDINGS_IN_HOLD, LEAST_ACCEPTED, GROWTH, DECLINE, APPROACH, SCATTER = 8, 7, 1.5, 1.5, 4, 4, 0.45
-local GAPS, DRIFT, SURPRISE, SURPRISE_BY_SHARE, TRIAL, SURPRISE_ON_TRIAL = 32, 1.5, 4, 40, 8, 2
-local SILENCE, SILENCE_AFTER_CUT = 10, 5
+local ENDINGS, ENDINGS_IN_HOLD, LEAST_ACCEPTED, GROWTH, DECLINE, APPROACH, SCATTER = 6, 5, 1.5, 3, 4, 4, 0.45
+local GAPS, DRIFT, SURPRISE, SURPRISE_BY_SHARE, LEAP, LAST, ONCE = 32, 1.2, 4, 40, 2.5, 0.2, 8
+local TRIAL, DRIFT_ON_TRIAL, SURPRISE_ON_TRIAL, SURPRISE_ON_TRIAL_BY_SHARE, TOLERATED_ON_TRIAL = 8, 1.6, 2, 16, 0.15
+local SILENCE, SILENCE_AFTER_CUT = 16, 8
 local BATCH_SECONDS, SLACK_SECONDS, PROBE_PATIENCE, LATE, HAIR = 0.05, 0.15, 0.5, 0.005, 1e-5
 local RAMP_START, SEED_SHARE = 10, 0.8
 local REFUSED_MOST, FORGET_PROCESS = 10, 60
@@ -87,13 +88,16 @@ local function hold()
   return clamp(HOLD_MESSAGES / s.believed, HOLD_MIN, HOLD_MAX)
 end
 
+local function climb()
+  return clamp(CLIMB_MESSAGES / s.believed, CLIMB_MIN, CLIMB_MAX)
+end
+
 local function update()
   local length, rate = hold(), 0
   if s.sent <= length then
     rate = s.believed * (BETA + (1 - BETA) * s.sent / length)
   else
-    local climb = clamp(CLIMB_MESSAGES / s.believed, CLIMB_MIN, CLIMB_MAX)
-    rate = s.believed * 2 ^ math.min(((s.sent - length) / climb) ^ CLIMB_POWER, 40)
+    rate = s.believed * 2 ^ math.min(((s.sent - length) / climb()) ^ CLIMB_POWER, 40)
   end
   s.rate = clamp(rate, math.min(LEAST_RATE, s.ceiling), math.min(s.ceiling, 1e9))
   if s.regain > 0 and s.rate >= s.regain then
@@ -218,10 +222,11 @@ local function take_gaps(list)
   for _, gap in ipairs(gaps) do total = total + gap end
   s.noise = math.min(#gaps / total, s.noise_most)
   s.tolerated = 3 * s.noise / (1 + 2 * s.noise)
+  if s.trial > 0 then s.tolerated = math.max(s.tolerated, TOLERATED_ON_TRIAL) end
 end
 
 local function forget_noise()
-  s.noise, gaps, doubtful = 0, {}, {}
+  s.noise, s.trial, gaps, doubtful = 0, 0, {}, {}
 end
 
 local function noise_accepted(count)
@@ -229,9 +234,11 @@ local function noise_accepted(count)
   s.distance = s.distance + count
   s.surprise = math.max(0, s.surprise - s.tolerated * count)
   if s.surprise <= 0 and #doubtful > 0 then
+    local on_trial = s.trial > 0
     s.trial = math.max(0, s.trial - #doubtful)
     take_gaps(doubtful)
     doubtful = {}
+    if on_trial and s.trial <= 0 then s.noise_most = DRIFT * s.noise end
   end
   if s.distance * s.noise > (s.after_cut > 0 and SILENCE_AFTER_CUT or SILENCE) then forget_noise() end
 end
@@ -242,40 +249,46 @@ local function noise_explains()
   s.distance = 0
   s.surprise = s.surprise + 1 - s.tolerated
   s.after_cut = 0
-  local most = SURPRISE
-  if s.trial > 0 then most = SURPRISE_ON_TRIAL end
-  if s.surprise <= most + SURPRISE_BY_SHARE * s.noise then return true end
+  local most = SURPRISE + SURPRISE_BY_SHARE * s.noise
+  if s.trial > 0 then most = SURPRISE_ON_TRIAL + SURPRISE_ON_TRIAL_BY_SHARE * s.noise end
+  if s.surprise <= most then return true end
   if s.trial > 0 then forget_noise() end
   s.surprise, s.after_cut, doubtful = 0, 1, {}
   return false
 end
 
+local function by_chance(counts)
+  local earlier, later, most, row = 0, 0, 0, 1
+  for i, count in ipairs(counts) do
+    if i <= math.floor(#counts / 2) then earlier = earlier + count else later = later + count end
+    most = math.max(most, count)
+    row = i > 1 and count >= counts[i - 1] and row + 1 or 1
+    if row >= APPROACH then return false end
+  end
+  local every = earlier + later
+  return later <= GROWTH * earlier and earlier <= DECLINE * later and counts[#counts] >= LAST * every / #counts
+    and most <= ONCE * (every - most) / (#counts - 1)
+end
+
 local function found_noise(in_hold, count)
   endings[#endings + 1] = in_hold and count or -1 - count
-  if #endings > ENDINGS then table.remove(endings, 1) end
-  local counts = {}
-  for _, ending in ipairs(endings) do
-    if ending >= 0 then counts[#counts + 1] = ending end
+  while #endings > ENDINGS do table.remove(endings, 1) end
+  local counts, measured = {}, {}
+  for i, ending in ipairs(endings) do
+    counts[i] = ending >= 0 and ending or -1 - ending
+    if ending >= 0 then measured[#measured + 1] = ending end
   end
-  if not in_hold or #counts < ENDINGS_IN_HOLD or #endings < ENDINGS then return false end
-  table.remove(counts, 1)  -- sent at a limit that may have been right until then
-  local half, earlier, later, total = math.floor(#counts / 2), 0, 0, 0
-  for i, ending in ipairs(counts) do
-    total = total + ending
-    if i <= half then earlier = earlier + ending end
-    if i > #counts - half then later = later + ending end
-  end
-  local approaching = true
-  for i = #counts - APPROACH + 2, #counts do approaching = approaching and counts[i - 1] <= counts[i] end
-  if approaching then return false end
-  local mean, squares = total / #counts, 0
-  for _, ending in ipairs(counts) do squares = squares + (ending - mean) ^ 2 end
-  if later > GROWTH * earlier or earlier > DECLINE * later or mean < LEAST_ACCEPTED then return false end
-  if math.sqrt(squares / #counts) < SCATTER * mean then return false end
+  if not in_hold or #counts < ENDINGS or #measured < ENDINGS_IN_HOLD or not by_chance(counts) then return false end
+  table.remove(measured, 1)  -- sent at a limit that may have been right until then
+  local total, squares = 0, 0
+  for _, ending in ipairs(measured) do total = total + ending end
+  local mean = total / #measured
+  for _, ending in ipairs(measured) do squares = squares + (ending - mean) ^ 2 end
+  if mean < LEAST_ACCEPTED or math.sqrt(squares / #measured) < SCATTER * mean then return false end
   endings = {}
   s.distance, s.surprise, s.trial, s.after_cut, s.noise_most = 0, 0, TRIAL, 0, 1
-  take_gaps(counts)
-  s.noise_most = DRIFT * s.noise
+  take_gaps(measured)
+  s.noise_most = DRIFT_ON_TRIAL * s.noise
   return true
 end
 
@@ -284,14 +297,22 @@ local function on_429(epoch, asked)
     s.resumed = math.max(s.resumed, now + asked)
     return asked
   end
+  local on_trial = s.trial > 0
   if noise_explains() then return asked end
+  if on_trial then
+    -- It was a limit after all: the one that was held before the leap, or what got through since.
+    s.closed = 0
+    believe(math.max(s.believed, accepted_per_second()))
+    begin_streak()
+    return begin_epoch(asked)
+  end
   if s.epoch > 0 and s.accepted_since_cut == 0 then
     s.closed = s.closed + 1
     return begin_epoch(asked)
   end
   s.closed = 0
   if found_noise(s.epoch > 0 and s.sent <= hold(), s.accepted_since_cut) then
-    s.sent = hold()
+    s.sent = hold() + climb() * (math.log(LEAP) / math.log(2)) ^ (1 / CLIMB_POWER)
     update()
     return asked
   end

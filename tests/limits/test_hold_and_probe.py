@@ -254,6 +254,30 @@ def test_a_limit_that_is_kept_is_no_noise():
         assert not machine.noise
 
 
+def test_what_turns_out_to_be_a_limit_is_one_again():
+    """Refusals that look like chance, until several times the rate is tried: back to what got through."""
+    machine, now = learnt(100), 1000.0
+    for between in (30, 90, 20, 110, 40, 70, 30):
+        for _ in range(between):
+            now += 1 / machine.rate()
+            machine.on_grant(1)
+            machine.on_accept(now, 1, machine.epoch)
+        now += machine.on_429(now, machine.epoch)
+        if machine.noise:
+            break
+    held = machine.rate()
+    assert machine.noise
+    assert machine.state == "probing"
+    refused, epoch = 0, machine.epoch
+    while machine.epoch == epoch:
+        now += machine.on_429(now, epoch)
+        refused += 1
+    assert refused <= 4
+    assert machine.state == "holding"
+    assert machine.rate() < held / 2
+    assert not machine.noise
+
+
 def test_what_was_under_way_at_the_first_refusal_raises_the_estimate():
     """Two hundred are sent at once, the tenth is refused first, most others are accepted: the limit is not nine."""
     machine = HoldAndProbe()

@@ -26,10 +26,8 @@ class Chance:
 
 
 def find(noise, between):
-    """Refuse eight times by chance, with so many messages between on average; tell whether that was seen."""
-    found = [
-        noise.found(in_hold=True, accepted=round(between * part)) for part in (1, 0.4, 1.8, 0.5, 1.9, 0.3, 1.8, 0.6)
-    ]
+    """Refuse six times by chance, with so many messages between on average; tell whether that was seen."""
+    found = [noise.found(in_hold=True, accepted=round(between * part)) for part in (1, 0.4, 1.8, 0.5, 1.7, 0.6)]
     assert not any(found[:-1])
     return found[-1]
 
@@ -65,9 +63,9 @@ def test_a_limit_among_noise_is_kept(share):
 def test_the_first_refusals_are_news():
     """Until there were as many as it takes, each is a limit's."""
     noise = Noise()
-    assert not any(noise.found(in_hold=True, accepted=accepted) for accepted in (9, 3, 16, 8, 3, 15, 10))
+    assert not any(noise.found(in_hold=True, accepted=accepted) for accepted in (9, 3, 16, 8, 15))
     assert not noise.explains()
-    assert noise.found(in_hold=True, accepted=8)
+    assert noise.found(in_hold=True, accepted=4)
     assert noise.share == pytest.approx(0.1, rel=0.1)
 
 
@@ -75,9 +73,15 @@ def test_the_first_refusals_are_news():
     "endings",
     [
         pytest.param([(False, 500)] * 8, id="each after a climb: a limit that is found again and again"),
-        pytest.param([(True, 9)] * 5 + [(False, 50)] * 2 + [(True, 9)], id="not often enough while one was held"),
+        pytest.param(
+            [(True, 3), (False, 9), (True, 20), (False, 4), (True, 15), (True, 6)],
+            id="not often enough while one was held",
+        ),
         pytest.param([(True, count) for count in (1, 2, 4, 9, 20, 35, 52, 67)], id="more and more gets through"),
         pytest.param([(True, count) for count in (400, 380, 3, 2, 5, 4, 7, 9)], id="a limit that has just fallen"),
+        pytest.param([(True, count) for count in (126, 68, 257, 79, 32, 8)], id="a limit that has fallen this moment"),
+        pytest.param([(True, count) for count in (55, 88, 229, 362, 182, 90)], id="a limit that is found, then falls"),
+        pytest.param([(True, count) for count in (109, 4, 9, 300, 7, 11)], id="once it was kept for very long"),
         pytest.param([(True, count) for count in (1, 0, 2, 1, 0, 2, 1, 1)], id="most is refused"),
         pytest.param(
             [(True, count) for count in (28, 28, 57, 56, 57, 28, 57, 56)], id="a window used up again and again"
@@ -99,25 +103,39 @@ def test_much_more_than_its_share_is_a_limits():
 def test_on_trial_a_short_row_refutes_it():
     noise = Noise()
     assert find(noise, 99)
+    assert noise.on_trial
     assert [noise.explains() for _ in range(3)] == [True, True, False]
     assert not noise.share
+    assert not noise.on_trial
+
+
+def test_on_trial_what_is_little_is_tolerated():
+    """A few more than its share do not refute it: a limit would refuse most of what is sent at several times itself."""
+    noise = Noise()
+    assert find(noise, 99)
+    for _ in range(8):
+        noise.accepted(10)
+        assert noise.explains()
+    noise.accepted(10)
+    assert not noise.on_trial
+    assert noise.share == pytest.approx(0.02, rel=0.3)
 
 
 def test_noise_that_has_ended_is_forgotten():
     noise = known()
-    noise.accepted(80)
+    noise.accepted(140)
     assert noise.share
-    noise.accepted(30)
+    noise.accepted(40)
     assert not noise.share
     assert not noise.explains()
 
 
 @given(st.floats(0.01, 0.3), st.lists(st.integers(0, 400), max_size=300))
 def test_it_never_explains_away_a_limit(share, gaps):
-    """Whatever comes, its share stays below one and a half of what it was found to be."""
+    """Whatever comes, its share stays below a quarter more than it was found to be in its trial."""
     noise = known(share)
     found = noise.share
     for gap in gaps:
         noise.accepted(gap)
         noise.explains()
-        assert noise.share <= 1.6 * max(found, share)
+        assert noise.share <= 1.25 * max(found, share)
