@@ -8,6 +8,7 @@ import hashlib
 import sys
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.errors import ConfigurationError
@@ -32,6 +33,7 @@ _STATUS_TIMEOUT: Final = 2.0
 
 _SLICES: Final = 10
 
+_URL_FORM: Final = "url: must look like redis://[user:password@]host[:port][/database]"
 _MOST_KEY: Final = 200
 _MOST_SECONDS: Final = 1e9
 
@@ -307,12 +309,28 @@ def _checked_redis_url(url: object) -> str:
         import_module("redis")
     except ImportError:
         raise ConfigurationError("RedisLimits needs redis-py: pip install 'bandwidth-mfa-async[redis]'") from None
+    if not _names_its_database(url):
+        raise ConfigurationError(_URL_FORM)
     try:
         # Options that redis-py does not know come out only when it makes a connection object; this opens none.
         _make_client(url).connection_pool.make_connection()
     except Exception:  # noqa: BLE001 - its text may quote the password
-        raise ConfigurationError("url: must look like redis://[user:password@]host[:port][/database]") from None
+        raise ConfigurationError(_URL_FORM) from None
     return url
+
+
+def _names_its_database(url: str) -> bool:
+    """Tell whether all of a URL means something: redis-py takes database 0 for a path that is no number."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if any(ord(char) <= 32 or ord(char) == 127 for char in url):
+        return False
+    if parts.scheme == "unix":
+        return bool(parts.path)
+    database = parts.path.strip("/")
+    return not database or (database.isascii() and database.isdigit())
 
 
 def _checked_name(name: str, value: object) -> str:
