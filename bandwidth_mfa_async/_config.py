@@ -259,11 +259,17 @@ class Rate:
         per: seconds, more than 0.
 
     Raises:
-        ConfigurationError: a value is not a number or not above 0.
+        ConfigurationError: a value is not a number or not above 0, or their quotient is too small or large for one.
     """
 
     count: float = field(validator=_number(above=0))
     per: float = field(default=1.0, validator=_number(above=0))
+
+    def __attrs_post_init__(self) -> None:
+        # The quotient of two sound numbers may still come out as 0 or infinity.
+        if not 0 < self.per_second < _MOST:
+            msg = f"count / per: must be a number of messages a second above 0 and below {_MOST:g}"
+            raise ConfigurationError(msg)
 
     @classmethod
     def parse(cls, text: str) -> Rate:

@@ -172,6 +172,13 @@ def test_bad_rates(text: Any) -> None:
         Rate.parse(text)
 
 
+@pytest.mark.parametrize(("count", "per"), [(5e-324, 10), (1, 5e-324), (1e14, 1e-14)])
+def test_rates_beyond_numbers(count: float, per: float) -> None:
+    """A rate that comes out as 0 or infinity is refused when it is made, not at the first call."""
+    with pytest.raises(ConfigurationError, match="count / per"):
+        Rate(count, per=per)
+
+
 @pytest.mark.parametrize("bad", [{"rate": 5}, {"voice_rate": 1.0}, {"max_in_flight": 0}, {"rate": "60/x"}], ids=str)
 def test_bad_limits(bad: dict[str, Any]) -> None:
     """Limits are checked when they are made."""
