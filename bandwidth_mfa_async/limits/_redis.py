@@ -10,7 +10,7 @@ from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from bandwidth_mfa_async._config import Rate
+from bandwidth_mfa_async._config import Rate, rate_for
 from bandwidth_mfa_async.errors import ConfigurationError
 
 from ._lease import StoreUnavailableError
@@ -82,12 +82,13 @@ class RedisLimits:
         self._url = _checked_redis_url(url)
         self._key = _checked_name("key", key)
         self._prefix = _checked_name("prefix", prefix)
-        if isinstance(fallback_rate, str):
-            fallback_rate = Rate.parse(fallback_rate)
+        fallback_rate = rate_for("fallback_rate", fallback_rate)
         if fallback_rate is not None and not isinstance(fallback_rate, Rate):
             raise ConfigurationError("fallback_rate: must be a Rate, a text like '5/s', or None")
         self._fallback = None if fallback_rate is None else fallback_rate.per_second
         self._expires = _checked_seconds("expires", expires)
+        if not isinstance(required, bool):
+            raise ConfigurationError("required: must be True or False")
         self._required = required
         self._script = _SCRIPT
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()

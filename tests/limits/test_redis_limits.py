@@ -69,6 +69,8 @@ async def run_for(seconds, *coroutines):
         ("redis://localhost", {"fallback_rate": 5}),
         ("redis://localhost", {"fallback_rate": "5"}),
         ("redis://localhost", {"fallback_rate": "0/s"}),
+        ("redis://localhost", {"fallback_rate": "60/x"}),
+        ("redis://localhost", {"required": "no"}),
         ("redis://localhost", {"expires": 0}),
         ("redis://localhost", {"expires": float("nan")}),
         ("redis://localhost", {"expires": True}),
@@ -78,6 +80,7 @@ def test_bad_settings_are_named_at_construction(url, options):
     """No I/O is needed to see them, and the message shows no password."""
     with pytest.raises(ConfigurationError) as caught:
         RedisLimits(url, **({"key": "9900000"} | options))
+    assert str(caught.value).startswith(next(iter(options), "url") + ": ")
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
 
