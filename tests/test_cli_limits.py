@@ -94,13 +94,27 @@ def test_what_is_wrong_is_named(guarded, monkeypatch, args, says):
 
 
 async def test_a_dead_redis_fails_no_send():
-    """The send goes on alone."""
+    """The send goes on alone, and says so."""
     async with Simulator() as sim:
         env = {**environment(sim), "BW_REDIS_URL": "redis://:hunter2@127.0.0.1:1"}
         sent = await asyncio.to_thread(lambda: run("send", "+19195551234", *SENDER, **env))
         assert sent.returncode == 0
         assert len(sim.inbox) == 1
+        assert sent.stderr.startswith("warning: messaging limit: Redis cannot be used (it cannot be reached")
+        assert sent.stderr.count("\n") == 1
         assert "hunter2" not in sent.stdout + sent.stderr
+
+
+async def test_a_refused_password_is_told_in_a_bulk_run(guarded, tmp_path):
+    """Every code is sent, and a line says that the limit is not shared."""
+    numbers = tmp_path / "numbers.txt"
+    numbers.write_text("+19195551234\n+19195551235\n")
+    async with Simulator() as sim:
+        env = {**environment(sim), "BW_REDIS_URL": f"redis://:hunter3@127.0.0.1:{guarded.port}"}
+        sent = await asyncio.to_thread(lambda: run("bulk", str(numbers), *SENDER, **env))
+        assert (sent.returncode, len(sim.inbox)) == (0, 2)
+        assert sent.stderr.count("warning: messaging limit: Redis cannot be used (wrong user or password)") == 1
+        assert "hunter3" not in sent.stdout + sent.stderr
 
 
 def test_options_become_limits(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from .._config import Limits, Rate
 from ..errors import ConfigurationError
+from ..telemetry import LOGGER_NAME
 from . import _outcome
 
 if TYPE_CHECKING:
@@ -29,6 +31,16 @@ LIVE_EVERY: Final = 1.0
 LINE_EVERY: Final = 5.0
 SHOWN_REFUSALS: Final = 6
 REDIS_VARIABLE = "BW_REDIS_URL"
+
+
+class _Warnings(logging.Handler):
+    """Shows what the library warns of, such as a Redis it must do without: nobody else listens to a command's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"warning: {record.getMessage()}", err=True)
+
+
+_WARNINGS: Final = _Warnings(logging.WARNING)
 
 
 def limit_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -60,6 +72,8 @@ def limits_from_options(
         ConfigurationError: names the option or the variable.
     """
     known = _parse_rate(rate)
+    if redis:
+        logging.getLogger(LOGGER_NAME).addHandler(_WARNINGS)
     messaging, voice = (None, known) if channel == "voice" else (known, None)
     return Limits(rate=messaging, voice_rate=voice, shared=shared_limits(redis, account_id), **rest)
 
