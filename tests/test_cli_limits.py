@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -10,10 +11,12 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from bandwidth_mfa_async import ConfigurationError, Rate
 from bandwidth_mfa_async.cli._app import app
-from bandwidth_mfa_async.cli._limits import limits_from_options
+from bandwidth_mfa_async.cli._limits import CHANNELS, _table, limits_from_options
+from bandwidth_mfa_async.limits._status import SharedStatus
 from bandwidth_mfa_async.simulator import Simulator
 
 from .limits.redis_server import RedisServer, server_binary
@@ -54,6 +57,7 @@ async def test_send_and_limits(guarded):
         assert table.returncode == 0
         assert max(map(len, table.stdout.splitlines())) <= 80
         assert "no 429s" in table.stdout
+        assert table.stdout.startswith("limits, all processes together")
         found = await asyncio.to_thread(lambda: run("limits", "--once", "--json", **env))
         document = json.loads(found.stdout)
         assert {name: channel["accepted"] for name, channel in document.items()} == {"messaging": 1, "voice": 1}
@@ -115,6 +119,15 @@ async def test_a_refused_password_is_told_in_a_bulk_run(guarded, tmp_path):
         assert (sent.returncode, len(sim.inbox)) == (0, 2)
         assert sent.stderr.count("warning: messaging limit: Redis cannot be used (wrong user or password)") == 1
         assert "hunter3" not in sent.stdout + sent.stderr
+
+
+def test_the_title_is_in_one_line_above_the_narrowest_table():
+    """Short words in every cell make the table narrow; the title does not break, or the table would jump."""
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(
+        _table([SharedStatus(channel=name, state="known", rate=3) for name in CHANNELS])
+    )
+    assert "limits, all processes together" in shown.getvalue()
 
 
 def test_options_become_limits(monkeypatch):

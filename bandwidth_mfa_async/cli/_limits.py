@@ -173,7 +173,8 @@ def _line(status: SharedStatus) -> str:
 
 
 def _table(statuses: Sequence[SharedStatus], trouble: str = "") -> Group:
-    now = Table(title="limits of the account, all processes together", title_justify="left", box=box.SIMPLE_HEAD)
+    # A title wider than its table would be broken in two.
+    now = Table(title="limits, all processes together", title_justify="left", box=box.SIMPLE_HEAD)
     now.add_column("")
     for status in statuses:
         now.add_column(status.channel, justify="right")
