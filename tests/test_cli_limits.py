@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import sys
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
+from rich.live import Live
 
 from bandwidth_mfa_async import ConfigurationError, Rate
 from bandwidth_mfa_async.cli._app import app
-from bandwidth_mfa_async.cli._limits import CHANNELS, _table, limits_from_options
+from bandwidth_mfa_async.cli._limits import _WARNINGS, CHANNELS, _table, limits_from_options
 from bandwidth_mfa_async.limits._status import SharedStatus
 from bandwidth_mfa_async.simulator import Simulator
 
@@ -119,6 +121,15 @@ async def test_a_refused_password_is_told_in_a_bulk_run(guarded, tmp_path):
         assert (sent.returncode, len(sim.inbox)) == (0, 2)
         assert sent.stderr.count("warning: messaging limit: Redis cannot be used (wrong user or password)") == 1
         assert "hunter3" not in sent.stdout + sent.stderr
+
+
+def test_a_warning_stands_above_a_live_display():
+    """It goes through the display, which would draw over what is written past it."""
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=80)
+    with Live("sending", console=console, auto_refresh=False):
+        _WARNINGS.handle(logging.LogRecord("x", logging.WARNING, "", 0, "%s is lost", ("Redis",), None))
+    assert "warning: Redis is lost" in shown.getvalue()
 
 
 def test_the_title_is_in_one_line_above_the_narrowest_table():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -37,7 +38,8 @@ class _Warnings(logging.Handler):
     """Shows what the library warns of, such as a Redis it must do without: nobody else listens to a command's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"warning: {record.getMessage()}", err=True)
+        # Not click's echo, which writes past a live display, and that then draws over it.
+        sys.stderr.write(f"warning: {record.getMessage()}\n")
 
 
 _WARNINGS: Final = _Warnings(logging.WARNING)
