@@ -116,6 +116,10 @@ class RedisLimits:
         except StoreUnavailableError as error:
             msg = f"Redis cannot be used: {error}"
             raise ConfigurationError(msg) from None
+        except (KeyError, ValueError):  # a hash that is not of our script's making
+            raise ConfigurationError(
+                "Redis cannot be used: a key of ours holds something else; choose another prefix"
+            ) from None
         finally:
             await store.aclose()
 
