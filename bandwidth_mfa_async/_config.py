@@ -259,11 +259,17 @@ class Rate:
         per: seconds, more than 0.
 
     Raises:
-        ConfigurationError: a value is not a number or not above 0.
+        ConfigurationError: a value is not a number or not above 0, or their quotient is too small or large for one.
     """
 
     count: float = field(validator=_number(above=0))
     per: float = field(default=1.0, validator=_number(above=0))
+
+    def __attrs_post_init__(self) -> None:
+        # The quotient of two sound numbers may still come out as 0 or infinity.
+        if not 0 < self.per_second < _MOST:
+            msg = f"count / per: must be a number of messages a second above 0 and below {_MOST:g}"
+            raise ConfigurationError(msg)
 
     @classmethod
     def parse(cls, text: str) -> Rate:
@@ -287,8 +293,31 @@ class Rate:
         return f"{self.count:g}/{self.per:g}s"
 
 
+def rate_for(name: str, value: Rate | str | None) -> Rate | None:
+    """Return a rate that may be written as a text.
+
+    Raises:
+        ConfigurationError: the text is not of the form that `Rate.parse` reads; begins with the name.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return Rate.parse(value)
+    except ConfigurationError as error:
+        raise _fail(name, str(error).removeprefix("rate: ")) from None
+
+
 def _to_rate(value: Rate | str | None) -> Rate | None:
-    return Rate.parse(value) if isinstance(value, str) else value
+    return rate_for("rate", value)
+
+
+def _to_voice_rate(value: Rate | str | None) -> Rate | None:
+    return rate_for("voice_rate", value)
+
+
+def _flag(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise _fail(attribute.name, f"must be True or False, not {type(value).__name__}")
 
 
 def _optional_rate(_instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -333,8 +362,8 @@ class Limits:
     """
 
     rate: Rate | None = field(default=None, converter=_to_rate, validator=_optional_rate)
-    voice_rate: Rate | None = field(default=None, converter=_to_rate, validator=_optional_rate)
-    adaptive: bool = True
+    voice_rate: Rate | None = field(default=None, converter=_to_voice_rate, validator=_optional_rate)
+    adaptive: bool = field(default=True, validator=_flag)
     max_in_flight: int = field(default=100, validator=_number(least=1, whole=True))
     shared: Sharing | None = field(default=None, validator=_sharing)
     application_name: str | None = field(default=None, validator=_optional_text)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
+from rich.live import Live
 
 from bandwidth_mfa_async import ConfigurationError, Rate
 from bandwidth_mfa_async.cli._app import app
-from bandwidth_mfa_async.cli._limits import limits_from_options
+from bandwidth_mfa_async.cli._limits import _WARNINGS, CHANNELS, _table, limits_from_options
+from bandwidth_mfa_async.limits._status import SharedStatus
 from bandwidth_mfa_async.simulator import Simulator
 
 from .limits.redis_server import RedisServer, server_binary
@@ -54,6 +59,7 @@ async def test_send_and_limits(guarded):
         assert table.returncode == 0
         assert max(map(len, table.stdout.splitlines())) <= 80
         assert "no 429s" in table.stdout
+        assert table.stdout.startswith("limits, all processes together")
         found = await asyncio.to_thread(lambda: run("limits", "--once", "--json", **env))
         document = json.loads(found.stdout)
         assert {name: channel["accepted"] for name, channel in document.items()} == {"messaging": 1, "voice": 1}
@@ -94,13 +100,45 @@ def test_what_is_wrong_is_named(guarded, monkeypatch, args, says):
 
 
 async def test_a_dead_redis_fails_no_send():
-    """The send goes on alone."""
+    """The send goes on alone, and says so."""
     async with Simulator() as sim:
         env = {**environment(sim), "BW_REDIS_URL": "redis://:hunter2@127.0.0.1:1"}
         sent = await asyncio.to_thread(lambda: run("send", "+19195551234", *SENDER, **env))
         assert sent.returncode == 0
         assert len(sim.inbox) == 1
+        assert sent.stderr.startswith("warning: messaging limit: Redis cannot be used (it cannot be reached")
+        assert sent.stderr.count("\n") == 1
         assert "hunter2" not in sent.stdout + sent.stderr
+
+
+async def test_a_refused_password_is_told_in_a_bulk_run(guarded, tmp_path):
+    """Every code is sent, and a line says that the limit is not shared."""
+    numbers = tmp_path / "numbers.txt"
+    numbers.write_text("+19195551234\n+19195551235\n")
+    async with Simulator() as sim:
+        env = {**environment(sim), "BW_REDIS_URL": f"redis://:hunter3@127.0.0.1:{guarded.port}"}
+        sent = await asyncio.to_thread(lambda: run("bulk", str(numbers), *SENDER, **env))
+        assert (sent.returncode, len(sim.inbox)) == (0, 2)
+        assert sent.stderr.count("warning: messaging limit: Redis cannot be used (wrong user or password)") == 1
+        assert "hunter3" not in sent.stdout + sent.stderr
+
+
+def test_a_warning_stands_above_a_live_display():
+    """It goes through the display, which would draw over what is written past it."""
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=80)
+    with Live("sending", console=console, auto_refresh=False):
+        _WARNINGS.handle(logging.LogRecord("x", logging.WARNING, "", 0, "%s is lost", ("Redis",), None))
+    assert "warning: Redis is lost" in shown.getvalue()
+
+
+def test_the_title_is_in_one_line_above_the_narrowest_table():
+    """Short words in every cell make the table narrow; the title does not break, or the table would jump."""
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(
+        _table([SharedStatus(channel=name, state="known", rate=3) for name in CHANNELS])
+    )
+    assert "limits, all processes together" in shown.getvalue()
 
 
 def test_options_become_limits(monkeypatch):

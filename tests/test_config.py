@@ -137,7 +137,7 @@ def test_a_proxy_needs_https() -> None:
 )
 def test_bad_retry_policy(bad: dict[str, Any]) -> None:
     """A value that cannot work is refused by name."""
-    with pytest.raises(ConfigurationError, match=next(iter(bad))):
+    with pytest.raises(ConfigurationError, match=f"^{next(iter(bad))}: "):
         RetryPolicy(**bad)
 
 
@@ -172,7 +172,27 @@ def test_bad_rates(text: Any) -> None:
         Rate.parse(text)
 
 
-@pytest.mark.parametrize("bad", [{"rate": 5}, {"voice_rate": 1.0}, {"max_in_flight": 0}, {"rate": "60/x"}], ids=str)
+@pytest.mark.parametrize(("count", "per"), [(5e-324, 10), (1, 5e-324), (1e14, 1e-14)])
+def test_rates_beyond_numbers(count: float, per: float) -> None:
+    """A rate that comes out as 0 or infinity is refused when it is made, not at the first call."""
+    with pytest.raises(ConfigurationError, match="count / per"):
+        Rate(count, per=per)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"rate": 5},
+        {"voice_rate": 1.0},
+        {"max_in_flight": 0},
+        {"rate": "60/x"},
+        {"voice_rate": "60/x"},
+        {"voice_rate": "0/s"},
+        {"adaptive": "no"},
+        {"adaptive": None},
+    ],
+    ids=str,
+)
 def test_bad_limits(bad: dict[str, Any]) -> None:
     """Limits are checked when they are made."""
     with pytest.raises(ConfigurationError, match=next(iter(bad))):

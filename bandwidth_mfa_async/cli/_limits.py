@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -16,6 +18,7 @@ from rich.text import Text
 
 from .._config import Limits, Rate
 from ..errors import ConfigurationError
+from ..telemetry import LOGGER_NAME
 from . import _outcome
 
 if TYPE_CHECKING:
@@ -29,6 +32,17 @@ LIVE_EVERY: Final = 1.0
 LINE_EVERY: Final = 5.0
 SHOWN_REFUSALS: Final = 6
 REDIS_VARIABLE = "BW_REDIS_URL"
+
+
+class _Warnings(logging.Handler):
+    """Shows what the library warns of, such as a Redis it must do without: nobody else listens to a command's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Not click's echo, which writes past a live display, and that then draws over it.
+        sys.stderr.write(f"warning: {record.getMessage()}\n")
+
+
+_WARNINGS: Final = _Warnings(logging.WARNING)
 
 
 def limit_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -60,6 +74,8 @@ def limits_from_options(
         ConfigurationError: names the option or the variable.
     """
     known = _parse_rate(rate)
+    if redis:
+        logging.getLogger(LOGGER_NAME).addHandler(_WARNINGS)
     messaging, voice = (None, known) if channel == "voice" else (known, None)
     return Limits(rate=messaging, voice_rate=voice, shared=shared_limits(redis, account_id), **rest)
 
@@ -159,7 +175,8 @@ def _line(status: SharedStatus) -> str:
 
 
 def _table(statuses: Sequence[SharedStatus], trouble: str = "") -> Group:
-    now = Table(title="limits of the account, all processes together", title_justify="left", box=box.SIMPLE_HEAD)
+    # A title wider than its table would be broken in two.
+    now = Table(title="limits, all processes together", title_justify="left", box=box.SIMPLE_HEAD)
     now.add_column("")
     for status in statuses:
         now.add_column(status.channel, justify="right")

@@ -8,8 +8,9 @@ import hashlib
 import sys
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
-from bandwidth_mfa_async._config import Rate
+from bandwidth_mfa_async._config import Rate, rate_for
 from bandwidth_mfa_async.errors import ConfigurationError
 
 from ._lease import StoreUnavailableError
@@ -32,6 +33,7 @@ _STATUS_TIMEOUT: Final = 2.0
 
 _SLICES: Final = 10
 
+_URL_FORM: Final = "url: must look like redis://[user:password@]host[:port][/database]"
 _MOST_KEY: Final = 200
 _MOST_SECONDS: Final = 1e9
 
@@ -80,12 +82,13 @@ class RedisLimits:
         self._url = _checked_redis_url(url)
         self._key = _checked_name("key", key)
         self._prefix = _checked_name("prefix", prefix)
-        if isinstance(fallback_rate, str):
-            fallback_rate = Rate.parse(fallback_rate)
+        fallback_rate = rate_for("fallback_rate", fallback_rate)
         if fallback_rate is not None and not isinstance(fallback_rate, Rate):
             raise ConfigurationError("fallback_rate: must be a Rate, a text like '5/s', or None")
         self._fallback = None if fallback_rate is None else fallback_rate.per_second
         self._expires = _checked_seconds("expires", expires)
+        if not isinstance(required, bool):
+            raise ConfigurationError("required: must be True or False")
         self._required = required
         self._script = _SCRIPT
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
@@ -113,6 +116,10 @@ class RedisLimits:
         except StoreUnavailableError as error:
             msg = f"Redis cannot be used: {error}"
             raise ConfigurationError(msg) from None
+        except (KeyError, ValueError):  # a hash that is not of our script's making
+            raise ConfigurationError(
+                "Redis cannot be used: a key of ours holds something else; choose another prefix"
+            ) from None
         finally:
             await store.aclose()
 
@@ -307,12 +314,28 @@ def _checked_redis_url(url: object) -> str:
         import_module("redis")
     except ImportError:
         raise ConfigurationError("RedisLimits needs redis-py: pip install 'bandwidth-mfa-async[redis]'") from None
+    if not _names_its_database(url):
+        raise ConfigurationError(_URL_FORM)
     try:
         # Options that redis-py does not know come out only when it makes a connection object; this opens none.
         _make_client(url).connection_pool.make_connection()
     except Exception:  # noqa: BLE001 - its text may quote the password
-        raise ConfigurationError("url: must look like redis://[user:password@]host[:port][/database]") from None
+        raise ConfigurationError(_URL_FORM) from None
     return url
+
+
+def _names_its_database(url: str) -> bool:
+    """Tell whether all of a URL means something: redis-py takes database 0 for a path that is no number."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if any(ord(char) <= 32 or ord(char) == 127 for char in url):
+        return False
+    if parts.scheme == "unix":
+        return bool(parts.path)
+    database = parts.path.strip("/")
+    return not database or (database.isascii() and database.isdigit())
 
 
 def _checked_name(name: str, value: object) -> str:

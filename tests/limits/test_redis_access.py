@@ -166,6 +166,16 @@ async def test_a_required_redis_fails_the_send(users, server, make_client, templ
     await client.aclose()
 
 
+@pytest.mark.parametrize("field", ["rate", "note"])
+async def test_status_of_what_is_not_ours(redis_server, field):
+    """A hash that somebody else keeps under the name is told, not a traceback."""
+    shared = RedisLimits(redis_server.url, key="9900000")
+    with redis_server.client() as client:
+        client.hset(shared.redis_keys("messaging")[0], field, "5" if field == "rate" else "x")
+    with pytest.raises(ConfigurationError, match="holds something else"):
+        await shared.status()
+
+
 async def test_status(redis_server, make_limiter):
     """What all share: the rate, who waits in which lane, and the last refusals with what they led to."""
     shared = RedisLimits(redis_server.url, key="9900000")

@@ -53,6 +53,11 @@ async def run_for(seconds, *coroutines):
         ("redis://localhost:port", {}),
         ("redis://user:hunter2@localhost:99999999", {}),
         ("redis://:hunter2@localhost/0?no_such_option=1", {}),
+        ("redis://:hunter2@localhost/production", {}),
+        ("rediss://localhost/0x1", {}),
+        ("redis://localhost/0\n", {}),
+        ("redis://[::1", {}),
+        ("unix://", {}),
         ("", {}),
         (None, {}),
         (b"redis://localhost", {}),
@@ -64,6 +69,8 @@ async def run_for(seconds, *coroutines):
         ("redis://localhost", {"fallback_rate": 5}),
         ("redis://localhost", {"fallback_rate": "5"}),
         ("redis://localhost", {"fallback_rate": "0/s"}),
+        ("redis://localhost", {"fallback_rate": "60/x"}),
+        ("redis://localhost", {"required": "no"}),
         ("redis://localhost", {"expires": 0}),
         ("redis://localhost", {"expires": float("nan")}),
         ("redis://localhost", {"expires": True}),
@@ -73,11 +80,14 @@ def test_bad_settings_are_named_at_construction(url, options):
     """No I/O is needed to see them, and the message shows no password."""
     with pytest.raises(ConfigurationError) as caught:
         RedisLimits(url, **({"key": "9900000"} | options))
+    assert str(caught.value).startswith(next(iter(options), "url") + ": ")
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("url", ["redis://h", "rediss://user:pw@h:1/2", "unix:///tmp/redis.sock?db=1"])
+@pytest.mark.parametrize(
+    "url", ["redis://h", "redis://h/", "redis://h/1/", "rediss://user:pw@h:1/2", "unix:///tmp/redis.sock?db=1"]
+)
 def test_good_urls(url):
     """TLS, users, sockets and databases go through the URL, which the repr does not show."""
     assert repr(RedisLimits(url, key="9900000")) == "RedisLimits(key='9900000', prefix='bandwidth-mfa')"
