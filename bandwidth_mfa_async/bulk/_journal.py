@@ -31,6 +31,7 @@ _NO_PAYLOAD = bytes(8)
 # How many rows a batch must concern to be handed over before the end of a round: while none is on its way, and while
 # one is.
 _LARGE: Final = (32, 96)
+_MOST_ON_DISK: Final = len(_LARGE)
 
 
 class SQLiteJournal:
@@ -205,8 +206,10 @@ class SQLiteJournal:
         batch.keys += key
         batch.positions.append(position)
         batch.payloads += payload or _NO_PAYLOAD
+        batch.size += 1
         self._thens.append(then)
-        self._write_soon()
+        if self._on_disk < _MOST_ON_DISK:
+            self._write_soon()
 
     async def begin(self, row: int) -> None:
         """Return once the intent to send an item is on disk.
@@ -216,9 +219,12 @@ class SQLiteJournal:
         """
         if self._failure is not None:
             raise JournalError(*self._failure.args)
+        batch = self._batch
         waiter = self._waiter()
-        self._batch.begun[row] = None
-        self._write_soon()
+        batch.begun[row] = None
+        batch.size += 1
+        if self._on_disk < _MOST_ON_DISK:
+            self._write_soon()
         await waiter
 
     def settle(  # noqa: PLR0913 - the columns of an end
@@ -246,28 +252,29 @@ class SQLiteJournal:
             at: when, in Unix seconds.
         """
         # An intent that is not on its way to the disk yet is moot.
-        self._batch.begun.pop(row, None)
-        self._batch.settled[row] = (status, provider_id, cause, http_status, again, attempts, at)
-        self._write_soon()
+        batch = self._batch
+        batch.begun.pop(row, None)
+        batch.settled[row] = (status, provider_id, cause, http_status, again, attempts, at)
+        batch.size += 1
+        if self._on_disk < _MOST_ON_DISK:
+            self._write_soon()
 
-    def count(self, what: str, at: float) -> None:
+    def count(self, what: str, at: float, latency: float | None = None) -> None:
         """Count an end, or a refusal, in the second it happened.
 
         Args:
             what: a column of the table ``second``.
             at: when, in Unix seconds.
+            latency: how long the answer took, in seconds; None where there was none.
         """
-        counts = self._batch.seconds.setdefault(int(at), {})
+        batch, second = self._batch, int(at)
+        counts = batch.seconds.get(second)
+        if counts is None:
+            counts = batch.seconds[second] = {}
         counts[what] = counts.get(what, 0) + 1
-
-    def count_latency(self, seconds: float) -> None:
-        """Count how long an answer took.
-
-        Args:
-            seconds: from the request to its answer.
-        """
-        bucket = int(10 * math.log10(max(seconds * 1e6, 1.0)))
-        self._batch.latencies[bucket] = self._batch.latencies.get(bucket, 0) + 1
+        if latency is not None:
+            bucket = int(10 * math.log10(max(latency * 1e6, 1.0)))
+            batch.latencies[bucket] = batch.latencies.get(bucket, 0) + 1
 
     async def flush(self) -> None:
         """Return once all that was told is on disk.
@@ -289,7 +296,8 @@ class SQLiteJournal:
 
     def _waiter(self) -> asyncio.Future[None]:
         """Return a future that ends with the batch that gathers now."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = self._loop or asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.append(waiter)
         return waiter
 
@@ -313,7 +321,7 @@ class SQLiteJournal:
         """
         if self._failure is not None or self._loop is None:
             return
-        if self._on_disk < len(_LARGE) and self._batch.size >= _LARGE[self._on_disk]:
+        if self._on_disk < _MOST_ON_DISK and self._batch.size >= _LARGE[self._on_disk]:
             self._write()
         elif not self._on_disk and self._soon is None:
             self._soon = self._loop.call_soon(self._write)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .._models import MessagingCodeResponse, ResponseMeta, VoiceCodeResponse
 from ..errors import APIStatusError, Delivery, DeliveryUnknownError, InvalidRequestError, JournalError
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ._item import Item
     from ._journal import SQLiteJournal
     from ._store import Row
+
+_ACCEPTED: Final = Delivery.ACCEPTED.value
 
 
 class Record:
@@ -76,28 +78,32 @@ class Record:
 
     def accepted(self, item: Item, provider_id: str) -> None:
         """Write that the service took an item."""
+        journal = self._journal
+        if journal is None:
+            return
         self._active.discard(item.row)
-        if self._journal is not None:
-            now = self._clock.time()
-            self._journal.settle(item.row, Status.ACCEPTED, provider_id=provider_id, attempts=item.attempts, at=now)
-            self._chart(item, Delivery.ACCEPTED, now, answered=True)
+        now = self._clock.time()
+        journal.settle(item.row, Status.ACCEPTED, provider_id=provider_id, attempts=item.attempts, at=now)
+        journal.count(_ACCEPTED, now, self._latency(item))
 
     def failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
         """Write why an item was not taken."""
+        journal = self._journal
+        if journal is None:
+            return
         self._active.discard(item.row)
-        if self._journal is not None:
-            status = error.status if isinstance(error, APIStatusError) else None
-            now = self._clock.time()
-            self._journal.settle(
-                item.row,
-                STATUS_OF[delivery],
-                cause=type(error).__name__,
-                http_status=status,
-                again=delivery is not Delivery.UNKNOWN and worth_repeating(error),
-                attempts=item.attempts,
-                at=now,
-            )
-            self._chart(item, delivery, now, answered=status is not None)
+        status = error.status if isinstance(error, APIStatusError) else None
+        now = self._clock.time()
+        journal.settle(
+            item.row,
+            STATUS_OF[delivery],
+            cause=type(error).__name__,
+            http_status=status,
+            again=delivery is not Delivery.UNKNOWN and worth_repeating(error),
+            attempts=item.attempts,
+            at=now,
+        )
+        journal.count(delivery.value, now, None if status is None else self._latency(item))
 
     def put_back(self, item: Item) -> None:
         """Let an item wait in the journal for the next run, whatever became of its intent."""
@@ -128,9 +134,6 @@ class Record:
         name = value if type(value) is str else index
         journal.add(key_digest(f"invalid {name}"), index, None, known)
 
-    def _chart(self, item: Item, delivery: Delivery, now: float, *, answered: bool) -> None:
-        journal = self._journal
-        assert journal is not None  # noqa: S101 - only a journal has charts
-        journal.count(delivery.value, now)
-        if answered and item.attempts:
-            journal.count_latency(self._clock.monotonic() - item.begun_at)
+    def _latency(self, item: Item) -> float | None:
+        """Return how long the answer took, in seconds; None for an item of which nothing was sent."""
+        return self._clock.monotonic() - item.begun_at if item.attempts else None
