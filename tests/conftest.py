@@ -16,7 +16,7 @@ from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RetryPolicy
 from bandwidth_mfa_async.limits import _redis as _redis  # noqa: PLC0414
 
 from .support.fault_server import FaultServer
-from .support.virtual_time import VirtualTimeLoop
+from .support.virtual_time import VirtualTimeLoop, virtual_uvloop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -39,7 +39,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
     if item.get_closest_marker("virtual_time"):
-        return {"virtual": VirtualTimeLoop}
+        loops: dict[str, Any] = {"virtual": VirtualTimeLoop}
+        return loops | {"virtual uvloop": virtual_uvloop} if item.get_closest_marker("uvloop") else loops
     if item.get_closest_marker("uvloop"):
         import uvloop
 

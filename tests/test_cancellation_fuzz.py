@@ -23,8 +23,8 @@ from bandwidth_mfa_async.webhooks import DeliveryTracker, ReceiptTimeoutError
 
 from .conftest import TO
 from .support.fault_server import Act, FaultServer, answer, hung_call, reply, taken, until
+from .support.resolver import Resolver
 from .support.suspensions import Suspensions, every_suspension
-from .test_fault_matrix import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,6 @@ import gc
 import json
 import logging
 import pathlib
-import ssl
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async._redaction import Secret
 
 from .conftest import APPLICATION, FROM, TO
+from .support import certificates
 from .support.fault_server import Act, FaultServer, answer, refused_port
 from .test_redaction import FAULTS, SENTINELS, assert_clean, everything
 
@@ -183,10 +183,8 @@ async def test_no_living_object_shows_a_secret(
 
 async def test_a_proxy_learns_a_name_and_no_more(template: CodeTemplate) -> None:
     """It sees whom we talk to and its own credentials; ours, numbers and texts are inside TLS."""
-    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority = trustme.CA()
+    context, trusting = certificates.serving(authority), certificates.trusting(authority)
     heard = bytearray()
 
     async def relay(source: asyncio.StreamReader, sink: asyncio.StreamWriter, log: bytearray) -> None:

@@ -24,7 +24,9 @@ from bandwidth_mfa_async._transport import _exchange
 from bandwidth_mfa_async._transport._transport import Attempt
 
 from .conftest import APPLICATION, FROM, TO
+from .support import certificates
 from .support.fault_server import Act, FaultServer, answer
+from .support.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -152,43 +154,11 @@ async def test_an_attempt_that_ends_stops_its_timer() -> None:
     assert task.cancelling() == 0
 
 
-class Proxy:
-    """Answers CONNECT as told and then passes bytes both ways."""
-
-    def __init__(self, status: int | None) -> None:
-        self.status = status
-        self.heads: list[bytes] = []
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        self.heads.append(head)
-        if self.status is None:
-            await reader.read()
-        elif self.status == 200:
-            host, _, port = head.split()[1].decode().partition(":")
-            there_reader, there_writer = await asyncio.open_connection(host, int(port))
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await asyncio.gather(self._pass(reader, there_writer), self._pass(there_reader, writer))
-            there_writer.close()
-        else:
-            writer.write(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % self.status)
-        writer.close()
-
-    @staticmethod
-    async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        writer.close()
-
-
 @pytest.fixture
 async def tls_server() -> AsyncIterator[tuple[FaultServer, ssl.SSLContext]]:
-    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    async with FaultServer(ssl=context) as server:
-        yield server, trusting
+    authority = trustme.CA()
+    async with FaultServer(ssl=certificates.serving(authority)) as server:
+        yield server, certificates.trusting(authority)
 
 
 @pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
@@ -197,7 +167,7 @@ async def test_through_a_proxy(
 ) -> None:
     """A tunnel, TLS to the service inside it, one connection for several calls; the proxy sees no credentials."""
     server, trusting = tls_server
-    proxy = Proxy(200)
+    proxy = Tunnel(200)
     raw = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     client = make_client(
         base_url=server.base_url, ssl=trusting, proxy=f"http://127.0.0.1:{raw.sockets[0].getsockname()[1]}"
@@ -224,7 +194,7 @@ async def test_a_proxy_that_makes_no_tunnel(
 ) -> None:
     """Refused, failed or silent: the request never left."""
     server, trusting = tls_server
-    proxy = Proxy(status)
+    proxy = Tunnel(status)
     raw = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     client = make_client(
         base_url=server.base_url,

@@ -82,14 +82,14 @@ class FaultServer:
     sent: int = 0
     accepted_connections: int = 0
     open_connections: int = 0
-    port: int = 0
+    port: int = 0  # one that another server has left, or 0 for a new one
 
     def __post_init__(self) -> None:
         self._handlers: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.ssl)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self.ssl)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -197,10 +197,11 @@ def refused_port() -> int:
 
 
 @contextlib.contextmanager
-def full_backlog() -> Iterator[int]:
+def full_backlog(port: int = 0) -> Iterator[int]:
     """Yield a port whose accept queue is full, so that connections to it are neither made nor refused."""
     with socket.socket() as listener, contextlib.ExitStack() as fillers:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         listener.listen(0)
         for _ in range(3):
             filler = fillers.enter_context(socket.socket())
@@ -223,6 +224,14 @@ def taken(client: MFAClient) -> int:
     session = client._caller.core.transport._session
     connector = None if session is None else session.connector
     return 0 if connector is None else len(connector._acquired)
+
+
+def kept(client: MFAClient) -> int:
+    """Return how many connections of a client's pool wait for their next request, whole."""
+    session = client._caller.core.transport._session
+    connector = None if session is None else session.connector
+    pools = [] if connector is None else connector._conns.values()
+    return sum(protocol.is_connected() and not protocol.should_close for pool in pools for protocol, _ in pool)
 
 
 async def hung_call(server: FaultServer, call: Any) -> asyncio.Task[Any]:
