@@ -210,7 +210,7 @@ def measure_minute(*, quick: bool) -> list[Figure]:
 
 def measure_logins(*, quick: bool) -> list[Figure]:
     """50 in flight at a limit of 100 a second, unknown and known (to us and AIMD), and 2 logins a second."""
-    seconds, seeds = (60.0, 1) if quick else (300.0, 5)
+    seconds, seeds = (100.0, 3) if quick else (300.0, 5)
     figures = []
     for known in (False, True):
         case = f"bulk and logins, {'known' if known else 'unknown'}"

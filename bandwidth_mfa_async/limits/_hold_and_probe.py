@@ -59,7 +59,7 @@ class Tuning:
     climb_power: float = 3.5
     leap: float = 2.5
     surge: float = 1.6
-    pause: float = 0.1
+    pause: float = 0.08
     pause_max: float = 8.0
     first_rate: float = 10.0
     least_rate: float = 0.05

@@ -44,7 +44,7 @@ def test_the_first_refusal_estimates_from_what_was_accepted():
     machine = HoldAndProbe()
     for n in range(100):
         machine.on_accept(99.0 + n / 100, 1, 0)
-    assert machine.on_429(100.0, 0) == pytest.approx(0.1)
+    assert machine.on_429(100.0, 0) == pytest.approx(0.08)
     assert machine.rate() == pytest.approx(0.97 * 100, rel=0.02)
     assert machine.epoch == 1
 
@@ -158,7 +158,7 @@ def test_bug_3_a_closed_window_does_not_cut_the_rate_to_the_floor():
         pauses.append(machine.on_429(now, machine.epoch))
     assert machine.rate() == rate
     assert machine.half_open
-    assert pauses[:3] == pytest.approx([0.2, 0.4, 0.8])
+    assert pauses[:3] == pytest.approx([0.16, 0.32, 0.64])
     assert pauses[-1] == 8.0
     machine.on_accept(now + 1, 1, machine.epoch)
     assert not machine.half_open
