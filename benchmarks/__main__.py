@@ -44,19 +44,26 @@ class Part:
         command: the module and its options; the last one asks for JSON.
         to_file: whether that is written into a file named after it, and not printed.
         server: a program without which there is nothing to measure.
+        package: one that pip installs into a folder of its own for this part alone, as it would replace another's.
     """
 
     command: tuple[str, ...]
     to_file: bool = False
     server: str = ""
+    package: str = ""
 
 
 # The longest comes last, so that the others have been measured when time is up.
 PARTS = {
-    "calls": Part(("call_cost", "--rounds", "31", "--in-flight", "32", "--json"), to_file=True),
+    "calls": Part(("call_cost", "--rounds", "21", "--in-flight", "1", "32", "256", "--json"), to_file=True),
+    "niquests": Part(
+        ("call_cost", "--rounds", "11", "--in-flight", "1", "32", "256", "--no-growth", "--only", "niquests", "--json"),
+        to_file=True,
+        package="niquests>=3.14",
+    ),
     "rates": Part(("rates", "--quick", "--json"), to_file=True),
     "bulk": Part(("bulk", "--quick", "--only", "cost", "--json")),
-    "imports": Part(("import_cost", "--rounds", "9", "--json"), to_file=True),
+    "imports": Part(("import_cost", "--rounds", "25", "--json"), to_file=True),
     "first": Part(("first_call", "--rounds", "9", "--json"), to_file=True),
     "worker": Part(
         ("worker_cost", "--items", "4000", "--rounds", "3", "--processes", "1", "--keys", "0", "--json"),
@@ -95,9 +102,16 @@ def measure(part: Part, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "figures.json"
         command = [sys.executable, "-m", f"benchmarks.{part.command[0]}", *part.command[1:]]
+        environment = dict(os.environ)
+        if part.package:
+            apart = pathlib.Path(folder) / "packages"
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(apart), part.package]
+            subprocess.run(pip, stdout=sys.stderr, timeout=seconds, check=True)
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(apart), os.environ.get("PYTHONPATH"))))
         done = subprocess.run(
             [*command, *([str(file)] if part.to_file else [])],
             cwd=ROOT,
+            env=environment,
             stdout=subprocess.PIPE,
             text=True,
             timeout=seconds,
@@ -150,7 +164,12 @@ def section(results: dict[str, dict[str, Any]]) -> str:
     pictures = "\n\n".join(
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="benchmarks/results/{name}-dark.svg">'
         f'<img src="benchmarks/results/{name}-light.svg" width="{_charts.WIDTH}" alt="{alt}"></picture>'
-        for name, alt in (("calls", "CPU of a call by client"), ("rates", "accepted a second under a changing limit"))
+        for name, alt in (
+            ("calls", "CPU of a call by client"),
+            ("rates", "accepted a second under a changing limit"),
+            ("memory", "peak memory of a bulk run by its size"),
+            ("imports", "CPU and memory of an import"),
+        )
         if name in results
     )
     table = _numbers.as_markdown(_numbers.rows(results))

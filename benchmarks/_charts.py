@@ -12,12 +12,14 @@ from xml.sax.saxutils import escape
 from attrs import Factory, define, frozen
 
 from . import _call_rivals as rivals
+from . import first_call, import_cost
 from .rates import RATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 WIDTH, MARGIN = 480, 16
+IN_FLIGHT = 32  # in the chart of calls
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -110,38 +112,111 @@ class Drawing:
         return y + 18 * len(below) - 2
 
 
-def calls(figures: dict[str, Any], theme: Theme) -> str:
+@frozen
+class Bar:
+    """One bar of several, and what stands at both its ends.
+
+    Args:
+        name: before it.
+        value: how long it is.
+        shown: the value in words.
+        own: whether it is ours.
+    """
+
+    name: str
+    value: float
+    shown: str
+    own: bool
+
+
+def bars(drawing: Drawing, y: float, rows: list[Bar], left: float, room: float) -> float:
+    """Draw bars below one another, and return where they end.
+
+    One that is many times longer than all others would leave nothing to see of these: it is cut, and says so.
+    """
+    theme, lengths = drawing.theme, sorted(row.value for row in rows)
+    cut = lengths[-1] > 3 * lengths[-2]
+    scale = room / (lengths[-2] * 1.25 if cut else lengths[-1])
+    for row in rows:
+        drawing.text(left - 8, y + 16, row.name, end=True, bold=row.own)
+        width = min(room, row.value * scale)
+        drawing.bar(left, y + 2, width, 19, theme.ours if row.own else theme.other)
+        if row.value * scale > room:
+            x = left + width - 26
+            torn = f"M{x},{y} l6,7.7 l-6,7.7 l6,7.7 h7 l-6,-7.7 l6,-7.7 l-6,-7.7 z"
+            drawing.parts.append(f'<path d="{torn}" fill="{theme.page}"/>')
+        drawing.text(left + width + 6, y + 16, row.shown, bold=row.own)
+        y += 29
+    if cut:
+        longest = max(rows, key=lambda row: row.value)
+        drawing.text(MARGIN, y + 14, f"{longest.name}: the bar is cut", size=13, color=theme.quiet)
+        y += 20
+    return y
+
+
+def calls(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     """Draw the CPU of a call by each client, the cheapest first."""
-    costs = [cost for cost in figures["calls"] if cost["loop"] == "asyncio"]
-    costs = sorted((cost for cost in costs if cost["in_flight"] == costs[0]["in_flight"]), key=lambda cost: cost["cpu"])
-    by = {cost["name"]: cost for cost in costs}
+
+    def costs(part: str) -> dict[str, dict[str, Any]]:
+        found = results[part]["figures"]["calls"] if part in results else []
+        return {cost["name"]: cost for cost in found if (cost["loop"], cost["in_flight"]) == ("asyncio", IN_FLIGHT)}
+
+    by = costs("calls")
+    cpu = {name: cost["cpu"] for name, cost in by.items()}
+    for name, cost in costs("niquests").items():
+        # Measured apart, since it replaces a library of another client's: set beside the naive one of its own run.
+        cpu.setdefault(name, cost["to_naive"] * cpu[rivals.NAIVE])
     title: tuple[str, ...] = (f"A call takes {by[rivals.NAIVE]['ours_to_it']:.2f} of the CPU of aiohttp by hand",)
     if rivals.OFFICIAL in by:
         title = (*title, f"and {by[rivals.OFFICIAL]['ours_to_it']:.2f} of the official SDK's")
     drawing = Drawing(theme)
-    y = drawing.heading(title, f"µs of CPU a call, {costs[0]['in_flight']} in flight, asyncio; everything on in ours")
-    left, room = 198, 190
-    # One that is many times dearer would leave nothing to see of the others: its bar is cut, and says so.
-    full = max(cost["cpu"] for cost in costs)
-    rest = max(cost["cpu"] for cost in costs[:-1])
-    cut = full > 3 * rest
-    scale = room / (rest * 1.25 if cut else full)
-    for cost in costs:
-        own = cost["name"] == rivals.OURS
-        drawing.text(left - 8, y + 16, cost["name"], end=True, bold=own)
-        color = theme.ours if own else theme.other
-        width = min(room, cost["cpu"] * scale)
-        drawing.bar(left, y + 2, width, 19, color)
-        value = f"{cost['cpu']:,.0f} µs"
-        if cost["cpu"] * scale > room:
-            x = left + width - 26
-            torn = f"M{x},{y} l6,7.7 l-6,7.7 l6,7.7 h7 l-6,-7.7 l6,-7.7 l-6,-7.7 z"
-            drawing.parts.append(f'<path d="{torn}" fill="{theme.page}"/>')
-        drawing.text(left + width + 6, y + 16, value, bold=own)
-        y += 29
-    if cut:
-        drawing.text(MARGIN, y + 14, f"{costs[-1]['name']}: the bar is cut", size=13, color=theme.quiet)
-        y += 20
+    y = drawing.heading(title, f"µs of CPU a call, {IN_FLIGHT} in flight, asyncio; everything on in ours")
+    order = sorted(cpu.items(), key=lambda item: item[1])
+    y = bars(drawing, y, [Bar(name, us, f"{us:,.0f} µs", name == rivals.OURS) for name, us in order], 198, 190)
+    return drawing.svg(f"{' '.join(title)}.", y + 10)
+
+
+def memory(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
+    """Draw the peak memory of bulk runs by their size."""
+    figures = results["memory"]["figures"]
+    sizes, paces = figures["peak memory, MiB"], figures["codes a second"]
+    most = list(sizes)[-1]
+    title = (
+        f"A bulk run of {most} takes {figures['peak memory, most items / 10,000']:.2f} times the memory",
+        "of 10,000",
+    )
+    drawing = Drawing(theme)
+    y = drawing.heading(title, "peak memory of the whole process, journal on;", "codes sent a second beside it")
+    rows = [Bar(size, mib, f"{mib:.0f} MiB, {paces[size]:,}/s", own=True) for size, mib in sizes.items()]
+    return drawing.svg(f"{' '.join(title)}.", bars(drawing, y, rows, 110, 190) + 10)
+
+
+def imports(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
+    """Draw what importing takes, and the first call of a process."""
+    found = results["imports"]["figures"]["figures"]
+    by = {one["statement"]: one for one in found}
+    title = (f"Importing the client takes {by[import_cost.CLIENT]['to_aiohttp']:.2f} times the CPU of aiohttp",)
+    drawing = Drawing(theme)
+    y = drawing.heading(title, "ms of CPU, and memory, of a process's first import")
+    ours = {import_cost.PACKAGE: "the package", import_cost.CLIENT: "its MFAClient"}
+    rows = [
+        Bar(
+            ours.get(one["statement"], one["statement"].removeprefix("import ")),
+            one["cpu_ms"],
+            f"{one['cpu_ms']:.0f} ms, {one['memory_mb']:.0f} MB",
+            one["statement"] in ours,
+        )
+        for one in found
+    ]
+    y = bars(drawing, y, rows, 120, 200)
+    if "first" in results:
+        drawing.text(
+            MARGIN, y + 20, "ms to the answer of its first call over TLS, on loopback", size=13, color=theme.quiet
+        )
+        took = {one["name"]: one["wall_ms"] for one in results["first"]["figures"]["figures"]}
+        names = {first_call.WARM: "after warm_up", first_call.COLD: "without", first_call.AIOHTTP: "aiohttp by hand"}
+        rows = [Bar(names[name], took[name], f"{took[name]:.1f} ms", name != first_call.AIOHTTP) for name in names]
+        y = bars(drawing, y + 30, rows, 140, 200)
     return drawing.svg(f"{' '.join(title)}.", y + 10)
 
 
@@ -150,13 +225,13 @@ NAMES = {
     "naive": "retries with backoff and jitter",
     "aiohttp-retry": "aiohttp-retry's exponential backoff",
     "botocore": "botocore's adaptive mode, ported",
-    "AIMD": "AIMD: one more a second, halved at a 429",
+    "AIMD": "AIMD: 5/s faster each second, x 0.7 at a 429",
 }
 
 
-def rates(figures: dict[str, Any], theme: Theme) -> str:
+def rates(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     """Draw what an account with a changing limit accepted, second by second, from each way of meeting it."""
-    found = [one for one in figures["figures"] if one["case"] == "token bucket"]
+    found = [one for one in results["rates"]["figures"]["figures"] if one["case"] == "token bucket"]
     course: dict[str, dict[str, list[int]]] = found[0]["course"]
     shares = [one["values"] for one in found if one["name"].startswith("goodput")]
     refused = [one["values"] for one in found if one["name"].startswith("429s at")]
@@ -185,6 +260,9 @@ def rates(figures: dict[str, Any], theme: Theme) -> str:
         used, refusals = min(values[way] for values in shares), max(values[way] for values in refused)
         told = f"steady: at least {100 * used:.1f} % used, at most {refusals:.1f} % refused"
         drawing.text(MARGIN, y + 32, told, size=13, color=theme.quiet)
+        highest = max(*counts["refused"], *counts["accepted"])
+        if highest > top:
+            drawing.text(right, y + 14, f"cut: up to {highest:,} a second", size=13, color=theme.quiet, end=True)
         y += 42
         for rate in (0, 100, 200):
             drawing.text(left - 6, at(0, rate)[1] + 4, f"{rate}", size=12, color=theme.quiet, end=True)
@@ -202,13 +280,18 @@ def rates(figures: dict[str, Any], theme: Theme) -> str:
     return drawing.svg(f"{' '.join(title)}.", y + 14)
 
 
-CHARTS: dict[str, Callable[[dict[str, Any], Theme], str]] = {"calls": calls, "rates": rates}
+CHARTS: dict[str, Callable[[Mapping[str, dict[str, Any]], Theme], str]] = {
+    "calls": calls,
+    "rates": rates,
+    "memory": memory,
+    "imports": imports,
+}
 
 
 def draw(results: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     """Return each chart of the parts that were run, by the name of its file."""
     return {
-        f"{name}-{theme.name}.svg": make(results[name]["figures"], theme)
+        f"{name}-{theme.name}.svg": make(results, theme)
         for name, make in CHARTS.items()
         if name in results
         for theme in THEMES

@@ -60,15 +60,16 @@ def _shown(ratio: float, target: float) -> str:
 def calls(figures: dict[str, Any]) -> list[Row]:
     """The cost of a call, and how it grows with what is in flight."""
     rows = []
-    by = {(cost["loop"], cost["name"]): cost for cost in figures["calls"]}
-    for (loop, name), cost in by.items():
+    by: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cost in figures["calls"]:
+        by.setdefault((cost["loop"], cost["name"]), []).append(cost)
+    for (loop, name), costs in by.items():
         target = call_cost.TARGETS.get(name)
         if target is not None:
-            ours = by[loop, rivals.OURS]
-            what = f"CPU of a call, {loop}, {cost['in_flight']} in flight"
-            rows.append(
-                at_most(what, f"{ours['cpu']:.0f} us", f"{name} {cost['cpu']:.0f} us", cost["ours_to_it"], target)
-            )
+            own = " / ".join(f"{cost['cpu']:.0f}" for cost in by[loop, rivals.OURS]) + " us"
+            beside = f"{name} {' / '.join(format(cost['cpu'], '.0f') for cost in costs)} us"
+            what = f"CPU of a call, {loop}, {' / '.join(str(cost['in_flight']) for cost in costs)} in flight: the most"
+            rows.append(at_most(what, own, beside, max(cost["ours_to_it"] for cost in costs), target))
     grown = {(one["loop"], one["name"], one["collector"]): _growth(one) for one in figures["growth"]}
     for (loop, name, collector), own in grown.items():
         if name == rivals.OURS and collector:
@@ -151,7 +152,9 @@ def bulk_cost(figures: dict[str, Any]) -> list[Row]:
 
 def memory(figures: dict[str, Any]) -> list[Row]:
     """A large bulk run beside a small one."""
-    (few, small), (many, large) = figures["peak memory, MiB"].items()
+    sizes = figures["peak memory, MiB"]
+    paces = " / ".join(f"{pace:,}" for pace in figures["codes a second"].values())
+    (few, small), *_, (many, large) = sizes.items()
     name = "peak memory, most items / 10,000"
     sent, again = figures["seconds to send, then to find all of it done"]
     return [
@@ -168,6 +171,7 @@ def memory(figures: dict[str, Any]) -> list[Row]:
             f"to send them {sent:.0f} s",
             f"{again / sent:.2f}",
         ),
+        Row(f"codes a second in bulk runs of {' / '.join(sizes)}, journal on", paces, "", ""),
     ]
 
 

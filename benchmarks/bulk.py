@@ -161,11 +161,10 @@ def main() -> None:
             results |= cost(port, 4_000 if options.quick else 10_000, 5 if options.quick else 15, folder)
         most = options.items or (20_000 if options.quick else 100_000)
         if wanted & {"memory", "resume"}:
-            small, large = peak(port, 10_000, folder), peak(port, most, folder)
-            results["peak memory, MiB"] = {
-                "10,000": round(small["peak_kib"] / 1024, 1),
-                f"{most:,}": round(large["peak_kib"] / 1024, 1),
-            }
+            runs = {size: peak(port, size, folder) for size in sorted({10_000, min(100_000, most), most})}
+            small, large = runs[10_000], runs[most]
+            results["peak memory, MiB"] = {f"{n:,}": round(run["peak_kib"] / 1024, 1) for n, run in runs.items()}
+            results["codes a second"] = {f"{n:,}": round(n / run["seconds"]) for n, run in runs.items()}
             results["peak memory, most items / 10,000"] = round(large["peak_kib"] / small["peak_kib"], 3)
             again = peak(port, most, folder)
             assert again["skipped"] == most, again

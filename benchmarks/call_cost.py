@@ -1,6 +1,6 @@
 """What one `generate_messaging_code` costs, everything on: CPU and wall time beside aiohttp by hand and other clients.
 
-Run: python -m benchmarks.call_cost [--quick] [--only NAME ...] [--in-flight 1 32 256] [--json FILE]
+Run: python -m benchmarks.call_cost [--quick] [--only NAME ...] [--in-flight 1 32 256] [--no-growth] [--json FILE]
 The server is nginx in a process of its own. Clients take turns in rounds of some milliseconds, so that the noise of a
 shared machine falls on all; a ratio is the median over rounds of one client's cost to another's in the same round.
 """
@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="five rounds, asyncio only, 32 in flight, no growth")
     parser.add_argument("--rounds", type=int, default=51)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 32, 256])
+    parser.add_argument("--no-growth", action="store_true", help="leave out how a call's cost grows")
     parser.add_argument("--only", nargs="+", default=[rival.name for rival in RIVALS], metavar="NAME")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
@@ -218,7 +219,7 @@ def main() -> None:
                     measured = runner.run(compare(rivals, base_url, loop, in_flight, rounds))
                 show(measured)
                 costs += measured
-            if not options.quick:
+            if not (options.quick or options.no_growth):
                 for collector in (True, False):
                     with run() as runner:
                         growth += runner.run(grow(base_url, loop, max(5, rounds // 5), collector=collector))

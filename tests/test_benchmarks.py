@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import _charts, _numbers
-from benchmarks.__main__ import BEGIN, END, PARTS, RESULTS, draw, saved, section
+from benchmarks.__main__ import BEGIN, END, PARTS, RESULTS, Part, draw, saved, section
 from benchmarks.__main__ import run as everything
 from benchmarks.soak import gauges
 
@@ -207,6 +207,27 @@ def test_a_part_is_ended_when_time_is_up(capfd: pytest.CaptureFixture[str]) -> N
     """Then it is missing, and said to be."""
     assert everything(["truth"], budget=0.2) == {}
     assert "truth: ended, the time was up" in capfd.readouterr().err
+
+
+def test_a_part_whose_package_is_not_to_be_had_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The others are measured all the same."""
+    monkeypatch.setitem(PARTS, "truth", Part(("oracle", "--sends", "200", "--json"), package="./no/such/package"))
+    assert everything(["truth"]) == {}
+    assert "truth: ended with 1" in capfd.readouterr().err
+
+
+def test_a_line_that_leaves_its_chart_says_how_far() -> None:
+    """Where more was sent than the scale reaches, the number stands beside it; where not, nothing does."""
+    results = copy.deepcopy(kept())
+    course = results["rates"]["figures"]["figures"][0]["course"]
+    for way, counts in course.items():
+        for kind in ("accepted", "refused"):
+            counts[kind] = [min(count, 150) for count in counts[kind]]
+        if way == "naive":
+            counts["refused"][3] = 1234
+    assert re.findall("cut: up to [0-9,]+", _charts.rates(results, _charts.LIGHT)) == ["cut: up to 1,234"]
 
 
 def test_draw_leaves_the_rest_of_readme(tmp_path: pathlib.Path) -> None:
