@@ -72,10 +72,10 @@ async def ours(base_url: str, limits: Limits = Limits()) -> AsyncIterator[Call]:
 
 
 @asynccontextmanager
-async def naive(base_url: str) -> AsyncIterator[Call]:
+async def naive(base_url: str, connections: int = 100) -> AsyncIterator[Call]:
     """What a newcomer writes: text URL, `json=`, `raise_for_status`, `response.json()`; nothing of what ours does."""
-    url = base_url + PATH
-    async with aiohttp.ClientSession(headers={"Authorization": BASIC}) as session:
+    url, connector = base_url + PATH, aiohttp.TCPConnector(limit=connections)  # 100 are aiohttp's own default
+    async with aiohttp.ClientSession(headers={"Authorization": BASIC}, connector=connector) as session:
 
         async def call(to: str) -> str:
             async with session.post(url, json={"to": to, **FIELDS}) as response:

@@ -141,7 +141,7 @@ def bars(drawing: Drawing, y: float, rows: list[Bar], left: float, room: float) 
         drawing.text(left - 8, y + 16, row.name, end=True, bold=row.own)
         width = min(room, row.value * scale)
         drawing.bar(left, y + 2, width, 19, theme.ours if row.own else theme.other)
-        if row.value * scale > room:
+        if cut and row.value == lengths[-1]:
             x = left + width - 26
             torn = f"M{x},{y} l6,7.7 l-6,7.7 l6,7.7 h7 l-6,-7.7 l6,-7.7 l-6,-7.7 z"
             drawing.parts.append(f'<path d="{torn}" fill="{theme.page}"/>')
@@ -181,10 +181,8 @@ def memory(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     figures = results["memory"]["figures"]
     sizes, paces = figures["peak memory, MiB"], figures["codes a second"]
     most = list(sizes)[-1]
-    title = (
-        f"A bulk run of {most} takes {figures['peak memory, most items / 10,000']:.2f} times the memory",
-        "of 10,000",
-    )
+    times = figures["peak memory, most items / 10,000"]
+    title = (f"A bulk run of {most} takes {times:.2f} times", "the memory of one of 10,000")
     drawing = Drawing(theme)
     y = drawing.heading(title, "peak memory of the whole process, journal on;", "codes sent a second beside it")
     rows = [Bar(size, mib, f"{mib:.0f} MiB, {paces[size]:,}/s", own=True) for size, mib in sizes.items()]
@@ -195,7 +193,10 @@ def imports(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     """Draw what importing takes, and the first call of a process."""
     found = results["imports"]["figures"]["figures"]
     by = {one["statement"]: one for one in found}
-    title = (f"Importing the client takes {by[import_cost.CLIENT]['to_aiohttp']:.2f} times the CPU of aiohttp",)
+    title = (
+        f"Importing the client takes {by[import_cost.CLIENT]['to_aiohttp']:.2f} times",
+        "the CPU of importing aiohttp",
+    )
     drawing = Drawing(theme)
     y = drawing.heading(title, "ms of CPU, and memory, of a process's first import")
     ours = {import_cost.PACKAGE: "the package", import_cost.CLIENT: "its MFAClient"}

@@ -75,8 +75,8 @@ def calls(figures: dict[str, Any]) -> list[Row]:
         if name == rivals.OURS and collector:
             other, bare = grown[loop, rivals.NAIVE, True], grown[loop, name, False]
             what = f"CPU of a call, {loop}, {' / '.join(f'{n:,}' for n in own.cpu)} in flight: growth"
-            beside = f"{rivals.NAIVE} {_each(other)}, {other.most:.2f}; ours without Python's garbage collector"
-            beside = f"{beside} {_each(bare)}, {bare.most:.2f}"
+            beside = f"{rivals.NAIVE}, with as many connections, {_each(other)}, {other.most:.2f}; ours without"
+            beside = f"{beside} Python's garbage collector {_each(bare)}, {bare.most:.2f}"
             rows.append(at_most(what, _each(own), beside, own.most, call_cost.GROWTH_TARGET))
     return rows
 

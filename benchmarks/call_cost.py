@@ -135,21 +135,29 @@ async def compare(rivals: list[Rival], base_url: str, loop: str, in_flight: int,
 
 
 async def grow(base_url: str, loop: str, rounds: int, *, collector: bool) -> list[Growth]:
-    """Return what a call of ours and a naive one cost with one, ten, a hundred and a thousand at once."""
+    """Return what a call of ours and a naive one cost with one, ten, a hundred and a thousand at once.
+
+    Each is alone in its round: the collector looks at every object there is, and others' connections are not its cost.
+    """
     limits = Limits(max_in_flight=GROWTH[-1])
-    makes: dict[str, Make] = {OURS: partial(ours, limits=limits), NAIVE: naive}
-    async with AsyncExitStack() as stack:
-        ways = {f"{name} {n}": await stack.enter_async_context(makes[name](base_url)) for name in makes for n in GROWTH}
-        levels = {f"{name} {n}": n for name in makes for n in GROWTH}
-        if not collector:
-            gc.collect()
-            gc.disable()
-        try:
-            seen = await alternate(ways, levels, rounds)
-        finally:
-            gc.enable()
-    cpu = {way: statistics.median(cpu for cpu, _ in figures.values()) * 1e6 for way, figures in seen.items()}
-    return [Growth(loop, collector, name, {n: cpu[f"{name} {n}"] for n in GROWTH}) for name in makes]
+    makes: dict[str, Make] = {OURS: partial(ours, limits=limits), NAIVE: partial(naive, connections=GROWTH[-1])}
+    seen: dict[str, dict[int, list[float]]] = {name: {n: [] for n in GROWTH} for name in makes}
+    if not collector:
+        gc.disable()
+    try:
+        for _ in range(rounds):
+            for n in GROWTH:
+                for name, make in makes.items():
+                    async with make(base_url) as call:
+                        await spend(call, 2 * n, n)
+                        gc.collect()
+                        await spend(call, max(100, n), n)
+                        cpu, _wall = await spend(call, max(400, 4 * n), n)
+                        seen[name][n].append(cpu * 1e6)
+    finally:
+        gc.enable()
+    medians = {name: {n: statistics.median(costs) for n, costs in by.items()} for name, by in seen.items()}
+    return [Growth(loop, collector, name, cpu) for name, cpu in medians.items()]
 
 
 def show_head() -> None:
