@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from .._config import Auth
     from .._transport import URL
     from .._wire import Token
-    from ..limits import Limiter, SharedLimiter, Slots
+    from ..limits import Limiter, Slots
+    from ..limits._shared import SharedLimiter
 
 
 class Core:

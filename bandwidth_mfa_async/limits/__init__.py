@@ -5,7 +5,6 @@ from __future__ import annotations
 from ._channel import ChannelLimiter
 from ._permit import Limiter, Permit
 from ._segments import message_weight, segments
-from ._shared import SharedLimiter
 from ._slots import Slots
 
-__all__ = ["ChannelLimiter", "Limiter", "Permit", "SharedLimiter", "Slots", "message_weight", "segments"]
+__all__ = ["ChannelLimiter", "Limiter", "Permit", "Slots", "message_weight", "segments"]
