@@ -156,6 +156,43 @@ def test_refusals_that_do_not_depend_on_the_rate_are_noticed(script):
     assert tally.goodput(40, 60) >= 50
 
 
+def test_what_happened_is_reported_in_time(script):
+    """Acceptances within a tenth of a second, a 429 at once, and permits are taken for fifty milliseconds at a time."""
+    seen = []
+
+    class Watched(VirtualStore):
+        async def exchange(self, arguments):
+            at = asyncio.get_running_loop().time()
+            answer = await super().exchange(arguments)
+            seen.append((at, Lease.parse(answer), float(arguments[9]), float(arguments[11])))
+            return answer
+
+    async def main():
+        processes = Processes(script, 1, rate=Rate(200))
+        (limiter,) = processes.limiters
+        limiter._store = Watched(script)
+        loop = asyncio.get_running_loop()
+        taken = await asyncio.gather(*(limiter.acquire(1, "bulk") for _ in range(200)))
+        granted = [lease.granted for _, lease, _, _ in seen]
+        assert sum(granted) == 200
+        assert len(seen) <= 30
+        assert max(granted[1:]) <= 200 * 0.05 + 1
+        await asyncio.sleep(1.0)
+        accepted_at = loop.time()
+        limiter.accepted(taken[0])
+        await asyncio.sleep(0.5)
+        refused_at = loop.time()
+        limiter.refused(taken[1], None)
+        await asyncio.sleep(0.5)
+        (accepted,) = [at for at, _, count, _ in seen if count]
+        (refused,) = [at for at, _, _, bad in seen if bad]
+        assert 0.0 < accepted - accepted_at <= 0.1 + 1e-9
+        assert refused - refused_at <= 1e-9
+        await limiter.aclose()
+
+    run_virtual(main())
+
+
 def test_slots_of_the_dead_are_used_by_others(script):
     """A process that asked and never came back costs the others nothing but its turn."""
     for n in range(20):
