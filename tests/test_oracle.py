@@ -156,6 +156,18 @@ def test_a_true_word_passes() -> None:
     assert judge(lost, [], [], "rejected", sends=True) == []
 
 
+@pytest.mark.parametrize("sends", [True, False])
+def test_a_timeout_is_believed_only_where_time_passes(sends: bool) -> None:
+    """A busy machine gives up on an answer that came in time; where time jumps, that is a false word."""
+    word = Word("unknown", 1, error="ReadTimeoutError")
+    seen = arrivals("down", status=503)
+    assert judge(word, seen, [], "rejected", sends=sends, exact=False) == []
+    assert any("not repeated" in wrong for wrong in judge(word, seen, [], "rejected", sends=sends))
+    if sends:
+        found = judge(word, seen, [], "at_least_once", sends=True, exact=False)
+        assert any("not repeated" in wrong for wrong in found)
+
+
 def test_no_two_faults_share_a_name() -> None:
     """A story of names tells what happened."""
     names = [fault.name for fault in faults(b"{}", 3.0)]
