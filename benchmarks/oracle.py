@@ -59,6 +59,7 @@ class Verdict:
     verifies: int = 0
     requests: int = 0
     twice: int = 0
+    stalled: int = 0
     words: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     faults: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     wrong: list[str] = dataclasses.field(default_factory=list)
@@ -68,6 +69,7 @@ class Verdict:
         self.verifies += other.verifies
         self.requests += other.requests
         self.twice += other.twice
+        self.stalled += other.stalled
         self.words.update(other.words)
         self.faults.update(other.faults)
         self.wrong += other.wrong
@@ -81,22 +83,21 @@ def judge(  # noqa: PLR0913 - the facts of a call
     *,
     sends: bool,
     timeout: float = 20.0,
-    exact: bool = True,
+    stalled: bool = False,
 ) -> list[str]:
     """Return what the ledger, and the rules of repeating, have against a client's word.
 
-    In time that passes, a busy machine may let a client give up on an answer that was written in time, so a timeout
-    that it tells of is believed. In time that jumps there is no such excuse, and `exact` is true.
+    Where the loop stood still for long, a client may have given up on any answer, however soon it was written.
     """
     proofs = [arrival.fault.proves for arrival in arrivals]
     heard = True
     for place, (arrival, following) in enumerate(itertools.pairwise(arrivals)):
         # On a busy machine even a clear answer may come after the client gave up.
-        if following.at - arrival.at >= 0.99 * timeout and proofs[place] not in DOUBTFUL:
+        if (stalled or following.at - arrival.at >= 0.99 * timeout) and proofs[place] not in DOUBTFUL:
             heard = False
             if proofs[place] in {"ok", "no"}:
                 proofs[place] = "late"
-    if not exact and arrivals and "Timeout" in word.error and word.attempts == len(arrivals):
+    if stalled and arrivals and "Timeout" in word.error and word.attempts == len(arrivals):
         proofs[-1] = "late"
     asked = _how_often(word, arrivals, proofs, policy, sends=sends)
     went_out = _what_went_out(word, proofs, entries, policy) if sends else ()
@@ -194,7 +195,7 @@ class World:
         rng = random.Random(seed)
         self.seed = seed
         self.resend = rng.choice(list(Resend))
-        self.virtual = virtual
+        self.stalled = False
         timeout, self.wait, retry_after = (20.0, 0.5, 3.0) if virtual else (0.4, 0.002, 0.03)
         self.server = LedgerServer(seed, timeout, retry_after, rng.choice([0.1, 0.35, 0.6]), cold=rng.random() < 0.3)
         self.policy = RetryPolicy(
@@ -226,7 +227,9 @@ class World:
         base_url = f"http://127.0.0.1:{self.server.port}/api/v1"
         auth = BasicAuth("user", "pass")
         async with MFAClient("9900000", auth, base_url=base_url, retry=self.policy, limits=self.limits) as mfa:
+            watch = asyncio.ensure_future(self.watch())
             await asyncio.gather(*[self.task(mfa) for _ in range(TASKS)], self.interrupt())
+            watch.cancel()
             caller = mfa._caller
             session = caller.core.transport._session
             if caller.slots.taken or (session is not None and session.connector._acquired):
@@ -235,6 +238,15 @@ class World:
         for key, word in self.words.items():
             self.compare(key, word)
         return self.verdict
+
+    async def watch(self) -> None:
+        """Notice that the loop stood still for a good part of an attempt's time."""
+        loop, longest = asyncio.get_running_loop(), self.policy.attempt_timeout / 8
+        while not self.stalled:
+            began = loop.time()
+            await asyncio.sleep(longest / 4)
+            self.stalled = loop.time() - began > longest
+        self.verdict.stalled = 1
 
     async def task(self, mfa: MFAClient) -> None:
         for number, operation, patience in self.calls:
@@ -263,7 +275,7 @@ class World:
         sends = operation != "verify"
         arrivals, entries = self.server.arrivals[key], self.server.ledger[key]
         timeout = self.policy.attempt_timeout
-        wrong = judge(word, arrivals, entries, self.resend.value, sends=sends, timeout=timeout, exact=self.virtual)
+        wrong = judge(word, arrivals, entries, self.resend.value, sends=sends, timeout=timeout, stalled=self.stalled)
         if word.valid is not None and word.valid is not is_valid(self.seed, number):
             wrong.append("not what the service said of the code")
         story = [arrival.fault.name for arrival in arrivals]
@@ -332,6 +344,8 @@ def main() -> None:
         print(f"{len(verdict.faults)} kinds of treatment, {time.perf_counter() - began:.0f} s")
         print("   ", ", ".join(f"{name} {count:,}" for name, count in sorted(verdict.words.items())))
         print(f"    texts that went out twice, each by the policy's leave: {verdict.twice:,}")
+        if verdict.stalled:
+            print(f"    worlds in which the machine stood still, and timeouts are believed: {verdict.stalled:,}")
         print(f"    words that the ledger contradicts: {len(verdict.wrong)}")
         for line in verdict.wrong[:20]:
             print("   ", line)

@@ -157,14 +157,14 @@ def test_a_true_word_passes() -> None:
 
 
 @pytest.mark.parametrize("sends", [True, False])
-def test_a_timeout_is_believed_only_where_time_passes(sends: bool) -> None:
-    """A busy machine gives up on an answer that came in time; where time jumps, that is a false word."""
+def test_a_timeout_is_believed_only_where_the_loop_stood_still(sends: bool) -> None:
+    """A stalled machine gives up on an answer that came in time; elsewhere that is a false word."""
     word = Word("unknown", 1, error="ReadTimeoutError")
     seen = arrivals("down", status=503)
-    assert judge(word, seen, [], "rejected", sends=sends, exact=False) == []
+    assert judge(word, seen, [], "rejected", sends=sends, stalled=True) == []
     assert any("not repeated" in wrong for wrong in judge(word, seen, [], "rejected", sends=sends))
     if sends:
-        found = judge(word, seen, [], "at_least_once", sends=True, exact=False)
+        found = judge(word, seen, [], "at_least_once", sends=True, stalled=True)
         assert any("not repeated" in wrong for wrong in found)
 
 
