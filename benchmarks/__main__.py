@@ -3,6 +3,7 @@
 Run: python -m benchmarks [--only PART ...] [--save] [--draw]
 With `--save` the raw figures and the machine are kept in benchmarks/results, and README's table and charts are made of
 them; `--draw` makes these again without measuring. Each part is a process of its own that is ended when time is up.
+What was measured while something else took much of the machine is marked.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 from attrs import frozen
 
-from . import _charts, _numbers
+from . import _charts, _numbers, _others
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -99,6 +100,7 @@ def machine() -> dict[str, Any]:
 
 def measure(part: Part, seconds: float) -> dict[str, Any]:
     """Run one part, and return its raw figures; it says itself what is wrong with it."""
+    until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "figures.json"
         command = [sys.executable, "-m", f"benchmarks.{part.command[0]}", *part.command[1:]]
@@ -114,7 +116,7 @@ def measure(part: Part, seconds: float) -> dict[str, Any]:
             env=environment,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=seconds,
+            timeout=max(0.0, until - time.monotonic()),
             check=False,
         )
         written = (file.read_text() if file.exists() else "") if part.to_file else done.stdout
@@ -135,7 +137,7 @@ def run(names: list[str], budget: float = BUDGET) -> dict[str, dict[str, Any]]:
             print(f"{name}: left out, {part.server} is not installed", file=sys.stderr)
             continue
         print(f"{name}: python -m benchmarks.{' '.join(part.command)}", file=sys.stderr, flush=True)
-        began = time.monotonic()
+        began, others = time.monotonic(), _others.Others()
         try:
             figures = measure(part, until - began)
         except subprocess.TimeoutExpired:
@@ -145,8 +147,14 @@ def run(names: list[str], budget: float = BUDGET) -> dict[str, dict[str, Any]]:
             print(f"{name}: ended with {error.returncode}", file=sys.stderr)
             continue
         took = round(time.monotonic() - began, 1)
-        command = " ".join(part.command)
-        results[name] = {"part": name, "command": command, "seconds": took, "machine": machine(), "figures": figures}
+        results[name] = {
+            "part": name,
+            "command": " ".join(part.command),
+            "seconds": took,
+            "others": others.share(),
+            "machine": machine(),
+            "figures": figures,
+        }
     return results
 
 
@@ -173,7 +181,14 @@ def section(results: dict[str, dict[str, Any]]) -> str:
         if name in results
     )
     table = _numbers.as_markdown(_numbers.rows(results))
-    return f"{pictures}\n\n{table}\n\nMeasured on {'; '.join(sorted(on))}, {when}.\n"
+    marked = f"{_others.told(results)}.\n\n" if _others.busy(results) else ""
+    return f"{pictures}\n\n{table}\n\n{marked}Measured on {'; '.join(sorted(on))}, {when}.\n"
+
+
+def shown(results: dict[str, dict[str, Any]]) -> str:
+    """Return what a terminal shows of the results."""
+    table = _numbers.as_text(_numbers.rows(results))
+    return f"{table}\n{_others.told(results)}" if _others.busy(results) else table
 
 
 def draw(folder: pathlib.Path = RESULTS, readme: pathlib.Path = README) -> None:
@@ -197,10 +212,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.draw:
         draw()
-        print(_numbers.as_text(_numbers.rows(saved())))
+        print(shown(saved()))
         return
     results = run(options.only)
-    print(_numbers.as_text(_numbers.rows(results)))
+    print(shown(results))
     if options.save:
         RESULTS.mkdir(exist_ok=True)
         for name, result in results.items():

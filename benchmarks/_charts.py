@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 from attrs import Factory, define, frozen
 
 from . import _call_rivals as rivals
-from . import first_call, import_cost
+from . import _others, first_call, import_cost
 from .rates import RATES
 
 if TYPE_CHECKING:
@@ -57,10 +57,12 @@ class Drawing:
 
     Args:
         theme: its colours.
+        note: what is said below it.
         parts: the SVG so far.
     """
 
     theme: Theme
+    note: str = ""
     parts: list[str] = Factory(list)
 
     def text(  # noqa: PLR0913 - what a text has
@@ -94,6 +96,9 @@ class Drawing:
 
     def svg(self, title: str, height: float) -> str:
         """Return the whole picture; what it shows is its title, for those who hear it."""
+        if self.note:
+            self.text(MARGIN, height + 8, self.note, size=13, color=self.theme.quiet)
+            height += 20
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" '
             f'height="{height:g}" role="img" aria-labelledby="title" font-family="{FONT}">'
@@ -154,6 +159,12 @@ def bars(drawing: Drawing, y: float, rows: list[Bar], left: float, room: float) 
     return y
 
 
+def begun(results: Mapping[str, dict[str, Any]], theme: Theme, *parts: str) -> Drawing:
+    """Return a drawing of these parts, which says so if the machine was busy."""
+    share = max((share for name, share in _others.busy(results).items() if name in parts), default=0.0)
+    return Drawing(theme, f"Others took {100 * share:.0f} % of the machine meanwhile." if share else "")
+
+
 def calls(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     """Draw the CPU of a call by each client, the cheapest first."""
 
@@ -169,10 +180,14 @@ def calls(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     title: tuple[str, ...] = (f"A call takes {by[rivals.NAIVE]['ours_to_it']:.2f} of the CPU of aiohttp by hand",)
     if rivals.OFFICIAL in by:
         title = (*title, f"and {by[rivals.OFFICIAL]['ours_to_it']:.2f} of the official SDK's")
-    drawing = Drawing(theme)
+    drawing = begun(results, theme, "calls", "niquests")
     y = drawing.heading(title, f"µs of CPU a call, {IN_FLIGHT} in flight, asyncio; everything on in ours")
     order = sorted(cpu.items(), key=lambda item: item[1])
     y = bars(drawing, y, [Bar(name, us, f"{us:,.0f} µs", name == rivals.OURS) for name, us in order], 198, 190)
+    if "niquests" in cpu:
+        told = "niquests: from a run of its own, by its ratio to aiohttp, naive"
+        drawing.text(MARGIN, y + 14, told, size=13, color=theme.quiet)
+        y += 20
     return drawing.svg(f"{' '.join(title)}.", y + 10)
 
 
@@ -183,7 +198,7 @@ def memory(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     most = list(sizes)[-1]
     times = figures["peak memory, most items / 10,000"]
     title = (f"A bulk run of {most} takes {times:.2f} times", "the memory of one of 10,000")
-    drawing = Drawing(theme)
+    drawing = begun(results, theme, "memory")
     y = drawing.heading(title, "peak memory of the whole process, journal on;", "codes sent a second beside it")
     rows = [Bar(size, mib, f"{mib:.0f} MiB, {paces[size]:,}/s", own=True) for size, mib in sizes.items()]
     return drawing.svg(f"{' '.join(title)}.", bars(drawing, y, rows, 110, 190) + 10)
@@ -197,7 +212,7 @@ def imports(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
         f"Importing the client takes {by[import_cost.CLIENT]['to_aiohttp']:.2f} times",
         "the CPU of importing aiohttp",
     )
-    drawing = Drawing(theme)
+    drawing = begun(results, theme, "imports", "first")
     y = drawing.heading(title, "ms of CPU, and memory, of a process's first import")
     ours = {import_cost.PACKAGE: "the package", import_cost.CLIENT: "its MFAClient"}
     rows = [
@@ -241,7 +256,7 @@ def rates(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
         f"Steady, it uses {100 * least:.1f} % of a limit nobody told",
         f"it, with at most {most:.2f} % answered 429",
     )
-    drawing = Drawing(theme)
+    drawing = begun(results, theme, "rates")
     first, second, third = RATES
     y = drawing.heading(
         title,

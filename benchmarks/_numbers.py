@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from . import _call_rivals as rivals
-from . import bulk, call_cost, first_call, import_cost, worker_cost
+from . import _others, bulk, call_cost, first_call, import_cost, worker_cost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -231,8 +231,14 @@ ROWS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
 
 
 def rows(results: Mapping[str, dict[str, Any]]) -> list[Row]:
-    """Return the lines of the parts that were run, in their order."""
-    return [row for part, make in ROWS.items() if part in results for row in make(results[part]["figures"])]
+    """Return the lines of the parts that were run, in their order; marked where the machine was busy."""
+    busy = _others.busy(results)
+    return [
+        evolve(row, what=row.what + _others.MARK) if part in busy else row
+        for part, make in ROWS.items()
+        if part in results
+        for row in make(results[part]["figures"])
+    ]
 
 
 HEADS = ("what", "ours", "beside it", "ratio", "target", "")

@@ -191,6 +191,9 @@ class BotocoreAdaptive:
 class Aimd:
     """5/s faster each second, 0.7 times as fast after a refusal and no more than one cut a second; our own pacer.
 
+    The rule is that of Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance"
+    (1989), on a rate. No library's: 0.7 is CUBIC's and botocore's cut, and 5/s is our choice.
+
     Args:
         post: one attempt.
         ceiling: a known limit.

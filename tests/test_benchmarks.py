@@ -10,13 +10,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import _charts, _numbers
-from benchmarks.__main__ import BEGIN, END, PARTS, RESULTS, Part, draw, saved, section
+from benchmarks import _charts, _numbers, _others
+from benchmarks.__main__ import BEGIN, END, PARTS, RESULTS, Part, draw, saved, section, shown
 from benchmarks.__main__ import run as everything
 from benchmarks.soak import gauges
 
@@ -195,11 +196,12 @@ def test_everything_prints_one_table() -> None:
     """A part that is asked for is measured, and stands in the table with its target and whether it is met."""
     command = [sys.executable, "-m", "benchmarks", "--only", "truth"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
-    head, row = run.stdout.splitlines()
+    head, row, *marked = run.stdout.splitlines()
     assert head.split()[0] == "what"
     assert re.search(r" 0 of [\d,]+ ", row)
     assert row.endswith(" met")
     assert not row.endswith("NOT MET")
+    assert len(marked) == (_others.MARK in row)  # on a busy machine
 
 
 def test_a_part_is_ended_when_time_is_up(capfd: pytest.CaptureFixture[str]) -> None:
@@ -227,6 +229,40 @@ def test_a_line_that_leaves_its_chart_says_how_far() -> None:
         if way == "naive":
             counts["refused"][3] = 1234
     assert re.findall("cut: up to [0-9,]+", _charts.rates(results, _charts.LIGHT)) == ["cut: up to 1,234"]
+
+
+@pytest.mark.skipif(not _others.STAT.exists(), reason="no /proc/stat")
+def test_what_others_take_is_told_from_what_a_part_takes() -> None:
+    """A child of another process is somebody else, until it has ended and is counted as a part's own."""
+    spinning = [sys.executable, "-c", "import time\nuntil = time.monotonic() + 1\nwhile time.monotonic() < until: pass"]
+    others = _others.Others()
+    with subprocess.Popen(spinning) as child:
+        time.sleep(0.9)
+        during = others.share()
+        child.wait()
+    after = others.share()
+    assert during is not None
+    assert after is not None
+    assert after < during
+
+
+def test_figures_of_a_busy_machine_are_marked() -> None:
+    """Each row and each chart of such a part says so; those of others, and of results that do not know, do not."""
+    results = {name: {**result, "others": None} for name, result in kept().items()}
+    plain = section(results)
+    assert _others.MARK.strip() not in plain
+    assert shown(results) == _numbers.as_text(_numbers.rows(results))
+    results["memory"]["others"], results["first"]["others"] = 0.234, _others.BUSY
+    marked = section(results)
+    rows = [line for line in marked.splitlines() if line.startswith("|") and _others.MARK in line]
+    assert len(rows) == len(_numbers.memory(results["memory"]["figures"]))
+    assert "others took more than 10 % of the machine's time: memory 23 %." in marked
+    assert shown(results).endswith(": memory 23 %")
+    note = "Others took 23 % of the machine meanwhile."
+    assert {name for name, picture in _charts.draw(results).items() if note in picture} == {
+        "memory-light.svg",
+        "memory-dark.svg",
+    }
 
 
 def test_draw_leaves_the_rest_of_readme(tmp_path: pathlib.Path) -> None:
