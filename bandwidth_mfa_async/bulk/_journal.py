@@ -31,7 +31,6 @@ _NO_PAYLOAD = bytes(8)
 # How many rows a batch must concern to be handed over before the end of a round: while none is on its way, and while
 # one is.
 _LARGE: Final = (32, 96)
-_MOST_ON_DISK: Final = len(_LARGE)
 
 
 class SQLiteJournal:
@@ -206,10 +205,8 @@ class SQLiteJournal:
         batch.keys += key
         batch.positions.append(position)
         batch.payloads += payload or _NO_PAYLOAD
-        batch.size += 1
         self._thens.append(then)
-        if self._on_disk < _MOST_ON_DISK:
-            self._write_soon()
+        self._write_soon()
 
     async def begin(self, row: int) -> None:
         """Return once the intent to send an item is on disk.
@@ -219,12 +216,9 @@ class SQLiteJournal:
         """
         if self._failure is not None:
             raise JournalError(*self._failure.args)
-        batch = self._batch
         waiter = self._waiter()
-        batch.begun[row] = None
-        batch.size += 1
-        if self._on_disk < _MOST_ON_DISK:
-            self._write_soon()
+        self._batch.begun[row] = None
+        self._write_soon()
         await waiter
 
     def settle(  # noqa: PLR0913 - the columns of an end
@@ -255,9 +249,7 @@ class SQLiteJournal:
         batch = self._batch
         batch.begun.pop(row, None)
         batch.settled[row] = (status, provider_id, cause, http_status, again, attempts, at)
-        batch.size += 1
-        if self._on_disk < _MOST_ON_DISK:
-            self._write_soon()
+        self._write_soon()
 
     def count(self, what: str, at: float, latency: float | None = None) -> None:
         """Count an end, or a refusal, in the second it happened.
@@ -296,8 +288,7 @@ class SQLiteJournal:
 
     def _waiter(self) -> asyncio.Future[None]:
         """Return a future that ends with the batch that gathers now."""
-        loop = self._loop or asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         return waiter
 
@@ -321,7 +312,8 @@ class SQLiteJournal:
         """
         if self._failure is not None or self._loop is None:
             return
-        if self._on_disk < _MOST_ON_DISK and self._batch.size >= _LARGE[self._on_disk]:
+        self._batch.size += 1
+        if self._on_disk < len(_LARGE) and self._batch.size >= _LARGE[self._on_disk]:
             self._write()
         elif not self._on_disk and self._soon is None:
             self._soon = self._loop.call_soon(self._write)
