@@ -314,7 +314,7 @@ def _checked_redis_url(url: object) -> str:
         import_module("redis")
     except ImportError:
         raise ConfigurationError("RedisLimits needs redis-py: pip install 'bandwidth-mfa-async[redis]'") from None
-    if not _names_its_database(url):
+    if not names_its_database(url):
         raise ConfigurationError(_URL_FORM)
     try:
         # Options that redis-py does not know come out only when it makes a connection object; this opens none.
@@ -324,7 +324,7 @@ def _checked_redis_url(url: object) -> str:
     return url
 
 
-def _names_its_database(url: str) -> bool:
+def names_its_database(url: str) -> bool:
     """Tell whether all of a URL means something: redis-py takes database 0 for a path that is no number."""
     try:
         parts = urlsplit(url)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
 from ..errors import ConfigurationError, LedgerError
+from ..limits._redis import names_its_database
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +25,7 @@ SCRIPTS: Final = {
 }
 _SHAS: Final = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in SCRIPTS.items()}
 
+_URL_FORM: Final = "ledger: must look like redis://[user:password@]host[:port][/database]"
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 1.0
 
@@ -201,11 +203,13 @@ def checked_url(url: object, *, cluster: bool) -> str:
         raise ConfigurationError("the ledger needs redis-py: pip install 'bandwidth-mfa-async[worker]'") from None
     if not isinstance(url, str):
         raise ConfigurationError(f"ledger: must be a URL like redis://localhost:6379/0, not {type(url).__name__}")
+    if not names_its_database(url):
+        raise ConfigurationError(_URL_FORM)
     try:
         client = make_client(url, cluster=cluster)
         if not cluster:
             # Options that redis-py does not know come out only when it makes a connection object; this opens none.
             client.connection_pool.make_connection()
     except Exception:  # noqa: BLE001 - its text may quote the password
-        raise ConfigurationError("ledger: must look like redis://[user:password@]host[:port][/database]") from None
+        raise ConfigurationError(_URL_FORM) from None
     return url

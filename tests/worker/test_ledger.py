@@ -263,6 +263,8 @@ async def test_no_redis_and_a_wrong_password(tmp_path):
     ("options", "word"),
     [
         ({"url": "http://x"}, "redis://"),
+        ({"url": "redis://x/production"}, "redis://"),
+        ({"url": "unix://"}, "redis://"),
         ({"url": 7}, "URL"),
         ({"url": "redis://x", "prefix": "a b"}, "prefix"),
         ({"url": "redis://x", "lease": 0}, "lease"),
