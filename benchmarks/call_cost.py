@@ -99,23 +99,22 @@ async def spend(call: Call, calls: int, in_flight: int) -> Spent:
     return (time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls
 
 
-async def alternate(ways: dict[str, Call], levels: dict[str, int], rounds: int) -> dict[str, dict[int, Spent]]:
+async def alternate(ways: dict[str, Call], in_flight: int, rounds: int) -> dict[str, dict[int, Spent]]:
     """Measure each way in turn, beginning with another one in each round; return what it spent, by round."""
-    counts: dict[str, int] = {}
+    calls = max(50, 2 * in_flight)
     every: dict[str, int] = {}
     for name, call in ways.items():
         # Connections are opened and caches filled before anything counts.
-        await spend(call, 2 * levels[name], levels[name])
-        counts[name] = max(50, 2 * levels[name])
-        cpu, _ = await spend(call, counts[name], levels[name])
+        await spend(call, 2 * in_flight, in_flight)
+        cpu, _ = await spend(call, calls, in_flight)
         # A way that takes long anyway needs no hundred short looks.
-        every[name] = 1 if cpu * counts[name] < SLOW else 5
+        every[name] = 1 if cpu * calls < SLOW else 5
     seen: dict[str, dict[int, Spent]] = {name: {} for name in ways}
     order = list(ways)
     for turn in range(rounds):
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
             if turn % every[name] == 0:
-                seen[name][turn] = await spend(ways[name], counts[name], levels[name])
+                seen[name][turn] = await spend(ways[name], calls, in_flight)
     return seen
 
 
@@ -123,7 +122,7 @@ async def compare(rivals: list[Rival], base_url: str, loop: str, in_flight: int,
     """Return what each client costs with so many calls at once."""
     async with AsyncExitStack() as stack:
         ways = {rival.name: await stack.enter_async_context(rival.make(base_url)) for rival in rivals}
-        seen = await alternate(ways, dict.fromkeys(ways, in_flight), rounds)
+        seen = await alternate(ways, in_flight, rounds)
 
     def ratio(one: str, other: str) -> float:
         both = seen[one].keys() & seen[other].keys()

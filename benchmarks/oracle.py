@@ -195,7 +195,6 @@ class World:
         rng = random.Random(seed)
         self.seed = seed
         self.resend = rng.choice(list(Resend))
-        self.stalled = False
         timeout, self.wait, retry_after = (20.0, 0.5, 3.0) if virtual else (0.4, 0.002, 0.03)
         self.server = LedgerServer(seed, timeout, retry_after, rng.choice([0.1, 0.35, 0.6]), cold=rng.random() < 0.3)
         self.policy = RetryPolicy(
@@ -242,11 +241,10 @@ class World:
     async def watch(self) -> None:
         """Notice that the loop stood still for a good part of an attempt's time."""
         loop, longest = asyncio.get_running_loop(), self.policy.attempt_timeout / 8
-        while not self.stalled:
+        while not self.verdict.stalled:
             began = loop.time()
             await asyncio.sleep(longest / 4)
-            self.stalled = loop.time() - began > longest
-        self.verdict.stalled = 1
+            self.verdict.stalled = int(loop.time() - began > longest)
 
     async def task(self, mfa: MFAClient) -> None:
         for number, operation, patience in self.calls:
@@ -274,8 +272,8 @@ class World:
         operation, number = key.split()
         sends = operation != "verify"
         arrivals, entries = self.server.arrivals[key], self.server.ledger[key]
-        timeout = self.policy.attempt_timeout
-        wrong = judge(word, arrivals, entries, self.resend.value, sends=sends, timeout=timeout, stalled=self.stalled)
+        timeout, stalled = self.policy.attempt_timeout, self.verdict.stalled > 0
+        wrong = judge(word, arrivals, entries, self.resend.value, sends=sends, timeout=timeout, stalled=stalled)
         if word.valid is not None and word.valid is not is_valid(self.seed, number):
             wrong.append("not what the service said of the code")
         story = [arrival.fault.name for arrival in arrivals]
