@@ -174,8 +174,9 @@ FORGED = reply(200, {"messageId": "FORGED"})
         [Act(reply() + FORGED, accepted=True)],
         [answer(), Act(FORGED, read="nothing", delay=1.0)],
         [answer(), Act(reply(408, b""), read="nothing", delay=1.0)],
+        [answer(), Act(b"bye", read="nothing", delay=1.0)],
     ],
-    ids=["in one piece with ours", "while the connection is idle", "408 while the connection is idle"],
+    ids=["in one piece with ours", "while idle", "408 while idle", "no HTTP while idle"],
 )
 async def test_an_unasked_answer_is_nobodys(
     server: FaultServer, make_client: MakeClient, watch: Watch, acts: list[Act], warm: bool
