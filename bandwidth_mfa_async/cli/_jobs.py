@@ -11,6 +11,7 @@ import attrs
 import click
 
 from ..errors import MFAError
+from ._limits import show_warnings
 
 if TYPE_CHECKING:
     from ..worker import JobProgress
@@ -47,6 +48,7 @@ def jobs(  # noqa: PLR0913 - options
     """
     if (cancel or resume) and (name is None or (cancel and resume)):
         raise click.UsageError("--cancel and --resume are about one job: name it, and choose one of the two")
+    show_warnings()
     try:
         found = asyncio.run(_asked(name, url, prefix, cancel=cancel, resume=resume))
     except MFAError as error:

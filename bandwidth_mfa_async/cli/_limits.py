@@ -45,6 +45,11 @@ class _Warnings(logging.Handler):
 _WARNINGS: Final = _Warnings(logging.WARNING)
 
 
+def show_warnings() -> None:
+    """Show what the library warns of on stderr."""
+    logging.getLogger(LOGGER_NAME).addHandler(_WARNINGS)
+
+
 def limit_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add ``--rate`` and ``--redis`` to a command, which gets them as `rate` and `redis`."""
     shared = click.option(
@@ -75,7 +80,7 @@ def limits_from_options(
     """
     known = _parse_rate(rate)
     if redis:
-        logging.getLogger(LOGGER_NAME).addHandler(_WARNINGS)
+        show_warnings()
     messaging, voice = (None, known) if channel == "voice" else (known, None)
     return Limits(rate=messaging, voice_rate=voice, shared=shared_limits(redis, account_id), **rest)
 

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.worker import RedisLedger, _redis
 
 
 def bandwidth_mfa(*arguments):
@@ -58,3 +59,16 @@ def test_a_ledger_url_that_is_none():
     assert result.exit_code == 2
     assert "redis://" in result.output
     assert "secret" not in result.output
+
+
+def test_a_redis_that_is_not_there(monkeypatch):
+    """Told while it is waited for, and at the end in one line, without redis-py's own words."""
+    monkeypatch.setattr(_redis, "_QUIET", 0.0)
+    monkeypatch.setitem(RedisLedger.check.__kwdefaults__, "patience", 0.2)
+    result = bandwidth_mfa("--ledger", "redis://:secret@127.0.0.1:1/0")
+    assert result.exit_code == 2
+    waits, error = result.stderr.splitlines()
+    assert waits.startswith(
+        "warning: the ledger cannot be reached: start its Redis, or mend the URL; it is asked again"
+    )
+    assert error == "error: the ledger cannot be reached: start its Redis, or mend the URL"

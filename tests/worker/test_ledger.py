@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bandwidth_mfa_async import ConfigurationError, LedgerError, NotSentError
 from bandwidth_mfa_async.testing import ManualClock
-from bandwidth_mfa_async.worker import RedisLedger
+from bandwidth_mfa_async.worker import RedisLedger, _redis
 from bandwidth_mfa_async.worker._codec import keys_only, pack_record, pack_requests, unpack_records, unpack_requests
 from bandwidth_mfa_async.worker._codes import CodeBook
 from bandwidth_mfa_async.worker._lease import Lease
@@ -292,6 +292,47 @@ async def test_a_redis_that_restarts_is_waited_for(own_redis):
         await asyncio.to_thread(own_redis.start)
         assert await asked == "1"
         assert await states(ledger) == "2100"
+
+
+async def test_a_redis_without_room_is_waited_for(redis_server, ledger, monkeypatch, caplog):
+    """An outcome is not lost for it, and the log names the remedy."""
+    monkeypatch.setattr(_redis, "_QUIET", 0.0)
+    await filled(ledger)
+    chunk = await ledger.take("launch", 0, ledger.new_lease())
+    assert await ledger.intent(chunk, 0, repeats=False) == "1"
+    with redis_server.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            ledger.settle(chunk, 0, State.ACCEPTED, pack_record("id", None, 1), repeats=False)
+            asked = asyncio.ensure_future(ledger.intent(chunk, 1, repeats=False))
+            async with asyncio.timeout(10):
+                while not caplog.messages:
+                    await asyncio.sleep(0.01)
+            assert not asked.done()
+        finally:
+            client.config_set("maxmemory", 0)
+    assert await asked == "1"
+    assert await states(ledger) == "2100"
+    assert "out of memory; raise maxmemory" in caplog.messages[0]
+
+
+async def test_a_wait_for_redis_is_told_of_once(own_redis, monkeypatch, caplog):
+    """Its beginning with what to do, and its end, however many wait."""
+    async with RedisLedger(own_redis.url, timeout=0.3) as ledger:
+        await filled(ledger)
+        own_redis.kill()
+        asked = [asyncio.ensure_future(ledger.facts("launch")) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        assert not caplog.messages, "a moment's absence is nobody's concern"
+        async with asyncio.timeout(10):
+            while not caplog.messages:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(own_redis.start)
+        assert {facts["total"] for facts in await asyncio.gather(*asked)} == {"4"}
+    began, ended = caplog.messages
+    assert "cannot be reached: start its Redis, or mend the URL" in began
+    assert ended == "the ledger can be used again"
 
 
 async def test_a_batch_that_comes_late_does_nothing(ledger):
