@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.worker import RedisLedger, _redis
+from bandwidth_mfa_async.worker._states import VERSION
 
 
 def bandwidth_mfa(*arguments):
@@ -35,6 +36,22 @@ async def test_jobs_are_listed_cancelled_and_resumed(redis_server, job):
     assert "going" in (await shown(redis_server, "launch", "--resume")).output
     told = json.loads((await shown(redis_server, "--json")).output)
     assert (told["name"], told["total"], told["done"], told["ending"]) == ("launch", 1200, 0, None)
+
+
+async def test_a_job_of_a_newer_version_hides_no_other(redis_server, asker, job, template):
+    """The others are shown and can be stopped; of that one it is said what to do."""
+    await asker.submit(["+19195551234"], name="next", template=template)
+    with redis_server.client() as client:
+        client.hset("bandwidth-mfa:{next}:job", "version", VERSION + 1)
+    listed = await shown(redis_server)
+    assert listed.exit_code == 2
+    assert listed.stdout == "launch: going, 0 of 1,200 done (1,200 pending)\n"
+    assert listed.stderr.startswith("error: job 'next' was made by a newer bandwidth-mfa-async")
+    assert (await shown(redis_server, "launch", "--cancel")).exit_code == 0
+    assert (await job.progress()).ending == "cancelled"
+    refused = await shown(redis_server, "next", "--cancel")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "upgrade with pip install -U" in refused.stderr
 
 
 async def test_no_jobs(redis_server):

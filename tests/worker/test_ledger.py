@@ -13,8 +13,9 @@ from bandwidth_mfa_async.testing import ManualClock
 from bandwidth_mfa_async.worker import RedisLedger, _redis
 from bandwidth_mfa_async.worker._codec import keys_only, pack_record, pack_requests, unpack_records, unpack_requests
 from bandwidth_mfa_async.worker._codes import CodeBook
+from bandwidth_mfa_async.worker._coordinator import Coordinator
 from bandwidth_mfa_async.worker._lease import Lease
-from bandwidth_mfa_async.worker._states import State
+from bandwidth_mfa_async.worker._states import VERSION, State
 
 from ..conftest import APPLICATION, FROM, TO
 from .redis_server import LedgerRedis
@@ -183,19 +184,62 @@ async def test_submitting_again_changes_nothing_and_other_input_is_refused(ledge
     assert (await ledger.facts("launch"))["total"] == "8"
 
 
-async def test_a_newer_version_is_left_alone(ledger, redis_server):
-    """Nothing is taken, and the error names the remedy."""
-    await filled(ledger)
+OTHERS = {
+    str(VERSION + 1): "'launch' was made by a newer .* upgrade with pip install -U",
+    str(VERSION - 1): "'launch' was made by an older .* submit what is left under another name",
+    "x": "holds something else; choose another prefix",
+}
+
+
+@pytest.mark.parametrize(("version", "remedy"), OTHERS.items())
+async def test_another_version_is_left_alone(ledger, redis_server, version, remedy):
+    """Nothing of it is taken or changed, and the error names the remedy."""
+    await filled(ledger, chunks=2)
     with redis_server.client() as client:
-        client.hset("bandwidth-mfa:{launch}:job", "version", 2)
+        client.hset("bandwidth-mfa:{launch}:job", "version", version)
+        before = {key: client.dump(key) for key in client.scan_iter("bandwidth-mfa:{launch}:*")}
     for call in (
         ledger.take("launch", 0, ledger.new_lease()),
         ledger.plan("launch", ledger.new_lease(), window=1, again_after=1),
         ledger.facts("launch"),
-        ledger.submit("launch", "close", 1),
+        ledger.submit("launch", "open", "{}", SIZE, "messaging"),
+        ledger.submit("launch", "add", 2, "0000", b"r", b"digest02", "", chunk=2),
+        ledger.submit("launch", "close", 2),
+        ledger.resume("launch"),
     ):
-        with pytest.raises(LedgerError, match="newer"):
+        with pytest.raises(LedgerError, match=remedy):
             await call
+    with redis_server.client() as client:
+        assert {key: client.dump(key) for key in client.scan_iter("bandwidth-mfa:{launch}:*")} == before
+
+
+async def test_a_key_that_somebody_else_keeps(ledger, redis_server):
+    """Not written into."""
+    with redis_server.client() as client:
+        client.hset("bandwidth-mfa:{launch}:job", "title", "x")
+        for call in (ledger.submit("launch", "open", "{}", SIZE, "messaging"), ledger.facts("launch")):
+            with pytest.raises(LedgerError, match="choose another prefix"):
+                await call
+        assert client.hgetall("bandwidth-mfa:{launch}:job") == {b"title": b"x"}
+
+
+async def test_a_worker_that_is_not_upgraded_yet(ledger, redis_server, caplog):
+    """It works at the jobs of its own version, and is told of the others once, not every second."""
+    for job in ("launch", "next"):
+        await filled(ledger, job)
+        await ledger.register(job)
+    with redis_server.client() as client:
+        client.hset("bandwidth-mfa:{launch}:job", "version", VERSION + 1)
+
+    async def hint(_job, _chunk):
+        pass
+
+    coordinator = Coordinator(ledger, hint)
+    for _ in range(3):
+        assert await coordinator.round() == ["next"]
+    assert len(caplog.messages) == 1
+    assert "newer" in caplog.messages[0]
+    assert await ledger.jobs() == ["launch", "next"], "it was forgotten"
 
 
 async def test_all_keys_of_a_job_are_on_one_node(ledger, redis_server):
