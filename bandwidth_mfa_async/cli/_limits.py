@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from .._config import Limits, Rate
+from .._config import Limits, rate_for
 from ..errors import ConfigurationError
 from ..telemetry import LOGGER_NAME
 from . import _outcome
@@ -78,20 +78,11 @@ def limits_from_options(
     Raises:
         ConfigurationError: names the option or the variable.
     """
-    known = _parse_rate(rate)
+    known = rate_for("--rate", rate)
     if redis:
         show_warnings()
     messaging, voice = (None, known) if channel == "voice" else (known, None)
     return Limits(rate=messaging, voice_rate=voice, shared=shared_limits(redis, account_id), **rest)
-
-
-def _parse_rate(text: str | None) -> Rate | None:
-    if text is None:
-        return None
-    try:
-        return Rate.parse(text)
-    except ConfigurationError:
-        raise ConfigurationError("--rate: must look like 5/s, 60/m or 1000/h, and be above 0") from None
 
 
 def shared_limits(url: str | None, account_id: str | None = None) -> RedisLimits | None:
