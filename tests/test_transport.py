@@ -14,7 +14,6 @@ from bandwidth_mfa_async import (
     CodeRequest,
     ConnectTimeoutError,
     Delivery,
-    MFAClient,
     NotSentError,
     ReadTimeoutError,
     RequestError,
@@ -29,11 +28,11 @@ from .support.fault_server import Act, FaultServer, answer
 from .support.tunnel import Tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from bandwidth_mfa_async import CodeTemplate
 
-    MakeClient = Callable[..., MFAClient]
+    from .support.clients import MakeClient
 
 ONCE = RetryPolicy(max_attempts=1)
 

@@ -11,7 +11,6 @@ import pytest
 from bandwidth_mfa_async import (
     APIStatusError,
     Delivery,
-    MFAClient,
     RateLimitError,
     ReadTimeoutError,
     ResponseDecodeError,
@@ -25,9 +24,7 @@ from .answers import FAULTS, NEVER, ODD_SUCCESSES, OWN_ERROR, READERS, WAITS, Fa
 from .watch import ACCEPTED, MATRIX, Watch, prepare, send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 pytestmark = [*MATRIX, pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)]
 
