@@ -60,6 +60,12 @@ class Coordinator:
         for job in await self._ledger.jobs():
             try:
                 word = await self.plan(job)
+                if word in {"ended", "gone"}:
+                    await self._ledger.forget(job)
+                    # One that was resumed between the two would be nobody's.
+                    word = await self.plan(job)
+                    if word in {"going", "held"}:
+                        await self._ledger.register(job)
             except LedgerError as error:
                 if self._told.get(job) != str(error):
                     self._told[job] = str(error)
@@ -69,7 +75,6 @@ class Coordinator:
             if word in {"going", "held"}:
                 going.append(job)
             elif word in {"ended", "gone"}:
-                await self._ledger.forget(job)
                 self._leases.pop(job, None)
         return going
 

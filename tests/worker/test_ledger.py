@@ -242,6 +242,32 @@ async def test_a_worker_that_is_not_upgraded_yet(ledger, redis_server, caplog):
     assert await ledger.jobs() == ["launch", "next"], "it was forgotten"
 
 
+async def test_a_job_resumed_as_it_is_forgotten(ledger, redis_server, monkeypatch):
+    """Workers go on to look after it, though one of them had just seen its end."""
+    await filled(ledger)
+    await ledger.register("launch")
+    chunk = await ledger.take("launch", 0, ledger.new_lease())
+    for row in range(SIZE):
+        await ledger.intent(chunk, row, repeats=False)
+        ledger.settle(chunk, row, State.NOT_SENT, pack_record(None, NotSentError("x"), 1), repeats=False)
+    assert await ledger.leave(chunk, b"") == "done"
+    forget = ledger.forget
+
+    async def late(job):
+        monkeypatch.setattr(ledger, "forget", forget)
+        assert await ledger.resume(job) == 1
+        await ledger.register(job)
+        await forget(job)
+
+    async def hint(_job, _chunk):
+        pass
+
+    monkeypatch.setattr(ledger, "forget", late)
+    coordinator = Coordinator(ledger, hint)
+    assert await coordinator.round() == ["launch"]
+    assert await ledger.jobs() == ["launch"]
+
+
 async def test_all_keys_of_a_job_are_on_one_node(ledger, redis_server):
     """The same slot of a cluster for each of them."""
     from redis.crc import key_slot
