@@ -19,7 +19,9 @@ from .support.fault_server import FaultServer
 from .support.virtual_time import VirtualTimeLoop, virtual_uvloop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
+
+    from .support.clients import MakeClient
 
 FROM = "+19195554321"
 TO = "+19195551234"
@@ -91,7 +93,7 @@ async def server() -> AsyncIterator[FaultServer]:
 
 
 @pytest.fixture
-async def make_client(server: FaultServer) -> AsyncIterator[Callable[..., MFAClient]]:
+async def make_client(server: FaultServer) -> AsyncIterator[MakeClient]:
     """Make clients of the fault server; all are closed at the end."""
     clients: list[MFAClient] = []
 

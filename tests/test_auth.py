@@ -13,7 +13,6 @@ from bandwidth_mfa_async import (
     AuthenticationError,
     DeadlineExceededError,
     Delivery,
-    MFAClient,
     NotSentError,
     OAuth2ClientCredentials,
     PermissionDeniedError,
@@ -27,11 +26,11 @@ from .conftest import TO
 from .support.fault_server import Act, FaultServer, answer, refused_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from bandwidth_mfa_async import CodeTemplate
 
-    MakeClient = Callable[..., MFAClient]
+    from .support.clients import MakeClient
 
 
 def token(value: str = "t1", expires_in: Any = 3600, **options: Any) -> Act:

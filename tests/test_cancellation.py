@@ -22,9 +22,7 @@ from .conftest import TO
 from .support.fault_server import FaultServer, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
+    from .support.clients import MakeClient
 
 pytestmark = pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
 

@@ -27,9 +27,7 @@ from .support.resolver import Resolver
 from .support.suspensions import Suspensions, every_suspension
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
+    from .support.clients import MakeClient
 
 OWN_ERROR = {"error": "Internal Error", "requestId": "r"}
 ANSWER = {"valid": True, "messageId": "m", "callId": "c"}

@@ -149,5 +149,19 @@ def test_options_become_limits(monkeypatch):
     monkeypatch.delenv("BW_ACCOUNT_ID", raising=False)
     with pytest.raises(ConfigurationError, match="BW_ACCOUNT_ID"):
         limits_from_options(None, "redis://h")
-    with pytest.raises(ConfigurationError, match="--rate"):
-        limits_from_options("60/x", None)
+
+
+@pytest.mark.parametrize(
+    ("rate", "says"),
+    [
+        ("60/x", "--rate: must look like '5/s', '60/m' or '1000/h'"),
+        ("0/s", "--rate: count: must be greater than 0"),
+        ("5/0s", "--rate: per: must be greater than 0"),
+    ],
+)
+@pytest.mark.parametrize("channel", ["messaging", "voice"])
+def test_a_rate_that_is_none(rate, says, channel):
+    """The option is named, whatever the channel, and what is wrong with its text."""
+    with pytest.raises(ConfigurationError) as caught:
+        limits_from_options(rate, None, channel=channel)
+    assert str(caught.value) == says

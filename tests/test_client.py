@@ -33,9 +33,7 @@ from .conftest import APPLICATION, FROM, TO
 from .support.fault_server import Act, FaultServer, answer, hung_call, reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
+    from .support.clients import MakeClient
 
 
 async def test_the_three_operations(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:

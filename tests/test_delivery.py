@@ -26,11 +26,9 @@ from .support import certificates
 from .support.fault_server import Act, FaultServer, answer, refused_port, reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from bandwidth_mfa_async import CodeTemplate
 
-    MakeClient = Callable[..., MFAClient]
+    from .support.clients import MakeClient
 
 pytestmark = pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
 

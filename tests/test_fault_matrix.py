@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pathlib
+import subprocess
+import sys
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -131,3 +134,23 @@ def test_the_tables_rows_are_what_they_say() -> None:
     assert {14, 15, 18, 25, 32, 33} <= {row[0] for row in NEVER}
     assert {18, 22, 23, 25} <= {row[0] for row in ODD_SUCCESSES}
     assert {38, 54, 55} == {int(name[:2]) for name in REFUSED}
+
+
+def test_an_answer_means_the_same_to_aiohttps_parser_in_python() -> None:
+    """Without its C extensions aiohttp takes answers that the parser in C refuses; the library does not."""
+    code = """
+import sys
+import pytest
+from aiohttp.http import HttpResponseParser
+assert HttpResponseParser.__module__ == "aiohttp.http_parser", HttpResponseParser
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "virtual-", "tests/faults/test_answers.py"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"AIOHTTP_NO_EXTENSIONS": "1"},
+        cwd=pathlib.Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

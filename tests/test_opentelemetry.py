@@ -39,11 +39,11 @@ from .support.fault_server import Act, FaultServer, answer, hung_call, refused_p
 from .test_redaction import FAULTS, SENTINELS, assert_clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    MakeClient = Callable[..., MFAClient]
+    from .support.clients import MakeClient
 
 OWN_ERROR = {"error": "Internal Error", "requestId": "r-1"}
 

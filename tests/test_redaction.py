@@ -8,7 +8,7 @@ import io
 import logging
 import pickle
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import pytest
@@ -38,11 +38,6 @@ from bandwidth_mfa_async._redaction import hide_host_only, mask_phone, scrub
 from bandwidth_mfa_async.telemetry import _events
 
 from .support.fault_server import Act, FaultServer, answer, refused_port, reply
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
 
 SENTINELS = {
     "to": "+19998887766",

@@ -35,9 +35,7 @@ from .conftest import APPLICATION, FROM, TO
 from .support.fault_server import Act, FaultServer, answer, full_backlog, hung_call, refused_port, reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
+    from .support.clients import MakeClient
 
 OWN_ERROR = {"error": "Internal Error", "requestId": "r-1"}
 

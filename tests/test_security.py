@@ -9,7 +9,7 @@ import json
 import logging
 import pathlib
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import pytest
@@ -39,11 +39,6 @@ from .conftest import APPLICATION, FROM, TO
 from .support import certificates
 from .support.fault_server import Act, FaultServer, answer, refused_port
 from .test_redaction import FAULTS, SENTINELS, assert_clean, everything
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
 
 PACKAGE = str(pathlib.Path(__file__).parent.parent / "bandwidth_mfa_async")
 BASIC = BasicAuth(SENTINELS["username"], SENTINELS["password"])

@@ -15,7 +15,6 @@ from bandwidth_mfa_async import (
     Delivery,
     Limits,
     LoggingHook,
-    MFAClient,
     RateLimitError,
     RequestError,
     Resend,
@@ -27,9 +26,7 @@ from .conftest import TO
 from .support.fault_server import Act, FaultServer, answer, hung_call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
+    from .support.clients import MakeClient
 
 OWN_ERROR = {"error": "Internal Error", "requestId": "r-1"}
 

@@ -17,7 +17,6 @@ from bandwidth_mfa_async import (
     CodeRequest,
     ConnectTimeoutError,
     Delivery,
-    MFAClient,
     NotSentError,
     ReadTimeoutError,
     RequestError,
@@ -32,11 +31,11 @@ from .support.fault_server import Act, FaultServer, answer
 from .support.tunnel import Tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from bandwidth_mfa_async import CodeTemplate
 
-    MakeClient = Callable[..., MFAClient]
+    from .support.clients import MakeClient
 
 ONCE = RetryPolicy(max_attempts=1)
 

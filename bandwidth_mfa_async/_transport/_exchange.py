@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from multidict import CIMultiDictProxy
     from yarl import URL
 
     from .._wire import Answer
@@ -127,16 +130,22 @@ async def exchange(session: aiohttp.ClientSession, route: Route, body: Body, ans
             # 100 Continue and its like announce the answer; after 101 there is none to come.
             if not 100 <= message.code < 200 or message.code == 101:
                 break
+        if lenient:
+            _see_that_it_is_whole(message.headers, protocol)
         await _read(answer, message.code, message.headers, stream)
     except BaseException:
         connection.close()
         raise
+    if message.code == 101:
+        # What the server says from here on is another protocol's.
+        connection.close()
+        return
     # Goes back to the pool only when the answer was read to its end and nothing came after it.
     connection.release()
 
 
 async def post(session: aiohttp.ClientSession, route: Route, body: Body, answer: Answer, timeout: Any) -> None:
-    """Do the same through aiohttp's documented interface."""
+    """Do the same through aiohttp's documented interface, on a session whose answers are of the class `Response`."""
     async with session.post(
         route.url,
         data=_Payload(body),
@@ -167,6 +176,52 @@ async def _read(answer: Answer, status: int, headers: Mapping[str, str], stream:
         answer.flaw = "encoded"
 
 
+class Response(aiohttp.ClientResponse):
+    """An answer whose connection is closed where aiohttp would keep one that is out of step.
+
+    aiohttp has given the connection back when `start` returns, if the body came with the head. Nobody else can have
+    taken it by then, and the pool gives out none that is closed.
+    """
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        """Read the head."""
+        protocol = connection.protocol
+        await super().start(connection)
+        if protocol is None:
+            return self
+        if lenient:
+            try:
+                _see_that_it_is_whole(self.headers, protocol)
+            except aiohttp.ClientPayloadError:
+                protocol.close()
+                raise
+        if self.status == 101:
+            protocol.close()
+        return self
+
+
+def left_over(protocol: ResponseHandler) -> bool:
+    """Tell whether aiohttp's parser in Python holds the beginning of a line or a head that nobody asked for.
+
+    Only for a connection between two requests, or with an answer whose head was read. The parser in C refuses what
+    begins no answer, and closes the connection.
+    """
+    parser = getattr(protocol, "_parser", None)
+    return bool(getattr(parser, "_tail", None) or getattr(parser, "_lines", None))
+
+
+def _see_that_it_is_whole(headers: CIMultiDictProxy[str], protocol: ResponseHandler) -> None:
+    """Refuse an answer that aiohttp's parser in Python takes and the one in C does not.
+
+    Where it ends is doubtful, so what it says may belong to something else.
+
+    Raises:
+        aiohttp.ClientPayloadError: it has two lengths, or bytes came after its end.
+    """
+    if len(headers.getall("Content-Length", ())) > 1 or left_over(protocol):
+        raise aiohttp.ClientPayloadError("not HTTP")
+
+
 class _Payload(aiohttp.payload.BytesPayload):
     """Marks a body as begun when aiohttp begins to write it.
 
@@ -194,15 +249,18 @@ def _is_aiohttps_own(function: object) -> bool:
     return isinstance(function, types.FunctionType) and function.__globals__.get("__name__") == "aiohttp.client"
 
 
+lenient: bool = False
+"""Whether aiohttp reads answers with its parser in Python, as it does where it has no C extensions."""
 _Unreadable: type[Exception] = _Never
 _request: Any = None
 try:
     from aiohttp.client_proto import ResponseHandler
-    from aiohttp.http import HttpProcessingError
+    from aiohttp.http import HttpProcessingError, HttpResponseParser
 except ImportError:
     pass
 else:
     _Unreadable = HttpProcessingError
+    lenient = HttpResponseParser.__module__ == "aiohttp.http_parser"
     if (
         {"read_until_eof", "auto_decompress"} <= set(getattr(ResponseHandler.set_response_params, "__kwdefaults__", ()))
         and {"read", "should_close", "transport"} <= set(dir(ResponseHandler))

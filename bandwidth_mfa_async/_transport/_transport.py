@@ -11,7 +11,7 @@ from yarl import URL
 
 from .._wire import USER_AGENT, Answer
 from ..errors import ClientStateError, ConfigurationError, DisconnectedError, NotSentError
-from ._exchange import Headers, Route, direct, exchange, post
+from ._exchange import Headers, Response, Route, direct, exchange, left_over, lenient, post
 from ._failures import after, before
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class _Checked:
         while True:
             connection = await self._connector.connect(req, traces, timeout)
             protocol = connection.protocol
-            if protocol is None or not protocol.should_close:
+            if protocol is None or not (protocol.should_close or (lenient and left_over(protocol))):
                 return connection
             connection.close()
 
@@ -181,6 +181,7 @@ class Transport:
             connector=cast("aiohttp.BaseConnector", _Checked(connector)),
             connector_owner=borrowed is None,
             cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=Response,
             auto_decompress=False,
             trust_env=False,
         )

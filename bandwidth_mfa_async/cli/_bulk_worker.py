@@ -18,6 +18,7 @@ from ..worker._submit import Submission
 from ._bulk_display import REFRESH, SENDING, Display
 from ._bulk_run import Done, Feed, on_signals, open_rows
 from ._check import SAMPLES
+from ._limits import show_warnings
 from ._rows import BadRow
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | No
     """
     clock = SystemClock()
     done = Done(BulkSummary())
+    show_warnings()
     try:
         async with RedisLedger(url) as ledger:
             job = Job(job_name(plan), ledger, Coordinator(ledger, _no_queue))

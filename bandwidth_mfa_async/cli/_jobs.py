@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from ..errors import MFAError
+from ..errors import LedgerError, MFAError
+from ._limits import show_warnings
 
 if TYPE_CHECKING:
     from ..worker import JobProgress
@@ -47,24 +48,29 @@ def jobs(  # noqa: PLR0913 - options
     """
     if (cancel or resume) and (name is None or (cancel and resume)):
         raise click.UsageError("--cancel and --resume are about one job: name it, and choose one of the two")
+    show_warnings()
     try:
-        found = asyncio.run(_asked(name, url, prefix, cancel=cancel, resume=resume))
+        found, errors = asyncio.run(_asked(name, url, prefix, cancel=cancel, resume=resume))
     except MFAError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
-    if as_json:
-        for job, progress in found:
-            click.echo(json.dumps({"name": job, **attrs.asdict(progress), "done": progress.done}))
-        return
-    if not found:
-        click.echo("no jobs")
     for job, progress in found:
-        click.echo(_line(job, progress))
+        if as_json:
+            click.echo(json.dumps({"name": job, **attrs.asdict(progress), "done": progress.done}))
+        else:
+            click.echo(_line(job, progress))
+    for wrong in errors:
+        click.echo(f"error: {wrong}", err=True)
+    if errors:
+        sys.exit(2)
+    if not found and not as_json:
+        click.echo("no jobs")
 
 
 async def _asked(
     name: str | None, url: str, prefix: str, *, cancel: bool, resume: bool
-) -> list[tuple[str, JobProgress]]:
+) -> tuple[list[tuple[str, JobProgress]], list[LedgerError]]:
+    """Return the jobs with their counts, and what is wrong with those that this version cannot read."""
     from ..worker import RedisLedger, known_jobs
 
     async with RedisLedger(url, prefix=prefix) as ledger:
@@ -76,7 +82,14 @@ async def _asked(
                 await job.cancel()
             if resume:
                 await job.resume()
-        return [(job.name, await job.progress()) for job in found]
+        told: list[tuple[str, JobProgress]] = []
+        errors: list[LedgerError] = []
+        for job in found:
+            try:
+                told.append((job.name, await job.progress()))
+            except LedgerError as error:
+                errors.append(error)
+        return told, errors
 
 
 def _line(name: str, progress: JobProgress) -> str:

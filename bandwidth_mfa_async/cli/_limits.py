@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from .._config import Limits, Rate
+from .._config import Limits, rate_for
 from ..errors import ConfigurationError
 from ..telemetry import LOGGER_NAME
 from . import _outcome
@@ -43,6 +43,11 @@ class _Warnings(logging.Handler):
 
 
 _WARNINGS: Final = _Warnings(logging.WARNING)
+
+
+def show_warnings() -> None:
+    """Show what the library warns of on stderr."""
+    logging.getLogger(LOGGER_NAME).addHandler(_WARNINGS)
 
 
 def limit_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -73,20 +78,11 @@ def limits_from_options(
     Raises:
         ConfigurationError: names the option or the variable.
     """
-    known = _parse_rate(rate)
+    known = rate_for("--rate", rate)
     if redis:
-        logging.getLogger(LOGGER_NAME).addHandler(_WARNINGS)
+        show_warnings()
     messaging, voice = (None, known) if channel == "voice" else (known, None)
     return Limits(rate=messaging, voice_rate=voice, shared=shared_limits(redis, account_id), **rest)
-
-
-def _parse_rate(text: str | None) -> Rate | None:
-    if text is None:
-        return None
-    try:
-        return Rate.parse(text)
-    except ConfigurationError:
-        raise ConfigurationError("--rate: must look like 5/s, 60/m or 1000/h, and be above 0") from None
 
 
 def shared_limits(url: str | None, account_id: str | None = None) -> RedisLimits | None:

@@ -266,7 +266,7 @@ _REFUSALS: Final = (
     ),
     (("wrongtype",), "a key of ours holds something else; choose another prefix"),
     (("readonly", "read only"), "this Redis is a read-only replica"),
-    (("oom ", "misconf"), "this Redis takes no writes: it is out of memory or cannot save"),
+    (("oom ", "outofmemory", "misconf"), "this Redis takes no writes: it is out of memory or cannot save"),
     (("invalid db index", "out of range"), "there is no such database"),
 )
 
@@ -301,9 +301,10 @@ def _make_client(url: str) -> Any:
     untold: dict[str, Any] = {"lib_name": None, "lib_version": None}
     if "redis.driver_info" in sys.modules:  # where newer versions keep these
         untold = {"driver_info": None}
-    # Its own retries would outlast the timeout, and RESP 3 needs Redis 6.
+    # Its own retries would outlast the timeout, and RESP 3 needs Redis 6. With a time limit of its own it writes inside
+    # `asyncio.wait_for`, which loses cancellations before Python 3.12.
     kind: Any = Redis  # redis-py gives its keywords no types
-    return kind.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **untold)
+    return kind.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, **untold)
 
 
 def _checked_redis_url(url: object) -> str:

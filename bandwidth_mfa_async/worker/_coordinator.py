@@ -47,6 +47,8 @@ class Coordinator:
         self._again_after = again_after
         self._leases: dict[str, Lease] = {}
         self._queue_is_lost = False
+        # Jobs that cannot be worked at, and why: a round comes every second, and the log is told once.
+        self._told: dict[str, str] = {}
 
     async def round(self) -> list[str]:
         """Plan every job once; return the names of those there is work for.
@@ -58,13 +60,21 @@ class Coordinator:
         for job in await self._ledger.jobs():
             try:
                 word = await self.plan(job)
+                if word in {"ended", "gone"}:
+                    await self._ledger.forget(job)
+                    # One that was resumed between the two would be nobody's.
+                    word = await self.plan(job)
+                    if word in {"going", "held"}:
+                        await self._ledger.register(job)
             except LedgerError as error:
-                _LOG.warning("job %s cannot be worked at: %s", job, error)
+                if self._told.get(job) != str(error):
+                    self._told[job] = str(error)
+                    _LOG.warning("job %s cannot be worked at: %s", job, error)
                 continue
+            self._told.pop(job, None)
             if word in {"going", "held"}:
                 going.append(job)
             elif word in {"ended", "gone"}:
-                await self._ledger.forget(job)
                 self._leases.pop(job, None)
         return going
 

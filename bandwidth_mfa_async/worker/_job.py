@@ -198,6 +198,8 @@ class Job:
 async def known_jobs(ledger: RedisLedger) -> list[Job]:
     """Return the jobs of a ledger, oldest first, for whoever looks at them and neither sends nor has a queue.
 
+    Those of another version are among them; what is asked of one says so.
+
     Args:
         ledger: an open one.
 
@@ -211,7 +213,7 @@ async def known_jobs(ledger: RedisLedger) -> list[Job]:
     coordinator = Coordinator(ledger, no_queue)
     found: list[Job] = []
     for name in await ledger.jobs(past=True):
-        if await ledger.facts(name):
+        if await ledger.has(name):
             found.append(Job(name, ledger, coordinator))
         else:
             await ledger.forget(name, past=True)

@@ -226,7 +226,7 @@ class RedisLedger:
             The chunk, or why not: ``"gone"``, ``"stopped"``, ``"done"``, ``"held"``.
 
         Raises:
-            LedgerError: Redis refuses us, or the job was made by a newer version.
+            LedgerError: Redis refuses us, or the job was made by another version.
         """
         asked = lease.asked()
         keys = self._keys(job, "job", "rows", "leases", "open", "done", "again", f"in:{chunk}", f"out:{chunk}")
@@ -234,7 +234,7 @@ class RedisLedger:
         word, *rest = await self._connection.script("take", keys, arguments)
         word = _text(word)
         if word == "version":
-            raise _too_new(job, rest[0])
+            raise _other_version(job, rest[0])
         if word != "taken":
             return word
         lease.granted(asked)
@@ -275,7 +275,7 @@ class RedisLedger:
         word, *rest = await self._connection.script("plan", self._keys(job, "job", "leases", "open"), arguments)
         word = _text(word)
         if word == "version":
-            raise _too_new(job, rest[0])
+            raise _other_version(job, rest[0])
         return word, [int(chunk) for chunk in rest]
 
     # Jobs.
@@ -300,12 +300,12 @@ class RedisLedger:
         """Open a job, add a chunk to it or close its input; see ``submit.lua``.
 
         Raises:
-            LedgerError: the job was made by a newer version.
+            LedgerError: the job was made by another version.
         """
         keys = self._keys(job, "job", "rows", "digests", f"in:{chunk}", f"out:{chunk}")
         word, *rest = await self._connection.script("submit", keys, arguments)
         if _text(word) == "version":
-            raise _too_new(job, rest[0])
+            raise _other_version(job, rest[0])
         return [_text(word), *rest]
 
     async def facts(self, job: str) -> dict[str, str]:
@@ -313,9 +313,13 @@ class RedisLedger:
         (key,) = self._keys(job, "job")
         found = await self._connection.command("hgetall", key)
         facts = {_text(name): _text(value) for name, value in found.items()}
-        if facts and int(facts.get("version", 0)) != VERSION:
-            raise _too_new(job, facts.get("version", "?"))
+        if facts and facts.get("version") != str(VERSION):
+            raise _other_version(job, facts.get("version", ""))
         return facts
+
+    async def has(self, job: str) -> bool:
+        """Return whether there is such a job, of any version."""
+        return bool(await self._connection.command("exists", *self._keys(job, "job")))
 
     async def stop(self, job: str, why: str, *, resumed: str = "") -> None:
         """Let no more attempts of a job begin.
@@ -328,10 +332,17 @@ class RedisLedger:
         await self._connection.script("stop", self._keys(job, "job"), [why, resumed])
 
     async def resume(self, job: str) -> int:
-        """Let a job go on, and return how many chunks are to be tried again; -1 when there is no such job."""
+        """Let a job go on, and return how many chunks are to be tried again; -1 when there is no such job.
+
+        Raises:
+            LedgerError: the job was made by another version.
+        """
         names = ("job", "rows", "leases", "open", "done", "again", "digests")
         arguments = self._keys(job, "in:", "out:")
-        return int(await self._connection.script("resume", self._keys(job, *names), arguments))
+        found = await self._connection.script("resume", self._keys(job, *names), arguments)
+        if isinstance(found, list):
+            raise _other_version(job, found[1])
+        return int(found)
 
     async def results(self, job: str, size: int, total: int) -> AsyncIterator[tuple[int, str, str, bytes]]:
         """Give, chunk by chunk, its number, states, result text and what is left of its requests."""
@@ -377,10 +388,18 @@ def _checked_seconds(name: str, value: object, *, least: float) -> float:
     return float(value)
 
 
-def _too_new(job: str, version: Any) -> LedgerError:
+def _other_version(job: str, version: Any) -> LedgerError:
+    said = _text(version)
+    if not said.isdecimal() or len(said) > 9:
+        return LedgerError("the ledger cannot be used: a key of ours holds something else; choose another prefix")
+    if int(said) > VERSION:
+        return LedgerError(
+            f"job {job!r} was made by a newer bandwidth-mfa-async (its version is {said}, {VERSION} is known here); "
+            "upgrade with pip install -U bandwidth-mfa-async"
+        )
     return LedgerError(
-        f"job {job!r} was made by a newer bandwidth-mfa-async (its version is {_text(version)}, {VERSION} is known "
-        "here); upgrade with pip install -U bandwidth-mfa-async"
+        f"job {job!r} was made by an older bandwidth-mfa-async (its version is {said}, {VERSION} is known here); "
+        "let workers of that version end it, or submit what is left under another name"
     )
 
 

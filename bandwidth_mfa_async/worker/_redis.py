@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import sys
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from .._clock import Clock
 
+_LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _NAMES: Final = ("rows", "take", "leave", "plan", "pick", "submit", "stop", "resume", "codes", "stale")
 # Read on import and not in the event loop.
 SCRIPTS: Final = {
@@ -28,6 +30,8 @@ _SHAS: Final = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdige
 _URL_FORM: Final = "ledger: must look like redis://[user:password@]host[:port][/database]"
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 1.0
+_QUIET: Final = 1.0
+"""Seconds that Redis may be away before the log says so."""
 
 # What Redis says, in lower case, and what that means; its own words may quote keys, names and addresses.
 _REFUSALS: Final = (
@@ -39,8 +43,15 @@ _REFUSALS: Final = (
     (("crossslot",), "its keys lie on several nodes; pass cluster=True"),
     (("moved",), "this is a node of a cluster; pass cluster=True"),
 )
-# What passes without anybody's help, or with that of whoever runs the Redis.
-_PASSING: Final = ("loading", "readonly", "oom ", "misconf", "masterdown", "clusterdown", "tryagain", "busy")
+# What passes without anybody's help, or with that of whoever runs the Redis; and what that help is.
+_OUT_OF_MEMORY: Final = ("oom ", "outofmemory")  # redis-py cuts the first off, and has a class for it
+_PASSING: Final = (*_OUT_OF_MEMORY, "loading", "readonly", "misconf", "masterdown", "clusterdown", "tryagain", "busy")
+_AWAITED: Final = (
+    (_OUT_OF_MEMORY, "cannot be written: its Redis is out of memory; raise maxmemory"),
+    (("misconf",), "cannot be written: its Redis cannot save; make room on its disk"),
+    (("readonly",), "cannot be written: its Redis is a read-only replica; let the URL lead to the primary"),
+    (("loading",), "cannot be reached yet: its Redis loads its data"),
+)
 
 
 class Connection:
@@ -64,6 +75,7 @@ class Connection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._closing: asyncio.Future[None] | None = None
+        self._waiting = 0  # who have waited for so long that the log says so, once for all of them
 
     async def script(self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, patience: float = 1e9) -> Any:
         """Run a script.
@@ -96,21 +108,35 @@ class Connection:
         """Ask Redis something, as often as it takes; see `script`."""
         wait = _FIRST_WAIT
         began = self._clock.monotonic()
-        while True:
-            if self._closed:
-                raise LedgerError("the ledger was closed before Redis had answered")
-            try:
-                async with asyncio.timeout(self._timeout):
-                    return await question(self._open())
-            except Exception as error:  # noqa: BLE001 - what redis-py may raise is its own matter
-                if not is_passing(error):
-                    refusal = LedgerError(f"the ledger cannot be used: {_meaning(error)}")
-                    raise refusal from None
-            now = self._clock.monotonic()
-            if now + wait - began > patience:
-                raise LedgerError("the ledger cannot be reached: start its Redis, or mend the URL") from None
-            await self._pause(now + wait)
-            wait = min(2 * wait, _LONGEST_WAIT)
+        waits = False
+        try:
+            while True:
+                if self._closed:
+                    raise LedgerError("the ledger was closed before Redis had answered")
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        answer = await question(self._open())
+                except Exception as error:  # noqa: BLE001 - what redis-py may raise is its own matter
+                    if not is_passing(error):
+                        refusal = LedgerError(f"the ledger cannot be used: {_meaning(error)}")
+                        raise refusal from None
+                    trouble = _trouble(error)
+                else:
+                    if waits and self._waiting == 1:
+                        _LOG.warning("the ledger can be used again")
+                    return answer
+                now = self._clock.monotonic()
+                if now + wait - began > patience:
+                    raise LedgerError(f"the ledger {trouble}")
+                if now - began >= _QUIET and not waits:
+                    waits = True
+                    self._waiting += 1
+                    if self._waiting == 1:
+                        _LOG.warning("the ledger %s; it is asked again until it answers", trouble)
+                await self._pause(now + wait)
+                wait = min(2 * wait, _LONGEST_WAIT)
+        finally:
+            self._waiting -= waits
 
     async def _pause(self, until: float) -> None:
         if self._closing is None:
@@ -175,6 +201,14 @@ def _meaning(error: Exception) -> str:
     return f"Redis raised {type(error).__name__}"
 
 
+def _trouble(error: Exception) -> str:
+    said = f"{type(error).__name__} {error}".lower()
+    for signs, trouble in _AWAITED:
+        if any(sign in said for sign in signs):
+            return trouble
+    return "cannot be reached: start its Redis, or mend the URL"
+
+
 def make_client(url: str, *, cluster: bool) -> Any:
     """Return a client of redis-py that leaves patience to us and opens nothing yet."""
     from redis.asyncio import Redis, RedisCluster
@@ -185,10 +219,13 @@ def make_client(url: str, *, cluster: bool) -> Any:
     untold: dict[str, Any] = {"lib_name": None, "lib_version": None}
     if "redis.driver_info" in sys.modules:  # where newer versions keep these
         untold = {"driver_info": None}
+    # With a time limit of its own redis-py writes inside `asyncio.wait_for`, which loses cancellations before Python
+    # 3.12; each operation here has one anyway.
+    options = untold | {"socket_timeout": None}
     if cluster:
-        return RedisCluster.from_url(url, protocol=2, **untold)
+        return RedisCluster.from_url(url, protocol=2, **options)
     kind: Any = Redis  # redis-py gives its keywords no types
-    return kind.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **untold)
+    return kind.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **options)
 
 
 def checked_url(url: object, *, cluster: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ..bulk._intake import Intake, strange
@@ -135,13 +136,19 @@ class Submission:
 
 
 class _Seen:
-    """The keys of a submission, on disk, since a set of ten million would not fit into memory. Used in a thread."""
+    """The keys of a submission, on disk, since a set of ten million would not fit into memory. Used in threads."""
 
     def __init__(self) -> None:
         self._db: sqlite3.Connection | None = None
+        # A submission that is cancelled leaves the thread that adds to itself, and closes in another.
+        self._lock = threading.Lock()
 
     def add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[State]:
         """Return pending for a new key, duplicate for a known one, invalid for one that stands for something else."""
+        with self._lock:
+            return self._add(keys)
+
+    def _add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[State]:
         if self._db is None:
             # An empty name: a file of SQLite's own, which is deleted when it is closed.
             self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -163,5 +170,6 @@ class _Seen:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._db is not None:
-            self._db.close()
+        with self._lock:
+            if self._db is not None:
+                self._db.close()

@@ -15,11 +15,10 @@ from ..support.suspensions import Suspensions, every_suspension
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable
 
     from bandwidth_mfa_async import CodeTemplate, MFAClient
 
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 NUMBERS = [f"+1919555{index:04}" for index in range(7)]
 

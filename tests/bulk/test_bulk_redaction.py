@@ -24,11 +24,8 @@ from ..test_redaction import SENTINELS, assert_clean, everything
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable
 
-    from bandwidth_mfa_async import MFAClient
-
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 TEMPLATE = CodeTemplate(SENTINELS["from_"], "app", "login", SENTINELS["message"], 8, SENTINELS["callback_url"])
 

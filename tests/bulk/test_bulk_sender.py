@@ -34,9 +34,9 @@ from ..support.fault_server import Act, FaultServer, answer
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 
 def numbers(count: int) -> list[str]:

@@ -38,7 +38,7 @@ from ..support.fault_server import Act, FaultServer, answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 NUMBERS = [f"+1919555{index:04}" for index in range(20)]
 

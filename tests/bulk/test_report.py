@@ -25,7 +25,6 @@ from bandwidth_mfa_async import (
     CodeTemplate,
     JournalError,
     JournalReport,
-    MFAClient,
     RetryPolicy,
     SQLiteJournal,
     errors,
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 ACCEPTED = ("accepted", None, None, 0)
 SENTINELS = ("9998887766", "8887776655", "s3ntinel")

@@ -16,11 +16,10 @@ from ..support.toxic_proxy import Toxic, ToxicProxy
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Callable
 
-    from bandwidth_mfa_async import CodeTemplate, MFAClient
+    from bandwidth_mfa_async import CodeTemplate
 
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 COUNT = 50
 # What is spoilt, of how many connections, and which outcomes may come of it.

@@ -11,7 +11,6 @@ import pytest
 from bandwidth_mfa_async import (
     APIStatusError,
     Delivery,
-    MFAClient,
     RateLimitError,
     ReadTimeoutError,
     ResponseDecodeError,
@@ -25,9 +24,7 @@ from .answers import FAULTS, NEVER, ODD_SUCCESSES, OWN_ERROR, READERS, WAITS, Fa
 from .watch import ACCEPTED, MATRIX, Watch, prepare, send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 pytestmark = [*MATRIX, pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)]
 
@@ -174,8 +171,9 @@ FORGED = reply(200, {"messageId": "FORGED"})
         [Act(reply() + FORGED, accepted=True)],
         [answer(), Act(FORGED, read="nothing", delay=1.0)],
         [answer(), Act(reply(408, b""), read="nothing", delay=1.0)],
+        [answer(), Act(b"bye", read="nothing", delay=1.0)],
     ],
-    ids=["in one piece with ours", "while the connection is idle", "408 while the connection is idle"],
+    ids=["in one piece with ours", "while idle", "408 while idle", "no HTTP while idle"],
 )
 async def test_an_unasked_answer_is_nobodys(
     server: FaultServer, make_client: MakeClient, watch: Watch, acts: list[Act], warm: bool

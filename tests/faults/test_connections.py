@@ -29,9 +29,9 @@ from ..support.resolver import Resolver
 from .watch import ACCEPTED, MATRIX, REPEATED, Watch, prepare, send
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 pytestmark = MATRIX
 
@@ -85,7 +85,7 @@ async def test_a_full_pool(server: FaultServer, make_client: MakeClient, watch: 
 
 
 @pytest.fixture
-async def resolved(server: FaultServer, make_client: MakeClient) -> AsyncIterator[Callable[..., MFAClient]]:
+async def resolved(server: FaultServer, make_client: MakeClient) -> AsyncIterator[MakeClient]:
     """Make clients of the fault server under a name that a resolver of the test's own resolves."""
     sessions: list[aiohttp.ClientSession] = []
 
@@ -105,7 +105,7 @@ async def resolved(server: FaultServer, make_client: MakeClient) -> AsyncIterato
     ids=["fails", "try again", "no such name", "empty list"],
 )
 async def test_a_name_that_is_not_resolved(
-    server: FaultServer, resolved: Callable[..., MFAClient], watch: Watch, said: Any, warm: bool
+    server: FaultServer, resolved: MakeClient, watch: Watch, said: Any, warm: bool
 ) -> None:
     """An error, or an empty list, which aiohttp makes a RuntimeError: not sent, and asked again."""
     resolver = Resolver(*[["127.0.0.1"]] * warm, said)
@@ -118,9 +118,7 @@ async def test_a_name_that_is_not_resolved(
     await watch.serves_again()
 
 
-async def test_a_resolver_that_hangs(
-    server: FaultServer, resolved: Callable[..., MFAClient], watch: Watch, warm: bool
-) -> None:
+async def test_a_resolver_that_hangs(server: FaultServer, resolved: MakeClient, watch: Watch, warm: bool) -> None:
     """`connect_timeout` covers the name as well."""
     client = resolved(Resolver(*[["127.0.0.1"]] * warm, "hang"), retry=PATIENT)
     await prepare(server, client, warm=warm, keep=False)
@@ -129,9 +127,7 @@ async def test_a_resolver_that_hangs(
     assert server.accepted_connections == warm
 
 
-async def test_one_address_of_two_is_dead(
-    server: FaultServer, resolved: Callable[..., MFAClient], watch: Watch, warm: bool
-) -> None:
+async def test_one_address_of_two_is_dead(server: FaultServer, resolved: MakeClient, watch: Watch, warm: bool) -> None:
     """The other one is used, within the one attempt."""
     client = resolved(Resolver(["127.0.0.2", "127.0.0.1"]))
     await prepare(server, client, warm=warm, keep=False)

@@ -29,9 +29,7 @@ from ..test_cancellation import LastCall
 from .watch import ACCEPTED, MATRIX, Watch, prepare, send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 pytestmark = MATRIX
 

@@ -30,7 +30,7 @@ from .watch import ACCEPTED, MATRIX, REPEATED, Watch, prepare, send
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 pytestmark = MATRIX
 

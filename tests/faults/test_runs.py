@@ -38,9 +38,9 @@ from ..support.fault_server import Act, FaultServer, answer
 from .watch import MATRIX, Watch, prepare, send_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 pytestmark = MATRIX
 

@@ -15,7 +15,6 @@ from bandwidth_mfa_async import (
     Delivery,
     DisconnectedError,
     Limits,
-    MFAClient,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
@@ -31,9 +30,7 @@ from ..test_redaction import FAULTS, SENTINELS, assert_clean, everything
 from .watch import MATRIX, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    MakeClient = Callable[..., MFAClient]
+    from ..support.clients import MakeClient
 
 pytestmark = MATRIX
 

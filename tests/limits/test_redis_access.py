@@ -118,6 +118,17 @@ async def test_what_refuses_us_is_named(users, make_limiter, caplog, url, reason
         await RedisLimits(url.format(users), key="9900000").status()
 
 
+async def test_a_redis_without_room(redis_server, make_limiter, caplog):
+    """Named as well: redis-py has an error of its own for it."""
+    with redis_server.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            await make_limiter(redis_server.url).acquire()
+        finally:
+            client.config_set("maxmemory", 0)
+    assert "takes no writes: it is out of memory" in warnings(caplog)[0]
+
+
 @pytest.mark.parametrize(
     "said",
     [

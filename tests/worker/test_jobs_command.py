@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.worker import RedisLedger, _redis
+from bandwidth_mfa_async.worker._states import VERSION
 
 
 def bandwidth_mfa(*arguments):
@@ -36,6 +38,22 @@ async def test_jobs_are_listed_cancelled_and_resumed(redis_server, job):
     assert (told["name"], told["total"], told["done"], told["ending"]) == ("launch", 1200, 0, None)
 
 
+async def test_a_job_of_a_newer_version_hides_no_other(redis_server, asker, job, template):
+    """The others are shown and can be stopped; of that one it is said what to do."""
+    await asker.submit(["+19195551234"], name="next", template=template)
+    with redis_server.client() as client:
+        client.hset("bandwidth-mfa:{next}:job", "version", VERSION + 1)
+    listed = await shown(redis_server)
+    assert listed.exit_code == 2
+    assert listed.stdout == "launch: going, 0 of 1,200 done (1,200 pending)\n"
+    assert listed.stderr.startswith("error: job 'next' was made by a newer bandwidth-mfa-async")
+    assert (await shown(redis_server, "launch", "--cancel")).exit_code == 0
+    assert (await job.progress()).ending == "cancelled"
+    refused = await shown(redis_server, "next", "--cancel")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "upgrade with pip install -U" in refused.stderr
+
+
 async def test_no_jobs(redis_server):
     """Said, not shown as nothing."""
     assert (await shown(redis_server)).output == "no jobs\n"
@@ -58,3 +76,16 @@ def test_a_ledger_url_that_is_none():
     assert result.exit_code == 2
     assert "redis://" in result.output
     assert "secret" not in result.output
+
+
+def test_a_redis_that_is_not_there(monkeypatch):
+    """Told while it is waited for, and at the end in one line, without redis-py's own words."""
+    monkeypatch.setattr(_redis, "_QUIET", 0.0)
+    monkeypatch.setitem(RedisLedger.check.__kwdefaults__, "patience", 0.2)
+    result = bandwidth_mfa("--ledger", "redis://:secret@127.0.0.1:1/0")
+    assert result.exit_code == 2
+    waits, error = result.stderr.splitlines()
+    assert waits.startswith(
+        "warning: the ledger cannot be reached: start its Redis, or mend the URL; it is asked again"
+    )
+    assert error == "error: the ledger cannot be reached: start its Redis, or mend the URL"

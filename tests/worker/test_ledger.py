@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from bandwidth_mfa_async import ConfigurationError, LedgerError, NotSentError
 from bandwidth_mfa_async.testing import ManualClock
-from bandwidth_mfa_async.worker import RedisLedger
+from bandwidth_mfa_async.worker import RedisLedger, _redis
 from bandwidth_mfa_async.worker._codec import keys_only, pack_record, pack_requests, unpack_records, unpack_requests
 from bandwidth_mfa_async.worker._codes import CodeBook
+from bandwidth_mfa_async.worker._coordinator import Coordinator
 from bandwidth_mfa_async.worker._lease import Lease
-from bandwidth_mfa_async.worker._states import State
+from bandwidth_mfa_async.worker._states import VERSION, State
 
 from ..conftest import APPLICATION, FROM, TO
 from .redis_server import LedgerRedis
@@ -183,19 +184,88 @@ async def test_submitting_again_changes_nothing_and_other_input_is_refused(ledge
     assert (await ledger.facts("launch"))["total"] == "8"
 
 
-async def test_a_newer_version_is_left_alone(ledger, redis_server):
-    """Nothing is taken, and the error names the remedy."""
-    await filled(ledger)
+OTHERS = {
+    str(VERSION + 1): "'launch' was made by a newer .* upgrade with pip install -U",
+    str(VERSION - 1): "'launch' was made by an older .* submit what is left under another name",
+    "x": "holds something else; choose another prefix",
+}
+
+
+@pytest.mark.parametrize(("version", "remedy"), OTHERS.items())
+async def test_another_version_is_left_alone(ledger, redis_server, version, remedy):
+    """Nothing of it is taken or changed, and the error names the remedy."""
+    await filled(ledger, chunks=2)
     with redis_server.client() as client:
-        client.hset("bandwidth-mfa:{launch}:job", "version", 2)
+        client.hset("bandwidth-mfa:{launch}:job", "version", version)
+        before = {key: client.dump(key) for key in client.scan_iter("bandwidth-mfa:{launch}:*")}
     for call in (
         ledger.take("launch", 0, ledger.new_lease()),
         ledger.plan("launch", ledger.new_lease(), window=1, again_after=1),
         ledger.facts("launch"),
-        ledger.submit("launch", "close", 1),
+        ledger.submit("launch", "open", "{}", SIZE, "messaging"),
+        ledger.submit("launch", "add", 2, "0000", b"r", b"digest02", "", chunk=2),
+        ledger.submit("launch", "close", 2),
+        ledger.resume("launch"),
     ):
-        with pytest.raises(LedgerError, match="newer"):
+        with pytest.raises(LedgerError, match=remedy):
             await call
+    with redis_server.client() as client:
+        assert {key: client.dump(key) for key in client.scan_iter("bandwidth-mfa:{launch}:*")} == before
+
+
+async def test_a_key_that_somebody_else_keeps(ledger, redis_server):
+    """Not written into."""
+    with redis_server.client() as client:
+        client.hset("bandwidth-mfa:{launch}:job", "title", "x")
+        for call in (ledger.submit("launch", "open", "{}", SIZE, "messaging"), ledger.facts("launch")):
+            with pytest.raises(LedgerError, match="choose another prefix"):
+                await call
+        assert client.hgetall("bandwidth-mfa:{launch}:job") == {b"title": b"x"}
+
+
+async def test_a_worker_that_is_not_upgraded_yet(ledger, redis_server, caplog):
+    """It works at the jobs of its own version, and is told of the others once, not every second."""
+    for job in ("launch", "next"):
+        await filled(ledger, job)
+        await ledger.register(job)
+    with redis_server.client() as client:
+        client.hset("bandwidth-mfa:{launch}:job", "version", VERSION + 1)
+
+    async def hint(_job, _chunk):
+        pass
+
+    coordinator = Coordinator(ledger, hint)
+    for _ in range(3):
+        assert await coordinator.round() == ["next"]
+    assert len(caplog.messages) == 1
+    assert "newer" in caplog.messages[0]
+    assert await ledger.jobs() == ["launch", "next"], "it was forgotten"
+
+
+async def test_a_job_resumed_as_it_is_forgotten(ledger, redis_server, monkeypatch):
+    """Workers go on to look after it, though one of them had just seen its end."""
+    await filled(ledger)
+    await ledger.register("launch")
+    chunk = await ledger.take("launch", 0, ledger.new_lease())
+    for row in range(SIZE):
+        await ledger.intent(chunk, row, repeats=False)
+        ledger.settle(chunk, row, State.NOT_SENT, pack_record(None, NotSentError("x"), 1), repeats=False)
+    assert await ledger.leave(chunk, b"") == "done"
+    forget = ledger.forget
+
+    async def late(job):
+        monkeypatch.setattr(ledger, "forget", forget)
+        assert await ledger.resume(job) == 1
+        await ledger.register(job)
+        await forget(job)
+
+    async def hint(_job, _chunk):
+        pass
+
+    monkeypatch.setattr(ledger, "forget", late)
+    coordinator = Coordinator(ledger, hint)
+    assert await coordinator.round() == ["launch"]
+    assert await ledger.jobs() == ["launch"]
 
 
 async def test_all_keys_of_a_job_are_on_one_node(ledger, redis_server):
@@ -292,6 +362,47 @@ async def test_a_redis_that_restarts_is_waited_for(own_redis):
         await asyncio.to_thread(own_redis.start)
         assert await asked == "1"
         assert await states(ledger) == "2100"
+
+
+async def test_a_redis_without_room_is_waited_for(redis_server, ledger, monkeypatch, caplog):
+    """An outcome is not lost for it, and the log names the remedy."""
+    monkeypatch.setattr(_redis, "_QUIET", 0.0)
+    await filled(ledger)
+    chunk = await ledger.take("launch", 0, ledger.new_lease())
+    assert await ledger.intent(chunk, 0, repeats=False) == "1"
+    with redis_server.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            ledger.settle(chunk, 0, State.ACCEPTED, pack_record("id", None, 1), repeats=False)
+            asked = asyncio.ensure_future(ledger.intent(chunk, 1, repeats=False))
+            async with asyncio.timeout(10):
+                while not caplog.messages:
+                    await asyncio.sleep(0.01)
+            assert not asked.done()
+        finally:
+            client.config_set("maxmemory", 0)
+    assert await asked == "1"
+    assert await states(ledger) == "2100"
+    assert "out of memory; raise maxmemory" in caplog.messages[0]
+
+
+async def test_a_wait_for_redis_is_told_of_once(own_redis, monkeypatch, caplog):
+    """Its beginning with what to do, and its end, however many wait."""
+    async with RedisLedger(own_redis.url, timeout=0.3) as ledger:
+        await filled(ledger)
+        own_redis.kill()
+        asked = [asyncio.ensure_future(ledger.facts("launch")) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        assert not caplog.messages, "a moment's absence is nobody's concern"
+        async with asyncio.timeout(10):
+            while not caplog.messages:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(own_redis.start)
+        assert {facts["total"] for facts in await asyncio.gather(*asked)} == {"4"}
+    began, ended = caplog.messages
+    assert "cannot be reached: start its Redis, or mend the URL" in began
+    assert ended == "the ledger can be used again"
 
 
 async def test_a_batch_that_comes_late_does_nothing(ledger):

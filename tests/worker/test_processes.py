@@ -13,6 +13,11 @@ import sys
 
 import pytest
 
+from bandwidth_mfa_async.worker import Job, RedisLedger
+from bandwidth_mfa_async.worker._coordinator import Coordinator
+from bandwidth_mfa_async.worker._submit import Submission
+
+from ..conftest import TO
 from ..support.fault_server import environment
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -73,6 +78,150 @@ asyncio.run(main())
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def finished(job):
+    async for progress in job.watch(0.05):  # noqa: B007 - the last one is wanted
+        pass
+    return progress
+
+
+EARLY = """
+from taskiq_redis import RedisStreamBroker
+from bandwidth_mfa_async import MFAClient
+from bandwidth_mfa_async.worker import MFAWorker
+broker = RedisStreamBroker("{url}", idle_timeout=15_000)
+codes = MFAWorker(broker, ledger="{url}", client=MFAClient.from_env)
+"""
+
+
+@pytest.mark.timeout(60)
+async def test_a_worker_that_starts_before_its_redis(own_redis, simulator, template, tmp_path):
+    """It says what it waits for and what to do, and works as soon as Redis is there."""
+    own_redis.kill()
+    (tmp_path / "early.py").write_text(EARLY.format(url=own_redis.url))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "taskiq", "worker", "early:broker", "--workers", "1"),
+        cwd=tmp_path,
+        env=os.environ | environment(simulator),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        while (
+            "cannot be reached: start its Redis, or mend the URL"
+            not in (line := await process.stderr.readline()).decode()
+        ):
+            assert line, "it ended"
+            assert b"Traceback" not in line
+        await asyncio.to_thread(own_redis.start)
+        async with RedisLedger(own_redis.url) as ledger:
+            job = Job("launch", ledger, Coordinator(ledger, no_queue))
+            await Submission(ledger, "launch", [TO], 1, "messaging", template, None).run()
+            assert (await finished(job)).accepted == 1
+        process.send_signal(signal.SIGTERM)
+        _, said = await process.communicate()
+        assert b"Traceback" not in said
+        assert b"the ledger can be used again" in said
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def no_queue(_job, _chunk):
+    """Leave it to the worker, which looks for work by itself."""
+
+
+SUBMITTER = """
+import asyncio, collections, sys
+from bandwidth_mfa_async import CodeTemplate, LedgerError
+from bandwidth_mfa_async.worker import RedisLedger
+from bandwidth_mfa_async.worker._submit import Submission
+
+template = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
+url, odd, pause, first, last = sys.argv[1:]
+words = collections.Counter()
+
+class Noting(RedisLedger):
+    async def submit(self, job, *arguments, chunk=0):
+        answer = await super().submit(job, *arguments, chunk=chunk)
+        words[answer[0]] += 1
+        return answer
+
+async def numbers():
+    for n in range(2000):
+        if int(first) <= n < int(last) and n % 20 == 0:
+            await asyncio.sleep(float(pause))
+        yield "+12025550199" if str(n) == odd else f"+1919555{n:04}"
+
+async def main():
+    async with Noting(url) as ledger:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        try:
+            await Submission(ledger, "launch", numbers(), 20, "messaging", template, None).run()
+        except LedgerError as error:
+            print(error)
+        else:
+            print(words["made"], words["added"], words["known"], words["closed"])
+
+asyncio.run(main())
+"""
+
+
+async def submitted_at_once(url, *odd):
+    """Have two processes submit a job at the same time, with another number in one place each; return what they say.
+
+    The first is slow at the beginning, the second at the end, so that each is ahead for a while.
+    """
+    pipe = asyncio.subprocess.PIPE
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", SUBMITTER, url, place, *slow), stdin=pipe, stdout=pipe
+        )
+        for place, slow in zip(odd, (("0.001", "0", "1000"), ("0.01", "1000", "2000")), strict=True)
+    ]
+    try:
+        for process in processes:
+            assert await process.stdout.readline() == b"ready\n"
+        for process in processes:
+            process.stdin.write(b"go\n")
+        return [(await process.communicate())[0].decode().strip() for process in processes]
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+@pytest.mark.timeout(60)
+async def test_two_processes_submit_one_job_at_once(redis_server, make_worker, simulator):
+    """Each chunk is put into the ledger by one of them and known to the other; each number is sent to once."""
+    codes = await make_worker()
+    said = [[int(word) for word in line.split()] for line in await submitted_at_once(redis_server.url, "", "")]
+    made, added, known, closed = (sum(words) for words in zip(*said, strict=True))
+    assert (made, added, known, closed) == (1, 100, 101, 2)
+    assert all(words[1] for words in said), "only one of them was ever ahead"
+    progress = await finished(codes.job("launch"))
+    assert (progress.total, progress.accepted, progress.ending) == (2000, 2000, "finished")
+    assert sorted(message.to for message in simulator.inbox) == [f"+1919555{n:04}" for n in range(2000)]
+
+
+@pytest.mark.timeout(60)
+async def test_two_processes_submit_two_lists_under_one_name(redis_server, make_worker, simulator):
+    """One of them comes to its end, whole; the other is told where they differ. What they share is sent once."""
+    codes = await make_worker()
+    first, second = await submitted_at_once(redis_server.url, "", "1990")
+    won, lost = (first, second) if "differs" in second else (second, first)
+    assert "was submitted with another input, which differs at item 1980 or later" in lost
+    assert won.split()[-1] == "1"
+    progress = await finished(codes.job("launch"))
+    assert (progress.total, progress.accepted, progress.ending) == (2000, 2000, "finished")
+    numbers = {f"+1919555{n:04}" for n in range(2000)}
+    if won is second:
+        numbers = numbers - {"+19195551990"} | {"+12025550199"}
+    assert sorted(message.to for message in simulator.inbox) == sorted(numbers)
 
 
 STUBBORN = """

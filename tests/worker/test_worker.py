@@ -6,6 +6,7 @@ import asyncio
 import collections
 import logging
 import math
+import threading
 
 import pytest
 
@@ -25,9 +26,11 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async.simulator import Fault
 from bandwidth_mfa_async.worker import Job, MFAWorker, RedisLedger
 from bandwidth_mfa_async.worker._ledger import RedisLedger as Ledger
-from bandwidth_mfa_async.worker._submit import Submission
+from bandwidth_mfa_async.worker._states import State
+from bandwidth_mfa_async.worker._submit import Submission, _Seen
 
 from ..conftest import TO
+from ..support.suspensions import every_suspension
 from .conftest import LossyBroker
 
 
@@ -201,6 +204,47 @@ async def test_a_job_submitted_again_is_continued(make_worker, asker, simulator,
     await finished(job)
     again = await codes.submit(iter(numbers(30)), name="launch", chunk=5, template=template)
     assert (await finished(again)).accepted == len(simulator.inbox) == 30
+
+
+@pytest.mark.timeout(60)
+async def test_a_submission_cancelled_anywhere_is_continued(make_worker, asker, simulator, template):
+    """At each of its waits; the same again completes the job, and nobody is sent to twice in it."""
+    jobs = []
+
+    def submission():
+        jobs.append(f"launch-{len(jobs)}")
+        return asker.submit(numbers(7), name=jobs[-1], chunk=3, template=template)
+
+    async for suspensions, task in every_suspension(submission):
+        assert task.cancelled() == suspensions.struck, f"the wait {suspensions.at} swallows a cancellation"
+        job = await asker.submit(numbers(7), name=jobs[-1], chunk=3, template=template)
+        progress = await job.progress()
+        assert (progress.total, progress.chunks, progress.complete, progress.pending) == (7, 3, True, 7)
+    assert len(jobs) > 20
+    await make_worker()
+    for name in jobs:
+        assert (await finished(asker.job(name))).accepted == 7
+    assert collections.Counter(message.to for message in simulator.inbox) == dict.fromkeys(numbers(7), len(jobs))
+
+
+async def test_keys_of_a_cancelled_submission_are_closed_after_their_thread(monkeypatch):
+    """The thread that looks at keys goes on when the submission does not; its file is not closed under it."""
+    seen, begun, go_on = _Seen(), threading.Event(), threading.Event()
+
+    def keys():
+        yield b"1", b""
+        begun.set()
+        go_on.wait(10)
+        yield b"2", b""
+
+    adding = asyncio.ensure_future(asyncio.to_thread(seen.add, keys()))
+    await asyncio.to_thread(begun.wait, 10)
+    closing = asyncio.ensure_future(asyncio.to_thread(seen.close))
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    go_on.set()
+    assert await adding == [State.PENDING, State.PENDING]
+    await closing
 
 
 async def test_another_job_under_the_same_name(asker, template):

@@ -4,7 +4,7 @@
 -- Answers {word, chunk...}; words: gone, held (another coordinates), stopped, ended, going.
 local facts = redis.call('HMGET', KEYS[1], 'version', 'stopped', 'coordinator', 'next', 'chunks', 'chunks_done', 'closed')
 if not facts[1] then return { 'gone' } end
-if tonumber(facts[1]) ~= 1 then return { 'version', facts[1] } end
+if facts[1] ~= '1' then return { 'version', facts[1] } end
 if facts[7] == '1' and tonumber(facts[6]) >= tonumber(facts[5]) then return { 'ended' } end
 if facts[2] and facts[2] ~= '' then return { 'stopped' } end
 local now = redis.call('TIME')

@@ -1,6 +1,8 @@
 -- Let a job go on: no longer stopped, and what was not sent is to be tried again.
 -- KEYS: job, rows, leases, open, done, again, digests. ARGV: what the keys of a chunk's requests and results begin with.
-if redis.call('HEXISTS', KEYS[1], 'version') == 0 then return -1 end
+local version = redis.call('HGET', KEYS[1], 'version')
+if not version then return -1 end
+if version ~= '1' then return { 'version', version } end
 redis.call('HSET', KEYS[1], 'stopped', '')
 redis.call('HINCRBY', KEYS[1], 'resumed', 1)
 redis.call('HDEL', KEYS[1], 'ended')

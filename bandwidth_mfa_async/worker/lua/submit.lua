@@ -3,7 +3,8 @@
 -- ARGV: 'open', facts as JSON, chunk size, channel | 'add', chunk, states, requests, digest, records
 --       | 'close', chunks.
 local version = redis.call('HGET', KEYS[1], 'version')
-if version and tonumber(version) ~= 1 then return { 'version', version } end
+if version and version ~= '1' then return { 'version', version } end
+if not version and redis.call('EXISTS', KEYS[1]) == 1 then return { 'version', '' } end
 if ARGV[1] == 'open' then
   if version then return { 'known', redis.call('HGET', KEYS[1], 'facts') } end
   local now = redis.call('TIME')

@@ -4,7 +4,7 @@
 -- Answers {word} or {'taken', states, requests, chunk size, channel, resumed}; words: gone, stopped, done, held.
 local version = redis.call('HGET', KEYS[1], 'version')
 if not version then return { 'gone' } end
-if tonumber(version) ~= 1 then return { 'version', version } end
+if version ~= '1' then return { 'version', version } end
 local stopped = redis.call('HGET', KEYS[1], 'stopped')
 if stopped and stopped ~= '' then return { 'stopped' } end
 local chunk = tonumber(ARGV[1])
