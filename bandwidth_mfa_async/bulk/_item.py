@@ -35,19 +35,7 @@ class Item:
         request: what is to be sent.
     """
 
-    __slots__ = (
-        "attempts",
-        "begun_at",
-        "error",
-        "index",
-        "intended",
-        "key",
-        "request",
-        "row",
-        "run",
-        "under_way",
-        "unknown",
-    )
+    __slots__ = ("attempts", "begun_at", "error", "index", "key", "request", "row", "run", "under_way", "unknown")
 
     def __init__(self, run: Surroundings, index: int, key: str, request: CodeRequest) -> None:
         self.run = run
@@ -56,8 +44,6 @@ class Item:
         self.request = request
         # Its row in the journal; 0 without a journal.
         self.row = 0
-        # Whether its intent came into the journal with it, for the first attempt.
-        self.intended = False
         self.attempts = 0
         self.begun_at = 0.0
         # Whether an attempt is under way, and whether one may have reached a person without our knowing.
@@ -73,13 +59,8 @@ class Item:
     async def begin(self) -> None:
         """Put the intent on record, and count the attempt."""
         run = self.run
-        journal = run.journal
-        if journal is not None:
-            if self.intended:
-                self.intended = False
-                journal.check()
-            else:
-                await journal.begin(self.row)
+        if run.journal is not None:
+            await run.journal.begin(self.row)
         if run.stopping:
             # Between two attempts nothing may have been waited for, so that the cancellation below has not come yet.
             raise asyncio.CancelledError

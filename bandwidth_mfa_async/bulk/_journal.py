@@ -27,6 +27,7 @@ Then: TypeAlias = "Callable[[Row | JournalError], None]"
 
 _Result = TypeVar("_Result")
 
+_NO_PAYLOAD = bytes(8)
 # How many rows a batch must concern to be handed over before the end of a round: while none is on its way, and while
 # one is.
 _LARGE: Final = (32, 96)
@@ -188,7 +189,7 @@ class SQLiteJournal:
 
     # What a run writes.
 
-    def add(self, key: bytes, position: int, payload: bytes | None, then: Then, *, begin: bool = False) -> None:
+    def add(self, key: bytes, position: int, payload: bytes | None, then: Then) -> None:
         """Learn what is known of an item, and let the journal know it from now on.
 
         Args:
@@ -196,19 +197,16 @@ class SQLiteJournal:
             position: its place in the input.
             payload: 8 bytes, where the key does not say all of what is sent.
             then: called with the item's row once it is on disk, or with the reason why not.
-            begin: whether its intent is written with it, if it is new.
         """
         if self._failure is not None:
             then(self._failure)
             return
-        self._batch.add(key, position, payload, begin=begin)
+        batch = self._batch
+        batch.keys += key
+        batch.positions.append(position)
+        batch.payloads += payload or _NO_PAYLOAD
         self._thens.append(then)
         self._write_soon()
-
-    def check(self) -> None:
-        """Raise a `JournalError` if nothing more can be written."""
-        if self._failure is not None:
-            raise JournalError(*self._failure.args)
 
     async def begin(self, row: int) -> None:
         """Return once the intent to send an item is on disk.
@@ -216,7 +214,8 @@ class SQLiteJournal:
         Raises:
             JournalError: it is not, so nothing may be sent.
         """
-        self.check()
+        if self._failure is not None:
+            raise JournalError(*self._failure.args)
         waiter = self._waiter()
         self._batch.begun[row] = None
         self._write_soon()

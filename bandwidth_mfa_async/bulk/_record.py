@@ -53,10 +53,6 @@ class Record:
             row: what the journal knows.
         """
         item.row = row.id
-        if row.new:
-            self._active.add(row.id)
-            return None
-        item.intended = False
         item.unknown = row.status is Status.UNKNOWN
         if payload is not None and row.payload is not None and row.payload != payload.hex().upper():
             error = InvalidRequestError("key", "stands for another request in this journal; give each request its own")

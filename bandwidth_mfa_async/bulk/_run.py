@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
@@ -93,12 +92,8 @@ class OutcomeStream:
         self._template = template
         self._own_keys = key is not None
         self._intake = Intake(source, options.channel, "" if journal is None else journal.run, key, template)
-        self._limiter = options.caller.limiters[options.channel]
         # What was taken and not read yet: it bounds memory, and lets a slow reader slow the sending.
         self._window = asyncio.Semaphore(2 * options.width)
-        # What was taken and is not in the journal yet, with its digests; and whether all of it is to go there at once.
-        self._outside: deque[tuple[Item, bytes, bytes | None]] = deque()
-        self._known_ahead = False
         self._began = 0.0
         self._taken = 0
         self._done = 0
@@ -224,35 +219,15 @@ class OutcomeStream:
         item = Item(self, index, key, request)
         if journal is None:
             self._offer(item)
-        elif self.stopping:
-            self._let_go(item)
         else:
-            self._outside.append((item, digest, payload))
-            self._enter(journal)
-
-    def _enter(self, journal: SQLiteJournal) -> None:
-        """Let the journal know of items: of those whose turn it is, the intent to send them included.
-
-        Of all that were taken, and their intents later, where that would be early: an item that has to wait for its
-        permit would be unknown after a kill; and where earlier runs knew the items, which are mostly done.
-        """
-        outside = self._outside
-        turns = self._options.width - (self._taken - self._done - len(outside))
-        begin = self._limiter.free and not self._known_ahead
-        while outside and (turns > 0 or not begin):
-            item, digest, payload = outside.popleft()
-            item.intended = begin
-            turns -= 1
-            journal.add(digest, item.index, payload, partial(self._known, item, payload), begin=begin)
+            journal.add(digest, index, payload, lambda row: self._known(item, payload, row))
 
     def _known(self, item: Item, payload: bytes | None, row: Row | JournalError) -> None:
         """Go on with an item, now that it is known what the journal knows of it."""
         if isinstance(row, JournalError):
             self._fail(row)
             self._let_go(item)
-            return
-        self._known_ahead = not row.new
-        if (outcome := self._record.begin(item, payload, row)) is not None:
+        elif (outcome := self._record.begin(item, payload, row)) is not None:
             self._emit(outcome)
         elif self.stopping:
             self._let_go(item)
@@ -283,9 +258,6 @@ class OutcomeStream:
     def _let_all_go(self) -> None:
         while self._ready:
             self._let_go(self._ready.popleft())
-        while self._outside:
-            item, _, _ = self._outside.popleft()
-            self._let_go(item)
 
     async def _work(self) -> None:
         task = asyncio.current_task()
@@ -388,8 +360,6 @@ class OutcomeStream:
         else:
             self._outcomes.append(outcome)
         self._wake()
-        if self._outside and self.journal is not None and not self.stopping:
-            self._enter(self.journal)
         if self._done == self._taken:
             self._check_end()
 

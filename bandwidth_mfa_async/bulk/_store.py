@@ -27,8 +27,8 @@ _COUNTS: Final = ("accepted", "rejected", "not_sent", "unknown", "invalid", "thr
 # Around each statement Python lets go of its global lock, and a busy event loop is slow to give it back: a batch of
 # nine statements took three times as long as their work.
 _WRITER: Final = (
-    """CREATE TEMP VIEW batch (ended, begun, first, keys, positions, statuses, payloads, seconds, latencies) AS
-    SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0""",
+    """CREATE TEMP VIEW batch (ended, begun, first, keys, positions, payloads, seconds, latencies) AS
+    SELECT 0, 0, 0, 0, 0, 0, 0, 0""",
     f"""CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
     UPDATE item SET
         status = json_extract(ended.value, '$[1]'),
@@ -48,13 +48,13 @@ _WRITER: Final = (
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(NEW.latencies) WHERE true
     ON CONFLICT (bucket) DO UPDATE SET count = count + excluded.count;
     INSERT INTO item (id, key, position, status, payload)
-    SELECT NEW.first + key, substr(NEW.keys, 16 * key + 1, 16), value, substr(NEW.statuses, key + 1, 1),
+    SELECT NEW.first + key, substr(NEW.keys, 16 * key + 1, 16), value, {Status.PENDING:d},
         nullif(substr(NEW.payloads, 8 * key + 1, 8), zeroblob(8))
     FROM json_each(NEW.positions) WHERE true
     ON CONFLICT (key) DO NOTHING;
     END""",  # noqa: S608 - our own columns
 )
-_WRITE: Final = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_WRITE: Final = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 # One row whatever the batch, for the same reason.
 _KNOWN: Final = """
 SELECT json_group_array(json_array(
@@ -71,9 +71,6 @@ UPDATE item SET
     settled_at = min(settled_at, :now - 1)
 WHERE status = 1 OR (status = 5 AND settled_at >= :now)
 """
-# What becomes of a new item, as a digit.
-_ADDED, _BEGUN = f"{Status.PENDING:d}", f"{Status.SENDING:d}"
-_NO_PAYLOAD: Final = bytes(8)
 
 
 class Row(NamedTuple):
@@ -86,8 +83,6 @@ class Row(NamedTuple):
     again: bool = False
     attempts: int = 0
     of_this_session: bool = False
-    new: bool = False
-    """Whether it was made for the item that is asked about."""
 
     @property
     def settled(self) -> bool:
@@ -105,27 +100,11 @@ class Batch:
     begun: dict[int, None] = Factory(dict[int, None])
     keys: bytearray = Factory(bytearray)
     positions: list[int] = Factory(list[int])
-    # A digit for each of what is new.
-    statuses: str = ""
     payloads: bytearray = Factory(bytearray)
     seconds: dict[int, dict[str, int]] = Factory(dict[int, dict[str, int]])
     latencies: dict[int, int] = Factory(dict[int, int])
     # How many times a row was settled, begun or added.
     size: int = 0
-
-    def add(self, key: bytes, position: int, payload: bytes | None = None, *, begin: bool = False) -> None:
-        """Take in an item.
-
-        Args:
-            key: 16 bytes.
-            position: its place in the input.
-            payload: 8 bytes, where the key does not say all of what is sent.
-            begin: whether its intent is written with it, if it is new.
-        """
-        self.keys += key
-        self.positions.append(position)
-        self.statuses += _BEGUN if begin else _ADDED
-        self.payloads += payload or _NO_PAYLOAD
 
 
 class Store:
@@ -247,7 +226,6 @@ class Store:
             first,
             keys,
             positions,
-            batch.statuses,
             bytes(batch.payloads),
             json.dumps([(at, *(counts.get(name, 0) for name in _COUNTS)) for at, counts in batch.seconds.items()]),
             json.dumps(list(batch.latencies.items())),
@@ -258,24 +236,11 @@ class Store:
         self._next_id = first + number
         if db.total_changes - before == others + number:
             # All new, as in most runs.
-            statuses = {_ADDED: Status.PENDING, _BEGUN: Status.SENDING}
-            return [Row(id_, statuses[digit], new=True) for id_, digit in enumerate(batch.statuses, first)]
+            return [Row(id_, Status.PENDING) for id_ in range(first, first + number)]
         asked = {"keys": keys, "positions": positions, "since": self._since}
         known = json.loads(db.execute(_KNOWN, asked).fetchone()[0])
         rows = [
-            (
-                place,
-                Row(
-                    id_,
-                    Status(status),
-                    payload,
-                    provider_id,
-                    bool(again),
-                    attempts,
-                    bool(of_this_session),
-                    new=id_ == first + place,
-                ),
-            )
+            (place, Row(id_, Status(status), payload, provider_id, bool(again), attempts, bool(of_this_session)))
             for place, id_, status, payload, provider_id, again, attempts, of_this_session in known
         ]
         return [row for _, row in sorted(rows)]

@@ -110,11 +110,6 @@ class ChannelLimiter:
         return self._pacer.rate
 
     @property
-    def free(self) -> bool:
-        """Whether permits are to be had at once, as many as anybody likes."""
-        return self._pacer.free
-
-    @property
     def waiting(self) -> int:
         """How many callers wait for a permit."""
         return self._pacer.waiting

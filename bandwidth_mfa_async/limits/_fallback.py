@@ -42,11 +42,6 @@ class FallbackLimiter:
         return self._limiter.rate
 
     @property
-    def free(self) -> bool:
-        """Whether permits are to be had at once."""
-        return self._limiter.free
-
-    @property
     def waiting(self) -> int:
         """How many callers wait here."""
         return self._limiter.waiting

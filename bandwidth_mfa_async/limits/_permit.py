@@ -35,11 +35,6 @@ class Limiter(Protocol):
     Every permit ends in exactly one of `accepted`, `refused`, `refund`, or nothing (another answer, or none).
     """
 
-    @property
-    def free(self) -> bool:
-        """Whether permits are to be had at once, as many as anybody likes."""
-        ...
-
     def try_acquire(self, weight: int = 1, lane: Lane = "interactive") -> Permit | None:
         """Return a permit if that needs no waiting."""
 

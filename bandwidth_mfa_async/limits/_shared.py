@@ -128,13 +128,6 @@ class SharedLimiter:
         return self._rate if self._fallback is None else self._fallback.rate
 
     @property
-    def free(self) -> bool:
-        """Whether permits are to be had at once, but for asking Redis now and then; as many as anybody likes."""
-        if self._fallback is not None:
-            return self._fallback.free
-        return self._rate is None and not self._queue and self._clock.monotonic() >= self._paused_until
-
-    @property
     def waiting(self) -> int:
         """How many callers of this process wait for a permit."""
         return len(self._queue) + (0 if self._fallback is None else self._fallback.waiting)

@@ -78,77 +78,6 @@ async def test_no_request_without_its_intent_on_disk(
     assert all(requests <= begun for requests, begun in seen)
 
 
-async def test_an_item_comes_with_its_intent_when_its_turn_has_come(
-    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
-) -> None:
-    """One commit before its request, not two; and after a kill no more is unknown than may be in flight."""
-    path = tmp_path / "run.db"
-    begun: list[int] = []
-    batches: list[Batch] = []
-    journal = SQLiteJournal(path)
-    apply = journal._store.apply
-
-    def noted(batch: Batch) -> list[_store.Row]:
-        batches.append(batch)
-        return apply(batch)
-
-    def look(_server: FaultServer) -> None:
-        begun.append(rows(path, "SELECT count(*) FROM item WHERE status = 1")[0][0])
-
-    journal._store.apply = noted  # type: ignore[method-assign]
-    server.default = Act(answer().reply, accepted=True, before=look)
-    await send(make_client(), journal, template, [f"+1919{index:07}" for index in range(100)])
-    assert len(begun) == 100
-    assert 1 <= min(begun) <= max(begun) <= 5
-    assert not any(batch.begun for batch in batches)
-
-
-@pytest.mark.virtual_time
-async def test_an_item_that_waits_for_its_permit_has_no_intent_yet(
-    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
-) -> None:
-    """A run at a known pace is known to its journal ahead, and after a kill only what had left is unknown."""
-    path = tmp_path / "run.db"
-    seen: list[tuple[int, int]] = []
-
-    def look(_server: FaultServer) -> None:
-        seen.append(rows(path, "SELECT count(*), sum(status = 1) FROM item")[0])
-
-    server.default = Act(answer().reply, accepted=True, before=look)
-    await send(make_client(limits=Limits(rate="1/s")), path, template)
-    assert [sending for _, sending in seen] == [1] * 20
-    assert [known for known, _ in seen][-1] == 20
-    assert sum(known > 5 for known, _ in seen) > 15
-
-
-@pytest.mark.virtual_time
-async def test_nothing_more_is_sent_when_a_result_cannot_be_written(
-    server: FaultServer,
-    make_client: MakeClient,
-    template: CodeTemplate,
-    tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Not even what has its intent on disk and waits for its turn."""
-    path = tmp_path / "run.db"
-    apply = Store.apply
-
-    def fails(store: Store, batch: Batch) -> Any:
-        if batch.settled:
-            raise JournalError("no room")
-        return apply(store, batch)
-
-    monkeypatch.setattr(Store, "apply", fails)
-    # The second one's answer gives the first one's result the time to fail.
-    server.play(answer(), Act(then="hang"))
-    client = make_client(limits=Limits(max_in_flight=1), retry=RetryPolicy(max_attempts=1))
-    with pytest.raises(JournalError, match="no room"):
-        await send(client, path, template, NUMBERS[:5])
-    assert len(server.seen) == 2
-    monkeypatch.setattr(Store, "apply", apply)
-    assert await counts(path) == {"unknown": 5}
-
-
 async def test_the_file_holds_no_number_and_is_the_owners(
     make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
@@ -297,7 +226,9 @@ def interrupted(path: pathlib.Path, template: CodeTemplate, numbers: list[str]) 
     store.open(1_700_000_000.0)
     batch = Batch()
     for position, number in enumerate(numbers):
-        batch.add(keys.of(template.to(number)), position)
+        batch.keys += keys.of(template.to(number))
+        batch.positions.append(position)
+        batch.payloads += bytes(8)
     known = store.apply(batch)
     store.apply(Batch(begun=dict.fromkeys(row.id for row in known)))
     store._release()
@@ -445,7 +376,9 @@ def made(path: pathlib.Path) -> None:
     store.open(1_700_000_000.0)
     batch = Batch()
     for index in range(2_000):
-        batch.add(index.to_bytes(16, "big"), index)
+        batch.keys += index.to_bytes(16, "big")
+        batch.positions.append(index)
+        batch.payloads += bytes(8)
     store.apply(batch)
     store.close("finished", 1_700_000_001.0)
 
@@ -708,7 +641,9 @@ def test_states_are_words_of_the_design() -> None:
 def new_items(*names: int) -> Batch:
     batch = Batch()
     for name in names:
-        batch.add(name.to_bytes(16, "big"), name)
+        batch.keys += name.to_bytes(16, "big")
+        batch.positions.append(name)
+        batch.payloads += bytes(8)
     return batch
 
 
@@ -744,8 +679,8 @@ def test_items_that_are_not_all_new(tmp_path: pathlib.Path) -> None:
     store.open(1_700_000_000.0)
     one, two = store.apply(new_items(1, 2))
     again, new, twice, more = store.apply(new_items(2, 3, 3, 4))
-    assert (again, twice) == (two._replace(new=False), new._replace(new=False))
-    assert [row.new for row in (one, two, again, new, twice, more)] == [True, True, False, True, False, True]
+    assert again == two
+    assert new == twice
     assert len({row.id for row in (one, two, new, more)}) == 4
     assert [row.id for row in store.apply(new_items(4, 5, 1))][::2] == [more.id, one.id]
     store._release()

@@ -29,7 +29,6 @@ class JournalMachine(RuleBasedStateMachine):
         self.commits: list[dict[int, Status]] = [{}]
         self.batch = Batch()
         self.planned: dict[int, Status] = {}
-        self.added: list[tuple[int, bool]] = []
         self.rows: dict[int, int] = {}
 
     @property
@@ -49,11 +48,12 @@ class JournalMachine(RuleBasedStateMachine):
         self.store.close("finished", NOW)
         shutil.rmtree(self.folder)
 
-    @rule(items=st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=8))
-    def add(self, items: list[tuple[int, bool]]) -> None:
-        for key, begin in items:
-            self.batch.add(key.to_bytes(16, "big"), key, begin=begin)
-            self.added.append((key, begin))
+    @rule(keys=st.lists(st.integers(0, 30), min_size=1, max_size=8))
+    def add(self, keys: list[int]) -> None:
+        for key in keys:
+            self.batch.keys += key.to_bytes(16, "big")
+            self.batch.positions.append(key)
+            self.batch.payloads += bytes(8)
 
     def may_begin(self) -> list[int]:
         done = {Status.ACCEPTED, Status.SENDING}
@@ -81,20 +81,17 @@ class JournalMachine(RuleBasedStateMachine):
     @rule()
     def write(self) -> None:
         known = self.store.apply(self.batch)
-        keys = [key for key, _ in self.added]
+        keys = list(self.batch.positions)
         after = self.now | self.planned
-        new = []
-        for key, begin in self.added:
-            new.append(key not in after)
-            after.setdefault(key, Status.SENDING if begin else Status.PENDING)
+        for key in keys:
+            after.setdefault(key, Status.PENDING)
         self.commits.append(after)
-        assert [row.new for row in known] == new
         # An item that is known already is told as it is, never as new.
         assert [row.status for row in known] == [after[key] for key in keys]
         for key, row in zip(keys, known, strict=True):
             assert row.provider_id == (f"id-{key}" if after[key] is Status.ACCEPTED else None)
             assert self.rows.setdefault(key, row.id) == row.id
-        self.batch, self.planned, self.added = Batch(), {}, []
+        self.batch, self.planned = Batch(), {}
 
     @rule(lost=st.one_of(st.just(0.0), st.floats(0.0, 1.0)))
     def crash(self, lost: float) -> None:
@@ -116,7 +113,7 @@ class JournalMachine(RuleBasedStateMachine):
             self.commits.pop()
         self.commits.append(found)
         self.rows = {key: row for key, row in self.rows.items() if key in found}
-        self.batch, self.planned, self.added = Batch(), {}, []
+        self.batch, self.planned = Batch(), {}
 
     @staticmethod
     def interrupted(commit: dict[int, Status]) -> dict[int, Status]:
