@@ -72,11 +72,16 @@ def calls(figures: dict[str, Any]) -> list[Row]:
             rows.append(at_most(what, own, beside, max(cost["ours_to_it"] for cost in costs), target))
     grown = {(one["loop"], one["name"], one["collector"]): _growth(one) for one in figures["growth"]}
     for (loop, name, collector), own in grown.items():
-        if name == rivals.OURS and collector:
-            other, bare = grown[loop, rivals.NAIVE, True], grown[loop, name, False]
+        if name == rivals.OURS and collector == "on":
+            other, seldom, never = (
+                grown[loop, rivals.NAIVE, "on"],
+                grown[loop, name, "20,000"],
+                grown[loop, name, "off"],
+            )
             what = f"CPU of a call, {loop}, {' / '.join(f'{n:,}' for n in own.cpu)} in flight: growth"
-            beside = f"{rivals.NAIVE}, with as many connections, {_each(other)}, {other.most:.2f}; ours without"
-            beside = f"{beside} Python's garbage collector {_each(bare)}, {bare.most:.2f}"
+            beside = f"{rivals.NAIVE}, with as many connections, {_each(other)}, {other.most:.2f}; ours with"
+            beside = f"{beside} gc.set_threshold(20_000) {_each(seldom)}, {seldom.most:.2f}; without Python's garbage"
+            beside = f"{beside} collector {_each(never)}, {never.most:.2f}"
             rows.append(at_most(what, _each(own), beside, own.most, call_cost.GROWTH_TARGET))
     return rows
 

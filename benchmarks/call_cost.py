@@ -39,6 +39,8 @@ SLOW = 0.2  # seconds of CPU in one round
 FEW = 9  # rounds
 TARGETS = {NAIVE: 1.0, OFFICIAL: 0.20}
 GROWTH_TARGET = 1.3
+# Of Python's garbage collector: as it is, looking less often, and off. 0 as the first threshold is off.
+COLLECTORS = {"on": gc.get_threshold(), "20,000": (20_000, *gc.get_threshold()[1:]), "off": (0, 0, 0)}
 
 
 @frozen
@@ -70,13 +72,13 @@ class Growth:
 
     Args:
         loop: which event loop.
-        collector: whether Python's garbage collector ran.
+        collector: how Python's garbage collector was set, a key of `COLLECTORS`.
         name: of which client.
         cpu: microseconds a call, by how many were in flight.
     """
 
     loop: str
-    collector: bool
+    collector: str
     name: str
     cpu: dict[int, float]
 
@@ -139,7 +141,7 @@ async def compare(rivals: list[Rival], base_url: str, loop: str, in_flight: int,
     return costs
 
 
-async def grow(base_url: str, loop: str, rounds: int, *, collector: bool) -> list[Growth]:
+async def grow(base_url: str, loop: str, rounds: int, collector: str) -> list[Growth]:
     """Return what a call of ours and a naive one cost with one, ten, a hundred and a thousand at once.
 
     Each is alone in its round: the collector looks at every object there is, and others' connections are not its cost.
@@ -147,8 +149,7 @@ async def grow(base_url: str, loop: str, rounds: int, *, collector: bool) -> lis
     limits = Limits(max_in_flight=GROWTH[-1])
     makes: dict[str, Make] = {OURS: partial(ours, limits=limits), NAIVE: partial(naive, connections=GROWTH[-1])}
     seen: dict[str, dict[int, list[float]]] = {name: {n: [] for n in GROWTH} for name in makes}
-    if not collector:
-        gc.disable()
+    gc.set_threshold(*COLLECTORS[collector])
     try:
         for _ in range(rounds):
             for n in GROWTH:
@@ -160,7 +161,7 @@ async def grow(base_url: str, loop: str, rounds: int, *, collector: bool) -> lis
                         cpu, _wall = await spend(call, max(400, 4 * n), n)
                         seen[name][n].append(cpu * 1e6)
     finally:
-        gc.enable()
+        gc.set_threshold(*COLLECTORS["on"])
     medians = {name: {n: statistics.median(costs) for n, costs in by.items()} for name, by in seen.items()}
     return [Growth(loop, collector, name, cpu) for name, cpu in medians.items()]
 
@@ -194,8 +195,7 @@ def show_growth(growths: list[Growth]) -> None:
         costs = "".join(f"{cost:7.0f}" for cost in growth.cpu.values())
         verdict = "met" if growth.most <= GROWTH_TARGET else "NOT MET"
         verdict = f"  <= {GROWTH_TARGET} {verdict}" if growth.name == OURS else ""
-        collector = "on" if growth.collector else "off"
-        print(f"{growth.name:26}{growth.loop:>9}{collector:>11}{costs}{growth.most:9.2f}{verdict}")
+        print(f"{growth.name:26}{growth.loop:>9}{growth.collector:>11}{costs}{growth.most:9.2f}{verdict}")
 
 
 def main() -> None:
@@ -233,9 +233,9 @@ def main() -> None:
                 show(measured)
                 costs += measured
             if not (options.quick or options.no_growth):
-                for collector in (True, False):
+                for collector in COLLECTORS:
                     with run() as runner:
-                        growth += runner.run(grow(base_url, loop, max(5, rounds // 5), collector=collector))
+                        growth += runner.run(grow(base_url, loop, max(5, rounds // 5), collector))
     show_missing(missing)
     if growth:
         show_growth(growth)
