@@ -8,6 +8,7 @@ import logging
 import math
 import random
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bandwidth_mfa_async._config import LANES, Rate
@@ -263,7 +264,7 @@ class SharedLimiter:
         waiter = LeaseWaiter(asyncio.get_running_loop().create_future(), weight, lane)
         self._queue.append(waiter)
         self._task.look()
-        timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter))
+        timer = None if deadline is None else self._clock.call_at(deadline, partial(self._expire, waiter))
         try:
             served = await waiter.future
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bandwidth_mfa_async.errors import DeadlineExceededError
@@ -81,7 +82,7 @@ class Slots:
             return
         waiter = Waiter(asyncio.get_running_loop().create_future(), 1, lane)
         self._queue.append(waiter)
-        timer = None if deadline is None else self._clock.call_at(deadline, lambda: self._expire(waiter))
+        timer = None if deadline is None else self._clock.call_at(deadline, partial(self._expire, waiter))
         try:
             served = await waiter.future
         except BaseException:

@@ -269,8 +269,9 @@ def _on_signals(stop: Callable[[], None]) -> None:
 async def _end_in_time(service: Service) -> None:
     """End a worker whose receiver does not: one in some thousands waits for its queue for ever.
 
-    taskiq cancels a read of its queue then and waits for it; taskiq-redis was seen to read on. What is raised here ends
-    the loop of `taskiq.cli.worker.run.start_listen`, which then shuts the broker down as usual.
+    taskiq cancels a read of its queue then and waits for it. redis-py writes inside `asyncio.wait_for`, which may lose
+    a cancellation before Python 3.12: of 40 reads that were cancelled 9 went on. What is raised here ends the loop of
+    `taskiq.cli.worker.run.start_listen`, which then shuts the broker down as usual.
     """
     await service.quiet()
     clock = service.clock
