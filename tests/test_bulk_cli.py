@@ -301,6 +301,8 @@ def newer_journal(folder: pathlib.Path) -> None:
             lambda folder: (folder / "notes.csv").write_text("my notes"),
         ),
         (["--rejects", "j.db"], "exists and is no file of rejected rows", not_a_journal),
+        (["--rejects", ""], "--rejects: is empty", None),
+        (["--journal", ""], "--journal: is empty", None),
         (["--journal", "missing/j.db"], "missing/j.db", None),
         (["--journal", "tmp"], "tmp: this is a folder", None),
         (["--journal", "n.csv"], "--journal: n.csv is the input", None),

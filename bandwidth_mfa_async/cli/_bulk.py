@@ -257,6 +257,10 @@ def _print_dry_run(found: Found, document: dict[str, Any], channel: str) -> None
 
 
 def _plan(file: str, channel: str, template: CodeTemplate, options: dict[str, Any]) -> Plan:
+    for name in ("journal", "rejects"):
+        # A script whose variable is not set; taken for no journal, the run would be forgotten and sent again.
+        if options[name] == "":
+            raise ConfigurationError(f"--{name}: is empty; name a file, or leave it out")
     form: Format = options["form"]
     return Plan(
         path=file,
