@@ -499,6 +499,17 @@ def test_a_folder_that_takes_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         Repeats()
 
 
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """Also where what could not be written is tried once more as the file is closed."""
+    from bandwidth_mfa_async import ConfigurationError
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda prefix: open("/dev/full", "w+b"))  # noqa: SIM115, PTH123
+    with pytest.raises(ConfigurationError, match="No space left on device; name"), Repeats() as found:
+        found.add("x")
+        found.count()
+
+
 def test_memory_does_not_grow_with_the_file() -> None:
     """A hundred times the rows, the same peak: nothing is kept of a row that has been counted."""
     import tracemalloc
