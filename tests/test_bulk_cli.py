@@ -308,6 +308,10 @@ def newer_journal(folder: pathlib.Path) -> None:
         (["--journal", "n.csv"], "--journal: n.csv is the input", None),
         (["--journal", "j.db", "--rejects", "j.db"], "--rejects: j.db is", newer_journal),
         (["--journal", "both", "--rejects", "both"], "--rejects: both is used by this very command", None),
+        *(
+            (["--journal", "j.db", "--rejects", f"j.db{ending}"], f"--rejects: j.db{ending} is used by this very", None)
+            for ending in ("-wal", "-shm", "-lock")
+        ),
         (["--journal", "j.db"], "another program's database", not_a_journal),
         (["--journal", "j.db"], "made by a newer", newer_journal),
     ],

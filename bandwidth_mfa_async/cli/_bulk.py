@@ -305,7 +305,7 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         if options["rejects"]:
-            with Rejects(options["rejects"], [file, *([journal] if journal else [])]) as rejects:
+            with Rejects(options["rejects"], [file, *_files_of(journal)]) as rejects:
                 done = run(rejects)
         else:
             done = run(None)
@@ -313,6 +313,11 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _files_of(journal: str | None) -> list[str]:
+    """Return the names of a journal and of what SQLite keeps beside it: rows written there would damage it."""
+    return [os.path.realpath(journal) + ending for ending in ("", "-wal", "-shm", "-lock")] if journal else []
 
 
 def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, as_json: bool) -> int:
