@@ -23,7 +23,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from bandwidth_mfa_async import BulkSummary, Delivery, ItemOutcome
+from bandwidth_mfa_async import BulkSummary, Delivery, ItemOutcome, MFAClient
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.cli._bulk_display import Display, Pace
 from bandwidth_mfa_async.simulator import Fault
@@ -301,11 +301,17 @@ def newer_journal(folder: pathlib.Path) -> None:
             lambda folder: (folder / "notes.csv").write_text("my notes"),
         ),
         (["--rejects", "j.db"], "exists and is no file of rejected rows", not_a_journal),
+        (["--rejects", ""], "--rejects: is empty", None),
+        (["--journal", ""], "--journal: is empty", None),
         (["--journal", "missing/j.db"], "missing/j.db", None),
         (["--journal", "tmp"], "tmp: this is a folder", None),
         (["--journal", "n.csv"], "--journal: n.csv is the input", None),
         (["--journal", "j.db", "--rejects", "j.db"], "--rejects: j.db is", newer_journal),
         (["--journal", "both", "--rejects", "both"], "--rejects: both is used by this very command", None),
+        *(
+            (["--journal", "j.db", "--rejects", f"j.db{ending}"], f"--rejects: j.db{ending} is used by this very", None)
+            for ending in ("-wal", "-shm", "-lock")
+        ),
         (["--journal", "j.db"], "another program's database", not_a_journal),
         (["--journal", "j.db"], "made by a newer", newer_journal),
     ],
@@ -498,6 +504,39 @@ def test_a_second_signal_cuts(
     code, out, err = running.end()
     document = json.loads(out)
     assert (code, document["unknown"], document["accepted"], document["ending"]) == (3, 7, 0, "stopped"), err
+
+
+def test_a_late_ctrl_c_does_not_hide_what_was_sent(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the client is closed, all is sent: who were told that nothing was would send again."""
+    (folder / "n.csv").write_text(f"{A}\n")
+    handler = signal.getsignal(signal.SIGINT)
+
+    async def close(client: MFAClient, *_error: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await client.aclose()
+
+    monkeypatch.setattr("bandwidth_mfa_async.MFAClient.__aexit__", close)
+    result = bulk("n.csv", "--json")
+    assert (result.exit_code, sent_to(simulator)) == (0, {A: 1})
+    assert last_json(result)["accepted"] == 1
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_while_the_file_is_checked(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent yet, and that is said."""
+    (folder / "n.csv").write_text(f"{A}\n")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bandwidth_mfa_async.cli._bulk.look_through", interrupted)
+    result = bulk("n.csv")
+    assert (result.exit_code, result.stderr) == (130, "stopped; nothing was sent\n")
+    assert not simulator.inbox
 
 
 def test_kill_9_loses_nothing(

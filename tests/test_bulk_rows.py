@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -300,6 +301,16 @@ def test_files_are_opened(tmp_path: pathlib.Path) -> None:
         with pytest.raises(InputFileError, match="cannot be read") as caught:
             open_input(str(bad))
         assert str(tmp_path) not in str(caught.value).removeprefix(bad.name)
+    for nameless in (".", ""):
+        with pytest.raises(InputFileError, match=f"^{re.escape(repr(nameless))}: cannot be read"):
+            open_input(nameless)
+
+
+def test_a_closed_standard_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has no `sys.stdin` where a program is started with it closed, as by ``<&-``."""
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputFileError, match="standard input: cannot be read: it is closed"):
+        open_input("-")
 
 
 def test_errors_can_be_rebuilt() -> None:
@@ -486,6 +497,17 @@ def test_a_folder_that_takes_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(ConfigurationError, match="TMPDIR"):
         Repeats()
+
+
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """Also where what could not be written is tried once more as the file is closed."""
+    from bandwidth_mfa_async import ConfigurationError
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda prefix: open("/dev/full", "w+b"))  # noqa: SIM115, PTH123
+    with pytest.raises(ConfigurationError, match="No space left on device; name"), Repeats() as found:
+        found.add("x")
+        found.count()
 
 
 def test_memory_does_not_grow_with_the_file() -> None:

@@ -100,7 +100,8 @@ class Intake:
             return digest.hex(), digest, None
         try:
             key: object = self._key(request)
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises is about this item only
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it raises is about this item only
+            # A cancellation too: it is that of a future it asked, as a run is cancelled only where it waits.
             name = type(error).__name__
             raise InvalidRequestError("key", f"the key function raised {name} for this item") from None
         if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:

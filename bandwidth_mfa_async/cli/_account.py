@@ -20,7 +20,8 @@ def open_client(**overrides: Any) -> MFAClient:
     Raises:
         ConfigurationError: names every variable that is missing.
     """
-    if os.environ.get("BW_USERNAME") and not os.environ.get("BW_PASSWORD") and sys.stdin.isatty():
+    missing = os.environ.get("BW_USERNAME") and not os.environ.get("BW_PASSWORD")
+    if missing and sys.stdin is not None and sys.stdin.isatty():
         # Kept in this process only: an argument would be seen by everyone on the machine.
         os.environ["BW_PASSWORD"] = click.prompt("password", hide_input=True, err=True)
     return MFAClient.from_env(**overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from ..errors import ConfigurationError, Delivery, MFAError, RequestError
 from . import _outcome
 from ._account import open_client
 from ._bulk_display import hours, per_second, summary_table
-from ._bulk_run import Plan, open_rows, send
+from ._bulk_run import SIGNALS, Plan, open_rows, send
 from ._check import Repeats, document_of, look_through
 from ._limits import limit_options, limits_from_options
 from ._rejects import Rejects
@@ -129,8 +130,8 @@ def bulk(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:  # no
         code = _dry_run(file, as_json=as_json, **options) if dry_run else _bulk(file, as_json=as_json, **options)
     except MFAError as error:
         code = _outcome.fail(error, as_json=as_json)
-    except KeyboardInterrupt:
-        click.echo("stopped; nothing was sent", err=True)
+    except KeyboardInterrupt as interrupt:
+        click.echo("; ".join(["stopped", *map(str, interrupt.args)]), err=True)
         code = 130
     sys.exit(code)
 
@@ -163,7 +164,18 @@ def _checked(plan: Plan, console: Console, *, repeats: Repeats | None = None, re
 
     Raises:
         InputFileError: it cannot be read, or none of its rows can be sent.
+        KeyboardInterrupt: says that nothing was sent.
     """
+    try:
+        found = _looked_through(plan, console, repeats, rejects)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was sent") from None
+    if not found.valid:
+        raise _nothing_to_send(plan.path, found.rows, found.samples)
+    return found
+
+
+def _looked_through(plan: Plan, console: Console, repeats: Repeats | None, rejects: Rejects | None) -> Found:
     with open_rows(plan.path, plan.form, plan.template) as (reader, size):
         if rejects is not None:
             rejects.start(reader.header)
@@ -181,16 +193,13 @@ def _checked(plan: Plan, console: Console, *, repeats: Repeats | None = None, re
         )
         with progress:
             bar = progress.add_task("", total=size, rows=0)
-            found = look_through(
+            return look_through(
                 reader,
                 channel=plan.channel,
                 repeats=repeats,
                 reject=None if rejects is None else lambda bad: rejects.add(bad.line, bad.reason, bad.cells),
                 progress=lambda rows: progress.update(bar, completed=reader.source.count, rows=rows),
             )
-    if not found.valid:
-        raise _nothing_to_send(plan.path, found.rows, found.samples)
-    return found
 
 
 def _nothing_to_send(path: str, rows: int, samples: list[BadRow]) -> InputFileError:
@@ -257,6 +266,10 @@ def _print_dry_run(found: Found, document: dict[str, Any], channel: str) -> None
 
 
 def _plan(file: str, channel: str, template: CodeTemplate, options: dict[str, Any]) -> Plan:
+    for name in ("journal", "rejects"):
+        # A script whose variable is not set; taken for no journal, the run would be forgotten and sent again.
+        if options[name] == "":
+            raise ConfigurationError(f"--{name}: is empty; name a file, or leave it out")
     form: Format = options["form"]
     return Plan(
         path=file,
@@ -289,12 +302,22 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
         total = None if is_pipe(file) else _checked(plan, console).rows
         return asyncio.run(work(total, rejects))
 
-    if options["rejects"]:
-        with Rejects(options["rejects"], [file, *([journal] if journal else [])]) as rejects:
-            done = run(rejects)
-    else:
-        done = run(None)
-    return _conclude(plan, done, options["rejects"], as_json=as_json)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        if options["rejects"]:
+            with Rejects(options["rejects"], [file, *_files_of(journal)]) as rejects:
+                done = run(rejects)
+        else:
+            done = run(None)
+        return _conclude(plan, done, options["rejects"], as_json=as_json)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _files_of(journal: str | None) -> list[str]:
+    """Return the names of a journal and of what SQLite keeps beside it: rows written there would damage it."""
+    return [os.path.realpath(journal) + ending for ending in ("", "-wal", "-shm", "-lock")] if journal else []
 
 
 def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, as_json: bool) -> int:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 256
 _BATCHES: Final = 4
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @frozen(kw_only=True)
@@ -210,6 +211,8 @@ class Feed:
 async def send(plan: Plan, client: MFAClient, *, total: int | None, rejects: Rejects | None, console: Console) -> Done:
     """Send to every row, and say how it went; what ends it early is in the answer.
 
+    Signals are ignored from its end on, until the caller gives them back.
+
     Args:
         plan: what to do.
         client: sends.
@@ -235,6 +238,9 @@ async def send(plan: Plan, client: MFAClient, *, total: int | None, rejects: Rej
                     await _follow(bulk, Feed(plan, rejects), display, done, rejects)
         except MFAError as error:
             done.error = error
+    # The rest takes a moment, and tells what was sent: one more Ctrl-C must not keep that from who pressed it.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     done.rejects = 0 if rejects is None else rejects.count
     if own_folder is not None and not _left(done):
         shutil.rmtree(own_folder, ignore_errors=True)
@@ -315,13 +321,12 @@ def _obeying(bulk: BulkSender, display: Display) -> Generator[None]:
 def on_signals(obey: Callable[[], None]) -> Generator[None]:
     """Call a function for each SIGINT and SIGTERM."""
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
+    for number in SIGNALS:
         loop.add_signal_handler(number, obey)
     try:
         yield
     finally:
-        for number in numbers:
+        for number in SIGNALS:
             loop.remove_signal_handler(number)
 
 

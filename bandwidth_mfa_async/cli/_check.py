@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from array import array
@@ -53,7 +54,9 @@ class Repeats:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        # What a full disk would not take is written once more, and refused once more.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def add(self, what: object) -> None:
         """Take note of one."""

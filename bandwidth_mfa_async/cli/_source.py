@@ -62,6 +62,8 @@ def open_input(path: str) -> tuple[BinaryIO, int | None]:
     """
     try:
         if path == "-":
+            if sys.stdin is None:  # closed by whoever started this program
+                raise InputFileError(name_of(path), None, "cannot be read: it is closed")
             # Not sys.stdin's own buffer: a thread may still be reading when the program ends, and its lock
             # would then be waited for.
             stream = io.FileIO(sys.stdin.fileno(), closefd=False)
@@ -85,7 +87,8 @@ def is_pipe(path: str) -> bool:
 
 def name_of(path: str) -> str:
     """Return what a message calls an input."""
-    return "standard input" if path == "-" else pathlib.Path(path).name
+    # A path like '.' has no last part.
+    return "standard input" if path == "-" else pathlib.Path(path).name or repr(path)
 
 
 class Source(io.RawIOBase):

@@ -110,6 +110,23 @@ async def test_one_bad_item_ends_nothing(make_client: MakeClient, template: Code
     assert bulk.summary.invalid == 4
 
 
+async def test_a_key_function_that_asks_a_cancelled_future_ends_nothing(
+    make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A cancellation out of a function that waits for nothing is an error like any other: the stream goes on."""
+    gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    gone.cancel()
+
+    def key(request: CodeRequest) -> str:
+        return gone.result() if request.to.endswith("1") else request.to
+
+    async with BulkSender(make_client(), ordered=True) as bulk, asyncio.timeout(5):
+        outcomes = await everything(bulk, ["+19195550001", "+19195550002"], template=template, key=key)
+    assert [outcome.delivery for outcome in outcomes] == [Delivery.INVALID, Delivery.ACCEPTED]
+    assert "raised CancelledError" in str(outcomes[0].error)
+    assert bulk.summary.ending == "finished"
+
+
 class _Hostile:
     @property  # type: ignore[misc]
     def __class__(self) -> type:
