@@ -56,6 +56,19 @@ def invoke() -> Callable[..., Any]:
     return lambda *args: runner.invoke(app, list(args))
 
 
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_on_a_full_disk(simulator: Simulator) -> None:
+    """It is told in a line, and that what was done is done."""
+    command = [sys.executable, "-m", "bandwidth_mfa_async", "send", TO, *FLAGS]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: the output cannot be written: No space left on device; what was done is done"
+    ]
+    assert len(simulator.inbox) == 1
+
+
 def test_send_and_verify(simulator: Simulator, invoke: Callable[..., Any]) -> None:
     """0 when accepted or valid, 1 when not valid."""
     sent = invoke("send", TO, *FLAGS, "--scope", "login")

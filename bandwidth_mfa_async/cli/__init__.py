@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 
@@ -17,7 +18,14 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    app(prog_name="bandwidth-mfa")
+    try:
+        app(prog_name="bandwidth-mfa")
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+            raise
+        # The disk under what is printed; every other one was told where it happened.
+        print(f"error: the output cannot be written: {error.strerror}; what was done is done", file=sys.stderr)
+        sys.exit(1)
 
 
 __all__ = ["main"]
