@@ -253,8 +253,8 @@ async def test_a_close_cancelled_at_every_wait(
             with pytest.raises(RequestError) as caught:
                 await call
             assert caught.value.delivery in {Delivery.UNKNOWN, Delivery.NOT_SENT}
-            await client.aclose()
             await until(lambda: server.open_connections == 0)
+            await client.aclose()
             server.script.clear()
             at += 1
             if suspensions.count < at:
