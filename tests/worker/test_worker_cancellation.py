@@ -32,6 +32,7 @@ CALLS = {
     "MFAWorker.jobs": lambda worker: worker.jobs(),
     "RedisLedger.check": lambda worker: worker.ledger.check(),
     "RedisLedger.flush": lambda worker: worker.ledger.flush(),
+    "RedisLedger.pick": lambda worker: worker.ledger.pick("launch"),
     "known_jobs": lambda worker: known_jobs(worker.ledger),
 }
 
@@ -50,6 +51,28 @@ async def test_a_question_cancelled_at_every_wait(asker, template, call):
         assert (progress.total, progress.pending, progress.complete, progress.ending) == (7, 7, True, None)
     assert None in ends or False in ends
     assert ends <= {True, False, None}
+
+
+async def test_work_cancelled_at_every_wait(asker, template):
+    """A chunk that was taken is held until its lease runs out, one that was not is free, and no row has moved."""
+    numbers = [f"+1919555{index:04}" for index in range(12)]
+    job = await asker.submit(numbers, name="launch", chunk=1, template=template)
+    ledger = asker.ledger
+    tried = []
+
+    async def work():
+        tried.append(len(tried))
+        lease = ledger.new_lease()
+        await ledger.plan("launch", lease, window=4, again_after=1.0)
+        chunk = await ledger.take("launch", tried[-1], lease)
+        await ledger.leave(chunk, b"")
+
+    async for suspensions, task in every_suspension(work):
+        assert task.cancelled() == suspensions.struck
+        assert task.cancelled() or task.exception() is None
+        again = await ledger.take("launch", tried[-1], ledger.new_lease())
+        assert not isinstance(again, str) or (again == "held" and task.cancelled())
+        assert (await job.progress()).pending == len(numbers)
 
 
 @pytest.mark.parametrize("kind", ["RedisLedger", "MFAWorker"])
