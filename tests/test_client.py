@@ -23,11 +23,13 @@ from bandwidth_mfa_async import (
     Limits,
     MFAClient,
     NotSentError,
+    Rate,
     RateLimitError,
     RequestError,
     RetryPolicy,
     VerifyCodeRequest,
 )
+from bandwidth_mfa_async._wire import MESSAGING
 
 from .conftest import APPLICATION, FROM, TO
 from .support.fault_server import Act, FaultServer, answer, hung_call, reply
@@ -154,6 +156,63 @@ async def test_a_wait_longer_than_the_call_fails_at_once(
     assert error.elapsed < 1
     assert error.retry_after == pytest.approx(50, abs=1)
     assert len(server.seen) == 1
+
+
+@pytest.mark.virtual_time
+async def test_time_in_a_bulk_queue_is_not_the_calls(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A bulk item's time stands still while it waits for its turn, so that a slow account fails nobody."""
+    limits = Limits(rate=Rate(1), adaptive=False)
+    client = make_client(limits=limits, retry=RetryPolicy(timeout=2.0, max_attempts=1))
+    server.default = answer(delay=0.5)
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(client.generate_messaging_code(template.to(TO), lane="bulk") for _ in range(6)))
+    assert asyncio.get_running_loop().time() - began > 4.0
+    assert len(server.seen) == 6
+
+
+@pytest.mark.virtual_time
+async def test_nothing_is_written_after_the_calls_end(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Not even where a connection is at hand and the time ran out in a wait that has no limit, such as a record's."""
+
+    class Slow:
+        guard = None
+
+        async def begin(self) -> None:
+            await asyncio.sleep(3.0)
+
+        def failed(self, error: RequestError) -> None:
+            pass
+
+        def cut(self, delivery: Delivery) -> None:
+            pass
+
+    client = make_client()
+    await client.generate_messaging_code(template.to(TO))
+    with pytest.raises(DeadlineExceededError) as caught:
+        await client._caller.call(MESSAGING, template.to(TO), 2.0, "interactive", Slow())
+    assert (caught.value.delivery, caught.value.attempts, len(server.seen)) == (Delivery.NOT_SENT, 0, 1)
+
+
+async def test_the_budget_is_earned_and_spent(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A first success earns one, a retry costs what its reason does, and a success after it gives that back."""
+    client = make_client(limits=Limits(adaptive=False))
+    budget = client._caller.core.budget
+    budget.tokens = 100
+    await client.generate_messaging_code(template.to(TO))
+    assert budget.tokens == 101
+    server.play(answer(503, {"error": "x"}))
+    await client.generate_messaging_code(template.to(TO))
+    assert budget.tokens == 101
+    server.play(answer(503, {"error": "x"}), answer(500, {"error": "x"}), answer(400, {"error": "x"}))
+    with pytest.raises(RequestError):
+        await client.generate_messaging_code(template.to(TO))
+    assert budget.tokens == 101 - 5 - 14
 
 
 async def test_max_in_flight(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
