@@ -173,6 +173,30 @@ async def test_time_in_a_bulk_queue_is_not_the_calls(
 
 
 @pytest.mark.virtual_time
+async def test_a_bulk_items_refusals_do_not_spend_its_time(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Each attempt after a 429 has the whole of it again, however long the service asked to wait."""
+    client = make_client(limits=Limits(adaptive=False), retry=RetryPolicy(timeout=2.0, max_attempts=1))
+    server.play(*[answer(429, {}, headers={"Retry-After": "3"}, delay=0.5)] * 2)
+    server.default = answer(delay=1.5)
+    response = await client.generate_messaging_code(template.to(TO), lane="bulk")
+    assert response.meta.attempts == len(server.seen) == 3
+
+
+@pytest.mark.virtual_time
+async def test_a_permit_is_not_kept_while_there_is_no_slot(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """With one slot and answers as slow as the rate, eight texts take eight seconds: no permit is spent on waiting."""
+    client = make_client(limits=Limits(rate=Rate(1), adaptive=False, max_in_flight=1))
+    server.default = answer(delay=1.0)
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(8)))
+    assert asyncio.get_running_loop().time() - began < 9.0
+
+
+@pytest.mark.virtual_time
 async def test_nothing_is_written_after_the_calls_end(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
