@@ -22,6 +22,7 @@ from bandwidth_mfa_async import (
     CodeRequest,
     CodeTemplate,
     ConfigurationError,
+    Delivery,
     InvalidRequestError,
     Limits,
     LoggingHook,
@@ -417,6 +418,35 @@ async def test_no_string_changes_a_request(server: FaultServer, field: str) -> N
         assert refused == len(ATTACKS)
     if field in {"username", "password", "client_id", "client_secret", "base_url", "token_url", "callback_url"}:
         assert refused >= 8
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    "form", ["http://keeper{}:pass@{}", "http://keeper:pass{}@{}", "http://{1}/x{0}", "http://{1}{0}"]
+)
+async def test_no_proxys_url_changes_a_request(form: str, attack: str) -> None:
+    """It is refused by name, or the proxy gets one CONNECT with a host and credentials and nothing else."""
+    async with FaultServer(default=answer(407, b"")) as proxy:
+        url = form.format(attack, f"127.0.0.1:{proxy.port}")
+        client: MFAClient | None = None
+        said = ""
+        try:
+            client = MFAClient("9", BASIC, proxy=url, retry=RetryPolicy(max_attempts=1))
+        except ConfigurationError as error:
+            said = str(error)
+        if client is None:
+            assert said.startswith("proxy: ")
+            return
+        async with client:
+            failure = await failing(client, "send")
+        assert failure.delivery is Delivery.NOT_SENT
+        for seen in proxy.seen:
+            first, *lines = seen.head.rstrip("\r\n").split("\r\n")
+            assert first == "CONNECT mfa.bandwidth.com:443 HTTP/1.1"
+            assert {line.partition(":")[0].lower() for line in lines} <= EXPECTED - {"authorization"} | {
+                "proxy-authorization"
+            }
+            assert seen.body == b""
 
 
 def test_errors_of_bad_strings_show_nothing() -> None:
