@@ -50,10 +50,12 @@ async def test_the_three_operations(server: FaultServer, make_client: MakeClient
     assert server.seen[2].document == {"to": TO, "code": "123456", "scope": "login", "expirationTimeInMinutes": 3}
 
 
+@pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
 async def test_what_every_request_carries(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
     """JSON in and out, no compression, no cookies, and a name."""
     server.play(answer(headers={"Set-Cookie": "session=abc"}))
-    client = make_client()
+    # By its name: aiohttp's own jar takes no cookie of an address.
+    client = make_client(base_url=f"http://localhost:{server.port}/api/v1")
     for _ in range(2):
         await client.generate_messaging_code(template.to(TO))
     for seen in server.seen:
@@ -107,6 +109,13 @@ async def test_bad_call_options(
         await client.generate_messaging_code(template.to(TO), **options)
     await client.aclose()
     assert not server.accepted_connections
+
+
+async def test_a_verify_is_no_duplicate(server: FaultServer, make_client: MakeClient) -> None:
+    """Nobody gets anything twice when a code is looked at twice, even after an answer that proves nothing."""
+    server.play(answer(500, b"<html>"), answer(200, {"valid": True}))
+    response = await make_client().verify_code(to=TO, code="123456")
+    assert (response.meta.attempts, response.meta.possible_duplicate) == (2, False)
 
 
 async def test_meta(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
