@@ -54,6 +54,7 @@ def test_the_header_is_utf8_basic() -> None:
         ("http://mfa.bandwidth.com/api/v1", "https"),
         ("http://10.0.0.1/api/v1", "https"),
         ("http://127.0.0.1.example.com/", "https"),
+        ("http://evil-localhost/", "https"),
         ("ftp://mfa.bandwidth.com", "https"),
         ("mfa.bandwidth.com", "https"),
         ("https://", "https"),
