@@ -103,8 +103,6 @@ async def test_a_name_that_does_not_resolve_is_not_sent(
     """DNS says no, or an empty list (which aiohttp turns into a RuntimeError): nothing was sent."""
     import socket
 
-    import aiohttp
-
     client = make_client(base_url="https://mfa.invalid/api/v1", retry=ONCE)
     answers: list[Any] = [socket.gaierror(socket.EAI_NONAME, "no such name"), []]
 

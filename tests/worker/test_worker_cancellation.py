@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
+from bandwidth_mfa_async import DisconnectedError, NotSentError
 from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, known_jobs
+from bandwidth_mfa_async.worker._attempt import Attempts
+from bandwidth_mfa_async.worker._states import State
 
 from ..limits.test_redis_cancellation import connections
 from ..support.suspensions import every_suspension
@@ -51,6 +56,27 @@ async def test_a_question_cancelled_at_every_wait(asker, template, call):
         assert (progress.total, progress.pending, progress.complete, progress.ending) == (7, 7, True, None)
     assert None in ends or False in ends
     assert ends <= {True, False, None}
+
+
+@pytest.mark.parametrize(("first", "settled"), [(DisconnectedError, []), (NotSentError, [State.PENDING])])
+async def test_what_may_have_been_sent_is_never_pending_again(first, settled):
+    """Between two attempts of an insistent worker, when it may be killed, its ledger does not say "not sent"."""
+
+    class Entry:
+        stopping = False
+        states: ClassVar[list[State]] = []
+
+        async def intent(self):
+            return State.SENDING
+
+        def settle(self, state, record, error):
+            self.states.append(state)
+
+    attempts = Attempts(Entry())
+    await attempts.begin()
+    attempts.failed(first("it failed", "generate_messaging_code"))
+    attempts.give_back()
+    assert Entry.states == settled
 
 
 async def test_work_cancelled_at_every_wait(asker, template):
