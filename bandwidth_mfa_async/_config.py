@@ -30,6 +30,9 @@ DEFAULT_BASE_URL: Final = "https://mfa.bandwidth.com/api/v1"
 DEFAULT_TOKEN_URL: Final = "https://api.bandwidth.com/api/v1/oauth2/token"  # noqa: S105 - a URL
 
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}", re.ASCII)
+# What a resolver takes; more would be read differently by those who come after us. An underscore is no host name's, but
+# containers have it in theirs.
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.ASCII)
 _RATE = re.compile(
     r"\s*(?P<count>[0-9]+(?:\.[0-9]+)?)\s*/\s*(?P<many>[0-9]+(?:\.[0-9]+)?)?\s*(?P<unit>s|sec|second|m|min|minute|h|hour)\s*",
     re.ASCII | re.IGNORECASE,
@@ -98,7 +101,9 @@ def checked_url(name: str, url: object) -> str:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
         # An IPv6 address must be all that stands between the brackets and the port.
-        host_is_whole = "[" not in parts.netloc or bool(re.fullmatch(r"(.*@)?\[[^\[\]]+\](:[0-9]*)?", parts.netloc))
+        bracketed = bool(re.fullmatch(r"(.*@)?\[[^\[\]]+\](:[0-9]*)?", parts.netloc))
+        host_is_whole = bracketed or "[" not in parts.netloc
+        (host or "").encode("ascii", "ignore").decode("idna")  # an xn-- form that stands for nothing
     except ValueError:
         raise _fail(name, "is not a URL; write it like https://mfa.bandwidth.com/api/v1") from None
     if not url.isascii() or not host_is_whole:
@@ -107,7 +112,12 @@ def checked_url(name: str, url: object) -> str:
         raise _fail(name, "must begin with https:// and name a host, like https://mfa.bandwidth.com/api/v1")
     if parts.username is not None or parts.password is not None:
         raise _fail(name, "must not hold credentials; pass them as auth=")
-    if parts.query or parts.fragment or any(ord(char) <= 32 or ord(char) == 127 for char in url):
+    if not bracketed and not _HOST.fullmatch(host):
+        raise _fail(
+            name, "must name a host by letters, digits, '-', '_' and '.', like https://mfa.bandwidth.com/api/v1"
+        )
+    # By their marks: an empty query or fragment would take in the path that is added to the URL.
+    if "?" in url or "#" in url or any(ord(char) <= 32 or ord(char) == 127 for char in url):
         raise _fail(name, "must not hold a query, a fragment, white space or control characters")
     if parts.scheme == "http" and not is_loopback(host):
         raise _fail(name, "must be https:// - plain http would show the credentials to the network (loopback excepted)")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import SupportsIndex
 
 HIDDEN = "***"
 
@@ -27,6 +28,10 @@ class Secret(str):
     """
 
     __slots__ = ()
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Secret:
+        # rich and structlog cut a long text before they ask for its `repr`; a piece is a secret as well.
+        return Secret(super().__getitem__(key))
 
     def __repr__(self) -> str:
         return f"'{HIDDEN}'"

@@ -157,6 +157,19 @@ async def test_a_refused_token_is_renewed_once(
     assert caught.value.delivery is Delivery.REJECTED
 
 
+@pytest.mark.virtual_time
+async def test_a_late_refusal_does_not_drop_the_next_token(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """Two calls with one old token: the second to learn of its end takes the token that the first has fetched."""
+    client = make_client(auth=oauth)
+    token_server.play(token("old"), token("new"))
+    server.play(answer(401, {"message": "Unauthorized"}), answer(401, {"message": "Unauthorized"}, delay=1.0))
+    await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(2)))
+    assert used(server) == ["Bearer old", "Bearer old", "Bearer new", "Bearer new"]
+    assert len(token_server.seen) == 2
+
+
 async def test_a_refused_password_is_not_sent_again(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:

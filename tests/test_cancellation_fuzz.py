@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import importlib
+import inspect
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -32,6 +36,81 @@ if TYPE_CHECKING:
 OWN_ERROR = {"error": "Internal Error", "requestId": "r"}
 ANSWER = {"valid": True, "messageId": "m", "callId": "c"}
 TOKEN = Act(reply(200, {"access_token": "t", "expires_in": 3600}))
+
+
+FUZZ = "test_cancellation_fuzz::test_"
+BULK = "bulk/test_bulk_cancellation::test_a_"
+SIMULATOR = "simulator/test_lifecycle::test_cancelled_at_every_wait"
+THREADS = "test_testing::test_waiting_for_a_message_in_another_loop"
+JOB = "worker/test_worker_cancellation::test_"
+QUESTION, WORK, OPENING = (JOB + end for end in ("a_question_cancelled", "work_cancelled", "an_opening_and_a_close"))
+SUBMISSION = "worker/test_worker::test_a_submission_cancelled_anywhere"
+# Each public coroutine, and the test that cancels it at each of its waits, or the wait it has.
+PUBLIC: dict[str, str] = {
+    "MFAClient.generate_messaging_code": FUZZ + "a_call_cancelled",
+    "MFAClient.generate_voice_code": FUZZ + "a_call_cancelled",
+    "MFAClient.verify_code": FUZZ + "a_call_cancelled",
+    "MFAClient.warm_up": FUZZ + "a_warm_up_cancelled",
+    "MFAClient.aclose": FUZZ + "a_close_cancelled",
+    "RedisLimits.status": "limits/test_redis_cancellation::test_a_look_at_the_limits",
+    "ChannelLimiter.acquire": FUZZ + "a_call_cancelled",
+    "Limiter.acquire": "limits/test_redis_cancellation::test_a_send_cancelled",
+    "Slots.acquire": FUZZ + "a_call_cancelled",
+    "OutcomeStream.aclose": BULK + "run_cancelled",
+    "OutcomeStream.quiet": BULK + "run_cancelled",
+    **{f"SQLiteJournal.{name}": BULK + "journal_cancelled" for name in ("open", "bind", "counts", "flush", "aclose")},
+    "SQLiteJournal.begin": BULK + "run_cancelled",
+    "DeliveryTracker.wait": FUZZ + "a_wait_for_a_receipt",
+    **{f"Job.{name}": QUESTION for name in ("cancel", "outcomes", "progress", "resume", "watch")},
+    "known_jobs": QUESTION,
+    "MFAWorker.jobs": QUESTION,
+    "MFAWorker.submit": SUBMISSION,
+    "MFAWorker.aclose": OPENING,
+    **{f"RedisLedger.{name}": QUESTION for name in ("check", "facts", "flush", "has", "jobs", "pick", "results")},
+    **{f"RedisLedger.{name}": QUESTION for name in ("resume", "stop")},
+    **{f"RedisLedger.{name}": WORK for name in ("leave", "plan", "take")},
+    **{f"RedisLedger.{name}": SUBMISSION for name in ("register", "submit")},
+    # One command to Redis each, like those above.
+    **{f"RedisLedger.{name}": QUESTION for name in ("drop", "forget")},
+    "RedisLedger.aclose": OPENING,
+    **{f"Simulator.{name}": SIMULATOR for name in ("accept_connections", "refuse_connections", "start", "stop")},
+    "Simulator.wait_for_message": SIMULATOR,
+    # Each waits for another thread, once.
+    **{f"ThreadedSimulator.{name}": THREADS for name in ("accept_connections", "refuse_connections", "stop")},
+    "ThreadedSimulator.wait_for_message": THREADS,
+    "ThreadedSimulator.start": "test_testing::test_a_start_in_a_thread_cancelled",
+    # It only lets others run.
+    "ManualClock.advance": "test_testing::test_backoffs_and_deadlines_are_the_clients_own",
+}
+
+
+def public_coroutines() -> set[str]:
+    """All that a user can await or iterate, by name, of all public modules."""
+    names = ("", ".bulk", ".limits", ".simulator", ".telemetry", ".testing", ".webhooks", ".worker")
+    found = set()
+    for module in (importlib.import_module(f"bandwidth_mfa_async{name}") for name in names):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.iscoroutinefunction(thing):
+                found.add(name)
+            elif inspect.isclass(thing):
+                found |= {
+                    f"{name}.{member}"
+                    for member, function in inspect.getmembers(thing, inspect.isfunction)
+                    if not member.startswith("_")
+                    and (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function))
+                }
+    return found
+
+
+def test_every_public_coroutine_has_its_test() -> None:
+    """A new one is named here until something cancels it."""
+    assert public_coroutines() == set(PUBLIC)
+    for test in set(PUBLIC.values()):
+        module, _, beginning = test.partition("::")
+        tree = ast.parse((pathlib.Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+        functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)]
+        assert any(name.startswith(beginning) for name in functions), f"{test} is not there"
 
 
 class LastCall:
@@ -253,8 +332,8 @@ async def test_a_close_cancelled_at_every_wait(
             with pytest.raises(RequestError) as caught:
                 await call
             assert caught.value.delivery in {Delivery.UNKNOWN, Delivery.NOT_SENT}
-            await client.aclose()
             await until(lambda: server.open_connections == 0)
+            await client.aclose()
             server.script.clear()
             at += 1
             if suspensions.count < at:

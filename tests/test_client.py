@@ -23,11 +23,13 @@ from bandwidth_mfa_async import (
     Limits,
     MFAClient,
     NotSentError,
+    Rate,
     RateLimitError,
     RequestError,
     RetryPolicy,
     VerifyCodeRequest,
 )
+from bandwidth_mfa_async._wire import MESSAGING
 
 from .conftest import APPLICATION, FROM, TO
 from .support.fault_server import Act, FaultServer, answer, hung_call, reply
@@ -48,10 +50,12 @@ async def test_the_three_operations(server: FaultServer, make_client: MakeClient
     assert server.seen[2].document == {"to": TO, "code": "123456", "scope": "login", "expirationTimeInMinutes": 3}
 
 
+@pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
 async def test_what_every_request_carries(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
     """JSON in and out, no compression, no cookies, and a name."""
     server.play(answer(headers={"Set-Cookie": "session=abc"}))
-    client = make_client()
+    # By its name: aiohttp's own jar takes no cookie of an address.
+    client = make_client(base_url=f"http://localhost:{server.port}/api/v1")
     for _ in range(2):
         await client.generate_messaging_code(template.to(TO))
     for seen in server.seen:
@@ -107,6 +111,13 @@ async def test_bad_call_options(
     assert not server.accepted_connections
 
 
+async def test_a_verify_is_no_duplicate(server: FaultServer, make_client: MakeClient) -> None:
+    """Nobody gets anything twice when a code is looked at twice, even after an answer that proves nothing."""
+    server.play(answer(500, b"<html>"), answer(200, {"valid": True}))
+    response = await make_client().verify_code(to=TO, code="123456")
+    assert (response.meta.attempts, response.meta.possible_duplicate) == (2, False)
+
+
 async def test_meta(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
     """How an answer came about."""
     server.play(answer(429, {}))
@@ -154,6 +165,87 @@ async def test_a_wait_longer_than_the_call_fails_at_once(
     assert error.elapsed < 1
     assert error.retry_after == pytest.approx(50, abs=1)
     assert len(server.seen) == 1
+
+
+@pytest.mark.virtual_time
+async def test_time_in_a_bulk_queue_is_not_the_calls(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A bulk item's time stands still while it waits for its turn, so that a slow account fails nobody."""
+    limits = Limits(rate=Rate(1), adaptive=False)
+    client = make_client(limits=limits, retry=RetryPolicy(timeout=2.0, max_attempts=1))
+    server.default = answer(delay=0.5)
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(client.generate_messaging_code(template.to(TO), lane="bulk") for _ in range(6)))
+    assert asyncio.get_running_loop().time() - began > 4.0
+    assert len(server.seen) == 6
+
+
+@pytest.mark.virtual_time
+async def test_a_bulk_items_refusals_do_not_spend_its_time(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Each attempt after a 429 has the whole of it again, however long the service asked to wait."""
+    client = make_client(limits=Limits(adaptive=False), retry=RetryPolicy(timeout=2.0, max_attempts=1))
+    server.play(*[answer(429, {}, headers={"Retry-After": "3"}, delay=0.5)] * 2)
+    server.default = answer(delay=1.5)
+    response = await client.generate_messaging_code(template.to(TO), lane="bulk")
+    assert response.meta.attempts == len(server.seen) == 3
+
+
+@pytest.mark.virtual_time
+async def test_a_permit_is_not_kept_while_there_is_no_slot(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """With one slot and answers as slow as the rate, eight texts take eight seconds: no permit is spent on waiting."""
+    client = make_client(limits=Limits(rate=Rate(1), adaptive=False, max_in_flight=1))
+    server.default = answer(delay=1.0)
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(8)))
+    assert asyncio.get_running_loop().time() - began < 9.0
+
+
+@pytest.mark.virtual_time
+async def test_nothing_is_written_after_the_calls_end(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Not even where a connection is at hand and the time ran out in a wait that has no limit, such as a record's."""
+
+    class Slow:
+        guard = None
+
+        async def begin(self) -> None:
+            await asyncio.sleep(3.0)
+
+        def failed(self, error: RequestError) -> None:
+            pass
+
+        def cut(self, delivery: Delivery) -> None:
+            pass
+
+    client = make_client()
+    await client.generate_messaging_code(template.to(TO))
+    with pytest.raises(DeadlineExceededError) as caught:
+        await client._caller.call(MESSAGING, template.to(TO), 2.0, "interactive", Slow())
+    assert (caught.value.delivery, caught.value.attempts, len(server.seen)) == (Delivery.NOT_SENT, 0, 1)
+
+
+async def test_the_budget_is_earned_and_spent(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A first success earns one, a retry costs what its reason does, and a success after it gives that back."""
+    client = make_client(limits=Limits(adaptive=False))
+    budget = client._caller.core.budget
+    budget.tokens = 100
+    await client.generate_messaging_code(template.to(TO))
+    assert budget.tokens == 101
+    server.play(answer(503, {"error": "x"}))
+    await client.generate_messaging_code(template.to(TO))
+    assert budget.tokens == 101
+    server.play(answer(503, {"error": "x"}), answer(500, {"error": "x"}), answer(400, {"error": "x"}))
+    with pytest.raises(RequestError):
+        await client.generate_messaging_code(template.to(TO))
+    assert budget.tokens == 101 - 5 - 14
 
 
 async def test_max_in_flight(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:

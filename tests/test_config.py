@@ -54,12 +54,24 @@ def test_the_header_is_utf8_basic() -> None:
         ("http://mfa.bandwidth.com/api/v1", "https"),
         ("http://10.0.0.1/api/v1", "https"),
         ("http://127.0.0.1.example.com/", "https"),
+        ("http://evil-localhost/", "https"),
         ("ftp://mfa.bandwidth.com", "https"),
         ("mfa.bandwidth.com", "https"),
         ("https://", "https"),
         ("https://user:pw@mfa.bandwidth.com", "credentials"),
         ("https://mfa.bandwidth.com/?x=1", "query"),
+        ("https://mfa.bandwidth.com/api/v1?", "query"),
+        ("https://mfa.bandwidth.com/api/v1/#", "fragment"),
+        ("https://mfa.bandwidth.com#", "fragment"),
         ("https://mfa.bandwidth.com/a b", "white space"),
+        ("https://mfa.bandwidth.com\\evil", "letters, digits"),
+        ("https://mfa.bandwidth.com%2f.example.com", "letters, digits"),
+        ("https://mfa..example.com", "letters, digits"),
+        ("http://evil.example%00.localhost", "letters, digits"),
+        ("http://evil.example;.localhost", "letters, digits"),
+        ("http://.localhost", "not a URL|letters, digits"),
+        ("https://xn--a", "not a URL"),
+        ("https://m\xfcnchen.example", "xn--"),
         ("https://[::1", "not a URL"),
         ("https://x:99999/", "not a URL"),
         (None, "must be str"),
@@ -73,7 +85,18 @@ def test_bad_base_url(url: Any, says: str) -> None:
     assert "base_url" in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://localhost:1/x", "http://127.3.2.1/", "http://[::1]:8080", "https://x.example"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:1/x",
+        "http://127.3.2.1/",
+        "http://[::1]:8080",
+        "https://x.example",
+        "https://x.example.:8443/",
+        "https://XN--MNCHEN-3YA.example",
+        "https://mfa_gateway:8443/api/v1",
+    ],
+)
 def test_good_base_url(url: str) -> None:
     """Loopback may be plain; anything may be https."""
     MFAClient("9900000", BasicAuth("u", "p"), base_url=url)
@@ -100,6 +123,7 @@ def test_bad_account_id(account_id: Any) -> None:
         ("proxy", 8080, "proxy"),
         ("proxy", "socks5://x", "proxy"),
         ("proxy", "http://", "proxy"),
+        ("proxy", "http://xn--a:3128", "proxy"),
     ],
 )
 def test_bad_client_argument(argument: str, value: Any, says: str) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 import trustme
 
 from bandwidth_mfa_async import (
     BadRequestError,
     Delivery,
+    DeliveryUnknownError,
+    DisconnectedError,
     MFAClient,
     NotSentError,
     ReadTimeoutError,
@@ -24,6 +27,7 @@ from .conftest import TO
 from .faults.answers import BOMB, OWN_ERROR
 from .support import certificates
 from .support.fault_server import Act, FaultServer, answer, refused_port, reply
+from .support.resolver import Resolver
 
 if TYPE_CHECKING:
     from bandwidth_mfa_async import CodeTemplate
@@ -98,8 +102,6 @@ async def test_a_name_that_does_not_resolve_is_not_sent(
 ) -> None:
     """DNS says no, or an empty list (which aiohttp turns into a RuntimeError): nothing was sent."""
     import socket
-
-    import aiohttp
 
     client = make_client(base_url="https://mfa.invalid/api/v1", retry=ONCE)
     answers: list[Any] = [socket.gaierror(socket.EAI_NONAME, "no such name"), []]
@@ -244,3 +246,35 @@ async def test_a_verify_429_is_a_lock_out(
     )
     server.play(answer(200, {"valid": False}))
     assert (await client.verify_code(to="+19195550000", code="123456")).valid is False
+
+
+@pytest.mark.virtual_time
+async def test_an_error_that_says_not_sent_is_not_raised_after_doubt(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """The first attempt was cut, the second found no connection: whoever catches NotSentError must not send again."""
+    server.play(Act(then="fin", accepted=True))
+    connector = aiohttp.TCPConnector(resolver=Resolver(["127.0.0.1"], "hang"), use_dns_cache=False)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        client = make_client(
+            base_url=f"http://mfa.localhost:{server.port}/api/v1",
+            session=session,
+            retry=RetryPolicy(max_attempts=2, resend=Resend.AT_LEAST_ONCE, **QUICK),
+        )
+        error = await send_error(client, template)
+        await client.aclose()
+    assert type(error) is DeliveryUnknownError
+    assert (error.delivery, error.attempts, error.retry_stopped_by) == (Delivery.UNKNOWN, 2, "attempts")
+
+
+@pytest.mark.virtual_time
+async def test_an_answer_that_a_close_cuts_is_no_timeout(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Its head had come: the error says that the connection was cut, since no time was up."""
+    server.play(Act(reply(length=500), then="hang", accepted=True))
+    client = make_client(retry=ONCE)
+    call = asyncio.ensure_future(send_error(client, template))
+    await asyncio.sleep(1.0)
+    await client.aclose(drain_timeout=0)
+    assert isinstance(await call, DisconnectedError)

@@ -217,6 +217,22 @@ async def test_tenacitys_sleep_is_ours() -> None:
     assert slept == [math.inf, math.inf]
 
 
+async def test_tenacity_has_a_clock_of_its_own() -> None:
+    """Its delays are measured in real time, whatever `sleep=` does; hence a deadline of ours, on our clock."""
+    slept: list[float] = []
+
+    async def fail() -> None:
+        raise ValueError("no")
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    stop = tenacity.stop_any(tenacity.stop_after_delay(30.0), tenacity.stop_after_attempt(20))
+    with pytest.raises(ValueError, match="no"):
+        await tenacity.AsyncRetrying(wait=tenacity.wait_fixed(10.0), stop=stop, sleep=sleep, reraise=True)(fail)
+    assert len(slept) == 19, "it counts what was slept: the deadline may be its own"
+
+
 def test_virtual_time_with_real_sockets() -> None:
     """Fifty answers of 20 s each come over real connections, and real time hardly passes."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
@@ -265,7 +281,7 @@ def test_what_aiohttp_does_unless_told() -> None:
 
 
 async def test_bodies_are_inflated_unless_told(server: FaultServer) -> None:
-    """20 KB become 20 MB in `read()`; `json()` makes None of nothing and trips over a charset; hence neither."""
+    """20 KB become 20 MB in `read()`; `json()` makes None of nothing, trips over charsets and marks; hence neither."""
     bomb = gzip.compress(bytes(20_000_000))
     server.play(answer(200, bomb, headers={"Content-Encoding": "gzip"}))
     server.play(answer(200, b""), answer(200, {}, headers={"Content-Type": "application/json; charset=hex"}))
@@ -276,6 +292,10 @@ async def test_bodies_are_inflated_unless_told(server: FaultServer) -> None:
             assert await response.json() is None
         async with session.post(server.origin, data=b"{}") as response:
             with pytest.raises(LookupError):
+                await response.json()
+        server.play(answer(200, b"\xef\xbb\xbf{}"))
+        async with session.post(server.origin, data=b"{}") as response:
+            with pytest.raises(ValueError, match="BOM"):
                 await response.json()
     server.play(answer(200, bomb, headers={"Content-Encoding": "gzip"}))
     async with (

@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 import pytest
+import rich.traceback
 import trustme
 
 from bandwidth_mfa_async import (
@@ -21,6 +22,7 @@ from bandwidth_mfa_async import (
     CodeRequest,
     CodeTemplate,
     ConfigurationError,
+    Delivery,
     InvalidRequestError,
     Limits,
     LoggingHook,
@@ -64,6 +66,15 @@ def our_frames(error: BaseException) -> str:
     return "\n".join(shown)
 
 
+def cut_frames(error: BaseException) -> str:
+    """The same as rich shows it, and structlog likewise: a long text is cut, and then its `repr` is shown."""
+    trace = rich.traceback.Traceback.extract(type(error), error, error.__traceback__, show_locals=True)
+    frames = [frame for stack in trace.stacks for frame in stack.frames if frame.filename.startswith(PACKAGE)]
+    return "\n".join(
+        f"{frame.name}: {name} = {node.render()}" for frame in frames for name, node in (frame.locals or {}).items()
+    )
+
+
 async def failing(client: MFAClient, operation: str) -> RequestError:
     with pytest.raises(RequestError) as caught:
         if operation == "send":
@@ -100,6 +111,21 @@ async def test_no_crash_report_shows_a_token(server: FaultServer, status: int) -
         assert_clean(our_frames(await failing(client, "verify")), "a refused token")
 
 
+@pytest.mark.parametrize("auth", ["basic", "token"])
+async def test_no_reporter_that_cuts_long_texts_shows_a_secret(server: FaultServer, auth: str) -> None:
+    """Real tokens have a thousand characters, and what is cut is shown up to where it was cut."""
+    long = "s3ntinel-" * 30
+    credentials: Any = BasicAuth(SENTINELS["username"], long)
+    if auth == "token":
+        credentials = OAuth2ClientCredentials(SENTINELS["client_id"], long, f"{server.origin}/token")
+        server.play(answer(200, {"access_token": long, "expires_in": 3600}))
+    server.default = answer(400, {"error": "no"})
+    async with MFAClient("9900000", credentials, base_url=server.base_url, retry=POLICY) as client:
+        shown = cut_frames(await failing(client, "verify"))
+    assert "header = " in shown, "no credential was looked at"
+    assert_clean(shown, "rich")
+
+
 async def test_a_cancelled_call_shows_no_secret(server: FaultServer) -> None:
     """A task that is shown while it waits, and the traceback of its cancellation."""
     server.default = Act(then="hang")
@@ -118,7 +144,8 @@ def test_a_secret_is_text_to_whoever_sends_it() -> None:
     secret = Secret("Basic x")
     assert secret == "Basic x"
     assert f"{secret}" == "Basic x"
-    assert repr(secret) == "'***'"
+    assert repr(secret) == repr(secret[:3]) == repr(secret[0]) == "'***'"
+    assert secret[:3] == "Bas"
     assert type(BASIC.header) is Secret
 
 
@@ -391,6 +418,35 @@ async def test_no_string_changes_a_request(server: FaultServer, field: str) -> N
         assert refused == len(ATTACKS)
     if field in {"username", "password", "client_id", "client_secret", "base_url", "token_url", "callback_url"}:
         assert refused >= 8
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    "form", ["http://keeper{}:pass@{}", "http://keeper:pass{}@{}", "http://{1}/x{0}", "http://{1}{0}"]
+)
+async def test_no_proxys_url_changes_a_request(form: str, attack: str) -> None:
+    """It is refused by name, or the proxy gets one CONNECT with a host and credentials and nothing else."""
+    async with FaultServer(default=answer(407, b"")) as proxy:
+        url = form.format(attack, f"127.0.0.1:{proxy.port}")
+        client: MFAClient | None = None
+        said = ""
+        try:
+            client = MFAClient("9", BASIC, proxy=url, retry=RetryPolicy(max_attempts=1))
+        except ConfigurationError as error:
+            said = str(error)
+        if client is None:
+            assert said.startswith("proxy: ")
+            return
+        async with client:
+            failure = await failing(client, "send")
+        assert failure.delivery is Delivery.NOT_SENT
+        for seen in proxy.seen:
+            first, *lines = seen.head.rstrip("\r\n").split("\r\n")
+            assert first == "CONNECT mfa.bandwidth.com:443 HTTP/1.1"
+            assert {line.partition(":")[0].lower() for line in lines} <= EXPECTED - {"authorization"} | {
+                "proxy-authorization"
+            }
+            assert seen.body == b""
 
 
 def test_errors_of_bad_strings_show_nothing() -> None:

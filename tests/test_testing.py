@@ -45,6 +45,7 @@ from bandwidth_mfa_async.simulator import AccountLimits, Fault, ReceiptPolicy, S
 from bandwidth_mfa_async.testing import FakeTransport, ManualClock, Outcome, ThreadedSimulator
 
 from .conftest import APPLICATION, FROM, TO
+from .support.suspensions import every_suspension
 
 REQUEST = CodeRequest(TO, FROM, APPLICATION, scope="login")
 SECRET_MESSAGE = "the {CODE} is for your eyes only"
@@ -605,3 +606,22 @@ def test_every_method_of_the_simulator_was_thought_of():
         name for name, member in vars(Simulator).items() if inspect.isfunction(member) and not name.startswith("_")
     }
     assert methods - plain <= vars(ThreadedSimulator).keys()
+
+
+async def test_a_start_in_a_thread_cancelled_at_every_wait():
+    """Nothing is left running, and it may be started again."""
+    sims = []
+
+    def start():
+        sims.append(ThreadedSimulator())
+        return sims[-1].start()
+
+    ends = set()
+    async for suspensions, task in every_suspension(start):
+        assert task.cancelled() == suspensions.struck
+        ends.add(task.cancelled())
+        if task.cancelled():
+            assert "not running" in repr(sims[-1])
+            await sims[-1].start()
+        await sims[-1].stop()
+    assert ends == {True, False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -132,11 +133,13 @@ class Core:
                 timer.cancel()
         finally:
             self.abort()
-            await self._none_active()
-            for limiter in self._shared.values():
-                await limiter.aclose()
-            await self.authorizer.aclose()
-            await self.transport.aclose()
+            # Each is closed whatever the others come to, and the pool last, since the token is fetched over it.
+            async with contextlib.AsyncExitStack() as closing:
+                closing.push_async_callback(self.transport.aclose)
+                closing.push_async_callback(self.authorizer.aclose)
+                for limiter in self._shared.values():
+                    closing.push_async_callback(limiter.aclose)
+                await self._none_active()
 
     async def _none_active(self) -> None:
         if self._active:

@@ -340,7 +340,8 @@ def checked_transport_options(session: object, ssl: object, proxy: object, base_
             raise ConfigurationError("proxy: works with an https base_url only")
         try:
             url = URL(proxy)
-        except ValueError:
-            url = URL()
-        if url.scheme not in {"http", "https"} or not url.host:
+            sound = url.scheme in {"http", "https"} and bool(url.host)
+        except ValueError:  # of the host as well, which is decoded when it is asked for
+            sound = False
+        if not sound:
             raise ConfigurationError("proxy: must be a URL like 'http://proxy.example.com:3128'")

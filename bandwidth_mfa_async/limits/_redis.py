@@ -219,13 +219,27 @@ class _RedisStore:
     async def _drop(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            # What hangs is not waited for, and what is broken already may say so.
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(OPERATION_TIMEOUT):
-                    await client.aclose(close_connection_pool=True)
+            await closed(lambda: client.aclose(close_connection_pool=True), OPERATION_TIMEOUT)
 
     async def aclose(self) -> None:
         await self._drop()
+
+
+async def closed(close: Callable[[], Awaitable[Any]], seconds: float) -> None:
+    """Close what redis-py has open, also where that is cancelled; it is given up after so many seconds."""
+
+    async def attempt() -> None:
+        """What hangs is not waited for, and what is broken already may say so."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(seconds):
+                await close()
+
+    try:
+        await attempt()
+    except asyncio.CancelledError:
+        # redis-py closes its connections in tasks, and those that had not begun have closed nothing.
+        await attempt()
+        raise
 
 
 @contextlib.asynccontextmanager

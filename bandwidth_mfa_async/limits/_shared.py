@@ -249,11 +249,13 @@ class SharedLimiter:
 
     async def aclose(self) -> None:
         """Say what is left to say and close the link; waits should have been ended with `abort`."""
-        await self._task.aclose()
-        if self._fallback is None and self._due() < math.inf:
-            with contextlib.suppress(StoreUnavailableError):
-                await self._store.exchange(self._report(self._clock.monotonic()).arguments())
-        await self._store.aclose()
+        try:
+            await self._task.aclose()
+            if self._fallback is None and self._due() < math.inf:
+                with contextlib.suppress(StoreUnavailableError):
+                    await self._store.exchange(self._report(self._clock.monotonic()).arguments())
+        finally:
+            await self._store.aclose()
 
     # The line of this process.
 

@@ -104,7 +104,15 @@ class ThreadedSimulator(Simulator):
 
     async def start(self) -> None:
         """Do as `open()`, without holding up the running loop."""
-        await asyncio.to_thread(self.open)
+        opening = asyncio.ensure_future(asyncio.to_thread(self.open))
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on whether or not it is waited for, and nobody would close what it opens.
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                await asyncio.to_thread(self.close)
+            raise
 
     async def stop(self) -> None:
         """Do as `close()`, without holding up the running loop."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
 from ..errors import ConfigurationError, LedgerError
-from ..limits._redis import names_its_database
+from ..limits._redis import closed, names_its_database
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -171,12 +171,7 @@ class Connection:
         self.give_up()
         client, self._client = self._client, None
         if client is not None:
-            # What is broken already may say so, and what hangs is not waited for.
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await client.aclose()
-            except Exception:  # noqa: BLE001, S110 - it is given up either way
-                pass
+            await closed(client.aclose, self._timeout)
 
 
 def is_passing(error: Exception) -> bool:

@@ -123,10 +123,12 @@ class MFAWorker:
 
     async def aclose(self) -> None:
         """Let go of the ledger, and of the broker if it was started here; workers go on."""
-        await self.ledger.aclose()
-        if self._owns_broker:
-            self._owns_broker = False
-            await self.broker.shutdown()
+        try:
+            await self.ledger.aclose()
+        finally:
+            if self._owns_broker:
+                self._owns_broker = False
+                await self.broker.shutdown()
 
     def job(self, name: str) -> Job:
         """Return a job by its name, to watch, cancel or resume it.

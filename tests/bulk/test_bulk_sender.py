@@ -25,12 +25,14 @@ from bandwidth_mfa_async import (
     OAuth2ClientCredentials,
     PermissionDeniedError,
     RateLimitError,
+    Resend,
     RetryPolicy,
+    SQLiteJournal,
     VoiceCodeResponse,
 )
 from bandwidth_mfa_async.simulator import Fault, Simulator
 
-from ..support.fault_server import Act, FaultServer, answer
+from ..support.fault_server import Act, FaultServer, answer, until
 
 if TYPE_CHECKING:
     import pathlib
@@ -655,3 +657,25 @@ async def test_a_stream_that_is_never_read_sends_nothing(
         await turns()
     assert [outcome async for outcome in stream] == []
     assert server.seen == []
+
+
+@pytest.mark.virtual_time
+async def test_what_may_have_been_sent_is_never_pending_again(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """Between two attempts of an insistent run, when it may be killed, its journal does not say "not sent"."""
+    server.play(Act(then="fin", accepted=True))
+    policy = RetryPolicy(resend=Resend.AT_LEAST_ONCE, wait_initial=20.0, wait_max=20.0)
+    client = make_client(retry=policy, limits=Limits(adaptive=False))
+    client._caller.core.rng.uniform = lambda _least, most: most  # type: ignore[method-assign]
+    journal = SQLiteJournal(tmp_path / "run.db")
+    async with BulkSender(client, journal=journal) as bulk:
+        stream = bulk.send(numbers(1), template=template)
+        reading = asyncio.ensure_future(anext(stream))
+        await until(lambda: len(server.seen) == 1)
+        await asyncio.sleep(5.0)
+        await journal.flush()
+        assert await journal.counts() == {"sending": 1}
+        outcome = await reading
+    assert outcome.delivery is Delivery.ACCEPTED
+    assert len(server.seen) == 2

@@ -28,6 +28,7 @@ from ..support.tunnel import Tunnel
 from .watch import ACCEPTED, MATRIX, REPEATED, Watch, prepare, send
 
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import Callable
 
     from ..support.clients import MakeClient
@@ -80,16 +81,24 @@ async def test_a_proxy_that_makes_no_connection(
 
 @pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
 async def test_proxies_of_the_environment_are_not_used(
-    server: FaultServer, make_client: MakeClient, watch: Watch, monkeypatch: pytest.MonkeyPatch, warm: bool
+    server: FaultServer,
+    make_client: MakeClient,
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    warm: bool,
 ) -> None:
-    """A variable that was set for something else gets no credentials."""
+    """A variable that was set for something else gets no credentials, and a .netrc gives none."""
     client = make_client()
+    (tmp_path / ".netrc").write_text("default login somebody password else\n", encoding="ascii")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     await prepare(server, client, warm=warm, keep=False)
     async with FaultServer() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.origin)
         await watch.of(send(client), client, server)
         await watch.shows(outcome=ACCEPTED, ledger=(1, 1), pool=1, elapsed=0)
+        assert {seen.headers["authorization"] for seen in server.seen} == {BasicAuth("user", "pass").header}
         with_tls = make_client(base_url=f"https://127.0.0.1:{refused_port()}")
         await watch.of(send(with_tls), with_tls, proxy)
         await watch.shows(outcome=(NotSentError, Delivery.NOT_SENT), ledger=(0, 0), pool=0, elapsed=REPEATED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import gc
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import bandwidth_mfa_async.simulator as package
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import Simulator, SimulatorError, SimulatorStateError
 
+from ..support.suspensions import every_suspension
 from .conftest import SEND, TO, Caller, until
 
 
@@ -207,3 +209,37 @@ def test_the_sdks_codec_is_not_loaded_with_it():
 def test_every_exported_name_exists_and_is_documented():
     for name in package.__all__:
         assert getattr(package, name).__doc__, name
+
+
+@pytest.mark.parametrize("call", ["start", "stop", "refuse_connections", "accept_connections", "wait_for_message"])
+async def test_cancelled_at_every_wait(call):
+    """Whatever it was about to do, the simulator stops and starts again, and is reached then."""
+    sims = []
+
+    async def make():
+        sims.append(Simulator())
+        if call == "start":
+            await sims[-1].start()
+            return
+        await asyncio.shield(sims[-1].start())
+        if call == "wait_for_message":
+            with contextlib.suppress(TimeoutError):
+                await sims[-1].wait_for_message(TO, timeout=0.01)
+            return
+        if call == "accept_connections":
+            await asyncio.shield(sims[-1].refuse_connections())
+        await getattr(sims[-1], call)()
+
+    ends = set()
+    async for suspensions, task in every_suspension(make):
+        assert task.cancelled() == suspensions.struck
+        assert task.cancelled() or task.exception() is None
+        ends.add(task.cancelled())
+        for _ in range(5):
+            await asyncio.sleep(0)  # what was shielded ends
+        await sims[-1].stop()
+        async with sims[-1] as sim:
+            _, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+            writer.close()
+            await writer.wait_closed()
+    assert ends == {True, False}
