@@ -71,18 +71,22 @@ def calls(figures: dict[str, Any]) -> list[Row]:
             what = f"CPU of a call, {loop}, {' / '.join(str(cost['in_flight']) for cost in costs)} in flight: the most"
             rows.append(at_most(what, own, beside, max(cost["ours_to_it"] for cost in costs), target))
     grown = {(one["loop"], one["name"], one["collector"]): _growth(one) for one in figures["growth"]}
-    for (loop, name, collector), own in grown.items():
-        if name == rivals.OURS and collector == "on":
-            other, seldom, never = (
-                grown[loop, rivals.NAIVE, "on"],
-                grown[loop, name, "20,000"],
-                grown[loop, name, "off"],
-            )
-            what = f"CPU of a call, {loop}, {' / '.join(f'{n:,}' for n in own.cpu)} in flight: growth"
-            beside = f"{rivals.NAIVE}, with as many connections, {_each(other)}, {other.most:.2f}; ours with"
-            beside = f"{beside} gc.set_threshold(20_000) {_each(seldom)}, {seldom.most:.2f}; without Python's garbage"
-            beside = f"{beside} collector {_each(never)}, {never.most:.2f}"
-            rows.append(at_most(what, _each(own), beside, own.most, call_cost.GROWTH_TARGET))
+    for loop in dict.fromkeys(loop for loop, _, _ in grown):
+        own, other = grown[loop, rivals.OURS, "on"], grown[loop, rivals.NAIVE, "on"]
+        what = f"CPU of a call, {loop}, {' / '.join(f'{n:,}' for n in own.cpu)} at once"
+        beside = f"{rivals.NAIVE}, over its 100 connections, {_each(other)}, {other.most:.2f}"
+        rows.append(
+            at_most(f"{what} over the default 100 slots: growth", _each(own), beside, own.most, call_cost.GROWTH_TARGET)
+        )
+        wide = {name: grown[loop, call_cost.OURS_WIDE, name] for name in call_cost.COLLECTORS}
+        own, other = wide["on"], grown[loop, call_cost.NAIVE_WIDE, "on"]
+        beside = f"{rivals.NAIVE}, with as many connections, {_each(other)}, {other.most:.2f}; ours with"
+        beside = (
+            f"{beside} gc.set_threshold(20_000) {_each(wide['20,000'])}, {wide['20,000'].most:.2f}; without Python's"
+        )
+        beside = f"{beside} garbage collector {_each(wide['off'])}, {wide['off'].most:.2f}"
+        what = f"{what} with max_in_flight=1000: growth"
+        rows.append(at_most(what, _each(own), beside, own.most, call_cost.GROWTH_TARGET))
     return rows
 
 
