@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -234,12 +233,13 @@ def test_a_line_that_leaves_its_chart_says_how_far() -> None:
 @pytest.mark.skipif(not _others.STAT.exists(), reason="no /proc/stat")
 def test_what_others_take_is_told_from_what_a_part_takes() -> None:
     """A child of another process is somebody else, until it has ended and is counted as a part's own."""
-    spinning = [sys.executable, "-c", "import time\nuntil = time.monotonic() + 1\nwhile time.monotonic() < until: pass"]
+    spinning = "import sys, time\nwhile time.process_time() < 0.9: pass\nprint(flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-c", spinning]
     others = _others.Others()
-    with subprocess.Popen(spinning) as child:
-        time.sleep(0.9)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
         during = others.share()
-        child.wait()
     after = others.share()
     assert during is not None
     assert after is not None
