@@ -205,7 +205,7 @@ class _RedisStore:
 
     def _open(self) -> Any:
         if self._client is None:
-            self._client = _make_client(self._url)
+            self._client = make_client(self._url)
         return self._client
 
     async def _run(self, client: Any, arguments: Sequence[str]) -> Any:
@@ -285,14 +285,23 @@ _REFUSALS: Final = (
 )
 
 
+def words_of(error: Exception) -> str:
+    """Return what redis-py raised, in lower case, to look for signs in; nothing of it may be shown."""
+    return f"{type(error).__name__} {error}".lower()
+
+
+def meaning_of(error: Exception, meanings: Sequence[tuple[tuple[str, ...], str]]) -> str | None:
+    """Return the first meaning of which a sign is in an error; None when there is none."""
+    words = words_of(error)
+    return next((meaning for signs, meaning in meanings if any(sign in words for sign in signs)), None)
+
+
 def _unavailable(error: Exception, timeout: float) -> StoreUnavailableError:
     from redis.exceptions import RedisError
 
-    if isinstance(error, RedisError):
-        said = f"{type(error).__name__} {error}".lower()
-        for signs, meaning in _REFUSALS:
-            if any(sign in said for sign in signs):
-                return StoreUnavailableError(meaning, refused=True)
+    meaning = meaning_of(error, _REFUSALS) if isinstance(error, RedisError) else None
+    if meaning is not None:
+        return StoreUnavailableError(meaning, refused=True)
     if isinstance(error, TimeoutError):
         return StoreUnavailableError(f"no answer within {timeout:g} s")
     return StoreUnavailableError(f"it cannot be reached: {type(error).__name__}")
@@ -306,8 +315,9 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _make_client(url: str) -> Any:
-    from redis.asyncio import Redis
+def make_client(url: str, *, cluster: bool = False) -> Any:
+    """Return a client of redis-py that leaves time limits and patience to us and opens nothing yet."""
+    from redis.asyncio import Redis, RedisCluster
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
@@ -315,10 +325,14 @@ def _make_client(url: str) -> Any:
     untold: dict[str, Any] = {"lib_name": None, "lib_version": None}
     if "redis.driver_info" in sys.modules:  # where newer versions keep these
         untold = {"driver_info": None}
-    # Its own retries would outlast the timeout, and RESP 3 needs Redis 6. With a time limit of its own it writes inside
-    # `asyncio.wait_for`, which loses cancellations before Python 3.12.
+    # RESP 3 needs Redis 6. With a time limit of its own redis-py writes inside `asyncio.wait_for`, which loses
+    # cancellations before Python 3.12; each operation here has one anyway.
+    options = untold | {"protocol": 2, "socket_timeout": None}
+    if cluster:
+        return RedisCluster.from_url(url, **options)
     kind: Any = Redis  # redis-py gives its keywords no types
-    return kind.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, **untold)
+    # Its own retries would outlast that time limit.
+    return kind.from_url(url, retry=Retry(NoBackoff(), 0), **options)
 
 
 def _checked_redis_url(url: object) -> str:
@@ -333,7 +347,7 @@ def _checked_redis_url(url: object) -> str:
         raise ConfigurationError(_URL_FORM)
     try:
         # Options that redis-py does not know come out only when it makes a connection object; this opens none.
-        _make_client(url).connection_pool.make_connection()
+        make_client(url).connection_pool.make_connection()
     except Exception:  # noqa: BLE001 - its text may quote the password
         raise ConfigurationError(_URL_FORM) from None
     return url

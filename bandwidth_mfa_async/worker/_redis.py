@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import sys
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
 from ..errors import ConfigurationError, LedgerError
-from ..limits._redis import closed, names_its_database
+from ..limits._redis import closed, make_client, meaning_of, names_its_database, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -182,45 +181,18 @@ def is_passing(error: Exception) -> bool:
 
     if isinstance(error, AuthenticationError):
         return False
-    said = f"{type(error).__name__} {error}".lower()
     if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)):
-        return not any(sign in said for signs, _ in _REFUSALS for sign in signs)
-    return isinstance(error, RedisError) and any(sign in said for sign in _PASSING)
+        return meaning_of(error, _REFUSALS) is None
+    words = words_of(error)
+    return isinstance(error, RedisError) and any(sign in words for sign in _PASSING)
 
 
 def _meaning(error: Exception) -> str:
-    said = f"{type(error).__name__} {error}".lower()
-    for signs, meaning in _REFUSALS:
-        if any(sign in said for sign in signs):
-            return meaning
-    return f"Redis raised {type(error).__name__}"
+    return meaning_of(error, _REFUSALS) or f"Redis raised {type(error).__name__}"
 
 
 def _trouble(error: Exception) -> str:
-    said = f"{type(error).__name__} {error}".lower()
-    for signs, trouble in _AWAITED:
-        if any(sign in said for sign in signs):
-            return trouble
-    return "cannot be reached: start its Redis, or mend the URL"
-
-
-def make_client(url: str, *, cluster: bool) -> Any:
-    """Return a client of redis-py that leaves patience to us and opens nothing yet."""
-    from redis.asyncio import Redis, RedisCluster
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    # Not telling Redis which client this is saves two round trips, and a search for redis-py's version on the disk.
-    untold: dict[str, Any] = {"lib_name": None, "lib_version": None}
-    if "redis.driver_info" in sys.modules:  # where newer versions keep these
-        untold = {"driver_info": None}
-    # With a time limit of its own redis-py writes inside `asyncio.wait_for`, which loses cancellations before Python
-    # 3.12; each operation here has one anyway.
-    options = untold | {"socket_timeout": None}
-    if cluster:
-        return RedisCluster.from_url(url, protocol=2, **options)
-    kind: Any = Redis  # redis-py gives its keywords no types
-    return kind.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **options)
+    return meaning_of(error, _AWAITED) or "cannot be reached: start its Redis, or mend the URL"
 
 
 def checked_url(url: object, *, cluster: bool) -> str:
