@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 import ssl
 import subprocess
@@ -23,15 +24,16 @@ from bandwidth_mfa_async import (
     RetryPolicy,
 )
 from bandwidth_mfa_async._transport import _exchange
-from bandwidth_mfa_async._transport._transport import Attempt
+from bandwidth_mfa_async._transport._attempts import Attempts
 
 from .conftest import APPLICATION, FROM, TO
 from .support import certificates
 from .support.fault_server import Act, FaultServer, answer
 from .support.tunnel import Tunnel
+from .support.virtual_time import VirtualTimeLoop, virtual_uvloop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from bandwidth_mfa_async import CodeTemplate
 
@@ -147,8 +149,7 @@ async def test_a_cancellation_in_the_moment_of_a_timeout_is_obeyed(
     call = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
     while not server.seen:
         await asyncio.sleep(0)
-    (attempt,) = client._caller.core.transport._attempts
-    attempt.cut()
+    client._caller.core.transport._attempts.cut()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -179,18 +180,94 @@ async def test_a_timeout_leaves_no_cancellation_behind(
 
 async def test_an_attempt_that_ends_stops_its_timer() -> None:
     """Nothing is cancelled afterwards, and a cut that came twice is taken back once."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    task = asyncio.current_task()
     assert task is not None
-    attempt = Attempt(loop, 0.0)
-    assert attempt.end() is False
+    attempts = Attempts()
+    line = attempts.line(0.0)
+    attempt = line.begin()
+    assert line.end(attempt) is False
     await asyncio.sleep(0)
-    attempt = Attempt(loop, 60.0)
-    attempt.cut()
-    attempt.cut()
+    line = attempts.line(60.0)
+    attempt = line.begin()
+    attempts.cut()
+    attempts.cut()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(0)
-    assert attempt.end() is True
+    assert line.end(attempt) is True
     assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("make_loop", [VirtualTimeLoop, virtual_uvloop], ids=["asyncio", "uvloop"])
+def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Attempts of two lengths that began one after the other end at their own moments, and leave no timer."""
+    attempts = Attempts()
+    ended: list[tuple[str, float, bool]] = []
+
+    async def make(name: str, after: float, seconds: float, takes: float) -> None:
+        await asyncio.sleep(after)
+        began = asyncio.get_running_loop().time()
+        line = attempts.line(seconds)
+        attempt = line.begin()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(takes)
+        own = line.end(attempt)
+        ended.append((name, round(asyncio.get_running_loop().time() - began, 1), own))
+
+    async def main() -> None:
+        await asyncio.gather(
+            make("first", 0, 10, 99),
+            make("done in time", 1, 10, 2),
+            make("second", 2, 10, 99),
+            make("short", 3, 4, 99),
+            make("after all", 30, 10, 99),
+        )
+        line = attempts.line(60)
+        assert not line.end(line.begin())
+        scheduled = getattr(asyncio.get_running_loop(), "_scheduled", ())  # uvloop does not tell
+        assert not [timer for timer in scheduled if not timer.cancelled()]
+        assert not attempts._lines
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(main())
+    assert ended == [
+        ("done in time", 2.0, False),
+        ("short", 4.0, True),
+        ("first", 10.0, True),
+        ("second", 10.0, True),
+        ("after all", 10.0, True),
+    ]
+
+
+def test_an_attempt_that_ends_long_after_its_cut_takes_no_other_with_it() -> None:
+    """Closing still cuts those that began since, and the timer knows them."""
+    attempts = Attempts()
+    cut: list[str] = []
+
+    async def make(name: str, go_on: asyncio.Event) -> None:
+        line = attempts.line(1.0)
+        attempt = line.begin()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(99)
+        await go_on.wait()
+        if line.end(attempt):
+            cut.append(name)
+
+    async def main() -> None:
+        go_on, at_once = asyncio.Event(), asyncio.Event()
+        at_once.set()
+        stubborn = asyncio.create_task(make("stubborn", go_on))
+        await asyncio.sleep(2)
+        await make("late", at_once)
+        other = asyncio.create_task(make("other", at_once))
+        await asyncio.sleep(0)
+        go_on.set()
+        await stubborn
+        attempts.cut()
+        await asyncio.wait([other], timeout=0.5)
+        assert cut == ["late", "stubborn", "other"]
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
 
 
 @pytest.fixture

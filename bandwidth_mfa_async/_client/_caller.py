@@ -67,6 +67,8 @@ class Caller:
         self.core = core
         self.policy = policy
         self.hooks = hooks
+        # Asked several times in every call.
+        self._heard = bool(hooks)
         self.limits = limits
         if sharing is not None:
             self.slots, self.limiters = sharing.slots, sharing.limiters
@@ -118,12 +120,19 @@ class Caller:
         core = self.core
         core.enter()
         try:
-            name = f"{core.rng.getrandbits(64):016x}" if self.hooks else ""
+            name = f"{core.rng.getrandbits(64):016x}" if self._heard else ""
             call = Call(operation, request, encode(request), policy, lane, core.clock.monotonic(), name, recorder)
-            if self.hooks:
-                self.hooks.emit(call.started_event(str(core.urls[operation.name])))
+            self._tell_start(call)
             try:
-                answer = await self._tried(call)
+                failure: RequestError | None = None
+                try:
+                    answer = await self._attempt(call)
+                except RequestError as error:
+                    failure = error
+                if failure is None:
+                    core.budget.deposit(1)
+                else:
+                    answer = await self._retried(call, failure)
             except RequestError as error:
                 elapsed = core.clock.monotonic() - call.started
                 signed = call.sign(error, elapsed)
@@ -148,21 +157,10 @@ class Caller:
         finally:
             core.leave()
 
-    async def _tried(self, call: Call[_Request, _Response]) -> _Response:
-        """Try until there is an answer or no further try is allowed."""
-        try:
-            response = await self._attempt(call)
-        except RequestError as error:
-            if not is_retryable(error, sends=call.operation.sends, resend=call.policy.resend):
-                raise
-            first_error = error
-        else:
-            self.core.budget.deposit(1)
-            return response
-        return await self._retried(call, first_error)
-
     async def _retried(self, call: Call[_Request, _Response], first_error: RequestError) -> _Response:
-        """Try again; apart, since its functions would cost every call in flight objects that it never uses."""
+        """Try again if that is allowed; apart, since its functions would cost every call objects that it never uses."""
+        if not is_retryable(first_error, sends=call.operation.sends, resend=call.policy.resend):
+            raise first_error
         core = self.core
         return await retry(
             first_error,
@@ -236,7 +234,7 @@ class Caller:
         """Wait for a token, a permit and a slot; what it returns with is fresh."""
         core = self.core
         bulk = call.lane == "bulk"
-        timed = bulk or bool(self.hooks)
+        timed = bulk or self._heard
         began = core.clock.monotonic() if timed else 0.0
         time_left = 0.0
         if bulk:
@@ -309,7 +307,7 @@ class Caller:
                 secrets=partial(self._secrets, call),
             )
         finally:
-            if self.hooks:
+            if self._heard:
                 call.elapsed = clock.monotonic() - started
         raise DeadlineExceededError("the call's time ran out before a connection was made")
 
@@ -331,14 +329,18 @@ class Caller:
             error = DeadlineExceededError("the call's time ran out while it waited for a token")
         raise error
 
+    def _tell_start(self, call: Call[Any, Any]) -> None:
+        if self._heard:
+            self.hooks.emit(call.started_event(str(self.core.urls[call.operation.name])))
+
     def _tell_attempt(self, call: Call[Any, Any], retry_in: float | None) -> None:
-        if self.hooks:
+        if self._heard:
             event = call.attempt_event(retry_in)
             if event is not None:
                 self.hooks.emit(event)
 
     def _tell_end(self, call: Call[Any, Any], error: BaseException | None, *, attempt_too: bool) -> None:
-        if not self.hooks:
+        if not self._heard:
             return
         if attempt_too:
             self._tell_attempt(call, None)

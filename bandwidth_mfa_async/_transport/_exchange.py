@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import types
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from multidict import CIMultiDictProxy
     from yarl import URL
@@ -54,6 +56,15 @@ class Body:
         self.begun = True
 
 
+class _Destination(aiohttp.ClientRequest):
+    """What a connector asks where to connect to; its answer is always the same, so it is made once."""
+
+    @functools.cached_property
+    def connection_key(self) -> ConnectionKey:
+        """Name the pool's connections that will do."""
+        return super().connection_key
+
+
 class Route:
     """Where requests of one kind go, with the part of them that is always the same.
 
@@ -83,7 +94,7 @@ class Route:
         self.ssl = ssl
         self.proxy = proxy
         # A connector asks a request only where to connect to, so one serves them all.
-        self.request = aiohttp.ClientRequest("POST", url, loop=loop, session=session, ssl=ssl, proxy=proxy)
+        self.request = _Destination("POST", url, loop=loop, session=session, ssl=ssl, proxy=proxy)
         lines = [f"{name}: {value}" for name, value in (("Host", self.request.headers["Host"]), *headers.items())]
         if session.connector is not None and session.connector.force_close:
             lines.append("Connection: close")

@@ -11,6 +11,7 @@ from yarl import URL
 
 from .._wire import USER_AGENT, Answer
 from ..errors import ClientStateError, ConfigurationError, DisconnectedError, NotSentError
+from ._attempts import Attempts
 from ._exchange import Headers, Response, Route, direct, exchange, left_over, lenient, post
 from ._failures import after, before
 
@@ -32,39 +33,6 @@ DNS_CACHE_TTL: Final = 30
 _NEVER_CEIL: Final = 1e9
 # asyncio reads every answer into a fresh buffer of 256 KiB, TLS another.
 _LARGEST_BUFFER: Final = 256 * 1024
-
-
-class Attempt:
-    """Cancels the task that makes an attempt when its time is up or the client closes, and knows that it did.
-
-    What `asyncio.timeout` does, for less than half of what that costs.
-
-    Args:
-        loop: the running one.
-        seconds: how long the attempt may take.
-    """
-
-    __slots__ = ("_before", "_cut", "_task", "_timer")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        task = asyncio.current_task(loop)
-        assert task is not None  # noqa: S101 - an attempt is awaited
-        self._task = task
-        self._before = task.cancelling()
-        self._cut = False
-        self._timer = loop.call_later(seconds, self.cut)
-
-    def cut(self) -> None:
-        """End the attempt now."""
-        if not self._cut:
-            self._cut = True
-            self._task.cancel()
-
-    def end(self) -> bool:
-        """Stop the timer; tell whether a cancellation that has come is this one alone."""
-        self._timer.cancel()
-        # Both may come in one round of the loop, and then whoever cancelled the call is obeyed.
-        return self._cut and self._task.uncancel() <= self._before
 
 
 class _Checked:
@@ -141,8 +109,8 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
-        self._attempts: set[Attempt] = set()
-        self._routes: dict[URL, Route] = {}
+        self._attempts = Attempts()
+        self._routes: dict[str, Route] = {}
         self._aborted = False
 
     @property
@@ -221,18 +189,19 @@ class Transport:
         own = False
         error: RequestError
         loop = asyncio.get_running_loop()
-        attempt = Attempt(loop, timeout)
-        self._attempts.add(attempt)
+        line = self._attempts.line(timeout)
+        attempt = line.begin()
         try:
             try:
-                route = self._routes.get(url)
-                if route is None or route.headers is not headers:
-                    route = self._routes[url] = Route(url, headers, session, loop, ssl=self._ssl, proxy=self._proxy)
+                route = self._routes.get(operation)
+                if route is None or route.headers is not headers or route.url is not url:
+                    route = self._routes[operation] = Route(
+                        url, headers, session, loop, ssl=self._ssl, proxy=self._proxy
+                    )
                 one_way = exchange if direct(session) else post
                 await one_way(session, route, payload, answer, self._timeout(connect_timeout))
             finally:
-                self._attempts.discard(attempt)
-                own = attempt.end()
+                own = line.end(attempt)
         except asyncio.CancelledError as failure:
             # aiohttp also cancels those who wait for DNS or a connection when its pool is closed under them.
             task = asyncio.current_task()
@@ -280,15 +249,14 @@ class Transport:
             """Open one."""
             opened.append(await connector.connect(request, [], self._timeout(connect_timeout)))
 
-        attempt = Attempt(loop, connect_timeout)
-        self._attempts.add(attempt)
+        line = self._attempts.line(connect_timeout)
+        attempt = line.begin()
         own = False
         try:
             try:
                 results = await asyncio.gather(*(connect() for _ in range(connections)), return_exceptions=True)
             finally:
-                self._attempts.discard(attempt)
-                own = attempt.end()
+                own = line.end(attempt)
             failure = next((result for result in results if isinstance(result, BaseException)), None)
         except asyncio.CancelledError:
             if not own:
@@ -304,8 +272,7 @@ class Transport:
     def abort(self) -> None:
         """Cut every attempt that is under way; each raises its own error."""
         self._aborted = True
-        for attempt in tuple(self._attempts):
-            attempt.cut()
+        self._attempts.cut()
 
     async def aclose(self) -> None:
         """Close the pool if it is ours."""
