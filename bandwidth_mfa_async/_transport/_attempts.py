@@ -35,8 +35,8 @@ class Attempt:
 class Attempts:
     """The attempts under way, by how long they may take.
 
-    What `asyncio.timeout` does around each, for a fraction of what that costs: attempts that may take equally long end in
-    the order in which they began, so only the first of them needs a timer.
+    What `asyncio.timeout` does around each, for a fraction of what that costs: the time of attempts that may take
+    equally long is up in the order in which they began, so only the first of them needs a timer.
     """
 
     def __init__(self) -> None:

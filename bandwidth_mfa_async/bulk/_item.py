@@ -33,15 +33,31 @@ class Item:
         index: its place in the input.
         key: its idempotency key.
         request: what is to be sent.
+        payload: a digest of that, where the key does not say it.
     """
 
-    __slots__ = ("attempts", "begun_at", "error", "index", "key", "request", "row", "run", "under_way", "unknown")
+    __slots__ = (
+        "attempts",
+        "begun_at",
+        "error",
+        "index",
+        "key",
+        "payload",
+        "request",
+        "row",
+        "run",
+        "under_way",
+        "unknown",
+    )
 
-    def __init__(self, run: Surroundings, index: int, key: str, request: CodeRequest) -> None:
+    def __init__(
+        self, run: Surroundings, index: int, key: str, request: CodeRequest, payload: bytes | None = None
+    ) -> None:
         self.run = run
         self.index = index
         self.key = key
         self.request = request
+        self.payload = payload
         # Its row in the journal; 0 without a journal.
         self.row = 0
         self.attempts = 0

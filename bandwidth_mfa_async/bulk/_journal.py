@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from .._clock import SystemClock
 from .._models import CodeTemplate
-from ..errors import ClientStateError, ConfigurationError, JournalError
+from ..errors import ClientStateError, ConfigurationError, Delivery, JournalError
 from ._keys import TEMPLATE_FIELDS, fact_digest, template_values
 from ._store import Batch, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from .._clock import Clock
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from ._schema import Status
     from ._store import Row
 
-Then: TypeAlias = "Callable[[Row | JournalError], None]"
+Learnt: TypeAlias = "int | Row | JournalError"
+"""What is known of an item that was added: the row of a new one, all of another, or why it is not on disk."""
+Then: TypeAlias = "Callable[[_Item, Learnt], None]"
 
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _NO_PAYLOAD = bytes(8)
+_ACCEPTED: Final = Delivery.ACCEPTED.value
 # How many rows a batch must concern to be handed over before the end of a round: while none is on its way, and while
 # one is.
 _LARGE: Final = (32, 96)
@@ -70,7 +74,7 @@ class SQLiteJournal:
         self._executor: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batch = Batch()
-        self._thens: list[Then] = []
+        self._thens: list[tuple[Then[Any], Any]] = []
         self._waiters: list[asyncio.Future[None]] = []
         # Set while the batch that gathers is to be handed over at the end of this round of the loop.
         self._soon: asyncio.Handle | None = None
@@ -189,37 +193,52 @@ class SQLiteJournal:
 
     # What a run writes.
 
-    def add(self, key: bytes, position: int, payload: bytes | None, then: Then) -> None:
+    def add(self, key: bytes, position: int, payload: bytes | None, then: Then[_Item], item: _Item) -> None:
         """Learn what is known of an item, and let the journal know it from now on.
 
         Args:
             key: 16 bytes.
             position: its place in the input.
             payload: 8 bytes, where the key does not say all of what is sent.
-            then: called with the item's row once it is on disk, or with the reason why not.
+            then: called with the item and what is known of it, once it is on disk or cannot be.
+            item: for `then`.
         """
         if self._failure is not None:
-            then(self._failure)
+            then(item, self._failure)
             return
         batch = self._batch
         batch.keys += key
         batch.positions.append(position)
         batch.payloads += payload or _NO_PAYLOAD
-        self._thens.append(then)
+        self._thens.append((then, item))
         self._write_soon()
 
-    async def begin(self, row: int) -> None:
-        """Return once the intent to send an item is on disk.
+    def begin(self, row: int) -> asyncio.Future[None]:
+        """Return a future that ends once the intent to send an item is on disk.
 
         Raises:
-            JournalError: it is not, so nothing may be sent.
+            JournalError: it is not, so nothing may be sent; by the future as well.
         """
         if self._failure is not None:
             raise JournalError(*self._failure.args)
         waiter = self._waiter()
         self._batch.begun[row] = None
         self._write_soon()
-        await waiter
+        return waiter
+
+    def accept(self, row: int, provider_id: str, attempts: int, at: float, latency: float | None) -> None:
+        """Write soon that the service took an item, and count that.
+
+        Args:
+            row: the item.
+            provider_id: the service's id of it.
+            attempts: how many more there were.
+            at: when, in Unix seconds.
+            latency: how long the answer took, in seconds.
+        """
+        self._batch.accept(row, provider_id, attempts, at)
+        self._write_soon()
+        self.count(_ACCEPTED, at, latency)
 
     def settle(  # noqa: PLR0913 - the columns of an end
         self,
@@ -331,14 +350,19 @@ class SQLiteJournal:
         written = self._loop.run_in_executor(self._executor, self._store.apply, batch)
         written.add_done_callback(lambda done: self._written(done, thens, waiters))
 
-    def _written(self, done: asyncio.Future[list[Row]], thens: list[Then], waiters: list[asyncio.Future[None]]) -> None:
+    def _written(
+        self,
+        done: asyncio.Future[Sequence[int | Row]],
+        thens: list[tuple[Then[Any], Any]],
+        waiters: list[asyncio.Future[None]],
+    ) -> None:
         self._on_disk -= 1
         failure = done.exception()
         if failure is not None:
             self._fail(failure, thens, waiters)
             return
-        for then, row in zip(thens, done.result(), strict=True):
-            then(row)
+        for (then, item), row in zip(thens, done.result(), strict=True):
+            then(item, row)
         if self._failure is None and not self._on_disk and (self._batch.size or self._waiters):
             # Before those who waited go on: the disk works while they do.
             self._write()
@@ -346,15 +370,17 @@ class SQLiteJournal:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _fail(self, failure: BaseException, thens: list[Then], waiters: list[asyncio.Future[None]]) -> None:
+    def _fail(
+        self, failure: BaseException, thens: list[tuple[Then[Any], Any]], waiters: list[asyncio.Future[None]]
+    ) -> None:
         """Tell all who wait, and write no more: what came later would be on disk without what came before."""
         error = failure if isinstance(failure, JournalError) else JournalError(f"{self.path}: {failure}")
         self._failure = self._failure or error
         thens, self._thens = [*thens, *self._thens], []
         waiters, self._waiters = [*waiters, *self._waiters], []
         self._batch = Batch()
-        for then in thens:
-            then(error)
+        for then, item in thens:
+            then(item, error)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(JournalError(*error.args))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from .._models import MessagingCodeResponse, ResponseMeta, VoiceCodeResponse
 from ..errors import APIStatusError, Delivery, DeliveryUnknownError, InvalidRequestError, JournalError
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ._item import Item
     from ._journal import SQLiteJournal
     from ._store import Row
-
-_ACCEPTED: Final = Delivery.ACCEPTED.value
 
 
 class Record:
@@ -44,15 +42,19 @@ class Record:
         # The rows of items that this run has taken on and not yet ended.
         self._active: set[int] = set()
 
-    def begin(self, item: Item, payload: bytes | None, row: Row) -> ItemOutcome | None:
+    def begin(self, item: Item, row: int | Row) -> ItemOutcome | None:
         """Take an item on, unless what the journal knows of it is its outcome already.
 
         Args:
             item: it learns its row, and whether it may have been sent before.
-            payload: a digest of what is sent, where the key does not say that.
-            row: what the journal knows.
+            row: what the journal knows; the number of a new one.
         """
+        if isinstance(row, int):
+            item.row = row
+            self._active.add(row)
+            return None
         item.row = row.id
+        payload = item.payload
         item.unknown = row.status is Status.UNKNOWN
         if payload is not None and row.payload is not None and row.payload != payload.hex().upper():
             error = InvalidRequestError("key", "stands for another request in this journal; give each request its own")
@@ -82,9 +84,8 @@ class Record:
         if journal is None:
             return
         self._active.discard(item.row)
-        now = self._clock.time()
-        journal.settle(item.row, Status.ACCEPTED, provider_id=provider_id, attempts=item.attempts, at=now)
-        journal.count(_ACCEPTED, now, self._latency(item))
+        clock = self._clock
+        journal.accept(item.row, provider_id, item.attempts, clock.time(), clock.monotonic() - item.begun_at)
 
     def failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
         """Write why an item was not taken."""
@@ -123,16 +124,17 @@ class Record:
         if journal is None:
             return
 
-        def known(row: Row | JournalError) -> None:
+        def known(_value: object, row: int | Row | JournalError) -> None:
             if isinstance(row, JournalError):
                 on_failure(row)
-            elif row.status is Status.PENDING:
+            elif isinstance(row, int) or row.status is Status.PENDING:
                 now = self._clock.time()
-                journal.settle(row.id, Status.INVALID, cause=InvalidRequestError.__name__, at=now)
+                id_ = row if isinstance(row, int) else row.id
+                journal.settle(id_, Status.INVALID, cause=InvalidRequestError.__name__, at=now)
                 journal.count(Delivery.INVALID.value, now)
 
         name = value if type(value) is str else index
-        journal.add(key_digest(f"invalid {name}"), index, None, known)
+        journal.add(key_digest(f"invalid {name}"), index, None, known, value)
 
     def _latency(self, item: Item) -> float | None:
         """Return how long the answer took, in seconds; None for an item of which nothing was sent."""

@@ -216,18 +216,18 @@ class OutcomeStream:
             self._record.invalid(value, index, self._fail)
             self._emit(ItemOutcome(index, "", request, Delivery.INVALID, error=error))
             return
-        item = Item(self, index, key, request)
+        item = Item(self, index, key, request, payload)
         if journal is None:
             self._offer(item)
         else:
-            journal.add(digest, index, payload, lambda row: self._known(item, payload, row))
+            journal.add(digest, index, payload, self._known, item)
 
-    def _known(self, item: Item, payload: bytes | None, row: Row | JournalError) -> None:
+    def _known(self, item: Item, row: int | Row | JournalError) -> None:
         """Go on with an item, now that it is known what the journal knows of it."""
         if isinstance(row, JournalError):
             self._fail(row)
             self._let_go(item)
-        elif (outcome := self._record.begin(item, payload, row)) is not None:
+        elif (outcome := self._record.begin(item, row)) is not None:
             self._emit(outcome)
         elif self.stopping:
             self._let_go(item)

@@ -15,7 +15,7 @@ from ..errors import JournalError
 from ._schema import APPLICATION_ID, INTERRUPTED, MIGRATIONS, PAGE_SIZE, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ._outcome import Ending
 
@@ -27,9 +27,18 @@ _COUNTS: Final = ("accepted", "rejected", "not_sent", "unknown", "invalid", "thr
 # Around each statement Python lets go of its global lock, and a busy event loop is slow to give it back: a batch of
 # nine statements took three times as long as their work.
 _WRITER: Final = (
-    """CREATE TEMP VIEW batch (ended, begun, first, keys, positions, payloads, seconds, latencies) AS
-    SELECT 0, 0, 0, 0, 0, 0, 0, 0""",
+    """CREATE TEMP VIEW batch (accepted, ended, begun, first, keys, positions, payloads, seconds, latencies) AS
+    SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0""",
     f"""CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
+    UPDATE item SET
+        status = {Status.ACCEPTED:d},
+        provider_id = substr(accepted.value, 43),
+        cause = NULL,
+        http_status = NULL,
+        again = 0,
+        attempts = attempts + CAST(substr(accepted.value, 17, 9) AS INTEGER),
+        settled_at = CAST(substr(accepted.value, 26, 17) AS INTEGER) / 1e6
+    FROM json_each(NEW.accepted) AS accepted WHERE item.id = CAST(substr(accepted.value, 1, 16) AS INTEGER);
     UPDATE item SET
         status = json_extract(ended.value, '$[1]'),
         provider_id = json_extract(ended.value, '$[2]'),
@@ -54,7 +63,7 @@ _WRITER: Final = (
     ON CONFLICT (key) DO NOTHING;
     END""",  # noqa: S608 - our own columns
 )
-_WRITE: Final = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_WRITE: Final = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # One row whatever the batch, for the same reason.
 _KNOWN: Final = """
 SELECT json_group_array(json_array(
@@ -96,6 +105,7 @@ class Row(NamedTuple):
 class Batch:
     """What is to be written in one transaction, in this order: what ended, what begins, what is new."""
 
+    accepted: list[str] = Factory(list[str])
     settled: dict[int, tuple[Any, ...]] = Factory(dict[int, tuple[Any, ...]])
     begun: dict[int, None] = Factory(dict[int, None])
     keys: bytearray = Factory(bytearray)
@@ -105,6 +115,13 @@ class Batch:
     latencies: dict[int, int] = Factory(dict[int, int])
     # How many times a row was settled, begun or added.
     size: int = 0
+
+    def accept(self, row: int, provider_id: str, attempts: int, at: float) -> None:
+        """Let an item be accepted.
+
+        Most are, so this is short and SQLite finds what it says at fixed places, sooner than in JSON.
+        """
+        self.accepted.append(f"{row:016}{attempts:09}{round(at * 1e6):017}{provider_id}")
 
 
 class Store:
@@ -200,8 +217,10 @@ class Store:
                 "use what that run used, or another journal file"
             )
 
-    def apply(self, batch: Batch) -> list[Row]:
-        """Write a batch and return what is known of each of its new items, by place in the batch.
+    def apply(self, batch: Batch) -> Sequence[int | Row]:
+        """Write a batch and return what is known of each item it adds, by place in the batch.
+
+        Where all are new, as in most runs, that is just the id of each one's row.
 
         Raises:
             JournalError: nothing of it was written, nor will be what comes after it: without this one it would be
@@ -216,11 +235,12 @@ class Store:
             self._failure = error
             raise
 
-    def _apply(self, db: sqlite3.Connection, batch: Batch) -> list[Row]:
+    def _apply(self, db: sqlite3.Connection, batch: Batch) -> Sequence[int | Row]:
         number = len(batch.positions)
         first = self._next_id
         keys, positions = bytes(batch.keys), json.dumps(batch.positions)
         values = (
+            json.dumps(batch.accepted),
             json.dumps([(id_, *rest) for id_, rest in batch.settled.items()]),
             json.dumps(list(batch.begun)),
             first,
@@ -230,13 +250,12 @@ class Store:
             json.dumps([(at, *(counts.get(name, 0) for name in _COUNTS)) for at, counts in batch.seconds.items()]),
             json.dumps(list(batch.latencies.items())),
         )
-        others = len(batch.settled) + len(batch.begun) + len(batch.seconds) + len(batch.latencies)
+        others = sum(map(len, (batch.accepted, batch.settled, batch.begun, batch.seconds, batch.latencies)))
         before = db.total_changes
         db.execute(_WRITE, values)
         self._next_id = first + number
         if db.total_changes - before == others + number:
-            # All new, as in most runs.
-            return [Row(id_, Status.PENDING) for id_ in range(first, first + number)]
+            return range(first, first + number)
         asked = {"keys": keys, "positions": positions, "since": self._since}
         known = json.loads(db.execute(_KNOWN, asked).fetchone()[0])
         rows = [

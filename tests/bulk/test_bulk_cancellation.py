@@ -159,7 +159,7 @@ async def test_a_journal_cancelled_at_every_wait(tmp_path: pathlib.Path, templat
         elif call == "bind":
             await journal.bind(template, channel="messaging")
         else:
-            journal.add(len(journals).to_bytes(16, "big"), len(journals), None, lambda _row: None)
+            journal.add(len(journals).to_bytes(16, "big"), len(journals), None, lambda _item, _known: None, None)
             await getattr(journal, call)()
 
     async def held(journal: SQLiteJournal) -> None:

@@ -31,12 +31,12 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async.bulk import _schema, _store
 from bandwidth_mfa_async.bulk._keys import Keys
 from bandwidth_mfa_async.bulk._schema import Status
-from bandwidth_mfa_async.bulk._store import Batch, Store
+from bandwidth_mfa_async.bulk._store import Batch, Row, Store
 
 from ..support.fault_server import Act, FaultServer, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..support.clients import MakeClient
 
@@ -219,6 +219,10 @@ async def test_another_template_is_refused_with_the_difference_named(
 # What was under way when a run was killed.
 
 
+def id_of(known: int | Row) -> int:
+    return known if isinstance(known, int) else known.id
+
+
 def interrupted(path: pathlib.Path, template: CodeTemplate, numbers: list[str]) -> None:
     """Make the file of a run that was killed with these numbers under way."""
     keys = Keys("messaging", "")
@@ -230,7 +234,7 @@ def interrupted(path: pathlib.Path, template: CodeTemplate, numbers: list[str]) 
         batch.positions.append(position)
         batch.payloads += bytes(8)
     known = store.apply(batch)
-    store.apply(Batch(begun=dict.fromkeys(row.id for row in known)))
+    store.apply(Batch(begun=dict.fromkeys(map(id_of, known))))
     store._release()
 
 
@@ -527,7 +531,7 @@ async def test_a_result_that_cannot_be_written_is_told_once(
     apply = Store.apply
 
     def fails(store: Store, batch: Batch) -> Any:
-        if batch.settled:
+        if batch.accepted:
             raise JournalError("no room")
         return apply(store, batch)
 
@@ -652,23 +656,23 @@ def test_a_batch_is_written_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "run.db"
     store = Store(str(path))
     store.open(1_700_000_000.0)
-    first, second = store.apply(new_items(1, 2))
+    first, second = map(id_of, store.apply(new_items(1, 2)))
     assert store._db is not None
     store._db.execute(
         "CREATE TEMP TRIGGER full BEFORE INSERT ON item WHEN NEW.position = 5 "
         "BEGIN SELECT raise(ABORT, 'disk full'); END"
     )
     batch = new_items(3, 4, 5)
-    batch.begun[first.id] = None
-    batch.settled[second.id] = (Status.ACCEPTED, "m-2", None, None, False, 1, 1_700_000_001.0)
+    batch.begun[first] = None
+    batch.accept(second, "m-2", 1, 1_700_000_001.0)
     with pytest.raises(JournalError, match="free some space"):
         store.apply(batch)
     with pytest.raises(JournalError, match="free some space"):
-        store.apply(Batch(begun={first.id: None}))
+        store.apply(Batch(begun={first: None}))
     assert rows(path) == [(Status.PENDING,), (Status.PENDING,)]
     store._release()
     store.open(1_700_000_002.0)
-    store.apply(Batch(begun={first.id: None}))
+    store.apply(Batch(begun={first: None}))
     assert rows(path) == [(Status.SENDING,), (Status.PENDING,)]
     store._release()
 
@@ -678,12 +682,40 @@ def test_items_that_are_not_all_new(tmp_path: pathlib.Path) -> None:
     store = Store(str(tmp_path / "run.db"))
     store.open(1_700_000_000.0)
     one, two = store.apply(new_items(1, 2))
+    assert isinstance(one, int), "all are new, and so just numbered"
+    assert isinstance(two, int)
     again, new, twice, more = store.apply(new_items(2, 3, 3, 4))
-    assert again == two
+    assert again == Row(two, Status.PENDING)
     assert new == twice
-    assert len({row.id for row in (one, two, new, more)}) == 4
-    assert [row.id for row in store.apply(new_items(4, 5, 1))][::2] == [more.id, one.id]
+    assert len({one, two, id_of(new), id_of(more)}) == 4
+    assert [id_of(known) for known in store.apply(new_items(4, 5, 1))][::2] == [id_of(more), one]
     store._release()
+
+
+@pytest.mark.parametrize("provider_id", ["1589228074636lm4k2je7j7jklbn2", "", 'é"\\\n\u2028,1', "x" * 3000])
+@pytest.mark.parametrize("at", [1_732_812_345.123456, 0.0, -1.5])
+def test_an_accepted_item_in_full(tmp_path: pathlib.Path, provider_id: str, at: float) -> None:
+    """Its attempts add up over the runs, and nothing is left of how an earlier one failed."""
+    path = tmp_path / "run.db"
+    store = Store(str(path))
+    store.open(1_700_000_000.0)
+    (row, other) = map(id_of, store.apply(new_items(1, 2)))
+    failed = (Status.NOT_SENT, None, "ServerError", 503, True, 12, 1_700_000_001.0)
+    store.apply(Batch(settled={row: failed, other: failed}))
+    store.apply(Batch(begun={row: None}))
+    batch = Batch()
+    batch.accept(row, provider_id, 100_000, at)
+    store.apply(batch)
+    store._release()
+    columns = "status, provider_id, cause, http_status, again, attempts, settled_at"
+    assert rows(path, f"SELECT {columns} FROM item ORDER BY id") == [
+        (Status.ACCEPTED, provider_id, None, None, 0, 100_012, at),
+        (Status.NOT_SENT, None, "ServerError", 503, 1, 12, 1_700_000_001.0),
+    ]
+
+
+def ignored(_item: None, _known: int | Row | JournalError) -> None:
+    """What a run does with an item once it is on disk."""
 
 
 async def test_a_busy_run_and_its_disk_work_side_by_side(tmp_path: pathlib.Path) -> None:
@@ -692,18 +724,18 @@ async def test_a_busy_run_and_its_disk_work_side_by_side(tmp_path: pathlib.Path)
     sizes: list[int] = []
     apply = journal._store.apply
 
-    def noted(batch: Batch) -> list[_store.Row]:
+    def noted(batch: Batch) -> Sequence[int | Row]:
         sizes.append(batch.size)
         return apply(batch)
 
     journal._store.apply = noted  # type: ignore[method-assign]
     async with journal:
         for index in range(1, 5):
-            journal.add(index.to_bytes(16, "big"), index, None, lambda _: None)
+            journal.add(index.to_bytes(16, "big"), index, None, ignored, None)
         await journal.flush()
         assert sizes == [4]
         for index in range(5, 505):
-            journal.add(index.to_bytes(16, "big"), index, None, lambda _: None)
+            journal.add(index.to_bytes(16, "big"), index, None, ignored, None)
         await journal.flush()
         assert sizes[1:3] == [32, 96]
         assert sum(sizes) == 504

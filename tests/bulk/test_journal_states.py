@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bandwidth_mfa_async.bulk._schema import Status
-from bandwidth_mfa_async.bulk._store import Batch, Store
+from bandwidth_mfa_async.bulk._store import Batch, Row, Store
 
 NOW = 1_700_000_000.0
 ENDS = [Status.ACCEPTED, Status.REJECTED, Status.NOT_SENT, Status.UNKNOWN, Status.PENDING]
@@ -74,8 +74,10 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(data=st.data(), end=st.sampled_from(ENDS))
     def end(self, data: Any, end: Status) -> None:
         key = data.draw(st.sampled_from(self.under_way()))
-        provider_id = f"id-{key}" if end is Status.ACCEPTED else None
-        self.batch.settled[self.rows[key]] = (end, provider_id, None, None, False, 1, NOW)
+        if end is Status.ACCEPTED:
+            self.batch.accept(self.rows[key], f"id-{key}", 1, NOW)
+        else:
+            self.batch.settled[self.rows[key]] = (end, None, None, None, False, 1, NOW)
         self.planned[key] = end
 
     @rule()
@@ -87,8 +89,9 @@ class JournalMachine(RuleBasedStateMachine):
             after.setdefault(key, Status.PENDING)
         self.commits.append(after)
         # An item that is known already is told as it is, never as new.
-        assert [row.status for row in known] == [after[key] for key in keys]
-        for key, row in zip(keys, known, strict=True):
+        told = [Row(row, Status.PENDING) if isinstance(row, int) else row for row in known]
+        assert [row.status for row in told] == [after[key] for key in keys]
+        for key, row in zip(keys, told, strict=True):
             assert row.provider_id == (f"id-{key}" if after[key] is Status.ACCEPTED else None)
             assert self.rows.setdefault(key, row.id) == row.id
         self.batch, self.planned = Batch(), {}
