@@ -21,6 +21,7 @@ from ._account import open_client
 from ._bulk_display import hours, per_second, summary_table
 from ._bulk_run import SIGNALS, Plan, open_rows, send
 from ._check import Repeats, document_of, look_through
+from ._files import journal_files
 from ._limits import limit_options, limits_from_options
 from ._rejects import Rejects
 from ._source import InputFileError, is_pipe, name_of
@@ -305,7 +306,7 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         if options["rejects"]:
-            with Rejects(options["rejects"], [file, *_files_of(journal)]) as rejects:
+            with Rejects(options["rejects"], [file, *(journal_files(journal) if journal else ())]) as rejects:
                 done = run(rejects)
         else:
             done = run(None)
@@ -313,11 +314,6 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _files_of(journal: str | None) -> list[str]:
-    """Return the names of a journal and of what SQLite keeps beside it: rows written there would damage it."""
-    return [os.path.realpath(journal) + ending for ending in ("", "-wal", "-shm", "-lock")] if journal else []
 
 
 def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, as_json: bool) -> int:
