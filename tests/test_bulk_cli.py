@@ -402,12 +402,13 @@ def test_a_dry_run_sends_nothing(
     document = last_json(good)
     assert {name: document[name] for name in expected} == expected
     assert "360014169214" in document["rate_source"]
-    (folder / "n.csv").write_text(f"to\n{A}\nx\n")
+    (folder / "n.csv").write_text(f"name,to\nann,{A}\nbea,x\n")
     some = bulk("n.csv", "--dry-run", "--rate", "30/m", "--rejects", "r.csv")
     assert some.exit_code == 1
     assert "0:00:02" in some.stdout
     assert "360014169214" not in some.stdout
-    assert [row["line"] for row in rejected(folder / "r.csv")] == ["3"]
+    (row,) = rejected(folder / "r.csv")
+    assert (row.keys(), row["line"], row["name"]) == ({"line", "reason", "name", "to"}, "3", "bea")
     calls = last_json(bulk("n.csv", "--dry-run", "--voice", "--json"))
     assert (calls["calls"], calls["rate_per_second"]) == (1, 5.0)
     assert bulk("n.csv", "--dry-run", "--rate", "0/s").exit_code == 2

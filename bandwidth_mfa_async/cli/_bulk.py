@@ -178,8 +178,6 @@ def _checked(plan: Plan, console: Console, *, repeats: Repeats | None = None, re
 
 def _looked_through(plan: Plan, console: Console, repeats: Repeats | None, rejects: Rejects | None) -> Found:
     with open_rows(plan.path, plan.form, plan.template) as (reader, size):
-        if rejects is not None:
-            rejects.start(reader.header)
         progress = Progress(
             TextColumn("checking"),
             BarColumn(bar_width=None),
@@ -198,7 +196,7 @@ def _looked_through(plan: Plan, console: Console, repeats: Repeats | None, rejec
                 reader,
                 channel=plan.channel,
                 repeats=repeats,
-                reject=None if rejects is None else lambda bad: rejects.add(bad.line, bad.reason, bad.cells),
+                rejects=rejects,
                 progress=lambda rows: progress.update(bar, completed=reader.source.count, rows=rows),
             )
 
