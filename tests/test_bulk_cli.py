@@ -24,6 +24,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from bandwidth_mfa_async import BulkSummary, Delivery, ItemOutcome, MFAClient
+from bandwidth_mfa_async.cli import _bulk
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.cli._bulk_display import Display, Pace
 from bandwidth_mfa_async.simulator import Fault
@@ -256,10 +257,55 @@ def test_bad_files(
         assert ("error" in json.loads(result.stdout)) if "--json" in flags else said in result.stderr
         assert not simulator.inbox
         assert not (folder / "j.db").exists()
-        # Only a dry run writes the bad rows of a file that cannot be sent.
-        if flags != ["--dry-run"]:
+        # Only a dry run writes the bad rows of a file that cannot be read to its end.
+        if flags != ["--dry-run"] and "none of" not in said:
             assert not (folder / "r.csv").exists()
         (folder / "r.csv").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--json"]], ids=" ".join)
+@pytest.mark.parametrize("name", ["n.csv", "n.jsonl"])
+def test_rejects_of_a_file_with_no_good_row(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, flags: list[str], name: str
+) -> None:
+    """They have them all, in a run as in a dry one, and take the place of what an earlier run left."""
+    lines = ["to,name", *(f"202555010{n},number {n}" for n in range(6))]
+    if name == "n.jsonl":
+        lines = ["", *(json.dumps({"to": line.partition(",")[0]}) for line in lines[1:])]
+    (folder / name).write_text("\n".join(lines))
+    (folder / "r.csv").write_text("line,reason,to,name\n" + "7,old,x,an older row\n" * 99)
+    result = bulk(name, "--journal", "j.db", "--rejects", "r.csv", *flags)
+    assert result.exit_code == 2
+    assert "none of the 6 rows can be sent; the first of them: to: lacks" in both(result)
+    assert "; r.csv has them all" in both(result)
+    rows = rejected(folder / "r.csv")
+    assert [(row["line"], row["to"]) for row in rows] == [(str(n + 2), f"202555010{n}") for n in range(6)]
+    assert all(row["reason"].startswith("to: lacks the '+'") for row in rows)
+    assert not simulator.inbox
+    mended = (folder / "r.csv").read_text().replace(",202555", ",+1202555")
+    (folder / "mended.csv").write_text(mended)
+    assert bulk("mended.csv", "--journal", "j.db").exit_code == 0
+    assert len(simulator.inbox) == 6
+
+
+def test_a_file_that_is_mended_while_it_is_read(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the rejects got from it before it was mended is not in them."""
+    path = folder / "n.csv"
+    path.write_text("2025550101\n2025550102\n")
+    look_through = _bulk.look_through
+
+    def then_mended(*args: Any, **options: Any) -> Any:
+        found = look_through(*args, **options)
+        # The second look is the one that writes: after it comes the run.
+        path.write_text(f"x\n2025550101\n{A}\n" if options["rejects"] is None else f"2025550103\n{A}\n")
+        return found
+
+    monkeypatch.setattr(_bulk, "look_through", then_mended)
+    assert bulk("n.csv", "--rejects", "r.csv").exit_code == 1
+    assert [row["to"] for row in rejected(folder / "r.csv")] == ["2025550103"]
+    assert sent_to(simulator) == {A: 1}
 
 
 def not_a_journal(folder: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -27,7 +28,7 @@ from ._rejects import Rejects
 from ._source import InputFileError, is_pipe, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from .._config import Limits
     from ._bulk_run import Done
@@ -167,17 +168,34 @@ def _checked(plan: Plan, console: Console, *, repeats: Repeats | None = None, re
         InputFileError: it cannot be read, or none of its rows can be sent.
         KeyboardInterrupt: says that nothing was sent.
     """
-    try:
-        found = _looked_through(plan, console, repeats, rejects)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing was sent") from None
+    found = _looked_through(plan, console, repeats, rejects)
     if not found.valid:
-        raise _nothing_to_send(plan.path, found.rows, found.samples)
+        raise _nothing_to_send(plan.path, found.rows, found.samples, rejects)
     return found
 
 
-def _looked_through(plan: Plan, console: Console, repeats: Repeats | None, rejects: Rejects | None) -> Found:
-    with open_rows(plan.path, plan.form, plan.template) as (reader, size):
+def _rows_to_send(plan: Plan, console: Console, rejects: Rejects | None) -> int | None:
+    """Look through an input that will be sent; return how many rows it has, None where one look is all there is.
+
+    Raises:
+        InputFileError: it cannot be read, or none of its rows can be sent; then the rejects have them.
+        KeyboardInterrupt: says that nothing was sent.
+    """
+    if is_pipe(plan.path):
+        return None
+    found = _looked_through(plan, console)
+    if found.valid:
+        return found.rows
+    if rejects is None:
+        raise _nothing_to_send(plan.path, found.rows, found.samples)
+    # Only now: what an earlier run has left there is kept until this one has something for it.
+    return _checked(plan, console, rejects=rejects).rows
+
+
+def _looked_through(
+    plan: Plan, console: Console, repeats: Repeats | None = None, rejects: Rejects | None = None
+) -> Found:
+    with _nothing_sent(), open_rows(plan.path, plan.form, plan.template) as (reader, size):
         progress = Progress(
             TextColumn("checking"),
             BarColumn(bar_width=None),
@@ -201,11 +219,20 @@ def _looked_through(plan: Plan, console: Console, repeats: Repeats | None, rejec
             )
 
 
-def _nothing_to_send(path: str, rows: int, samples: list[BadRow]) -> InputFileError:
+@contextlib.contextmanager
+def _nothing_sent() -> Generator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was sent") from None
+
+
+def _nothing_to_send(path: str, rows: int, samples: list[BadRow], rejects: Rejects | None = None) -> InputFileError:
     first = samples[0]
-    return InputFileError(
-        name_of(path), first.line, f"none of the {rows:,} rows can be sent; the first of them: {first.reason}"
-    )
+    problem = f"none of the {rows:,} rows can be sent; the first of them: {first.reason}"
+    if rejects is not None:
+        problem += f"; {rejects.path} has them all"
+    return InputFileError(name_of(path), first.line, problem)
 
 
 def _rows(number: int) -> str:
@@ -298,7 +325,7 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
             return await send(plan, client, total=total, rejects=rejects, console=console)
 
     def run(rejects: Rejects | None) -> Done:
-        total = None if is_pipe(file) else _checked(plan, console).rows
+        total = _rows_to_send(plan, console, rejects)
         return asyncio.run(work(total, rejects))
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -331,7 +358,7 @@ def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, a
     console = Console(stderr=True)
 
     def run(rejects: Rejects | None) -> Done:
-        total = None if is_pipe(file) else _checked(plan, console).rows
+        total = _rows_to_send(plan, console, rejects)
         return asyncio.run(_bulk_worker.send(plan, url, total=total, rejects=rejects, console=console))
 
     if options["rejects"]:

@@ -98,8 +98,9 @@ class Rejects:
         self._skipped = len(OURS) if tuple(header[: len(OURS)]) == OURS else 0
         try:
             if self._regular:
-                self._file.truncate(0)
-            self._started = True
+                self._file.seek(0)
+                self._file.truncate()
+            self._started, self.count = True, 0
             self._writer.writerow([*OURS, *header[self._skipped :]])
         except OSError as error:
             raise self._cannot(error) from None
