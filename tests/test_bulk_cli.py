@@ -24,8 +24,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from bandwidth_mfa_async import BulkSummary, Delivery, ItemOutcome, MFAClient
-from bandwidth_mfa_async.cli import _bulk
+from bandwidth_mfa_async.cli import _bulk_check
 from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.cli._bulk_check import CheckProgress
 from bandwidth_mfa_async.cli._bulk_display import Display, Pace
 from bandwidth_mfa_async.simulator import Fault
 from bandwidth_mfa_async.testing import ManualClock
@@ -294,7 +295,7 @@ def test_a_file_that_is_mended_while_it_is_read(
     """What the rejects got from it before it was mended is not in them."""
     path = folder / "n.csv"
     path.write_text("2025550101\n2025550102\n")
-    look_through = _bulk.look_through
+    look_through = _bulk_check.look_through
 
     def then_mended(*args: Any, **options: Any) -> Any:
         found = look_through(*args, **options)
@@ -302,7 +303,7 @@ def test_a_file_that_is_mended_while_it_is_read(
         path.write_text(f"x\n2025550101\n{A}\n" if options["rejects"] is None else f"2025550103\n{A}\n")
         return found
 
-    monkeypatch.setattr(_bulk, "look_through", then_mended)
+    monkeypatch.setattr(_bulk_check, "look_through", then_mended)
     assert bulk("n.csv", "--rejects", "r.csv").exit_code == 1
     assert [row["to"] for row in rejected(folder / "r.csv")] == ["2025550103"]
     assert sent_to(simulator) == {A: 1}
@@ -580,7 +581,7 @@ def test_ctrl_c_while_the_file_is_checked(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bandwidth_mfa_async.cli._bulk.look_through", interrupted)
+    monkeypatch.setattr("bandwidth_mfa_async.cli._bulk_check.look_through", interrupted)
     result = bulk("n.csv")
     assert (result.exit_code, result.stderr) == (130, "stopped; nothing was sent\n")
     assert not simulator.inbox
@@ -675,6 +676,30 @@ def test_bad_pipes(
 
 
 # What a person sees.
+
+
+@pytest.mark.parametrize("size", [None, 1_000, 456_700_000])
+@pytest.mark.parametrize(
+    ("width", "parts"),
+    [
+        (20, ["check", "12,345,678"]),
+        (40, ["checking ━", "12,345,678 rows"]),
+        (60, ["checking ━", "12,345,678 rows", "left"]),
+        (80, ["checking ━", "/", "12,345,678 rows", "left"]),
+        (200, ["checking ━", "/", "12,345,678 rows", "left"]),
+    ],
+)
+def test_the_check_is_one_line(width: int, parts: list[str], size: int | None) -> None:
+    """At any width; the bytes go first, then the time left, which a pipe has none of."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None)
+    progress = CheckProgress(console)
+    progress.add_task("", total=size, completed=123_400_000, rows=12_345_678)
+    console.print(progress.get_renderable())
+    (line,) = out.getvalue().splitlines()
+    assert width - 1 <= len(line) <= width
+    assert [part for part in parts if part not in line] == (["left"] if size is None and "left" in parts else [])
+    assert ("left" in line) == (size is not None and width >= 50)
 
 
 def shown(

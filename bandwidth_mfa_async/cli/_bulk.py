@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .._config import Resend, RetryPolicy
@@ -19,16 +17,17 @@ from .._models import DEFAULT_MESSAGE, CodeTemplate
 from ..errors import ConfigurationError, Delivery, MFAError, RequestError
 from . import _outcome
 from ._account import open_client
+from ._bulk_check import checked, nothing_to_send, rows_to_send
 from ._bulk_display import hours, per_second, summary_table
-from ._bulk_run import SIGNALS, Plan, open_rows, send
-from ._check import Repeats, document_of, look_through
+from ._bulk_run import SIGNALS, Plan, send
+from ._check import Repeats, document_of
 from ._files import journal_files
 from ._limits import limit_options, limits_from_options
 from ._rejects import Rejects
-from ._source import InputFileError, is_pipe, name_of
+from ._source import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from .._config import Limits
     from ._bulk_run import Done
@@ -161,80 +160,6 @@ def _limits(options: dict[str, Any], channel: str) -> Limits:
     )
 
 
-def _checked(plan: Plan, console: Console, *, repeats: Repeats | None = None, rejects: Rejects | None = None) -> Found:
-    """Look through a whole input, with a progress bar by bytes on a terminal.
-
-    Raises:
-        InputFileError: it cannot be read, or none of its rows can be sent.
-        KeyboardInterrupt: says that nothing was sent.
-    """
-    found = _looked_through(plan, console, repeats, rejects)
-    if not found.valid:
-        raise _nothing_to_send(plan.path, found.rows, found.samples, rejects)
-    return found
-
-
-def _rows_to_send(plan: Plan, console: Console, rejects: Rejects | None) -> int | None:
-    """Look through an input that will be sent; return how many rows it has, None where one look is all there is.
-
-    Raises:
-        InputFileError: it cannot be read, or none of its rows can be sent; then the rejects have them.
-        KeyboardInterrupt: says that nothing was sent.
-    """
-    if is_pipe(plan.path):
-        return None
-    found = _looked_through(plan, console)
-    if found.valid:
-        return found.rows
-    if rejects is None:
-        raise _nothing_to_send(plan.path, found.rows, found.samples)
-    # Only now: what an earlier run has left there is kept until this one has something for it.
-    return _checked(plan, console, rejects=rejects).rows
-
-
-def _looked_through(
-    plan: Plan, console: Console, repeats: Repeats | None = None, rejects: Rejects | None = None
-) -> Found:
-    with _nothing_sent(), open_rows(plan.path, plan.form, plan.template) as (reader, size):
-        progress = Progress(
-            TextColumn("checking"),
-            BarColumn(bar_width=None),
-            DownloadColumn(),
-            TextColumn("{task.fields[rows]:,} rows"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=console,
-            transient=True,
-            expand=True,
-            disable=not console.is_terminal,
-        )
-        with progress:
-            bar = progress.add_task("", total=size, rows=0)
-            return look_through(
-                reader,
-                channel=plan.channel,
-                repeats=repeats,
-                rejects=rejects,
-                progress=lambda rows: progress.update(bar, completed=reader.source.count, rows=rows),
-            )
-
-
-@contextlib.contextmanager
-def _nothing_sent() -> Generator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing was sent") from None
-
-
-def _nothing_to_send(path: str, rows: int, samples: list[BadRow], rejects: Rejects | None = None) -> InputFileError:
-    first = samples[0]
-    problem = f"none of the {rows:,} rows can be sent; the first of them: {first.reason}"
-    if rejects is not None:
-        problem += f"; {rejects.path} has them all"
-    return InputFileError(name_of(path), first.line, problem)
-
-
 def _rows(number: int) -> str:
     return "row" if number == 1 else "rows"
 
@@ -259,9 +184,9 @@ def _dry_run(file: str, *, as_json: bool, voice: bool, worker: str | None, **opt
     with Repeats() as repeats:
         if options["rejects"]:
             with Rejects(options["rejects"], [file]) as rejects:
-                found = _checked(plan, Console(stderr=True), repeats=repeats, rejects=rejects)
+                found = checked(plan, Console(stderr=True), repeats=repeats, rejects=rejects)
         else:
-            found = _checked(plan, Console(stderr=True), repeats=repeats)
+            found = checked(plan, Console(stderr=True), repeats=repeats)
     _warn(file, found.samples, found.bad, found.ignored, options["rejects"])
     document = document_of(found, channel, rate)
     if as_json:
@@ -325,7 +250,7 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
             return await send(plan, client, total=total, rejects=rejects, console=console)
 
     def run(rejects: Rejects | None) -> Done:
-        total = _rows_to_send(plan, console, rejects)
+        total = rows_to_send(plan, console, rejects)
         return asyncio.run(work(total, rejects))
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -358,7 +283,7 @@ def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, a
     console = Console(stderr=True)
 
     def run(rejects: Rejects | None) -> Done:
-        total = _rows_to_send(plan, console, rejects)
+        total = rows_to_send(plan, console, rejects)
         return asyncio.run(_bulk_worker.send(plan, url, total=total, rejects=rejects, console=console))
 
     if options["rejects"]:
@@ -374,7 +299,7 @@ def _conclude(plan: Plan, done: Done, rejects: str | None, *, as_json: bool, by_
     summary = done.summary
     _warn(plan.path, done.samples, summary.invalid, done.ignored, rejects)
     if done.error is None and summary.taken and summary.invalid == summary.taken:
-        done.error = _nothing_to_send(plan.path, summary.taken, done.samples)
+        done.error = nothing_to_send(plan.path, summary.taken, done.samples)
     code = _exit_code(done)
     if as_json:
         click.echo(_outcome.as_json(_document(done)))
