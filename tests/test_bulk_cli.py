@@ -24,7 +24,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from bandwidth_mfa_async import BulkSummary, Delivery, ItemOutcome, MFAClient
+from bandwidth_mfa_async.cli import _bulk_check
 from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.cli._bulk_check import CheckProgress
 from bandwidth_mfa_async.cli._bulk_display import Display, Pace
 from bandwidth_mfa_async.simulator import Fault
 from bandwidth_mfa_async.testing import ManualClock
@@ -256,10 +258,55 @@ def test_bad_files(
         assert ("error" in json.loads(result.stdout)) if "--json" in flags else said in result.stderr
         assert not simulator.inbox
         assert not (folder / "j.db").exists()
-        # Only a dry run writes the bad rows of a file that cannot be sent.
-        if flags != ["--dry-run"]:
+        # Only a dry run writes the bad rows of a file that cannot be read to its end.
+        if flags != ["--dry-run"] and "none of" not in said:
             assert not (folder / "r.csv").exists()
         (folder / "r.csv").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--json"]], ids=" ".join)
+@pytest.mark.parametrize("name", ["n.csv", "n.jsonl"])
+def test_rejects_of_a_file_with_no_good_row(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, flags: list[str], name: str
+) -> None:
+    """They have them all, in a run as in a dry one, and take the place of what an earlier run left."""
+    lines = ["to,name", *(f"202555010{n},number {n}" for n in range(6))]
+    if name == "n.jsonl":
+        lines = ["", *(json.dumps({"to": line.partition(",")[0]}) for line in lines[1:])]
+    (folder / name).write_text("\n".join(lines))
+    (folder / "r.csv").write_text("line,reason,to,name\n" + "7,old,x,an older row\n" * 99)
+    result = bulk(name, "--journal", "j.db", "--rejects", "r.csv", *flags)
+    assert result.exit_code == 2
+    assert "none of the 6 rows can be sent; the first of them: to: lacks" in both(result)
+    assert "; r.csv has them all" in both(result)
+    rows = rejected(folder / "r.csv")
+    assert [(row["line"], row["to"]) for row in rows] == [(str(n + 2), f"202555010{n}") for n in range(6)]
+    assert all(row["reason"].startswith("to: lacks the '+'") for row in rows)
+    assert not simulator.inbox
+    mended = (folder / "r.csv").read_text().replace(",202555", ",+1202555")
+    (folder / "mended.csv").write_text(mended)
+    assert bulk("mended.csv", "--journal", "j.db").exit_code == 0
+    assert len(simulator.inbox) == 6
+
+
+def test_a_file_that_is_mended_while_it_is_read(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the rejects got from it before it was mended is not in them."""
+    path = folder / "n.csv"
+    path.write_text("2025550101\n2025550102\n")
+    look_through = _bulk_check.look_through
+
+    def then_mended(*args: Any, **options: Any) -> Any:
+        found = look_through(*args, **options)
+        # The second look is the one that writes: after it comes the run.
+        path.write_text(f"x\n2025550101\n{A}\n" if options["rejects"] is None else f"2025550103\n{A}\n")
+        return found
+
+    monkeypatch.setattr(_bulk_check, "look_through", then_mended)
+    assert bulk("n.csv", "--rejects", "r.csv").exit_code == 1
+    assert [row["to"] for row in rejected(folder / "r.csv")] == ["2025550103"]
+    assert sent_to(simulator) == {A: 1}
 
 
 def not_a_journal(folder: pathlib.Path) -> None:
@@ -402,12 +449,13 @@ def test_a_dry_run_sends_nothing(
     document = last_json(good)
     assert {name: document[name] for name in expected} == expected
     assert "360014169214" in document["rate_source"]
-    (folder / "n.csv").write_text(f"to\n{A}\nx\n")
+    (folder / "n.csv").write_text(f"name,to\nann,{A}\nbea,x\n")
     some = bulk("n.csv", "--dry-run", "--rate", "30/m", "--rejects", "r.csv")
     assert some.exit_code == 1
     assert "0:00:02" in some.stdout
     assert "360014169214" not in some.stdout
-    assert [row["line"] for row in rejected(folder / "r.csv")] == ["3"]
+    (row,) = rejected(folder / "r.csv")
+    assert (row.keys(), row["line"], row["name"]) == ({"line", "reason", "name", "to"}, "3", "bea")
     calls = last_json(bulk("n.csv", "--dry-run", "--voice", "--json"))
     assert (calls["calls"], calls["rate_per_second"]) == (1, 5.0)
     assert bulk("n.csv", "--dry-run", "--rate", "0/s").exit_code == 2
@@ -533,7 +581,7 @@ def test_ctrl_c_while_the_file_is_checked(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bandwidth_mfa_async.cli._bulk.look_through", interrupted)
+    monkeypatch.setattr("bandwidth_mfa_async.cli._bulk_check.look_through", interrupted)
     result = bulk("n.csv")
     assert (result.exit_code, result.stderr) == (130, "stopped; nothing was sent\n")
     assert not simulator.inbox
@@ -628,6 +676,30 @@ def test_bad_pipes(
 
 
 # What a person sees.
+
+
+@pytest.mark.parametrize("size", [None, 1_000, 456_700_000])
+@pytest.mark.parametrize(
+    ("width", "parts"),
+    [
+        (20, ["check", "12,345,678"]),
+        (40, ["checking ━", "12,345,678 rows"]),
+        (60, ["checking ━", "12,345,678 rows", "left"]),
+        (80, ["checking ━", "/", "12,345,678 rows", "left"]),
+        (200, ["checking ━", "/", "12,345,678 rows", "left"]),
+    ],
+)
+def test_the_check_is_one_line(width: int, parts: list[str], size: int | None) -> None:
+    """At any width; the bytes go first, then the time left, which a pipe has none of."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None)
+    progress = CheckProgress(console)
+    progress.add_task("", total=size, completed=123_400_000, rows=12_345_678)
+    console.print(progress.get_renderable())
+    (line,) = out.getvalue().splitlines()
+    assert width - 1 <= len(line) <= width
+    assert [part for part in parts if part not in line] == (["left"] if size is None and "left" in parts else [])
+    assert ("left" in line) == (size is not None and width >= 50)
 
 
 def shown(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from bandwidth_mfa_async import CodeTemplate
 from bandwidth_mfa_async.cli._check import Repeats, document_of, look_through
+from bandwidth_mfa_async.cli._rejects import Rejects
 from bandwidth_mfa_async.cli._rows import BadRow, Format, Row, RowReader, format_of
 from bandwidth_mfa_async.cli._source import LONGEST_LINE, InputFileError, Source, open_input
 
@@ -456,17 +457,17 @@ def test_whatever_json_comes_in(values: list[Any], piece: int) -> None:
 # The look through a whole file.
 
 
-def test_what_is_found() -> None:
+def test_what_is_found(tmp_path: pathlib.Path) -> None:
     """Rows, bad ones, repeats, and segments by each row's own text."""
     long = "{CODE}" + "x" * 200
     data = f"to,message\n{A},\n{B},{long}\n{A},\n{A},{long}\n{B},{long}\nnobody,\n"
-    refused: list[BadRow] = []
-    with Repeats() as repeats:
-        found = look_through(reader(data.encode()), channel="messaging", repeats=repeats, reject=refused.append)
+    with Repeats() as repeats, Rejects(str(tmp_path / "r.csv")) as rejects:
+        found = look_through(reader(data.encode()), channel="messaging", repeats=repeats, rejects=rejects)
     assert (found.rows, found.valid, found.bad, found.repeats) == (6, 5, 1, 2)
     assert (found.weight, found.lightest, found.heaviest) == (8, 1, 2)
-    assert [bad.line for bad in refused] == [7]
-    assert found.samples == refused
+    assert [bad.line for bad in found.samples] == [7]
+    header, (line, _, *cells) = csv.reader((tmp_path / "r.csv").read_text().splitlines())
+    assert (header, line, cells) == (["line", "reason", "to", "message"], "7", ["nobody", ""])
     assert document_of(found, "messaging", None)["seconds"] == round(8 * 3 / 5, 1)
     calls = look_through(reader(data.encode()), channel="voice")
     assert (calls.weight, calls.repeats) == (5, None)

@@ -16,11 +16,13 @@ import subprocess
 import sys
 import termios
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 
+from bandwidth_mfa_async.cli import main
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.simulator import Fault, Simulator
 
@@ -67,6 +69,48 @@ def test_output_on_a_full_disk(simulator: Simulator) -> None:
         "error: the output cannot be written: No space left on device; what was done is done"
     ]
     assert len(simulator.inbox) == 1
+
+
+SCRIPT = "from bandwidth_mfa_async.cli import main; main()"
+INTERRUPTIONS = {
+    "in a module": "signal.raise_signal(signal.SIGINT)",
+    "where Python makes another error of it": """
+class Interrupted:
+    def __set_name__(self, owner, name):
+        signal.raise_signal(signal.SIGINT)
+class Owner:
+    name = Interrupted()
+""",
+    "where Python goes on after it": """
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+Interrupted()
+""",
+}
+
+
+@pytest.mark.parametrize("way", [["-m", "bandwidth_mfa_async"], ["-c", SCRIPT]], ids=["module", "script"])
+@pytest.mark.parametrize("interruption", INTERRUPTIONS.values(), ids=INTERRUPTIONS)
+def test_a_ctrl_c_while_modules_are_loaded(tmp_path: pathlib.Path, way: list[str], interruption: str) -> None:
+    """It ends the process at once with 130 and without a word; it says nothing where it is ignored."""
+    (tmp_path / "click.py").write_text(f"import signal, sys\n{interruption}\nsys.exit('went on')\n")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(pathlib.Path(__file__).parent.parent)])}
+    done = subprocess.run([sys.executable, *way], capture_output=True, text=True, check=False, env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    ignored = ["sh", "-c", 'trap "" INT; exec "$0" "$@"', sys.executable, *way]
+    done = subprocess.run(ignored, capture_output=True, text=True, check=False, env=env)
+    assert (done.returncode, done.stderr) == (1, "went on\n")
+
+
+@pytest.mark.parametrize("thread", [True, False])
+def test_signals_are_as_they_were_once_modules_are_loaded(monkeypatch: pytest.MonkeyPatch, thread: bool) -> None:
+    """The commands say themselves what a Ctrl-C does."""
+    monkeypatch.setattr(sys, "argv", ["bandwidth-mfa", "--version"])
+    before = signal.getsignal(signal.SIGINT)
+    with ThreadPoolExecutor() as pool, pytest.raises(SystemExit, match="0"):
+        pool.submit(main).result() if thread else main()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_send_and_verify(simulator: Simulator, invoke: Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import html
 import json
 import os
@@ -105,26 +106,113 @@ def test_the_page_goes_where_it_is_told(launch: Path, tmp_path: Path, invoke: Ca
 
 
 @pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-lock"])
-def test_the_page_never_takes_the_journals_place(launch: Path, invoke: Callable[..., Any], ending: str) -> None:
-    """Not by its name, nor by another name of it."""
-    before = launch.read_bytes()
-    other = launch.with_name("page.html")
-    targets = [Path(f"{launch}{ending}"), launch.parent / "." / f"..//{launch.parent.name}/{launch.name}{ending}"]
-    if not ending:
-        other.symlink_to(launch)
-        os.link(launch, launch.with_name("hard.html"))
-        targets += [other, launch.with_name("hard.html")]
+def test_the_page_never_takes_the_journals_place(
+    launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """Nor that of a file beside it, there already or not; not by its name, nor by another name of it."""
+    monkeypatch.chdir(launch.parent)
+    own = Path(f"{launch}{ending}")
+    link, hard, alias = Path("page.html"), Path("hard.html"), Path("alias.db")
+    link.symlink_to(own.name)
+    alias.symlink_to(launch.name)
+    targets = [own, Path(own.name), Path("..", launch.parent.name, own.name), link]
+
+    def refused(journal: Path, target: Path) -> None:
+        result = invoke(journal, "--html", target)
+        assert result.exit_code == 2, target
+        assert f"error: --html: {target} is the journal itself or a part of it" in result.output
+
     for target in targets:
-        result = invoke(launch, "--html", target)
-        assert (result.exit_code, "that is the journal itself" in result.output) == (2, True), target
-    assert launch.read_bytes() == before
+        refused(launch, target)
+        refused(alias, target)
+    assert own.exists() is not bool(ending)
+    if ending:
+        own.write_bytes(b"kept")
+    os.link(own, hard)
+    before = own.read_bytes()
+    for target in [*targets, hard]:
+        refused(launch, target)
+    assert own.read_bytes() == before
+
+
+def test_a_page_replaces_a_page(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """A link stays a link, a file keeps its mode, and a new one has the mode that any new file has."""
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    page, link, new = folder / "page.html", tmp_path / "link.html", folder / "new.html"
+    page.write_text("the page of yesterday")
+    page.chmod(0o640)
+    link.symlink_to(page)
+    (tmp_path / "any").touch()
+    assert invoke(launch, "--html", link).exit_code == 0
+    assert invoke(launch, "--html", new).exit_code == 0
+    assert link.is_symlink()
+    assert page.read_text().startswith("<!doctype html>")
+    assert page.stat().st_mode & 0o777 == 0o640
+    assert new.stat().st_mode == (tmp_path / "any").stat().st_mode
+    assert sorted(folder.iterdir()) == [new, page]
+
+
+def test_a_page_goes_into_a_pipe(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """What is no file is written to: nothing takes its place."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert invoke(launch, "--html", pipe).exit_code == 0
+        assert reader.communicate(timeout=20)[0].startswith(b"<!doctype html>")
+    assert pipe.is_fifo()
+
+
+def test_a_page_that_cannot_be_written(launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line with what to do; the page of yesterday stays whole, and nothing else is left."""
+    monkeypatch.chdir(launch.parent)
+    Path("page.html").write_text("the page of yesterday")
+    before = sorted(Path().iterdir())
+    # A limit for the size of files stands for the full disk.
+    command = f'ulimit -f 8; exec "{sys.executable}" -m bandwidth_mfa_async report launch.db --html page.html'
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    problem = "--html: page.html cannot be written: File too large"
+    assert done.stderr == f"error: {problem}; make room, or name another file; - is standard output\n"
+    assert Path("page.html").read_text() == "the page of yesterday"
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_page_that_may_not_be_written(
+    launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where the page itself is read-only nor where its folder is."""
+    page = launch.with_name("page.html")
+    page.write_text("the page of yesterday")
+    for name in ("open", "replace"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"bandwidth_mfa_async.cli._files.os.{name}", _denied)
+            result = invoke(launch, "--html", page)
+        assert result.exit_code == 2
+        assert "Permission denied; see to the right to write in its folder, or name another file" in result.output
+        assert page.read_text() == "the page of yesterday"
+        assert sorted(launch.parent.iterdir()) == [launch, page]
+
+
+def _denied(*_: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (["nothing.db"], "there is no such file"),
-        (["launch.db", "--html", "no/such/folder.html"], "No such file"),
+        (
+            ["launch.db", "--html", "no/such/folder.html"],
+            "error: --html: no/such/folder.html cannot be written: No such file or directory; make its folder, or name",
+        ),
+        pytest.param(
+            ["launch.db", "--html", "/dev/full"],
+            "error: --html: /dev/full cannot be written: No space left on device; make room, or name another file",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full"),
+        ),
+        (["launch.db", "--html", "loop"], "error: --html: loop cannot be written: Too many levels of symbolic links"),
         (["launch.db", "--html", "."], "is a directory"),
         (["launch.db", "--json", "--html", "page.html"], "exclude each other"),
         ([], "Missing argument"),
@@ -137,6 +225,7 @@ def test_bad_usage_is_2(
     """It says what is wrong, without a traceback."""
     monkeypatch.chdir(launch.parent)
     Path("text.db").write_text("to\n" * 1_000)
+    Path("loop").symlink_to("loop")
     result = invoke(*args)
     assert result.exit_code == 2
     assert said in result.output

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .._config import Resend, RetryPolicy
@@ -18,12 +17,14 @@ from .._models import DEFAULT_MESSAGE, CodeTemplate
 from ..errors import ConfigurationError, Delivery, MFAError, RequestError
 from . import _outcome
 from ._account import open_client
+from ._bulk_check import checked, nothing_to_send, rows_to_send
 from ._bulk_display import hours, per_second, summary_table
-from ._bulk_run import SIGNALS, Plan, open_rows, send
-from ._check import Repeats, document_of, look_through
+from ._bulk_run import SIGNALS, Plan, send
+from ._check import Repeats, document_of
+from ._files import journal_files
 from ._limits import limit_options, limits_from_options
 from ._rejects import Rejects
-from ._source import InputFileError, is_pipe, name_of
+from ._source import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,56 +160,6 @@ def _limits(options: dict[str, Any], channel: str) -> Limits:
     )
 
 
-def _checked(plan: Plan, console: Console, *, repeats: Repeats | None = None, rejects: Rejects | None = None) -> Found:
-    """Look through a whole input, with a progress bar by bytes on a terminal.
-
-    Raises:
-        InputFileError: it cannot be read, or none of its rows can be sent.
-        KeyboardInterrupt: says that nothing was sent.
-    """
-    try:
-        found = _looked_through(plan, console, repeats, rejects)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing was sent") from None
-    if not found.valid:
-        raise _nothing_to_send(plan.path, found.rows, found.samples)
-    return found
-
-
-def _looked_through(plan: Plan, console: Console, repeats: Repeats | None, rejects: Rejects | None) -> Found:
-    with open_rows(plan.path, plan.form, plan.template) as (reader, size):
-        if rejects is not None:
-            rejects.start(reader.header)
-        progress = Progress(
-            TextColumn("checking"),
-            BarColumn(bar_width=None),
-            DownloadColumn(),
-            TextColumn("{task.fields[rows]:,} rows"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=console,
-            transient=True,
-            expand=True,
-            disable=not console.is_terminal,
-        )
-        with progress:
-            bar = progress.add_task("", total=size, rows=0)
-            return look_through(
-                reader,
-                channel=plan.channel,
-                repeats=repeats,
-                reject=None if rejects is None else lambda bad: rejects.add(bad.line, bad.reason, bad.cells),
-                progress=lambda rows: progress.update(bar, completed=reader.source.count, rows=rows),
-            )
-
-
-def _nothing_to_send(path: str, rows: int, samples: list[BadRow]) -> InputFileError:
-    first = samples[0]
-    return InputFileError(
-        name_of(path), first.line, f"none of the {rows:,} rows can be sent; the first of them: {first.reason}"
-    )
-
-
 def _rows(number: int) -> str:
     return "row" if number == 1 else "rows"
 
@@ -233,9 +184,9 @@ def _dry_run(file: str, *, as_json: bool, voice: bool, worker: str | None, **opt
     with Repeats() as repeats:
         if options["rejects"]:
             with Rejects(options["rejects"], [file]) as rejects:
-                found = _checked(plan, Console(stderr=True), repeats=repeats, rejects=rejects)
+                found = checked(plan, Console(stderr=True), repeats=repeats, rejects=rejects)
         else:
-            found = _checked(plan, Console(stderr=True), repeats=repeats)
+            found = checked(plan, Console(stderr=True), repeats=repeats)
     _warn(file, found.samples, found.bad, found.ignored, options["rejects"])
     document = document_of(found, channel, rate)
     if as_json:
@@ -299,13 +250,13 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
             return await send(plan, client, total=total, rejects=rejects, console=console)
 
     def run(rejects: Rejects | None) -> Done:
-        total = None if is_pipe(file) else _checked(plan, console).rows
+        total = rows_to_send(plan, console, rejects)
         return asyncio.run(work(total, rejects))
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         if options["rejects"]:
-            with Rejects(options["rejects"], [file, *_files_of(journal)]) as rejects:
+            with Rejects(options["rejects"], [file, *(journal_files(journal) if journal else ())]) as rejects:
                 done = run(rejects)
         else:
             done = run(None)
@@ -313,11 +264,6 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _files_of(journal: str | None) -> list[str]:
-    """Return the names of a journal and of what SQLite keeps beside it: rows written there would damage it."""
-    return [os.path.realpath(journal) + ending for ending in ("", "-wal", "-shm", "-lock")] if journal else []
 
 
 def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, as_json: bool) -> int:
@@ -337,7 +283,7 @@ def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, a
     console = Console(stderr=True)
 
     def run(rejects: Rejects | None) -> Done:
-        total = None if is_pipe(file) else _checked(plan, console).rows
+        total = rows_to_send(plan, console, rejects)
         return asyncio.run(_bulk_worker.send(plan, url, total=total, rejects=rejects, console=console))
 
     if options["rejects"]:
@@ -353,7 +299,7 @@ def _conclude(plan: Plan, done: Done, rejects: str | None, *, as_json: bool, by_
     summary = done.summary
     _warn(plan.path, done.samples, summary.invalid, done.ignored, rejects)
     if done.error is None and summary.taken and summary.invalid == summary.taken:
-        done.error = _nothing_to_send(plan.path, summary.taken, done.samples)
+        done.error = nothing_to_send(plan.path, summary.taken, done.samples)
     code = _exit_code(done)
     if as_json:
         click.echo(_outcome.as_json(_document(done)))

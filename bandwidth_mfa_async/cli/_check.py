@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ._rejects import Rejects
     from ._rows import Row, RowReader
 
 _BUCKETS: Final = 1024
@@ -134,7 +135,7 @@ def look_through(
     *,
     channel: str,
     repeats: Repeats | None = None,
-    reject: Callable[[BadRow], None] | None = None,
+    rejects: Rejects | None = None,
     progress: Callable[[int], None] = lambda _rows: None,
 ) -> Found:
     """Read all rows, check each, and count.
@@ -143,25 +144,28 @@ def look_through(
         reader: the rows.
         channel: ``"messaging"``, where a text counts by its segments, or ``"voice"``.
         repeats: counts the rows that repeat another.
-        reject: told of each bad row.
+        rejects: takes the bad rows; begun with the first row, since no columns are known before.
         progress: told of the number of rows now and then.
 
     Raises:
         InputFileError: the file as a whole cannot be sent.
         ConfigurationError: no temporary file can be written.
+        RejectsFileError: the rejects cannot be written.
     """
     found = Found()
     base: object = None
     for row in reader:
         found.rows += 1
+        if found.rows == 1 and rejects is not None:
+            rejects.start(reader.header)
         if found.rows % _REPORT_EVERY == 0:
             progress(found.rows)
         if isinstance(row, BadRow):
             found.bad += 1
             if len(found.samples) < SAMPLES:
                 found.samples.append(row)
-            if reject is not None:
-                reject(row)
+            if rejects is not None:
+                rejects.add(row.line, row.reason, row.cells)
             continue
         found.valid += 1
         weight = 1 if channel == "voice" else _weight(row)

@@ -9,6 +9,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MFAError
+from ._files import is_one_of
 from ._rows import OURS
 
 if TYPE_CHECKING:
@@ -64,10 +65,8 @@ class Rejects:
     def _check(self, descriptor: int, kept: Sequence[str]) -> None:
         if not self._regular:
             return
-        own = os.fstat(descriptor)
-        for other in kept:
-            if os.path.exists(other) and os.path.samestat(own, os.stat(other)):  # noqa: PTH110, PTH116 - names as given
-                raise RejectsFileError(f"--rejects: {self.path} is used by this very command; name another file")
+        if is_one_of(self.path, kept):
+            raise RejectsFileError(f"--rejects: {self.path} is used by this very command; name another file")
         if os.pread(descriptor, len(_FIRST), 0) not in {b"", _FIRST}:
             raise RejectsFileError(f"--rejects: {self.path} exists and is no file of rejected rows; name another file")
 
@@ -99,8 +98,9 @@ class Rejects:
         self._skipped = len(OURS) if tuple(header[: len(OURS)]) == OURS else 0
         try:
             if self._regular:
-                self._file.truncate(0)
-            self._started = True
+                self._file.seek(0)
+                self._file.truncate()
+            self._started, self.count = True, 0
             self._writer.writerow([*OURS, *header[self._skipped :]])
         except OSError as error:
             raise self._cannot(error) from None

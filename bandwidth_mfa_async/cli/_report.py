@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 from rich.console import Console, Group
@@ -14,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..bulk import JournalReport
-from ..errors import JournalError
+from ..errors import ConfigurationError, MFAError
 from . import _report_words as words
+from ._files import is_one_of, journal_files, write_whole
 from ._outcome import EXIT_OK, EXIT_USAGE
 
 if TYPE_CHECKING:
@@ -36,7 +38,11 @@ _COLOURS: Final = {
 
 _LINE: Final = 60
 _WIDEST: Final = 100
-
+_REMEDIES: Final = {
+    errno.ENOENT: "make its folder, or ",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, or "),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "see to the right to write in its folder, or "),
+}
 
 _EXAMPLES = """
 \b
@@ -64,40 +70,42 @@ def report(journal: Path, as_json: bool, page: Path | None) -> None:  # noqa: FB
 
     The journal is only read. It holds no phone number, no text and no id of a person, so neither does a report.
     """
+    if as_json and page is not None:
+        raise click.UsageError("--json and --html exclude each other: run it once for each")
     try:
-        if as_json and page is not None:
-            raise click.UsageError("--json and --html exclude each other: run it once for each")
-        if page is not None:
-            _refuse_the_journal(journal, page)
+        if page is not None and is_one_of(str(page), journal_files(str(journal))):
+            raise ConfigurationError(f"--html: {page} is the journal itself or a part of it; name another file")
         read = JournalReport.read(journal)
-        if as_json:
-            click.echo(json.dumps(read.to_dict(), ensure_ascii=False))
-        elif page is not None:
-            _write_page(read, page)
-        else:
-            console = Console()
-            console.print(_summary(read), width=min(console.width, _WIDEST))
-    except (JournalError, OSError) as error:
-        click.echo(f"error: {error}".encode(errors="replace").decode(), err=True)
-        sys.exit(EXIT_USAGE)
+    except (MFAError, OSError) as error:
+        _fail(str(error))
+    if as_json:
+        click.echo(json.dumps(read.to_dict(), ensure_ascii=False))
+    elif page is not None:
+        _write_page(read, page)
+    else:
+        console = Console()
+        console.print(_summary(read), width=min(console.width, _WIDEST))
     sys.exit(EXIT_OK)
 
 
-def _refuse_the_journal(journal: Path, page: Path) -> None:
-    file = journal.resolve()
-    for ours in (file.with_name(file.name + ending) for ending in ("", "-wal", "-shm", "-lock")):
-        if page.resolve() == ours or (page.exists() and ours.exists() and page.samefile(ours)):
-            raise click.UsageError(f"--html {page}: that is the journal itself; name another file")
+def _fail(problem: str) -> NoReturn:
+    click.echo(f"error: {problem}".encode(errors="replace").decode(), err=True)
+    sys.exit(EXIT_USAGE)
 
 
 def _write_page(read: JournalReport, page: Path) -> None:
     from ._report_page import render
 
+    content = render(read).encode()
     if str(page) == "-":
-        click.echo(render(read).encode(), nl=False)
+        click.echo(content, nl=False)
         return
-    page.write_text(render(read), encoding="utf-8", newline="\n")
-    click.echo(f"wrote {page}: open it in a browser")
+    try:
+        write_whole(str(page), content)
+    except OSError as error:
+        remedy = f"{_REMEDIES.get(error.errno or 0, '')}name another file; - is standard output"
+        _fail(f"--html: {page} cannot be written: {error.strerror or error}; {remedy}")
+    click.echo(f"wrote {click.format_filename(page)}: open it in a browser")
 
 
 def _summary(read: JournalReport) -> RenderableType:

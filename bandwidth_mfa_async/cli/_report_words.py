@@ -33,6 +33,10 @@ RESUME: Final = {
     "no": "no",
     "at_least_once": "only under AT_LEAST_ONCE",
 }
+_OPTION: Final = "--resend at-least-once"
+_MEMBER: Final = "Resend.AT_LEAST_ONCE"
+AS_TYPED: Final = (_OPTION, _MEMBER)
+"""What a sentence holds as it is typed; a page never breaks it."""
 _ENDINGS: Final = {
     "finished": "finished",
     "stopped": "stopped before its end",
@@ -180,7 +184,7 @@ def next_steps(report: JournalReport) -> list[str]:
     if counts.unknown:
         steps.append(
             f"{items(counts.unknown)} may have been sent, or not. A resume sends them again, perhaps for a second "
-            "time, only with --resend at-least-once (in Python, Resend.AT_LEAST_ONCE)."
+            f"time, only with {_OPTION} (in Python, {_MEMBER})."
         )
     if own:
         steps.append(f"{items(own)} would be refused again as they are: mend them in the input.")

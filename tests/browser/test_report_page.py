@@ -106,6 +106,19 @@ async def test_no_scene_breaks_the_page(opened, name, width, scheme):
     assert outside == []
 
 
+@pytest.mark.parametrize("width", [360, 800, 1000, 1280])
+async def test_what_is_typed_stands_in_one_line(opened, width):
+    """The option to send again is there to be copied, and inside its card."""
+    page = await opened("launch", width=width)
+    typed = page.locator(".steps li code")
+    assert await typed.all_text_contents() == ["--resend at-least-once", "Resend.AT_LEAST_ONCE"]
+    card = await page.locator(".steps").bounding_box()
+    for code in await typed.all():
+        assert await code.evaluate("node => node.getClientRects().length") == 1
+        box = await code.bounding_box()
+        assert box["x"] + box["width"] <= card["x"] + card["width"]
+
+
 @pytest.mark.parametrize("name", [*SCENES, "launch"])
 async def test_every_chart_has_a_name_a_sentence_and_a_table(opened, name):
     """Who cannot see the drawings is told the same."""

@@ -70,6 +70,17 @@ async def test_what_is_wrong_with_rows_is_told_and_kept(redis_server, make_worke
     assert "400" in rows[2][1]
 
 
+async def test_rejects_of_a_file_with_no_good_row(redis_server, asker, tmp_path):
+    """They have them all, and there is no job."""
+    path, rejects = tmp_path / "list.csv", tmp_path / "mend.csv"
+    path.write_text("to\n9195550001\n9195550002\n")
+    code, _, err = await bulk(path, "--worker", redis_server.url, "--rejects", rejects)
+    assert code == 2
+    assert "none of the 2 rows can be sent" in err
+    assert [row[2] for row in csv.reader(rejects.read_text().splitlines())] == ["to", "9195550001", "9195550002"]
+    assert await asker.jobs() == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_the_workers_go_on_without_it(redis_server, make_worker, simulator, numbers, number):
     """Told to stop it stops watching and says so; the workers send the rest, and the same command sees them do it."""

@@ -18,6 +18,7 @@ from bandwidth_mfa_async.worker._lease import Lease
 from bandwidth_mfa_async.worker._states import VERSION, State
 
 from ..conftest import APPLICATION, FROM, TO
+from ..support.fault_server import until
 from .redis_server import LedgerRedis
 
 SIZE = 4
@@ -386,22 +387,26 @@ async def test_a_redis_without_room_is_waited_for(redis_server, ledger, monkeypa
     assert "out of memory; raise maxmemory" in caplog.messages[0]
 
 
-async def test_a_wait_for_redis_is_told_of_once(own_redis, monkeypatch, caplog):
-    """Its beginning with what to do, and its end, however many wait."""
-    async with RedisLedger(own_redis.url, timeout=0.3) as ledger:
+async def test_a_wait_for_redis_is_told_of_once(own_redis, caplog):
+    """Its beginning with what to do, once Redis has been away for a second, and its end, however many wait."""
+    clock = ManualClock()
+    async with RedisLedger(own_redis.url, clock=clock) as ledger:
         await filled(ledger)
         own_redis.kill()
+        began = clock.monotonic()
         asked = [asyncio.ensure_future(ledger.facts("launch")) for _ in range(5)]
-        await asyncio.sleep(0.2)
-        assert not caplog.messages, "a moment's absence is nobody's concern"
-        async with asyncio.timeout(10):
-            while not caplog.messages:
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
+        await until(lambda: clock.pending == 5)
+        for _ in range(8):
+            away = clock.monotonic() - began
+            assert len(caplog.messages) == (away >= 1.0), f"a moment's absence is nobody's concern: {away}"
+            clock.tick(clock.next_timer - clock.monotonic())
+            await until(lambda: clock.pending == 5)  # each has asked once more
+        assert clock.monotonic() - began > 2.0
         await asyncio.to_thread(own_redis.start)
+        clock.tick(clock.next_timer - clock.monotonic())
         assert {facts["total"] for facts in await asyncio.gather(*asked)} == {"4"}
-    began, ended = caplog.messages
-    assert "cannot be reached: start its Redis, or mend the URL" in began
+    told, ended = caplog.messages
+    assert "cannot be reached: start its Redis, or mend the URL" in told
     assert ended == "the ledger can be used again"
 
 

@@ -227,9 +227,26 @@ async def test_a_submission_cancelled_anywhere_is_continued(make_worker, asker, 
     assert collections.Counter(message.to for message in simulator.inbox) == dict.fromkeys(numbers(7), len(jobs))
 
 
+class AwaitedLock:
+    """A lock that says when somebody has to wait for it."""
+
+    def __init__(self):
+        self.awaited = threading.Event()
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        if not self._lock.acquire(blocking=False):
+            self.awaited.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
 async def test_keys_of_a_cancelled_submission_are_closed_after_their_thread(monkeypatch):
     """The thread that looks at keys goes on when the submission does not; its file is not closed under it."""
-    seen, begun, go_on = _Seen(), threading.Event(), threading.Event()
+    seen, lock, begun, go_on = _Seen(), AwaitedLock(), threading.Event(), threading.Event()
+    monkeypatch.setattr(seen, "_lock", lock)
 
     def keys():
         yield b"1", b""
@@ -240,7 +257,8 @@ async def test_keys_of_a_cancelled_submission_are_closed_after_their_thread(monk
     adding = asyncio.ensure_future(asyncio.to_thread(seen.add, keys()))
     await asyncio.to_thread(begun.wait, 10)
     closing = asyncio.ensure_future(asyncio.to_thread(seen.close))
-    await asyncio.sleep(0.05)
+    closing.add_done_callback(lambda _: lock.awaited.set())
+    assert await asyncio.to_thread(lock.awaited.wait, 10)
     assert not closing.done()
     go_on.set()
     assert await adding == [State.PENDING, State.PENDING]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ... import __version__
 from .. import _report_words as words
@@ -16,6 +17,8 @@ from ._marks import table
 
 if TYPE_CHECKING:
     from ...bulk import JournalReport
+
+_AS_TYPED: Final = re.compile(f"({'|'.join(map(re.escape, words.AS_TYPED))})")
 
 
 def render(report: JournalReport) -> str:
@@ -109,8 +112,16 @@ def _steps(report: JournalReport) -> Html | None:
     if not steps:
         return None
     return tag(
-        "section", tag("h2", "What to do next"), tag("ul", *(tag("li", step) for step in steps)), class_="card steps"
+        "section",
+        tag("h2", "What to do next"),
+        tag("ul", *(tag("li", *_with_code(step)) for step in steps)),
+        class_="card steps",
     )
+
+
+def _with_code(text: str) -> list[str]:
+    parts = _AS_TYPED.split(text)
+    return [tag("code", part) if part in words.AS_TYPED else part for part in parts]
 
 
 def _places(report: JournalReport) -> Html | None:
