@@ -59,7 +59,6 @@ PUBLIC: dict[str, str] = {
     "OutcomeStream.aclose": BULK + "run_cancelled",
     "OutcomeStream.quiet": BULK + "run_cancelled",
     **{f"SQLiteJournal.{name}": BULK + "journal_cancelled" for name in ("open", "bind", "counts", "flush", "aclose")},
-    "SQLiteJournal.begin": BULK + "run_cancelled",
     "DeliveryTracker.wait": FUZZ + "a_wait_for_a_receipt",
     **{f"Job.{name}": QUESTION for name in ("cancel", "outcomes", "progress", "resume", "watch")},
     "known_jobs": QUESTION,

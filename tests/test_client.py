@@ -246,6 +246,9 @@ async def test_the_budget_is_earned_and_spent(
     with pytest.raises(RequestError):
         await client.generate_messaging_code(template.to(TO))
     assert budget.tokens == 101 - 5 - 14
+    server.play(answer(429, {"error": "x"}))
+    await client.generate_messaging_code(template.to(TO), lane="bulk")
+    assert budget.tokens == 101 - 5 - 14 + 1, "patience costs nothing, and the success earns one"
 
 
 async def test_max_in_flight(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:

@@ -126,13 +126,13 @@ class Caller:
             try:
                 failure: RequestError | None = None
                 try:
-                    answer = await self._attempt(call)
+                    answer = await self._send(call)
                 except RequestError as error:
                     failure = error
                 if failure is None:
                     core.budget.deposit(1)
                 else:
-                    answer = await self._retried(call, failure)
+                    answer = await self._recovered(call, failure)
             except RequestError as error:
                 elapsed = core.clock.monotonic() - call.started
                 signed = call.sign(error, elapsed)
@@ -157,11 +157,21 @@ class Caller:
         finally:
             core.leave()
 
-    async def _retried(self, call: Call[_Request, _Response], first_error: RequestError) -> _Response:
-        """Try again if that is allowed; apart, since its functions would cost every call objects that it never uses."""
-        if not is_retryable(first_error, sends=call.operation.sends, resend=call.policy.resend):
-            raise first_error
+    async def _recovered(self, call: Call[_Request, _Response], failure: RequestError) -> _Response:
+        """Go on after a first attempt that failed, as far as that is allowed.
+
+        Apart, as what it needs would cost every call objects that most never use.
+        """
         core = self.core
+        try:
+            response = await self._attempt(call, failure)
+        except RequestError as error:
+            if not is_retryable(error, sends=call.operation.sends, resend=call.policy.resend):
+                raise
+            first_error = error
+        else:
+            core.budget.deposit(1)
+            return response
         return await retry(
             first_error,
             lambda: self._attempt(call),
@@ -182,29 +192,40 @@ class Caller:
             call.payload = None  # its end was told before the sleep
             raise error
 
-    async def _attempt(self, call: Call[_Request, _Response]) -> _Response:
-        """Make one attempt, plus those that cost none: after a stale bearer token, and after a 429 in the bulk lane."""
+    async def _attempt(self, call: Call[_Request, _Response], failure: RequestError | None = None) -> _Response:
+        """Make one attempt, plus those that cost none: after a stale bearer token, and after a 429 in the bulk lane.
+
+        Args:
+            call: whose.
+            failure: what the attempt came to, if it was made already.
+        """
         refusals = 0
         while True:
-            try:
-                return await self._send(call)
-            except (AuthenticationError, PermissionDeniedError) as error:
-                renewable = error.delivery is Delivery.REJECTED and not call.refreshed
+            if failure is None:
+                try:
+                    return await self._send(call)
+                except RequestError as error:
+                    failure = error
+            if isinstance(failure, (AuthenticationError, PermissionDeniedError)):
+                renewable = failure.delivery is Delivery.REJECTED and not call.refreshed
                 if not renewable or not self.core.authorizer.reject(call.header):
-                    raise
+                    raise failure
                 call.refreshed = True
                 self._tell_attempt(call, 0.0)
-            except RateLimitError as error:
-                patient = call.lane == "bulk" and call.operation.sends and error.delivery is Delivery.REJECTED
-                if not patient or (error.retry_after or 0.0) > call.policy.max_retry_after:
-                    raise
+            elif isinstance(failure, RateLimitError):
+                patient = call.lane == "bulk" and call.operation.sends and failure.delivery is Delivery.REJECTED
+                if not patient or (failure.retry_after or 0.0) > call.policy.max_retry_after:
+                    raise failure
                 refusals += 1
                 # A learning limiter paces what comes next by itself; without one the waits must grow.
-                paced = self.limits.adaptive and error.retry_after is None
-                wait = 0.0 if paced else backoff(call.policy, error, refusals, self.core.rng)
+                paced = self.limits.adaptive and failure.retry_after is None
+                wait = 0.0 if paced else backoff(call.policy, failure, refusals, self.core.rng)
                 self._tell_attempt(call, wait)
                 await self._sleep(call, wait)
                 call.deadline = FOREVER
+            else:
+                raise failure
+            failure = None
 
     async def _send(self, call: Call[_Request, _Response]) -> _Response:
         """Get what an attempt needs, send once, and give back what was taken."""
