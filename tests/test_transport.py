@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import gc
 import platform
 import ssl
 import subprocess
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -236,6 +239,36 @@ def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio
         ("second", 10.0, True),
         ("after all", 10.0, True),
     ]
+
+
+@pytest.mark.parametrize("make_loop", [VirtualTimeLoop, virtual_uvloop], ids=["asyncio", "uvloop"])
+def test_a_timer_keeps_nothing_of_the_first_caller(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """What a call's context held, such as a web request, is free once the call has ended, however busy the line is."""
+    attempts = Attempts()
+    request: contextvars.ContextVar[set[str]] = contextvars.ContextVar("request")
+
+    async def make(after: float, takes: float, held: set[str]) -> None:
+        request.set(held)
+        await asyncio.sleep(after)
+        line = attempts.line(10)
+        attempt = line.begin()
+        await asyncio.sleep(takes)
+        line.end(attempt)
+
+    async def main() -> None:
+        held = {"a request"}
+        freed = weakref.ref(held)
+        first = asyncio.create_task(make(0, 5, held))
+        others = [asyncio.create_task(make(4 + 4 * n, 5, set())) for n in range(8)]
+        await first
+        del first, held
+        await asyncio.sleep(20)
+        gc.collect()
+        assert freed() is None
+        await asyncio.gather(*others)
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(main())
 
 
 def test_an_attempt_that_ends_long_after_its_cut_takes_no_other_with_it() -> None:
