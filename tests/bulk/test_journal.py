@@ -24,12 +24,16 @@ from bandwidth_mfa_async import (
     JournalError,
     Limits,
     MFAClient,
+    NotSentError,
     Resend,
     RetryPolicy,
     SQLiteJournal,
 )
+from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async.bulk import _schema, _store
+from bandwidth_mfa_async.bulk._item import Item
 from bandwidth_mfa_async.bulk._keys import Keys
+from bandwidth_mfa_async.bulk._record import Record
 from bandwidth_mfa_async.bulk._schema import Status
 from bandwidth_mfa_async.bulk._store import Batch, Row, Store
 
@@ -716,6 +720,37 @@ def test_an_accepted_item_in_full(tmp_path: pathlib.Path, provider_id: str, at: 
 
 def ignored(_item: None, _known: int | Row | JournalError) -> None:
     """What a run does with an item once it is on disk."""
+
+
+@pytest.mark.parametrize("end", ["accepted", "not_sent", "invalid"])
+async def test_what_fills_a_batch_is_counted_in_it(tmp_path: pathlib.Path, template: CodeTemplate, end: str) -> None:
+    """A batch is handed over in the moment it is large; nobody may tell anything more after its last end."""
+    path = tmp_path / "run.db"
+    journal = SQLiteJournal(path)
+    record = Record(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
+    async with journal:
+        items: list[Item] = []
+
+        def known(item: Item, row: int | Row | JournalError) -> None:
+            assert not isinstance(row, JournalError)
+            record.begin(item, row)
+            items.append(item)
+
+        for index in range(32):
+            if end == "invalid":
+                record.invalid(f"no number {index}", index, pytest.fail)
+            else:
+                item = Item(None, index, "", template.to(NUMBERS[0]))  # type: ignore[arg-type]  # no run
+                journal.add(index.to_bytes(16, "big"), index, None, known, item)
+        await journal.flush()
+        for item in items:
+            if end == "accepted":
+                record.accepted(item, "m-1")
+            else:
+                record.failed(item, Delivery.NOT_SENT, NotSentError("no connection", "generate_messaging_code"))
+        while journal._writing:
+            await asyncio.sleep(0)
+    assert rows(path, f"SELECT total({end}) FROM second") == [(32,)]
 
 
 async def test_a_busy_run_and_its_disk_work_side_by_side(tmp_path: pathlib.Path) -> None:
