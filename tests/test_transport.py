@@ -271,6 +271,64 @@ def test_a_timer_keeps_nothing_of_the_first_caller(make_loop: Callable[[], async
         runner.run(main())
 
 
+class EarlyLoop(VirtualTimeLoop):
+    """Runs its timers early, as uvloop may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers = 0
+
+    def call_at(self, when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        self.timers += 1
+        return super().call_at(when - 0.1, *args, **options)
+
+
+def test_a_timer_that_runs_early_is_set_once() -> None:
+    """And one goes on from attempt to attempt: no more timers than moments at which time is up."""
+    attempts = Attempts()
+    go_on = asyncio.Event()
+    cut: list[bool] = []
+
+    async def make() -> None:
+        line = attempts.line(10)
+        attempt = line.begin()
+        with contextlib.suppress(asyncio.CancelledError):
+            await go_on.wait()
+        cut.append(line.end(attempt))
+
+    async def main(loop: EarlyLoop) -> None:
+        tasks = []
+        for _ in range(3):
+            tasks.append(asyncio.create_task(make()))
+            await asyncio.sleep(1)
+        timers, loop.timers = loop.timers, 0
+        await asyncio.gather(*tasks)
+        assert (timers, loop.timers) == (3 + 1, 2)
+        assert cut == [True] * 3
+
+    with asyncio.Runner(loop_factory=EarlyLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, EarlyLoop)
+        runner.run(main(loop))
+
+
+async def test_closing_cuts_attempts_of_all_lengths() -> None:
+    """Not just those of the first line."""
+    attempts = Attempts()
+
+    async def make(seconds: float) -> bool:
+        line = attempts.line(seconds)
+        attempt = line.begin()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return line.end(attempt)
+
+    tasks = [asyncio.create_task(make(seconds)) for seconds in (10, 10, 20, 30)]
+    await asyncio.sleep(0)
+    attempts.cut()
+    assert await asyncio.wait_for(asyncio.gather(*tasks), 5) == [True] * 4
+
+
 def test_an_attempt_that_ends_long_after_its_cut_takes_no_other_with_it() -> None:
     """Closing still cuts those that began since, and the timer knows them."""
     attempts = Attempts()
