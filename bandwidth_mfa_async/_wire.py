@@ -115,6 +115,8 @@ def _only(kind: type) -> Callable[[Any, Any], Any]:
         if not isinstance(value, kind) or value == "":
             msg = f"must be a non-empty {kind.__name__}"
             raise TypeError(msg)
+        if isinstance(value, str):
+            value.encode()  # half a surrogate pair, which json takes, fits into no journal, ledger or request
         return value
 
     return structure

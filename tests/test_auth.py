@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,7 @@ from bandwidth_mfa_async import (
     RetryPolicy,
     ServerError,
 )
+from bandwidth_mfa_async.telemetry import AttemptEvent
 from bandwidth_mfa_async.testing import ManualClock
 
 from .conftest import TO
@@ -143,13 +145,17 @@ async def test_a_refused_token_is_renewed_once(
     oauth: Any,
     status: int,
 ) -> None:
-    """401 or 403 forces one refresh; it costs no retry, and a second refusal is raised."""
-    client = make_client(auth=oauth, retry=RetryPolicy(max_attempts=1))
+    """401 or 403 forces one refresh; it costs no retry, and a second refusal is raised; each attempt is told."""
+    events: list[Any] = []
+    hook = SimpleNamespace(on_event=events.append)
+    client = make_client(auth=oauth, retry=RetryPolicy(max_attempts=1), hooks=[hook])
     token_server.play(token("old"), token("new"))
     server.play(answer(status, {"message": "Unauthorized"}))
     response = await client.generate_messaging_code(template.to(TO))
     assert used(server) == ["Bearer old", "Bearer new"]
     assert response.meta.attempts == 2
+    attempts = [event for event in events if isinstance(event, AttemptEvent)]
+    assert [(event.status, event.retry_in) for event in attempts] == [(status, 0.0), (200, None)]
     server.play(answer(status, b""), answer(status, b""))
     with pytest.raises((AuthenticationError, PermissionDeniedError)) as caught:
         await client.generate_messaging_code(template.to(TO))

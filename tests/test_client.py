@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 from typing import TYPE_CHECKING, Any
@@ -249,6 +250,23 @@ async def test_the_budget_is_earned_and_spent(
     server.play(answer(429, {"error": "x"}))
     await client.generate_messaging_code(template.to(TO), lane="bulk")
     assert budget.tokens == 101 - 5 - 14 + 1, "patience costs nothing, and the success earns one"
+
+
+async def test_a_refusal_that_was_waited_out_is_freed_at_once(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A slow account refuses a bulk run very often: its errors hold no circle that only the collector breaks."""
+    client = make_client(limits=Limits(adaptive=False))
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(thing) is RateLimitError for thing in gc.get_objects())
+        server.play(answer(429, {"error": "x"}), answer(429, {"error": "x"}))
+        await client.generate_messaging_code(template.to(TO), lane="bulk")
+        assert len(server.seen) == 3
+        assert sum(type(thing) is RateLimitError for thing in gc.get_objects()) == before
+    finally:
+        gc.enable()
 
 
 async def test_max_in_flight(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:

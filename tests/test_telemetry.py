@@ -19,6 +19,7 @@ from bandwidth_mfa_async import (
     RequestError,
     Resend,
     RetryPolicy,
+    VerificationLockedError,
 )
 from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, Event, GateClosedEvent, LimitWaitEvent
 
@@ -71,6 +72,33 @@ async def test_a_call_that_is_retried(server: FaultServer, make_client: MakeClie
     assert all(event.elapsed > 0 for event in recorder.attempts)
     assert (call.attempts, call.delivery, call.status, call.possible_duplicate) == (3, Delivery.ACCEPTED, 200, True)
     assert call.lane == "interactive"
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(("adaptive", "waits"), [(False, [2.0, 4.0, 21.0]), (True, [0.0, 0.0, 21.0])])
+async def test_a_refusal_that_is_waited_out(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, adaptive: bool, waits: list[float]
+) -> None:
+    """Each 429 of a bulk item is told with its wait, which grows where no limiter paces what comes next."""
+    recorder = Recorder()
+    client = make_client(
+        hooks=[recorder], retry=RetryPolicy(wait_initial=1, wait_max=50), limits=Limits(adaptive=adaptive)
+    )
+    client._caller.core.rng.uniform = lambda _low, high: high  # type: ignore[method-assign]
+    refusal = answer(429, OWN_ERROR)
+    server.play(refusal, refusal, answer(429, OWN_ERROR, headers={"Retry-After": "20"}))
+    await client.generate_messaging_code(template.to(TO), lane="bulk")
+    assert [(event.attempt, event.status) for event in recorder.attempts] == [(1, 429), (2, 429), (3, 429), (4, 200)]
+    assert [event.retry_in for event in recorder.attempts] == [*waits, None]
+    assert [event.attempts for event in recorder.calls] == [4]
+
+
+async def test_a_lock_out_is_waited_out_in_no_lane(server: FaultServer, make_client: MakeClient) -> None:
+    """The 429 of a verify says nothing of a rate."""
+    server.play(answer(429, OWN_ERROR))
+    with pytest.raises(VerificationLockedError):
+        await make_client().verify_code(to=TO, code="123456", lane="bulk")
+    assert len(server.seen) == 1
 
 
 async def test_a_call_that_fails(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:

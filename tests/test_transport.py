@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import gc
 import platform
 import ssl
 import subprocess
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -236,6 +239,94 @@ def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio
         ("second", 10.0, True),
         ("after all", 10.0, True),
     ]
+
+
+@pytest.mark.parametrize("make_loop", [VirtualTimeLoop, virtual_uvloop], ids=["asyncio", "uvloop"])
+def test_a_timer_keeps_nothing_of_the_first_caller(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """What a call's context held, such as a web request, is free once the call has ended, however busy the line is."""
+    attempts = Attempts()
+    request: contextvars.ContextVar[set[str]] = contextvars.ContextVar("request")
+
+    async def make(after: float, takes: float, held: set[str]) -> None:
+        request.set(held)
+        await asyncio.sleep(after)
+        line = attempts.line(10)
+        attempt = line.begin()
+        await asyncio.sleep(takes)
+        line.end(attempt)
+
+    async def main() -> None:
+        held = {"a request"}
+        freed = weakref.ref(held)
+        first = asyncio.create_task(make(0, 5, held))
+        others = [asyncio.create_task(make(4 + 4 * n, 5, set())) for n in range(8)]
+        await first
+        del first, held
+        await asyncio.sleep(20)
+        gc.collect()
+        assert freed() is None
+        await asyncio.gather(*others)
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(main())
+
+
+class EarlyLoop(VirtualTimeLoop):
+    """Runs its timers early, as uvloop may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers = 0
+
+    def call_at(self, when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        self.timers += 1
+        return super().call_at(when - 0.1, *args, **options)
+
+
+def test_a_timer_that_runs_early_is_set_once() -> None:
+    """And one goes on from attempt to attempt: no more timers than moments at which time is up."""
+    attempts = Attempts()
+    go_on = asyncio.Event()
+    cut: list[bool] = []
+
+    async def make() -> None:
+        line = attempts.line(10)
+        attempt = line.begin()
+        with contextlib.suppress(asyncio.CancelledError):
+            await go_on.wait()
+        cut.append(line.end(attempt))
+
+    async def main(loop: EarlyLoop) -> None:
+        tasks = []
+        for _ in range(3):
+            tasks.append(asyncio.create_task(make()))
+            await asyncio.sleep(1)
+        timers, loop.timers = loop.timers, 0
+        await asyncio.gather(*tasks)
+        assert (timers, loop.timers) == (3 + 1, 2)
+        assert cut == [True] * 3
+
+    with asyncio.Runner(loop_factory=EarlyLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, EarlyLoop)
+        runner.run(main(loop))
+
+
+async def test_closing_cuts_attempts_of_all_lengths() -> None:
+    """Not just those of the first line."""
+    attempts = Attempts()
+
+    async def make(seconds: float) -> bool:
+        line = attempts.line(seconds)
+        attempt = line.begin()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return line.end(attempt)
+
+    tasks = [asyncio.create_task(make(seconds)) for seconds in (10, 10, 20, 30)]
+    await asyncio.sleep(0)
+    attempts.cut()
+    assert await asyncio.wait_for(asyncio.gather(*tasks), 5) == [True] * 4
 
 
 def test_an_attempt_that_ends_long_after_its_cut_takes_no_other_with_it() -> None:

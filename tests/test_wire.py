@@ -237,6 +237,7 @@ def test_a_lock_out_says_how_long_in_words() -> None:
         b'{"messageId": true}',
         b'{"callId": "x"}',
         b'{"messageId": "x"',
+        rb'{"messageId": "\ud800"}',
         b"\xff\xfe{",
         b"[" * 60_000,
         b'{"a": 1e999, "b": ' + b"9" * 5000 + b"}",

@@ -133,6 +133,7 @@ class Caller:
                     core.budget.deposit(1)
                 else:
                     answer = await self._recovered(call, failure)
+                    failure = None  # its traceback leads here: together they would wait for the garbage collector
             except RequestError as error:
                 elapsed = core.clock.monotonic() - call.started
                 signed = call.sign(error, elapsed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Any
 
 
@@ -41,12 +42,14 @@ class Attempts:
 
     def __init__(self) -> None:
         self._lines: dict[float, Line] = {}
+        # Not the caller's: a timer that goes on from attempt to attempt would keep what the first of them held.
+        self._context = contextvars.Context()
 
     def line(self, seconds: float) -> Line:
         """Return the line of attempts that may take so many seconds."""
         line = self._lines.get(seconds)
         if line is None:
-            line = self._lines[seconds] = Line(self._lines, seconds)
+            line = self._lines[seconds] = Line(self._lines, seconds, self._context)
         return line
 
     def cut(self) -> None:
@@ -61,13 +64,15 @@ class Line:
     Args:
         lines: where this one stands while it has an attempt.
         seconds: how long each may take.
+        context: in which its timer runs.
     """
 
-    __slots__ = ("_lines", "_loop", "_seconds", "_timer", "_until")
+    __slots__ = ("_context", "_lines", "_loop", "_seconds", "_timer", "_until")
 
-    def __init__(self, lines: dict[float, Line], seconds: float) -> None:
+    def __init__(self, lines: dict[float, Line], seconds: float, context: contextvars.Context) -> None:
         self._lines = lines
         self._seconds = seconds
+        self._context = context
         self._loop = asyncio.get_running_loop()
         self._until: dict[Attempt, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -79,7 +84,7 @@ class Line:
         attempt = Attempt(task)
         until = self._until[attempt] = self._loop.time() + self._seconds
         if self._timer is None:
-            self._timer = self._loop.call_at(until, self._cut_late, until)
+            self._set_timer(until)
         return attempt
 
     def end(self, attempt: Attempt) -> bool:
@@ -102,6 +107,9 @@ class Line:
         now = max(now, self._loop.time())
         for attempt, until in self._until.items():
             if until > now:
-                self._timer = self._loop.call_at(until, self._cut_late, until)
+                self._set_timer(until)
                 return
             attempt.cut()
+
+    def _set_timer(self, until: float) -> None:
+        self._timer = self._loop.call_at(until, self._cut_late, until, context=self._context)

@@ -236,9 +236,9 @@ class SQLiteJournal:
             at: when, in Unix seconds.
             latency: how long the answer took, in seconds.
         """
+        self.count(_ACCEPTED, at, latency)
         self._batch.accept(row, provider_id, attempts, at)
         self._write_soon()
-        self.count(_ACCEPTED, at, latency)
 
     def settle(  # noqa: PLR0913 - the columns of an end
         self,
@@ -271,7 +271,7 @@ class SQLiteJournal:
         self._write_soon()
 
     def count(self, what: str, at: float, latency: float | None = None) -> None:
-        """Count an end, or a refusal, in the second it happened.
+        """Count an end, or a refusal, in the second it happened; before it is settled, which sees to the writing.
 
         Args:
             what: a column of the table ``second``.

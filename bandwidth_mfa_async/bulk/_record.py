@@ -95,6 +95,7 @@ class Record:
         self._active.discard(item.row)
         status = error.status if isinstance(error, APIStatusError) else None
         now = self._clock.time()
+        journal.count(delivery.value, now, None if status is None else self._latency(item))
         journal.settle(
             item.row,
             STATUS_OF[delivery],
@@ -104,7 +105,6 @@ class Record:
             attempts=item.attempts,
             at=now,
         )
-        journal.count(delivery.value, now, None if status is None else self._latency(item))
 
     def put_back(self, item: Item) -> None:
         """Let an item wait in the journal for the next run, whatever became of its intent."""
@@ -130,8 +130,8 @@ class Record:
             elif isinstance(row, int) or row.status is Status.PENDING:
                 now = self._clock.time()
                 id_ = row if isinstance(row, int) else row.id
-                journal.settle(id_, Status.INVALID, cause=InvalidRequestError.__name__, at=now)
                 journal.count(Delivery.INVALID.value, now)
+                journal.settle(id_, Status.INVALID, cause=InvalidRequestError.__name__, at=now)
 
         name = value if type(value) is str else index
         journal.add(key_digest(f"invalid {name}"), index, None, known, value)

@@ -24,12 +24,16 @@ from bandwidth_mfa_async import (
     JournalError,
     Limits,
     MFAClient,
+    NotSentError,
     Resend,
     RetryPolicy,
     SQLiteJournal,
 )
+from bandwidth_mfa_async._clock import ManualClock, SystemClock
 from bandwidth_mfa_async.bulk import _schema, _store
+from bandwidth_mfa_async.bulk._item import Item
 from bandwidth_mfa_async.bulk._keys import Keys
+from bandwidth_mfa_async.bulk._record import Record
 from bandwidth_mfa_async.bulk._schema import Status
 from bandwidth_mfa_async.bulk._store import Batch, Row, Store
 
@@ -693,29 +697,123 @@ def test_items_that_are_not_all_new(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("provider_id", ["1589228074636lm4k2je7j7jklbn2", "", 'é"\\\n\u2028,1', "x" * 3000])
-@pytest.mark.parametrize("at", [1_732_812_345.123456, 0.0, -1.5])
-def test_an_accepted_item_in_full(tmp_path: pathlib.Path, provider_id: str, at: float) -> None:
+@pytest.mark.parametrize(
+    ("at", "first", "attempts"),
+    [(1_732_812_345.139509, 1, 1), (1e10, 10**15 - 2, 999_999_987), (0.0, 7, 0), (-1.5, 7, 100_000)],
+)
+def test_an_accepted_item_in_full(
+    tmp_path: pathlib.Path, provider_id: str, at: float, first: int, attempts: int
+) -> None:
     """Its attempts add up over the runs, and nothing is left of how an earlier one failed."""
     path = tmp_path / "run.db"
     store = Store(str(path))
     store.open(1_700_000_000.0)
+    store._next_id = first
     (row, other) = map(id_of, store.apply(new_items(1, 2)))
     failed = (Status.NOT_SENT, None, "ServerError", 503, True, 12, 1_700_000_001.0)
     store.apply(Batch(settled={row: failed, other: failed}))
     store.apply(Batch(begun={row: None}))
     batch = Batch()
-    batch.accept(row, provider_id, 100_000, at)
+    batch.accept(row, provider_id, attempts, at)
     store.apply(batch)
     store._release()
     columns = "status, provider_id, cause, http_status, again, attempts, settled_at"
     assert rows(path, f"SELECT {columns} FROM item ORDER BY id") == [
-        (Status.ACCEPTED, provider_id, None, None, 0, 100_012, at),
+        (Status.ACCEPTED, provider_id, None, None, 0, attempts + 12, at),
         (Status.NOT_SENT, None, "ServerError", 503, 1, 12, 1_700_000_001.0),
     ]
 
 
 def ignored(_item: None, _known: int | Row | JournalError) -> None:
     """What a run does with an item once it is on disk."""
+
+
+async def test_a_journal_that_failed_keeps_nobody_waiting(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes afterwards, such as an item that was between two attempts, is told at once."""
+
+    def fails(_store: Store, _batch: Batch) -> Any:
+        raise JournalError("no room")
+
+    told: list[int | Row | JournalError] = []
+    journal = SQLiteJournal(tmp_path / "run.db")
+    await journal.open()
+    monkeypatch.setattr(Store, "apply", fails)
+    with pytest.raises(JournalError, match="no room"):
+        await asyncio.wait_for(journal.begin(1), 5)
+    with pytest.raises(JournalError, match="no room"):
+        await asyncio.wait_for(journal.begin(1), 5)
+    journal.add(bytes(16), 0, None, lambda _item, known: told.append(known), None)
+    assert [str(error) for error in told] == ["no room"]
+    with pytest.raises(JournalError, match="no room"):
+        await journal.aclose()
+
+
+def test_a_new_item_that_comes_again(template: CodeTemplate) -> None:
+    """The second is not sent while the first waits for its turn, of which nothing on disk tells yet."""
+
+    class Deaf:
+        def accept(self, *_columns: object) -> None:
+            """Write nothing."""
+
+    journal: Any = Deaf()
+    record = Record(journal, ManualClock(), "messaging", "generate_messaging_code", resends_unknown=False)
+    items = [Item(None, index, "", template.to(NUMBERS[0])) for index in range(3)]  # type: ignore[arg-type]  # no run
+    assert record.begin(items[0], 7) is None
+    outcome = record.begin(items[1], Row(7, Status.PENDING))
+    assert outcome is not None
+    assert (outcome.delivery, outcome.previous) == (Delivery.SKIPPED, None)
+    record.accepted(items[0], "m-1")
+    outcome = record.begin(items[2], Row(7, Status.ACCEPTED, provider_id="m-1", attempts=1))
+    assert outcome is not None
+    assert (outcome.delivery, outcome.previous) == (Delivery.SKIPPED, Delivery.ACCEPTED)
+
+
+async def test_an_invalid_item_of_a_run_that_was_killed(tmp_path: pathlib.Path) -> None:
+    """Its row came to the disk and its end did not: the next run ends it."""
+    path = tmp_path / "run.db"
+    for _ in range(2):
+        journal = SQLiteJournal(path)
+        record = Record(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
+        async with journal:
+            record.invalid("no number", 0, pytest.fail)
+            await journal.flush()
+            assert await journal.counts() == {"invalid": 1}
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE item SET status = 0")
+        db.close()
+
+
+@pytest.mark.parametrize("end", ["accepted", "not_sent", "invalid"])
+async def test_what_fills_a_batch_is_counted_in_it(tmp_path: pathlib.Path, template: CodeTemplate, end: str) -> None:
+    """A batch is handed over in the moment it is large; nobody may tell anything more after its last end."""
+    path = tmp_path / "run.db"
+    journal = SQLiteJournal(path)
+    record = Record(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
+    async with journal:
+        items: list[Item] = []
+
+        def known(item: Item, row: int | Row | JournalError) -> None:
+            assert not isinstance(row, JournalError)
+            record.begin(item, row)
+            items.append(item)
+
+        for index in range(32):
+            if end == "invalid":
+                record.invalid(f"no number {index}", index, pytest.fail)
+            else:
+                item = Item(None, index, "", template.to(NUMBERS[0]))  # type: ignore[arg-type]  # no run
+                journal.add(index.to_bytes(16, "big"), index, None, known, item)
+        await journal.flush()
+        for item in items:
+            if end == "accepted":
+                record.accepted(item, "m-1")
+            else:
+                record.failed(item, Delivery.NOT_SENT, NotSentError("no connection", "generate_messaging_code"))
+        while journal._writing:
+            await asyncio.sleep(0)
+    assert rows(path, f"SELECT total({end}) FROM second") == [(32,)]
 
 
 async def test_a_busy_run_and_its_disk_work_side_by_side(tmp_path: pathlib.Path) -> None:

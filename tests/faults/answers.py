@@ -102,7 +102,7 @@ FAULTS = [
     unreadable(22, "200 old error", answer(200, {"result": "Invalid request"})),
     unreadable(23, "200 bad UTF-8", answer(200, b'{"messageId": "\xff"}')),
     unreadable(23, "200 deep", answer(200, b"[" * 60_000)),
-    unreadable(23, "200 half a surrogate pair", answer(200, rb'{"messageId": "\ud800"')),
+    unreadable(23, "200 half a surrogate pair", answer(200, rb'{"messageId": "\ud800"}')),
     unreadable(24, "204", Act(b"HTTP/1.1 204 No Content\r\n\r\n", accepted=True)),
     unreadable(
         25,
