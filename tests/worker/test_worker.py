@@ -154,6 +154,7 @@ async def test_without_workers_nothing_is_sent_and_that_is_certain(make_worker, 
     assert 20 <= clock.monotonic() - began < 21
     assert caught.value.delivery is Delivery.NOT_SENT
     codes = await make_worker()
+    assert (await codes.send_code.outcome("login:42")).delivery is Delivery.NOT_SENT
     await codes.send_code.kiq(template.to("+19195550000"), key="login:43")
     assert [message.to for message in simulator.inbox] == ["+19195550000"]
 
