@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async.limits._redis import RedisLimits
 
+from ..support.virtual_time import VirtualTimeLoop
 from .redis_server import RedisServer, server_binary
+from .virtual_redis import VirtualRedisLimits
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +46,8 @@ async def make_limiter():
     def make(
         url, *, rate=None, adaptive=True, channel="messaging", emit=None, max_pause=60.0, key="9900000", **options
     ):
-        shared = RedisLimits(url, key=key, **options)
+        virtual = isinstance(asyncio.get_running_loop(), VirtualTimeLoop)
+        shared = (VirtualRedisLimits if virtual else RedisLimits)(url, key=key, **options)
         limiter = shared.limiter(
             channel, rate=rate, adaptive=adaptive, clock=SystemClock(), emit=emit, max_pause=max_pause
         )

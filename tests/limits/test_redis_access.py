@@ -199,8 +199,9 @@ async def test_status(redis_server, make_limiter):
     waiting = [
         asyncio.create_task(limiter.acquire(2, lane)) for limiter, lane in ((one, "bulk"), (other, "interactive"))
     ]
-    await asyncio.sleep(0.2)
-    status = await shared.status()
+    async with asyncio.timeout(10):
+        while (status := await shared.status()).processes < 2:  # both are on their way there
+            await asyncio.sleep(0.005)
     assert (status.state, status.interactive, status.bulk, status.processes) == ("paused", 2, 2, 2)
     assert status.accepted == 30
     assert 0 < status.pause <= 0.6

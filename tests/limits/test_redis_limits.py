@@ -13,6 +13,10 @@ from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.errors import ConfigurationError, RateLimitError
 from bandwidth_mfa_async.telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
 
+from .virtual_redis import VirtualRedisLimits
+
+pytestmark = pytest.mark.virtual_time
+
 
 async def until(condition, seconds=2.0):
     async with asyncio.timeout(seconds):
@@ -349,7 +353,7 @@ async def test_closing_ends_waits_and_reports_the_rest(redis_server, make_limite
 
 async def test_clients_share_it(redis_server, server, make_client, template):
     """Two clients with the same `RedisLimits` keep to one limit; closing them closes their connections."""
-    shared = RedisLimits(redis_server.url, key="9900000")
+    shared = VirtualRedisLimits(redis_server.url, key="9900000")
     clients = [make_client(limits=Limits(shared=shared, rate="20/s")) for _ in range(2)]
     began = asyncio.get_running_loop().time()
     login: CodeTemplate = template

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
+import select
 
 import pytest
 
@@ -12,6 +12,8 @@ from bandwidth_mfa_async import Limits, RedisLimits
 from bandwidth_mfa_async._config import Rate
 
 from .test_redis_limits import busy, run_for, until
+
+pytestmark = pytest.mark.virtual_time
 
 
 def warnings(caplog):
@@ -145,9 +147,16 @@ async def test_a_busy_process_does_not_blame_redis(own_redis, make_limiter, capl
     limiter.accepted(await limiter.acquire())
     await until(lambda: limiter._task._running is None)
     own_redis.freeze()
+    asked = len(limiter.calls)
     task = asyncio.create_task(limiter.acquire(5))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(limiter.calls) > asked)
+    for _ in range(20):  # it is written
+        await asyncio.sleep(0)
+    assert not task.done()
     own_redis.thaw()
-    threading.Event().wait(0.4)  # longer than the timeout, and nothing else of this process runs
+    # Nothing else of this process runs until the answer is there, which is when more than the timeout has passed.
+    connection = limiter._store._client.connection_pool._in_use_connections.copy().pop()
+    assert select.select([connection._writer.get_extra_info("socket")], [], [], 10.0)[0]
+    asyncio.get_running_loop().skip(0.4)
     await task
     assert warnings(caplog) == []

@@ -57,11 +57,11 @@ async def make_worker(redis_server, simulator, monkeypatch):
     monkeypatch.setattr(_service, "_STALE_CODES", 0.1)
     brokers = []
 
-    async def make(*, start=True, limits=FAST, retry=QUICK, broker=None, lease=30.0, **options):
+    async def make(*, start=True, limits=FAST, retry=QUICK, broker=None, lease=30.0, clock=None, **options):
         broker = broker or InMemoryBroker()
         worker = MFAWorker(
             broker,
-            ledger=RedisLedger(redis_server.url, lease=lease),
+            ledger=RedisLedger(redis_server.url, lease=lease, clock=clock),
             client=lambda: MFAClient(**simulator.client_kwargs(), limits=limits, retry=retry),
             share_limits=False,
             **options,

@@ -41,12 +41,26 @@ def run_out(server, job="launch", chunk=0):
         client.hset(key, chunk, token + b" 1")
 
 
+def named_before(server, seconds, job="launch"):
+    """Let the chunks of the window have been named so much earlier, by Redis's own clock."""
+    with server.client() as client:
+        key = f"bandwidth-mfa:{{{job}}}:open"
+        for chunk in client.zrange(key, 0, -1):
+            client.zincrby(key, -1000 * seconds, chunk)
+
+
 async def states(ledger, job="launch"):
     found = ""
     facts = await ledger.facts(job)
     async for _, text, _, _ in ledger.results(job, int(facts["chunk"]), int(facts["total"])):
         found += text
     return found
+
+
+async def next_moment(clock):
+    """Move on to the next moment that the ledger waits for."""
+    await until(lambda: clock.pending)
+    clock.tick(clock.next_timer - clock.monotonic())
 
 
 async def test_a_row_goes_from_pending_to_accepted(ledger):
@@ -166,8 +180,11 @@ async def test_the_coordinator_keeps_a_window(ledger, redis_server):
     chunk = await ledger.take("launch", 1, ledger.new_lease())
     assert await ledger.pick("launch") == 0
     # Leased ones are left alone, those that nobody took are named again.
-    await asyncio.sleep(0.01)
-    assert sorted((await ledger.plan("launch", coordinator, window=3, again_after=0.001))[1]) == [0, 2]
+    named_before(redis_server, 50)
+    assert await ledger.plan("launch", coordinator, window=3, again_after=60) == ("going", [])
+    named_before(redis_server, 10)
+    assert sorted((await ledger.plan("launch", coordinator, window=3, again_after=60))[1]) == [0, 2]
+    assert await ledger.plan("launch", coordinator, window=3, again_after=60) == ("going", [])
     await ledger.intent(chunk, 1, repeats=False)
     ledger.settle(chunk, 1, State.ACCEPTED, pack_record("id", None, 1), repeats=False)
     assert await ledger.leave(chunk, b"") == "done"
@@ -351,16 +368,22 @@ def test_wrong_arguments(options, word):
 
 async def test_a_redis_that_restarts_is_waited_for(own_redis):
     """With its data on disk, what was told meanwhile arrives and nothing is forgotten."""
-    async with RedisLedger(own_redis.url, timeout=0.3) as ledger:
+    clock = ManualClock()
+    async with RedisLedger(own_redis.url, clock=clock) as ledger:
         await filled(ledger)
         chunk = await ledger.take("launch", 0, ledger.new_lease())
-        assert await ledger.intent(chunk, 0, repeats=False) == "1"
+        asked = asyncio.ensure_future(ledger.intent(chunk, 0, repeats=False))
+        await next_moment(clock)
+        assert await asked == "1"
         own_redis.kill()
         ledger.settle(chunk, 0, State.ACCEPTED, pack_record("id", None, 1), repeats=False)
         asked = asyncio.ensure_future(ledger.intent(chunk, 1, repeats=False))
-        await asyncio.sleep(0.05)
+        for _ in range(4):  # the batch leaves, and is refused three times
+            await next_moment(clock)
+        await until(lambda: clock.pending)
         assert not asked.done()
         await asyncio.to_thread(own_redis.start)
+        await next_moment(clock)
         assert await asked == "1"
         assert await states(ledger) == "2100"
 
@@ -433,15 +456,19 @@ async def test_a_batch_that_comes_late_does_nothing(ledger):
 
 async def test_closing_ends_the_wait_for_redis(own_redis):
     """With an error that says that nothing is known of the operation."""
-    ledger = RedisLedger(own_redis.url, timeout=0.2)
+    clock = ManualClock()
+    ledger = RedisLedger(own_redis.url, clock=clock)
     await filled(ledger)
     chunk = await ledger.take("launch", 0, ledger.new_lease())
     own_redis.kill()
     asked = asyncio.ensure_future(ledger.intent(chunk, 0, repeats=False))
-    await asyncio.sleep(0.05)
+    await next_moment(clock)  # the batch leaves, and is refused
+    await until(lambda: clock.pending)
+    assert not asked.done()
     await ledger.aclose()
     with pytest.raises(LedgerError, match="closed"):
-        await asked
+        async with asyncio.timeout(10):
+            await asked
 
 
 def test_a_lease_is_believed_for_less_time_than_it_lasts():

@@ -24,6 +24,7 @@ from bandwidth_mfa_async import (
     RetryPolicy,
 )
 from bandwidth_mfa_async.simulator import Fault
+from bandwidth_mfa_async.testing import ManualClock
 from bandwidth_mfa_async.worker import Job, MFAWorker, RedisLedger
 from bandwidth_mfa_async.worker._ledger import RedisLedger as Ledger
 from bandwidth_mfa_async.worker._states import State
@@ -36,6 +37,37 @@ from .conftest import LossyBroker
 
 def numbers(count):
     return [f"+1919555{n:04}" for n in range(count)]
+
+
+async def passing(clock, ledger, work):
+    """Let a manual clock's time pass for as long as something takes, but not while the ledger's Redis is asked.
+
+    Timers more than a second ahead are left alone: what comes before them may need real sockets.
+    """
+    under_way, ask = [], ledger.connection.ask
+
+    async def counted(*arguments, **options):
+        under_way.append(1)
+        try:
+            return await ask(*arguments, **options)
+        finally:
+            under_way.pop()
+
+    ledger.connection.ask = counted
+    task = asyncio.ensure_future(work)
+    try:
+        async with asyncio.timeout(30):
+            while not task.done():
+                for _ in range(50):
+                    await asyncio.sleep(0)
+                ahead = clock.next_timer - clock.monotonic() if clock.pending else math.inf
+                if ahead <= 1.0 and not under_way:
+                    clock.tick(ahead)
+                else:
+                    await asyncio.sleep(0.001)
+        return await task
+    finally:
+        ledger.connection.ask = ask
 
 
 async def finished(job):
@@ -112,12 +144,17 @@ async def test_what_was_not_sent_is_sent_when_asked_for_again(make_worker, simul
     assert await codes.send_code.kiq(template.to(TO), key="login:42") == simulator.inbox[0].message_id
 
 
-async def test_without_workers_nothing_is_sent_and_that_is_certain(asker, make_worker, simulator, template):
+async def test_without_workers_nothing_is_sent_and_that_is_certain(make_worker, simulator, template):
     """The code is taken back when its time is over; a worker that comes later finds nothing to do."""
+    clock = ManualClock()
+    asker = await make_worker(start=False, broker=LossyBroker(), clock=clock)
+    began = clock.monotonic()
     with pytest.raises(RequestError) as caught:
-        await asker.send_code.kiq(template.to(TO), key="login:42", timeout=0.05)
+        await passing(clock, asker.ledger, asker.send_code.kiq(template.to(TO), key="login:42", timeout=20))
+    assert 20 <= clock.monotonic() - began < 21
     assert caught.value.delivery is Delivery.NOT_SENT
     codes = await make_worker()
+    assert (await codes.send_code.outcome("login:42")).delivery is Delivery.NOT_SENT
     await codes.send_code.kiq(template.to("+19195550000"), key="login:43")
     assert [message.to for message in simulator.inbox] == ["+19195550000"]
 
@@ -302,7 +339,18 @@ async def test_cancel_and_resume(make_worker, asker, simulator, template):
     await job.cancel()
     assert (await finished(job)).ending == "cancelled"
     codes = await make_worker()
-    await asyncio.sleep(0.2)  # rounds of the watch, which must find nothing to do
+    rounds, service = [], codes._service
+    look = service._look
+
+    async def counted():
+        await look()
+        rounds.append(1)
+
+    service._look = counted
+    async with asyncio.timeout(30):
+        while len(rounds) < 3 or service._tasks:  # rounds of the watch, which must find nothing to do
+            service._wake.set()
+            await asyncio.sleep(0.001)
     assert not simulator.inbox
     assert set(await words(job)) == {Delivery.NOT_SENT}
     await codes.job("launch").resume()
@@ -460,11 +508,18 @@ async def test_a_shutdown_waits_for_what_is_under_way(make_worker, asker, simula
 async def test_a_shutdown_that_takes_too_long_cuts(make_worker, asker, simulator, template):
     """What was cut is unknown, at once and by name."""
     simulator.faults.chance(Fault(delay=math.inf), 1.0, operation="messaging")
-    codes = await make_worker(drain_timeout=0.05)
-    await codes.submit(numbers(5), name="launch", template=template)
-    while (await asker.job("launch").progress()).sending < 5:
-        await asyncio.sleep(0.01)
-    await codes.broker.shutdown()
+    clock = ManualClock()
+    codes = await make_worker(drain_timeout=0.5, clock=clock)
+
+    async def sending(count):
+        while (await asker.job("launch").progress()).sending < count:
+            await asyncio.sleep(0.001)
+
+    await passing(clock, codes.ledger, codes.submit(numbers(5), name="launch", template=template))
+    await passing(clock, codes.ledger, sending(5))
+    began = clock.monotonic()
+    await passing(clock, codes.ledger, codes.broker.shutdown())
+    assert 0.5 <= clock.monotonic() - began < 0.6
     progress = await asker.job("launch").progress()
     assert (progress.unknown, progress.pending, progress.ending) == (5, 0, "finished")
 
