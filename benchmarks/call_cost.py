@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 GROWTH = (1, 10, 100, 1000)
 SLOW = 0.2  # seconds of CPU in one round
-FEW = 9  # rounds
 TARGETS = {NAIVE: 1.0, OFFICIAL: 0.20}
 GROWTH_TARGET = 1.3
 # With as many slots, or connections, as there are calls at most.
@@ -59,7 +58,7 @@ class Cost:
         loop: which event loop.
         in_flight: how many calls at once.
         name: by which client.
-        cpu: microseconds of this process's CPU, the median of the rounds.
+        cpu: microseconds of this process's CPU, the median of the rounds, each brought to the machine's best pace.
         wall: microseconds a call, the same.
         to_naive: CPU as a multiple of naive aiohttp's.
         ours_to_it: the CPU of a call of ours as a multiple of this client's.
@@ -109,8 +108,30 @@ async def spend(call: Call, calls: int, in_flight: int) -> Spent:
     return (time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls
 
 
+def pace() -> float:
+    """Return how long a fixed piece of work takes just now, in seconds of CPU.
+
+    On a shared machine that may be twice as long as it was a second ago.
+    """
+    began, count = time.thread_time(), 0
+    while count < 200_000:
+        count += 1
+    return time.thread_time() - began
+
+
+async def spend_paced(call: Call, calls: int, in_flight: int) -> tuple[Spent, float]:
+    """Make calls; return CPU and wall seconds for each, and the machine's pace meanwhile."""
+    before = pace()
+    spent = await spend(call, calls, in_flight)
+    return spent, (before + pace()) / 2
+
+
 async def alternate(ways: dict[str, Call], in_flight: int, rounds: int) -> dict[str, dict[int, Spent]]:
-    """Measure each way in turn, beginning with another one in each round; return what it spent, by round."""
+    """Measure each way in turn, beginning with another one in each round.
+
+    Returns:
+        What each spent, by round, brought to the machine's best pace.
+    """
     calls = max(50, 2 * in_flight)
     every: dict[str, int] = {}
     for name, call in ways.items():
@@ -119,13 +140,17 @@ async def alternate(ways: dict[str, Call], in_flight: int, rounds: int) -> dict[
         cpu, _ = await spend(call, calls, in_flight)
         # A way that takes long anyway needs no hundred short looks.
         every[name] = 1 if cpu * calls < SLOW else 5
-    seen: dict[str, dict[int, Spent]] = {name: {} for name in ways}
+    seen: dict[str, dict[int, tuple[Spent, float]]] = {name: {} for name in ways}
     order = list(ways)
     for turn in range(rounds):
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
             if turn % every[name] == 0:
-                seen[name][turn] = await spend(ways[name], calls, in_flight)
-    return seen
+                seen[name][turn] = await spend_paced(ways[name], calls, in_flight)
+    best = min(took for by in seen.values() for _, took in by.values())
+    return {
+        name: {turn: (cpu * best / took, wall * best / took) for turn, ((cpu, wall), took) in by.items()}
+        for name, by in seen.items()
+    }
 
 
 async def compare(rivals: list[Rival], base_url: str, loop: str, in_flight: int, rounds: int) -> list[Cost]:
@@ -134,29 +159,26 @@ async def compare(rivals: list[Rival], base_url: str, loop: str, in_flight: int,
         ways = {rival.name: await stack.enter_async_context(rival.make(base_url)) for rival in rivals}
         seen = await alternate(ways, in_flight, rounds)
 
-    def ratio(one: str, other: str) -> float:
-        both = seen[one].keys() & seen[other].keys()
-        if len(both) < FEW:
-            # Of a way that is looked at now and then single rounds tell little: all of its rounds beside all others.
-            first, second = (statistics.median(cpu for cpu, _ in seen[name].values()) for name in (one, other))
-            return first / second
-        return statistics.median(seen[one][turn][0] / seen[other][turn][0] for turn in both)
-
-    costs = []
-    for name, figures in seen.items():
-        cpu, wall = (statistics.median(figure[i] for figure in figures.values()) * 1e6 for i in (0, 1))
-        costs.append(Cost(loop, in_flight, name, cpu, wall, ratio(name, NAIVE), ratio(OURS, name)))
-    return costs
+    spent = {
+        name: [statistics.median(figure[i] for figure in figures.values()) * 1e6 for i in (0, 1)]
+        for name, figures in seen.items()
+    }
+    ours_cpu, naive_cpu = spent[OURS][0], spent[NAIVE][0]
+    return [
+        Cost(loop, in_flight, name, cpu, wall, to_naive=cpu / naive_cpu, ours_to_it=ours_cpu / cpu)
+        for name, (cpu, wall) in spent.items()
+    ]
 
 
 async def grow(base_url: str, loop: str, rounds: int, collector: str) -> list[Growth]:
     """Return what a call of ours and a naive one cost with one, ten, a hundred and a thousand at once.
 
     By default both have a hundred on the wire, and the rest waits. Each is alone in its round: the collector looks at
-    every object there is, and others' connections are not its cost.
+    every object there is, and others' connections are not its cost. What a call costs is the median over the rounds,
+    each brought to the machine's best pace.
     """
     makes = GROWING if collector == "on" else {name: GROWING[name] for name in (OURS_WIDE, NAIVE_WIDE)}
-    seen: dict[str, dict[int, list[float]]] = {name: {n: [] for n in GROWTH} for name in makes}
+    seen: dict[str, dict[int, list[tuple[float, float]]]] = {name: {n: [] for n in GROWTH} for name in makes}
     gc.set_threshold(*COLLECTORS[collector])
     try:
         for _ in range(rounds):
@@ -166,12 +188,20 @@ async def grow(base_url: str, loop: str, rounds: int, collector: str) -> list[Gr
                         await spend(call, 2 * n, n)
                         gc.collect()
                         await spend(call, max(100, n), n)
-                        cpu, _wall = await spend(call, max(1000, 4 * n), n)
-                        seen[name][n].append(cpu * 1e6)
+                        (cpu, _wall), took = await spend_paced(call, max(500, 2 * n), n)
+                        seen[name][n].append((cpu * 1e6, took))
     finally:
         gc.set_threshold(*COLLECTORS["on"])
-    medians = {name: {n: statistics.median(costs) for n, costs in by.items()} for name, by in seen.items()}
-    return [Growth(loop, collector, name, cpu) for name, cpu in medians.items()]
+    best = min(took for by in seen.values() for costs in by.values() for _, took in costs)
+    return [
+        Growth(
+            loop,
+            collector,
+            name,
+            {n: statistics.median(cost * best / took for cost, took in costs) for n, costs in by.items()},
+        )
+        for name, by in seen.items()
+    ]
 
 
 def grow_all(base_url: str, loops: dict[str, Callable[[], asyncio.AbstractEventLoop]], rounds: int) -> list[Growth]:
@@ -180,7 +210,7 @@ def grow_all(base_url: str, loops: dict[str, Callable[[], asyncio.AbstractEventL
     for loop, factory in loops.items():
         for collector in COLLECTORS:
             with asyncio.Runner(loop_factory=factory) as runner:
-                found += runner.run(grow(base_url, loop, rounds, collector))
+                found += runner.run(grow(base_url, loop, rounds if collector == "on" else rounds // 2, collector))
     return found
 
 
@@ -244,7 +274,7 @@ def main() -> None:
         base_url = f"http://127.0.0.1:{port}/api/v1"
         # Growth comes first, while nothing of the other clients is imported that the collector would look at as well.
         if not (options.quick or options.no_growth):
-            growth = grow_all(base_url, loops, max(5, rounds // 5))
+            growth = grow_all(base_url, loops, max(9, rounds // 3))
         show_head()
         for loop, factory in loops.items():
             for in_flight in levels:
