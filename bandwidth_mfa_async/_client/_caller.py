@@ -124,16 +124,15 @@ class Caller:
             call = Call(operation, request, encode(request), policy, lane, core.clock.monotonic(), name, recorder)
             self._tell_start(call)
             try:
-                failure: RequestError | None = None
+                answer: _Response | None
                 try:
                     answer = await self._send(call)
-                except RequestError as error:
-                    failure = error
-                if failure is None:
-                    core.budget.deposit(1)
+                except RequestError:
+                    answer = None  # why not, the call knows
+                if answer is None:
+                    answer = await self._recovered(call)
                 else:
-                    answer = await self._recovered(call, failure)
-                    failure = None  # its traceback leads here: together they would wait for the garbage collector
+                    core.budget.deposit(1)
             except RequestError as error:
                 elapsed = core.clock.monotonic() - call.started
                 signed = call.sign(error, elapsed)
@@ -158,14 +157,15 @@ class Caller:
         finally:
             core.leave()
 
-    async def _recovered(self, call: Call[_Request, _Response], failure: RequestError) -> _Response:
+    async def _recovered(self, call: Call[_Request, _Response]) -> _Response:
         """Go on after a first attempt that failed, as far as that is allowed.
 
         Apart, as what it needs would cost every call objects that most never use.
         """
         core = self.core
+        assert isinstance(call.error, RequestError)  # noqa: S101 - what the first attempt raised
         try:
-            response = await self._attempt(call, failure)
+            response = await self._attempt(call, call.error)
         except RequestError as error:
             if not is_retryable(error, sends=call.operation.sends, resend=call.policy.resend):
                 raise

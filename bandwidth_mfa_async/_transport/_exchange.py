@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import types
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -59,10 +58,14 @@ class Body:
 class _Destination(aiohttp.ClientRequest):
     """What a connector asks where to connect to; its answer is always the same, so it is made once."""
 
-    @functools.cached_property
+    _made: ConnectionKey | None = None
+
+    @property
     def connection_key(self) -> ConnectionKey:
         """Name the pool's connections that will do."""
-        return super().connection_key
+        if self._made is None:
+            self._made = super().connection_key
+        return self._made
 
 
 class Route:
