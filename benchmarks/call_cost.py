@@ -18,7 +18,7 @@ import statistics
 import time
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import asdict, frozen
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from ._call_rivals import Call, Make, Rival
 
+    K = TypeVar("K")
     Spent = tuple[float, float]
+    Paced = tuple[float, float, float]
 
 GROWTH = (1, 10, 100, 1000)
 SLOW = 0.2  # seconds of CPU in one round
@@ -119,19 +121,25 @@ def pace() -> float:
     return time.thread_time() - began
 
 
-async def spend_paced(call: Call, calls: int, in_flight: int) -> tuple[Spent, float]:
+async def spend_paced(call: Call, calls: int, in_flight: int) -> Paced:
     """Make calls; return CPU and wall seconds for each, and the machine's pace meanwhile."""
     before = pace()
-    spent = await spend(call, calls, in_flight)
-    return spent, (before + pace()) / 2
+    cpu, wall = await spend(call, calls, in_flight)
+    return cpu, wall, (before + pace()) / 2
 
 
-async def alternate(ways: dict[str, Call], in_flight: int, rounds: int) -> dict[str, dict[int, Spent]]:
-    """Measure each way in turn, beginning with another one in each round.
+def at_best_pace(seen: dict[K, list[Paced]]) -> dict[K, Spent]:
+    """Return the median microseconds of CPU and of wall time, each round brought to the best pace of them all."""
+    best = min(took for rounds in seen.values() for _, _, took in rounds)
 
-    Returns:
-        What each spent, by round, brought to the machine's best pace.
-    """
+    def median(rounds: list[Paced], which: int) -> float:
+        return statistics.median(one[which] * best / one[2] for one in rounds) * 1e6
+
+    return {key: (median(rounds, 0), median(rounds, 1)) for key, rounds in seen.items()}
+
+
+async def alternate(ways: dict[str, Call], in_flight: int, rounds: int) -> dict[str, list[Paced]]:
+    """Measure each way in turn, beginning with another one in each round; return what it spent in each."""
     calls = max(50, 2 * in_flight)
     every: dict[str, int] = {}
     for name, call in ways.items():
@@ -140,30 +148,22 @@ async def alternate(ways: dict[str, Call], in_flight: int, rounds: int) -> dict[
         cpu, _ = await spend(call, calls, in_flight)
         # A way that takes long anyway needs no hundred short looks.
         every[name] = 1 if cpu * calls < SLOW else 5
-    seen: dict[str, dict[int, tuple[Spent, float]]] = {name: {} for name in ways}
+    seen: dict[str, list[Paced]] = {name: [] for name in ways}
     order = list(ways)
     for turn in range(rounds):
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
             if turn % every[name] == 0:
-                seen[name][turn] = await spend_paced(ways[name], calls, in_flight)
-    best = min(took for by in seen.values() for _, took in by.values())
-    return {
-        name: {turn: (cpu * best / took, wall * best / took) for turn, ((cpu, wall), took) in by.items()}
-        for name, by in seen.items()
-    }
+                seen[name].append(await spend_paced(ways[name], calls, in_flight))
+    return seen
 
 
 async def compare(rivals: list[Rival], base_url: str, loop: str, in_flight: int, rounds: int) -> list[Cost]:
     """Return what each client costs with so many calls at once."""
     async with AsyncExitStack() as stack:
         ways = {rival.name: await stack.enter_async_context(rival.make(base_url)) for rival in rivals}
-        seen = await alternate(ways, in_flight, rounds)
+        spent = at_best_pace(await alternate(ways, in_flight, rounds))
 
-    spent = {
-        name: [statistics.median(figure[i] for figure in figures.values()) * 1e6 for i in (0, 1)]
-        for name, figures in seen.items()
-    }
-    ours_cpu, naive_cpu = spent[OURS][0], spent[NAIVE][0]
+    (ours_cpu, _), (naive_cpu, _) = spent[OURS], spent[NAIVE]
     return [
         Cost(loop, in_flight, name, cpu, wall, to_naive=cpu / naive_cpu, ours_to_it=ours_cpu / cpu)
         for name, (cpu, wall) in spent.items()
@@ -178,7 +178,7 @@ async def grow(base_url: str, loop: str, rounds: int, collector: str) -> list[Gr
     each brought to the machine's best pace.
     """
     makes = GROWING if collector == "on" else {name: GROWING[name] for name in (OURS_WIDE, NAIVE_WIDE)}
-    seen: dict[str, dict[int, list[tuple[float, float]]]] = {name: {n: [] for n in GROWTH} for name in makes}
+    seen: dict[tuple[str, int], list[Paced]] = {(name, n): [] for name in makes for n in GROWTH}
     gc.set_threshold(*COLLECTORS[collector])
     try:
         for _ in range(rounds):
@@ -188,20 +188,11 @@ async def grow(base_url: str, loop: str, rounds: int, collector: str) -> list[Gr
                         await spend(call, 2 * n, n)
                         gc.collect()
                         await spend(call, max(100, n), n)
-                        (cpu, _wall), took = await spend_paced(call, max(500, 2 * n), n)
-                        seen[name][n].append((cpu * 1e6, took))
+                        seen[name, n].append(await spend_paced(call, max(500, 2 * n), n))
     finally:
         gc.set_threshold(*COLLECTORS["on"])
-    best = min(took for by in seen.values() for costs in by.values() for _, took in costs)
-    return [
-        Growth(
-            loop,
-            collector,
-            name,
-            {n: statistics.median(cost * best / took for cost, took in costs) for n, costs in by.items()},
-        )
-        for name, by in seen.items()
-    ]
+    spent = at_best_pace(seen)
+    return [Growth(loop, collector, name, {n: spent[name, n][0] for n in GROWTH}) for name in makes]
 
 
 def grow_all(base_url: str, loops: dict[str, Callable[[], asyncio.AbstractEventLoop]], rounds: int) -> list[Growth]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .._clock import Clock
     from ..errors import MFAError
     from ._item import Item
-    from ._journal import SQLiteJournal
+    from ._journal import Learnt, SQLiteJournal
     from ._store import Row
 
 
@@ -84,8 +84,7 @@ class Record:
         if journal is None:
             return
         self._active.discard(item.row)
-        clock = self._clock
-        journal.accept(item.row, provider_id, item.attempts, clock.time(), clock.monotonic() - item.begun_at)
+        journal.accept(item.row, provider_id, item.attempts, self._clock.time(), self._latency(item))
 
     def failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
         """Write why an item was not taken."""
@@ -124,7 +123,7 @@ class Record:
         if journal is None:
             return
 
-        def known(_value: object, row: int | Row | JournalError) -> None:
+        def known(_value: object, row: Learnt) -> None:
             if isinstance(row, JournalError):
                 on_failure(row)
             elif isinstance(row, int) or row.status is Status.PENDING:

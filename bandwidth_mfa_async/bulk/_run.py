@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from .._clock import Clock
     from .._config import Lane
     from .._models import CodeRequest, CodeTemplate, VoiceCodeResponse
-    from ._journal import SQLiteJournal
+    from ._journal import Learnt, SQLiteJournal
     from ._outcome import BulkSummary
-    from ._store import Row
 
 # So many items in a row refused for the credentials or the address, and the run has no future.
 _HOPELESS: Final = 10
@@ -222,7 +221,7 @@ class OutcomeStream:
         else:
             journal.add(digest, index, payload, self._known, item)
 
-    def _known(self, item: Item, row: int | Row | JournalError) -> None:
+    def _known(self, item: Item, row: Learnt) -> None:
         """Go on with an item, now that it is known what the journal knows of it."""
         if isinstance(row, JournalError):
             self._fail(row)

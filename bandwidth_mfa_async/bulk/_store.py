@@ -25,7 +25,8 @@ _COUNTS: Final = ("accepted", "rejected", "not_sent", "unknown", "invalid", "thr
 
 # A batch is one row written into a view whose trigger does the work, so that it is one statement and one transaction.
 # Around each statement Python lets go of its global lock, and a busy event loop is slow to give it back: a batch of
-# nine statements took three times as long as their work.
+# nine statements took three times as long as their work. What was accepted is read at the places where `Batch.accept`
+# puts it.
 _WRITER: Final = (
     """CREATE TEMP VIEW batch (accepted, ended, begun, first, keys, positions, payloads, seconds, latencies) AS
     SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0""",
