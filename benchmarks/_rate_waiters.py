@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from bandwidth_mfa_async import Rate
 from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async.limits import ChannelLimiter
-from tests.limits.limits_simulation import run_virtual
+from tests.support.limits_simulation import run_virtual
 
 from ._rate_rivals import PollingBucket, Reservations
 

@@ -19,9 +19,9 @@ from bandwidth_mfa_async._transport import Transport
 from bandwidth_mfa_async._wire import Answer
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.simulator._limits import Limiter
-from tests.limits.limits_simulation import REFUSAL_TRIP, ROUND_TRIP, Tally, run_virtual
-from tests.limits.redis_server import RedisServer
-from tests.limits.virtual_redis import VirtualScript, VirtualStore
+from tests.support.limits_simulation import REFUSAL_TRIP, ROUND_TRIP, Tally, run_virtual
+from tests.support.redis_server import RedisServer
+from tests.support.virtual_redis import VirtualScript, VirtualStore
 
 from ._rate_rivals import Aimd, AiohttpRetry, BotocoreAdaptive, Naive
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from attrs import Factory, asdict, evolve, frozen
 
 from bandwidth_mfa_async.simulator import AccountLimits
-from tests.limits.redis_server import server_binary
+from tests.support.redis_server import server_binary
 
 from . import _rate_waiters as waiters
 from ._rate_worlds import OURS, WAYS, Account, in_virtual_time, over_http

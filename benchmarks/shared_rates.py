@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
-from tests.limits.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -14,14 +14,13 @@ from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RetryPolicy
 
 # Imports block, whoever makes them first: this one reads a file, which a test in a loop would be blamed for.
 from bandwidth_mfa_async.limits import _redis as _redis  # noqa: PLC0414
-
-from .support.fault_server import FaultServer
-from .support.virtual_time import VirtualTimeLoop, virtual_uvloop
+from tests.support.fault_server import FaultServer
+from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from .support.clients import MakeClient
+    from tests.support.clients import MakeClient
 
 FROM = "+19195554321"
 TO = "+19195551234"

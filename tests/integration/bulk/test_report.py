@@ -1,0 +1,478 @@
+"""What a journal's report says, against what is known to be in the journal; and every file that is none."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bandwidth_mfa_async import (
+    BulkSender,
+    CodeTemplate,
+    JournalError,
+    JournalReport,
+    RetryPolicy,
+    SQLiteJournal,
+    errors,
+)
+from bandwidth_mfa_async.bulk import _timeline
+from bandwidth_mfa_async.bulk._causes import meaning_of
+from bandwidth_mfa_async.bulk._timeline import POINTS, Stretch
+from bandwidth_mfa_async.testing import ManualClock
+from tests.support.fault_server import FaultServer, answer
+from tests.support.journal_file import BEGAN, COUNTED, make_journal, make_launch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support.clients import MakeClient
+
+ACCEPTED = ("accepted", None, None, 0)
+SENTINELS = ("9998887766", "8887776655", "s3ntinel")
+
+
+def points(report: JournalReport) -> list[Any]:
+    return [point for span in report.timeline.spans for point in span.points]
+
+
+def execute(path: Path, *statements: str) -> Path:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ what is read
+
+
+def test_counts_causes_and_places(tmp_path: Path) -> None:
+    """Every item is counted once, by status and by cause; places come in the order of the input."""
+    items = [
+        ACCEPTED,
+        ("unknown", "ReadTimeoutError", None, 0),
+        ("rejected", "BadRequestError", 400, 0),
+        ("rejected", "RateLimitError", 429, 1),
+        ("unknown", "InterruptedRun", None, 0),
+        ("not_sent", "ConnectTimeoutError", None, 1),
+        ("invalid", "InvalidRequestError", None, 0),
+        ("sending", None, None, 0),
+        ("pending", None, None, 0),
+        ("rejected", "BadRequestError", 400, 0),
+        ACCEPTED,
+    ]
+    report = JournalReport.read(make_journal(tmp_path / "run.db", items=items, channel="voice"))
+    assert report.to_dict()["counts"] == {
+        "pending": 1,
+        "sending": 1,
+        "accepted": 2,
+        "rejected": 3,
+        "not_sent": 1,
+        "unknown": 2,
+        "invalid": 1,
+    }
+    assert (report.totals.items, report.channel, report.run) == (11, "voice", "launch")
+    assert (report.unknown_positions, report.sending_positions) == ((1, 4), (7,))
+    found = {(failure.cause, failure.http_status): (failure.count, failure.resume) for failure in report.failures}
+    assert found == {
+        ("BadRequestError", 400): (2, "no"),
+        ("RateLimitError", 429): (1, "yes"),
+        ("ConnectTimeoutError", None): (1, "yes"),
+        ("ReadTimeoutError", None): (1, "at_least_once"),
+        ("InterruptedRun", None): (1, "at_least_once"),
+        ("InvalidRequestError", None): (1, "no"),
+    }
+    assert report.failures[0].cause == "BadRequestError"
+
+
+def test_places_are_bounded_and_found_in_any_slice(tmp_path: Path) -> None:
+    """A million unknowns make a list of 1,000; two far apart are both found."""
+    unknown = ("unknown", "ReadTimeoutError", None, 0)
+    many = JournalReport.read(make_journal(tmp_path / "many.db", items=[unknown] * 12_345))
+    assert (many.counts.unknown, many.unknown_positions) == (12_345, tuple(range(1_000)))
+    items = [ACCEPTED] * 25_000
+    items[3], items[24_999] = unknown, unknown
+    assert JournalReport.read(make_journal(tmp_path / "far.db", items=items)).unknown_positions == (3, 24_999)
+
+
+def test_each_cause_of_ours_has_a_meaning() -> None:
+    """A new error class without a line here would be shown as one that this version does not know."""
+    for name in dir(errors):
+        cls = getattr(errors, name)
+        caught = isinstance(cls, type) and issubclass(cls, (errors.RequestError, errors.InvalidRequestError))
+        if caught and name not in {"RequestError", "VerificationLockedError"}:
+            assert "this version does not know" not in meaning_of(name, 500), name
+    assert meaning_of("InterruptedRun", None) != meaning_of("SomethingElse", None) != meaning_of(None, None)
+    assert meaning_of("ServerError", 502) != meaning_of("ServerError", 500)
+    assert meaning_of("RateLimitError", None) != meaning_of("RateLimitError", 429)
+
+
+def test_sessions_and_how_each_ended(tmp_path: Path) -> None:
+    """A session without an end that is not the latest was killed; so was the latest when nobody holds the lock."""
+    sessions = [(BEGAN + 0.0, None, None), (BEGAN + 50.0, BEGAN + 60.0, "stopped"), (BEGAN + 70.0, None, None)]
+    path = make_journal(tmp_path / "run.db", items=[ACCEPTED], sessions=sessions)
+    report = JournalReport.read(path)
+    assert [session.ending for session in report.sessions] == ["killed", "stopped", "killed"]
+    assert (report.sessions_by_ending, report.running) == ({"killed": 2, "stopped": 1}, False)
+    with closing(sqlite3.connect(f"{path}-lock", isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        report = JournalReport.read(path)
+    assert [session.ending for session in report.sessions] == ["killed", "stopped", "running"]
+    assert (report.sessions_by_ending, report.running) == ({"killed": 1, "stopped": 1, "running": 1}, True)
+    (tmp_path / "run.db-lock").write_bytes(b"not a lock that can be looked at" * 20)
+    report = JournalReport.read(path)
+    assert (report.sessions[-1].ending, report.running) == ("unfinished", None)
+
+
+def test_sessions_are_bounded(tmp_path: Path) -> None:
+    """A journal that is resumed every minute for a month is still a short report."""
+    sessions = [(BEGAN + 60.0 * place, BEGAN + 60.0 * place + 1, "finished") for place in range(1_500)]
+    seconds = {BEGAN + 60 * place: {"accepted": 1} for place in range(1_500)}
+    report = JournalReport.read(make_journal(tmp_path / "run.db", sessions=sessions, seconds=seconds))
+    assert (len(report.sessions), report.sessions[-1].number) == (1_000, 1_500)
+    assert report.sessions_by_ending == {"finished": 1_500}
+    assert sum(point.accepted for point in points(report)) == 1_500
+    assert len(points(report)) <= POINTS
+
+
+def test_times_are_utc_and_json_holds_all(tmp_path: Path) -> None:
+    """What `to_dict` returns goes through JSON as it is."""
+    path = make_launch(tmp_path / "run.db", items=500)
+    report = JournalReport.read(path, clock=ManualClock(wall=BEGAN + 0.0))
+    document = json.loads(json.dumps(report.to_dict()))
+    assert document["read_at"] == "2026-11-23T05:21:49+00:00"
+    assert document["totals"]["items"] == 500
+    assert len(document["timeline"]["spans"]) == 2
+    assert document["failures"][0]["meaning"]
+    assert set(document) == {field for field in JournalReport.__annotations__ if field != "return"}
+
+
+# ------------------------------------------------------------------------------------------------ over time
+
+rows = st.dictionaries(
+    st.integers(0, 40_000),
+    st.fixed_dictionaries({name: st.integers(0, 1_000_000) for name in COUNTED}),
+    min_size=1,
+    max_size=40,
+)
+starts = st.lists(st.integers(0, 40_000), min_size=0, max_size=30)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows, starts, st.integers(0, 300))
+def test_rebinning_keeps_every_sum(
+    tmp_path: Path, seconds: dict[int, dict[str, int]], starts: list[int], lasted: int
+) -> None:
+    """Whatever the sessions: nothing is lost or counted twice, points do not overlap, and there are at most 240."""
+    path = tmp_path / "run.db"
+    path.unlink(missing_ok=True)
+    sessions = [(BEGAN + start + 0.3, BEGAN + start + lasted + 0.6, "stopped") for start in starts]
+    at = {BEGAN + second: row for second, row in seconds.items()}
+    report = JournalReport.read(make_journal(path, seconds=at, sessions=sessions))
+    found = points(report)
+    for name in COUNTED:
+        assert sum(getattr(point, name) for point in found) == sum(row[name] for row in seconds.values())
+    assert 1 <= len(found) <= POINTS
+    edges = [(point.start.timestamp(), point.start.timestamp() + point.seconds) for point in found]
+    assert all(stop <= start for (_, stop), (start, _) in itertools.pairwise(edges))
+    assert all(1 <= point.seconds <= report.timeline.point_seconds for point in found)
+    for span in report.timeline.spans:
+        assert sum(point.seconds for point in span.points) == span.seconds
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**6), st.integers(0, 10**7)), min_size=1, max_size=400))
+def test_joining_keeps_the_time_of_work(lengths: list[tuple[int, int]]) -> None:
+    """Stretches are joined, never cut or moved; the pauses that are left are the longest ones."""
+    at, stretches = 0, []
+    for length, pause in lengths:
+        stretches.append(Stretch(at, at + length))
+        at += length + pause
+    joined = _timeline.join(stretches)
+    assert len(joined) <= _timeline.MOST_STRETCHES
+    assert (joined[0].start, joined[-1].stop) == (stretches[0].start, stretches[-1].stop)
+    assert {stretch.start for stretch in joined} <= {stretch.start for stretch in stretches}
+    kept = [later.start - earlier.stop for earlier, later in itertools.pairwise(joined)]
+    edges = {(stretch.stop, stretch.start) for stretch in joined}
+    gone = [
+        later.start - earlier.stop
+        for earlier, later in itertools.pairwise(stretches)
+        if not any(later.start == start for _, start in edges)
+    ]
+    assert not kept or not gone or min(kept) > max(gone)
+
+
+def test_a_month_in_two_sessions(tmp_path: Path) -> None:
+    """The pause between them is cut out, and the points are hours."""
+    day = 86_400
+    seconds = {
+        BEGAN + at: {"accepted": 5} for start, stop in ((0, 14), (17, 30)) for at in range(start * day, stop * day, 300)
+    }
+    sessions = [(BEGAN + 0.5, BEGAN + 14.0 * day, "stopped"), (BEGAN + 17.0 * day, BEGAN + 30.0 * day, "finished")]
+    report = JournalReport.read(make_journal(tmp_path / "run.db", seconds=seconds, sessions=sessions))
+    assert [span.seconds for span in report.timeline.spans] == [14 * day, 13 * day]
+    assert report.timeline.point_seconds == 10_800
+    assert report.totals.working_seconds == 27 * day
+    assert report.totals.codes_per_second == pytest.approx(5 / 300)
+
+
+def test_a_slow_run_has_wide_points(tmp_path: Path) -> None:
+    """One code a minute is a line of points of some minutes each, not a comb of seconds."""
+    seconds = {BEGAN + 60 * minute: {"accepted": 1} for minute in range(180)}
+    report = JournalReport.read(make_journal(tmp_path / "run.db", seconds=seconds, sessions=[(BEGAN, None, None)]))
+    assert report.timeline.point_seconds == 300
+    assert {point.accepted for point in points(report)[:-1]} == {5}
+
+
+def test_invalid_items_are_no_codes(tmp_path: Path) -> None:
+    """They are checked a hundred times as fast as others are sent, and would be all that a chart shows."""
+    seconds = {BEGAN: {"invalid": 90_000, "accepted": 5}, BEGAN + 1: {"accepted": 3, "unknown": 2}}
+    report = JournalReport.read(make_journal(tmp_path / "run.db", seconds=seconds, sessions=[(BEGAN, None, None)]))
+    assert (report.totals.codes_per_second, report.totals.ended) == (5.0, 90_010)
+
+
+# ------------------------------------------------------------------------------------------------ latency
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.floats(1e-6, 1e4), min_size=1, max_size=200))
+def test_percentiles_are_right_to_one_bucket(tmp_path: Path, latencies: list[float]) -> None:
+    """Against a sorted list: the true figure lies in the bucket that is named."""
+    path = tmp_path / "run.db"
+    path.unlink(missing_ok=True)
+    report = JournalReport.read(make_journal(path, latency=latencies))
+    ordered = sorted(latencies)
+    assert [mark.percent for mark in report.latency.percentiles] == [50, 90, 99]
+    for mark in report.latency.percentiles:
+        true = ordered[max(1, math.ceil(mark.percent / 100 * len(ordered))) - 1]
+        assert mark.low * (1 - 1e-9) <= true <= mark.high * (1 + 1e-9)
+        assert mark.low < mark.value < mark.high
+        assert mark.high / mark.low == pytest.approx(report.latency.resolution)
+    assert sum(bucket.count for bucket in report.latency.buckets) == report.latency.answered == len(latencies)
+    assert all(a.high == pytest.approx(b.low) for a, b in itertools.pairwise(report.latency.buckets))
+
+
+# ------------------------------------------------------------------------------------------------ bad files
+
+
+def newer(path: Path) -> None:
+    execute(make_journal(path), "PRAGMA user_version = 99")
+
+
+def foreign(path: Path) -> None:
+    execute(path, "CREATE TABLE mine (x)")
+
+
+def truncated(path: Path) -> None:
+    make_launch(path, items=3_000)
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def overwritten(path: Path) -> None:
+    make_launch(path, items=3_000)
+    with path.open("r+b") as file:
+        file.seek(20_000)
+        file.write(b"\xff" * 60_000)
+
+
+def tables_gone(path: Path) -> None:
+    execute(make_journal(path, items=[ACCEPTED]), "DROP TABLE second")
+
+
+def of_values(*statements: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        execute(make_journal(path, items=[ACCEPTED] * 3, seconds={BEGAN: {"accepted": 3}}), *statements)
+
+    return make
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda path: None, "there is no such file"),
+    "a folder": (lambda path: path.mkdir(), "this is not a file"),
+    "empty": (lambda path: path.touch(), "nothing was written down"),
+    "text": (lambda path: path.write_text("to\n+19195551234\n" * 400), "is not a journal"),
+    "newer": (newer, "upgrade"),
+    "another program's": (foreign, "another program"),
+    "truncated": (truncated, "is damaged"),
+    "overwritten": (overwritten, "is damaged"),
+    "a table is gone": (tables_gone, "is damaged"),
+    "no time of making": (of_values("DELETE FROM meta"), "is damaged"),
+    "a time out of range": (of_values("UPDATE meta SET value = '1e300' WHERE name = 'created_at'"), "is damaged"),
+    "an unknown status": (of_values("UPDATE item SET status = 9 WHERE id = 2"), "is damaged"),
+    "text for a status": (of_values("UPDATE item SET status = 'x' WHERE id = 2"), "is damaged"),
+    "a blob for a cause": (of_values("UPDATE item SET status = 3, cause = zeroblob(3)"), "is damaged"),
+    "ids far apart": (of_values("UPDATE item SET id = 9000000000000000000 WHERE id = 2"), "is damaged"),
+    "a second far away": (of_values("UPDATE second SET at = 9000000000000000000"), "is damaged"),
+    "text for a second": (of_values("UPDATE second SET accepted = 'x'"), ""),
+    "text for a session": (of_values("UPDATE session SET started_at = 'x'"), "is damaged"),
+    "an endless session": (of_values("UPDATE session SET started_at = 9e999"), "is damaged"),
+    "an unknown ending": (of_values("UPDATE session SET ending = 'tired'"), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_a_journal_error_that_says_what_to_do(tmp_path: Path, name: str) -> None:
+    """Nothing else is ever raised, and the file is left as it was."""
+    make, said = BAD[name]
+    path = tmp_path / "run.db"
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    if not said:
+        JournalReport.read(path)  # SQLite takes what is no number for 0
+        return
+    with pytest.raises(JournalError, match=said) as caught:
+        JournalReport.read(path)
+    assert str(path) in str(caught.value)
+    assert before is None or path.read_bytes() == before
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**31), st.binary(min_size=1, max_size=400))
+def test_any_damage_is_a_report_or_a_journal_error(tmp_path: Path, place: int, garbage: bytes) -> None:
+    """Bytes that changed anywhere raise nothing else."""
+    sound = tmp_path / "sound.db"
+    if not sound.exists():
+        make_launch(sound, items=400)
+    path = tmp_path / "run.db"
+    shutil.copy(sound, path)
+    with path.open("r+b") as file:
+        file.seek(place % path.stat().st_size)
+        file.write(garbage)
+    try:
+        report = JournalReport.read(path)
+    except JournalError:
+        return
+    json.dumps(report.to_dict())
+
+
+def test_names_are_one_printable_line(tmp_path: Path) -> None:
+    """Nothing in a file can move a cursor, turn a line around, or fill a screen."""
+    path = make_journal(tmp_path / "a.db", run="\x1b[31mred\u202e\u2066\n" + "x" * 5_000, channel="\x00")
+    execute(path, "UPDATE meta SET value = CAST(X'ff41' AS TEXT) WHERE name = 'made_by'")
+    report = JournalReport.read(path)
+    assert report.run.startswith("\ufffd[31mred\ufffd\ufffd\ufffdxxx")
+    assert len(report.run) == 200
+    assert (report.channel, report.made_by) == ("\ufffd", "\ufffdA")
+
+
+@pytest.mark.parametrize("name", ["a ?#%&.db", "número.db", "-.db"])
+def test_any_file_name(tmp_path: Path, name: str) -> None:
+    """SQLite's addresses have characters of their own."""
+    assert JournalReport.read(make_journal(tmp_path / name, items=[ACCEPTED])).totals.items == 1
+
+
+def test_reading_leaves_nothing_behind(tmp_path: Path) -> None:
+    """No file appears beside the journal, and it can be read where nothing can be written."""
+    path = make_journal(tmp_path / "run.db", items=[ACCEPTED])
+    path.chmod(0o400)
+    before = path.stat().st_mtime_ns
+    JournalReport.read(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.db"]
+    assert path.stat().st_mtime_ns == before
+
+
+# ------------------------------------------------------------------------------------------------ real runs
+
+
+async def test_a_run_that_is_under_way(
+    server: FaultServer, make_client: MakeClient, template: Any, tmp_path: Path
+) -> None:
+    """Another reader sees the last commit; the run goes on undisturbed, and afterwards it is finished."""
+    path = tmp_path / "run.db"
+    numbers = [f"+1919555{index:04}" for index in range(60)]
+    async with BulkSender(make_client(), journal=path, max_in_flight=4, channel="messaging") as bulk:
+        stream = bulk.send(numbers, template=template)
+        for _ in range(20):
+            await anext(stream)
+        report = await asyncio.to_thread(JournalReport.read, path)
+        assert report.running
+        assert report.sessions[-1].ending == "running"
+        assert 10 <= report.totals.items <= 60
+        with pytest.raises(JournalError, match="another run"):
+            # Reading let go of no lock of this process.
+            await SQLiteJournal(path).open()
+        assert len([outcome async for outcome in stream]) == 40
+    report = await asyncio.to_thread(JournalReport.read, path)
+    assert (report.counts.accepted, report.totals.items, report.totals.ended) == (60, 60, 60)
+    assert (report.running, report.sessions_by_ending) == (False, {"finished": 1})
+    assert report.latency.answered == 60
+    assert report.channel == "messaging"
+    assert len(server.seen) == 60
+
+
+async def test_what_a_misbehaving_service_leaves(
+    server: FaultServer, make_client: MakeClient, template: Any, tmp_path: Path
+) -> None:
+    """The report agrees with the run's own summary, and nothing of a person is in it."""
+    server.play(answer(400, {"error": "to is bad: +19998887766"}), answer(502), answer(429), answer(403))
+    secret = CodeTemplate("+18887776655", "s3ntinel", scope="s3ntinel", message="s3ntinel {CODE}")
+    numbers = ["+19998887766", *(f"+1999888{index:04}" for index in range(9)), "nobody 9998887766"]
+    path = tmp_path / "run.db"
+    journal = SQLiteJournal(path, run="s3ntinel")
+    client = make_client(retry=RetryPolicy(max_attempts=1))
+    async with BulkSender(client, journal=journal, max_in_flight=1) as bulk:
+        async for _ in bulk.send(numbers, template=secret):
+            pass
+    report = await asyncio.to_thread(JournalReport.read, path)
+    for name in ("accepted", "rejected", "not_sent", "unknown", "invalid"):
+        assert getattr(report.counts, name) == getattr(bulk.summary, name), name
+    assert report.totals.throttled == bulk.summary.throttled
+    assert {failure.cause for failure in report.failures} >= {"BadRequestError", "InvalidRequestError"}
+    assert {failure.resume for failure in report.failures} >= {"no", "yes"}
+    for sentinel in SENTINELS:
+        assert sentinel not in repr(report) + json.dumps(report.to_dict())
+
+
+KILLED = """
+import asyncio, sys
+from bandwidth_mfa_async import BulkSender, CodeTemplate, MFAClient
+from bandwidth_mfa_async.simulator import Fault, Simulator
+
+async def main():
+    async with Simulator() as sim, MFAClient(**sim.client_kwargs()) as mfa:
+        numbers = [f"+1919555{n:04}" for n in range(40)]
+        # After ten answers none comes any more.
+        async with BulkSender(mfa, journal=sys.argv[1], max_in_flight=5) as bulk:
+            done = 0
+            async for outcome in bulk.send(numbers, template=CodeTemplate("+19195554321", "app")):
+                done += 1
+                if done == 10:
+                    sim.faults.script(*[Fault(delay=float("inf"))] * 40, operation="messaging")
+                    print("stuck", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_run(tmp_path: Path) -> None:
+    """What was in flight is named, from the write-ahead log that the killed run left."""
+    path = tmp_path / "run.db"
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "stuck\n"
+    live = JournalReport.read(path)
+    while live.counts.sending < 5 or live.counts.accepted < 10:
+        live = JournalReport.read(path)
+    assert live.running
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+    report = JournalReport.read(path)
+    assert (report.running, report.sessions[-1].ending, report.sessions[-1].ended) == (False, "killed", None)
+    assert report.counts.sending == len(report.sending_positions) == 5
+    assert report.counts.accepted >= 10
+    assert not report.counts.unknown

@@ -1,0 +1,292 @@
+"""Credentials: Basic's constant header, and one bearer token for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bandwidth_mfa_async import (
+    AuthenticationError,
+    DeadlineExceededError,
+    Delivery,
+    NotSentError,
+    OAuth2ClientCredentials,
+    PermissionDeniedError,
+    RequestError,
+    RetryPolicy,
+    ServerError,
+)
+from bandwidth_mfa_async.telemetry import AttemptEvent
+from bandwidth_mfa_async.testing import ManualClock
+from tests.conftest import TO
+from tests.support.fault_server import Act, FaultServer, answer, refused_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from bandwidth_mfa_async import CodeTemplate
+    from tests.support.clients import MakeClient
+
+
+def token(value: str = "t1", expires_in: Any = 3600, **options: Any) -> Act:
+    body = {"access_token": value, "token_type": "Bearer", "expires_in": expires_in}
+    return answer(200, body, **options)
+
+
+@pytest.fixture
+async def token_server() -> AsyncIterator[FaultServer]:
+    async with FaultServer(default=token()) as server:
+        yield server
+
+
+@pytest.fixture
+def oauth(token_server: FaultServer) -> OAuth2ClientCredentials:
+    return OAuth2ClientCredentials("client", "hunter2", f"{token_server.origin}/api/v1/oauth2/token")
+
+
+def used(server: FaultServer) -> list[str]:
+    return [seen.headers["authorization"] for seen in server.seen]
+
+
+async def test_basic(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
+    """The header is that of RFC 7617."""
+    await make_client().generate_messaging_code(template.to(TO))
+    assert used(server) == ["Basic " + base64.b64encode(b"user:pass").decode()]
+
+
+async def test_the_token_request(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """As Bandwidth's own SDKs send it: Basic with id and secret, a form with the grant type."""
+    await make_client(auth=oauth).generate_messaging_code(template.to(TO))
+    (request,) = token_server.seen
+    assert request.head.startswith("POST /api/v1/oauth2/token HTTP/1.1")
+    assert request.headers["authorization"] == "Basic " + base64.b64encode(b"client:hunter2").decode()
+    assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert request.body == b"grant_type=client_credentials"
+    assert used(server) == ["Bearer t1"]
+
+
+async def test_fifty_cold_calls_make_one_token_request(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """The token is fetched once for all who wait."""
+    client = make_client(auth=oauth)
+    await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(50)))
+    assert (len(token_server.seen), len(server.seen)) == (1, 50)
+
+
+async def test_a_token_is_refreshed_early_and_delays_nobody(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """60 s before its end a refresh begins in the background; calls go on with the old token meanwhile."""
+    clock = ManualClock()
+    client = make_client(auth=oauth, clock=clock)
+    await client.generate_messaging_code(template.to(TO))
+    clock.tick(3539)
+    await client.generate_messaging_code(template.to(TO))
+    assert len(token_server.seen) == 1, "61 s are left"
+    clock.tick(2)
+    hanging = asyncio.Event()
+    token_server.play(Act(then="hang", before=lambda _server: hanging.set()))
+    for _ in range(3):
+        await client.generate_messaging_code(template.to(TO))
+    await hanging.wait()
+    assert len(token_server.seen) == 2, "one refresh, however many calls"
+    assert set(used(server)) == {"Bearer t1"}
+
+
+async def test_the_new_token_is_used(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """An expired token is not sent; the call waits for the next one."""
+    clock = ManualClock()
+    client = make_client(auth=oauth, clock=clock)
+    await client.generate_messaging_code(template.to(TO))
+    clock.tick(3600)
+    token_server.play(token("t2"))
+    await client.generate_messaging_code(template.to(TO))
+    assert used(server) == ["Bearer t1", "Bearer t2"]
+
+
+async def test_a_failed_refresh_is_tried_again_later(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """While a token is good, a broken token endpoint is asked every few seconds, not on every call."""
+    clock = ManualClock()
+    client = make_client(auth=oauth, clock=clock)
+    await client.generate_messaging_code(template.to(TO))
+    clock.tick(3550)
+    token_server.default = answer(500, b"")
+    for _ in range(10):
+        await client.generate_messaging_code(template.to(TO))
+    assert len(token_server.seen) == 2
+    clock.tick(6)
+    await client.generate_messaging_code(template.to(TO))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(token_server.seen) == 3
+    assert set(used(server)) == {"Bearer t1"}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_token_is_renewed_once(
+    server: FaultServer,
+    token_server: FaultServer,
+    make_client: MakeClient,
+    template: CodeTemplate,
+    oauth: Any,
+    status: int,
+) -> None:
+    """401 or 403 forces one refresh; it costs no retry, and a second refusal is raised; each attempt is told."""
+    events: list[Any] = []
+    hook = SimpleNamespace(on_event=events.append)
+    client = make_client(auth=oauth, retry=RetryPolicy(max_attempts=1), hooks=[hook])
+    token_server.play(token("old"), token("new"))
+    server.play(answer(status, {"message": "Unauthorized"}))
+    response = await client.generate_messaging_code(template.to(TO))
+    assert used(server) == ["Bearer old", "Bearer new"]
+    assert response.meta.attempts == 2
+    attempts = [event for event in events if isinstance(event, AttemptEvent)]
+    assert [(event.status, event.retry_in) for event in attempts] == [(status, 0.0), (200, None)]
+    server.play(answer(status, b""), answer(status, b""))
+    with pytest.raises((AuthenticationError, PermissionDeniedError)) as caught:
+        await client.generate_messaging_code(template.to(TO))
+    assert (len(server.seen), len(token_server.seen)) == (4, 3)
+    assert caught.value.delivery is Delivery.REJECTED
+
+
+@pytest.mark.virtual_time
+async def test_a_late_refusal_does_not_drop_the_next_token(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """Two calls with one old token: the second to learn of its end takes the token that the first has fetched."""
+    client = make_client(auth=oauth)
+    token_server.play(token("old"), token("new"))
+    server.play(answer(401, {"message": "Unauthorized"}), answer(401, {"message": "Unauthorized"}, delay=1.0))
+    await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(2)))
+    assert used(server) == ["Bearer old", "Bearer old", "Bearer new", "Bearer new"]
+    assert len(token_server.seen) == 2
+
+
+async def test_a_refused_password_is_not_sent_again(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Basic credentials cannot be renewed."""
+    server.play(answer(401, {"message": "Unauthorized"}))
+    with pytest.raises(AuthenticationError):
+        await make_client().generate_messaging_code(template.to(TO))
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("act", "error_type", "attempts"),
+    [
+        (answer(401, {"error": "invalid_client"}), AuthenticationError, 1),
+        (answer(500, b""), ServerError, 3),
+        (answer(200, b"<html>"), RequestError, 3),
+        (Act(then="fin"), RequestError, 3),
+    ],
+    ids=["401", "500", "HTML", "cut"],
+)
+async def test_no_token_means_not_sent(
+    server: FaultServer,
+    token_server: FaultServer,
+    make_client: MakeClient,
+    template: CodeTemplate,
+    oauth: Any,
+    act: Act,
+    error_type: type[RequestError],
+    attempts: int,
+) -> None:
+    """Nothing left for the service, so nothing was sent; what may pass is tried again."""
+    token_server.default = act
+    with pytest.raises(error_type, match="no token") as caught:
+        await make_client(auth=oauth).generate_messaging_code(template.to(TO))
+    assert (caught.value.delivery, caught.value.attempts) == (Delivery.NOT_SENT, 0)
+    assert (len(token_server.seen), len(server.seen)) == (attempts, 0)
+    assert "hunter2" not in repr(caught.value)
+
+
+async def test_callers_do_not_share_an_error(
+    token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """Each caller writes its own account on its own instance."""
+    token_server.default = answer(401, b"")
+    client = make_client(auth=oauth)
+    results = await asyncio.gather(
+        *(client.generate_messaging_code(template.to(TO)) for _ in range(5)), return_exceptions=True
+    )
+    assert len({id(error) for error in results}) == 5
+    assert len(token_server.seen) == 1
+
+
+async def test_a_cancelled_caller_leaves_the_token_to_the_others(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """Whoever began the fetch may go away; the others still get the token."""
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await release.wait()
+        body = json.dumps({"access_token": "late", "expires_in": 60}).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    slow_server = await asyncio.start_server(slow, "127.0.0.1", 0)
+    port = slow_server.sockets[0].getsockname()[1]
+    client = make_client(auth=OAuth2ClientCredentials("c", "s", f"http://127.0.0.1:{port}/token"))
+    first = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
+    await asked.wait()
+    second = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    assert first.cancelled()
+    release.set()
+    await second
+    assert used(server) == ["Bearer late"]
+    slow_server.close()
+    await slow_server.wait_closed()
+
+
+@pytest.mark.virtual_time
+async def test_waiting_for_a_token_ends_with_the_call(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """The deadline of the call covers the token."""
+    token_server.play(Act(then="hang"))
+    client = make_client(auth=oauth)
+    with pytest.raises(DeadlineExceededError) as caught:
+        await client.generate_messaging_code(template.to(TO), timeout=3.0)
+    assert caught.value.delivery is Delivery.NOT_SENT
+    assert 3.0 <= caught.value.elapsed < 3.5
+    assert not server.seen
+
+
+async def test_a_token_endpoint_that_is_down(make_client: MakeClient, template: CodeTemplate) -> None:
+    """A refused connection to the token endpoint is a failure to send."""
+    auth = OAuth2ClientCredentials("c", "s", f"http://127.0.0.1:{refused_port()}/token")
+    with pytest.raises(NotSentError, match="no token"):
+        await make_client(auth=auth).generate_messaging_code(template.to(TO))
+
+
+async def test_a_short_token_is_refreshed_at_half_its_life(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """A token of 30 s is not fetched anew for every call."""
+    clock = ManualClock()
+    token_server.default = token("short", 30)
+    client = make_client(auth=oauth, clock=clock)
+    for _ in range(5):
+        await client.generate_messaging_code(template.to(TO))
+        clock.tick(2)
+    assert len(token_server.seen) == 1

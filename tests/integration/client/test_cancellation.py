@@ -1,0 +1,152 @@
+"""A call cancelled at any of its suspensions leaves nothing behind, and the ledger agrees."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bandwidth_mfa_async import (
+    CodeTemplate,
+    Delivery,
+    Limits,
+    MFAClient,
+    OAuth2ClientCredentials,
+    RequestError,
+    RetryPolicy,
+)
+from bandwidth_mfa_async.telemetry import CallEvent, Event
+from tests.conftest import TO
+from tests.support.fault_server import FaultServer, answer
+
+if TYPE_CHECKING:
+    from tests.support.clients import MakeClient
+
+pytestmark = pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
+
+
+class LastCall:
+    def __init__(self) -> None:
+        self.event: CallEvent | None = None
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, CallEvent):
+            self.event = event
+
+
+def texts(server: FaultServer) -> int:
+    """How many code requests arrived whole; in these tests each of them is a text, however it was answered."""
+    return sum("/code/messaging " in seen.head for seen in server.seen)
+
+
+async def steps_of(make: Any) -> int:
+    """Count how often the loop turns before a call is done."""
+    task = asyncio.create_task(make())
+    count = 0
+    while not task.done():
+        await asyncio.sleep(0)
+        count += 1
+    await task
+    return count
+
+
+async def cancel_at(step: int, make: Any) -> bool:
+    """Cancel a call after so many turns of the loop; return whether that ended it."""
+    task = asyncio.create_task(make())
+    for _ in range(step):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    return task.cancelled()
+
+
+@pytest.mark.uvloop
+@pytest.mark.parametrize("situation", ["cold", "warm", "retried", "with a token", "behind others"])
+async def test_cancelled_at_every_step(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, situation: str
+) -> None:
+    """Slots and permits are back, no connection is half read, and what was called not sent was not sent."""
+    last = LastCall()
+    # No waiting between attempts, and no limiter that waits after the 429: every step is a step of ours.
+    options: dict[str, Any] = {
+        "hooks": [last],
+        "retry": RetryPolicy(wait_initial=0.0, wait_max=0.0),
+        "limits": Limits(adaptive=False),
+    }
+    if situation == "with a token":
+        options["auth"] = OAuth2ClientCredentials("c", "s", f"{server.origin}/token")
+    if situation == "behind others":
+        options["limits"] = Limits(max_in_flight=1)
+
+    def prepare() -> None:
+        server.script.clear()
+        if situation == "with a token":
+            server.play(answer(200, {"access_token": "t", "expires_in": 3600}))
+        if situation == "retried":
+            server.play(answer(500, {"error": "x"}), answer(429, {}))
+
+    async def one(client: MFAClient) -> None:
+        others: list[asyncio.Task[Any]] = []
+        if situation == "behind others":
+            others = [asyncio.create_task(client.generate_messaging_code(template.to(TO))) for _ in range(2)]
+        try:
+            await client.generate_messaging_code(template.to(TO))
+        finally:
+            await asyncio.gather(*others)
+
+    prepare()
+    async with make_client(**options) as client:
+        if situation == "warm":
+            await client.generate_messaging_code(template.to(TO))
+        steps = await steps_of(lambda: one(client))
+    assert steps > 3
+    cancelled = 0
+    # On a busy machine the loop may turn 50,000 times while the kernel holds an answer; those turns are all the same.
+    for step in range(min(steps, 300) + 3):
+        async with make_client(**options) as client:
+            prepare()
+            if situation == "warm":
+                await client.generate_messaging_code(template.to(TO))
+            sent_before = texts(server)
+            if not await cancel_at(step, lambda: one(client)):
+                continue
+            cancelled += 1
+            caller = client._caller
+            assert caller.slots.taken == 0
+            assert caller.slots.waiting == 0
+            assert caller.limiters["messaging"].waiting == 0
+            assert caller.core._active == 0
+            if situation != "behind others" and step and last.event is not None:
+                if last.event.delivery is Delivery.NOT_SENT:
+                    for _ in range(20):  # whatever is on its way would arrive now
+                        await asyncio.sleep(0)
+                    assert texts(server) == sent_before, f"cancelled at step {step} and called not sent"
+                assert texts(server) - sent_before <= 3
+            last.event = None
+            server.script.clear()
+            if situation == "with a token":
+                server.play(answer(200, {"access_token": "t", "expires_in": 3600}))
+                if client._caller.core.authorizer.current():
+                    server.script.clear()
+            try:
+                response = await client.generate_messaging_code(template.to(TO))
+            except RequestError as error:
+                pytest.fail(f"the call after one cancelled at step {step} failed: {error!r}")
+            assert response.message_id == "1589228074636lm4k2je7j7jklbn2", "an answer of another call"
+    assert cancelled >= 2
+
+
+async def test_cancelling_many_frees_the_queue(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Half of a queue is cancelled; the other half gets through."""
+    client = make_client(limits=Limits(max_in_flight=2))
+    tasks = [asyncio.create_task(client.generate_messaging_code(template.to(TO))) for _ in range(60)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(result, asyncio.CancelledError) for result in results) == 30
+    assert sum(hasattr(result, "message_id") for result in results) == 30
+    assert client._caller.slots.taken == 0

@@ -1,0 +1,159 @@
+"""The JSON API beneath the inbox page, and who may use it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from bandwidth_mfa_async.simulator import Fault, Simulator
+from tests.integration.simulator.conftest import SEND, TO, Caller, until
+
+
+async def test_messages_can_be_listed_filtered_and_deleted(api, sim):
+    await api.send()
+    await api.post("voice", SEND | {"to": "+19195550000"})
+    status, body = await api.control("GET", "/messages")
+    assert status == 200
+    first, second = body["messages"]
+    assert first["code"] == sim.inbox[0].code
+    assert first["messageId"] == sim.inbox[0].message_id
+    assert second["callId"] == sim.inbox[1].call_id
+    assert (first["from"], first["receipt"], first["segments"]) == (SEND["from"], "none", 1)
+    status, body = await api.control("GET", "/messages", params={"to": TO})
+    assert [message["to"] for message in body["messages"]] == [TO]
+    assert (await api.control("DELETE", "/messages"))[0] == 204
+    assert not sim.inbox
+    assert await api.verify(first["code"]) == (200, {"valid": True})
+
+
+async def test_the_latest_code_to_a_number_for_a_browser_test(api, sim, clock):
+    assert (await api.control("GET", "/messages/latest"))[0] == 400
+    status, body = await api.control("GET", "/messages/latest?to=+19195551234")
+    assert (status, "%2B" in body["error"]) == (404, True)
+    waiting = asyncio.create_task(api.control("GET", "/messages/latest", params={"to": TO, "wait": "10"}))
+    await until(lambda: clock.pending)
+    await api.send()
+    assert (await waiting)[1]["code"] == sim.last_code(TO)
+    await api.send()
+    assert (await api.control("GET", "/messages/latest", params={"to": TO}))[1]["code"] == sim.inbox[-1].code
+    for wait in ("x", "-1", "61", "nan"):
+        assert (await api.control("GET", "/messages/latest", params={"to": "+1", "wait": wait}))[0] == 400
+
+
+async def test_a_wait_that_ends_without_a_message_is_404(api, clock):
+    waiting = asyncio.create_task(api.control("GET", "/messages/latest", params={"to": TO, "wait": "10"}))
+    await until(lambda: clock.pending)
+    clock.tick(10)
+    assert (await waiting)[0] == 404
+
+
+async def test_requests_show_why_they_were_refused_and_hold_no_code(api, sim):
+    await api.send(digits=3)
+    sim.faults.script(Fault(status=503))
+    await api.send()
+    _, body = await api.control("GET", "/requests")
+    first, second = body["requests"]
+    assert (first["operation"], first["status"]) == ("messaging", 400)
+    assert first["reason"].startswith("digits must")
+    assert second["fault"] == {"accepted": False, "status": 503}
+    await api.send()
+    await api.verify(sim.last_code(TO))
+    _, body = await api.control("GET", "/requests")
+    assert sim.last_code(TO) not in json.dumps([{**each, "time": 0} for each in body["requests"]])
+
+
+async def test_limits_are_read_and_written(api, sim):
+    assert await api.control("GET", "/limits") == (200, {"messaging": None, "voice": None})
+    status, body = await api.control("PUT", "/limits", json={"messaging": {"rate": 60, "per": 60}})
+    assert (status, body["messaging"]["rate"], body["messaging"]["model"], body["voice"]) == (200, 60, "queue", None)
+    assert sim.limits["messaging"].per_second == 1
+    assert (await api.control("PUT", "/limits", json={"messaging": None}))[1] == {"messaging": None, "voice": None}
+    for wrong in ({"sms": None}, {"voice": {"rate": 0}}, {"voice": {"speed": 1}}, {"voice": 5}, [], 5):
+        assert (await api.control("PUT", "/limits", json=wrong))[0] == 400
+    assert sim.limits == {"messaging": None, "voice": None}
+
+
+async def test_faults_are_read_written_and_cleared(api, sim):
+    script = {"script": [{"status": 503}, {"drop": "after_read"}], "operation": "voice"}
+    assert (await api.control("POST", "/faults", json=script))[0] == 200
+    chance = {"fault": {"delay": "forever", "headers": {"A": "b"}, "body": {"x": 1}}, "share": 0.25, "to": TO}
+    _, body = await api.control("POST", "/faults", json=chance)
+    assert [rule["share"] for rule in body["faults"]] == [None, None, 0.25]
+    assert body["faults"][2]["fault"] == {
+        "accepted": True,
+        "delay": "forever",
+        "headers": {"A": "b"},
+        "body": '{"x":1}',
+    }
+    assert (await api.post("voice", SEND | {"to": "+19195550000"}))[0] == 503
+    assert (await api.control("DELETE", "/faults"))[0] == 204
+    assert await api.control("GET", "/faults") == (200, {"faults": []})
+    for wrong in (
+        {},
+        {"script": 5},
+        {"script": [{"status": 5}]},
+        {"script": [{"what": 5}]},
+        {"script": [{"status": "500"}]},
+        {"script": [{"status": 500}], "operation": []},
+        {"fault": {"status": 500}, "share": "x"},
+        {"fault": 5, "share": 1},
+        {"fault": {"headers": 5}, "share": 1},
+    ):
+        assert (await api.control("POST", "/faults", json=wrong))[0] == 400, wrong
+    assert not sim.faults
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:1"}, 200),
+        ({"Host": "[::1]:1"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "["}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+    ],
+)
+async def test_other_web_sites_may_not_read_the_codes(api, headers, status):
+    """DNS rebinding shows in Host, another site in Origin or Sec-Fetch-Site."""
+    assert (await api.control("GET", "/messages", headers=headers))[0] == status
+
+
+async def test_a_form_of_another_site_cannot_write(api, sim):
+    """A cross-site form sends only text/plain and the form types; JSON asks first, and is never allowed."""
+    body = json.dumps({"script": [{"status": 500}]})
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        assert (await api.control("POST", "/faults", data=body, headers={"Content-Type": kind}))[0] == 415
+    assert not sim.faults
+    async with api.session.options(sim.control_url + "/faults") as response:
+        assert response.status == 405
+        assert not any(name.lower().startswith("access-control") for name in response.headers)
+
+
+async def test_its_own_page_may(api, sim):
+    origin = {"Origin": f"http://127.0.0.1:{sim.port}"}
+    assert (await api.control("DELETE", "/faults", headers=origin))[0] == 204
+
+
+async def test_broken_and_huge_bodies_and_wrong_methods(api, sim):
+    kind = {"Content-Type": "application/json"}
+    for raw, status in ((b"{", 400), (b"[" * 100_000, 400), (b'"' + b"x" * 1_000_000, 413)):
+        assert (await api.control("POST", "/faults", data=raw, headers=kind))[0] == status
+    assert (await api.control("POST", "/messages", json={}))[0] == 405
+    async with api.session.head(sim.control_url + "/messages") as response:
+        assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_a_further_host_name_can_be_allowed(session):
+    """For a simulator in a container, asked by its name."""
+    async with Simulator(control_hosts={"Simulator.test"}) as sim:
+        api = Caller(session, sim)
+        assert (await api.control("GET", "/messages", headers={"Host": "simulator.test:80"}))[0] == 200

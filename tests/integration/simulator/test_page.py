@@ -1,0 +1,240 @@
+"""The inbox page's files and its stream of events, without a browser; tests/system/browser has one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+
+from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
+from bandwidth_mfa_async.simulator._feed import Subscription
+from tests.integration.simulator.conftest import SEND, TO, until
+
+
+class Stream:
+    """One page's stream, read event by event."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._content = response.content
+
+    async def raw(self) -> bytes:
+        return await self._content.readuntil(b"\n\n")
+
+    async def next(self) -> tuple[str, dict]:
+        name, data = (await self.raw()).decode("ascii").strip().split("\n")
+        return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+@pytest.fixture
+async def stream(api, sim):
+    async with api.session.get(sim.control_url + "/events") as response:
+        assert response.content_type == "text/event-stream"
+        opened = Stream(response)
+        assert (await opened.raw()).startswith(b"retry:")
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "text/html"),
+        ("/_simulator/page/style.css", "text/css"),
+        ("/_simulator/page/inbox.js", "text/javascript"),
+        ("/_simulator/page/entries.js", "text/javascript"),
+        ("/_simulator/page/controls.js", "text/javascript"),
+        ("/_simulator/page/dom.js", "text/javascript"),
+    ],
+)
+async def test_the_pages_files_have_their_type_and_a_strict_policy(api, sim, path, kind):
+    async with api.session.get(sim.page_url[:-1] + path) as response:
+        assert (response.status, response.content_type) == (200, kind)
+        body = await response.text()
+        policy = response.headers["Content-Security-Policy"].split("; ")
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"} <= set(policy)
+    assert not any("unsafe" in rule or "http:" in rule for rule in policy)
+    assert not any(word in body for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("))
+    assert "https:" not in body.replace('"https:"', "")
+    async with api.session.head(sim.page_url[:-1] + path) as response:
+        assert (response.status, await response.read()) == (200, b"")
+    assert not sim.requests
+
+
+async def test_nothing_else_is_served_and_nothing_is_written_there(api, sim):
+    for path in ("/_simulator/page/", "/_simulator/page/../_page.py", "/index.html", "/_simulator/page/_page.py"):
+        async with api.session.get(sim.page_url[:-1] + path) as response:
+            assert response.status == 403
+    async with api.session.post(sim.page_url) as response:
+        assert (response.status, response.headers["Allow"]) == (405, "GET")
+
+
+NAVIGATION = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/", NAVIGATION, 200),
+        ("/", NAVIGATION | {"Sec-Fetch-Dest": "iframe"}, 403),
+        ("/", NAVIGATION | {"Sec-Fetch-Mode": "no-cors"}, 403),
+        ("/", NAVIGATION | {"Host": "evil.example"}, 403),
+        ("/_simulator/messages", NAVIGATION, 403),
+        ("/_simulator/events", NAVIGATION, 403),
+        ("/_simulator/events", {"Origin": "http://evil.example"}, 403),
+    ],
+)
+async def test_other_sites_may_link_to_the_page_and_no_more(api, sim, path, headers, status):
+    async with api.session.get(sim.page_url[:-1] + path, headers=headers) as response:
+        assert response.status == status
+
+
+async def test_a_page_is_told_of_everything_that_happens(api, sim, stream):
+    await api.send()
+    name, data = await stream.next()
+    assert (name, data["total"], data["message"]["code"]) == ("message", 1, sim.inbox[0].code)
+    await api.send(callbackUrl="http://example.com/")
+    assert (await stream.next())[1]["message"]["callbackUrl"] == "http://example.com/"
+    state = {"id": sim.inbox[1].message_id, "receipt": "blocked", "receiptType": None}
+    assert await stream.next() == ("receipt", state)
+    await api.verify("0000")
+    name, data = await stream.next()
+    assert (name, data["operation"], data["status"]) == ("request", "verify", 200)
+    sim.set_limits(messaging=AccountLimits())
+    assert await stream.next() == ("limits", {})
+    sim.faults.script(Fault(status=500))
+    assert await stream.next() == ("faults", {})
+    await api.send()
+    assert await stream.next() == ("faults", {})
+    assert (await stream.next())[1]["fault"] == {"accepted": False, "status": 500}
+    sim.faults.chance(Fault(status=500), 0.5)
+    assert await stream.next() == ("faults", {})
+    sim.clear()
+    assert await stream.next() == ("reload", {})
+
+
+async def test_what_went_well_is_not_told_as_refused(api, sim, stream):
+    await api.send()
+    assert await api.verify(sim.last_code(TO)) == (200, {"valid": True})
+    await api.send()
+    assert [(await stream.next())[0] for _ in range(2)] == ["message", "message"]
+
+
+async def test_a_quiet_stream_has_a_heartbeat(sim, stream, clock):
+    for _ in range(3):
+        await until(lambda: clock.pending)
+        clock.tick(15)
+        assert await stream.raw() == b":\n\n"
+
+
+async def test_many_pages_are_told_and_forgotten_when_they_go(api, sim):
+    responses = [await api.session.get(sim.control_url + "/events") for _ in range(50)]
+    streams = [Stream(response) for response in responses]
+    for stream in streams:
+        await stream.raw()
+    assert len(sim._feed) == 50
+    await api.send()
+    assert {(await stream.next())[0] for stream in streams} == {"message"}
+    for response in responses:
+        response.close()
+    await until(lambda: len(sim._feed) == 0)
+    assert (await api.send())[0] == 200
+
+
+async def test_stop_ends_the_streams_at_once(session):
+    async with Simulator() as sim:
+        response = await session.get(sim.control_url + "/events")
+        stream = Stream(response)
+        await stream.raw()
+        start = asyncio.get_running_loop().time()
+        await sim.stop()
+        assert asyncio.get_running_loop().time() - start < 0.5
+        assert await stream.raw() == b""
+        assert len(sim._feed) == 0
+        response.close()
+
+
+async def test_a_page_that_reads_too_slowly_loses_its_queue_and_is_told_to_reload():
+    subscription = Subscription()
+    for index in range(2_000):
+        subscription.push(b"event: message\ndata: %d\n\n" % index)
+    assert await subscription.take(None) == b"event: reload\ndata: {}\n\n"
+    subscription.push(b"x")
+    subscription.push(b"x")
+    assert await subscription.take(None) == b"x"
+    subscription.end()
+    assert await subscription.take(None) is None
+
+
+async def test_a_page_that_stops_reading_is_cut(api, sim, clock):
+    """Its kernel's buffers are filled; then it has 30 s of the clock."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", sim.port, limit=1)
+    writer.write(b"GET /_simulator/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    await until(lambda: len(sim._feed))
+    (subscription,) = sim._feed._subscriptions
+    big = b":" + b"x" * 1_000_000 + b"\n\n"
+    for _ in range(20):
+        subscription.push(big)
+        subscription.push(b":\n\n")
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert len(subscription._events) > 0
+    clock.tick(30)
+    await until(lambda: len(sim._feed) == 0)
+    writer.close()
+    del reader
+    assert (await api.send())[0] == 200
+
+
+async def test_a_head_of_the_stream_ends(api, sim):
+    async with api.session.head(sim.control_url + "/events") as response:
+        assert (response.status, response.content_type) == (200, "text/event-stream")
+    assert len(sim._feed) == 0
+
+
+async def test_messages_are_found_by_part_of_a_number_and_bounded(api):
+    for number in ("+19195551234", "+19195550000", "+447700900123"):
+        await api.send(to=number)
+    for query, found in (
+        ({"number": "(919) 555-00"}, ["+19195550000"]),
+        ({"number": "+"}, ["+19195551234", "+19195550000", "+447700900123"]),
+        ({"number": "554321", "limit": "2"}, ["+19195550000", "+447700900123"]),
+        ({"number": "x"}, []),
+        ({"limit": "1"}, ["+447700900123"]),
+        ({"limit": "0"}, []),
+    ):
+        _, body = await api.control("GET", "/messages", params=query)
+        assert [message["to"] for message in body["messages"]] == found
+        assert body["all"] == 3
+        assert body["total"] >= len(found)
+    for wrong in ("", "-1", "x", "1.5", "9" * 12, "\u0661"):
+        assert (await api.control("GET", "/messages", params={"limit": wrong}))[0] == 400
+
+
+async def test_refused_requests_can_be_asked_for_and_forgotten(api, sim):
+    await api.send()
+    await api.verify("0000")
+    await api.send(digits=3)
+    sim.faults.script(Fault(drop="after_read"), Fault(status=200, body="{}"))
+    with pytest.raises(aiohttp.ClientError):
+        await api.send()
+    await api.send()
+    _, body = await api.control("GET", "/requests?refused", params={})
+    assert [each["status"] for each in body["requests"]] == [200, 400, None, 200]
+    _, body = await api.control("GET", "/requests", params={"refused": "1", "limit": "1"})
+    assert (len(body["requests"]), body["total"]) == (1, 4)
+    assert (await api.control("DELETE", "/requests"))[0] == 204
+    assert sim.requests == []
+
+
+async def test_the_page_learns_the_account_and_no_credential(api, sim):
+    assert await api.control("GET", "/account") == (200, {"accountId": sim.account_id})
+
+
+async def test_with_no_page_open_nothing_is_encoded(api, sim):
+    """The cost of the page to those who do not look at it is one empty loop a request."""
+    assert len(sim._feed) == 0
+    sim._feed._publish = None
+    assert (await api.send())[0] == 200
+    assert (await api.post("voice", SEND))[0] == 200

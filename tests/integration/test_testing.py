@@ -1,0 +1,626 @@
+"""What users' tests stand on: the scripted transport under a real client, and the simulator in its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import socket
+import threading
+import time
+import urllib.request
+from typing import Any
+
+import pytest
+
+from bandwidth_mfa_async import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ClientStateError,
+    CodeRequest,
+    ConnectTimeoutError,
+    DeadlineExceededError,
+    Delivery,
+    DeliveryUnknownError,
+    DisconnectedError,
+    Limits,
+    MFAClient,
+    NotFoundError,
+    NotSentError,
+    OAuth2ClientCredentials,
+    PermissionDeniedError,
+    Rate,
+    RateLimitError,
+    ReadTimeoutError,
+    Resend,
+    ResponseDecodeError,
+    RetryPolicy,
+    ServerError,
+    TLSError,
+    VerificationLockedError,
+    testing,
+)
+from bandwidth_mfa_async.simulator import AccountLimits, Fault, ReceiptPolicy, Simulator, SimulatorStateError
+from bandwidth_mfa_async.testing import FakeTransport, ManualClock, Outcome, ThreadedSimulator
+from tests.conftest import APPLICATION, FROM, TO
+from tests.support.suspensions import every_suspension
+
+REQUEST = CodeRequest(TO, FROM, APPLICATION, scope="login")
+SECRET_MESSAGE = "the {CODE} is for your eyes only"
+
+
+@pytest.fixture
+def fake() -> FakeTransport:
+    return FakeTransport()
+
+
+@pytest.fixture
+async def mfa(fake):
+    async with fake.client() as client:
+        yield client
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+async def slow(fake, clock, **options):
+    """A client whose time only the test moves."""
+    return fake.client(clock=clock, **options)
+
+
+def test_all_names_are_there():
+    """Everything in `__all__` can be imported, and the clock is the library's own."""
+    assert all(hasattr(testing, name) for name in testing.__all__)
+    assert isinstance(ManualClock().monotonic(), float)
+
+
+# ---------------------------------------------------------------------------------------------- without a script
+
+
+async def test_without_a_script_everything_is_accepted(fake, mfa):
+    """Ids have the service's lengths (29 and 47 characters) and are new each time."""
+    texts = [await mfa.generate_messaging_code(REQUEST) for _ in range(2)]
+    calls = [await mfa.generate_voice_code(REQUEST) for _ in range(2)]
+    assert [len(sent.message_id) for sent in texts] == [29, 29]
+    assert [len(sent.call_id) for sent in calls] == [47, 47]
+    assert len({sent.message_id for sent in texts} | {sent.call_id for sent in calls}) == 4
+    assert [request.operation for request in fake.sent] == ["messaging", "messaging", "voice", "voice"]
+
+
+async def test_one_code_is_right(mfa):
+    """A verify is answered by the fake's `code`, so a test needs no script to let people in and to keep them out."""
+    assert (await mfa.verify_code(to=TO, code="123456")).valid
+    assert not (await mfa.verify_code(to=TO, code="123457")).valid
+    other = FakeTransport(code="0000")
+    async with other.client() as client:
+        assert (await client.verify_code(to=TO, code="0000")).valid
+
+
+async def test_requests_are_recorded_as_they_would_have_left(fake, mfa, clock):
+    """Under the HTTP API's own names; what the real encoder leaves out is not there."""
+    await mfa.generate_messaging_code(REQUEST)
+    await mfa.verify_code(to=TO, code="123456", scope="login", expiration_time_in_minutes=5)
+    assert fake.sent[0].document == {
+        "to": TO,
+        "from": FROM,
+        "applicationId": APPLICATION,
+        "scope": "login",
+        "message": REQUEST.message,
+        "digits": 6,
+    }
+    assert fake.requests[1].document == {"to": TO, "code": "123456", "scope": "login", "expirationTimeInMinutes": 5}
+    client = await slow(fake, clock)
+    await client.generate_voice_code(REQUEST)
+    assert fake.sent[-1].time == clock.monotonic()
+    await client.aclose()
+
+
+async def test_records_show_no_secrets(fake, mfa):
+    """A failing assertion prints its operands: numbers, codes, texts and the path of a callback stay out of it."""
+    url = "https://example.com/secret-path"
+    await mfa.generate_messaging_code(CodeRequest(TO, FROM, APPLICATION, message=SECRET_MESSAGE, callback_url=url))
+    await mfa.verify_code(to=TO, code="98765432")
+    shown = f"{fake.requests!r} {fake!r} {fake.requests[0]}"
+    for secret in (TO, TO[1:], FROM, "98765432", "eyes only", "secret-path"):
+        assert secret not in shown
+    assert APPLICATION in shown
+    assert repr(fake) == "<FakeTransport 2 requests, 0 outcomes to come>"
+
+
+# ---------------------------------------------------------------------------------------------- with a script
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "delivery"),
+    [
+        (400, BadRequestError, Delivery.REJECTED),
+        (401, AuthenticationError, Delivery.REJECTED),
+        (403, PermissionDeniedError, Delivery.REJECTED),
+        (404, NotFoundError, Delivery.REJECTED),
+        (418, APIStatusError, Delivery.REJECTED),
+        (500, ServerError, Delivery.REJECTED),
+        (502, ServerError, Delivery.UNKNOWN),
+        (503, ServerError, Delivery.UNKNOWN),
+    ],
+)
+async def test_a_status_is_the_error_it_is_for_real(fake, mfa, status, error, delivery):
+    """The documented body where there is one; an empty one, as a gateway's may be, where there is none."""
+    fake.always(Outcome.answer(status))
+    with pytest.raises(error) as caught:
+        await mfa.generate_messaging_code(REQUEST)
+    assert (caught.value.status, caught.value.delivery) == (status, delivery)
+
+
+async def test_a_lock_out_says_how_long(fake, mfa):
+    """429 on a verify carries the documented text, which the client reads."""
+    fake.script(Outcome.answer(429), operation="verify")
+    with pytest.raises(VerificationLockedError) as caught:
+        await mfa.verify_code(to=TO, code="123456")
+    assert caught.value.retry_after == 120
+    assert fake.pending == 0
+
+
+async def test_a_body_and_headers_of_ones_own(fake, mfa):
+    """Bytes, text or JSON; header names are case-insensitive, as on the wire."""
+    fake.script(
+        Outcome.answer(400, {"error": "to is strange", "requestId": "r-1"}),
+        Outcome.answer(429, b"{}", headers={"retry-after": 7200}),
+        Outcome.answer(200, "<html>"),
+        Outcome.answer(200, {"messageId": "mine"}),
+    )
+    with pytest.raises(BadRequestError, match="to is strange") as bad:
+        await mfa.generate_messaging_code(REQUEST)
+    assert bad.value.request_id == "r-1"
+    with pytest.raises(RateLimitError) as limited:
+        await mfa.generate_messaging_code(REQUEST)
+    assert (limited.value.retry_after, limited.value.retry_stopped_by) == (7200, "retry_after")
+
+
+async def test_successes_of_ones_own(fake, mfa):
+    """An id to look for, a body that is no success, a verdict whatever the code."""
+    fake.script(Outcome.accepted("mine"), Outcome.answer(200, "<html>"), Outcome.accepted("call"))
+    assert (await mfa.generate_messaging_code(REQUEST)).message_id == "mine"
+    with pytest.raises(ResponseDecodeError):
+        await mfa.generate_messaging_code(REQUEST)
+    assert (await mfa.generate_voice_code(REQUEST)).call_id == "call"
+    fake.script(Outcome.verified(False), Outcome.verified())
+    assert not (await mfa.verify_code(to=TO, code="123456")).valid
+    assert (await mfa.verify_code(to=TO, code="1111")).valid
+
+
+async def test_retries_are_the_clients_own(fake, mfa):
+    """What may be repeated is, without real waiting; the answer says how many attempts it took."""
+    fake.script(Outcome.answer(500), Outcome.not_sent())
+    sent = await mfa.generate_messaging_code(REQUEST)
+    assert (sent.meta.attempts, sent.meta.possible_duplicate) == (3, False)
+    assert [request.written for request in fake.requests] == [True, False, True]
+    assert len(fake.sent) == 2
+
+
+@pytest.mark.parametrize("error", [NotSentError, ConnectTimeoutError, TLSError])
+async def test_not_sent(fake, mfa, error):
+    """Nothing was written: the delivery says so, and the attempts are not among the sent ones."""
+    fake.always(Outcome.not_sent(error))
+    with pytest.raises(error) as caught:
+        await mfa.generate_messaging_code(REQUEST)
+    assert caught.value.delivery is Delivery.NOT_SENT
+    assert fake.sent == []
+    assert len(fake.requests) == (1 if error is TLSError else 3)
+
+
+@pytest.mark.parametrize("error", [DisconnectedError, ReadTimeoutError, ResponseDecodeError, DeliveryUnknownError])
+async def test_unknown(fake, mfa, error):
+    """Written and not answered: not repeated by default, and perhaps a duplicate where it is."""
+    fake.script(Outcome.unknown(error))
+    with pytest.raises(error) as caught:
+        await mfa.generate_messaging_code(REQUEST)
+    assert caught.value.delivery is Delivery.UNKNOWN
+    fake.script(Outcome.unknown(error))
+    twice = mfa.with_options(retry=RetryPolicy(wait_initial=0, resend=Resend.AT_LEAST_ONCE))
+    assert (await twice.generate_messaging_code(REQUEST)).meta.possible_duplicate
+    assert len(fake.sent) == 3
+
+
+async def test_outcomes_are_for_an_operation_or_for_all(fake, mfa):
+    """The script goes first, then the standing outcome of the operation, then that of all, then success."""
+    fake.script(Outcome.answer(400), operation="voice")
+    fake.script(Outcome.answer(404))
+    fake.always(Outcome.answer(401))
+    fake.always(Outcome.answer(403), operation="verify")
+    with pytest.raises(NotFoundError):
+        await mfa.generate_messaging_code(REQUEST)
+    with pytest.raises(BadRequestError):
+        await mfa.generate_voice_code(REQUEST)
+    with pytest.raises(PermissionDeniedError):
+        await mfa.verify_code(to=TO, code="123456")
+    with pytest.raises(AuthenticationError):
+        await mfa.generate_voice_code(REQUEST)
+    fake.clear()
+    assert fake.requests == []
+    assert (await mfa.verify_code(to=TO, code="123456")).valid
+
+
+async def test_a_function_may_choose_by_the_request(fake, mfa):
+    """One number is refused, the others are not."""
+    fake.always(lambda sent: Outcome.answer(400) if sent.document["to"] == TO else Outcome.accepted())
+    with pytest.raises(BadRequestError):
+        await mfa.generate_messaging_code(REQUEST)
+    await mfa.generate_messaging_code(CodeRequest("+447700900000", FROM, APPLICATION))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Outcome.answer(100),
+        lambda: Outcome.answer(600),
+        lambda: Outcome.answer(200, headers={"a b": 1}),
+        lambda: Outcome.answer(200, headers={"a": "b\r\nc: d"}),
+        lambda: Outcome.accepted(delay=-1),
+        lambda: Outcome.accepted(delay=float("nan")),
+        lambda: Outcome.not_sent(ValueError),  # type: ignore[type-var]
+        lambda: Outcome.unknown(ServerError),  # type: ignore[type-var]
+    ],
+)
+def test_outcomes_that_cannot_be_are_refused(make):
+    """When they are made, not in the middle of a test."""
+    with pytest.raises(ValueError, match=r"must be|cannot be sent"):
+        make()
+
+
+def test_what_is_no_outcome_is_refused(fake):
+    """A status alone is not one."""
+    with pytest.raises(TypeError):
+        fake.script(500)
+    with pytest.raises(TypeError):
+        fake.always(None)
+
+
+# ---------------------------------------------------------------------------------------------- time
+
+
+async def test_silence_lasts_as_long_as_the_attempts_timeout(fake, clock):
+    """30 s unless set, on the client's clock; the request is on record meanwhile."""
+    client = await slow(fake, clock)
+    fake.script(Outcome.silence())
+    call = asyncio.create_task(client.generate_messaging_code(REQUEST))
+    await clock.advance(29.9)
+    assert not call.done()
+    assert len(fake.sent) == 1
+    await clock.advance(0.1)
+    with pytest.raises(ReadTimeoutError):
+        await call
+    await client.aclose()
+
+
+async def test_a_delay_passes_on_the_clock(fake, clock):
+    """Before an answer, before a failure, and at most as long as the timeout that applies."""
+    client = await slow(fake, clock, retry=RetryPolicy(max_attempts=1, attempt_timeout=10, connect_timeout=3))
+
+    async def timed(outcome):
+        fake.script(outcome)
+        call = asyncio.create_task(client.generate_messaging_code(REQUEST))
+        began = clock.monotonic()
+        await clock.advance(0)
+        while not call.done():
+            await clock.advance(clock.next_timer - clock.monotonic())
+        return clock.monotonic() - began, call.exception()
+
+    assert await timed(Outcome.accepted(delay=4)) == (4, None)
+    for outcome, seconds, kind in (
+        (Outcome.answer(500, delay=5), 5, ServerError),
+        (Outcome.unknown(delay=2), 2, DisconnectedError),
+        (Outcome.unknown(delay=20), 10, ReadTimeoutError),
+        (Outcome.not_sent(delay=2), 2, NotSentError),
+        (Outcome.not_sent(delay=4), 3, ConnectTimeoutError),
+    ):
+        took, error = await timed(outcome)
+        assert took == pytest.approx(seconds)
+        assert type(error) is kind
+    await client.aclose()
+
+
+async def test_backoffs_and_deadlines_are_the_clients_own(fake, clock):
+    """With a clock the default policy is in force: a `Retry-After` is waited for, and the deadline ends the call."""
+    client = await slow(fake, clock)
+    fake.script(Outcome.answer(503, {"error": "busy"}, headers={"Retry-After": 20}))
+    call = asyncio.create_task(client.generate_messaging_code(REQUEST))
+    await clock.advance(19.9)
+    assert len(fake.sent) == 1
+    await clock.advance(5)
+    assert (await call).meta.attempts == 2
+    fake.script(Outcome.silence())
+    late = asyncio.create_task(client.generate_messaging_code(REQUEST, timeout=2))
+    await clock.advance(2)
+    with pytest.raises((DeadlineExceededError, ReadTimeoutError)):
+        await late
+    await client.aclose()
+
+
+async def test_limits_are_the_clients_own(fake, clock):
+    """One message a second: three take two seconds at least."""
+    client = await slow(fake, clock, limits=Limits(rate=Rate(1)))
+    calls = [asyncio.create_task(client.generate_messaging_code(REQUEST)) for _ in range(3)]
+    while not all(call.done() for call in calls):
+        await clock.advance(0.25)
+    times = [request.time for request in fake.sent]
+    assert times[2] - times[0] >= 1.9
+    await client.aclose()
+
+
+async def test_hooks_hear_of_every_attempt(fake):
+    """As with a real service."""
+    events: list[Any] = []
+
+    class Hook:
+        def on_event(self, event):
+            events.append(event)
+
+    async with fake.client(hooks=[Hook()]) as client:
+        fake.script(Outcome.answer(500))
+        await client.generate_messaging_code(REQUEST)
+    names = [type(event).__name__ for event in events]
+    assert names == ["CallStartedEvent", "AttemptEvent", "AttemptEvent", "CallEvent"]
+    assert [event.status for event in events[1:3]] == [500, 200]
+
+
+async def test_many_calls_at_once(fake, mfa):
+    """They overlap, each is recorded once, and no id comes twice."""
+    sent = await asyncio.gather(*(mfa.generate_messaging_code(REQUEST) for _ in range(500)))
+    assert len({each.message_id for each in sent}) == len(fake.sent) == 500
+
+
+# ---------------------------------------------------------------------------------------------- the seam
+
+
+async def test_bearer_tokens_are_fetched_from_the_fake(fake):
+    """The token is an operation of its own, that a script for all operations does not touch."""
+    auth = OAuth2ClientCredentials("id", "secret")
+    fake.script(Outcome.answer(403))
+    async with fake.client(auth=auth) as client:
+        await client.generate_messaging_code(REQUEST)
+        assert [request.operation for request in fake.sent] == ["token", "messaging", "token", "messaging"]
+        assert fake.sent[0].document == {"grant_type": "client_credentials"}
+    fake.script(Outcome.answer(401), operation="token")
+    async with fake.client(auth=auth) as client:
+        with pytest.raises(AuthenticationError, match="no token"):
+            await client.generate_messaging_code(REQUEST)
+
+
+async def test_a_client_made_elsewhere(fake):
+    """Before its first call, its views included; afterwards it is too late."""
+    client = MFAClient("9900000", OAuth2ClientCredentials("id", "secret"))
+    view = client.with_options(timeout=5)
+    fake.attach(client)
+    await view.generate_messaging_code(REQUEST)
+    assert fake.sent[-1].operation == "messaging"
+    with pytest.raises(ClientStateError, match="before its first call"):
+        FakeTransport().attach(client)
+    await client.aclose()
+    with pytest.raises(ClientStateError, match="closed"):
+        await client.generate_messaging_code(REQUEST)
+
+
+async def test_closing_cuts_what_is_silent(fake, clock):
+    """As the real transport does: the call ends with its own error, whose delivery is unknown."""
+    client = await slow(fake, clock)
+    fake.script(Outcome.silence())
+    call = asyncio.create_task(client.generate_messaging_code(REQUEST))
+    await clock.advance(1)
+    closing = asyncio.create_task(client.aclose(drain_timeout=3))
+    await clock.advance(3)
+    await closing
+    with pytest.raises(DisconnectedError, match="closed before the answer"):
+        await call
+
+
+async def test_a_cancelled_call_stays_on_record(fake, clock):
+    """It was written, so the person may get a code."""
+    client = await slow(fake, clock)
+    fake.script(Outcome.silence())
+    call = asyncio.create_task(client.generate_messaging_code(REQUEST))
+    await clock.advance(1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert len(fake.sent) == 1
+    await client.warm_up(3)
+    await client.aclose()
+
+
+def test_a_client_is_bound_to_its_loop_here_too(fake):
+    """A test must not hide a mistake that the real transport would refuse."""
+    client = fake.client()
+
+    async def use() -> None:
+        await client.generate_messaging_code(REQUEST)
+
+    asyncio.run(use())
+    with pytest.raises(ClientStateError, match="event loop"):
+        asyncio.run(use())
+
+
+def test_the_seam_fits():
+    """The fake's transport takes exactly what the real one takes, so that the client cannot tell."""
+    from bandwidth_mfa_async._transport import Transport
+    from bandwidth_mfa_async.testing import _fake
+
+    for name in ("send", "warm_up", "abort", "aclose", "check"):
+        real, ours = (inspect.signature(getattr(cls, name)).parameters for cls in (Transport, _fake._Wire))
+        assert list(real) == list(ours), name
+
+
+# ---------------------------------------------------------------------------------------------- the simulator's thread
+
+
+@pytest.fixture
+def sim():
+    with ThreadedSimulator(seed=7) as running:
+        yield running
+
+
+def send(sim: Simulator, **changes: Any) -> dict[str, Any]:
+    """Post with nothing but the standard library, from this thread."""
+    import base64
+
+    login = base64.b64encode(f"{sim.username}:{sim.password}".encode()).decode()
+    body = {"to": TO, "from": FROM, "applicationId": APPLICATION, "message": "{CODE}", "digits": 6} | changes
+    request = urllib.request.Request(
+        f"{sim.base_url}/accounts/{sim.account_id}/code/messaging",
+        json.dumps(body).encode(),
+        {"Authorization": f"Basic {login}"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.loads(response.read())
+
+
+def test_a_test_that_is_not_async_may_use_it(sim):
+    """Blocking code in this thread, the server in its own."""
+    answer = send(sim)
+    assert sim.inbox[-1].message_id == answer["messageId"]
+    assert sim.last_code(TO) == sim.inbox[-1].text
+    assert [record.status for record in sim.requests] == [200]
+    sim.clear()
+    assert sim.inbox == []
+
+
+def test_each_loop_may_have_its_client(sim):
+    """The server outlives the event loops of the tests."""
+
+    async def once() -> str:
+        async with MFAClient(**sim.client_kwargs()) as client:
+            return (await client.generate_messaging_code(REQUEST)).message_id
+
+    assert [asyncio.run(once()) for _ in range(3)] == [message.message_id for message in sim.inbox]
+
+
+def test_its_state_is_changed_in_its_own_loop(sim):
+    """Limits, receipts, tokens and faults from a thread without an event loop."""
+    sim.set_limits(messaging=AccountLimits(rate=5), voice=None)
+    assert sim.limits["messaging"].rate == 5
+    sim.set_receipts(ReceiptPolicy(delay=60))
+    sim.revoke_tokens()
+    with pytest.raises(SimulatorStateError, match="tls=True"):
+        sim.fail_handshakes()
+    sim.faults.script(Fault(status=500))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        send(sim)
+    caught.value.close()
+    assert caught.value.code == 500
+    sim.clear()
+    assert sim.limits == {"messaging": None, "voice": None}
+
+
+def test_it_refuses_and_accepts_connections(sim):
+    """`reset` makes it as new, whatever the last test did to it."""
+    asyncio.run(sim.refuse_connections())
+    with pytest.raises(urllib.error.URLError):
+        send(sim)
+    sim.reset()
+    assert send(sim)
+    asyncio.run(sim.refuse_connections())
+    asyncio.run(sim.accept_connections())
+    assert send(sim)
+
+
+async def test_waiting_for_a_message_in_another_loop(sim):
+    """The test's loop waits, the simulator's is told; a wait may be cancelled or time out."""
+    async with MFAClient(**sim.client_kwargs()) as client:
+        waiting = asyncio.create_task(sim.wait_for_message(TO))
+        await client.generate_messaging_code(REQUEST)
+        message = await waiting
+    assert message is sim.inbox[0]
+    cancelled = asyncio.create_task(sim.wait_for_message("+447700900000"))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    with pytest.raises(TimeoutError):
+        await sim.wait_for_message("+447700900000", timeout=0.001)
+
+
+def test_a_manual_clock_in_the_tests_thread(clock):
+    """Codes age as it is moved, and what comes due happens in the simulator's loop."""
+    with ThreadedSimulator(clock=clock) as sim:
+
+        async def script() -> None:
+            async with MFAClient(**sim.client_kwargs()) as client:
+                await client.generate_messaging_code(REQUEST)
+                code = sim.last_code(TO)
+                clock.tick(179)
+                assert (await client.verify_code(to=TO, code=code, scope="login")).valid
+                clock.tick(2)
+                assert not (await client.verify_code(to=TO, code=code, scope="login")).valid
+                sim.faults.script(Fault(delay=60))
+                call = asyncio.create_task(client.generate_messaging_code(REQUEST))
+                limit = time.monotonic() + 5
+                while not clock.pending and time.monotonic() < limit:
+                    await asyncio.sleep(0)
+                clock.tick(60)
+                assert (await call).message_id
+
+        asyncio.run(script())
+
+
+def test_starting_and_stopping():
+    """A thread while it runs and none afterwards; twice is a mistake, and again is not."""
+    sim = ThreadedSimulator()
+    with pytest.raises(SimulatorStateError, match="not running"):
+        sim.reset()
+    before = threading.active_count()
+    for _ in range(2):
+        with sim:
+            assert threading.active_count() == before + 1
+            with pytest.raises(SimulatorStateError, match="running already"):
+                sim.open()
+            assert send(sim)
+        assert threading.active_count() == before
+    sim.close()
+    assert len(sim.inbox) == 2
+    sim.clear()
+    assert sim.inbox == []
+
+
+async def test_it_may_be_used_as_the_simulator_is():
+    """`async with` starts it without holding up the loop."""
+    async with ThreadedSimulator() as sim, MFAClient(**sim.client_kwargs()) as client:
+        await client.generate_messaging_code(REQUEST)
+        assert len(sim.inbox) == 1
+
+
+def test_what_goes_wrong_at_the_start_is_raised_where_it_was_started():
+    """And no thread is left."""
+    before = threading.active_count()
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        ThreadedSimulator(taken.getsockname()[1]).open()
+    assert threading.active_count() == before
+
+
+def test_every_method_of_the_simulator_was_thought_of():
+    """A method that is added to `Simulator` must be made safe for other threads, or be found to be safe."""
+    plain = {"client_kwargs", "environ", "last_code"}
+    methods = {
+        name for name, member in vars(Simulator).items() if inspect.isfunction(member) and not name.startswith("_")
+    }
+    assert methods - plain <= vars(ThreadedSimulator).keys()
+
+
+async def test_a_start_in_a_thread_cancelled_at_every_wait():
+    """Nothing is left running, and it may be started again."""
+    sims = []
+
+    def start():
+        sims.append(ThreadedSimulator())
+        return sims[-1].start()
+
+    ends = set()
+    async for suspensions, task in every_suspension(start):
+        assert task.cancelled() == suspensions.struck
+        ends.add(task.cancelled())
+        if task.cancelled():
+            assert "not running" in repr(sims[-1])
+            await sims[-1].start()
+        await sims[-1].stop()
+    assert ends == {True, False}

@@ -1,0 +1,859 @@
+"""Receipts: read, received once through aiohttp and ASGI, waited for. Real HTTP where the door is aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import gzip
+import json
+import logging
+import pickle
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandwidth_mfa_async import BasicAuth, CodeRequest, ConfigurationError, MFAClient, MFAError
+from bandwidth_mfa_async.simulator import ReceiptPolicy, Simulator
+from bandwidth_mfa_async.testing import ManualClock
+from bandwidth_mfa_async.webhooks import (
+    DeliveryReceipt,
+    DeliveryTracker,
+    ErrorFamily,
+    ReceiptTimeoutError,
+    WebhookError,
+    add_receipt_route,
+    error_family,
+    parse_delivery_receipt,
+    receipt_asgi_app,
+    receipt_handler,
+)
+from tests.conftest import APPLICATION, FROM, TO
+
+AIOHTTP = tuple(map(int, aiohttp.__version__.split(".")[:2]))
+ID = "14762070468292kw2fuqty55yp2b2"
+# The four examples of https://dev.bandwidth.com/docs/mfa/webhooks, without their trailing commas.
+DELIVERED = {
+    "type": "message-delivered",
+    "time": "2016-09-14T18:20:16Z",
+    "description": "ok",
+    "platform": "NorthAmericaSMS",
+    "message": {"id": ID},
+}
+FAILED = DELIVERED | {"type": "message-failed", "description": "forbidden to country", "errorCode": 4432}
+FAILED_ABROAD = FAILED | {"description": "Undeliverable", "platform": "GlobalSMS", "errorCode": 995}
+PRINTED = """{
+    "type"          : "message-delivered",
+    "time"          : "2016-09-14T18:20:16Z",
+    "description"   : "ok",
+    "platform"      : "NorthAmericaSMS",
+    "message"       : {
+        "id"            : "14762070468292kw2fuqty55yp2b2",
+    }
+}"""
+MAX_BODY = 64 * 1024
+
+
+def receipt(message_id: str = ID, **changes: Any) -> DeliveryReceipt:
+    return parse_delivery_receipt(DELIVERED | {"message": {"id": message_id}} | changes)
+
+
+async def until(condition) -> None:
+    """Let the loop work until something is so; fail after a few real seconds."""
+    limit = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < limit, "it never came"
+        await asyncio.sleep(0)
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize(
+    "form", [dict, json.dumps, lambda body: json.dumps(body).encode()], ids=["dict", "str", "bytes"]
+)
+def test_a_receipt_is_read_in_every_form(form):
+    """The documented object, parsed or not, is one receipt with an aware time."""
+    assert parse_delivery_receipt(form(FAILED)) == DeliveryReceipt(
+        message_id=ID,
+        delivered=False,
+        type="message-failed",
+        time=datetime(2016, 9, 14, 18, 20, 16, tzinfo=UTC),
+        description="forbidden to country",
+        platform="NorthAmericaSMS",
+        error_code=4432,
+    )
+    assert parse_delivery_receipt(form(DELIVERED)).delivered is True
+    assert parse_delivery_receipt(form(DELIVERED)).error_code is None
+
+
+def test_the_printed_examples_are_not_json():
+    """The page's own example has a trailing comma; nothing that is on the wire has."""
+    with pytest.raises(WebhookError, match="not JSON"):
+        parse_delivery_receipt(PRINTED)
+    assert parse_delivery_receipt(PRINTED.replace('p2b2",', 'p2b2"')).message_id == ID
+
+
+def test_an_array_of_one_is_what_the_messaging_api_posts():
+    """With a changed Dashboard URL, North American receipts come un-normalised: in an array, with more keys."""
+    full = FAILED | {"to": TO, "message": {"id": ID, "owner": FROM, "to": [TO], "from": FROM, "text": "Your code is 1"}}
+    found = parse_delivery_receipt(json.dumps([full]))
+    assert found == parse_delivery_receipt(FAILED)
+    assert TO not in repr(found)
+
+
+BAD = {
+    "empty": b"",
+    "not utf-8": b'\xff{"type": "message-delivered"}',
+    "utf-16": json.dumps(DELIVERED).encode("utf-16"),
+    "html": "<html>",
+    "null": "null",
+    "number": "7",
+    "text": '"message-delivered"',
+    "empty array": "[]",
+    "two": json.dumps([DELIVERED, FAILED]),
+    "array in array": json.dumps([[DELIVERED]]),
+    "deep": "[" * 100_000,
+    "long number": "9" * 10_000,
+    "no type": {"message": {"id": ID}},
+    "other type": DELIVERED | {"type": "message-sending"},
+    "type in capitals": DELIVERED | {"type": "Message-Delivered"},
+    "type is a list": DELIVERED | {"type": ["message-delivered"]},
+    "no message": {"type": "message-delivered"},
+    "message is text": DELIVERED | {"message": ID},
+    "message is null": DELIVERED | {"message": None},
+    "no id": DELIVERED | {"message": {}},
+    "id is a number": DELIVERED | {"message": {"id": 7}},
+    "empty id": DELIVERED | {"message": {"id": ""}},
+    "id with a line end": DELIVERED | {"message": {"id": f"{ID}\n"}},
+    "id with a space": DELIVERED | {"message": {"id": "a b"}},
+    "long id": DELIVERED | {"message": {"id": "a" * 129}},
+    "id is not ascii": DELIVERED | {"message": {"id": "é"}},
+    "None": None,
+}
+
+
+@pytest.mark.parametrize("body", BAD.values(), ids=BAD.keys())
+def test_what_is_no_receipt_is_refused(body):
+    """One named error for all of it, that quotes nothing of the body and carries no parser's error that does."""
+    with pytest.raises(WebhookError) as caught:
+        parse_delivery_receipt(body)
+    assert isinstance(caught.value, (ValueError, MFAError))
+    assert ID not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.one_of(
+        _json,
+        st.binary(max_size=60),
+        st.fixed_dictionaries(
+            {"type": st.sampled_from(["message-delivered", "message-failed"])},
+            optional={
+                "message": st.fixed_dictionaries({"id": _json | st.just(ID)}),
+                "time": _json | st.datetimes().map(str),
+                "description": _json,
+                "platform": _json,
+                "errorCode": _json,
+            },
+        ),
+    )
+)
+def test_every_value_is_a_receipt_or_a_webhook_error(value):
+    """Whatever is posted, nothing else is raised, and what is read can be shown, hashed and encoded."""
+    with contextlib.suppress(WebhookError):
+        found = parse_delivery_receipt(value)
+        assert found.time is None or found.time.tzinfo is not None
+        assert hash(found) == hash(pickle.loads(pickle.dumps(found)))
+        assert repr(found).encode()
+        assert (found.description or "").encode() is not None
+        assert found.error_family is None or isinstance(found.error_family, ErrorFamily)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2016-09-14T18:20:16.123Z", datetime(2016, 9, 14, 18, 20, 16, 123_000, tzinfo=UTC)),
+        ("2016-09-14T20:20:16+02:00", datetime(2016, 9, 14, 18, 20, 16, tzinfo=UTC)),
+        ("2016-09-14T18:20:16", None),
+        ("2016-09-14", None),
+        ("yesterday", None),
+        (1_473_877_216, None),
+        (None, None),
+    ],
+)
+def test_a_time_that_cannot_be_trusted_is_none(value, expected):
+    """A receipt without a readable, aware time is still a receipt."""
+    assert receipt(time=value).time == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (4432, 4432),
+        ("4432", 4432),
+        (0, 0),
+        (True, None),
+        (44.5, None),
+        ("44x", None),
+        (-1, None),
+        (10**12, None),
+        ([], None),
+    ],
+)
+def test_an_error_code_is_a_whole_number_or_none(value, expected):
+    """Documented as an integer; its absence or another shape does not make a receipt unreadable."""
+    assert receipt(type="message-failed", errorCode=value).error_code == expected
+
+
+def test_a_receipt_shows_no_number():
+    """The description is the service's text, and nobody promises that it holds no number."""
+    shown = repr(receipt(description=f"no route to {TO}"))
+    assert TO not in shown
+    assert "no route to ***" in shown
+    assert len(receipt(description="x" * 10_000).description or "") == 500
+
+
+# ---------------------------------------------------------------------------------------------- error codes
+
+
+@pytest.mark.parametrize(
+    ("code", "platform", "expected"),
+    [
+        (4432, "NorthAmericaSMS", ("north_america", "client", "bandwidth", True)),
+        (4001, None, ("north_america", "client", "bandwidth", True)),
+        (4720, None, ("north_america", "client", "carrier", True)),
+        (4785, None, ("north_america", "client", "carrier", False)),
+        (5100, None, ("north_america", "server", "bandwidth", False)),
+        (5999, None, ("north_america", "server", "bandwidth", False)),
+        (5600, None, ("north_america", "server", "carrier", False)),
+        (9902, None, ("north_america", "ambiguous", None, None)),
+        (9500, None, ("north_america", "ambiguous", None, None)),
+        (995, "GlobalSMS", ("international", None, None, None)),
+        (0, None, ("international", None, None, None)),
+    ],
+)
+def test_documented_error_families(code, platform, expected):
+    """Messaging errors page: who is at fault, who says so, and whether the same would happen again."""
+    family = error_family(code, platform)
+    assert family is not None
+    assert (family.region, family.fault, family.reported_by, family.permanent) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "platform"),
+    [
+        (None, None),
+        (2, None),
+        (995, "NorthAmericaSMS"),
+        (4432, "GlobalSMS"),
+        (4200, None),
+        (6000, None),
+        (12_345, None),
+        (4432, "Other"),
+    ],
+)
+def test_undocumented_error_codes_have_no_family(code, platform):
+    """What no page lists, and what contradicts its platform, is None: no guess."""
+    assert error_family(code, platform) is None
+
+
+def test_a_receipt_knows_its_family():
+    """`error_family` of a receipt looks at its platform too; the meaning of an international code is quoted."""
+    family = parse_delivery_receipt(FAILED_ABROAD).error_family
+    assert family is not None
+    assert family.meaning == "Undeliverable"
+    assert parse_delivery_receipt(DELIVERED).error_family is None
+
+
+# ---------------------------------------------------------------------------------------------- doors
+
+
+class Reply:
+    def __init__(self, status: int, headers: Any, body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+
+class AiohttpDoor:
+    """A real server and a real client on loopback."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.session = session
+        self.runners: list[web.AppRunner] = []
+        self.url = ""
+
+    async def open(self, on_receipt: Any, **options: Any) -> None:
+        app = web.Application()
+        add_receipt_route(app, "/mfa/receipts", on_receipt, **options)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        self.runners.append(runner)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/mfa/receipts"
+
+    async def __call__(self, body: Any = DELIVERED, method: str = "POST", **headers: str) -> Reply:
+        data = body if isinstance(body, bytes) or hasattr(body, "__aiter__") else json.dumps(body).encode()
+        async with self.session.request(method, self.url, data=data, headers=headers) as response:
+            return Reply(response.status, response.headers, await response.read())
+
+
+class ASGIDoor:
+    """The application called as a server would, as far as the specification goes."""
+
+    app: Any = None
+
+    async def open(self, on_receipt: Any, **options: Any) -> None:
+        self.app = receipt_asgi_app(on_receipt, **options)
+
+    async def __call__(self, body: Any = DELIVERED, method: str = "POST", **headers: str) -> Reply:
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        if hasattr(body, "__aiter__"):
+            parts = [part async for part in body]
+        else:
+            parts = [body if isinstance(body, bytes) else json.dumps(body).encode()]
+            raw.append((b"content-length", str(len(parts[0])).encode()))
+        messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+        sent = await self.run([*messages, {"type": "http.request"}], method, raw)
+        start, end = sent
+        assert start["type"] == "http.response.start"
+        assert end == {"type": "http.response.body", "body": end["body"]}
+        names = {name.decode().title(): value.decode() for name, value in start["headers"]}
+        names = {name.replace("Www-", "WWW-"): value for name, value in names.items()}
+        return Reply(start["status"], names, end["body"])
+
+    async def run(self, messages: list[Any], method: str = "POST", headers: Any = ()) -> list[Any]:
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "method": method, "path": "/", "headers": list(headers)}
+        waiting, sent = list(messages), []
+
+        async def receive() -> Any:
+            await asyncio.sleep(0)
+            return waiting.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self.app(scope, receive, send)
+        return sent
+
+
+@pytest.fixture
+async def session():
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@pytest.fixture(params=["aiohttp", "asgi"])
+async def door(request, session):
+    if request.param == "asgi":
+        yield ASGIDoor()
+        return
+    opened = AiohttpDoor(session)
+    yield opened
+    for runner in opened.runners:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def route(session):
+    opened = AiohttpDoor(session)
+    yield opened
+    for runner in opened.runners:
+        await runner.cleanup()
+
+
+class Callback:
+    """Notes what it gets; raises what it is told to, and waits where it is told to."""
+
+    def __init__(self) -> None:
+        self.got: list[DeliveryReceipt] = []
+        self.errors: list[Exception] = []
+        self.gate: asyncio.Event | None = None
+
+    async def __call__(self, found: DeliveryReceipt) -> None:
+        self.got.append(found)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+@pytest.fixture
+def callback() -> Callback:
+    return Callback()
+
+
+async def test_a_receipt_is_answered_204_and_handed_over(door, callback):
+    """204 without a body, after the callback has run."""
+    await door.open(callback)
+    reply = await door()
+    assert (reply.status, reply.body) == (204, b"")
+    assert callback.got == [parse_delivery_receipt(DELIVERED)]
+
+
+async def test_a_plain_function_will_do(door):
+    """The callback need not be a coroutine function."""
+    got: list[DeliveryReceipt] = []
+    await door.open(got.append)
+    assert (await door()).status == 204
+    assert len(got) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"{", PRINTED.encode(), b"\xff\xfe", DELIVERED | {"type": TO}, [], "[" * 60_000])
+async def test_what_is_no_receipt_is_answered_400(door, callback, caplog, body):
+    """The callback is not bothered, and neither the answer nor the log repeats what was posted."""
+    await door.open(callback)
+    reply = await door(body)
+    assert reply.status == 400
+    assert callback.got == []
+    assert TO not in caplog.text
+    assert TO.encode() not in reply.body
+    assert "refused a delivery receipt" in caplog.text
+    assert (await door()).status == 204
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS"])
+async def test_other_methods_are_answered_405(door, callback, method):
+    """With an Allow that names POST (RFC 9110, 15.5.6)."""
+    await door.open(callback)
+    reply = await door(method=method)
+    assert (reply.status, reply.headers["Allow"]) == (405, "POST")
+    assert callback.got == []
+
+
+async def test_a_body_of_64_kib_is_the_largest(door, callback):
+    """One byte more is 413, whether its length is declared or not."""
+    await door.open(callback)
+    body = json.dumps(DELIVERED).encode()
+
+    async def chunked(size):
+        for _ in range(size // 4096):
+            yield b" " * 4096
+
+    assert (await door(body.ljust(MAX_BODY))).status == 204
+    assert (await door(body.ljust(MAX_BODY + 1))).status == 413
+    assert (await door(chunked(MAX_BODY + 4096))).status == 413
+    assert len(callback.got) == 1
+
+
+async def test_a_duplicate_is_answered_204_and_not_handed_over(door, callback):
+    """The platform delivers at least once; the callback hears of each id and type once."""
+    await door.open(callback)
+    statuses = [(await door(body)).status for body in (DELIVERED, DELIVERED, FAILED, FAILED, DELIVERED)]
+    assert statuses == [204] * 5
+    assert [found.type for found in callback.got] == ["message-delivered", "message-failed"]
+
+
+async def test_copies_that_come_at_once_are_one(door, callback):
+    """A copy that overtakes the callback waits for its end, and only then is told 204."""
+    callback.gate = asyncio.Event()
+    await door.open(callback)
+    copies = [asyncio.create_task(door()) for _ in range(5)]
+    await until(lambda: callback.got)
+    await asyncio.sleep(0)
+    assert not any(copy.done() for copy in copies)
+    callback.gate.set()
+    assert [reply.status for reply in await asyncio.gather(*copies)] == [204] * 5
+    assert len(callback.got) == 1
+
+
+async def test_a_callback_that_raises_is_asked_again(door, callback, caplog):
+    """500, so that the sender retries; its retry is no duplicate. The log has the place, not the error's words."""
+    callback.errors = [RuntimeError(f"cannot tell {TO}")]
+    await door.open(callback)
+    assert [(await door()).status for _ in range(3)] == [500, 204, 204]
+    assert len(callback.got) == 2
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "RuntimeError at " in record.getMessage()
+    assert "test_webhooks.py" in record.getMessage()
+    assert TO not in caplog.text
+
+
+async def test_a_waiting_copy_takes_over_when_the_first_fails(door, callback):
+    """The failure is the first one's alone."""
+    callback.gate, callback.errors = asyncio.Event(), [RuntimeError()]
+    await door.open(callback)
+    copies = [asyncio.create_task(door()) for _ in range(3)]
+    await until(lambda: callback.got)
+    callback.gate.set()
+    assert sorted(reply.status for reply in await asyncio.gather(*copies)) == [204, 204, 500]
+    assert len(callback.got) == 2
+
+
+async def test_the_memory_for_duplicates_is_bounded(door, callback):
+    """In number and in age, by the clock that was given."""
+    clock = ManualClock()
+    await door.open(callback, remember=2, remember_for=60.0, clock=clock)
+
+    async def post(message_id):
+        before = len(callback.got)
+        assert (await door(DELIVERED | {"message": {"id": message_id}})).status == 204
+        return len(callback.got) > before
+
+    assert [await post(name) for name in "abcaac"] == [True, True, True, True, False, False]
+    clock.tick(59.9)
+    assert not await post("a")
+    clock.tick(0.1)
+    assert await post("a")
+
+
+AUTH = BasicAuth("sender", "pass word é:")
+
+
+def basic(text: str, scheme: str = "Basic") -> str:
+    return f"{scheme} {base64.b64encode(text.encode()).decode()}"
+
+
+async def test_credentials_are_challenged_first(door, callback, caplog):
+    """Bandwidth guides/callbacks: no second request without a 401 with WWW-Authenticate: Basic realm."""
+    await door.open(callback, auth=AUTH, realm="texts")
+    reply = await door()
+    assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, 'Basic realm="texts"')
+    assert callback.got == []
+    assert caplog.text == ""  # the challenge is how it is meant to go
+    assert (await door(Authorization=basic("sender:pass word é:"))).status == 204
+    assert (await door(FAILED, Authorization=basic("sender:pass word é:", "bASIC"))).status == 204
+    assert len(callback.got) == 2
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        basic("sender:other"),
+        basic(""),
+        "Basic",
+        "Basic ",
+        "Bearer x",
+        basic("sender:pass word é:", "Bearer"),
+        "é",
+        "Basic é",
+    ],
+)
+async def test_wrong_credentials_are_challenged_again(door, callback, caplog, header):
+    """401 as well, before a byte of the body is looked at; the log tells, without what was shown."""
+    await door.open(callback, auth=AUTH)
+    reply = await door(b"{", Authorization=header)
+    assert reply.status == 401
+    assert "WWW-Authenticate" in reply.headers
+    assert "wrong credentials" in caplog.text
+    assert "pass word" not in caplog.text
+    assert callback.got == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"auth": ("a", "b")}, {"realm": 'a"b'}, {"realm": "a\r\nb"}, {"remember": 0}, {"remember_for": 0}]
+)
+@pytest.mark.parametrize("make", [receipt_handler, receipt_asgi_app])
+def test_options_that_cannot_work_are_refused(make, options):
+    """When the door is made, not when the first receipt comes."""
+    with pytest.raises(ConfigurationError):
+        make(print, **options)
+
+
+@pytest.mark.parametrize("make", [receipt_handler, receipt_asgi_app])
+def test_a_callback_must_be_callable_and_options_known(make):
+    """A forgotten or misspelt argument is named."""
+    with pytest.raises(ConfigurationError, match="on_receipt"):
+        make(None)
+    with pytest.raises(TypeError, match="relm"):
+        make(print, relm="x")
+
+
+# ---------------------------------------------------------------------------------------------- aiohttp alone
+
+
+async def test_compressed_bodies_are_bounded_too(route, callback):
+    """What inflates is measured inflated; what only claims to be gzip is 400."""
+    await route.open(callback)
+    gzipped = {"Content-Encoding": "gzip"}
+    assert (await route(gzip.compress(json.dumps(DELIVERED).encode()), **gzipped)).status == 204
+    # aiohttp before 3.14 itself stops at 32 MiB, with 400, which the sender may miss: the connection is cut with it.
+    with contextlib.suppress(*([] if AIOHTTP >= (3, 14) else [aiohttp.ClientConnectionError])):
+        bomb = gzip.compress(b" " * 50_000_000)
+        assert (await route(bomb, **gzipped, Connection="close")).status in {400, 413}
+    # aiohttp cannot go on with such a connection and closes it.
+    assert (await route(json.dumps(DELIVERED).encode(), **gzipped, Connection="close")).status == 400
+    assert (await route()).status == 204
+
+
+async def test_a_sender_that_leaves_in_the_middle_is_no_harm(route, callback, caplog):
+    """Half a body is no receipt, and the server goes on."""
+    await route.open(callback)
+    port = int(route.url.split(":")[2].split("/")[0])
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /mfa/receipts HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    assert (await route()).status == 204
+    assert len(callback.got) == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_handler_that_is_cancelled_lets_the_next_copy_in(callback):
+    """A server that cancels its handlers (a sender gone, a shutdown) must not leave a receipt for ever under way."""
+    callback.gate = asyncio.Event()
+    door = ASGIDoor()
+    await door.open(callback)
+    first = asyncio.create_task(door())
+    await until(lambda: callback.got)
+    second = asyncio.create_task(door())
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    callback.gate.set()
+    assert (await second).status == 204
+    assert len(callback.got) == 2
+
+
+# ---------------------------------------------------------------------------------------------- ASGI alone
+
+
+async def test_asgi_a_disconnect_ends_it_without_an_answer(callback):
+    """Nothing may be sent to a client that has gone, and half a receipt is none."""
+    door = ASGIDoor()
+    await door.open(callback)
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    assert await door.run(messages) == []
+    assert callback.got == []
+
+
+async def test_asgi_a_body_in_pieces_is_put_together(callback):
+    """Servers cut bodies where they like."""
+    door = ASGIDoor()
+    await door.open(callback)
+    messages = [
+        {"type": "http.request", "body": bytes([byte]), "more_body": True} for byte in json.dumps(FAILED).encode()
+    ]
+    start, _ = await door.run([*messages, {"type": "http.request", "body": b"", "more_body": False}])
+    assert start["status"] == 204
+    assert callback.got[0].error_code == 4432
+
+
+@pytest.mark.parametrize("length", [b"x", b"-1", b"\xb2", b"9" * 30, b""])
+async def test_asgi_a_content_length_that_is_none_is_ignored(callback, length):
+    """Servers check it; here only the bytes that come count."""
+    door = ASGIDoor()
+    await door.open(callback)
+    body = {"type": "http.request", "body": json.dumps(DELIVERED).encode()}
+    start, _ = await door.run([body], headers=[(b"content-length", length)])
+    assert start["status"] == 204
+
+
+async def test_asgi_lifespan_and_websockets(callback):
+    """The start and the end of a server are confirmed; a web socket is closed; anything else is an error."""
+    app = receipt_asgi_app(callback)
+    sent: list[Any] = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    def receiver(*types):
+        waiting = [{"type": kind} for kind in types]
+
+        async def receive():
+            return waiting.pop(0)
+
+        return receive
+
+    await app({"type": "lifespan"}, receiver("lifespan.startup", "lifespan.shutdown"), send)
+    await app({"type": "websocket"}, receiver("websocket.connect"), send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
+    with pytest.raises(ValueError, match="http, not smtp"):
+        await app({"type": "smtp"}, receiver(), send)
+
+
+def test_asgi_users_do_not_pay_for_aiohttp():
+    """Importing the webhooks and making an ASGI application imports no aiohttp."""
+    code = (
+        "import sys; from bandwidth_mfa_async.webhooks import receipt_asgi_app; receipt_asgi_app(print); "
+        "sys.exit('aiohttp' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---------------------------------------------------------------------------------------------- from the simulator
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def sim(clock):
+    async with Simulator(clock=clock, seed=7) as running:
+        yield running
+
+
+@pytest.fixture
+async def send(sim, route):
+    async with MFAClient(**sim.client_kwargs()) as mfa:
+
+        async def send(to: str = TO) -> str:
+            sent = await mfa.generate_messaging_code(CodeRequest(to, FROM, APPLICATION, callback_url=route.url))
+            return sent.message_id
+
+        yield send
+
+
+async def test_the_simulators_receipts_are_read(sim, send, route, clock):
+    """From the request with a callback URL to the receipt that `wait` returns, over real HTTP."""
+    tracker = DeliveryTracker(clock=clock)
+    await route.open(tracker)
+    sim.set_receipts(ReceiptPolicy(failed_numbers={"+447700900000"}))
+    delivered = await tracker.wait(await send(), timeout=5)
+    failed = await tracker.wait(await send("+447700900000"), timeout=5)
+    assert delivered.delivered
+    assert delivered.time == datetime.fromtimestamp(clock.time(), UTC)
+    assert (failed.delivered, failed.platform, failed.error_code) == (False, "GlobalSMS", 995)
+    assert failed.error_family is not None
+    await until(lambda: [message.receipt for message in sim.inbox] == ["sent", "sent"])
+
+
+async def test_the_simulators_challenge_and_duplicates(sim, send, route, callback):
+    """Credentials shown only after the 401, and three copies that are one receipt."""
+    await route.open(callback, auth=BasicAuth("me", "secret"))
+    sim.set_receipts(ReceiptPolicy(username="me", password="secret", duplicates=2))
+    await send()
+    await until(lambda: sim.inbox[0].receipt == "sent" and not sim._receipts._due.qsize())
+    assert len(callback.got) == 1
+
+
+async def test_the_simulators_retry_reaches_a_callback_that_failed(sim, send, route, callback, clock):
+    """A database that was down for one receipt gets it when the sender tries again."""
+    callback.errors = [OSError()]
+    await route.open(callback)
+    sim.set_receipts(ReceiptPolicy(retry_first=60))
+    await send()
+    await until(lambda: sim.inbox[0].receipt == "retrying")
+    clock.tick(60)
+    await until(lambda: sim.inbox[0].receipt == "sent")
+    assert len(callback.got) == 2
+
+
+# ---------------------------------------------------------------------------------------------- waiting
+
+
+@pytest.fixture
+def tracker(clock) -> DeliveryTracker:
+    return DeliveryTracker(clock=clock)
+
+
+async def test_a_receipt_may_come_before_it_is_waited_for(tracker):
+    """The platform may be faster than the answer to the request."""
+    tracker(receipt())
+    assert await tracker.wait(ID) == receipt()
+    assert tracker.get(ID) == receipt()
+    assert tracker.get("other") is None
+
+
+async def test_several_may_wait_for_one_receipt(tracker, clock):
+    """All get it, nobody else is woken, and no timer stays."""
+    waiters = [asyncio.create_task(tracker.wait(ID)) for _ in range(3)]
+    other = asyncio.create_task(tracker.wait("other", timeout=None))
+    await asyncio.sleep(0)
+    tracker(receipt())
+    assert await asyncio.gather(*waiters) == [receipt()] * 3
+    assert not other.done()
+    other.cancel()
+    await asyncio.wait([other])
+    assert clock.pending == 0
+    assert repr(tracker) == "<DeliveryTracker 1 receipts, 0 waiting>"
+
+
+async def test_waiting_ends_with_a_named_error(tracker, clock):
+    """It names the message and the seconds, is a TimeoutError, and leaves nothing behind."""
+    waiting = asyncio.create_task(tracker.wait(ID, timeout=5))
+    await clock.advance(4.9)
+    assert not waiting.done()
+    await clock.advance(0.1)
+    with pytest.raises(ReceiptTimeoutError, match=f"message {ID} came within 5 s") as caught:
+        await waiting
+    assert isinstance(caught.value, (TimeoutError, MFAError))
+    assert tracker._waiting == {}
+    for twin in (pickle.loads(pickle.dumps(caught.value)), type(caught.value)(*caught.value.args)):
+        assert (twin.message_id, twin.timeout, str(twin)) == (ID, 5, str(caught.value))
+    tracker(receipt())  # late, and still worth keeping
+    assert await tracker.wait(ID, timeout=0) == receipt()
+    with pytest.raises(ReceiptTimeoutError):
+        await tracker.wait("other", timeout=0)
+
+
+async def test_real_time_is_the_default():
+    """Without a clock the event loop's own is used."""
+    with pytest.raises(TimeoutError):
+        await DeliveryTracker().wait(ID, timeout=0.001)
+
+
+async def test_a_waiter_that_is_cancelled_disturbs_nobody(tracker, clock):
+    """It leaves neither a future nor a timer, and the others get their receipt."""
+    gone, stays = (asyncio.create_task(tracker.wait(ID)) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    tracker(receipt())
+    assert await stays == receipt()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert (tracker._waiting, clock.pending) == ({}, 0)
+
+
+async def test_receipts_are_kept_in_bounds(clock):
+    """In number and in age; the age begins anew with a newer receipt of the same message."""
+    tracker = DeliveryTracker(max_receipts=2, max_age=60, clock=clock)
+    for name in "abc":
+        tracker(receipt(name))
+    assert [tracker.get(name) is not None for name in "abc"] == [False, True, True]
+    clock.tick(30)
+    tracker(receipt("b", type="message-failed"))
+    clock.tick(30)
+    assert tracker.get("c") is None
+    found = tracker.get("b")
+    assert found is not None
+    assert not found.delivered
+    clock.tick(30)
+    assert tracker.get("b") is None
+
+
+async def test_a_waiter_gets_a_receipt_that_is_pushed_out_at_once(clock):
+    """Between being woken and running, a flood of other receipts may come."""
+    tracker = DeliveryTracker(max_receipts=1, clock=clock)
+    waiting = asyncio.create_task(tracker.wait(ID))
+    await asyncio.sleep(0)
+    tracker(receipt())
+    for number in range(100):
+        tracker(receipt(f"other-{number}"))
+    assert await waiting == receipt()
+
+
+@pytest.mark.parametrize("options", [{"max_receipts": 0}, {"max_age": 0}, {"max_age": float("nan")}])
+def test_bounds_that_cannot_work_are_refused(options):
+    """A tracker that keeps nothing would never bring anything."""
+    with pytest.raises(ConfigurationError):
+        DeliveryTracker(**options)
+
+
+def test_a_receipt_is_a_value():
+    """Frozen, comparable, picklable."""
+    one = receipt()
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert one.time is not None
+    assert one != receipt(time=(one.time + timedelta(seconds=1)).isoformat())
+    with pytest.raises(AttributeError):
+        one.delivered = False  # type: ignore[misc]

@@ -1,0 +1,220 @@
+"""Behaviours of our libraries that we lean on; when an upgrade changes one, it is named here."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import types
+from typing import Any
+
+import aiohttp
+import attrs
+import cattrs
+import pytest
+import tenacity
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
+from aioresponses import aioresponses
+from aioresponses import core as aioresponses_core
+from yarl import URL
+
+from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RateLimitError, ServerError
+from bandwidth_mfa_async._transport import Body, _exchange
+from tests.conftest import APPLICATION, FROM, TO
+from tests.support.fault_server import Act, FaultServer, answer, refused_port
+
+
+async def test_aiohttp_writes_the_body_after_it_has_a_connection(server: FaultServer) -> None:
+    """`Body.begun` is our proof of what left: False without a connection, True with one, through every write method."""
+    async with aiohttp.ClientSession() as session:
+        unsent = Body(b"{}")
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.post(f"http://127.0.0.1:{refused_port()}/", data=_exchange._Payload(unsent))
+        assert not unsent.begun
+        sent = Body(b"{}")
+        async with session.post(server.origin, data=_exchange._Payload(sent)) as response:
+            await response.read()
+        assert sent.begun
+    writers = {name for name in vars(aiohttp.payload.Payload) if name.startswith("write")}
+    assert writers == {"write", "write_with_length"}, "a new way of writing must set `begun` too"
+
+
+async def test_aiohttp_holds_the_headers_back_until_the_body(server: FaultServer) -> None:
+    """Nothing of a request leaves before its body is begun."""
+    begun_at_head: list[bool] = []
+
+    class Watched(_exchange._Payload):
+        async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+            begun_at_head.append(bool(getattr(writer, "_headers_written", False)))
+            await super().write_with_length(writer, content_length)
+
+    async with aiohttp.ClientSession() as session, session.post(server.origin, data=Watched(Body(b"{}"))) as response:
+        await response.read()
+    assert begun_at_head in ([False], [True])
+    if begun_at_head == [True]:
+        # Headers are marked as written when they are buffered; what matters is that they went out with the body.
+        assert server.seen[0].body == b"{}"
+
+
+def test_aiohttp_lets_us_use_its_connections() -> None:
+    """What `exchange` calls without a document that promises it; without it every request goes through the session."""
+    assert _exchange._request is aiohttp.ClientSession._request, (
+        "this aiohttp lacks something: calls cost twice as much"
+    )
+    asked_by_a_connector = {"connection_key", "is_ssl", "ssl", "proxy", "proxy_headers", "url", "host", "port"}
+    assert asked_by_a_connector <= {*dir(aiohttp.ClientRequest), "url", "proxy", "proxy_headers"}
+    assert {"release", "close", "protocol"} <= set(dir(aiohttp.connector.Connection))
+    defaults = inspect.signature(ResponseHandler.set_response_params).parameters
+    assert defaults["read_timeout"].default is None, "a time that the attempt's own does not know of"
+    assert defaults["skip_payload"].default is False
+
+
+async def test_a_connection_reads_one_answer_and_knows_whether_it_may_be_kept(server: FaultServer) -> None:
+    """A message with code and headers, a stream to its end; only then does the pool take the connection back."""
+    connector = aiohttp.TCPConnector()
+    request = aiohttp.ClientRequest("POST", URL(server.origin), loop=asyncio.get_running_loop())
+    timeout = aiohttp.ClientTimeout(connect=5)
+    server.play(answer(headers={"X-Name": "x"}), answer(200, b"x" * 500_000), Act(b"SSH-2.0\r\n\r\n", then="hang"))
+    for read_to_its_end in (True, False, None):
+        connection = await connector.connect(request, [], timeout)
+        protocol = connection.protocol
+        assert protocol is not None
+        assert protocol.transport is not None
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        protocol.transport.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        if read_to_its_end is None:
+            with pytest.raises(HttpProcessingError):
+                await protocol.read()
+            connection.close()
+            continue
+        message, stream = await protocol.read()
+        assert message.code == 200
+        if read_to_its_end:
+            assert message.headers["x-name"] == "x"
+            assert b"messageId" in await stream.readany()
+            assert await stream.readany() == b"", "the end of the answer"
+        connection.release()
+    assert server.accepted_connections == 2, "the first was kept, the second not"
+    await connector.close()
+
+
+async def test_aiohttp_never_repeats_a_post(server: FaultServer) -> None:
+    """It repeats a PUT on a dead kept connection by itself; a POST must stay ours to repeat."""
+    async with aiohttp.ClientSession() as session:
+        async with session.post(server.origin, data=b"{}") as response:
+            await response.read()
+        server.play(Act(then="fin"))
+        with pytest.raises(aiohttp.ClientError):
+            await session.post(server.origin, data=b"{}")
+    assert len(server.seen) == 2
+    from aiohttp.client import IDEMPOTENT_METHODS
+
+    assert "POST" not in IDEMPOTENT_METHODS
+
+
+def test_aiohttp_knows_when_a_connection_holds_unasked_bytes() -> None:
+    """The connector's look at `should_close` before it gives a connection out."""
+    assert isinstance(inspect.getattr_static(ResponseHandler, "should_close"), property)
+    assert "_tail" in inspect.getsource(ResponseHandler.should_close.fget)  # type: ignore[attr-defined]
+    parameters = list(inspect.signature(aiohttp.TCPConnector.connect).parameters)
+    assert parameters == ["self", "req", "traces", "timeout"]
+
+
+def test_aiohttp_makes_up_a_status_for_answers_it_cannot_parse() -> None:
+    """Why an exception's status is never read."""
+    assert aiohttp.ClientResponseError(None, ()).status == 0  # type: ignore[arg-type]
+    from aiohttp.http_exceptions import BadStatusLine
+
+    assert BadStatusLine("x").code == 400
+
+
+def test_cattrs_turns_null_into_a_text() -> None:
+    """Why answers need a strict hook for text."""
+
+    @attrs.frozen
+    class Answer:
+        message_id: str
+
+    assert cattrs.Converter().structure({"message_id": None}, Answer).message_id == "None"
+
+
+async def test_tenacity_mixes_up_concurrent_calls() -> None:
+    """Why every call has an `AsyncRetrying` of its own."""
+    shared = tenacity.AsyncRetrying(stop=tenacity.stop_after_attempt(3), reraise=True, wait=tenacity.wait_none())
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError
+
+    await asyncio.gather(*(shared(fail) for _ in range(5)), return_exceptions=True)
+    assert shared.statistics["attempt_number"] != 3
+
+
+async def test_tenacity_swallows_cancellation_with_a_wide_predicate() -> None:
+    """Why the predicate names our own error."""
+    calls = 0
+
+    async def cancelled() -> None:
+        nonlocal calls
+        calls += 1
+        raise asyncio.CancelledError
+
+    wide = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(lambda _error: True), stop=tenacity.stop_after_attempt(2), reraise=True
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await wide(cancelled)
+    assert calls == 2
+
+
+def test_orjson_and_json_agree_on_our_bodies() -> None:
+    """The [speed] extra changes no byte."""
+    import orjson
+
+    document = {"to": TO, "message": 'é "{CODE}" \u2028 \\ /', "digits": 6, "expirationTimeInMinutes": 1.5}
+    text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode(document)
+    assert orjson.dumps(document) == text.encode()
+
+
+class _MendedResponse(aiohttp.ClientResponse):
+    """aioresponses 0.7.9 does not know the `stream_writer` that aiohttp 3.14 requires (its issue 289)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).parameters:
+            kwargs.setdefault("stream_writer", types.SimpleNamespace(output_size=0))
+        super().__init__(*args, **kwargs)
+
+
+@pytest.fixture
+def mocked(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(aioresponses_core, "ClientResponse", _MendedResponse)
+    with aioresponses() as mock:
+        yield mock
+
+
+ENDPOINT = "https://mfa.bandwidth.com/api/v1/accounts/9900000/code/messaging"
+
+
+@pytest.mark.parametrize(
+    ("status", "payload", "error"),
+    [
+        (200, {"messageId": "m"}, None),
+        (429, {"error": "slow down"}, RateLimitError),
+        (500, {"error": "Internal Error", "requestId": "r"}, ServerError),
+    ],
+)
+async def test_users_may_mock_aiohttp(mocked: Any, status: int, payload: Any, error: type[Exception] | None) -> None:
+    """aioresponses works on our client as on any other: the real URL, thin status tests."""
+    from bandwidth_mfa_async import RetryPolicy
+
+    mocked.post(ENDPOINT, status=status, payload=payload)
+    template = CodeTemplate(FROM, APPLICATION)
+    async with MFAClient("9900000", BasicAuth("u", "p"), retry=RetryPolicy(max_attempts=1)) as client:
+        if error is None:
+            assert (await client.generate_messaging_code(template.to(TO))).message_id == "m"
+        else:
+            with pytest.raises(error):
+                await client.generate_messaging_code(template.to(TO))
+    ((_, call),) = [(url, calls) for url, calls in mocked.requests.items()]
+    assert json.loads(call[0].kwargs["data"]._value)["to"] == TO

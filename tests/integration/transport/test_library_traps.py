@@ -1,0 +1,328 @@
+"""The traps of our libraries that the design goes round, one by one; when an upgrade mends or moves one, it is named.
+
+The numbers are those of the project's notes; what is not here under its number is in test_canaries.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import email.utils
+import gzip
+import inspect
+import math
+import pathlib
+import pickle
+import ssl
+from typing import Any
+
+import aiohttp
+import pytest
+import tenacity
+from aioresponses import aioresponses
+
+from tests.support.fault_server import Act, FaultServer, answer, hung_call, reply, until
+from tests.support.virtual_time import VirtualTimeLoop
+
+AIOHTTP = tuple(map(int, aiohttp.__version__.split(".")[:2]))
+SINCE_3_14 = pytest.mark.skipif(AIOHTTP < (3, 14), reason="aiohttp does it since 3.14")
+
+HERE = pathlib.Path(__file__).parent
+# Each behaviour of section 1 that the design leans on, and where it is held.
+TRAPS: dict[int, tuple[str, str]] = {
+    1: ("aioresponses is broken on this aiohttp", "test_library_traps::test_aioresponses_still_needs_mending"),
+    2: ("exceptions do not say whether a request left", "test_library_traps::test_exceptions_do_not_say_what_left"),
+    3: ("a POST is never repeated", "test_canaries::test_aiohttp_never_repeats_a_post"),
+    4: ("unasked bytes become an answer", "test_library_traps::test_unasked_bytes_become_an_answer"),
+    5: ("a malformed answer looks like a 400", "test_library_traps::test_a_malformed_answer_looks_like_a_400"),
+    6: ("closing a session cancels strangers", "test_library_traps::test_closing_a_session_cancels_who_waits"),
+    7: ("redirects take credentials along", "test_library_traps::test_a_redirect_takes_body_and_headers_along"),
+    8: ("auth= is deprecated", "test_library_traps::test_auth_is_deprecated"),
+    9: ("null becomes a text", "test_canaries::test_cattrs_turns_null_into_a_text"),
+    10: ("tenacity's instances are not to be shared", "test_canaries::test_tenacity_mixes_up_concurrent_calls"),
+    11: ("time that jumps", "test_library_traps::test_virtual_time_with_real_sockets"),
+    12: ("idle connections are given up in time", "test_library_traps::test_an_old_connection_is_not_used"),
+    13: ("settings that cost", "test_library_traps::test_what_aiohttp_does_unless_told"),
+    14: ("bodies are inflated without bound", "test_library_traps::test_bodies_are_inflated_unless_told"),
+    15: ("numbers that are none", "test_library_traps::test_python_reads_odd_numbers"),
+    16: ("errors show credentials", "test_library_traps::test_an_error_of_aiohttp_shows_the_credentials"),
+}
+
+
+def test_every_trap_has_its_canary() -> None:
+    """Sixteen, and each test is there."""
+    assert sorted(TRAPS) == list(range(1, 17))
+    for number, (_, test) in TRAPS.items():
+        module, _, name = test.partition("::")
+        tree = ast.parse((HERE / f"{module}.py").read_text(encoding="utf-8"))
+        assert name in {getattr(node, "name", None) for node in ast.walk(tree)}, f"{number}: {test} is not there"
+
+
+@SINCE_3_14
+async def test_aioresponses_still_needs_mending() -> None:
+    """Without the subclass in test_canaries every mocked answer is a TypeError; when this fails, drop the subclass."""
+    with aioresponses() as mocked:
+        mocked.post("http://127.0.0.1/x", status=200)
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(TypeError, match="stream_writer"):
+                await session.post("http://127.0.0.1/x")
+
+
+async def test_exceptions_do_not_say_what_left(server: FaultServer) -> None:
+    """ServerDisconnectedError with and without a request sent, one kind of TimeoutError for all; hence `Body.begun`."""
+    async with aiohttp.ClientSession() as session:
+        server.play(Act(then="fin"), Act(then="fin"))
+        kinds = []
+        for proxy in (None, server.origin):
+            url = "https://mfa.example.com/" if proxy else server.origin
+            with pytest.raises(aiohttp.ClientError) as caught:
+                await session.post(url, data=b"{}", proxy=proxy)
+            kinds.append(type(caught.value))
+        assert kinds == [aiohttp.ServerDisconnectedError] * 2
+    assert not issubclass(TimeoutError, aiohttp.ClientError)
+    assert issubclass(TimeoutError, OSError)
+    assert issubclass(aiohttp.ServerTimeoutError, TimeoutError)
+    assert issubclass(aiohttp.ConnectionTimeoutError, TimeoutError)
+
+    class Empty(aiohttp.ThreadedResolver):
+        async def resolve(self, *_args: Any, **_options: Any) -> list[Any]:
+            return []
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Empty())) as session:
+        with pytest.raises(RuntimeError):
+            await session.post("http://mfa.localhost:1/", data=b"{}")
+
+
+async def test_unasked_bytes_become_an_answer() -> None:
+    """What comes on an idle connection is taken for the next request's answer (aiohttp issue 13656); hence the look."""
+    release = asyncio.Event()
+    requests = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        while await reader.readuntil(b"\r\n\r\n"):
+            requests += 1
+            await reader.readexactly(2)
+            writer.write(reply())
+            await writer.drain()
+            if requests == 1:
+                await release.wait()
+                writer.write(reply(200, {"messageId": "FORGED"}))
+                await writer.drain()
+
+    def quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(serve(reader, writer))
+        task.add_done_callback(lambda done: (done.cancelled() or done.exception(), writer.close()))
+
+    raw = await asyncio.start_server(quietly, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{raw.sockets[0].getsockname()[1]}/"
+    async with aiohttp.ClientSession() as session:
+        async with session.post(url, data=b"{}") as response:
+            await response.read()
+        release.set()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        async with session.post(url, data=b"{}") as response:
+            assert b"FORGED" in await response.read(), "mended: the look at `should_close` may go"
+    raw.close()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 4\r\n\r\n{}",
+        reply(headers={"X-Long": "x" * 20_000}),
+        reply(headers={f"X-{index}": "x" for index in range(1000)}),
+    ],
+    ids=["status line", "chunk", "two lengths", "20 KB header", "1000 headers"],
+)
+async def test_a_malformed_answer_looks_like_a_400(server: FaultServer, answered: bytes) -> None:
+    """A status that nobody sent; hence no status is ever read from an exception."""
+    server.play(Act(answered, then="fin"))
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientError) as caught:
+            async with session.post(server.origin, data=b"{}") as response:
+                await response.read()
+    assert isinstance(caught.value, aiohttp.ClientPayloadError) or getattr(caught.value, "status", None) == 400
+
+
+async def test_closing_a_session_cancels_who_waits(server: FaultServer) -> None:
+    """Who waits for a connection gets a CancelledError that nobody asked for; hence `cancelling()` is looked at."""
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+    cancelled: list[int] = []
+
+    async def ask() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            async with session.post(server.origin, data=b"{}") as response:
+                await response.read()
+        except asyncio.CancelledError:
+            cancelled.append(task.cancelling())
+
+    holder = await hung_call(server, ask())
+    waiting = asyncio.create_task(ask())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await session.close()
+    await asyncio.gather(holder, waiting, return_exceptions=True)
+    assert cancelled == [0]
+
+
+@pytest.mark.parametrize("status", [307, 308])
+async def test_a_redirect_takes_body_and_headers_along(server: FaultServer, status: int) -> None:
+    """To another origin, unless told not to; hence `allow_redirects=False`."""
+    async with FaultServer() as elsewhere:
+        location = {"Location": f"http://localhost:{elsewhere.port}/"}
+        server.play(answer(status, b"", headers=location), answer(status, b"", headers=location))
+        async with aiohttp.ClientSession() as session:
+            async with session.post(server.origin, data=b"{}", headers={"X-Key": "k"}) as response:
+                await response.read()
+            assert (elsewhere.seen[0].body, elsewhere.seen[0].headers["x-key"]) == (b"{}", "k")
+            async with session.post(server.origin, data=b"{}", allow_redirects=False) as response:
+                assert response.status == status
+        assert len(elsewhere.seen) == 1
+
+
+@SINCE_3_14
+async def test_auth_is_deprecated(server: FaultServer) -> None:
+    """And an error where warnings are; hence the header is computed, once."""
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(DeprecationWarning, match="deprecated"):
+            await session.post(server.origin, data=b"{}", auth=aiohttp.BasicAuth("u", "p"))
+    assert server.seen == []
+
+
+async def test_tenacitys_sleep_is_ours() -> None:
+    """`sleep=` is awaited, a number from `wait` is passed on as it is, and `reraise` gives the last error itself."""
+    slept: list[float] = []
+    errors = [ValueError(str(index)) for index in range(3)]
+
+    async def fail() -> None:
+        raise errors[len(slept)]
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    retrying = tenacity.AsyncRetrying(
+        wait=lambda _state: math.inf, stop=tenacity.stop_after_attempt(3), sleep=sleep, reraise=True
+    )
+    with pytest.raises(ValueError, match="2") as caught:
+        await retrying(fail)
+    assert caught.value is errors[2]
+    assert slept == [math.inf, math.inf]
+
+
+async def test_tenacity_has_a_clock_of_its_own() -> None:
+    """Its delays are measured in real time, whatever `sleep=` does; hence a deadline of ours, on our clock."""
+    slept: list[float] = []
+
+    async def fail() -> None:
+        raise ValueError("no")
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    stop = tenacity.stop_any(tenacity.stop_after_delay(30.0), tenacity.stop_after_attempt(20))
+    with pytest.raises(ValueError, match="no"):
+        await tenacity.AsyncRetrying(wait=tenacity.wait_fixed(10.0), stop=stop, sleep=sleep, reraise=True)(fail)
+    assert len(slept) == 19, "it counts what was slept: the deadline may be its own"
+
+
+def test_virtual_time_with_real_sockets() -> None:
+    """Fifty answers of 20 s each come over real connections, and real time hardly passes."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+
+        async def main() -> tuple[float, int]:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            async with FaultServer(default=answer(delay=20.0)) as server, aiohttp.ClientSession() as session:
+                for _ in range(50):
+                    async with session.post(server.origin, data=b"{}") as response:
+                        await response.read()
+                return loop.time() - began, len(server.seen)
+
+        passed, answered = runner.run(main())
+    assert 1000 <= passed < 1010
+    assert answered == 50
+
+
+async def test_an_old_connection_is_not_used(server: FaultServer) -> None:
+    """Older than `keepalive_timeout`, it is closed and another one made; younger, it is used."""
+    for lifetime, connections in ((0.0001, 2), (60.0, 1)):
+        before = server.accepted_connections
+        connector = aiohttp.TCPConnector(keepalive_timeout=lifetime)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            for _ in range(2):
+                async with session.post(server.origin, data=b"{}") as response:
+                    await response.read()
+                began = asyncio.get_running_loop().time()
+                await until(lambda began=began: asyncio.get_running_loop().time() - began > 0.0005)  # type: ignore[misc]
+        assert server.accepted_connections - before == connections
+
+
+def test_what_aiohttp_does_unless_told() -> None:
+    """Defaults that we keep or change: proxies of the environment, verification, timeouts, `sock_read` and `total`."""
+    session = inspect.signature(aiohttp.ClientSession.__init__).parameters
+    assert session["trust_env"].default is False
+    assert session["raise_for_status"].default is False
+    assert session["auto_decompress"].default is True
+    connector = inspect.signature(aiohttp.TCPConnector.__init__).parameters
+    assert connector["ssl"].default is True
+    assert aiohttp.ClientTimeout(sock_read=5).total is None, "one that is given drops the default of 300 s"
+    timeout = set(inspect.signature(aiohttp.ClientTimeout).parameters)
+    assert {"total", "connect", "sock_connect", "sock_read", "ceil_threshold"} <= timeout
+    context = ssl.create_default_context()
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+async def test_bodies_are_inflated_unless_told(server: FaultServer) -> None:
+    """20 KB become 20 MB in `read()`; `json()` makes None of nothing, trips over charsets and marks; hence neither."""
+    bomb = gzip.compress(bytes(20_000_000))
+    server.play(answer(200, bomb, headers={"Content-Encoding": "gzip"}))
+    server.play(answer(200, b""), answer(200, {}, headers={"Content-Type": "application/json; charset=hex"}))
+    async with aiohttp.ClientSession() as session:
+        async with session.post(server.origin, data=b"{}") as response:
+            assert len(await response.read()) == 20_000_000
+        async with session.post(server.origin, data=b"{}") as response:
+            assert await response.json() is None
+        async with session.post(server.origin, data=b"{}") as response:
+            with pytest.raises(LookupError):
+                await response.json()
+        server.play(answer(200, b"\xef\xbb\xbf{}"))
+        async with session.post(server.origin, data=b"{}") as response:
+            with pytest.raises(ValueError, match="BOM"):
+                await response.json()
+    server.play(answer(200, bomb, headers={"Content-Encoding": "gzip"}))
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        session.post(server.origin, data=b"{}") as response,
+    ):
+        assert await response.read() == bomb
+
+
+def test_python_reads_odd_numbers() -> None:
+    """What `int`, `float` and the mail date parser take; hence a pattern of our own for Retry-After."""
+    assert [int(text) for text in ("+5", "1_000", "\u0663")] == [5, 1000, 3]
+    assert math.isnan(float("nan"))
+    assert math.isinf(float("1e999"))
+    assert email.utils.parsedate_to_datetime("Sun Nov  6 08:49:37 1994").tzinfo is None
+    assert email.utils.parsedate_to_datetime("Sun, 06 Nov 1994 08:49:37 -0000").tzinfo is None
+
+
+async def test_an_error_of_aiohttp_shows_the_credentials(server: FaultServer) -> None:
+    """In its `repr`, and it cannot be pickled; hence none of its errors is a cause or a context of ours."""
+    server.play(answer(500, b""))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(server.origin, data=b"{}", headers={"Authorization": "Basic s3cret"}) as response,
+    ):
+        with pytest.raises(aiohttp.ClientResponseError) as caught:
+            response.raise_for_status()
+    assert "s3cret" in repr(caught.value)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whichever, it does not survive
+        pickle.loads(pickle.dumps(caught.value))

@@ -1,0 +1,137 @@
+"""What asks Redis of jobs, cancelled at each of its waits: the job is whole, and no connection is left behind."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from bandwidth_mfa_async import DisconnectedError, NotSentError
+from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, known_jobs
+from bandwidth_mfa_async.worker._attempt import Attempts
+from bandwidth_mfa_async.worker._states import State
+from tests.integration.limits.test_redis_cancellation import connections
+from tests.support.suspensions import every_suspension
+from tests.support.worker_fixtures import LossyBroker
+
+NUMBERS = [f"+1919555{index:04}" for index in range(7)]
+
+
+async def first(things):
+    async for thing in things:
+        return thing
+    return None
+
+
+async def all_of(things):
+    return [thing async for thing in things]
+
+
+CALLS = {
+    "Job.cancel": lambda worker: worker.job("launch").cancel(),
+    "Job.resume": lambda worker: worker.job("launch").resume(),
+    "Job.progress": lambda worker: worker.job("launch").progress(),
+    "Job.outcomes": lambda worker: all_of(worker.job("launch").outcomes()),
+    "Job.watch": lambda worker: first(worker.job("launch").watch()),
+    "MFAWorker.jobs": lambda worker: worker.jobs(),
+    "RedisLedger.check": lambda worker: worker.ledger.check(),
+    "RedisLedger.flush": lambda worker: worker.ledger.flush(),
+    "RedisLedger.pick": lambda worker: worker.ledger.pick("launch"),
+    "known_jobs": lambda worker: known_jobs(worker.ledger),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_question_cancelled_at_every_wait(asker, template, call):
+    """It is cancelled and no more: the same question is answered afterwards, and the job goes on where it was."""
+    job = await asker.submit(NUMBERS, name="launch", chunk=3, template=template)
+    ends = set()
+    async for suspensions, task in every_suspension(lambda: CALLS[call](asker)):
+        assert task.cancelled() == suspensions.struck, f"the wait {suspensions.at} swallows a cancellation"
+        ends.add(task.cancelled() or task.exception())
+        if call == "Job.cancel":
+            await job.resume()
+        progress = await job.progress()
+        assert (progress.total, progress.pending, progress.complete, progress.ending) == (7, 7, True, None)
+    assert None in ends or False in ends
+    assert ends <= {True, False, None}
+
+
+@pytest.mark.parametrize(("first", "settled"), [(DisconnectedError, []), (NotSentError, [State.PENDING])])
+async def test_what_may_have_been_sent_is_never_pending_again(first, settled):
+    """Between two attempts of an insistent worker, when it may be killed, its ledger does not say "not sent"."""
+
+    class Entry:
+        stopping = False
+        states: ClassVar[list[State]] = []
+
+        async def intent(self):
+            return State.SENDING
+
+        def settle(self, state, record, error):
+            self.states.append(state)
+
+    attempts = Attempts(Entry())
+    await attempts.begin()
+    attempts.failed(first("it failed", "generate_messaging_code"))
+    attempts.give_back()
+    assert Entry.states == settled
+
+
+async def test_work_cancelled_at_every_wait(asker, template):
+    """A chunk that was taken is held until its lease runs out, one that was not is free, and no row has moved."""
+    numbers = [f"+1919555{index:04}" for index in range(12)]
+    job = await asker.submit(numbers, name="launch", chunk=1, template=template)
+    ledger = asker.ledger
+    tried = []
+
+    async def work():
+        tried.append(len(tried))
+        lease = ledger.new_lease()
+        await ledger.plan("launch", lease, window=4, again_after=1.0)
+        chunk = await ledger.take("launch", tried[-1], lease)
+        await ledger.leave(chunk, b"")
+
+    async for suspensions, task in every_suspension(work):
+        assert task.cancelled() == suspensions.struck
+        assert task.cancelled() or task.exception() is None
+        again = await ledger.take("launch", tried[-1], ledger.new_lease())
+        assert not isinstance(again, str) or (again == "held" and task.cancelled())
+        assert (await job.progress()).pending == len(numbers)
+
+
+@pytest.mark.parametrize("kind", ["RedisLedger", "MFAWorker"])
+async def test_an_opening_and_a_close_cancelled_at_every_wait(redis_server, kind):
+    """Whatever was opened is closed, the broker of an `MFAWorker` included."""
+    brokers = []
+
+    async def look():
+        ledger = RedisLedger(redis_server.url)
+        if kind == "RedisLedger":
+            async with ledger as opened:
+                await opened.check()
+            return
+        brokers.append(Broker())
+        async with MFAWorker(brokers[-1], ledger=ledger, client=lambda: None) as worker:
+            await worker.jobs()
+
+    async for suspensions, task in every_suspension(look):
+        assert task.cancelled() == suspensions.struck
+        assert len(await connections(redis_server)) <= 1, f"wait {suspensions.at}"
+    assert all(broker.ups == broker.downs for broker in brokers)
+
+
+class Broker(LossyBroker):
+    """Counts how often it was started and shut down."""
+
+    def __init__(self):
+        super().__init__()
+        self.ups = self.downs = 0
+
+    async def startup(self):
+        await super().startup()
+        self.ups += 1
+
+    async def shutdown(self):
+        self.downs += 1
+        await super().shutdown()

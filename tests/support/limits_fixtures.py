@@ -1,0 +1,67 @@
+"""Fixtures of the shared limiter's tests: one Redis for all, and a Redis of its own for those that break it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bandwidth_mfa_async._clock import SystemClock
+from bandwidth_mfa_async.limits._redis import RedisLimits
+from tests.support.redis_server import RedisServer, server_binary
+from tests.support.virtual_redis import VirtualRedisLimits
+from tests.support.virtual_time import VirtualTimeLoop
+
+
+@pytest.fixture(scope="session")
+def common_redis(tmp_path_factory):
+    if server_binary() is None:
+        pytest.skip("no redis-server here")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_server(common_redis):
+    """Return a Redis that is empty and must not be broken."""
+    common_redis.empty()
+    return common_redis
+
+
+@pytest.fixture
+def own_redis(tmp_path, common_redis):  # the second for its skip
+    """Return a Redis that may be killed and frozen."""
+    server = RedisServer(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def make_limiter():
+    """Make limiters as processes would; all are closed at the end. `limiter.calls` counts what Redis was asked."""
+    limiters = []
+
+    def make(
+        url, *, rate=None, adaptive=True, channel="messaging", emit=None, max_pause=60.0, key="9900000", **options
+    ):
+        virtual = isinstance(asyncio.get_running_loop(), VirtualTimeLoop)
+        shared = (VirtualRedisLimits if virtual else RedisLimits)(url, key=key, **options)
+        limiter = shared.limiter(
+            channel, rate=rate, adaptive=adaptive, clock=SystemClock(), emit=emit, max_pause=max_pause
+        )
+        limiter.calls = []
+        exchange = limiter._store.exchange
+
+        def counted(arguments):
+            limiter.calls.append(arguments)
+            return exchange(arguments)
+
+        limiter._store.exchange = counted
+        limiters.append(limiter)
+        return limiter
+
+    yield make
+    for limiter in limiters:
+        limiter.abort(lambda: RuntimeError("the test is over"))
+        await limiter.aclose()

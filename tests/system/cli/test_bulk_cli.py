@@ -1,0 +1,846 @@
+"""`bandwidth-mfa bulk`: what it sends, what it refuses to send, how it ends, and what a person sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import inspect
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from bandwidth_mfa_async import BulkSummary, Delivery, ItemOutcome, MFAClient
+from bandwidth_mfa_async.cli import _bulk_check
+from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.cli._bulk_check import CheckProgress
+from bandwidth_mfa_async.cli._bulk_display import Display, Pace
+from bandwidth_mfa_async.simulator import Fault
+from bandwidth_mfa_async.testing import ManualClock
+from tests.conftest import APPLICATION, FROM
+from tests.support.fault_server import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bandwidth_mfa_async.testing import ThreadedSimulator
+
+A, B, C = "+19195551234", "+19195551235", "+19195551236"
+EXAMPLE = "+19195551234"  # the one number that messages show
+NOT_TO_BE_SHOWN = re.compile(r"\+?1?919[0-9]{7}")
+
+
+def many(count: int) -> list[str]:
+    return [f"+1202555{n:04}" if n < 10_000 else f"+1203{n:07}" for n in range(count)]
+
+
+@pytest.fixture
+def simulator(mfa_simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> ThreadedSimulator:
+    for name, value in environment(mfa_simulator).items():  # type: ignore[arg-type]
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BW_NUMBER", FROM)
+    monkeypatch.setenv("BW_MESSAGING_APPLICATION_ID", APPLICATION)
+    monkeypatch.setenv("BW_VOICE_APPLICATION_ID", "voice")
+    monkeypatch.delenv("BW_REDIS_URL", raising=False)
+    return mfa_simulator
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """The working folder, and one for temporary files."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def bulk(simulator: ThreadedSimulator, folder: pathlib.Path) -> Callable[..., Any]:
+    """Run the command in this process; what it prints never holds a number."""
+
+    def run(*args: str) -> Any:
+        # From 8.2 on click keeps the two streams apart by itself.
+        old = "mix_stderr" in inspect.signature(CliRunner).parameters
+        runner = CliRunner(**({"mix_stderr": False} if old else {}))
+        result = runner.invoke(app, ["bulk", *args], env={"COLUMNS": "120"})
+        assert not isinstance(result.exception, Exception), result.exc_info
+        assert not NOT_TO_BE_SHOWN.search(both(result).replace(EXAMPLE, "")), both(result)
+        return result
+
+    return run
+
+
+def both(result: Any) -> str:
+    return result.stdout + result.stderr
+
+
+def last_json(result: Any) -> dict[str, Any]:
+    (line,) = result.stdout.splitlines()
+    return json.loads(line)
+
+
+def rejected(path: pathlib.Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def sent_to(simulator: ThreadedSimulator) -> Counter[str]:
+    return Counter(message.to for message in simulator.inbox)
+
+
+# What is sent.
+
+
+def test_everybody_gets_one(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """Also who stands there twice, and also when it is run again."""
+    (folder / "n.csv").write_text(f"to\n{A}\n{B}\n{A}\n")
+    first = bulk("n.csv", "--journal", "j.db", "--scope", "login")
+    assert (first.exit_code, sent_to(simulator)) == (0, {A: 1, B: 1})
+    assert "accepted" in first.stdout
+    again = bulk("n.csv", "--journal", "j.db", "--scope", "login", "--json")
+    document = last_json(again)
+    assert (again.exit_code, len(simulator.inbox)) == (0, 2)
+    assert (document["taken"], document["skipped"], document["resume_with"]) == (3, 3, None)
+    assert document["skipped_because"] == {"accepted": 3}
+    other = bulk("n.csv", "--journal", "j.db", "--scope", "login", "--run", "tomorrow")
+    assert (other.exit_code, sent_to(simulator)) == (0, {A: 2, B: 2})
+
+
+def test_rows_say_what_the_command_does_not(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """CSV and JSON Lines alike."""
+    (folder / "n.csv").write_text(f'to,digits,message,scope\n{A},8,"Use {{CODE}}, now",pay\n{B},,,\n')
+    (folder / "n.jsonl").write_text(f'{{"to": "{C}", "digits": 5, "message": "Five {{CODE}}"}}\n')
+    assert bulk("n.csv", "--digits", "4", "--scope", "login").exit_code == 0
+    assert bulk("n.jsonl").exit_code == 0
+    texts = {message.to: message for message in simulator.inbox}
+    assert re.fullmatch(r"Use \d{8}, now", texts[A].text)
+    assert (len(texts[B].code), texts[B].scope) == (4, "login")
+    assert re.fullmatch(r"Five \d{5}", texts[C].text)
+
+
+def test_calls(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """`--voice` calls, and takes the application from its own variable."""
+    (folder / "n.txt").write_text(A)
+    assert bulk("n.txt", "--voice", "--journal", "j.db").exit_code == 0
+    assert [message.channel for message in simulator.inbox] == ["voice"]
+    texts = bulk("n.txt", "--journal", "j.db", "--application-id", "voice")
+    assert texts.exit_code == 2
+    assert "another channel" in texts.stderr
+    assert len(simulator.inbox) == 1
+
+
+def test_rejects_are_mended_and_sent(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """Bad rows and refused ones go to the file with their line and reason, and come back as input."""
+    (folder / "n.csv").write_text(f"name,to,digits\nann,{A},\njoe,2025550101,\nbea,{B},3\nkim,{C},\nsam,+12,,\n")
+    simulator.faults.script(Fault(status=400, body={"error": "to number is not reachable"}), to=C)
+    result = bulk("n.csv", "--journal", "j.db", "--rejects", "r.csv")
+    assert (result.exit_code, sent_to(simulator)) == (1, {A: 1})
+    rows = {row["line"]: row for row in rejected(folder / "r.csv")}
+    assert rows.keys() == {"3", "4", "5", "6"}
+    assert rows["3"]["reason"].startswith("to: lacks the '+'")
+    assert rows["3"]["name"] == "joe"
+    assert rows["4"]["reason"] == "digits: must be a whole number from 4 to 8"
+    assert rows["5"]["reason"] == "refused by the service: 400 to number is not reachable"
+    assert rows["6"]["reason"] == "has 4 columns where the first line has 3"
+    assert (folder / "r.csv").stat().st_mode & 0o777 == 0o600
+    assert "n.csv, line 3: to: lacks" in result.stderr
+    # A second look finds the same, and nothing is sent again.
+    assert bulk("n.csv", "--journal", "j.db", "--rejects", "r.csv").exit_code == 1
+    assert [row["line"] for row in rejected(folder / "r.csv")].count("5") == 1
+    assert len(rejected(folder / "r.csv")) == 4
+    mended = (folder / "r.csv").read_text().replace("2025550101", "+12025550101").replace(f"{B},3", f"{B},4")
+    (folder / "mended.csv").write_text("\n".join(mended.splitlines()[:3]))
+    second = bulk("mended.csv", "--journal", "j.db", "--rejects", "r2.csv")
+    assert (second.exit_code, sent_to(simulator)) == (0, {A: 1, "+12025550101": 1, B: 1})
+    assert not (folder / "r2.csv").exists()
+    # Before rich 14.1 a progress bar that is switched off still ends with an empty line.
+    assert second.stderr.lstrip() == "mended.csv: nothing is done with the columns name\n"
+
+
+def test_unknown_is_3_until_somebody_decides(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """It stays so on resume, is never in the rejects, and is sent again only when told."""
+    (folder / "n.csv").write_text(f"{A}\n{B}\n")
+    simulator.faults.script(Fault(drop="after_read"), operation="messaging")
+    flags = ["n.csv", "--journal", "j.db", "--rejects", "r.csv", "--max-in-flight", "1"]
+    first = bulk(*flags)
+    assert first.exit_code == 3
+    assert "--resend at-least-once" in first.stdout
+    assert bulk(*flags).exit_code == 3
+    assert sent_to(simulator) == {A: 1, B: 1}
+    assert not (folder / "r.csv").exists()
+    settled = bulk(*flags, "--resend", "at-least-once", "--json")
+    assert (settled.exit_code, last_json(settled)["possible_duplicates"]) == (0, 1)
+    assert sent_to(simulator) == {A: 2, B: 1}
+
+
+def test_wrong_credentials_end_a_run_early(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1, with the service's word and how to go on; not a refusal for every row of the file."""
+    (folder / "n.csv").write_text("\n".join(many(3000)))
+    monkeypatch.setenv("BW_PASSWORD", "wrong")
+    result = bulk("n.csv", "--journal", "j.db", "--max-in-flight", "5", "--rejects", "r.csv", "--json")
+    document = last_json(result)
+    assert (result.exit_code, document["error"], document["ending"]) == (1, "PermissionDeniedError", "failed")
+    assert document["attempts"] < 30
+    # None of the rows is at fault: they wait in the journal, and are not to be mended.
+    assert document["resume_with"] == "j.db"
+    assert not (folder / "r.csv").exists()
+
+
+def test_without_a_journal_a_run_can_still_be_resumed(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path
+) -> None:
+    """Its temporary one is thrown away when all is done, and named when it is not."""
+    (folder / "n.csv").write_text(f"{A}\n{B}\n{A}\n")
+    simulator.faults.script(Fault(drop="after_read"), operation="messaging")
+    document = last_json(bulk("n.csv", "--json"))
+    assert document["unknown"] >= 1
+    kept = document["resume_with"]
+    assert pathlib.Path(kept).is_file()
+    assert kept.startswith(str(folder / "tmp"))
+    assert bulk("n.csv", "--journal", kept, "--resend", "at-least-once").exit_code == 0
+    before = set((folder / "tmp").iterdir())
+    simulator.clear()
+    assert bulk("n.csv").exit_code == 0
+    assert sent_to(simulator) == {A: 1, B: 1}
+    assert set((folder / "tmp").iterdir()) == before
+
+
+# What is refused: exit 2, and nothing sent.
+
+HEADER_300 = ",".join(["to", *(f"c{n}" for n in range(299))])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "n.csv: is empty"),
+        (b"to,name\n", "n.csv: holds no row"),
+        (f"phone,name\n{A},x\n".encode(), "n.csv, line 1: no column is called 'to': rename 'phone' to 'to'"),
+        (f"{HEADER_300}\n{A}{',' * 299}\n".encode(), "n.csv, line 1: 300 columns"),
+        (
+            b"to\n2025550101\n2025550102\nx\n",
+            "n.csv, line 2: none of the 3 rows can be sent; the first of them: to: lacks",
+        ),
+        (f"to\n{A}\n".encode("utf-16"), "n.csv, line 1: is UTF-16"),
+        (f'to,name\n{A},x\n{B},"y\n{C},z\n'.encode(), "n.csv, line 3: a quote"),
+        (b"to\n" + b"".join(f"{number}\n".encode() for number in many(3000)) + b'"+1', "n.csv, line 3002: a quote"),
+        (None, "n.csv: cannot be read: No such file"),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_bad_files(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, content: bytes | None, said: str
+) -> None:
+    """Trouble on the last line is found before anything is sent for the first; nothing is left behind."""
+    if content is not None:
+        (folder / "n.csv").write_bytes(content)
+    for flags in ([], ["--dry-run"], ["--json"]):
+        result = bulk("n.csv", "--journal", "j.db", "--rejects", "r.csv", *flags)
+        assert result.exit_code == 2
+        assert said in both(result)
+        assert ("error" in json.loads(result.stdout)) if "--json" in flags else said in result.stderr
+        assert not simulator.inbox
+        assert not (folder / "j.db").exists()
+        # Only a dry run writes the bad rows of a file that cannot be read to its end.
+        if flags != ["--dry-run"] and "none of" not in said:
+            assert not (folder / "r.csv").exists()
+        (folder / "r.csv").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--json"]], ids=" ".join)
+@pytest.mark.parametrize("name", ["n.csv", "n.jsonl"])
+def test_rejects_of_a_file_with_no_good_row(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, flags: list[str], name: str
+) -> None:
+    """They have them all, in a run as in a dry one, and take the place of what an earlier run left."""
+    lines = ["to,name", *(f"202555010{n},number {n}" for n in range(6))]
+    if name == "n.jsonl":
+        lines = ["", *(json.dumps({"to": line.partition(",")[0]}) for line in lines[1:])]
+    (folder / name).write_text("\n".join(lines))
+    (folder / "r.csv").write_text("line,reason,to,name\n" + "7,old,x,an older row\n" * 99)
+    result = bulk(name, "--journal", "j.db", "--rejects", "r.csv", *flags)
+    assert result.exit_code == 2
+    assert "none of the 6 rows can be sent; the first of them: to: lacks" in both(result)
+    assert "; r.csv has them all" in both(result)
+    rows = rejected(folder / "r.csv")
+    assert [(row["line"], row["to"]) for row in rows] == [(str(n + 2), f"202555010{n}") for n in range(6)]
+    assert all(row["reason"].startswith("to: lacks the '+'") for row in rows)
+    assert not simulator.inbox
+    mended = (folder / "r.csv").read_text().replace(",202555", ",+1202555")
+    (folder / "mended.csv").write_text(mended)
+    assert bulk("mended.csv", "--journal", "j.db").exit_code == 0
+    assert len(simulator.inbox) == 6
+
+
+def test_a_file_that_is_mended_while_it_is_read(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the rejects got from it before it was mended is not in them."""
+    path = folder / "n.csv"
+    path.write_text("2025550101\n2025550102\n")
+    look_through = _bulk_check.look_through
+
+    def then_mended(*args: Any, **options: Any) -> Any:
+        found = look_through(*args, **options)
+        # The second look is the one that writes: after it comes the run.
+        path.write_text(f"x\n2025550101\n{A}\n" if options["rejects"] is None else f"2025550103\n{A}\n")
+        return found
+
+    monkeypatch.setattr(_bulk_check, "look_through", then_mended)
+    assert bulk("n.csv", "--rejects", "r.csv").exit_code == 1
+    assert [row["to"] for row in rejected(folder / "r.csv")] == ["2025550103"]
+    assert sent_to(simulator) == {A: 1}
+
+
+def not_a_journal(folder: pathlib.Path) -> None:
+    with sqlite3.connect(folder / "j.db") as database:
+        database.execute("CREATE TABLE other (x)")
+    database.close()
+
+
+def newer_journal(folder: pathlib.Path) -> None:
+    with sqlite3.connect(folder / "j.db") as database:
+        database.execute("PRAGMA application_id = 0x424D4641")
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said", "prepare"),
+    [
+        (["--rate", "0"], "--rate", None),
+        (["--rate", "0/s"], "--rate", None),
+        (["--rate", "fast"], "--rate", None),
+        (["--max-in-flight", "0"], "--max-in-flight", None),
+        (["--resend", "always"], "--resend", None),
+        (["--digits", "9"], "--digits: must be a whole number from 4 to 8", None),
+        (["--message", "no code"], "--message: must hold {CODE}", None),
+        (["--from", "nobody"], "--from: must be an E.164 number", None),
+        (["--scope", "x" * 26], "--scope: must be at most 25", None),
+        (["--rejects", "missing/r.csv"], "--rejects: missing/r.csv cannot be written", None),
+        (["--rejects", "tmp"], "--rejects: tmp cannot be written", None),
+        (["--rejects", "n.csv"], "--rejects: n.csv is used by this very command", None),
+        (
+            ["--rejects", "link"],
+            "--rejects: link is used by this very command",
+            lambda folder: (folder / "link").symlink_to("n.csv"),
+        ),
+        (
+            ["--rejects", "notes.csv"],
+            "notes.csv exists and is no file of rejected rows",
+            lambda folder: (folder / "notes.csv").write_text("my notes"),
+        ),
+        (["--rejects", "j.db"], "exists and is no file of rejected rows", not_a_journal),
+        (["--rejects", ""], "--rejects: is empty", None),
+        (["--journal", ""], "--journal: is empty", None),
+        (["--journal", "missing/j.db"], "missing/j.db", None),
+        (["--journal", "tmp"], "tmp: this is a folder", None),
+        (["--journal", "n.csv"], "--journal: n.csv is the input", None),
+        (["--journal", "j.db", "--rejects", "j.db"], "--rejects: j.db is", newer_journal),
+        (["--journal", "both", "--rejects", "both"], "--rejects: both is used by this very command", None),
+        *(
+            (["--journal", "j.db", "--rejects", f"j.db{ending}"], f"--rejects: j.db{ending} is used by this very", None)
+            for ending in ("-wal", "-shm", "-lock")
+        ),
+        (["--journal", "j.db"], "another program's database", not_a_journal),
+        (["--journal", "j.db"], "made by a newer", newer_journal),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_options(
+    bulk: Any,
+    simulator: ThreadedSimulator,
+    folder: pathlib.Path,
+    flags: list[str],
+    said: str,
+    prepare: Callable[[pathlib.Path], object] | None,
+) -> None:
+    """Named, before anything is sent; what stands in the way is left as it is."""
+    (folder / "n.csv").write_text(f"{A}\n")
+    if prepare is not None:
+        prepare(folder)
+
+    def files() -> dict[pathlib.Path, bytes]:
+        # The lock beside a journal may be left: deleting one is a race.
+        found = (path for path in folder.iterdir() if path.is_file() and not path.name.endswith("-lock"))
+        return {path: path.read_bytes() for path in found}
+
+    before = files()
+    result = bulk("n.csv", *flags)
+    assert result.exit_code == 2
+    assert said in both(result)
+    assert not simulator.inbox
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        (["--scope", "other"], "scope"),
+        (["--message", "Other {CODE}"], "message"),
+        (["--digits", "4"], "digits"),
+        (["--from", "+19195550100"], "from_"),
+        (["--application-id", "other"], "application_id"),
+    ],
+)
+def test_a_journal_of_another_template(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, changed: list[str], difference: str
+) -> None:
+    """Refused, with the difference named: everybody would be texted again."""
+    (folder / "n.csv").write_text(f"{A}\n")
+    assert bulk("n.csv", "--journal", "j.db").exit_code == 0
+    result = bulk("n.csv", "--journal", "j.db", *changed)
+    assert result.exit_code == 2
+    assert f"another {difference}" in result.stderr
+    assert len(simulator.inbox) == 1
+
+
+def test_what_is_missing_is_named(bulk: Any, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options and variables, before the file is looked at."""
+    (folder / "n.csv").write_text(f"{A}\n")
+    monkeypatch.delenv("BW_NUMBER")
+    monkeypatch.delenv("BW_MESSAGING_APPLICATION_ID")
+    result = bulk("n.csv")
+    assert (result.exit_code, "--from, --application-id" in result.stderr) == (2, True)
+    monkeypatch.delenv("BW_PASSWORD")
+    result = bulk("n.csv", "--from", FROM, "--application-id", "x")
+    assert (result.exit_code, "BW_PASSWORD" in result.stderr) == (2, True)
+
+
+def test_a_disk_that_is_full(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """A rejects file that takes nothing is named, and nothing is sent."""
+    (folder / "n.csv").write_text(f"{A}\nx\n")
+    result = bulk("n.csv", "--rejects", "/dev/full")
+    assert result.exit_code == 2
+    assert "--rejects: /dev/full cannot be written: No space left" in result.stderr
+    assert not simulator.inbox
+
+
+# A dry run.
+
+
+def test_a_dry_run_sends_nothing(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts, needs no credentials, and says at what rate; 0 when all is good, 1 when some rows are bad."""
+    for name in [name for name in os.environ if name.startswith("BW_")]:
+        monkeypatch.delenv(name)
+    (folder / "n.csv").write_text(f"to,message\n{A},\n{B},{{CODE}}{'x' * 200}\n{A},\n")
+    good = bulk("n.csv", "--dry-run", "--json")
+    assert good.exit_code == 0
+    expected = {"rows": 3, "valid": 3, "bad": 0, "duplicates": 1, "segments": 4, "rate_per_second": 1.0, "seconds": 2.7}
+    document = last_json(good)
+    assert {name: document[name] for name in expected} == expected
+    assert "360014169214" in document["rate_source"]
+    (folder / "n.csv").write_text(f"name,to\nann,{A}\nbea,x\n")
+    some = bulk("n.csv", "--dry-run", "--rate", "30/m", "--rejects", "r.csv")
+    assert some.exit_code == 1
+    assert "0:00:02" in some.stdout
+    assert "360014169214" not in some.stdout
+    (row,) = rejected(folder / "r.csv")
+    assert (row.keys(), row["line"], row["name"]) == ({"line", "reason", "name", "to"}, "3", "bea")
+    calls = last_json(bulk("n.csv", "--dry-run", "--voice", "--json"))
+    assert (calls["calls"], calls["rate_per_second"]) == (1, 5.0)
+    assert bulk("n.csv", "--dry-run", "--rate", "0/s").exit_code == 2
+    assert not simulator.inbox
+    assert not list((folder / "tmp").iterdir())
+
+
+# Real processes, pipes and signals.
+
+
+class Running:
+    """The command in a process of its own."""
+
+    def __init__(self, *args: str, **options: Any) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bandwidth_mfa_async", "bulk", *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "COLUMNS": "120"},
+            **options,
+        )
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def start(simulator: ThreadedSimulator, folder: pathlib.Path) -> Iterator[Callable[..., Running]]:
+    """Start commands; those that still run at the end are killed."""
+    running: list[Running] = []
+
+    def make(*args: str, **options: Any) -> Running:
+        running.append(Running(*args, **options))
+        return running[-1]
+
+    yield make
+    for one in running:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+        for pipe in (one.process.stdin, one.process.stdout, one.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains(
+    simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running], number: signal.Signals
+) -> None:
+    """What is under way ends, nothing is unknown, and the same command goes on: everybody gets one."""
+    numbers = many(400)
+    (folder / "n.csv").write_text("\n".join(numbers))
+    simulator.faults.chance(Fault(delay=0.2), 1.0)
+    flags = ["n.csv", "--journal", "j.db", "--max-in-flight", "20"]
+    running = start(*flags)
+    until(lambda: len(simulator.inbox) > 60)
+    running.process.send_signal(number)
+    code, out, err = running.end()
+    assert (code, "Traceback" in err) == (1, False), err
+    assert "stopping: what is under way may end" in err
+    assert "to go on, run the same command again" in out
+    sent = len(simulator.inbox)
+    assert sent < 400
+    simulator.faults.clear()
+    code, out, err = start(*flags, "--json").end()
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["skipped_because"] == {"accepted": sent}
+    assert sent_to(simulator) == dict.fromkeys(numbers, 1)
+
+
+def test_a_second_signal_cuts(
+    simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
+) -> None:
+    """What is under way is unknown then, and the run ends at once with 3 and its summary."""
+    (folder / "n.csv").write_text("\n".join(many(100)))
+    simulator.faults.chance(Fault(delay=60.0), 1.0)
+    running = start("n.csv", "--journal", "j.db", "--max-in-flight", "7", "--json")
+    until(lambda: len(simulator.inbox) == 7)
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.stderr is not None
+    assert "stopping" in next(line for line in running.process.stderr if line.strip())
+    assert running.process.poll() is None
+    running.process.send_signal(signal.SIGTERM)
+    code, out, err = running.end()
+    document = json.loads(out)
+    assert (code, document["unknown"], document["accepted"], document["ending"]) == (3, 7, 0, "stopped"), err
+
+
+def test_a_late_ctrl_c_does_not_hide_what_was_sent(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the client is closed, all is sent: who were told that nothing was would send again."""
+    (folder / "n.csv").write_text(f"{A}\n")
+    handler = signal.getsignal(signal.SIGINT)
+
+    async def close(client: MFAClient, *_error: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await client.aclose()
+
+    monkeypatch.setattr("bandwidth_mfa_async.MFAClient.__aexit__", close)
+    result = bulk("n.csv", "--json")
+    assert (result.exit_code, sent_to(simulator)) == (0, {A: 1})
+    assert last_json(result)["accepted"] == 1
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_while_the_file_is_checked(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent yet, and that is said."""
+    (folder / "n.csv").write_text(f"{A}\n")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bandwidth_mfa_async.cli._bulk_check.look_through", interrupted)
+    result = bulk("n.csv")
+    assert (result.exit_code, result.stderr) == (130, "stopped; nothing was sent\n")
+    assert not simulator.inbox
+
+
+def test_kill_9_loses_nothing(
+    simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
+) -> None:
+    """Whatever the moment: nobody twice, nobody forgotten, and unknown at most what was in flight."""
+    numbers = many(600)
+    (folder / "n.csv").write_text("to\n" + "\n".join(numbers))
+    simulator.faults.chance(Fault(delay=0.1), 1.0)
+    flags = ["n.csv", "--journal", "j.db", "--max-in-flight", "20", "--json"]
+    for sent in (50, 250):
+        running = start(*flags)
+        until(lambda sent=sent: len(simulator.inbox) > sent)  # type: ignore[misc]
+        running.process.kill()
+        running.end()
+    simulator.faults.clear()
+    code, out, err = start(*flags).end()
+    document = json.loads(out)
+    assert code == 3, err
+    assert 0 < document["unknown"] <= 40
+    assert document["taken"] == 600
+    assert document["accepted"] + document["unknown"] + document["skipped"] == 600
+    texts = sent_to(simulator)
+    assert max(texts.values()) == 1
+    assert 600 - len(texts) <= document["unknown"]
+
+
+def test_a_pipe_is_sent_as_it_comes(
+    simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
+) -> None:
+    """The first rows go out while the other end is still writing; its end is the end."""
+    running = start("-", "--json", "--rejects", "r.csv", stdin=subprocess.PIPE)
+    assert running.process.stdin is not None
+    lines = [f'{{"to": "{number}", "digits": 4}}\n' for number in many(4)]
+    running.process.stdin.write("".join(lines[:2]) + "nonsense\n")
+    running.process.stdin.flush()
+    until(lambda: len(simulator.inbox) == 2)
+    running.process.stdin.write("".join(lines[2:]))
+    running.process.stdin.flush()
+    until(lambda: len(simulator.inbox) == 4)
+    code, out, err = running.end()
+    document = json.loads(out)
+    assert (code, document["accepted"], document["invalid"]) == (1, 4, 1), err
+    assert "standard input, line 3: is not JSON" in err
+    assert rejected(folder / "r.csv")[0]["row"] == "nonsense"
+
+
+def test_a_silent_pipe_holds_nobody_up(
+    simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
+) -> None:
+    """A signal ends a run whose input says nothing more."""
+    running = start("-", "--journal", "j.db", stdin=subprocess.PIPE)
+    assert running.process.stdin is not None
+    running.process.stdin.write("to,name\n" + "".join(f"{number},some name\n" for number in many(5)))
+    running.process.stdin.flush()
+    until(lambda: len(simulator.inbox) == 5)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(timeout=20) == 1
+    assert running.process.stderr is not None
+    assert running.process.stdout is not None
+    assert "to go on" in running.process.stdout.read()
+    assert "Fatal" not in running.process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "said", "sent"),
+    [
+        ("", 2, "standard input: is empty", 0),
+        ("name,phone\nx,+1\n", 2, "standard input, line 1: no column is called 'to'", 0),
+        ("x\ny\nz\n", 2, "standard input, line 2: none of the 2 rows can be sent", 0),
+        (f'to,name\n{A},"x\n{B},y\n', 2, "standard input, line 2: a quote", 0),
+        (f'to,name\n{A},x\n{B},"y\n{C},z\n', 2, "standard input, line 3: a quote", 1),
+    ],
+)
+def test_bad_pipes(
+    simulator: ThreadedSimulator,
+    start: Callable[..., Running],
+    data: str,
+    code: int,
+    said: str,
+    sent: int,
+) -> None:
+    """A pipe is read once: trouble in its middle ends the run there, and the summary says what was sent before."""
+    running = start("-", stdin=subprocess.PIPE)
+    out, err = running.process.communicate(data, timeout=60)
+    assert (running.process.returncode, len(simulator.inbox)) == (code, sent)
+    assert said in err
+    assert ("what became of the codes" in out) == bool(sent or "none of" in said)
+
+
+# What a person sees.
+
+
+@pytest.mark.parametrize("size", [None, 1_000, 456_700_000])
+@pytest.mark.parametrize(
+    ("width", "parts"),
+    [
+        (20, ["check", "12,345,678"]),
+        (40, ["checking ━", "12,345,678 rows"]),
+        (60, ["checking ━", "12,345,678 rows", "left"]),
+        (80, ["checking ━", "/", "12,345,678 rows", "left"]),
+        (200, ["checking ━", "/", "12,345,678 rows", "left"]),
+    ],
+)
+def test_the_check_is_one_line(width: int, parts: list[str], size: int | None) -> None:
+    """At any width; the bytes go first, then the time left, which a pipe has none of."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None)
+    progress = CheckProgress(console)
+    progress.add_task("", total=size, completed=123_400_000, rows=12_345_678)
+    console.print(progress.get_renderable())
+    (line,) = out.getvalue().splitlines()
+    assert width - 1 <= len(line) <= width
+    assert [part for part in parts if part not in line] == (["left"] if size is None and "left" in parts else [])
+    assert ("left" in line) == (size is not None and width >= 50)
+
+
+def shown(
+    width: int, summary: BulkSummary, total: int | None, clock: ManualClock, **options: Any
+) -> tuple[Any, Display]:
+    out = io.StringIO()
+    console = Console(file=out, width=width, **options)
+    return out, Display(console, summary, total, clock)
+
+
+def outcome(delivery: Delivery) -> ItemOutcome:
+    return ItemOutcome(0, "", None, delivery)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("total", [10_000_000, None])
+def test_the_display_keeps_to_its_width(width: int, total: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large the numbers; and the bar uses what is there."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    clock = ManualClock()
+    summary = BulkSummary(
+        taken=9_999_999,
+        accepted=9_000_000,
+        rejected=123_456,
+        unknown=12_345,
+        throttled=1_234_567,
+        in_flight=10_000,
+        invalid=12_345,
+        skipped=765_432,
+        not_sent=3,
+    )
+    _, display = shown(width, summary, total, clock, force_terminal=True)
+    for second in range(70):
+        for _ in range(second % 9 * 100):
+            display.note(outcome(Delivery.ACCEPTED))
+        clock.tick(1)
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    lines = ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(display)]
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for word in ("9,000,000 accepted", "123,456 rejected", "12,345 unknown", "1,234,567 429s", "800/s at most"):
+        assert word in text
+    assert lines[-1].startswith("last minute ")
+    bars = sum(char in " ▁▂▃▄▅▆▇█" for char in lines[-1].removeprefix("last minute ").removesuffix(" 800/s at most"))
+    assert bars == min(60, width - len("last minute ") - len(" 800/s at most"))
+    if width == 200:
+        assert len(lines) == 3
+
+
+def test_no_colour_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR, https://no-color.org."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    summary = BulkSummary(taken=5, accepted=3, rejected=2)
+
+    def drawn() -> str:
+        out, display = shown(80, summary, 10, ManualClock(), force_terminal=True)
+        with display:
+            display.tick()
+        return out.getvalue()
+
+    colour = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+    assert colour.search(drawn())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "3 accepted" in drawn()
+    assert not colour.search(drawn())
+
+
+@pytest.mark.parametrize("terminal", ["dumb", None])
+def test_a_line_every_ten_seconds_elsewhere(terminal: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log can hold it: plain text, one line."""
+    if terminal is not None:
+        monkeypatch.setenv("TERM", terminal)
+    clock, summary = ManualClock(), BulkSummary()
+    out, display = shown(40, summary, 4_000, clock, force_terminal=terminal is not None)
+    with display:
+        for _ in range(100):
+            for _ in range(25):
+                summary.accepted += 1
+                display.note(outcome(Delivery.ACCEPTED))
+            clock.tick(0.25)
+            display.tick()
+    zeros = "0 rejected, 0 unknown, 0 429s, 0 in flight"
+    assert out.getvalue().splitlines() == [
+        f"0:00:10 sending: 1,000 of 4,000 (25 %)  100/s  0:00:30 left; 1,000 accepted, {zeros}",
+        f"0:00:20 sending: 2,000 of 4,000 (50 %)  100/s  0:00:20 left; 2,000 accepted, {zeros}",
+    ]
+
+
+def test_the_pace() -> None:
+    """Whole seconds of the last minute; the time left at the pace of that minute, not of the whole run."""
+    clock = ManualClock()
+    pace = Pace(clock)
+    assert (pace.last_minute(), pace.per_second(), pace.left(0, 100)) == ([], 0.0, None)
+    done = 0
+    for second in range(200):
+        for _ in range(1 if second < 100 else 5):
+            pace.count()
+            done += 1
+        clock.tick(1)
+        left = pace.left(done, 1_000 - done)
+        assert left is not None
+    assert pace.last_minute() == [5] * 60
+    assert pace.per_second() == 5.0
+    assert left == pytest.approx((1_000 - done) / 5)
+    assert pace.left(done, None) is None
+    clock.tick(30)
+    assert pace.last_minute() == [5] * 30 + [0] * 30
+    assert pace.per_second() == 0.0
+
+
+def test_help_says_how_it_ends(bulk: Any) -> None:
+    """Exit codes and signals are part of the contract."""
+    text = " ".join(bulk("--help").stdout.split())
+    for word in (
+        "Exit codes: 0 all accepted",
+        "3 some unknown",
+        "SIGTERM",
+        "--journal",
+        "Nobody is texted",
+        "JSON Lines",
+    ):
+        assert word.lower() in text.lower(), word
+
+
+async def test_nothing_blocks_the_loop(simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """Rows are read by a thread: a disk that hangs does not make requests under way time out."""
+    from bandwidth_mfa_async import CodeTemplate, MFAClient
+    from bandwidth_mfa_async.cli._bulk_run import Plan, send
+
+    fifo = folder / "fifo"
+    os.mkfifo(fifo)
+    plan = Plan(
+        path=str(fifo),
+        form="csv",
+        template=CodeTemplate(FROM, APPLICATION),
+        channel="messaging",
+        journal=str(folder / "j.db"),
+        run="",
+        max_in_flight=10,
+    )
+    writer = asyncio.create_task(asyncio.to_thread(fifo.write_text, "\n".join(many(50))))
+    async with MFAClient.from_env() as client:
+        done = await send(plan, client, total=None, rejects=None, console=Console(file=io.StringIO()))
+    await writer
+    assert (done.summary.accepted, done.error) == (50, None)

@@ -1,0 +1,339 @@
+"""The command line: exit codes, JSON, and where passwords may come from."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import pathlib
+import pty
+import re
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from bandwidth_mfa_async.cli import main
+from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.simulator import Fault, Simulator
+from tests.conftest import APPLICATION, FROM, TO
+from tests.support.fault_server import environment, refused_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FLAGS = ["--from", FROM, "--application-id", APPLICATION]
+
+
+@pytest.fixture
+def simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """A simulator in a thread of its own, so that commands can run loops of theirs."""
+    loop = asyncio.new_event_loop()
+    sim = Simulator()
+    loop.run_until_complete(sim.start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    for name, value in environment(sim).items():
+        monkeypatch.setenv(name, value)
+    yield sim
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.run_until_complete(sim.stop())
+    loop.close()
+
+
+@pytest.fixture
+def invoke() -> Callable[..., Any]:
+    runner = CliRunner()
+    return lambda *args: runner.invoke(app, list(args))
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_on_a_full_disk(simulator: Simulator) -> None:
+    """It is told in a line, and that what was done is done."""
+    command = [sys.executable, "-m", "bandwidth_mfa_async", "send", TO, *FLAGS]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: the output cannot be written: No space left on device; what was done is done"
+    ]
+    assert len(simulator.inbox) == 1
+
+
+SCRIPT = "from bandwidth_mfa_async.cli import main; main()"
+INTERRUPTIONS = {
+    "in a module": "signal.raise_signal(signal.SIGINT)",
+    "where Python makes another error of it": """
+class Interrupted:
+    def __set_name__(self, owner, name):
+        signal.raise_signal(signal.SIGINT)
+class Owner:
+    name = Interrupted()
+""",
+    "where Python goes on after it": """
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+Interrupted()
+""",
+}
+
+
+@pytest.mark.parametrize("way", [["-m", "bandwidth_mfa_async"], ["-c", SCRIPT]], ids=["module", "script"])
+@pytest.mark.parametrize("interruption", INTERRUPTIONS.values(), ids=INTERRUPTIONS)
+def test_a_ctrl_c_while_modules_are_loaded(tmp_path: pathlib.Path, way: list[str], interruption: str) -> None:
+    """It ends the process at once with 130 and without a word; it says nothing where it is ignored."""
+    (tmp_path / "click.py").write_text(f"import signal, sys\n{interruption}\nsys.exit('went on')\n")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(pathlib.Path(__file__).parents[3])])}
+
+    def run(handler: signal.Handlers) -> tuple[int, str, str]:
+        # Said in any case: a shell has it ignored by what it runs in the background.
+        done = subprocess.run(
+            [sys.executable, *way],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=env,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    assert run(signal.SIG_DFL) == (130, "", "")
+    assert run(signal.SIG_IGN) == (1, "", "went on\n")
+
+
+@pytest.mark.parametrize("thread", [True, False])
+def test_signals_are_as_they_were_once_modules_are_loaded(monkeypatch: pytest.MonkeyPatch, thread: bool) -> None:
+    """The commands say themselves what a Ctrl-C does."""
+    monkeypatch.setattr(sys, "argv", ["bandwidth-mfa", "--version"])
+    before = signal.getsignal(signal.SIGINT)
+    with ThreadPoolExecutor() as pool, pytest.raises(SystemExit, match="0"):
+        pool.submit(main).result() if thread else main()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_send_and_verify(simulator: Simulator, invoke: Callable[..., Any]) -> None:
+    """0 when accepted or valid, 1 when not valid."""
+    sent = invoke("send", TO, *FLAGS, "--scope", "login")
+    assert (sent.exit_code, sent.output) == (0, f"accepted {simulator.inbox[-1].message_id}\n")
+    right = invoke("verify", TO, simulator.last_code(TO), "--scope", "login")
+    assert (right.exit_code, right.output) == (0, "valid\n")
+    wrong = invoke("verify", TO, "0000", "--scope", "login", "--json")
+    assert wrong.exit_code == 1
+    assert json.loads(wrong.output)["valid"] is False
+
+
+def test_call(simulator: Simulator, invoke: Callable[..., Any]) -> None:
+    """A call's id is printed; options come from the environment too."""
+    os.environ["BW_NUMBER"], os.environ["BW_VOICE_APPLICATION_ID"] = FROM, APPLICATION
+    try:
+        called = invoke("call", TO, "--json")
+    finally:
+        del os.environ["BW_NUMBER"], os.environ["BW_VOICE_APPLICATION_ID"]
+    document = json.loads(called.output)
+    assert (called.exit_code, document["delivery"]) == (0, "accepted")
+    assert document["call_id"] == simulator.inbox[-1].message_id
+
+
+def test_refused_is_1(simulator: Simulator, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service said no, or the request never left."""
+    monkeypatch.setenv("BW_PASSWORD", "wrong")
+    refused = invoke("send", TO, *FLAGS)
+    assert refused.exit_code == 1
+    assert "403" in refused.output
+    monkeypatch.setenv("BW_MFA_URL", f"http://127.0.0.1:{refused_port()}")
+    dead = invoke("send", TO, *FLAGS, "--json", "--timeout", "0.4")
+    assert (dead.exit_code, json.loads(dead.output)["delivery"]) == (1, "not_sent")
+
+
+def test_unknown_is_3(simulator: Simulator, invoke: Callable[..., Any]) -> None:
+    """Nobody knows, and a script can tell."""
+    simulator.faults.script(Fault(drop="after_read"), operation="messaging")
+    result = invoke("send", TO, *FLAGS, "--json")
+    document = json.loads(result.output)
+    assert (result.exit_code, document["delivery"], document["error"]) == (3, "unknown", "DisconnectedError")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["send", "+12", "--from", FROM],
+        ["send", "nobody", *FLAGS],
+        ["send", TO, *FLAGS, "--digits", "9"],
+        ["send", TO, *FLAGS, "--message", "no placeholder"],
+        ["send", TO, *FLAGS, "--timeout", "0"],
+        ["send", TO, *FLAGS, "--rate", "0/s"],
+        ["call", TO, *FLAGS, "--rate", "60/x"],
+        ["send", TO, *FLAGS, "--redis", "http://localhost"],
+        ["verify", TO, "12a456"],
+        ["verify", TO],
+        ["send"],
+        ["dance"],
+        ["simulate", "--port", "70000"],
+        ["demo", "--count", "0"],
+    ],
+    ids=lambda args: " ".join(args)[:40],
+)
+def test_bad_usage_is_2(simulator: Simulator, invoke: Callable[..., Any], args: list[str]) -> None:
+    """It says what is wrong, without a traceback, and nothing is sent."""
+    result = invoke(*args)
+    assert result.exit_code == 2
+    assert result.output
+    assert "Traceback" not in result.output
+    assert not simulator.inbox
+
+
+def test_missing_environment_is_2(invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every missing variable is named at once."""
+    for name in [name for name in os.environ if name.startswith("BW_")]:
+        monkeypatch.delenv(name)
+    result = invoke("send", TO, *FLAGS)
+    assert result.exit_code == 2
+    for name in ("BW_ACCOUNT_ID", "BW_USERNAME", "BW_PASSWORD"):
+        assert name in result.output
+
+
+def test_no_option_takes_a_password() -> None:
+    """An argument would be seen by everyone on the machine."""
+    for command in app.commands.values():
+        for parameter in command.params:
+            assert "password" not in (parameter.name or "")
+            assert "secret" not in (parameter.name or "")
+
+
+def test_the_demo_adds_up(invoke: Callable[..., Any]) -> None:
+    """Everything is accounted for, and every cause of a retry is named."""
+    result = invoke("demo", "--count", "120", "--json", "--seed", "3")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.output)
+    outcomes = [summary[name] for name in ("accepted", "rejected", "not_sent", "unknown")]
+    assert sum(outcomes) == 120
+    assert summary["rejected"] == 3
+    assert summary["attempts"] == 120 + sum(summary["retries"].values())
+    assert set(summary["retries"]) <= {"429", "503"}
+    assert summary["accepted"] <= summary["texts"] <= summary["accepted"] + summary["unknown"]
+    assert summary["valid"] + summary["invalid"] == summary["texts"]
+    assert summary["invalid"] >= 1
+
+
+def test_the_demo_as_a_table(invoke: Callable[..., Any]) -> None:
+    """Without a terminal: no animation, one table."""
+    result = invoke("demo", "--count", "20")
+    assert result.exit_code == 0
+    assert "accepted" in result.output
+    assert "\x1b[" not in result.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_simulate_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
+    """It prints what points at it, serves, and ends cleanly on both signals."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bandwidth_mfa_async", "simulate", "--port", "0", "--seed", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "BW_PASSWORD": "from-the-environment"},
+    )
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(6)]
+    variables = dict(word.split("=", 1) for line in lines if "export" in line for word in line.split()[1:])
+    assert variables["BW_PASSWORD"] == "from-the-environment"
+    sent = subprocess.run(
+        [sys.executable, "-m", "bandwidth_mfa_async", "send", TO, *FLAGS],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **variables},
+    )
+    assert sent.returncode == 0, sent.stderr
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert "1 messages were sent" in out
+
+
+def test_a_port_that_is_taken(invoke: Callable[..., Any], simulator: Simulator) -> None:
+    """The simulator names the trouble and ends with 2."""
+    result = invoke("simulate", "--port", str(simulator.port))
+    assert result.exit_code == 2
+    assert "error" in result.output
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in app.commands]], ids=str)
+def test_help(invoke: Callable[..., Any], command: list[str]) -> None:
+    """Every command explains itself."""
+    result = invoke(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert max(map(len, result.output.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", app.commands)
+def test_examples_are_what_the_command_takes(name: str) -> None:
+    """Every command's help ends with examples, and they parse."""
+    command = app.commands[name]
+    lines = (command.epilog or "").partition("Examples")[2].split("\n")
+    examples = [re.split(r"[|<]|&&", line)[0] for line in lines if "bandwidth-mfa" in line]
+    assert examples
+    for example in examples:
+        words = shlex.split(example)
+        first = words.index("bandwidth-mfa")
+        assert words[first + 1] == name, example
+        command.make_context(name, words[first + 2 :]).close()
+
+
+def on_a_terminal(*args: str, **env: str) -> str:
+    """Run it on a terminal of 60 columns, and return what it shows."""
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    clean = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR"}}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bandwidth_mfa_async", *args],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=clean | {"TERM": "xterm"} | env,
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while chunk := os.read(controller, 65536):
+            shown += chunk
+    except OSError:  # what Linux says when the other side has ended
+        pass
+    os.close(controller)
+    process.wait()
+    return shown.decode()
+
+
+@pytest.mark.parametrize("command", [["doctor", "--timeout", "1"], ["demo", "--count", "20"]], ids=lambda c: c[0])
+def test_colour_and_width(simulator: Simulator, command: list[str]) -> None:
+    """Colour on a terminal, none with NO_COLOR, and no line wider than the terminal."""
+    assert re.search(r"\x1b\[[0-9;]*3[0-9]", on_a_terminal(*command))
+    plain = on_a_terminal(*command, NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", plain)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", plain)
+    assert max(len(line.rsplit("\r")[-1]) for line in text.replace("\r\n", "\n").split("\n")) <= 60
+
+
+def test_completion() -> None:
+    """The line that README has for bash, run as bash runs it: commands are offered."""
+    done = subprocess.run(
+        [pathlib.Path(sys.executable).with_name("bandwidth-mfa")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ
+        | {"_BANDWIDTH_MFA_COMPLETE": "bash_complete", "COMP_WORDS": "bandwidth-mfa d", "COMP_CWORD": "1"},
+    )
+    assert done.stdout.split() == ["plain,demo", "plain,doctor"]

@@ -1,0 +1,377 @@
+"""`bandwidth-mfa report`: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import html
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from bandwidth_mfa_async import BulkSender, CodeTemplate, MFAClient, SQLiteJournal
+from bandwidth_mfa_async.cli import _report_words as words
+from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.cli._report_page._html import Html, join, tag
+from bandwidth_mfa_async.cli._report_page._scales import count_ticks, latency_ticks
+from bandwidth_mfa_async.simulator import Fault, Simulator
+from tests.support.journal_file import BEGAN, make_journal, make_launch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ACCEPTED = ("accepted", None, None, 0)
+UNKNOWN = ("unknown", "ReadTimeoutError", None, 0)
+EVIL = "<img src=x onerror=ran.push(1)>&\"'</script>"
+
+
+@pytest.fixture
+def invoke() -> Callable[..., Any]:
+    runner = CliRunner()
+    return lambda *args: runner.invoke(app, ["report", *map(str, args)])
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Path:
+    return make_launch(tmp_path / "launch.db", items=2_000)
+
+
+def test_the_summary_fits_80_columns(launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what became of the items, how fast, why some failed, and what to do; without a colour in a pipe."""
+    monkeypatch.setenv("COLUMNS", "80")
+    result = invoke(launch)
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+    for shown in ("codes were accepted", "killed", "finished", "p99", "429s", "BadRequestError 400", "AT_LEAST_ONCE"):
+        assert shown in result.output
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("1", False)])
+def test_colours_are_for_terminals_that_want_them(launch: Path, no_color: str | None, coloured: bool) -> None:
+    """NO_COLOR is obeyed; https://no-color.org."""
+    env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"}
+    env |= {} if no_color is None else {"NO_COLOR": no_color}
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bandwidth_mfa_async", "report", str(launch)], stdout=follower, stdin=follower, env=env
+    )
+    os.close(follower)
+    output = b""
+    try:
+        while piece := os.read(leader, 65_536):
+            output += piece
+    except OSError:  # how Linux says that the other end has gone
+        pass
+    finally:
+        os.close(leader)
+    assert process.wait(timeout=20) == 0
+    assert (re.search(rb"\x1b\[(3[1-7]|9[0-7])m", output) is not None) is coloured
+
+
+def test_json(launch: Path, invoke: Callable[..., Any]) -> None:
+    """One document, with more places than a person is shown."""
+    document = json.loads(invoke(launch, "--json").output)
+    assert document["totals"]["items"] == 2_000
+    assert sum(document["counts"].values()) == 2_000
+    assert len(document["unknown_positions"]) == document["counts"]["unknown"]
+
+
+def test_places_are_counted_out(tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """Twenty for a person, a thousand for a program, and how many more there are."""
+    path = make_journal(tmp_path / "run.db", items=[UNKNOWN] * 1_500)
+    assert "19 and 1,480 more" in " ".join(invoke(path).output.split())
+    assert len(json.loads(invoke(path, "--json").output)["unknown_positions"]) == 1_000
+    assert "19 and 1,480 more" in invoke(path, "--html", "-").output
+
+
+def test_the_page_goes_where_it_is_told(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """Into a file, over an older page, or to standard output."""
+    page = tmp_path / "page.html"
+    page.write_text("the page of yesterday")
+    assert invoke(launch, "--html", page).output == f"wrote {page}: open it in a browser\n"
+    written = re.sub(r"read \S+ \S+ UTC", "", page.read_text())
+    assert written == re.sub(r"read \S+ \S+ UTC", "", invoke(launch, "--html", "-").output)
+    assert written.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-lock"])
+def test_the_page_never_takes_the_journals_place(
+    launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """Nor that of a file beside it, there already or not; not by its name, nor by another name of it."""
+    monkeypatch.chdir(launch.parent)
+    own = Path(f"{launch}{ending}")
+    link, hard, alias = Path("page.html"), Path("hard.html"), Path("alias.db")
+    link.symlink_to(own.name)
+    alias.symlink_to(launch.name)
+    targets = [own, Path(own.name), Path("..", launch.parent.name, own.name), link]
+
+    def refused(journal: Path, target: Path) -> None:
+        result = invoke(journal, "--html", target)
+        assert result.exit_code == 2, target
+        assert f"error: --html: {target} is the journal itself or a part of it" in result.output
+
+    for target in targets:
+        refused(launch, target)
+        refused(alias, target)
+    assert own.exists() is not bool(ending)
+    if ending:
+        own.write_bytes(b"kept")
+    os.link(own, hard)
+    before = own.read_bytes()
+    for target in [*targets, hard]:
+        refused(launch, target)
+    assert own.read_bytes() == before
+
+
+def test_a_page_replaces_a_page(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """A link stays a link, a file keeps its mode, and a new one has the mode that any new file has."""
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    page, link, new = folder / "page.html", tmp_path / "link.html", folder / "new.html"
+    page.write_text("the page of yesterday")
+    page.chmod(0o640)
+    link.symlink_to(page)
+    (tmp_path / "any").touch()
+    assert invoke(launch, "--html", link).exit_code == 0
+    assert invoke(launch, "--html", new).exit_code == 0
+    assert link.is_symlink()
+    assert page.read_text().startswith("<!doctype html>")
+    assert page.stat().st_mode & 0o777 == 0o640
+    assert new.stat().st_mode == (tmp_path / "any").stat().st_mode
+    assert sorted(folder.iterdir()) == [new, page]
+
+
+def test_a_page_goes_into_a_pipe(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """What is no file is written to: nothing takes its place."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert invoke(launch, "--html", pipe).exit_code == 0
+        assert reader.communicate(timeout=20)[0].startswith(b"<!doctype html>")
+    assert pipe.is_fifo()
+
+
+def test_a_page_that_cannot_be_written(launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line with what to do; the page of yesterday stays whole, and nothing else is left."""
+    monkeypatch.chdir(launch.parent)
+    Path("page.html").write_text("the page of yesterday")
+    before = sorted(Path().iterdir())
+    # A limit for the size of files stands for the full disk.
+    command = f'ulimit -f 8; exec "{sys.executable}" -m bandwidth_mfa_async report launch.db --html page.html'
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    problem = "--html: page.html cannot be written: File too large"
+    assert done.stderr == f"error: {problem}; make room, or name another file; - is standard output\n"
+    assert Path("page.html").read_text() == "the page of yesterday"
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_page_that_may_not_be_written(
+    launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where the page itself is read-only nor where its folder is."""
+    page = launch.with_name("page.html")
+    page.write_text("the page of yesterday")
+    for name in ("open", "replace"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"bandwidth_mfa_async.cli._files.os.{name}", _denied)
+            result = invoke(launch, "--html", page)
+        assert result.exit_code == 2
+        assert "Permission denied; see to the right to write in its folder, or name another file" in result.output
+        assert page.read_text() == "the page of yesterday"
+        assert sorted(launch.parent.iterdir()) == [launch, page]
+
+
+def _denied(*_: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["nothing.db"], "there is no such file"),
+        (
+            ["launch.db", "--html", "no/such/folder.html"],
+            "error: --html: no/such/folder.html cannot be written: No such file or directory; make its folder, or name",
+        ),
+        pytest.param(
+            ["launch.db", "--html", "/dev/full"],
+            "error: --html: /dev/full cannot be written: No space left on device; make room, or name another file",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full"),
+        ),
+        (["launch.db", "--html", "loop"], "error: --html: loop cannot be written: Too many levels of symbolic links"),
+        (["launch.db", "--html", "."], "is a directory"),
+        (["launch.db", "--json", "--html", "page.html"], "exclude each other"),
+        ([], "Missing argument"),
+        (["text.db"], "is not a journal"),
+    ],
+)
+def test_bad_usage_is_2(
+    launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, args: list[str], said: str
+) -> None:
+    """It says what is wrong, without a traceback."""
+    monkeypatch.chdir(launch.parent)
+    Path("text.db").write_text("to\n" * 1_000)
+    Path("loop").symlink_to("loop")
+    result = invoke(*args)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_every_journal_has_a_summary_and_a_page(tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """Nothing, one item, only invalid ones, one second, all refused, in flight, at the ends of what can be."""
+    invalid = ("invalid", "InvalidRequestError", None, 0)
+    throttled = ("rejected", "RateLimitError", 429, 1)
+    journals: dict[str, dict[str, Any]] = {
+        "nothing": {"sessions": []},
+        "a session without items": {},
+        "one": {"items": [ACCEPTED], "seconds": {BEGAN: {"accepted": 1}}, "latency": [0.1]},
+        "one failed": {"items": [UNKNOWN], "seconds": {BEGAN: {"unknown": 1}}},
+        "invalid": {"items": [invalid] * 9, "seconds": {BEGAN + at: {"invalid": 3} for at in range(3)}},
+        "all 429": {
+            "items": [throttled] * 60,
+            "seconds": {BEGAN + at: {"rejected": 1, "throttled": 3} for at in range(60)},
+            "latency": [0.01] * 60,
+        },
+        "only retries": {"items": [("sending", None, None, 0)], "seconds": {BEGAN + 9: {"throttled": 9}}},
+        "a strange cause": {"items": [("unknown", EVIL, 599, 0)], "run": EVIL, "channel": EVIL},
+        "fast and slow": {"items": [ACCEPTED] * 2, "latency": [1e-6, 9e4]},
+        "ages": {"seconds": {at: {"accepted": 1} for at in (-(10**9), 0, 4 * 10**9)}, "items": [ACCEPTED]},
+    }
+    for name, content in journals.items():
+        path = make_journal(tmp_path / f"{name}.db", **content)
+        summary, page = invoke(path), invoke(path, "--html", "-")
+        assert (summary.exit_code, page.exit_code) == (0, 0), (name, summary.exception, page.exception)
+        assert "what to do next" in summary.output
+        assert "<h1>" in page.output
+        check_page(page.output)
+
+
+class Checker(HTMLParser):
+    """Holds a page to what is promised of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.problems: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in {"meta", "link", "br"}:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name.startswith("on") or (name in {"style", "src", "href"} and (tag, value) != ("link", "data:,")):
+                self.problems.append(f"{tag} {name}={value}")
+        if tag == "svg" and "role" in dict(attrs) and not dict(attrs).get("aria-label"):
+            self.problems.append("a drawing without a name")
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.problems.append(f"</{tag}> closes nothing")
+
+
+def check_page(page: str) -> None:
+    checker = Checker()
+    checker.feed(page)
+    assert (checker.problems, checker.open) == ([], [])
+    assert "default-src 'none'" in html.unescape(page)
+    assert page.count("<script>") == 1
+    assert "http" not in page.replace("http-equiv", "")
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", page).lower().replace("finance", "")
+
+
+def test_what_stands_in_a_journal_is_text(tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """Neither markup on the page nor rich's markup in the terminal."""
+    items = [("unknown", EVIL, 599, 0)]
+    page = invoke(make_journal(tmp_path / "a.db", items=items, run=EVIL), "--html", "-").output
+    assert html.escape(EVIL) in page
+    assert "<img" not in page
+    summary = invoke(make_journal(tmp_path / "b.db", items=items, run="[red]launch[/] :smile: [link=x]")).output
+    assert "[red]launch[/] :smile: [link=x]" in summary
+
+
+def test_escaping() -> None:
+    """Text is escaped wherever it stands; markup that was made here is not escaped again."""
+    assert tag("p", "<b>", tag("b", "&"), title='"<', class_=None) == '<p title="&quot;&lt;">&lt;b&gt;<b>&amp;</b></p>'
+    assert join("<", None, Html("<i>")) == "&lt;<i>"
+    assert tag("rect", x=0.126, stroke_width=2) == '<rect x="0.13" stroke-width="2"></rect>'
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "said"),
+    [
+        (words.share, (0, 10), "0 %"),
+        (words.share, (10, 10), "100 %"),
+        (words.share, (1, 10_000_000), "< 0.1 %"),
+        (words.share, (9_999_999, 10_000_000), "> 99.9 %"),
+        (words.share, (0, 0), "0 %"),
+        (words.share, (1, 3), "33.3 %"),
+        (words.duration, (0.2,), "under 1 s"),
+        (words.duration, (59.6,), "1 min"),
+        (words.duration, (11_525,), "3 h 12 min"),
+        (words.duration, (3_605,), "1 h"),
+        (words.duration, (30 * 86_400,), "30 d"),
+        (words.latency, (0.1122,), "110 ms"),
+        (words.latency, (0.00112,), "1.1 ms"),
+        (words.latency, (1.26,), "1.3 s"),
+        (words.latency, (0.000_05,), "50 µs"),
+        (words.latency, (90_000,), "90,000 s"),
+        (words.rate, (0.0167,), "1 a minute"),
+        (words.rate, (1_234.5,), "1,234 a second"),
+        (words.rate, (0.001,), "3.6 an hour"),
+        (words.rate, (0.0,), "0 a second"),
+    ],
+)
+def test_numbers_as_people_say_them(function: Any, arguments: tuple[Any, ...], said: str) -> None:
+    """Never rounded to none or to all; two or three digits; the unit that fits."""
+    assert function(*arguments) == said
+
+
+@pytest.mark.parametrize("largest", [0, 1e-9, 0.3, 1, 7, 99, 100, 101, 12_345, 1e12])
+def test_ticks_are_round_and_reach_the_largest(largest: float) -> None:
+    """From 0, evenly, two to six of them."""
+    ticks = count_ticks(largest)
+    assert ticks[0] == 0
+    assert ticks[-1] >= largest * (1 - 1e-9)
+    assert 2 <= len(ticks) <= 6
+    assert all(float(f"{tick:.2g}") == pytest.approx(tick) for tick in ticks)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.01, 0.1), (1e-6, 1e4), (0.05, 0.8), (1, 16)])
+def test_latency_ticks_are_round_and_inside(low: float, high: float) -> None:
+    """In order, and all on the axis."""
+    ticks = latency_ticks(low, high)
+    assert 2 <= len(ticks) <= 12
+    places = [tick.at for tick in ticks]
+    assert places == sorted(places)
+    assert all(-0.1 <= place <= 100.1 for place in places)
+
+
+async def test_no_form_of_a_report_shows_a_person(tmp_path: Path) -> None:
+    """A run with sentinels in its numbers, texts, names and errors; none of them in a summary, JSON or page."""
+    secret = CodeTemplate("+18887776655", "s3ntinel", scope="s3ntinel", message="s3ntinel {CODE}")
+    path = tmp_path / "run.db"
+    async with Simulator() as sim, MFAClient(**sim.client_kwargs()) as mfa:
+        sim.faults.script(Fault(status=400, body=b'{"error": "no: +19998887766"}'), Fault(drop="after_read"))
+        numbers = ["+19998887766", "+19998887767", "+19998887768", "nobody 9998887766"]
+        async with BulkSender(mfa, journal=SQLiteJournal(path, run="s3ntinel"), max_in_flight=1) as bulk:
+            done = [outcome.delivery async for outcome in bulk.send(numbers, template=secret)]
+    assert sorted(done) == ["accepted", "invalid", "rejected", "unknown"]
+    for option in ([], ["--json"], ["--html", "-"]):
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["report", str(path), *option])
+        assert result.exit_code == 0
+        for sentinel in ("999888776", "8887776655", "s3ntinel"):
+            assert sentinel not in result.output

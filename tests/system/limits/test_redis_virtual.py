@@ -1,0 +1,352 @@
+"""The script's policy in virtual time: the real script in a real Redis, told the time instead of asking for it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from statistics import mean
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bandwidth_mfa_async._clock import SystemClock
+from bandwidth_mfa_async._config import Rate
+from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe
+from bandwidth_mfa_async.limits._lease import Lease, Report
+from bandwidth_mfa_async.limits._shared import SharedLimiter
+from tests.support.limits_simulation import AccountQueue, FixedWindow, SlidingLog, TokenBucket, closed_loop, run_virtual
+from tests.support.virtual_redis import EPOCH, VirtualScript, VirtualStore
+
+
+class Processes:
+    """Several processes' limiters, which take turns in front of the same callers."""
+
+    def __init__(self, script, count, rate=None):
+        self.limiters = [
+            SharedLimiter(
+                "messaging",
+                store=VirtualStore(script),
+                rate=rate,
+                adaptive=True,
+                clock=SystemClock(),
+                emit=None,
+                max_pause=60.0,
+                fallback_rate=None,
+                expires=3600,
+            )
+            for _ in range(count)
+        ]
+        self.accepts = [0] * count
+        self.turns = itertools.cycle(range(count))
+
+    async def acquire(self, weight, lane):
+        turn = next(self.turns)
+        return turn, await self.limiters[turn].acquire(weight, lane)
+
+    def accepted(self, taken):
+        turn, permit = taken
+        self.accepts[turn] += 1
+        self.limiters[turn].accepted(permit)
+
+    def refused(self, taken, retry_after):
+        turn, permit = taken
+        self.limiters[turn].refused(permit, retry_after)
+
+
+@pytest.fixture
+def script(redis_server):
+    made = VirtualScript(redis_server)
+    yield made
+    made.client.close()
+
+
+def run(script, server, steps, *, until, count=8, rate=None, **options):
+    processes = []
+
+    async def main():
+        processes.append(Processes(script, count, rate))
+        return await closed_loop(server, steps, until=until, limiter=processes[0], **options)
+
+    tally = run_virtual(main())
+    return tally, processes[0]
+
+
+STEPS = ((40, 30), (80, 200))
+PHASES = ((14, 40), (54, 80), (100, 120))
+RATES = (100, 30, 200)
+
+
+@pytest.mark.parametrize(
+    ("make_server", "least", "most"),
+    [
+        (lambda: TokenBucket(100), 0.98, 0.01),
+        (lambda: TokenBucket(100, 0.1), 0.94, 0.01),
+        (lambda: FixedWindow(100), 0.93, 0.013),
+        (lambda: SlidingLog(100), 0.91, 0.01),
+        (lambda: AccountQueue(100), 0.98, 0.01),
+    ],
+    ids=["token bucket", "small bucket", "fixed window", "sliding log", "account queue"],
+)
+def test_eight_processes_find_the_limit_together(script, make_server, least, most):
+    """100, then 30, then 200 a second, unknown: goodput, few refusals, and not one Redis call a send."""
+    tally, processes = run(script, make_server(), STEPS, until=120, workers=80, seed=3)
+    phases = list(zip(PHASES, RATES, strict=True))
+    assert mean(tally.goodput(*phase) / rate for phase, rate in phases) >= least
+    assert mean(tally.refused_share(*phase) for phase in PHASES) <= most
+    assert tally.time_to(0.9 * 200, 80) <= 11.0
+    assert sum(40 <= at < 45 for at in tally.refused) <= 30
+    assert tally.p99(PHASES) <= 0.3
+    assert script.calls <= len(tally.accepted)
+    assert min(processes.accepts) >= 0.9 * max(processes.accepts)
+
+
+def test_a_known_limit_is_kept_by_all_together(script):
+    """Four processes with 60 a minute: no refusal, and nearly all of it used."""
+    tally, _ = run(
+        script, AccountQueue(1, 100), (), until=300, count=4, rate=Rate.parse("60/m"), workers=8, per_second=0.05
+    )
+    assert tally.refused == []
+    assert tally.goodput(30, 300) >= 0.97
+
+
+def report(**values):
+    return Report(**({"adaptive": True, "expires": 3600.0} | values)).arguments()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_script_decides_as_the_local_policy_does(script, seed):
+    """Over random accepts, grants and refusals the script and `HoldAndProbe` name the same rate and epoch."""
+    rng = random.Random(seed)
+    local = HoldAndProbe()
+    now, epoch = 1_000.0, 0
+    script(now, report())
+    for _ in range(300):
+        now += rng.choice([0.01, 0.05, 0.3])
+        kind = rng.random()
+        if kind < 0.85:
+            weight = rng.randint(1, 3)
+            local.on_accept(now, weight, epoch)
+            lease = Lease.parse(script(now, report(epoch=epoch, accepted=weight)))
+        else:
+            sent_in = max(0, epoch - rng.choice([0, 0, 0, 1]))
+            asked = rng.choice([0.0, 0.0, 0.4])
+            local.on_429(now, sent_in, asked)
+            lease = Lease.parse(script(now, report(epoch=epoch, bad=1, bad_epoch=sent_in, retry_after=asked)))
+        epoch = local.epoch
+        assert lease.epoch == epoch
+        assert lease.rate == pytest.approx(local.rate(), rel=1e-3) if local.rate() else lease.rate is None
+
+
+def test_refusals_that_do_not_depend_on_the_rate_are_noticed(script):
+    """One in ten at any rate: as locally, the limit is dropped in the end and all goes on."""
+
+    class Chance:
+        rate = 0
+
+        def __init__(self):
+            self.rng = random.Random(5)
+
+        def take(self, _now, _weight):
+            return self.rng.random() > 0.1
+
+    tally, _ = run(script, Chance(), (), until=60, count=4, workers=20)
+    assert tally.goodput(40, 60) >= 50
+
+
+def test_what_happened_is_reported_in_time(script):
+    """Acceptances within a tenth of a second, a 429 at once, and permits are taken for fifty milliseconds at a time."""
+    seen = []
+
+    class Watched(VirtualStore):
+        async def exchange(self, arguments):
+            at = asyncio.get_running_loop().time()
+            answer = await super().exchange(arguments)
+            seen.append((at, Lease.parse(answer), float(arguments[9]), float(arguments[11])))
+            return answer
+
+    async def main():
+        processes = Processes(script, 1, rate=Rate(200))
+        (limiter,) = processes.limiters
+        limiter._store = Watched(script)
+        loop = asyncio.get_running_loop()
+        taken = await asyncio.gather(*(limiter.acquire(1, "bulk") for _ in range(200)))
+        granted = [lease.granted for _, lease, _, _ in seen]
+        assert sum(granted) == 200
+        assert len(seen) <= 30
+        assert max(granted[1:]) <= 200 * 0.05 + 1
+        await asyncio.sleep(1.0)
+        accepted_at = loop.time()
+        limiter.accepted(taken[0])
+        await asyncio.sleep(0.5)
+        refused_at = loop.time()
+        limiter.refused(taken[1], None)
+        await asyncio.sleep(0.5)
+        (accepted,) = [at for at, _, count, _ in seen if count]
+        (refused,) = [at for at, _, _, bad in seen if bad]
+        assert 0.0 < accepted - accepted_at <= 0.1 + 1e-9
+        assert refused - refused_at <= 1e-9
+        await limiter.aclose()
+
+    run_virtual(main())
+
+
+def test_slots_of_the_dead_are_used_by_others(script):
+    """A process that asked and never came back costs the others nothing but its turn."""
+    for n in range(20):
+        script(1_000.0 + n / 1000, report(ceiling=100.0, want_bulk=50, head_bulk=1))
+    granted, now, ticket = 0, 1_000.02, 0.0
+    while now < 1_004.0:
+        now += 0.01
+        lease = Lease.parse(script(now, report(ceiling=100.0, want_bulk=50, head_bulk=1, ticket_bulk=ticket)))
+        granted, ticket = granted + lease.granted, lease.bulk_ticket
+    assert 280 <= granted <= 420
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.3, 2.0]),  # time that passes
+            st.integers(0, 4),  # who asks
+            st.sampled_from(["interactive", "bulk"]),
+            st.integers(1, 30),  # for how many
+            st.sampled_from(["own", "own", "stale", "none"]),  # with which slot
+            st.integers(0, 3),  # how many it gives back
+        ),
+        max_size=60,
+    ),
+    st.sampled_from([0.5, 7.0, 50.0, 900.0]),
+)
+def test_never_more_than_the_rate_and_what_was_saved_up(script, asked, rate):
+    """Whatever is asked in whatever order, with or without slots: grants stay below rate * time + bucket."""
+    script.client.flushall()
+    now = start = 1_000.0
+    tickets, held, granted = {}, 0, 0
+    for passed, who, lane, want, slot, back in asked:
+        now += passed
+        back = min(back, held)  # noqa: PLW2901 - nobody gives back what it was not given
+        ticket = {"own": tickets.get((who, lane), 0.0), "stale": EPOCH + now - 1.0, "none": 0.0}[slot]
+        wanted = {f"want_{lane}": want, f"head_{lane}": 1, f"ticket_{lane}": ticket}
+        lease = Lease.parse(script(now, report(ceiling=rate, back=back, **wanted)))
+        assert lease.granted <= want
+        tickets[who, lane] = getattr(lease, f"{lane}_ticket")
+        held, granted = held - back + lease.granted, granted - back + lease.granted
+        assert granted <= rate * (now - start) + 1 + 0.15 * rate + 1e-3
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 4), st.sampled_from(["interactive", "bulk"]), st.booleans()), min_size=1, max_size=40
+    ),
+    st.sampled_from([2.0, 40.0]),
+    st.integers(1, 3),
+)
+def test_everybody_who_stays_is_served(script, callers, rate, processes):
+    """Any weights, lanes and leavers, in up to three processes: who is not cancelled gets a permit, none is lost."""
+    script.client.flushall()
+
+    async def main():
+        limiters = Processes(script, processes, Rate(rate)).limiters
+        tasks = []
+        for n, (weight, lane, leaves) in enumerate(callers):
+            task = asyncio.create_task(limiters[n % processes].acquire(weight, lane))
+            tasks.append((task, weight, leaves))
+        await asyncio.sleep(0.3)
+        left = 0
+        for task, weight, leaves in tasks:
+            if leaves and not task.done():
+                task.cancel()
+                left += weight
+        stay = [task for task, _, _ in tasks if not task.cancelling()]
+        served = sum(weight for _, weight, _ in tasks) - left
+        await asyncio.wait_for(asyncio.gather(*stay), (served + 8) / rate + 3.0)
+        for limiter in limiters:
+            assert limiter.waiting == 0
+            await limiter.aclose()
+
+    run_virtual(main())
+
+
+def test_bug_1_a_low_rate_is_probed_when_all_wait_for_it(script):
+    """A limit of 1 a second that becomes 4 is found: waiting exactly for one token is not idleness."""
+    tally, _ = run(script, AccountQueue(1, 3), ((120, 4),), until=300, count=3, workers=12, per_second=0.01)
+    assert tally.goodput(240, 300) >= 0.85 * 4
+
+
+def test_bug_2_the_hold_is_bounded_at_tiny_rates(script):
+    """A hundred messages at 0.05 a second would be held for half an hour; a hundred seconds are enough."""
+    now, epoch = 1_000.0, 0
+    for _ in range(3):
+        epoch = Lease.parse(script(now, report(epoch=epoch, accepted=1, bad=1, bad_epoch=epoch))).epoch
+        now += 200.0
+    assert float(script.client.hget(script.key, "believed")) < 1
+    rates, ticket = [], 0.0
+    for _ in range(60):
+        now += 5.0
+        lease = Lease.parse(script(now, report(epoch=epoch, want_bulk=9, head_bulk=1, ticket_bulk=ticket)))
+        rates.append(lease.rate)
+        ticket = lease.bulk_ticket
+    assert max(rates) > 1.2 * rates[0]
+
+
+def test_bug_3_a_closed_window_does_not_cut_the_rate_to_the_floor(script):
+    """Refusals while nothing at all gets through pause longer and longer, and leave the rate alone."""
+    script(1_000.0, report(accepted=100))
+    first = Lease.parse(script(1_000.9, report(bad=1, bad_epoch=0)))
+    now, lease = 1_000.9, first
+    for _ in range(6):
+        now += lease.pause + 0.05
+        lease = Lease.parse(script(now, report(epoch=lease.epoch, bad=1, bad_epoch=lease.epoch)))
+    assert lease.rate == pytest.approx(first.rate)
+    assert lease.pause > first.pause
+
+
+def test_bug_4_no_spinning_on_waits_of_no_length(script):
+    """Waiting for a slot costs a bounded number of calls, whatever rounding makes of its time."""
+
+    async def main():
+        limiter = Processes(script, 1, Rate(1 / 3)).limiters[0]
+        await asyncio.gather(*(limiter.acquire(1, "bulk") for _ in range(20)))
+        await limiter.aclose()
+
+    run_virtual(main())
+    assert script.calls <= 20 * 6  # one a permit, and one a second while the slot is far away
+
+
+def test_an_empty_redis_climbs_back_to_what_was_known_and_no_higher(script):
+    """0.8 of it at first, all of it within 3 s, and then it is held: what the service saved up ends no sooner."""
+    now, ticket = 1_000.0, 0.0
+    lease = Lease.parse(script(now, report(epoch=4, seed=80.0, want_bulk=99, head_bulk=1)))
+    assert lease.rate == pytest.approx(80.0)
+    rates = []
+    for _ in range(500):
+        now += 0.01
+        lease = Lease.parse(script(now, report(epoch=5, want_bulk=99, head_bulk=1, ticket_bulk=ticket)))
+        ticket = lease.bulk_ticket
+        rates.append(lease.rate)
+    assert max(rates) <= 100.0
+    assert max(rates[:300]) >= 95.0
+
+
+def test_after_a_silence_the_limit_is_held_anew(script):
+    """A climb that Redis slept through is not gone on with: the service has saved up for it."""
+    now, ticket = 1_000.0, 0.0
+    epoch = Lease.parse(script(now, report(accepted=100, bad=1, bad_epoch=0))).epoch
+    for n in range(600):
+        now += 0.01
+        lease = Lease.parse(
+            script(now, report(epoch=epoch, accepted=n % 2, want_bulk=99, head_bulk=1, ticket_bulk=ticket))
+        )
+        ticket = lease.bulk_ticket
+    assert lease.rate > 102
+    lease = Lease.parse(script(now + 4.0, report(epoch=epoch, want_bulk=99, head_bulk=1)))
+    assert lease.rate < 100
+
+
+def test_time_stamps_keep_their_microseconds(script):
+    """Lua prints 14 digits unless told otherwise, which would cut time stamps to a tenth of a millisecond."""
+    lease = Lease.parse(script(1_000.123456, report(ceiling=1.0, want_bulk=5, head_bulk=1)))
+    assert round(lease.bulk_ticket % 1, 6) == pytest.approx(0.123456, abs=1e-6)

@@ -1,0 +1,207 @@
+"""README's web recipes, each on its real server in a process of its own, against the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from bandwidth_mfa_async.simulator import Fault, Simulator
+from bandwidth_mfa_async.testing import ManualClock
+from tests.support.fault_server import environment, refused_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+HERE = pathlib.Path(__file__).parent
+README = (HERE.parents[2] / "README.md").read_text()
+RUN_AIOHTTP = (
+    "import sys; from aiohttp import web; from with_aiohttp import app; "
+    "web.run_app(app, host=sys.argv[1], port=int(sys.argv[2]))"
+)
+SERVERS = {
+    "with_fastapi": ["-m", "uvicorn", "with_fastapi:app", "--host", "{host}", "--port", "{port}"],
+    "with_starlette": ["-m", "uvicorn", "with_starlette:app", "--host", "{host}", "--port", "{port}"],
+    "with_aiohttp": ["-c", RUN_AIOHTTP, "{host}", "{port}"],
+    # Workers of their own processes share a socket that stays open while they drain; this is one process.
+    "with_quart": ["-m", "hypercorn", "with_quart:app", "--bind", "{host}:{port}", "--workers", "0"],
+}
+PATIENCE = 30.0
+# Held until the test moves the simulator's clock: the request is processed, and its answer is not out yet.
+HELD = Fault(delay=1.0)
+
+
+class App:
+    """A recipe on its server, and a simulator whose time belongs to the test."""
+
+    def __init__(self, sim: Simulator, clock: ManualClock, process: asyncio.subprocess.Process, port: int) -> None:
+        self.sim, self.clock, self.process, self.port = sim, clock, process, port
+        self.browser = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
+
+    async def post(self, path: str, **form: str) -> tuple[int, Any, str | None]:
+        async with self.browser.post(path, json=form) as answer:
+            return answer.status, await answer.json(), answer.headers.get("Retry-After")
+
+    async def asked(self, count: int) -> None:
+        """Wait until so many requests have come to the service."""
+        async with asyncio.timeout(PATIENCE):
+            while len(self.sim.requests) < count:
+                await asyncio.sleep(0.005)
+
+    async def listening(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except ConnectionError:
+            return False
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        return True
+
+    async def until_listening(self, wanted: bool) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while await self.listening() is not wanted:
+                assert self.process.returncode is None or not wanted, "the server ended"
+                await asyncio.sleep(0.02)
+
+    async def ended(self) -> None:
+        """Wait until a server that was told to stop has stopped in good order."""
+        async with asyncio.timeout(PATIENCE):
+            await self.process.wait()
+        # uvicorn raises the signal again when it is done.
+        assert self.process.returncode in {0, -signal.SIGTERM}
+
+
+@pytest.fixture(params=SERVERS)
+async def app(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIterator[App]:
+    clock, port = ManualClock(), refused_port()
+    arguments = [part.format(host="127.0.0.1", port=port) for part in SERVERS[request.param]]
+    said = tmp_path / "said"
+    async with Simulator(clock=clock) as sim:
+        with said.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *arguments,
+                cwd=HERE,
+                env=os.environ | environment(sim),
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+        running = App(sim, clock, process, port)
+        try:
+            await running.until_listening(True)
+            yield running
+        finally:
+            await running.browser.close()
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+    assert "Traceback" not in said.read_text()
+
+
+async def test_concurrent_sign_ins(app: App) -> None:
+    """Everybody gets a code of their own and is let in by it; a wrong one lets nobody in."""
+
+    async def sign_in(number: str) -> None:
+        assert await app.post("/code", number=number) == (200, {"status": "sent"}, None)
+        code = app.sim.last_code(number)
+        wrong = code[:-1] + str((int(code[-1]) + 1) % 10)
+        assert await app.post("/check", number=number, code=wrong) == (200, {"valid": False}, None)
+        assert await app.post("/check", number=number, code=code) == (200, {"valid": True}, None)
+
+    await asyncio.gather(*(sign_in(f"+1919555{n:04}") for n in range(100, 130)))
+    assert len(app.sim.inbox) == 30
+
+
+async def test_errors_become_statuses(app: App) -> None:
+    """What is wrong with a request, what to wait for, and what nobody knows; without the number."""
+    number = "+19195550100"
+    status, document, _ = await app.post("/code", number="nobody")
+    assert (status, "E.164" in document["error"], "nobody" in str(document)) == (400, True, False)
+    status, document, _ = await app.post("/check", number=number, code="x")
+    assert (status, "code" in document["error"]) == (400, True)
+
+    app.sim.faults.script(Fault(status=429, headers={"Retry-After": "90"}), operation="messaging")
+    status, _, wait = await app.post("/code", number=number)
+    assert status == 503
+    assert wait is not None
+    assert 90 <= int(wait) <= 100
+    assert not app.sim.inbox
+
+
+async def test_what_nobody_knows(app: App) -> None:
+    """A cut connection is neither a success nor a failure, and is not asked for again."""
+    app.sim.faults.script(Fault(drop="after_read"), operation="messaging")
+    status, document, _ = await app.post("/code", number="+19195550100")
+    assert (status, "perhaps sent" in document["status"]) == (202, True)
+    app.sim.faults.script(Fault(drop="after_read"), operation="verify")
+    assert (await app.post("/check", number="+19195550100", code="123456"))[0] == 503
+    assert len(app.sim.inbox) == 1
+
+
+async def test_a_lock_out(app: App) -> None:
+    """Somebody who guesses is told to wait, and for how long."""
+    number = "+19195550100"
+    await app.post("/code", number=number)
+    wrong = "000000" if app.sim.last_code(number) != "000000" else "111111"
+    statuses = [(await app.post("/check", number=number, code=wrong))[0] for _ in range(5)]
+    assert statuses == [200] * 5
+    assert await app.post("/check", number=number, code=wrong) == (429, {"error": "too many wrong codes"}, "120")
+    assert (await app.post("/check", number="+19195550101", code=wrong))[0] == 200
+
+
+async def test_a_browser_that_goes_away(app: App) -> None:
+    """Its code is sent once, and the next person is served."""
+    app.sim.faults.script(HELD, operation="messaging")
+    body = json.dumps({"number": "+19195550100"}).encode()
+    head = f"POST /code HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    _, writer = await asyncio.open_connection("127.0.0.1", app.port)
+    writer.write(head.encode() + body)
+    await app.asked(1)
+    writer.transport.abort()
+    assert (await app.post("/code", number="+19195550101"))[0] == 200
+    app.clock.tick(1.0)
+    assert (await app.post("/code", number="+19195550102"))[0] == 200
+    assert sorted(message.to for message in app.sim.inbox) == [f"+1919555010{n}" for n in range(3)]
+    app.process.send_signal(signal.SIGTERM)
+    await app.ended()
+
+
+async def test_a_graceful_stop(app: App) -> None:
+    """Told to stop in the middle of five sign-ins, it takes no more, answers all five, and ends."""
+    app.sim.faults.script(*[HELD] * 5, operation="messaging")
+    under_way = [asyncio.ensure_future(app.post("/code", number=f"+1919555010{n}")) for n in range(5)]
+    await app.asked(5)
+    app.process.send_signal(signal.SIGTERM)
+    await app.until_listening(False)
+    assert not any(call.done() for call in under_way)
+    app.clock.tick(1.0)
+    assert await asyncio.gather(*under_way) == [(200, {"status": "sent"}, None)] * 5
+    await app.browser.close()
+    await app.ended()
+    assert len(app.sim.inbox) == 5
+
+
+def test_the_readme_quotes_the_first() -> None:
+    """What is tested here is what is shown there."""
+    assert f"```python\n{(HERE / 'with_fastapi.py').read_text()}```" in README
+
+
+@pytest.mark.parametrize("name", sorted(SERVERS.keys() - {"with_fastapi"}))
+def test_the_readme_names_what_is_different(name: str) -> None:
+    """It links the file, and what it says of the file is in it."""
+    (row,) = (line for line in README.splitlines() if f"(tests/system/recipes/{name}.py)" in line)
+    recipe = (HERE / f"{name}.py").read_text()
+    code = re.findall(r"`([^`]+)`", row)
+    assert len(code) >= 2
+    for piece in (piece for each in code for piece in re.split(r"(?<=:) (?=yield)", each)):
+        assert piece in recipe, piece

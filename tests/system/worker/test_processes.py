@@ -1,0 +1,279 @@
+"""Real worker processes on Redis streams: killed, frozen, stopped, and as README shows them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from bandwidth_mfa_async.worker import Job, RedisLedger
+from bandwidth_mfa_async.worker._coordinator import Coordinator
+from bandwidth_mfa_async.worker._submit import Submission
+from tests.conftest import TO
+from tests.support.fault_server import environment
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def kills(*options):
+    command = [sys.executable, "-m", "benchmarks.worker_kills", "--json", "--lease", "2", "--rate", "0", *options]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    assert run.stdout, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_workers_that_are_killed_frozen_and_cut_off():
+    """Nobody is texted twice, nobody is missing in silence, and what is unknown was under way at a kill."""
+    found = kills("--items", "3000", "--workers", "2", "--kills", "3", "--chunk", "100")
+    assert found["sound"], found
+    assert (found["kills"], found["frozen"], found["redis restarts"]) == (3, 1, 1)
+
+
+def test_workers_that_are_terminated():
+    """They finish what is under way and give back the rest: nothing is unknown but what the server left so."""
+    options = ["--signal", "TERM", "--no-freeze", "--no-restart"]
+    found = kills("--items", "3000", "--workers", "2", "--kills", "3", "--chunk", "100", *options)
+    assert found["sound"], found
+    assert (found["terminated"], found["unknown for a kill or a freeze"]) == (3, 0)
+
+
+@pytest.mark.timeout(60)
+async def test_the_worker_of_the_readme(redis_server, simulator, tmp_path):
+    """Its file, started with its command, sends a code and a job, and ends on SIGTERM."""
+    readme = (ROOT / "README.md").read_text()
+    block = next(text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "# worker.py" in text)
+    command = next(line for line in readme.splitlines() if line.startswith("taskiq worker worker:broker"))
+    command = command.partition("#")[0].replace("--workers 4", "--workers 1").split()
+    (tmp_path / "worker.py").write_text(block.replace("redis://localhost:6379/0", redis_server.url))
+    ask = """
+import asyncio, worker
+async def main():
+    async with worker.codes:
+        print(await worker.sign_in("42", "+19195551234"))
+        await worker.launch(f"+1919555{n:04}" for n in range(50))
+asyncio.run(main())
+"""
+    env = os.environ | environment(simulator) | {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=env, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        asker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", ask), cwd=tmp_path, env=env, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await asker.communicate()
+        lines = said.decode().splitlines()
+        assert lines[0] == simulator.inbox[0].message_id
+        assert lines[-1] == "50 of 50"
+        assert len(simulator.inbox) == 51
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def finished(job):
+    async for progress in job.watch(0.05):  # noqa: B007 - the last one is wanted
+        pass
+    return progress
+
+
+EARLY = """
+from taskiq_redis import RedisStreamBroker
+from bandwidth_mfa_async import MFAClient
+from bandwidth_mfa_async.worker import MFAWorker
+broker = RedisStreamBroker("{url}", idle_timeout=15_000)
+codes = MFAWorker(broker, ledger="{url}", client=MFAClient.from_env)
+"""
+
+
+@pytest.mark.timeout(60)
+async def test_a_worker_that_starts_before_its_redis(own_redis, simulator, template, tmp_path):
+    """It says what it waits for and what to do, and works as soon as Redis is there."""
+    own_redis.kill()
+    (tmp_path / "early.py").write_text(EARLY.format(url=own_redis.url))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "taskiq", "worker", "early:broker", "--workers", "1"),
+        cwd=tmp_path,
+        env=os.environ | environment(simulator),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        while (
+            "cannot be reached: start its Redis, or mend the URL"
+            not in (line := await process.stderr.readline()).decode()
+        ):
+            assert line, "it ended"
+            assert b"Traceback" not in line
+        await asyncio.to_thread(own_redis.start)
+        async with RedisLedger(own_redis.url) as ledger:
+            job = Job("launch", ledger, Coordinator(ledger, no_queue))
+            await Submission(ledger, "launch", [TO], 1, "messaging", template, None).run()
+            assert (await finished(job)).accepted == 1
+        process.send_signal(signal.SIGTERM)
+        _, said = await process.communicate()
+        assert b"Traceback" not in said
+        assert b"the ledger can be used again" in said
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def no_queue(_job, _chunk):
+    """Leave it to the worker, which looks for work by itself."""
+
+
+SUBMITTER = """
+import asyncio, collections, sys
+from bandwidth_mfa_async import CodeTemplate, LedgerError
+from bandwidth_mfa_async.worker import RedisLedger
+from bandwidth_mfa_async.worker._submit import Submission
+
+template = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
+url, odd, pause, first, last = sys.argv[1:]
+words = collections.Counter()
+
+class Noting(RedisLedger):
+    async def submit(self, job, *arguments, chunk=0):
+        answer = await super().submit(job, *arguments, chunk=chunk)
+        words[answer[0]] += 1
+        return answer
+
+async def numbers():
+    for n in range(2000):
+        if int(first) <= n < int(last) and n % 20 == 0:
+            await asyncio.sleep(float(pause))
+        yield "+12025550199" if str(n) == odd else f"+1919555{n:04}"
+
+async def main():
+    async with Noting(url) as ledger:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        try:
+            await Submission(ledger, "launch", numbers(), 20, "messaging", template, None).run()
+        except LedgerError as error:
+            print(error)
+        else:
+            print(words["made"], words["added"], words["known"], words["closed"])
+
+asyncio.run(main())
+"""
+
+
+async def submitted_at_once(url, *odd):
+    """Have two processes submit a job at the same time, with another number in one place each; return what they say.
+
+    The first is slow at the beginning, the second at the end, so that each is ahead for a while.
+    """
+    pipe = asyncio.subprocess.PIPE
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", SUBMITTER, url, place, *slow), stdin=pipe, stdout=pipe
+        )
+        for place, slow in zip(odd, (("0.001", "0", "1000"), ("0.01", "1000", "2000")), strict=True)
+    ]
+    try:
+        for process in processes:
+            assert await process.stdout.readline() == b"ready\n"
+        for process in processes:
+            process.stdin.write(b"go\n")
+        return [(await process.communicate())[0].decode().strip() for process in processes]
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+@pytest.mark.timeout(60)
+async def test_two_processes_submit_one_job_at_once(redis_server, make_worker, simulator):
+    """Each chunk is put into the ledger by one of them and known to the other; each number is sent to once."""
+    codes = await make_worker()
+    said = [[int(word) for word in line.split()] for line in await submitted_at_once(redis_server.url, "", "")]
+    made, added, known, closed = (sum(words) for words in zip(*said, strict=True))
+    assert (made, added, known, closed) == (1, 100, 101, 2)
+    assert all(words[1] for words in said), "only one of them was ever ahead"
+    progress = await finished(codes.job("launch"))
+    assert (progress.total, progress.accepted, progress.ending) == (2000, 2000, "finished")
+    assert sorted(message.to for message in simulator.inbox) == [f"+1919555{n:04}" for n in range(2000)]
+
+
+@pytest.mark.timeout(60)
+async def test_two_processes_submit_two_lists_under_one_name(redis_server, make_worker, simulator):
+    """One of them comes to its end, whole; the other is told where they differ. What they share is sent once."""
+    codes = await make_worker()
+    first, second = await submitted_at_once(redis_server.url, "", "1990")
+    won, lost = (first, second) if "differs" in second else (second, first)
+    assert "was submitted with another input, which differs at item 1980 or later" in lost
+    assert won.split()[-1] == "1"
+    progress = await finished(codes.job("launch"))
+    assert (progress.total, progress.accepted, progress.ending) == (2000, 2000, "finished")
+    numbers = {f"+1919555{n:04}" for n in range(2000)}
+    if won is second:
+        numbers = numbers - {"+19195551990"} | {"+12025550199"}
+    assert sorted(message.to for message in simulator.inbox) == sorted(numbers)
+
+
+STUBBORN = """
+import asyncio, sys
+from taskiq import InMemoryBroker, TaskiqEvents
+from taskiq.cli.worker.args import WorkerArgs
+from taskiq.cli.worker.run import start_listen
+from bandwidth_mfa_async import MFAClient
+from bandwidth_mfa_async.worker import MFAWorker, _worker
+
+_worker._PATIENCE = 0.0
+
+class Stubborn(InMemoryBroker):
+    async def listen(self):
+        print("listening", flush=True)
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                print("not yet", flush=True)
+        yield b""
+
+    async def shutdown(self):
+        await super().shutdown()
+        print("shut down", flush=True)
+
+broker = Stubborn()
+codes = MFAWorker(broker, ledger=sys.argv[1], client=MFAClient.from_env)
+broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, lambda _: print("closed:", codes._service is None, flush=True))
+if __name__ == "__main__":
+    args = WorkerArgs.from_cli(["__main__:broker"])
+    args.broker = broker
+    start_listen(args)
+"""
+
+
+@pytest.mark.timeout(60)
+async def test_a_receiver_that_does_not_end(redis_server, simulator):
+    """taskiq waits for a read of its queue that it has cancelled; where that goes on, the worker ends all the same."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STUBBORN, redis_server.url),
+        env=os.environ | environment(simulator),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"listening\n"
+        process.send_signal(signal.SIGTERM)
+        out, err = await process.communicate()
+        assert out.decode().splitlines() == ["not yet", "closed: True", "shut down"], err.decode()
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
