@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         TLSError,
         VerificationLockedError,
     )
-    from .limits._redis import RedisLimits
+    from .limits.shared._redis_limits import RedisLimits
     from .telemetry import LoggingHook
 
 __all__ = [
@@ -128,7 +128,7 @@ _NAMES: Final = {
         "InvalidRequestError JournalError LedgerError MFAError NotFoundError NotSentError PermissionDeniedError "
         "RateLimitError ReadTimeoutError RequestError ResponseDecodeError ServerError TLSError VerificationLockedError"
     ),
-    ".limits._redis": "RedisLimits",
+    ".limits.shared._redis_limits": "RedisLimits",
     ".telemetry": "LoggingHook",
 }
 _HOMES: Final = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from bandwidth_mfa_async._clock import SystemClock
-from bandwidth_mfa_async.limits._pacer import Pacer
+from bandwidth_mfa_async.limits._token_bucket import Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

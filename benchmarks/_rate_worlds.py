@@ -18,7 +18,7 @@ from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, Redi
 from bandwidth_mfa_async._transport import Transport
 from bandwidth_mfa_async._wire import Answer
 from bandwidth_mfa_async.simulator import Fault, Simulator
-from bandwidth_mfa_async.simulator._limits import Limiter
+from bandwidth_mfa_async.simulator._server_limiter import Limiter
 from tests.support.limits_simulation import REFUSAL_TRIP, ROUND_TRIP, Tally, run_virtual
 from tests.support.redis_server import RedisServer
 from tests.support.virtual_redis import VirtualScript, VirtualStore

@@ -13,7 +13,6 @@ from blockbuster import blockbuster_ctx
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RetryPolicy
 
 # Imports block, whoever makes them first: this one reads a file, which a test in a loop would be blamed for.
-from bandwidth_mfa_async.limits import _redis as _redis  # noqa: PLC0414
 from tests.support.fault_server import FaultServer
 from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
 
@@ -77,7 +76,7 @@ async def _nothing_left_in_loop() -> AsyncIterator[None]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send through aiohttp's documented interface where a test asks for it, as on an aiohttp that lacks the rest."""
     if getattr(request, "param", "direct") == "documented":
-        monkeypatch.setattr("bandwidth_mfa_async._transport._exchange._request", None)
+        monkeypatch.setattr("bandwidth_mfa_async._transport._fast_path._request", None)
 
 
 @pytest.fixture

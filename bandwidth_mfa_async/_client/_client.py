@@ -12,8 +12,8 @@ from .._models import CodeRequest, CodeTemplate, VerifyCodeRequest
 from .._wire import MESSAGING, VERIFY, VOICE
 from ..errors import ConfigurationError, InvalidRequestError
 from ..telemetry import HookList
-from ._caller import Caller
-from ._core import Core
+from ._executor import Caller
+from ._shared_state import Core
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

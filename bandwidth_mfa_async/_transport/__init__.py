@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from yarl import URL
 
-from ._exchange import MAX_ANSWER, Body, Headers
-from ._transport import Transport, absolute_url, checked_transport_options, endpoint, request_headers
+from ._fast_path import MAX_ANSWER, Body, Headers
+from ._session import Transport, absolute_url, checked_transport_options, endpoint, request_headers
 
 __all__ = [
     "MAX_ANSWER",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..errors import JournalError
-from ._journal import SQLiteJournal
 from ._outcome import BulkSummary, ItemOutcome
-from ._report import JournalReport
-from ._run import OutcomeStream
 from ._sender import BulkSender
+from ._stream import OutcomeStream
+from .journal._journal import SQLiteJournal
+from .report._report import JournalReport
 
 __all__ = [
     "BulkSender",

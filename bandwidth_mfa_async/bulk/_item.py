@@ -6,14 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import Delivery, DeliveryUnknownError, NotSentError, RateLimitError
-from ._schema import Status
+from .journal._schema import Status
 
 if TYPE_CHECKING:
     from .._clock import Clock
     from .._models import CodeRequest
     from ..errors import MFAError, RequestError
-    from ._journal import SQLiteJournal
     from ._outcome import BulkSummary
+    from .journal._journal import SQLiteJournal
 
 
 class Surroundings(Protocol):

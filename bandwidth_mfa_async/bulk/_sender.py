@@ -9,9 +9,9 @@ from .._client import MFAClient
 from .._config import LANES
 from .._models import CodeTemplate
 from ..errors import ClientStateError, ConfigurationError, JournalError
-from ._journal import SQLiteJournal
 from ._outcome import BulkSummary
-from ._run import OutcomeStream, RunOptions
+from ._stream import OutcomeStream, RunOptions
+from .journal._journal import SQLiteJournal
 
 if TYPE_CHECKING:
     import os

@@ -19,13 +19,13 @@ from .._config import RetryPolicy
 from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest
 from ..errors import ConfigurationError, Delivery, MFAError
 from . import _outcome
-from ._account import open_client
-from ._bulk import bulk
 from ._demo import run as run_demo
-from ._doctor import doctor
 from ._jobs import jobs
 from ._limits import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits, show_limits
-from ._report import report
+from ._open_client import open_client
+from .bulk._command import bulk
+from .doctor._command import doctor
+from .report._command import report
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine

@@ -24,8 +24,8 @@ from . import _outcome
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..limits._redis import RedisLimits
-    from ..limits._status import SharedStatus
+    from ..limits.shared._redis_limits import RedisLimits
+    from ..limits.shared._status import SharedStatus
 
 CHANNELS: Final = ("messaging", "voice")
 LIVE_EVERY: Final = 1.0
@@ -89,7 +89,7 @@ def shared_limits(url: str | None, account_id: str | None = None) -> RedisLimits
     """Return the `RedisLimits` that ``--redis`` names, or None without it."""
     if not url:
         return None
-    from ..limits._redis import RedisLimits
+    from ..limits.shared._redis_limits import RedisLimits
 
     key = account_id or os.environ.get("BW_ACCOUNT_ID")
     if not key:

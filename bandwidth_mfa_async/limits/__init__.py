@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ._channel import ChannelLimiter
+from ._channel_limiter import ChannelLimiter
 from ._permit import Limiter, Permit
+from ._priority_semaphore import Slots
 from ._segments import message_weight, segments
-from ._slots import Slots
 
 __all__ = ["ChannelLimiter", "Limiter", "Permit", "Slots", "message_weight", "segments"]

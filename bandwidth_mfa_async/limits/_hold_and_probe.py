@@ -14,8 +14,8 @@ from typing import Final
 
 from attrs import frozen
 
-from ._noise import Noise
-from ._window import AcceptedWindow
+from ._random_rejections import Noise
+from ._sliding_window import AcceptedWindow
 
 # 2**40 times any belief is no limit at all; a larger exponent could overflow.
 _MOST_DOUBLINGS: Final = 40.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ._errors import InvalidFaultError, InvalidOptionError, SimulatorError, SimulatorStateError
 from ._faults import Fault, Faults
-from ._limits import AccountLimits
 from ._messages import Message, ReceiptState, RequestRecord
 from ._receipts import ReceiptPolicy
 from ._segments import count_segments
+from ._server_limiter import AccountLimits
 from ._simulator import Simulator
 
 __all__ = [

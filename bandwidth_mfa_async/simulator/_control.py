@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from ._answers import CONTENT_TYPE, encode
 from ._errors import InvalidOptionError
 from ._faults import Fault
-from ._limits import AccountLimits
+from ._responses import CONTENT_TYPE, encode
+from ._server_limiter import AccountLimits
 
 if TYPE_CHECKING:
     from collections import deque

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
-from ._answers import FORBIDDEN, UNAUTHORIZED, Answer, encode
+from ._responses import FORBIDDEN, UNAUTHORIZED, Answer, encode
 
 if TYPE_CHECKING:
     import random

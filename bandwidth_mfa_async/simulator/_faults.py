@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 from attrs import Factory, field, fields, frozen
 
-from ._answers import encode
 from ._errors import InvalidFaultError
+from ._responses import encode
 
 if TYPE_CHECKING:
     import random

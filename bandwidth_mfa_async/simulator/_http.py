@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from ._answers import CONTENT_TYPE, NO_ROUTE, Answer, encode, phrase
 from ._messages import RequestRecord
+from ._responses import CONTENT_TYPE, NO_ROUTE, Answer, encode, phrase
 from ._validation import recipient
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bandwidth_mfa_async._clock import Clock
 
-    from ._feed import Feed
+    from ._event_broadcaster import Feed
 
     Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from attrs import define, field, frozen
 
-from ._answers import CONTENT_TYPE, encode
 from ._errors import InvalidOptionError
 from ._messages import ReceiptState
+from ._responses import CONTENT_TYPE, encode
 
 if TYPE_CHECKING:
     import random

@@ -6,12 +6,12 @@ import math
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from ._answers import CALL_RATE_TEXT, LOCKED_TEXT, QUEUE_FULL_TEXT, Answer, documented, refusal
 from ._credentials import Credentials
-from ._limits import AccountLimits, Limiter
+from ._issued_codes import Verdict
 from ._messages import Message
+from ._responses import CALL_RATE_TEXT, LOCKED_TEXT, QUEUE_FULL_TEXT, Answer, documented, refusal
 from ._segments import count_segments
-from ._state import Verdict
+from ._server_limiter import AccountLimits, Limiter
 from ._validation import RefusedError, parse, read_send, read_verify, recipient
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from bandwidth_mfa_async._clock import Clock
 
-    from ._limits import Admission
+    from ._issued_codes import CodeBook
     from ._messages import Channel, Inbox
+    from ._server_limiter import Admission
     from ._settings import Settings
-    from ._state import CodeBook
     from ._validation import SendRequest
 
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from ._errors import InvalidOptionError
-from ._limits import AccountLimits
+from ._server_limiter import AccountLimits
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -12,16 +12,16 @@ from bandwidth_mfa_async._clock import SystemClock
 
 from ._control import Control
 from ._errors import InvalidOptionError, SimulatorStateError
+from ._event_broadcaster import Feed
 from ._faults import Faults
-from ._feed import Feed
 from ._http import BASE_PATH, TOKEN_PATH, HTTPFront
+from ._issued_codes import CodeBook
 from ._listener import Listener
 from ._messages import Inbox
 from ._page import PAGE_PATH, page_handlers
 from ._receipts import ReceiptPolicy, ReceiptSender
 from ._service import Service
 from ._settings import Settings, check_sizes
-from ._state import CodeBook
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from bandwidth_mfa_async._clock import Clock
     from bandwidth_mfa_async._config import BasicAuth
 
-    from ._limits import AccountLimits
     from ._messages import Message, RequestRecord
+    from ._server_limiter import AccountLimits
     from ._tls import Certificate
 
 

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any, Final, NamedTuple, cast
 
-from ._answers import MALFORMED_TEXT
+from ._responses import MALFORMED_TEXT
 
 DEFAULT_SCOPE: Final = "2FA"
 DEFAULT_MESSAGE: Final = "Your {NAME} {SCOPE} code is {CODE}"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import LedgerError
-from ._codes import CodeOutcome
 from ._job import Job, JobOutcome, JobProgress, known_jobs
-from ._ledger import RedisLedger
+from .ledger._code_queue import CodeOutcome
+from .ledger._ledger import RedisLedger
 
 if TYPE_CHECKING:
     from ._worker import MFAWorker

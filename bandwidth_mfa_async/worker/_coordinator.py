@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from .._lease import Lease
 from ..errors import LedgerError
-from ._lease import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ._ledger import RedisLedger
+    from .ledger._ledger import RedisLedger
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 WINDOW: Final = 64

@@ -8,15 +8,15 @@ from attrs import field, frozen
 
 from .._clock import sleep_until
 from ..errors import LedgerError
-from ._codec import unpack_keys, unpack_records
 from ._coordinator import Coordinator
-from ._states import DELIVERY_OF, State
+from .ledger._codec import unpack_keys, unpack_records
+from .ledger._protocol import DELIVERY_OF, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from ..errors import Delivery
-    from ._ledger import RedisLedger
+    from .ledger._ledger import RedisLedger
 
 CANCELLED: Final = "cancelled"
 

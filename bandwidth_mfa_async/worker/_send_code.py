@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._clock import Clock
-    from ._codes import CodeBook, CodeOutcome
+    from .ledger._code_queue import CodeBook, CodeOutcome
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _FIRST_LOOK: Final = 0.01

@@ -14,13 +14,13 @@ from taskiq import AsyncBroker, TaskiqEvents
 from .._clock import sleep_until
 from .._models import CodeTemplate
 from ..errors import ConfigurationError
-from ._codes import CodeBook
 from ._coordinator import AGAIN_AFTER, WINDOW, Coordinator
 from ._job import Job, known_jobs
-from ._ledger import RedisLedger, checked_name
+from ._runtime import Service
 from ._send_code import SendCode
-from ._service import Service
-from ._submit import Submission
+from ._submission import Submission
+from .ledger._code_queue import CodeBook
+from .ledger._ledger import RedisLedger, checked_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable

@@ -41,13 +41,13 @@ from bandwidth_mfa_async import (
     _auth,
     _config,
     _models,
-    _wire,
     telemetry,
     testing,
     webhooks,
     worker,
 )
 from bandwidth_mfa_async._redaction import hide_host_only, mask_phone, scrub
+from bandwidth_mfa_async._wire import _answers as _wire
 from bandwidth_mfa_async.limits import ChannelLimiter, Permit, Slots
 from bandwidth_mfa_async.telemetry import _events
 from tests.support.fault_server import Act, FaultServer, answer, refused_port, reply

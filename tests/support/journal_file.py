@@ -9,7 +9,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from bandwidth_mfa_async.bulk._schema import APPLICATION_ID, MIGRATIONS
+from bandwidth_mfa_async.bulk.journal._schema import APPLICATION_ID, MIGRATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from bandwidth_mfa_async._clock import SystemClock
-from bandwidth_mfa_async.limits._redis import RedisLimits
+from bandwidth_mfa_async.limits.shared._redis_limits import RedisLimits
 from tests.support.redis_server import RedisServer, server_binary
 from tests.support.virtual_redis import VirtualRedisLimits
 from tests.support.virtual_time import VirtualTimeLoop

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
-from bandwidth_mfa_async.limits._redis import RedisLimits
+from bandwidth_mfa_async.limits.shared._redis_limits import RedisLimits
 
 EPOCH = 1_750_000_000
 

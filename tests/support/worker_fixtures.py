@@ -7,7 +7,7 @@ from taskiq import AsyncBroker, InMemoryBroker
 
 from bandwidth_mfa_async import Limits, MFAClient, RetryPolicy
 from bandwidth_mfa_async.simulator import Simulator
-from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, _service
+from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, _runtime
 from tests.support.ledger_redis import LedgerRedis
 
 FAST = Limits(adaptive=False)
@@ -52,8 +52,8 @@ async def simulator():
 async def make_worker(redis_server, simulator, monkeypatch):
     """Make workers on brokers of their own that share a ledger; all are shut down at the end."""
     # What waits for a second or two in production is looked at without delay here.
-    monkeypatch.setattr(_service, "_ROUND", 0.05)
-    monkeypatch.setattr(_service, "_STALE_CODES", 0.1)
+    monkeypatch.setattr(_runtime, "_ROUND", 0.05)
+    monkeypatch.setattr(_runtime, "_STALE_CODES", 0.1)
     brokers = []
 
     async def make(*, start=True, limits=FAST, retry=QUICK, broker=None, lease=30.0, clock=None, **options):

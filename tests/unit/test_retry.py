@@ -23,7 +23,7 @@ from bandwidth_mfa_async import (
     TLSError,
 )
 from bandwidth_mfa_async._retry import RetryBudget, backoff, is_retryable, retry
-from bandwidth_mfa_async._wire import parse_retry_after
+from bandwidth_mfa_async._retry_after import parse_retry_after
 
 
 class Highest(random.Random):

@@ -26,8 +26,8 @@ from bandwidth_mfa_async import (
     ServerError,
     VerificationLockedError,
     VerifyCodeRequest,
-    _wire,
 )
+from bandwidth_mfa_async._wire import _answers as _wire
 
 SAMPLES = pathlib.Path(__file__).parents[1] / "samples"
 INDEX: dict[str, dict[str, Any]] = json.loads((SAMPLES / "index.json").read_text())

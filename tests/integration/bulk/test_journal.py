@@ -30,12 +30,12 @@ from bandwidth_mfa_async import (
     SQLiteJournal,
 )
 from bandwidth_mfa_async._clock import ManualClock, SystemClock
-from bandwidth_mfa_async.bulk import _schema, _store
+from bandwidth_mfa_async._keys import Keys
 from bandwidth_mfa_async.bulk._item import Item
-from bandwidth_mfa_async.bulk._keys import Keys
-from bandwidth_mfa_async.bulk._record import Record
-from bandwidth_mfa_async.bulk._schema import Status
-from bandwidth_mfa_async.bulk._store import Batch, Row, Store
+from bandwidth_mfa_async.bulk.journal import _file, _schema
+from bandwidth_mfa_async.bulk.journal._file import Batch, Row, Store
+from bandwidth_mfa_async.bulk.journal._run_journal import Record
+from bandwidth_mfa_async.bulk.journal._schema import Status
 from tests.support.fault_server import Act, FaultServer, answer
 
 if TYPE_CHECKING:
@@ -481,7 +481,7 @@ async def test_a_full_disk(
         db.execute("PRAGMA max_page_count = 60")
         return db
 
-    monkeypatch.setattr(_store.sqlite3, "connect", small)
+    monkeypatch.setattr(_file.sqlite3, "connect", small)
     outcomes = []
     async with BulkSender(make_client(), journal=path, max_in_flight=5) as bulk:
         with pytest.raises(JournalError, match="the disk is full; free some space"):
@@ -491,7 +491,7 @@ async def test_a_full_disk(
     assert len(outcomes) == bulk.summary.taken < 2_000
     begun = rows(path, "SELECT count(*) FROM item WHERE status <> 0")[0][0]
     assert len(server.seen) <= begun
-    monkeypatch.setattr(_store.sqlite3, "connect", connect)
+    monkeypatch.setattr(_file.sqlite3, "connect", connect)
     await send(make_client(), path, template, numbers)
     texted = [str(seen.document["to"]) for seen in server.seen]
     assert len(texted) == len(set(texted))
@@ -591,23 +591,23 @@ async def test_an_older_file_is_brought_up_to_date(
     path = tmp_path / "run.db"
     await send(make_client(), path, template)
     broken = (*_schema.MIGRATIONS, ("ALTER TABLE item ADD COLUMN note TEXT", "this is no SQL"))
-    monkeypatch.setattr(_store, "MIGRATIONS", broken)
+    monkeypatch.setattr(_file, "MIGRATIONS", broken)
     with pytest.raises(JournalError):
         await counts(path)
     assert rows(path, "PRAGMA user_version") == [(1,)]
-    monkeypatch.setattr(_store, "MIGRATIONS", (*_schema.MIGRATIONS, ("ALTER TABLE item ADD COLUMN note TEXT",)))
+    monkeypatch.setattr(_file, "MIGRATIONS", (*_schema.MIGRATIONS, ("ALTER TABLE item ADD COLUMN note TEXT",)))
     for _ in range(2):
         assert await counts(path) == {"accepted": 20}
     assert rows(path, "PRAGMA user_version") == [(2,)]
     assert rows(path, "SELECT DISTINCT note FROM item") == [(None,)]
-    monkeypatch.setattr(_store, "MIGRATIONS", _schema.MIGRATIONS)
+    monkeypatch.setattr(_file, "MIGRATIONS", _schema.MIGRATIONS)
     with pytest.raises(JournalError, match="newer"):
         await counts(path)
 
 
 async def test_an_old_sqlite(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A SQLite without what the journal needs is named."""
-    monkeypatch.setattr(_store.sqlite3, "sqlite_version_info", (3, 31, 1))
+    monkeypatch.setattr(_file.sqlite3, "sqlite_version_info", (3, 31, 1))
     with pytest.raises(JournalError, match=r"SQLite 3\.33"):
         await counts(tmp_path / "run.db")
 

@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bandwidth_mfa_async.bulk._schema import Status
-from bandwidth_mfa_async.bulk._store import Batch, Row, Store
+from bandwidth_mfa_async.bulk.journal._file import Batch, Row, Store
+from bandwidth_mfa_async.bulk.journal._schema import Status
 
 NOW = 1_700_000_000.0
 ENDS = [Status.ACCEPTED, Status.REJECTED, Status.NOT_SENT, Status.UNKNOWN, Status.PENDING]

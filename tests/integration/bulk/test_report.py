@@ -29,9 +29,9 @@ from bandwidth_mfa_async import (
     SQLiteJournal,
     errors,
 )
-from bandwidth_mfa_async.bulk import _timeline
-from bandwidth_mfa_async.bulk._causes import meaning_of
-from bandwidth_mfa_async.bulk._timeline import POINTS, Stretch
+from bandwidth_mfa_async.bulk.report import _timeline
+from bandwidth_mfa_async.bulk.report._causes import meaning_of
+from bandwidth_mfa_async.bulk.report._timeline import POINTS, Stretch
 from bandwidth_mfa_async.testing import ManualClock
 from tests.support.fault_server import FaultServer, answer
 from tests.support.journal_file import BEGAN, COUNTED, make_journal, make_launch

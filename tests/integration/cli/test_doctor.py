@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bandwidth_mfa_async.cli import _checks, _reach
 from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.cli.doctor import _checks, _network
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.testing import ManualClock, ThreadedSimulator
 from tests.conftest import APPLICATION, FROM, TO
@@ -342,10 +342,12 @@ async def test_a_certificate_that_ends_soon(tmp_path: pathlib.Path, monkeypatch:
     async with Simulator(tls=True) as simulator:
         (tmp_path / "ca.pem").write_bytes(simulator.ca_pem)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-        days = (await _reach._tls("127.0.0.1", simulator.port, "127.0.0.1", 5.0, ManualClock(wall=time.time()))).detail
+        days = (
+            await _network._tls("127.0.0.1", simulator.port, "127.0.0.1", 5.0, ManualClock(wall=time.time()))
+        ).detail
         days_left = int(days.split("valid for ")[1].split()[0])
         later = ManualClock(wall=time.time() + (days_left - 3) * 86_400)
-        finding = await _reach._tls("127.0.0.1", simulator.port, "127.0.0.1", 5.0, later)
+        finding = await _network._tls("127.0.0.1", simulator.port, "127.0.0.1", 5.0, later)
     assert finding.status == "warn"
     assert "valid for 3 more days" in finding.detail
 

@@ -29,9 +29,9 @@ from bandwidth_mfa_async import (
     MFAClient,
     NotSentError,
 )
-from bandwidth_mfa_async.cli._bulk_run import on_signals
-from bandwidth_mfa_async.cli._rows import Row, RowReader
-from bandwidth_mfa_async.cli._source import InputFileError, Source
+from bandwidth_mfa_async.cli.bulk._rows import Row, RowReader
+from bandwidth_mfa_async.cli.bulk._run import on_signals
+from bandwidth_mfa_async.cli.bulk._source import InputFileError, Source
 from tests.conftest import APPLICATION, FROM
 from tests.integration.faults.watch import MATRIX, Watch, prepare, send_all
 from tests.support.fault_server import Act, FaultServer, answer

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import Simulator
-from bandwidth_mfa_async.simulator._state import LONGEST_WINDOW, CodeBook, Verdict
+from bandwidth_mfa_async.simulator._issued_codes import LONGEST_WINDOW, CodeBook, Verdict
 from tests.integration.simulator.conftest import TO, Caller
 
 VALID = (200, {"valid": True})

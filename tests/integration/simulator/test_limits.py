@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async.simulator import AccountLimits, InvalidOptionError, Simulator
-from bandwidth_mfa_async.simulator._limits import Limiter
+from bandwidth_mfa_async.simulator._server_limiter import Limiter
 from tests.integration.simulator.conftest import SEND, TO, Caller
 
 

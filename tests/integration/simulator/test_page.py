@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
-from bandwidth_mfa_async.simulator._feed import Subscription
+from bandwidth_mfa_async.simulator._event_broadcaster import Subscription
 from tests.integration.simulator.conftest import SEND, TO, until
 
 

@@ -26,8 +26,8 @@ from bandwidth_mfa_async import (
     RequestError,
     RetryPolicy,
 )
-from bandwidth_mfa_async._transport import _exchange
-from bandwidth_mfa_async._transport._attempts import Attempts
+from bandwidth_mfa_async._transport import _fast_path
+from bandwidth_mfa_async._transport._deadlines import Attempts
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support import certificates
 from tests.support.fault_server import Act, FaultServer, answer
@@ -89,7 +89,7 @@ async def test_both_ways_write_the_same_request(
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=force_close)) as session:
         client = make_client(session=session)
         await client.generate_messaging_code(request)
-        monkeypatch.setattr(_exchange, "_request", None)
+        monkeypatch.setattr(_fast_path, "_request", None)
         await client.generate_messaging_code(request)
         await client.aclose()
     ours, theirs = server.seen

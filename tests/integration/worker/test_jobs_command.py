@@ -7,9 +7,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from bandwidth_mfa_async._redis import _connection
 from bandwidth_mfa_async.cli._app import app
-from bandwidth_mfa_async.worker import RedisLedger, _redis
-from bandwidth_mfa_async.worker._states import VERSION
+from bandwidth_mfa_async.worker import RedisLedger
+from bandwidth_mfa_async.worker.ledger._protocol import VERSION
 
 
 def bandwidth_mfa(*arguments):
@@ -80,7 +81,7 @@ def test_a_ledger_url_that_is_none():
 
 def test_a_redis_that_is_not_there(monkeypatch):
     """Told while it is waited for, and at the end in one line, without redis-py's own words."""
-    monkeypatch.setattr(_redis, "_QUIET", 0.0)
+    monkeypatch.setattr(_connection, "_QUIET", 0.0)
     monkeypatch.setitem(RedisLedger.check.__kwdefaults__, "patience", 0.2)
     result = bandwidth_mfa("--ledger", "redis://:secret@127.0.0.1:1/0")
     assert result.exit_code == 2

@@ -9,13 +9,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async import ConfigurationError, LedgerError, NotSentError
+from bandwidth_mfa_async._lease import Lease
+from bandwidth_mfa_async._redis import _connection
 from bandwidth_mfa_async.testing import ManualClock
-from bandwidth_mfa_async.worker import RedisLedger, _redis
-from bandwidth_mfa_async.worker._codec import keys_only, pack_record, pack_requests, unpack_records, unpack_requests
-from bandwidth_mfa_async.worker._codes import CodeBook
+from bandwidth_mfa_async.worker import RedisLedger
 from bandwidth_mfa_async.worker._coordinator import Coordinator
-from bandwidth_mfa_async.worker._lease import Lease
-from bandwidth_mfa_async.worker._states import VERSION, State
+from bandwidth_mfa_async.worker.ledger._code_queue import CodeBook
+from bandwidth_mfa_async.worker.ledger._codec import (
+    keys_only,
+    pack_record,
+    pack_requests,
+    unpack_records,
+    unpack_requests,
+)
+from bandwidth_mfa_async.worker.ledger._protocol import VERSION, State
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support.fault_server import until
 from tests.support.ledger_redis import LedgerRedis
@@ -389,7 +396,7 @@ async def test_a_redis_that_restarts_is_waited_for(own_redis):
 
 async def test_a_redis_without_room_is_waited_for(redis_server, ledger, monkeypatch, caplog):
     """An outcome is not lost for it, and the log names the remedy."""
-    monkeypatch.setattr(_redis, "_QUIET", 0.0)
+    monkeypatch.setattr(_connection, "_QUIET", 0.0)
     await filled(ledger)
     chunk = await ledger.take("launch", 0, ledger.new_lease())
     assert await ledger.intent(chunk, 0, repeats=False) == "1"

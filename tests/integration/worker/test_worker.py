@@ -26,9 +26,9 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async.simulator import Fault
 from bandwidth_mfa_async.testing import ManualClock
 from bandwidth_mfa_async.worker import Job, MFAWorker, RedisLedger
-from bandwidth_mfa_async.worker._ledger import RedisLedger as Ledger
-from bandwidth_mfa_async.worker._states import State
-from bandwidth_mfa_async.worker._submit import Submission, _Seen
+from bandwidth_mfa_async.worker._submission import Submission, _Seen
+from bandwidth_mfa_async.worker.ledger._ledger import RedisLedger as Ledger
+from bandwidth_mfa_async.worker.ledger._protocol import State
 from tests.conftest import TO
 from tests.support.suspensions import every_suspension
 from tests.support.worker_fixtures import LossyBroker

@@ -7,9 +7,9 @@ from typing import ClassVar
 import pytest
 
 from bandwidth_mfa_async import DisconnectedError, NotSentError
+from bandwidth_mfa_async._client._recorded_call import Attempts
 from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, known_jobs
-from bandwidth_mfa_async.worker._attempt import Attempts
-from bandwidth_mfa_async.worker._states import State
+from bandwidth_mfa_async.worker.ledger._protocol import State
 from tests.integration.limits.test_redis_cancellation import connections
 from tests.support.suspensions import every_suspension
 from tests.support.worker_fixtures import LossyBroker

@@ -11,7 +11,7 @@ import pytest_asyncio
 from playwright.async_api import expect
 
 from bandwidth_mfa_async import JournalReport
-from bandwidth_mfa_async.cli._report_page import render
+from bandwidth_mfa_async.cli.report.page import render
 from tests.support.journal_file import BEGAN, make_journal, make_launch
 from tests.system.browser.conftest import WATCH, Watched
 

@@ -24,10 +24,10 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from bandwidth_mfa_async import BulkSummary, Delivery, ItemOutcome, MFAClient
-from bandwidth_mfa_async.cli import _bulk_check
 from bandwidth_mfa_async.cli._app import app
-from bandwidth_mfa_async.cli._bulk_check import CheckProgress
-from bandwidth_mfa_async.cli._bulk_display import Display, Pace
+from bandwidth_mfa_async.cli.bulk import _scan_progress
+from bandwidth_mfa_async.cli.bulk._display import Display, Pace
+from bandwidth_mfa_async.cli.bulk._scan_progress import CheckProgress
 from bandwidth_mfa_async.simulator import Fault
 from bandwidth_mfa_async.testing import ManualClock
 from tests.conftest import APPLICATION, FROM
@@ -294,7 +294,7 @@ def test_a_file_that_is_mended_while_it_is_read(
     """What the rejects got from it before it was mended is not in them."""
     path = folder / "n.csv"
     path.write_text("2025550101\n2025550102\n")
-    look_through = _bulk_check.look_through
+    look_through = _scan_progress.look_through
 
     def then_mended(*args: Any, **options: Any) -> Any:
         found = look_through(*args, **options)
@@ -302,7 +302,7 @@ def test_a_file_that_is_mended_while_it_is_read(
         path.write_text(f"x\n2025550101\n{A}\n" if options["rejects"] is None else f"2025550103\n{A}\n")
         return found
 
-    monkeypatch.setattr(_bulk_check, "look_through", then_mended)
+    monkeypatch.setattr(_scan_progress, "look_through", then_mended)
     assert bulk("n.csv", "--rejects", "r.csv").exit_code == 1
     assert [row["to"] for row in rejected(folder / "r.csv")] == ["2025550103"]
     assert sent_to(simulator) == {A: 1}
@@ -580,7 +580,7 @@ def test_ctrl_c_while_the_file_is_checked(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bandwidth_mfa_async.cli._bulk_check.look_through", interrupted)
+    monkeypatch.setattr("bandwidth_mfa_async.cli.bulk._scan_progress.look_through", interrupted)
     result = bulk("n.csv")
     assert (result.exit_code, result.stderr) == (130, "stopped; nothing was sent\n")
     assert not simulator.inbox
@@ -826,7 +826,7 @@ def test_help_says_how_it_ends(bulk: Any) -> None:
 async def test_nothing_blocks_the_loop(simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
     """Rows are read by a thread: a disk that hangs does not make requests under way time out."""
     from bandwidth_mfa_async import CodeTemplate, MFAClient
-    from bandwidth_mfa_async.cli._bulk_run import Plan, send
+    from bandwidth_mfa_async.cli.bulk._run import Plan, send
 
     fifo = folder / "fifo"
     os.mkfifo(fifo)

@@ -19,10 +19,10 @@ import pytest
 from click.testing import CliRunner
 
 from bandwidth_mfa_async import BulkSender, CodeTemplate, MFAClient, SQLiteJournal
-from bandwidth_mfa_async.cli import _report_words as words
 from bandwidth_mfa_async.cli._app import app
-from bandwidth_mfa_async.cli._report_page._html import Html, join, tag
-from bandwidth_mfa_async.cli._report_page._scales import count_ticks, latency_ticks
+from bandwidth_mfa_async.cli.report import _wording as words
+from bandwidth_mfa_async.cli.report.page._html import Html, join, tag
+from bandwidth_mfa_async.cli.report.page._scales import count_ticks, latency_ticks
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from tests.support.journal_file import BEGAN, make_journal, make_launch
 

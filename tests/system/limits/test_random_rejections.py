@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandwidth_mfa_async.limits._noise import Noise
+from bandwidth_mfa_async.limits._random_rejections import Noise
 from tests.support.limits_simulation import TokenBucket, closed_loop, run_virtual
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe
-from bandwidth_mfa_async.limits._lease import Lease, Report
-from bandwidth_mfa_async.limits._shared import SharedLimiter
+from bandwidth_mfa_async.limits.shared._grant import Lease, Report
+from bandwidth_mfa_async.limits.shared._shared_limiter import SharedLimiter
 from tests.support.limits_simulation import AccountQueue, FixedWindow, SlidingLog, TokenBucket, closed_loop, run_virtual
 from tests.support.virtual_redis import EPOCH, VirtualScript, VirtualStore
 

@@ -15,7 +15,7 @@ import pytest
 
 from bandwidth_mfa_async.worker import Job, RedisLedger
 from bandwidth_mfa_async.worker._coordinator import Coordinator
-from bandwidth_mfa_async.worker._submit import Submission
+from bandwidth_mfa_async.worker._submission import Submission
 from tests.conftest import TO
 from tests.support.fault_server import environment
 

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async import CodeTemplate
-from bandwidth_mfa_async.cli._check import Repeats, document_of, look_through
-from bandwidth_mfa_async.cli._rejects import Rejects
-from bandwidth_mfa_async.cli._rows import BadRow, Format, Row, RowReader, format_of
-from bandwidth_mfa_async.cli._source import LONGEST_LINE, InputFileError, Source, open_input
+from bandwidth_mfa_async.cli.bulk._input_scan import Repeats, document_of, look_through
+from bandwidth_mfa_async.cli.bulk._rejects import Rejects
+from bandwidth_mfa_async.cli.bulk._rows import BadRow, Format, Row, RowReader, format_of
+from bandwidth_mfa_async.cli.bulk._source import LONGEST_LINE, InputFileError, Source, open_input
 from tests.conftest import APPLICATION, FROM
 
 if TYPE_CHECKING:

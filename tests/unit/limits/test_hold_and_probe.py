@@ -7,7 +7,7 @@ import random
 import pytest
 
 from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe
-from bandwidth_mfa_async.limits._window import AcceptedWindow
+from bandwidth_mfa_async.limits._sliding_window import AcceptedWindow
 
 
 def learnt(rate, *, now=100.0):

@@ -9,7 +9,7 @@ import pytest
 
 from bandwidth_mfa_async._clock import ManualClock, SystemClock
 from bandwidth_mfa_async.errors import ConfigurationError
-from bandwidth_mfa_async.limits._pacer import Pacer
+from bandwidth_mfa_async.limits._token_bucket import Pacer
 from tests.support.limits_simulation import run_virtual
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async._clock import ManualClock
-from bandwidth_mfa_async.limits._pacer import Pacer
+from bandwidth_mfa_async.limits._token_bucket import Pacer
 
 HEAVIEST = 7
 

@@ -1,0 +1,151 @@
+"""One row or single code on its way through the client: the recorder that asks the ledger before each attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._models import MessagingCodeResponse
+from .._wire import MESSAGING, VOICE
+from ..errors import Delivery, DeliveryUnknownError, MFAError, RequestError
+from ..worker.ledger._codec import pack_record
+from ..worker.ledger._protocol import State, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._config import Lane
+    from .._lease import Lease
+    from .._models import CodeRequest, VoiceCodeResponse
+    from ._executor import Caller
+
+    Answer = MessagingCodeResponse | VoiceCodeResponse
+
+
+class HeldError(MFAError):
+    """The ledger said no to an attempt; its one argument is the ledger's letter. Never leaves this package."""
+
+
+class Entry(Protocol):
+    """What is sent, as the ledger knows it."""
+
+    lease: Lease
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further attempt is to begin."""
+        ...
+
+    async def intent(self) -> str:
+        """Put an attempt on record; return ``1``, or the letter that says why not."""
+        ...
+
+    def settle(self, state: State, record: str, error: MFAError | None) -> None:
+        """Write soon what became of it."""
+
+
+class Attempts:
+    """The attempts of one call, each on record before it is written.
+
+    Args:
+        entry: what is sent.
+    """
+
+    __slots__ = ("_entry", "attempts", "recorded", "under_way", "unknown")
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+        self.attempts = 0
+        # Whether the ledger says sending; whether an attempt is under way; whether one may have reached a person.
+        self.recorded = False
+        self.under_way = False
+        self.unknown = False
+
+    @property
+    def guard(self) -> Callable[[], None]:
+        """The lease's check: a worker that was frozen after it had asked the ledger must not write."""
+        return self._entry.lease.check
+
+    async def begin(self) -> None:
+        """Return once the ledger has the intent.
+
+        Raises:
+            HeldError: it says no: the lease is lost, the job stopped, or the row done by somebody else.
+            LedgerError: it cannot be asked.
+        """
+        entry = self._entry
+        if entry.stopping:
+            raise HeldError("S")
+        # From here on it may stand in the ledger, whether or not the answer is waited for.
+        self.recorded = True
+        letter = await entry.intent()
+        if letter != State.SENDING:
+            self.recorded = False
+            raise HeldError(letter)
+        self.under_way = True
+        self.attempts += 1
+
+    def failed(self, error: RequestError) -> None:
+        """Note a failed attempt: one that certainly sent nothing leaves the row as if it had not begun."""
+        if not self.under_way:
+            return
+        self.under_way = False
+        self.unknown = self.unknown or error.delivery is Delivery.UNKNOWN
+        self.give_back()
+        if self._entry.stopping and (task := asyncio.current_task()) is not None:
+            task.cancel()  # no further attempt
+
+    def cut(self, delivery: Delivery) -> None:
+        """Note that the call was cancelled."""
+        self.under_way = False
+        self.unknown = self.unknown or delivery is Delivery.UNKNOWN
+
+    def give_back(self) -> None:
+        """Let the row be pending again, unless it may have been sent."""
+        if self.recorded and not self.unknown:
+            self.recorded = False
+            self._entry.settle(State.PENDING, "", None)
+
+
+async def send(caller: Caller, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> State:
+    """Send one request under the ledger's eyes, and settle what became of it.
+
+    Args:
+        caller: the client's engine.
+        channel: ``"messaging"`` or ``"voice"``.
+        request: what to send.
+        lane: where it waits.
+        entry: what the ledger knows it as.
+
+    Returns:
+        Its state; `State.PENDING` when it was let go of before anything was sent.
+
+    Raises:
+        HeldError: the ledger said no, with its letter.
+        MFAError: the client or the ledger is closed; what is known was settled.
+        CancelledError: the same.
+    """
+    attempts = Attempts(entry)
+    operation: Any = MESSAGING if channel == "messaging" else VOICE
+    try:
+        answer: Answer = await caller.call(operation, request, None, lane, attempts)
+    except RequestError as error:
+        delivery = Delivery.UNKNOWN if attempts.unknown else error.delivery
+        if delivery is Delivery.NOT_SENT and (entry.stopping or not entry.lease.holds):
+            # Not its fault: whoever works at it next tries it.
+            attempts.give_back()
+            return State.PENDING
+        state = state_of(delivery, error)
+        entry.settle(state, pack_record(None, error, attempts.attempts), error)
+        return state
+    except BaseException:
+        # Cancelled, closed, or no answer from the ledger: what may have been sent is unknown, the rest is pending.
+        if attempts.unknown or attempts.under_way:
+            lost = DeliveryUnknownError("the worker was stopped while the request was under way", operation.name)
+            entry.settle(State.UNKNOWN, pack_record(None, lost, attempts.attempts), lost)
+        else:
+            attempts.give_back()
+        raise
+    provider_id = answer.message_id if isinstance(answer, MessagingCodeResponse) else answer.call_id
+    entry.settle(State.ACCEPTED, pack_record(provider_id, None, attempts.attempts), None)
+    return State.ACCEPTED

@@ -1,0 +1,179 @@
+"""What a client and its views share, from the first call to the close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from .._auth import make_authorizer
+from .._clock import Sleeper
+from .._config import BasicAuth, OAuth2ClientCredentials, RetryPolicy, checked_account_id, checked_url
+from .._retry import RetryBudget
+from .._transport import Body, Transport, absolute_url, checked_transport_options, endpoint, request_headers
+from .._wire import OPERATIONS, TOKEN_BODY, TOKEN_OPERATION, decipher_token
+from ..errors import ClientStateError, ConfigurationError, ConnectTimeoutError, NotSentError, RequestError, TLSError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from ssl import SSLContext
+
+    import aiohttp
+
+    from .._auth import Authorizer
+    from .._clock import Clock
+    from .._config import Auth
+    from .._transport import URL
+    from .._wire import Token
+    from ..limits import Limiter, Slots
+    from ..limits.shared._shared_limiter import SharedLimiter
+
+
+class Core:
+    """What a client and its views share: credentials, connections, the retry budget, and being open or closed."""
+
+    def __init__(  # noqa: PLR0913 - the client's own arguments
+        self,
+        account_id: str,
+        auth: Auth,
+        base_url: str,
+        clock: Clock,
+        session: aiohttp.ClientSession | None,
+        ssl: SSLContext | None,
+        proxy: str | None,
+    ) -> None:
+        if not isinstance(auth, (BasicAuth, OAuth2ClientCredentials)):
+            raise ConfigurationError("auth: must be BasicAuth(username, password) or OAuth2ClientCredentials(...)")
+        self.account_id: str = checked_account_id(account_id)
+        self.base_url: str = checked_url("base_url", base_url)
+        checked_transport_options(session, ssl, proxy, self.base_url)
+        self.auth = auth
+        self.clock = clock
+        self.transport: Transport = Transport(session=session, ssl=ssl, proxy=proxy)
+        self.sleeper: Sleeper = Sleeper(clock)
+        self.budget: RetryBudget = RetryBudget()
+        self.rng: random.Random = random.Random()  # noqa: S311 - jitter and event ids, no secrets
+        self.urls: dict[str, URL] = {op.name: endpoint(self.base_url, self.account_id, op.path) for op in OPERATIONS}
+        self.authorizer: Authorizer = make_authorizer(auth, self._fetch_token, clock)
+        self.token_url: URL | None = absolute_url(auth.token_url) if isinstance(auth, OAuth2ClientCredentials) else None
+        self.token_policy: RetryPolicy = RetryPolicy()
+        self._headers = request_headers(Authorization="", **{"Content-Type": "application/json"})
+        self._header = ""
+        self._active = 0
+        self._closed = False
+        self._idle: asyncio.Event | None = None
+        # Weak: a view made for one request must not be remembered for ever.
+        self._waits: weakref.WeakSet[Limiter | Slots] = weakref.WeakSet()
+        # Strong: these hold connections. One for each set of options, which views made for one request share.
+        self._shared: dict[tuple[object, ...], SharedLimiter] = {}
+
+    @property
+    def closed(self) -> bool:
+        """Whether new calls are refused."""
+        return self._closed
+
+    def headers(self, authorization: str) -> Any:
+        """Return a request's headers with this Authorization."""
+        # Built once for Basic and once for each token; aiohttp copies them into every request.
+        if authorization != self._header:
+            self._headers = self._headers.copy()
+            self._headers["Authorization"] = authorization
+            self._header = authorization
+        return self._headers
+
+    def register(self, *waits: Limiter | Slots) -> None:
+        """Remember limiters of the client or of a view, so that closing ends their waits."""
+        for wait in waits:
+            self._waits.add(wait)
+
+    def shared_limiter(self, options: tuple[object, ...], make: Callable[[], SharedLimiter]) -> SharedLimiter:
+        """Return the limiter with these options, which is closed with the client."""
+        if options not in self._shared:
+            self._shared[options] = make()
+        return self._shared[options]
+
+    def check(self) -> None:
+        """Raise `ClientStateError` if a call cannot be made here and now."""
+        if self._closed:
+            raise ClientStateError("this client is closed; make a new one")
+        self.transport.check()
+
+    def enter(self) -> None:
+        """Begin a call, which closing then waits for."""
+        self.check()
+        self._active += 1
+
+    def leave(self) -> None:
+        """End a call."""
+        self._active -= 1
+        if self._active == 0 and self._idle is not None:
+            self._idle.set()
+
+    async def aclose(self, drain_timeout: float) -> None:
+        """Close, whatever an earlier or concurrent close came to; one that is cancelled cuts what is under way."""
+        if not self.transport.bound:
+            self._closed = True
+            return
+        self.transport.check()
+        self._closed = True
+        try:
+            timer = self.clock.call_at(self.clock.monotonic() + drain_timeout, self.abort)
+            try:
+                await self._none_active()
+            finally:
+                timer.cancel()
+        finally:
+            self.abort()
+            # Each is closed whatever the others come to, and the pool last, since the token is fetched over it.
+            async with contextlib.AsyncExitStack() as closing:
+                closing.push_async_callback(self.transport.aclose)
+                closing.push_async_callback(self.authorizer.aclose)
+                for limiter in self._shared.values():
+                    closing.push_async_callback(limiter.aclose)
+                await self._none_active()
+
+    async def _none_active(self) -> None:
+        if self._active:
+            if self._idle is None:
+                self._idle = asyncio.Event()
+            await self._idle.wait()
+
+    def abort(self) -> None:
+        """Cut short whatever waits or is under way; every call ends with an error that says what is known."""
+        for wait in tuple(self._waits):
+            wait.abort(closed_before_sending)
+        self.sleeper.end()
+        self.transport.abort()
+
+    async def _fetch_token(self) -> Token:
+        auth, url = self.auth, self.token_url
+        assert isinstance(auth, OAuth2ClientCredentials)  # noqa: S101 - Basic fetches none
+        assert url is not None  # noqa: S101 - the same
+        headers = request_headers(Authorization=auth.header, **{"Content-Type": "application/x-www-form-urlencoded"})
+        try:
+            answer = await self.transport.send(
+                url,
+                headers,
+                Body(TOKEN_BODY),
+                operation=TOKEN_OPERATION,
+                timeout=self.token_policy.attempt_timeout,
+                connect_timeout=self.token_policy.connect_timeout,
+            )
+        except RequestError as failure:
+            # Whatever became of the token request, the code request has not left.
+            kind: type[NotSentError] = NotSentError
+            if isinstance(failure, TLSError):
+                kind = TLSError
+            elif isinstance(failure, TimeoutError):
+                kind = ConnectTimeoutError
+            error = kind(f"no token: {failure.message}", TOKEN_OPERATION)
+        else:
+            return decipher_token(answer, now=self.clock.time(), secrets=lambda: auth.secrets)
+        raise error
+
+
+def closed_before_sending() -> NotSentError:
+    """Return the error of a call that was still waiting when the client was closed."""
+    return NotSentError("the client was closed before the request was written", attempts=0, retry_stopped_by="closed")

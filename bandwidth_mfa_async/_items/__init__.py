@@ -1,0 +1,1 @@
+"""The parts of bulk runs and jobs that know no client: reading items from an input."""

@@ -1,0 +1,1 @@
+"""Connections to Redis, shared by the limits and the ledger."""

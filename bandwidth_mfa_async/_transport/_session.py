@@ -1,0 +1,314 @@
+"""The pool of connections, and one attempt over it: how long it may take and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import aiohttp
+from yarl import URL
+
+from .._wire import USER_AGENT, Answer
+from ..errors import ClientStateError, ConfigurationError, DisconnectedError, NotSentError
+from ._deadlines import Attempts
+from ._failures import after, before
+from ._fast_path import Headers, Response, Route, direct, exchange, left_over, lenient, post
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+    from ..errors import RequestError
+    from ._fast_path import Body
+
+# Load balancers close idle connections after 60 s or more; a request written to one that is being closed has an
+# unknown outcome, so ours are given up well before.
+KEEPALIVE_TIMEOUT: Final = 10.0
+# Long enough to spare the resolver, short enough to follow a failover.
+DNS_CACHE_TTL: Final = 30
+_NEVER_CEIL: Final = 1e9
+# asyncio reads every answer into a fresh buffer of 256 KiB, TLS another.
+_LARGEST_BUFFER: Final = 256 * 1024
+
+
+class _Checked:
+    """A connector, ours or a borrowed session's, that gives out no connection with bytes nobody asked for.
+
+    aiohttp would take them for the answer to the next request (its issue 13656). Bytes that come after this look
+    still are; nothing in the service's answers could tell.
+    """
+
+    def __init__(self, connector: aiohttp.BaseConnector) -> None:
+        self._connector = connector
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connector, name)
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+        while True:
+            connection = await self._connector.connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or not (protocol.should_close or (lenient and left_over(protocol))):
+                return connection
+            connection.close()
+
+
+def _keep_large_buffers() -> None:
+    """Let glibc take buffers as large as asyncio's from its heap, where by default it asks the system for each.
+
+    Those are three system calls and a page fault or two for an answer, a third of a call's CPU. The default ends
+    once a program has freed one block that large, so that is all that is done here. Other allocators do not mind.
+    """
+    bytes(2 * _LARGEST_BUFFER)
+
+
+def request_headers(**extra: str) -> Headers:
+    """Return the headers every request carries, and some more."""
+    return Headers(
+        {
+            "Accept": "application/json",
+            # An answer that inflates from kilobytes to gigabytes is thereby not an answer.
+            "Accept-Encoding": "identity",
+            "User-Agent": USER_AGENT,
+            **extra,
+        }
+    )
+
+
+def endpoint(base_url: str, account_id: str, path: str) -> URL:
+    """Return the URL of an operation; the parts are checked and already safe in a path."""
+    return URL(f"{base_url}/accounts/{account_id}/{path}", encoded=True)
+
+
+def absolute_url(url: str) -> URL:
+    """Return a checked URL as aiohttp takes it."""
+    return URL(url)
+
+
+class Transport:
+    """A pool of connections, bound to the event loop and the process of its first use.
+
+    Args:
+        session: a session whose connections are to be used; only its connector is, never its headers, cookies,
+            credentials or hooks, and it is never closed.
+        ssl: how to verify the service; None for the system's certificate authorities.
+        proxy: an http(s) proxy's URL; the environment's proxies are not read.
+    """
+
+    def __init__(
+        self, *, session: aiohttp.ClientSession | None = None, ssl: SSLContext | None = None, proxy: str | None = None
+    ) -> None:
+        self._borrowed = session
+        self._ssl: SSLContext | bool = True if ssl is None else ssl
+        self._proxy = None if proxy is None else URL(proxy)
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        self._attempts = Attempts()
+        self._routes: dict[str, Route] = {}
+        self._aborted = False
+
+    @property
+    def bound(self) -> bool:
+        """Whether it was used, and so belongs to a loop."""
+        return self._loop is not None
+
+    def check(self) -> None:
+        """Bind to the running loop and this process, or see that they are still the same.
+
+        Raises:
+            ClientStateError: another loop or, after a fork, another process.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is loop and self._pid == os.getpid():
+            return
+        if self._loop is None:
+            self._loop, self._pid = loop, os.getpid()
+            return
+        if self._pid != os.getpid():
+            raise ClientStateError("this client was used before a fork; make a new one in each process")
+        raise ClientStateError("this client is bound to another event loop; make one client for each loop")
+
+    def _open(self) -> aiohttp.ClientSession:
+        _keep_large_buffers()
+        borrowed = self._borrowed
+        connector: aiohttp.BaseConnector | None
+        if borrowed is None:
+            # limit=0: the client's own slots bound the attempts, so nobody queues inside an attempt's timeout.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_TIMEOUT, ttl_dns_cache=DNS_CACHE_TTL)
+        else:
+            connector = borrowed.connector
+            if connector is None or borrowed.closed:
+                raise ClientStateError("the session passed to this client is closed; open one or pass none")
+        self._session = aiohttp.ClientSession(
+            connector=cast("aiohttp.BaseConnector", _Checked(connector)),
+            connector_owner=borrowed is None,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=Response,
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self._session
+
+    def _timeout(self, connect: float) -> aiohttp.ClientTimeout:
+        # No total: one asyncio timeout around the attempt is cheaper and covers the answer's body as well.
+        timeout = self._timeouts.get(connect)
+        if timeout is None:
+            if len(self._timeouts) > 64:  # views made for single calls may each bring their own
+                self._timeouts.clear()
+            timeout = aiohttp.ClientTimeout(
+                total=None, connect=connect, sock_connect=connect, sock_read=None, ceil_threshold=_NEVER_CEIL
+            )
+            self._timeouts[connect] = timeout
+        return timeout
+
+    async def send(  # noqa: PLR0913 - the parts of a request
+        self, url: URL, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
+    ) -> Answer:
+        """POST once and read the answer.
+
+        Args:
+            url: where to.
+            headers: all of them, the credentials included.
+            payload: the body; tells afterwards whether it was begun, even to a caller that was cancelled.
+            operation: the client method, for the error.
+            timeout: seconds for everything, to the answer's last byte.
+            connect_timeout: seconds for the connection, TLS included.
+
+        Raises:
+            NotSentError: the body was not begun.
+            DeliveryUnknownError: it was, and not even a status came back.
+        """
+        session = self._session or self._open()
+        answer = Answer(0, {}, b"")
+        own = False
+        error: RequestError
+        loop = asyncio.get_running_loop()
+        line = self._attempts.line(timeout)
+        attempt = line.begin()
+        try:
+            try:
+                route = self._routes.get(operation)
+                if route is None or route.headers is not headers or route.url is not url:
+                    route = self._routes[operation] = Route(
+                        url, headers, session, loop, ssl=self._ssl, proxy=self._proxy
+                    )
+                one_way = exchange if direct(session) else post
+                await one_way(session, route, payload, answer, self._timeout(connect_timeout))
+            finally:
+                own = line.end(attempt)
+        except asyncio.CancelledError as failure:
+            # aiohttp also cancels those who wait for DNS or a connection when its pool is closed under them.
+            task = asyncio.current_task()
+            if not own and (task is None or task.cancelling()):
+                raise
+            answer.flaw = "timeout" if own and not self._aborted else "disconnected"
+            error = self._unanswered(TimeoutError() if own else failure, operation, begun=payload.begun)
+        except Exception as failure:  # noqa: BLE001 - aiohttp raises OSError, RuntimeError and ValueError as well
+            answer.flaw = "timeout" if isinstance(failure, TimeoutError) and not self._aborted else "disconnected"
+            error = self._unanswered(failure, operation, begun=payload.begun)
+        else:
+            return answer
+        if answer.status:
+            return answer
+        # Raised out of the handlers, so that no context brings aiohttp's error, whose repr shows the credentials.
+        raise error
+
+    def _unanswered(self, failure: BaseException, operation: str, *, begun: bool) -> RequestError:
+        if self._aborted:
+            if begun:
+                return DisconnectedError("the client was closed before the answer came", operation)
+            return NotSentError("the client was closed before the request was written", operation)
+        return after(failure, operation) if begun else before(failure, operation)
+
+    async def warm_up(self, url: URL, connections: int, connect_timeout: float) -> None:
+        """Open connections to a URL's host and put them into the pool, without sending a request.
+
+        Args:
+            url: any URL of the service.
+            connections: how many.
+            connect_timeout: seconds for each.
+
+        Raises:
+            NotSentError: one of them failed.
+        """
+        session = self._session or self._open()
+        connector = session.connector
+        assert connector is not None  # noqa: S101 - the session is open
+        loop = asyncio.get_running_loop()
+        request = aiohttp.ClientRequest("POST", url, loop=loop, session=session, ssl=self._ssl, proxy=self._proxy)
+        opened: list[Connection] = []
+        failure: BaseException | None = None
+
+        async def connect() -> None:
+            """Open one."""
+            opened.append(await connector.connect(request, [], self._timeout(connect_timeout)))
+
+        line = self._attempts.line(connect_timeout)
+        attempt = line.begin()
+        own = False
+        try:
+            try:
+                results = await asyncio.gather(*(connect() for _ in range(connections)), return_exceptions=True)
+            finally:
+                own = line.end(attempt)
+            failure = next((result for result in results if isinstance(result, BaseException)), None)
+        except asyncio.CancelledError:
+            if not own:
+                raise
+            failure = TimeoutError()
+        finally:
+            # Given back together: one that is given back early would be taken again by the next.
+            for connection in opened:
+                connection.release()
+        if failure is not None:
+            raise before(failure, "warm_up")
+
+    def abort(self) -> None:
+        """Cut every attempt that is under way; each raises its own error."""
+        self._aborted = True
+        self._attempts.cut()
+
+    async def aclose(self) -> None:
+        """Close the pool if it is ours."""
+        session = self._session
+        if session is None:
+            return
+        await session.close()
+        # TLS connections say goodbye in the next rounds of the loop; without them the interpreter warns at exit.
+        await asyncio.sleep(0)
+
+
+def checked_transport_options(session: object, ssl: object, proxy: object, base_url: str) -> None:
+    """Check the constructor arguments that go to the transport.
+
+    Raises:
+        ConfigurationError: names the argument and what it takes.
+    """
+    from ssl import SSLContext
+
+    if session is not None and not isinstance(session, aiohttp.ClientSession):
+        raise ConfigurationError("session: must be an aiohttp.ClientSession")
+    if ssl is not None and not isinstance(ssl, SSLContext):
+        raise ConfigurationError(
+            "ssl: must be an ssl.SSLContext; verification cannot be switched off, but a context may trust your own CA: "
+            "ssl.create_default_context(cafile=...)"
+        )
+    if proxy is not None:
+        if not isinstance(proxy, str):
+            raise ConfigurationError("proxy: must be a URL like 'http://proxy.example.com:3128'")
+        if base_url.lower().startswith("http://"):
+            # A proxy for plain http reads the credentials, and its own 502 looks like the service's.
+            raise ConfigurationError("proxy: works with an https base_url only")
+        try:
+            url = URL(proxy)
+            sound = url.scheme in {"http", "https"} and bool(url.host)
+        except ValueError:  # of the host as well, which is decoded when it is asked for
+            sound = False
+        if not sound:
+            raise ConfigurationError("proxy: must be a URL like 'http://proxy.example.com:3128'")

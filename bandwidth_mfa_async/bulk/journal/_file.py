@@ -1,0 +1,398 @@
+"""The journal's file as its thread sees it: opened, checked, written in transactions. Knows no event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from attrs import Factory, define
+
+from ..._version import __version__
+from ...errors import JournalError
+from ._schema import APPLICATION_ID, INTERRUPTED, MIGRATIONS, PAGE_SIZE, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .._outcome import Ending
+
+_OLDEST_SQLITE: Final = (3, 33)  # UPDATE FROM
+_KEY_BYTES: Final = 16
+_COUNTS: Final = ("accepted", "rejected", "not_sent", "unknown", "invalid", "throttled")
+
+# A batch is one row written into a view whose trigger does the work, so that it is one statement and one transaction.
+# Around each statement Python lets go of its global lock, and a busy event loop is slow to give it back: a batch of
+# nine statements took three times as long as their work. What was accepted is read at the places where `Batch.accept`
+# puts it.
+_WRITER: Final = (
+    """CREATE TEMP VIEW batch (accepted, ended, begun, first, keys, positions, payloads, seconds, latencies) AS
+    SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0""",
+    f"""CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
+    UPDATE item SET
+        status = {Status.ACCEPTED:d},
+        provider_id = substr(accepted.value, 43),
+        cause = NULL,
+        http_status = NULL,
+        again = 0,
+        attempts = attempts + CAST(substr(accepted.value, 17, 9) AS INTEGER),
+        settled_at = CAST(substr(accepted.value, 26, 17) AS INTEGER) / 1e6
+    FROM json_each(NEW.accepted) AS accepted WHERE item.id = CAST(substr(accepted.value, 1, 16) AS INTEGER);
+    UPDATE item SET
+        status = json_extract(ended.value, '$[1]'),
+        provider_id = json_extract(ended.value, '$[2]'),
+        cause = json_extract(ended.value, '$[3]'),
+        http_status = json_extract(ended.value, '$[4]'),
+        again = json_extract(ended.value, '$[5]'),
+        attempts = attempts + json_extract(ended.value, '$[6]'),
+        settled_at = json_extract(ended.value, '$[7]')
+    FROM json_each(NEW.ended) AS ended WHERE item.id = json_extract(ended.value, '$[0]');
+    UPDATE item SET status = {Status.SENDING:d} WHERE id IN (SELECT value FROM json_each(NEW.begun));
+    INSERT INTO second (at, {", ".join(_COUNTS)})
+    SELECT {", ".join(f"json_extract(value, '$[{place}]')" for place in range(1 + len(_COUNTS)))}
+    FROM json_each(NEW.seconds) WHERE true
+    ON CONFLICT (at) DO UPDATE SET {", ".join(f"{name} = {name} + excluded.{name}" for name in _COUNTS)};
+    INSERT INTO latency (bucket, count)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(NEW.latencies) WHERE true
+    ON CONFLICT (bucket) DO UPDATE SET count = count + excluded.count;
+    INSERT INTO item (id, key, position, status, payload)
+    SELECT NEW.first + key, substr(NEW.keys, 16 * key + 1, 16), value, {Status.PENDING:d},
+        nullif(substr(NEW.payloads, 8 * key + 1, 8), zeroblob(8))
+    FROM json_each(NEW.positions) WHERE true
+    ON CONFLICT (key) DO NOTHING;
+    END""",  # noqa: S608 - our own columns
+)
+_WRITE: Final = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# One row whatever the batch, for the same reason.
+_KNOWN: Final = """
+SELECT json_group_array(json_array(
+    place, item.id, item.status, nullif(hex(item.payload), ''), provider_id, again, attempts, settled_at >= :since
+))
+FROM (SELECT key AS place FROM json_each(:positions))
+CROSS JOIN item ON item.key = substr(:keys, 16 * place + 1, 16)
+"""
+# The clock may have been set back since: what an earlier run left must not look like this one's.
+_INTERRUPT: Final = """
+UPDATE item SET
+    cause = iif(status = 1, :cause, cause),
+    status = 5,
+    settled_at = min(settled_at, :now - 1)
+WHERE status = 1 OR (status = 5 AND settled_at >= :now)
+"""
+
+
+class Row(NamedTuple):
+    """What the journal knows of an item."""
+
+    id: int
+    status: Status
+    payload: str | None = None
+    provider_id: str | None = None
+    again: bool = False
+    attempts: int = 0
+    of_this_session: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether it needs nothing more: taken, refused for good, or come to be unknown in this very run."""
+        if self.status is Status.REJECTED:
+            return not self.again
+        return self.status is Status.ACCEPTED or (self.status is Status.UNKNOWN and self.of_this_session)
+
+
+@define
+class Batch:
+    """What is to be written in one transaction, in this order: what ended, what begins, what is new."""
+
+    accepted: list[str] = Factory(list[str])
+    settled: dict[int, tuple[Any, ...]] = Factory(dict[int, tuple[Any, ...]])
+    begun: dict[int, None] = Factory(dict[int, None])
+    keys: bytearray = Factory(bytearray)
+    positions: list[int] = Factory(list[int])
+    payloads: bytearray = Factory(bytearray)
+    seconds: dict[int, dict[str, int]] = Factory(dict[int, dict[str, int]])
+    latencies: dict[int, int] = Factory(dict[int, int])
+    # How many times a row was settled, begun or added.
+    size: int = 0
+
+    def accept(self, row: int, provider_id: str, attempts: int, at: float) -> None:
+        """Let an item be accepted.
+
+        Most are, so this is short and SQLite finds what it says at fixed places, sooner than in JSON.
+        """
+        self.accepted.append(f"{row:016}{attempts:09}{round(at * 1e6):017}{provider_id}")
+
+
+class Store:
+    """A journal's file.
+
+    Args:
+        path: where it is, or is to be.
+        run: the run's name, kept for those who read the file.
+    """
+
+    def __init__(self, path: str, run: str = "") -> None:
+        self.path = path
+        self._run = run
+        self._db: sqlite3.Connection | None = None
+        self._lock: sqlite3.Connection | None = None
+        self._session = 0
+        self._since = 0.0
+        self._next_id = 1
+        self._failure: JournalError | None = None
+
+    def open(self, now: float) -> None:
+        """Open or create the file, and let what was under way in a run that was killed be unknown.
+
+        Args:
+            now: in Unix seconds.
+
+        Raises:
+            JournalError: it cannot be opened, or not by this process, or is no journal of this library.
+        """
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            wanted = ".".join(map(str, _OLDEST_SQLITE))
+            raise JournalError(f"a journal needs SQLite {wanted} or newer; this Python has {sqlite3.sqlite_version}")
+        if os.path.isdir(self.path):  # noqa: PTH112 - a str all the way to SQLite
+            raise JournalError(f"{self.path}: this is a folder; name a file in it")
+        self._failure = None
+        try:
+            with _telling(self.path):
+                # One file has one lock, by whichever symbolic link it is named.
+                path = os.path.realpath(self.path)
+                self._lock = _locked(path)
+                created = _created(path)
+                self._db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+                self._prepare(self._db, now, created=created)
+        except BaseException:
+            self._release()
+            raise
+
+    def _prepare(self, db: sqlite3.Connection, now: float, *, created: bool) -> None:
+        version = check_kind(db, self.path)
+        if not created and version:
+            check_health(db, self.path)
+        if not version:
+            db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise JournalError(f"{self.path}: this file system does not carry SQLite's WAL mode; use a local disk")
+        # FULL: a commit outlasts a power cut, not just a kill.
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {4_000_000 // PAGE_SIZE}")
+        db.execute("PRAGMA cache_size = -2000")  # KiB; a larger one is no faster, as the system keeps pages too
+        with _transaction(db):
+            for step in MIGRATIONS[version:]:
+                for statement in step:
+                    db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            facts = {"created_at": repr(now), "made_by": __version__}
+            db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
+            db.execute(_INTERRUPT, {"now": now, "cause": INTERRUPTED})
+            self._since = now
+            self._session = db.execute("INSERT INTO session (started_at) VALUES (?)", (now,)).lastrowid or 0
+            (self._next_id,) = db.execute("SELECT 1 + coalesce(max(id), 0) FROM item").fetchone()
+        for statement in _WRITER:
+            db.execute(statement)
+
+    def bind(self, facts: Mapping[str, str]) -> None:
+        """Hold the file to facts that must be the same in every run.
+
+        Args:
+            facts: names, such as ``template.message``, and digests.
+
+        Raises:
+            JournalError: the file was made with others; names which.
+        """
+        db = self._opened()
+        with _telling(self.path), _transaction(db):
+            db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
+            known = dict(db.execute("SELECT name, value FROM meta"))
+        different = [name.removeprefix("template.") for name, value in facts.items() if known[name] != value]
+        if different:
+            raise JournalError(
+                f"{self.path}: this journal belongs to a run with another {', '.join(different)}; "
+                "use what that run used, or another journal file"
+            )
+
+    def apply(self, batch: Batch) -> Sequence[int | Row]:
+        """Write a batch and return what is known of each item it adds, by place in the batch.
+
+        Where all are new, as in most runs, that is just the id of each one's row.
+
+        Raises:
+            JournalError: nothing of it was written, nor will be what comes after it: without this one it would be
+                half of the truth.
+        """
+        if self._failure is not None:
+            raise JournalError(*self._failure.args)
+        try:
+            with _telling(self.path):
+                return self._apply(self._opened(), batch)
+        except JournalError as error:
+            self._failure = error
+            raise
+
+    def _apply(self, db: sqlite3.Connection, batch: Batch) -> Sequence[int | Row]:
+        number = len(batch.positions)
+        first = self._next_id
+        keys, positions = bytes(batch.keys), json.dumps(batch.positions)
+        values = (
+            json.dumps(batch.accepted),
+            json.dumps([(id_, *rest) for id_, rest in batch.settled.items()]),
+            json.dumps(list(batch.begun)),
+            first,
+            keys,
+            positions,
+            bytes(batch.payloads),
+            json.dumps([(at, *(counts.get(name, 0) for name in _COUNTS)) for at, counts in batch.seconds.items()]),
+            json.dumps(list(batch.latencies.items())),
+        )
+        others = sum(map(len, (batch.accepted, batch.settled, batch.begun, batch.seconds, batch.latencies)))
+        before = db.total_changes
+        db.execute(_WRITE, values)
+        self._next_id = first + number
+        if db.total_changes - before == others + number:
+            return range(first, first + number)
+        asked = {"keys": keys, "positions": positions, "since": self._since}
+        known = json.loads(db.execute(_KNOWN, asked).fetchone()[0])
+        rows = [
+            (place, Row(id_, Status(status), payload, provider_id, bool(again), attempts, bool(of_this_session)))
+            for place, id_, status, payload, provider_id, again, attempts, of_this_session in known
+        ]
+        return [row for _, row in sorted(rows)]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many items have which status."""
+        with _telling(self.path):
+            rows = self._opened().execute("SELECT status, count(*) FROM item GROUP BY status").fetchall()
+        return {Status(status).name.lower(): count for status, count in rows}
+
+    def close(self, ending: Ending, now: float) -> None:
+        """Note how and when the run ended, and let go of the file."""
+        try:
+            if self._db is not None:
+                with _telling(self.path), _transaction(self._db):
+                    self._db.execute(
+                        "UPDATE session SET ended_at = ?, ending = ? WHERE id = ?",
+                        (now, ending, self._session),
+                    )
+        finally:
+            self._release()
+
+    def _opened(self) -> sqlite3.Connection:
+        assert self._db is not None  # noqa: S101 - only an opened store is used
+        return self._db
+
+    def _release(self) -> None:
+        for connection in (self._db, self._lock):
+            if connection is not None:
+                connection.close()
+        self._db = self._lock = None
+
+
+def check_kind(db: sqlite3.Connection, path: str) -> int:
+    """Return the version of a journal's schema, 0 for an empty file.
+
+    Raises:
+        JournalError: the file is something else, or newer than this library.
+    """
+    application_id = db.execute("PRAGMA application_id").fetchone()[0]
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if application_id == APPLICATION_ID and 0 < version <= len(MIGRATIONS):
+        return version
+    if application_id == APPLICATION_ID:
+        raise JournalError(
+            f"{path}: this journal was made by a newer bandwidth-mfa-async (its version is {version}, "
+            f"{len(MIGRATIONS)} is known here); upgrade with pip install -U bandwidth-mfa-async"
+        )
+    if application_id or version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise JournalError(f"{path}: this is another program's database, not a journal; name another file")
+    return 0
+
+
+def check_health(db: sqlite3.Connection, path: str) -> None:
+    """Raise a `JournalError` if the file is damaged: a lost row would text somebody twice."""
+    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise JournalError(_damaged(path))
+
+
+def _damaged(path: str) -> str:
+    return (
+        f"{path}: this journal is damaged, or no journal; restore a copy of it, or recover it with sqlite3's .recover: "
+        "with a new journal the same input would be sent to everybody again"
+    )
+
+
+def _created(path: str) -> bool:
+    """Create the file, readable by its owner only, where there is none; return whether there was none."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _locked(path: str) -> sqlite3.Connection:
+    """Take the lock that keeps every other process from sending with this journal; death gives it back.
+
+    A file beside the journal, since a lock on the journal itself would also keep out who only reads it.
+    """
+    lock = sqlite3.connect(f"{path}-lock", timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        if "locked" not in str(error):
+            raise
+        raise JournalError(
+            f"{path}: another run is using this journal; wait until it has ended, or name another file"
+        ) from None
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Any:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def _telling(path: str) -> Any:
+    """Turn what SQLite and the system raise into a `JournalError` that says what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = str(error).lower()
+    except OSError as error:
+        # Its whole text would hold the path, which may say anything.
+        text = str(error.strerror).lower()
+    else:
+        return
+    if "full" in text or "no space" in text:
+        advice = "the disk is full; free some space, then run again with this journal"
+    elif "readonly" in text or "read-only" in text or "permission" in text:
+        advice = "it cannot be written; make the file and its folder writable, or name another file"
+    elif "unable to open" in text or "no such file" in text or "directory" in text:
+        advice = "it cannot be opened; name a file in a folder that exists and can be written"
+    elif "malformed" in text or "not a database" in text:
+        raise JournalError(_damaged(path))
+    elif "locked" in text or "busy" in text:
+        advice = "another program is writing to it; end that program, then run again with this journal"
+    else:
+        advice = f"it cannot be used ({text}); see to the disk, then run again with this journal"
+    raise JournalError(f"{path}: {advice}")

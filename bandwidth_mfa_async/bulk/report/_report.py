@@ -1,0 +1,299 @@
+"""What a bulk run's journal says, as data: what became of the items, how fast, and what a resume would do."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from ..._clock import SystemClock
+from ..journal._schema import Status
+from . import _timeline
+from ._causes import meaning_of
+from ._parts import Bucket, Counts, FailureReport, Latency, Percentile, Point, SessionReport, Span, Timeline, Totals
+from ._reader import is_running, read_journal
+from ._timeline import Stretch
+
+if TYPE_CHECKING:
+    import os
+
+    from ..._clock import Clock
+    from ._parts import Ending, Resume
+    from ._reader import Failure, JournalFile
+
+    SessionRow = tuple[float, float | None, str | None]
+
+STATUSES: Final = tuple(status.name.lower() for status in Status)
+MOST_POSITIONS: Final = 1_000
+MOST_SESSIONS: Final = 1_000
+PERCENTS: Final = (50, 90, 99)
+
+_ENDINGS: Final[dict[str, Ending]] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
+
+# A name is one line of text, whatever a file holds: nothing that moves a cursor or turns a line around.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST_NAME: Final = 200
+
+
+@frozen(kw_only=True)
+class JournalReport:
+    """What a bulk run's journal says; it holds no number, no text and no id of a person.
+
+    Attributes:
+        journal: the file's name.
+        read_at: when it was read; all times are UTC.
+        run, channel, made_by, created: what the run wrote down about itself; `made_by` is the library's version. Empty
+            where it wrote nothing.
+        running: whether a run held the journal; None where that could not be seen.
+        counts: the items by what became of them.
+        totals: the run in a few numbers.
+        sessions: the latest 1,000 openings for sending, oldest first.
+        sessions_by_ending: all of them, counted.
+        timeline: the run over time.
+        latency: how long answers took.
+        failures: the items that are not accepted, by cause, the most frequent first.
+        unknown_positions: where in the input (counted from 0) the first 1,000 unknown ones are.
+        sending_positions: the same for those in flight or interrupted.
+    """
+
+    journal: str
+    read_at: datetime
+    run: str
+    channel: str
+    made_by: str
+    created: datetime
+    running: bool | None
+    counts: Counts
+    totals: Totals
+    sessions: tuple[SessionReport, ...]
+    sessions_by_ending: dict[str, int]
+    timeline: Timeline
+    latency: Latency
+    failures: tuple[FailureReport, ...]
+    unknown_positions: tuple[int, ...]
+    sending_positions: tuple[int, ...]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], *, clock: Clock | None = None) -> JournalReport:
+        """Read a journal, also one whose run is under way; memory does not grow with its length.
+
+        Args:
+            path: the journal's file. It is not written to.
+            clock: what `read_at` is taken from; the system's by default.
+
+        Raises:
+            JournalError: the file is missing, not a journal, damaged, or from a newer version; it says what to do.
+        """
+        now = (clock or SystemClock()).time()
+        return read_journal(Path(path).resolve(), lambda journal: _Reader(journal, now).report())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data for JSON: times as ISO 8601 text, everything else as numbers, text and lists."""
+        from cattrs.preconf.json import make_converter
+
+        document: dict[str, Any] = make_converter().unstructure(self)
+        return document
+
+
+class _Reader:
+    """Makes a report out of what a journal's file answers."""
+
+    def __init__(self, journal: JournalFile, now: float) -> None:
+        self._journal = journal
+        self._now = now
+        self._running: bool | None = False
+
+    def report(self) -> JournalReport:
+        journal = self._journal
+        number, endings, rows = journal.sessions(MOST_SESSIONS)
+        # Looked at right after the sessions, and only where one has no end: the look could be in the way of a run
+        # that begins in the same moment.
+        if rows and rows[-1][2] is None:
+            self._running = is_running(journal.path)
+        meta = journal.meta()
+        items, failures, holding = journal.failures()
+        counts = self._counts(items, failures)
+        sessions = self._sessions(rows, number)
+        stretches = self._stretches(rows)
+        timeline = self._timeline(_timeline.join(stretches))
+        return JournalReport(
+            journal=_line(journal.path.name),
+            read_at=self._moment(self._now),
+            run=_line(meta.get("run", "")),
+            channel=_line(meta.get("channel", "")),
+            made_by=_line(meta.get("made_by", "")),
+            created=self._moment(self._number(meta.get("created_at", ""))),
+            running=self._running,
+            counts=counts,
+            totals=_totals(items, timeline, sum(stretch.seconds for stretch in stretches)),
+            sessions=sessions,
+            sessions_by_ending=self._by_ending(endings, sessions),
+            timeline=timeline,
+            latency=_latency(journal.latency()),
+            failures=_failures(failures),
+            unknown_positions=tuple(journal.positions(Status.UNKNOWN, holding[Status.UNKNOWN], MOST_POSITIONS)),
+            sending_positions=tuple(journal.positions(Status.SENDING, holding[Status.SENDING], MOST_POSITIONS)),
+        )
+
+    def _number(self, text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise self._journal.damaged("no time at which it was made") from None
+
+    def _moment(self, seconds: float) -> datetime:
+        try:
+            return datetime.fromtimestamp(seconds, UTC)
+        except (OverflowError, ValueError, OSError):
+            raise self._journal.damaged("a time that is none") from None
+
+    def _counts(self, items: int, failures: dict[Failure, int]) -> Counts:
+        by_status = dict.fromkeys(STATUSES, 0)
+        for (status, *_), count in failures.items():
+            if not 0 <= status < len(STATUSES):
+                raise self._journal.damaged("an item with a status that is none")
+            by_status[STATUSES[status]] += count
+        by_status["accepted"] = items - sum(by_status.values())
+        return Counts(**by_status)
+
+    def _ending(self, ending: str | None, *, latest: bool) -> Ending:
+        if ending is None:
+            if not latest:
+                return "killed"
+            return "unfinished" if self._running is None else "running" if self._running else "killed"
+        known = _ENDINGS.get(ending)
+        if known is None:
+            raise self._journal.damaged("a session with an ending that is none")
+        return known
+
+    def _sessions(self, rows: list[SessionRow], number: int) -> tuple[SessionReport, ...]:
+        return tuple(
+            SessionReport(
+                number=place,
+                started=self._moment(started),
+                ended=None if ended is None else self._moment(ended),
+                ending=self._ending(ending, latest=place == number),
+            )
+            for place, (started, ended, ending) in enumerate(rows, start=number - len(rows) + 1)
+        )
+
+    def _by_ending(self, counted: dict[str | None, int], sessions: tuple[SessionReport, ...]) -> dict[str, int]:
+        by_ending = {self._ending(ending, latest=False): count for ending, count in counted.items()}
+        latest = sessions[-1].ending if sessions else "finished"
+        if latest in {"running", "unfinished"}:
+            by_ending["killed"] -= 1
+            by_ending[latest] = 1
+        return {ending: count for ending, count in by_ending.items() if count}
+
+    def _stretches(self, sessions: list[SessionRow]) -> list[Stretch]:
+        """Return the times of work: one for each session in which something ended."""
+        ordered = sorted((math.floor(started), ended) for started, ended, _ in sessions)
+        starts: list[int | None] = [start for start, _ in ordered]
+        # What ended before the first session, or without one, is the first one's: no second is left out.
+        if starts:
+            starts[0] = None
+        stretches: list[Stretch] = []
+        for place, (low, high) in enumerate(itertools.pairwise([*(starts or [None]), None])):
+            busy = self._journal.busy(low, high)
+            if busy is None:
+                continue
+            start, stop = busy[0], busy[1] + 1
+            if ordered:
+                began, ended = ordered[place]
+                start = min(start, began)
+                stop = stop if ended is None else max(stop, math.ceil(ended))
+            stretches.append(Stretch(start, stop if high is None else min(stop, high)))
+        return stretches
+
+    def _timeline(self, stretches: list[Stretch]) -> Timeline:
+        codes = sum(sum(self._journal.within(stretch)[:4]) for stretch in stretches)
+        width = _timeline.width_for(stretches, codes)
+        return Timeline(
+            point_seconds=width,
+            spans=tuple(
+                Span(
+                    start=self._moment(stretch.start),
+                    seconds=stretch.seconds,
+                    points=tuple(self._point(piece) for piece in _timeline.cut(stretch, width)),
+                )
+                for stretch in stretches
+            ),
+        )
+
+    def _point(self, piece: Stretch) -> Point:
+        accepted, rejected, not_sent, unknown, invalid, throttled = self._journal.within(piece)
+        return Point(
+            start=self._moment(piece.start),
+            seconds=piece.seconds,
+            accepted=accepted,
+            rejected=rejected,
+            not_sent=not_sent,
+            unknown=unknown,
+            invalid=invalid,
+            throttled=throttled,
+        )
+
+
+def _line(text: str) -> str:
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:_LONGEST_NAME]
+
+
+def _totals(items: int, timeline: Timeline, working: int) -> Totals:
+    points = [point for span in timeline.spans for point in span.points]
+    codes = sum(point.codes for point in points)
+    # A shorter last point would make a peak out of one busy second.
+    whole = [point for point in points if point.seconds == timeline.point_seconds] or points
+    return Totals(
+        items=items,
+        ended=codes + sum(point.invalid for point in points),
+        throttled=sum(point.throttled for point in points),
+        working_seconds=working,
+        codes_per_second=codes / working if working else 0.0,
+        busiest_per_second=max((point.codes / point.seconds for point in whole), default=0.0),
+    )
+
+
+def _latency(counts: list[tuple[int, int]]) -> Latency:
+    buckets = dict(counts)
+    filled = range(counts[0][0], counts[-1][0] + 1) if counts else range(0)
+    percentiles: list[Percentile] = []
+    for percent in PERCENTS if counts else ():
+        low, high = _timeline.bucket_bounds(_timeline.percentile_bucket(counts, percent))
+        percentiles.append(Percentile(percent=percent, value=math.sqrt(low * high), low=low, high=high))
+    return Latency(
+        answered=sum(buckets.values()),
+        resolution=10 ** (1 / _timeline.BUCKETS_A_DECADE),
+        buckets=tuple(
+            Bucket(low=low, high=high, count=buckets.get(bucket, 0))
+            for bucket in filled
+            for low, high in [_timeline.bucket_bounds(bucket)]
+        ),
+        percentiles=tuple(percentiles),
+    )
+
+
+def _failures(counted: dict[Failure, int]) -> tuple[FailureReport, ...]:
+    reports = [
+        FailureReport(
+            status=STATUSES[status],
+            cause=None if cause is None else _line(cause),
+            http_status=http_status,
+            count=count,
+            meaning=meaning_of(cause, http_status),
+            resume=_resume(STATUSES[status], again=bool(again)),
+        )
+        for (status, cause, http_status, again), count in counted.items()
+        if STATUSES[status] in {"rejected", "not_sent", "unknown", "invalid"}
+    ]
+    return tuple(sorted(reports, key=lambda report: (-report.count, report.status, report.cause or "")))
+
+
+def _resume(status: str, *, again: bool) -> Resume:
+    if status == "unknown":
+        return "at_least_once"
+    return "yes" if again and status != "invalid" else "no"

@@ -1,0 +1,141 @@
+"""The chart of how long answers took, with the percentiles marked. No I/O."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from .. import _wording as words
+from ._html import join, percent, tag
+from ._marks import along, drawing, figure, folded, grid, table
+from ._scales import count_ticks, latency_ticks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ....bulk import JournalReport
+    from ....bulk.report._parts import Latency
+    from ._html import Html
+
+_HEIGHT: Final = 170
+_LABEL_ROW: Final = 19
+_TOP: Final = 3 * _LABEL_ROW + 8
+# A single bar is not a mountain: so many buckets are shown at least.
+_FEWEST_BUCKETS: Final = 12
+# How far to the right the slowest percentile may stand, of the axis.
+_LABELLED: Final = 0.64
+
+
+def chart(report: JournalReport) -> Html:
+    """Return the figure."""
+    latency = report.latency
+    if not latency.answered:
+        return figure("How long answers took", "No answer was measured.")
+    half, most = words.latency(latency.percentiles[0].value), words.latency(latency.percentiles[-1].value)
+    explained = (
+        f"Half of {words.count(latency.answered)} answers came within about {half}, 99 in 100 within {most}. "
+        f"A bar is the share of answers in a range that is a factor of {latency.resolution:.2f} wide: "
+        "the figures are no finer. Only an item's last attempt counts."
+    )
+    if latency.answered == 1:
+        explained = f"The one answer took about {half}."
+    return figure(
+        "How long answers took",
+        explained,
+        tag("p", class_="readout", aria_hidden="true"),
+        _drawing(latency),
+        folded("The distribution as a table", _table(latency)),
+    )
+
+
+def _drawing(latency: Latency) -> Html:
+    low, high = _bounds(latency)
+    width = math.log10(high / low)
+
+    def x(seconds: float) -> float:
+        return 100 * math.log10(seconds / low) / width
+
+    largest = max(bucket.count for bucket in latency.buckets) / latency.answered
+    ticks = count_ticks(100 * largest)
+    columns: list[Html] = []
+    targets: list[Html] = []
+    for bucket in latency.buckets:
+        left, wide = x(bucket.low), x(bucket.high) - x(bucket.low)
+        tall = _HEIGHT * 100 * bucket.count / latency.answered / ticks[-1]
+        place = {"x": percent(left + 0.06 * wide), "width": percent(0.88 * wide)}
+        if bucket.count:
+            tall = max(tall, 1.0)
+            columns.append(tag("rect", y=_TOP + _HEIGHT - tall, height=tall, class_="bar accepted", **place))
+        told = f"{_range(bucket.low, bucket.high)}: {words.count(bucket.count)} answers, " + words.share(
+            bucket.count, latency.answered
+        )
+        targets.append(
+            tag(
+                "rect",
+                tag("title", told),
+                x=percent(left),
+                width=percent(wide),
+                y=_TOP,
+                height=_HEIGHT,
+                class_="point",
+            )
+        )
+    shown = ", ".join(f"p{mark.percent} {words.latency(mark.value)}" for mark in latency.percentiles)
+    return drawing(
+        _TOP + _HEIGHT + 26,
+        grid([(_HEIGHT * (1 - value / ticks[-1]), f"{words.significant(value)} %") for value in ticks], _TOP),
+        *columns,
+        along(latency_ticks(low, high), _TOP + _HEIGHT),
+        _percentiles(latency, x),
+        *targets,
+        name=f"Distribution of how long answers took: {shown}; the numbers are in the table below",
+    )
+
+
+def _bounds(latency: Latency) -> tuple[float, float]:
+    """Return the seconds at both ends of the axis."""
+    low, high = latency.buckets[0].low, latency.buckets[-1].high
+    missing = max(0, _FEWEST_BUCKETS - len(latency.buckets))
+    low /= latency.resolution ** (missing // 2)
+    high *= latency.resolution ** (missing - missing // 2)
+    # The slowest percentile's label stands right of its line and needs the last third of a narrow screen.
+    return low, max(high, low * (latency.percentiles[-1].value / low) ** (1 / _LABELLED))
+
+
+def _percentiles(latency: Latency, x: Callable[[float], float]) -> Html:
+    pieces: list[Html] = []
+    # Each label has a row of its own, the fastest the highest, so that no line crosses a label.
+    for row, mark in enumerate(latency.percentiles):
+        at = x(mark.value)
+        y = row * _LABEL_ROW + 14
+        label = f"p{mark.percent} {words.latency(mark.value)}"
+        pieces.append(
+            tag("line", x1=percent(at), x2=percent(at), y1=y - 11, y2=_TOP + _HEIGHT, class_="mark"),
+        )
+        pieces.append(tag("text", label, x=percent(at), dx=6, y=y, class_="label"))
+    return join(*pieces)
+
+
+def _range(low: float, high: float) -> str:
+    return f"{words.latency(low)} to {words.latency(high)}"
+
+
+def _table(latency: Latency) -> Html:
+    reached = 0
+    rows: list[list[str]] = []
+    for bucket in latency.buckets:
+        reached += bucket.count
+        rows.append(
+            [
+                _range(bucket.low, bucket.high),
+                words.count(bucket.count),
+                words.share(bucket.count, latency.answered),
+                words.share(reached, latency.answered),
+            ]
+        )
+    rows += [
+        [f"p{mark.percent}", f"about {words.latency(mark.value)}", _range(mark.low, mark.high), ""]
+        for mark in latency.percentiles
+    ]
+    heads = ["Took", "Answers", "Share", "This fast or faster"]
+    return table(heads, rows, name="How long answers took, in numbers", numbers=(1, 2, 3))

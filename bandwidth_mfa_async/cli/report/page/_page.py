@@ -1,0 +1,183 @@
+"""The page: its head, the few numbers that matter, the charts and the sessions."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from .... import __version__
+from .. import _wording as words
+from . import _latency, _outcomes, _rate
+from ._html import Html, join, tag
+from ._marks import table
+
+if TYPE_CHECKING:
+    from ....bulk import JournalReport
+
+_AS_TYPED: Final = re.compile(f"({'|'.join(map(re.escape, words.AS_TYPED))})")
+
+
+def render(report: JournalReport) -> str:
+    """Return a report as one HTML document that needs no other file, no network and no script to be read."""
+    style, script = _file("style.css"), _file("hover.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        # Before everything that it rules on.
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("title", f"{words.title(report)}: {words.headline(report)}"),
+        tag("link", rel="icon", href="data:,"),
+        tag("style", style),
+    )
+    main = tag(
+        "main",
+        _header(report),
+        _figures(report) if report.totals.items else None,
+        _steps(report),
+        tag("div", *_charts(report), _places(report), _sessions(report), class_="cards"),
+        _footer(report),
+        class_="page",
+    )
+    body = tag("body", main, tag("script", script))
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+@cache
+def _file(name: str) -> Html:
+    return Html((resources.files(__name__.rpartition(".")[0]) / name).read_text("utf-8"))
+
+
+def _digest(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def _header(report: JournalReport) -> Html:
+    created = tag("time", words.moment(report.created), datetime=report.created.isoformat(timespec="seconds"))
+    run = join(tag("b", words.title(report)), f", {words.channel(report)}, begun ", created, " UTC")
+    return tag(
+        "header",
+        tag("p", run, class_="run"),
+        tag("h1", words.headline(report)),
+        tag("p", f"{words.state(report)[:1].upper()}{words.state(report)[1:]}.", class_="state"),
+    )
+
+
+def _charts(report: JournalReport) -> tuple[Html, ...]:
+    if not report.totals.items:
+        return ()
+    return (
+        _rate.chart(report),
+        _outcomes.by_status(report),
+        _latency.chart(report),
+        _outcomes.by_cause(report),
+    )
+
+
+def _figures(report: JournalReport) -> Html:
+    counts, totals, latency = report.counts, report.totals, report.latency
+    failed = counts.rejected + counts.not_sent + counts.invalid
+    waiting = counts.pending + counts.sending
+    figures = [
+        ("Accepted", words.share(counts.accepted, totals.items), f"{words.count(counts.accepted)} codes"),
+        ("Failed", words.count(failed), "rejected, not sent or invalid"),
+        ("Unknown", words.count(counts.unknown), "perhaps sent"),
+    ]
+    if waiting:
+        figures.append(("Without a result", words.count(waiting), "pending, in flight or interrupted"))
+    if totals.codes_per_second and totals.ended >= words.FEWEST_FOR_A_RATE:
+        number, _, unit = words.rate(totals.codes_per_second).partition(" ")
+        figures.append((f"Codes {unit}", number, f"over {words.duration(totals.working_seconds)} of work"))
+    if latency.percentiles:
+        median = latency.percentiles[0]
+        figures.append(("Typical answer", words.latency(median.value), "half were faster"))
+    return tag(
+        "dl",
+        *(tag("div", tag("dt", name), tag("dd", value, tag("small", remark))) for name, value, remark in figures),
+        class_="card figures",
+    )
+
+
+def _steps(report: JournalReport) -> Html | None:
+    steps = words.next_steps(report)
+    if not steps:
+        return None
+    return tag(
+        "section",
+        tag("h2", "What to do next"),
+        tag("ul", *(tag("li", *_with_code(step)) for step in steps)),
+        class_="card steps",
+    )
+
+
+def _with_code(text: str) -> list[str]:
+    parts = _AS_TYPED.split(text)
+    return [tag("code", part) if part in words.AS_TYPED else part for part in parts]
+
+
+def _places(report: JournalReport) -> Html | None:
+    listed = [
+        (name, found, number)
+        for name, found, number in (
+            ("Unknown", report.unknown_positions, report.counts.unknown),
+            ("In flight or interrupted", report.sending_positions, report.counts.sending),
+        )
+        if found
+    ]
+    if not listed:
+        return None
+    return tag(
+        "section",
+        tag("h2", "Items to look up in your input"),
+        tag("p", "Their places in the input of the run that first brought them; the first item is 0."),
+        *(
+            tag("p", tag("b", f"{name}: "), tag("code", words.positions(found, number)), class_="positions")
+            for name, found, number in listed
+        ),
+        class_="card wide",
+    )
+
+
+def _sessions(report: JournalReport) -> Html | None:
+    if not report.sessions:
+        return None
+    shown = report.sessions[-words.MOST_SESSIONS :]
+    told = ", ".join(
+        f"{words.count(number)} {words.ending(name)}" for name, number in report.sessions_by_ending.items()
+    )
+    rows = (
+        [
+            words.count(session.number),
+            words.moment(session.started),
+            words.moment(session.ended) if session.ended else "not known",
+            words.duration((session.ended - session.started).total_seconds()) if session.ended else "",
+            words.ending(session.ending),
+        ]
+        for session in shown
+    )
+    left_out = f"; the latest {len(shown)} are shown" if len(shown) < sum(report.sessions_by_ending.values()) else ""
+    return tag(
+        "section",
+        tag("h2", "Sessions"),
+        tag("p", f"Each opening of the journal for sending: {told}{left_out}."),
+        table(["No.", "Started (UTC)", "Ended (UTC)", "Lasted", "How it ended"], rows, name="Sessions"),
+        class_="card wide sessions",
+    )
+
+
+def _footer(report: JournalReport) -> Html:
+    made_by = f", written by version {report.made_by}" if report.made_by else ""
+    return tag(
+        "footer",
+        f"{report.journal}{made_by}, read {words.moment(report.read_at)} UTC by bandwidth_mfa_async {__version__}. "
+        "This page holds no phone number, no text and no id of a person.",
+    )

@@ -1,0 +1,1 @@
+"""One rate limit for several processes, kept in Redis."""

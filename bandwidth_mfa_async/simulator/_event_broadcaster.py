@@ -1,0 +1,146 @@
+"""What open pages are told, as it happens: one bounded queue for each of them. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from ._responses import encode
+
+if TYPE_CHECKING:
+    from bandwidth_mfa_async._clock import Clock
+
+    from ._faults import Faults
+    from ._messages import Inbox, Message, RequestRecord
+    from ._receipts import ReceiptSender
+    from ._service import Service
+
+# A page renders about as many at once; one that is further behind is better off reading the inbox anew.
+_LONGEST_QUEUE: Final = 500
+_HEARTBEAT_SECONDS: Final = 15.0
+_HEARTBEAT: Final = b":\n\n"
+
+
+def _event(name: str, value: Any) -> bytes:
+    """Return one server-sent event; its JSON is ASCII on one line, so nothing in it can end the event."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode("ascii"), encode(value))
+
+
+_RELOAD: Final = _event("reload", {})
+
+
+class Subscription:
+    """What one page has still to be told.
+
+    A page that reads too slowly loses its queue and is told to reload instead, so its memory is bounded.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[bytes] = deque()
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def push(self, event: bytes) -> None:
+        """Append an event; a notice that is the last one already is not repeated."""
+        if self._events and self._events[-1] in {event, _RELOAD}:
+            return
+        if len(self._events) >= _LONGEST_QUEUE:
+            self._events.clear()
+            event = _RELOAD
+        self._events.append(event)
+        self._wake()
+
+    def end(self) -> None:
+        """Let `take` return None from now on."""
+        self._ended = True
+        self._wake()
+
+    async def take(self, clock: Clock) -> bytes | None:
+        """Return everything there is to tell, waiting for something; a heartbeat after a while; None at the end."""
+        if not self._events and not self._ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            timer = clock.call_at(clock.monotonic() + _HEARTBEAT_SECONDS, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        if self._ended:
+            return None
+        told = b"".join(self._events) or _HEARTBEAT
+        self._events.clear()
+        return told
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Feed:
+    """Listens to the simulator's parts and tells every open page; with none open it does next to nothing.
+
+    The events: `message` (one arrived), `receipt` (its state changed), `request` (one was refused), `limits` and
+    `faults` (ask for them again), `reload` (ask for everything again).
+
+    Args:
+        inbox: where messages arrive.
+        service: whose limits change.
+        receipts: what posts receipts.
+        faults: what is scripted and used up.
+    """
+
+    def __init__(self, inbox: Inbox, service: Service, receipts: ReceiptSender, faults: Faults) -> None:
+        self._inbox = inbox
+        self._subscriptions: set[Subscription] = set()
+        inbox.listeners.append(self._message)
+        inbox.on_clear = self.reload
+        service.on_limits = self._limits
+        receipts.on_change = self._receipt
+        faults.on_change = self._faults
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    def subscribe(self) -> Subscription:
+        """Return a new page's queue; give it back to `unsubscribe`."""
+        subscription = Subscription()
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Forget a page's queue."""
+        self._subscriptions.discard(subscription)
+
+    def end(self) -> None:
+        """End every page's stream."""
+        for subscription in self._subscriptions:
+            subscription.end()
+
+    def reload(self) -> None:
+        """Tell pages to ask for everything again."""
+        self._publish(_RELOAD)
+
+    def request(self, record: RequestRecord) -> None:
+        """Tell pages of a request, if it was refused."""
+        if self._subscriptions and record.refused:
+            self._publish(_event("request", record.as_json()))
+
+    def _message(self, message: Message) -> None:
+        if self._subscriptions:
+            self._publish(_event("message", {"message": message.as_json(), "total": len(self._inbox.messages)}))
+
+    def _receipt(self, message: Message) -> None:
+        if self._subscriptions:
+            state = {"id": message.message_id, "receipt": message.receipt, "receiptType": message.receipt_type}
+            self._publish(_event("receipt", state))
+
+    def _limits(self) -> None:
+        self._publish(_event("limits", {}))
+
+    def _faults(self) -> None:
+        self._publish(_event("faults", {}))
+
+    def _publish(self, event: bytes) -> None:
+        for subscription in self._subscriptions:
+            subscription.push(event)

@@ -1,0 +1,205 @@
+"""One run at one chunk: its rows sent side by side under a lease that is renewed, for a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from .._client._recorded_call import HeldError, send
+from .._clock import sleep_until
+from .._config import Resend
+from ..errors import LedgerError, MFAError
+from .ledger._codec import keys_only, unpack_requests
+from .ledger._protocol import State
+
+if TYPE_CHECKING:
+    from .._client._executor import Caller
+    from .._lease import Lease
+    from .._models import CodeRequest
+    from .ledger._ledger import Chunk, RedisLedger
+
+_LOG = logging.getLogger("bandwidth_mfa_async.worker")
+# So many rows in a row refused for the credentials or the address, and the job has no future.
+_HOPELESS: Final = 10
+_CONCERN_ALL: Final = frozenset({401, 403, 404})
+
+
+class ChunkRun:
+    """A chunk being worked at.
+
+    Args:
+        caller: the client's engine.
+        ledger: the truth.
+        chunk: what was taken.
+    """
+
+    def __init__(self, caller: Caller, ledger: RedisLedger, chunk: Chunk) -> None:
+        self.caller = caller
+        self.ledger = ledger
+        self.chunk = chunk
+        self.repeats = caller.policy.resend is Resend.AT_LEAST_ONCE
+        self.stopping = False
+        self.failure: MFAError | None = None
+        # The error that refused every item, if one did.
+        self.hopeless = ""
+        self._rows: deque[Row] = deque()
+        self._at_work: dict[asyncio.Task[None], Row] = {}
+        self._refused_in_a_row = 0
+
+    async def run(self, seconds: float) -> str:
+        """Work, for no longer than so many seconds plus the requests then under way; return what `leave` says.
+
+        Raises:
+            LedgerError: the ledger refuses us.
+        """
+        chunk, clock = self.chunk, self.ledger.clock
+        requests = unpack_requests(chunk.requests)
+        open_states = {State.PENDING, State.SENDING, State.NOT_SENT, State.REFUSED}
+        if self.repeats:
+            open_states.add(State.UNKNOWN)
+        first = chunk.number * chunk.size
+        for place, (state, request) in enumerate(zip(chunk.states, requests, strict=True)):
+            if request is not None and State(state) in open_states:
+                self._rows.append(Row(self, first + place, request))
+        timer = clock.call_at(clock.monotonic() + seconds, self.stop)
+        renewal = asyncio.create_task(self._keep_lease())
+        width = min(len(self._rows), self.caller.limits.max_in_flight)
+        workers = [asyncio.create_task(self._work()) for _ in range(width)]
+        try:
+            if workers:
+                await asyncio.wait(workers)
+        except asyncio.CancelledError:
+            self.cancel()
+            await asyncio.wait(workers)
+            raise
+        finally:
+            timer.cancel()
+            renewal.cancel()
+            await asyncio.wait([renewal])
+        if chunk.lease.lost:
+            await self.ledger.flush()
+            return "lost"
+        # The caller's own keys outlast the requests, since outcomes name them.
+        return await self.ledger.leave(chunk, keys_only(chunk.requests))
+
+    def stop(self) -> None:
+        """Begin no more attempts; what is under way ends."""
+        if self.stopping:
+            return
+        self.stopping = True
+        self._rows.clear()
+        for task, row in tuple(self._at_work.items()):
+            if not row.under_way:
+                task.cancel()
+
+    def cancel(self) -> None:
+        """Stop, and cut what is under way: its outcome is unknown."""
+        self.stop()
+        for task in tuple(self._at_work):
+            task.cancel()
+
+    async def _work(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - workers are tasks
+        while self._rows:
+            row = self._at_work[task] = self._rows.popleft()
+            try:
+                await send(self.caller, self.chunk.channel, row.request, "bulk", row)
+            except HeldError as held:
+                self._held(held.args[0])
+            except asyncio.CancelledError:
+                # Only this run cancels its workers, or the loop when it is torn down.
+                self.stop()
+            except MFAError as error:
+                self.failure = self.failure or error
+                self.stop()
+            finally:
+                del self._at_work[task]
+
+    def _held(self, letter: str) -> None:
+        if letter in {"L", "G"}:
+            self._lose()
+        elif letter == "X":
+            self.stop()
+        # Any other letter: somebody settled this row meanwhile.
+
+    def _lose(self) -> None:
+        self.chunk.lease.lost = True
+        self.stop()
+
+    async def _keep_lease(self) -> None:
+        """Renew the lease until the run is over, however long its last requests take."""
+        clock = self.ledger.clock
+        while True:
+            await sleep_until(clock, clock.monotonic() + self.chunk.lease.seconds / 4)
+            try:
+                if not await self.renew():
+                    return
+            except LedgerError:
+                return  # closed, or refused: the attempts find out by themselves
+
+    async def renew(self) -> bool:
+        """Renew the lease once; return whether it is still ours.
+
+        Raises:
+            LedgerError: the ledger cannot be used.
+        """
+        lease = self.chunk.lease
+        asked = lease.asked()
+        letter = await self.ledger.renew(self.chunk.job, self.chunk.number, lease)
+        if letter == "L":
+            self._lose()
+            return False
+        lease.granted(asked)
+        if letter == "X":
+            self.stop()
+        return True
+
+    def ended(self, state: State, error: MFAError | None) -> None:
+        """Note a row's end, and give up on a job whose credentials or address are refused."""
+        status = getattr(error, "status", None)
+        self._refused_in_a_row = self._refused_in_a_row + 1 if status in _CONCERN_ALL else 0
+        if self._refused_in_a_row == _HOPELESS and state is State.REFUSED and not self.stopping:
+            name = type(error).__name__
+            _LOG.error("job %s is stopped: %s, whatever the item; mend it and resume the job", self.chunk.job, name)
+            self.hopeless = name
+            self.stop()
+
+
+class Row:
+    """One row of a run; what `send` needs to know of it."""
+
+    __slots__ = ("_run", "lease", "place", "request", "under_way")
+
+    def __init__(self, run: ChunkRun, place: int, request: CodeRequest) -> None:
+        self._run = run
+        self.lease: Lease = run.chunk.lease
+        self.place = place
+        self.request = request
+        # Whether its intent is, or may be, on record.
+        self.under_way = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run begins no more attempts."""
+        return self._run.stopping
+
+    async def intent(self) -> str:
+        """Put an attempt on record."""
+        run = self._run
+        letter: str = await run.ledger.intent(run.chunk, self.place, repeats=run.repeats)
+        if letter == "L" and not self.lease.lost and await run.renew():
+            # It had run out, in a freeze or while Redis was away, and nobody had taken it.
+            letter = await run.ledger.intent(run.chunk, self.place, repeats=run.repeats)
+        self.under_way = letter == State.SENDING
+        return letter
+
+    def settle(self, state: State, record: str, error: MFAError | None) -> None:
+        """Write soon what became of it."""
+        run = self._run
+        self.under_way = False
+        run.ledger.settle(run.chunk, self.place, state, record, repeats=run.repeats)
+        if state is not State.PENDING:
+            run.ended(state, error)

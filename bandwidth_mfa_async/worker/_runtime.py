@@ -1,0 +1,361 @@
+"""One worker process: its client, what it works at, and the watch it keeps over jobs, so that no hint is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from .._client import MFAClient
+from .._client._recorded_call import HeldError, send
+from .._clock import sleep_until
+from .._config import Resend
+from ..errors import ConfigurationError, LedgerError, MFAError
+from ..limits.shared._redis_limits import RedisLimits
+from ._chunk_run import ChunkRun
+from .ledger._codec import unpack_code
+from .ledger._protocol import State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .._client._executor import Caller
+    from .._clock import Clock
+    from .._lease import Lease
+    from ._coordinator import Coordinator
+    from .ledger._code_queue import CodeBook
+    from .ledger._ledger import RedisLedger
+
+_LOG = logging.getLogger("bandwidth_mfa_async.worker")
+_ROUND: Final = 1.0
+"""Seconds between two looks at what is to do, when nothing else causes one."""
+_STALE_CODES: Final = 2.0
+_MOST_CODES: Final = 100
+_LAST_WORDS: Final = 2.0
+"""Seconds in which what was cut is written down."""
+
+
+class Service:
+    """What a worker process does between its start and its end.
+
+    Args:
+        ledger: the truth.
+        codes: the single codes in it.
+        factory: makes the client, or returns an awaitable of one.
+        coordinator: names chunks to other workers.
+        runs: how many chunks at once.
+        run_for: seconds after which a run at a chunk takes no more rows.
+        drain_timeout: seconds for requests under way to end.
+        share_limits: whether a client without shared limits gets `RedisLimits` in the ledger's Redis.
+    """
+
+    def __init__(  # noqa: PLR0913 - made in one place
+        self,
+        ledger: RedisLedger,
+        codes: CodeBook,
+        factory: Callable[[], MFAClient | Awaitable[MFAClient]],
+        coordinator: Coordinator,
+        *,
+        runs: int,
+        run_for: float,
+        drain_timeout: float,
+        share_limits: bool,
+    ) -> None:
+        self._ledger = ledger
+        self._codes = codes
+        self._factory = factory
+        self._coordinator = coordinator
+        self._most_runs = runs
+        self._run_for = run_for
+        self._drain_timeout = drain_timeout
+        self._share_limits = share_limits
+        self._client: MFAClient | None = None
+        self._view: MFAClient | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._code_tasks: set[asyncio.Task[Any]] = set()
+        self._runs: set[ChunkRun] = set()
+        self._working = 0
+        self._turn = 0
+        self._watch: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self.stopping = False
+
+    @property
+    def clock(self) -> Clock:
+        """Whose time counts."""
+        return self._ledger.clock
+
+    @property
+    def caller(self) -> Caller:
+        """The engine of the process's client."""
+        assert self._view is not None  # noqa: S101 - started
+        return self._view._caller  # noqa: SLF001 - the client's own engine, so that each attempt can be recorded
+
+    @property
+    def repeats(self) -> bool:
+        """Whether unknown ones are sent again."""
+        return self.caller.policy.resend is Resend.AT_LEAST_ONCE
+
+    async def start(self) -> None:
+        """Open the client and begin to work.
+
+        Raises:
+            ConfigurationError: the factory makes no client.
+            LedgerError: the ledger cannot be used.
+        """
+        self._ledger.connection.open()
+        made = self._factory()
+        client = await made if inspect.isawaitable(made) else made
+        if not isinstance(client, MFAClient):
+            raise ConfigurationError(f"client: must be a function that makes an MFAClient, not {type(client).__name__}")
+        self._client = client
+        self._view = self._sharing(client)
+        try:
+            await self._ledger.check()
+        except BaseException:
+            await client.aclose()
+            raise
+        self._watch = asyncio.create_task(self._keep_watch())
+
+    def _sharing(self, client: MFAClient) -> MFAClient:
+        """Return the client, or a view of it whose limits are those of every worker of the account."""
+        caller = client._caller  # noqa: SLF001 - this package's own
+        if not self._share_limits or caller.limits.shared is not None:
+            return client
+        shared = RedisLimits(self._ledger.url, key=caller.core.account_id, prefix=self._ledger.prefix)
+        return client.with_options(limits=attrs.evolve(caller.limits, shared=shared))
+
+    def stop(self) -> None:
+        """Begin no more attempts; what is under way ends. May be called from the loop at any time."""
+        self.stopping = True
+        self._wake.set()
+        for run in tuple(self._runs):
+            run.stop()
+
+    async def aclose(self) -> None:
+        """Stop, wait for what is under way, and close the client after it; being cancelled cuts what is under way."""
+        self.stop()
+        if self._client is None:
+            return
+        clock = self._ledger.clock
+        timer = clock.call_at(clock.monotonic() + self._drain_timeout, self._cut)
+        try:
+            await self.quiet()
+        except asyncio.CancelledError:
+            self._cut()
+            await self.quiet()
+            raise
+        finally:
+            timer.cancel()
+            client, self._client = self._client, None
+            await client.aclose(drain_timeout=0)
+
+    def _cut(self) -> None:
+        """Cut what is under way; what is known of it is still written, unless Redis is away."""
+        for run in tuple(self._runs):
+            run.cancel()
+        for code in tuple(self._code_tasks):
+            code.cancel()
+        clock = self._ledger.clock
+        clock.call_at(clock.monotonic() + _LAST_WORDS, self._ledger.connection.give_up)
+
+    async def quiet(self) -> None:
+        """Return once nothing is under way."""
+        while tasks := {*self._tasks, *([self._watch] if self._watch is not None else [])}:
+            if not (waiting := {task for task in tasks if not task.done()}):
+                break
+            await asyncio.wait(waiting)
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # Chunks.
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another chunk may be worked at."""
+        return not self.stopping and self._working < self._most_runs
+
+    async def work(self, job: str, chunk: int | None) -> dict[str, Any]:
+        """Work at a chunk, and then at others of the job, for a bounded time; a full process leaves it to others.
+
+        Args:
+            job: which.
+            chunk: the one to begin with; None for any.
+
+        Returns:
+            What came of it: ``{"chunks": 2}``, or ``{"chunks": 0, "why": "busy"}``.
+        """
+        if not self.has_room or self._client is None:
+            return {"chunks": 0, "why": "busy"}
+        self._working += 1
+        # In a task of its own: taskiq may give up on a task of its own, and this must come to its end.
+        task = self._spawn(self._work(job, chunk))
+        return dict(await asyncio.shield(task))
+
+    async def _work(self, job: str, chunk: int | None) -> dict[str, Any]:
+        clock = self._ledger.clock
+        ends = clock.monotonic() + self._run_for
+        done = 0
+        why = "done"
+        try:
+            while not self.stopping and (left := ends - clock.monotonic()) > 0:
+                if chunk is None:
+                    chunk = await self._ledger.pick(job)
+                    if chunk is None:
+                        break
+                taken = await self._ledger.take(job, chunk, self._ledger.new_lease())
+                chunk = None
+                if isinstance(taken, str):
+                    why = taken
+                    if taken == "stopped":
+                        break
+                    continue
+                run = ChunkRun(self.caller, self._ledger, taken)
+                self._runs.add(run)
+                try:
+                    word = await run.run(left)
+                finally:
+                    self._runs.discard(run)
+                done += word == "done"
+                if run.hopeless:
+                    await self._ledger.stop(job, run.hopeless, resumed=taken.resumed)
+                if run.hopeless or run.failure is not None:
+                    why = run.hopeless or type(run.failure).__name__
+                    break
+        except LedgerError as error:
+            _LOG.warning("a chunk was left to another worker: %s", error)
+            why = type(error).__name__
+        finally:
+            self._working -= 1
+            self._wake.set()
+        return {"chunks": done, "why": why}
+
+    # Single codes.
+
+    async def work_at_code(self, name: str) -> dict[str, Any]:
+        """Send a single code, unless somebody else does.
+
+        Args:
+            name: what the ledger knows it by.
+
+        Returns:
+            What came of it: ``{"delivery": "accepted", "id": ...}``; ``{"delivery": None}`` when it is not ours.
+        """
+        if self.stopping or self._client is None:
+            return {"delivery": None}
+        return dict(await asyncio.shield(self._spawn_code(name)))
+
+    def _spawn_code(self, name: str) -> asyncio.Task[Any]:
+        task = self._spawn(self._work_at_code(name))
+        self._code_tasks.add(task)
+        task.add_done_callback(self._code_tasks.discard)
+        return task
+
+    async def _work_at_code(self, name: str) -> dict[str, Any]:
+        lease = self._ledger.new_lease()
+        try:
+            payload = await self._codes.take(name, lease, repeats=self.repeats)
+            if payload is None:
+                return {"delivery": None}
+            channel, request = unpack_code(payload)
+        except LedgerError as error:
+            _LOG.warning("a code was left to another worker: %s", error)
+            return {"delivery": None}
+        code = _Code(self, self._codes, name, lease)
+        renewal = asyncio.create_task(code.renew(self._ledger))
+        try:
+            await send(self.caller, channel, request, "interactive", code)
+        except HeldError:
+            pass
+        except MFAError as error:
+            _LOG.warning("a code was left to another worker: %s", type(error).__name__)
+        finally:
+            renewal.cancel()
+            await asyncio.wait([renewal])
+            await self._codes.flush()
+        return code.result
+
+    # The watch.
+
+    async def _keep_watch(self) -> None:
+        """Coordinate jobs, and take up what no hint led to: a broker may lose messages, and be lost itself."""
+        clock = self._ledger.clock
+        while not self.stopping:
+            try:
+                await self._look()
+            except LedgerError as error:
+                _LOG.warning("the worker could not look for work: %s", error)
+            except Exception:  # noqa: BLE001 - the watch must not end
+                _LOG.exception("the worker could not look for work")
+            timer = clock.call_at(clock.monotonic() + _ROUND, self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                timer.cancel()
+            self._wake.clear()
+
+    async def _look(self) -> None:
+        for name in await self._codes.stale(_STALE_CODES, _MOST_CODES):
+            if not self.stopping:
+                self._spawn_code(name)
+        jobs = await self._coordinator.round()
+        # Another one first each time, so that a long job lets a short one in.
+        self._turn += 1
+        turn = self._turn % max(1, len(jobs))
+        for job in [*jobs[turn:], *jobs[:turn]]:
+            while self.has_room and await self._ledger.pick(job) is not None:
+                self._working += 1
+                self._spawn(self._work(job, None))
+                await asyncio.sleep(0)
+
+
+class _Code:
+    """A single code being sent; what `send` needs to know of it."""
+
+    def __init__(self, service: Service, codes: CodeBook, name: str, lease: Lease) -> None:
+        self._service = service
+        self._codes = codes
+        self._name = name
+        self._repeats = service.repeats
+        self.lease = lease
+        self.result: dict[str, Any] = {"delivery": None}
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further attempt is to begin."""
+        return self._service.stopping
+
+    async def intent(self) -> str:
+        """Put an attempt on record."""
+        letter = await self._codes.intent(self._name, self.lease, repeats=self._repeats)
+        if letter == "L" and await self._codes.renew(self._name, self.lease):
+            # It had run out, in a freeze or while Redis was away, and nobody had taken it.
+            letter = await self._codes.intent(self._name, self.lease, repeats=self._repeats)
+        return letter
+
+    def settle(self, state: State, record: str, error: MFAError | None) -> None:
+        """Write soon what became of it."""
+        provider_id = record.partition(",")[0] or None
+        self._codes.settle(self._name, self.lease, state, provider_id, error, repeats=self._repeats)
+        if state is not State.PENDING:
+            self.result = {"delivery": state.name.lower(), "id": provider_id}
+            if error is not None:
+                self.result["error"] = type(error).__name__
+
+    async def renew(self, ledger: RedisLedger) -> None:
+        """Renew the lease for as long as the code is worked at."""
+        while True:
+            await sleep_until(ledger.clock, ledger.clock.monotonic() + self.lease.seconds / 4)
+            try:
+                if not await self._codes.renew(self._name, self.lease):
+                    self.lease.lost = True
+                    return
+            except LedgerError:
+                return

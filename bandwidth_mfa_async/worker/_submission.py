@@ -1,0 +1,175 @@
+"""From an input of any length to chunks in the ledger, each key once, and the same again when submitted again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .._items._intake import Intake, strange
+from .._keys import TEMPLATE_FIELDS, fact_digest, template_values
+from ..errors import InvalidRequestError, LedgerError
+from .ledger._codec import pack_record, pack_requests
+from .ledger._protocol import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._models import CodeRequest, CodeTemplate
+    from .ledger._ledger import RedisLedger
+
+
+class Submission:
+    """Puts one job into the ledger.
+
+    Args:
+        ledger: where to.
+        job: its name.
+        source: an iterable or an async iterable.
+        chunk: items a chunk.
+        channel: ``"messaging"`` or ``"voice"``.
+        template: makes requests of numbers; the job is held to it.
+        key: makes keys.
+    """
+
+    def __init__(  # noqa: PLR0913 - made in one place
+        self,
+        ledger: RedisLedger,
+        job: str,
+        source: Any,
+        chunk: int,
+        channel: str,
+        template: CodeTemplate | None,
+        key: Callable[[CodeRequest], str] | None,
+    ) -> None:
+        self._ledger = ledger
+        self._job = job
+        self._chunk = chunk
+        self._channel = channel
+        self._template = template
+        self._own_keys = key is not None
+        self._intake = Intake(source, channel, job, key, template)
+        self._taken = 0
+        self._rows: list[tuple[CodeRequest | None, str, bytes, bytes, str]] = []
+
+    async def run(self) -> None:
+        """Submit everything; what is in the ledger already, from an earlier time, is only compared.
+
+        Raises:
+            LedgerError: the job is another's, or the ledger cannot be used; what was submitted so far stays.
+            Exception: what the input raised; submit the same again to go on.
+        """
+        await self._open()
+        seen = _Seen()
+        try:
+            async for value in self._intake.values():
+                self._take(value)
+                if len(self._rows) == self._chunk:
+                    await self._flush(seen)
+            if self._rows:
+                await self._flush(seen)
+        finally:
+            await asyncio.to_thread(seen.close)
+        chunks = -(-self._taken // self._chunk)
+        word, *_ = await self._ledger.submit(self._job, "close", chunks)
+        if word != "closed":
+            raise self._other(self._taken)
+
+    async def _open(self) -> None:
+        facts = {"channel": self._channel, "chunk": str(self._chunk)}
+        if self._template is not None:
+            values = zip(TEMPLATE_FIELDS, template_values(self._template), strict=True)
+            facts |= {f"template.{name}": fact_digest(value) for name, value in values}
+        text = json.dumps(facts, sort_keys=True)
+        word, *rest = await self._ledger.submit(self._job, "open", text, self._chunk, self._channel)
+        if word == "known":
+            known = json.loads(rest[0])
+            different = sorted(name for name in {*facts, *known} if facts.get(name) != known.get(name))
+            if different:
+                names = ", ".join(name.removeprefix("template.") for name in different)
+                raise LedgerError(
+                    f"job {self._job!r} was submitted with another {names}; use what it used, or another name"
+                )
+        await self._ledger.register(self._job)
+
+    def _take(self, value: Any) -> None:
+        index = self._taken
+        self._taken += 1
+        request: CodeRequest | None = None
+        try:
+            request = self._intake.request(value)
+            key, digest, payload = self._intake.key(request)
+        except Exception as failure:  # noqa: BLE001 - a strange thing in the input is about that item only
+            error = failure if isinstance(failure, InvalidRequestError) else strange(failure)
+            record = f"{index},{State.INVALID.value},{pack_record(None, error, 0)}\n"
+            self._rows.append((None, "", b"", b"", record))
+        else:
+            self._rows.append((request, key if self._own_keys else "", digest, payload or b"", ""))
+
+    async def _flush(self, seen: _Seen) -> None:
+        """Submit a chunk."""
+        rows, self._rows = self._rows, []
+        first = self._taken - len(rows)
+        words = await asyncio.to_thread(seen.add, [(digest, payload) for _, _, digest, payload, _ in rows])
+        states, records, requests = "", "", list[Any]()
+        for place, ((request, _, _, _, record), word) in enumerate(zip(rows, words, strict=True)):
+            state = State.INVALID if record else word
+            if state is State.INVALID and not record:
+                rule = InvalidRequestError("key", "stands for another request in this job")
+                records += f"{first + place},{state.value},{pack_record(None, rule, 0)}\n"
+            states += state.value
+            records += record
+            requests.append(request if state is State.PENDING else None)
+        packed, digest = pack_requests(requests, [key for _, key, _, _, _ in rows] if self._own_keys else None)
+        number = first // self._chunk
+        word, *_ = await self._ledger.submit(self._job, "add", number, states, packed, digest, records, chunk=number)
+        if word not in {"added", "known"}:
+            raise self._other(first)
+
+    def _other(self, index: int) -> LedgerError:
+        return LedgerError(
+            f"job {self._job!r} was submitted with another input, which differs at item {index} or later; "
+            "submit the same input again, or use another name"
+        )
+
+
+class _Seen:
+    """The keys of a submission, on disk, since a set of ten million would not fit into memory. Used in threads."""
+
+    def __init__(self) -> None:
+        self._db: sqlite3.Connection | None = None
+        # A submission that is cancelled leaves the thread that adds to itself, and closes in another.
+        self._lock = threading.Lock()
+
+    def add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[State]:
+        """Return pending for a new key, duplicate for a known one, invalid for one that stands for something else."""
+        with self._lock:
+            return self._add(keys)
+
+    def _add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[State]:
+        if self._db is None:
+            # An empty name: a file of SQLite's own, which is deleted when it is closed.
+            self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = OFF")
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, payload BLOB) WITHOUT ROWID")
+        words: list[State] = []
+        self._db.execute("BEGIN")
+        for key, payload in keys:
+            if not key:
+                words.append(State.INVALID)
+            elif self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, payload)).rowcount:
+                words.append(State.PENDING)
+            else:
+                (known,) = self._db.execute("SELECT payload FROM seen WHERE key = ?", (key,)).fetchone()
+                words.append(State.DUPLICATE if known == payload else State.INVALID)
+        self._db.execute("COMMIT")
+        return words
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            if self._db is not None:
+                self._db.close()
