@@ -25,7 +25,8 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._client import MFAClient
-    from ._config import BasicAuth, Limits, OAuth2ClientCredentials, Rate, Resend, RetryPolicy
+    from ._config import Limits, Rate, Resend, RetryPolicy
+    from ._credentials import BasicAuth, OAuth2ClientCredentials
     from ._models import (
         CodeRequest,
         CodeTemplate,
@@ -116,7 +117,8 @@ __all__ = [
 
 _NAMES: Final = {
     "._client": "MFAClient",
-    "._config": "BasicAuth Limits OAuth2ClientCredentials Rate Resend RetryPolicy",
+    "._config": "Limits Rate Resend RetryPolicy",
+    "._credentials": "BasicAuth OAuth2ClientCredentials",
     "._models": (
         "CodeRequest CodeTemplate MessagingCodeResponse ResponseMeta VerifyCodeRequest VerifyCodeResponse "
         "VoiceCodeResponse"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ._config import BasicAuth
+from ._credentials import BasicAuth
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ._clock import Clock
-    from ._config import Auth, OAuth2ClientCredentials
+    from ._credentials import Auth, OAuth2ClientCredentials
 
 # The margin that five of Bandwidth's six SDKs use.
 REFRESH_MARGIN: Final = 60.0

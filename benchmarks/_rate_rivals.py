@@ -14,7 +14,7 @@ from bandwidth_mfa_async.limits._token_bucket import Pacer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from bandwidth_mfa_async._config import Lane
+    from bandwidth_mfa_async._validation import Lane
 
     Post = Callable[[], Awaitable[bool]]  # one attempt; False when it was refused
 

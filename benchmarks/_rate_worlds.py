@@ -28,7 +28,7 @@ from ._rate_rivals import Aimd, AiohttpRetry, BotocoreAdaptive, Naive
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bandwidth_mfa_async._config import Lane
+    from bandwidth_mfa_async._validation import Lane
     from bandwidth_mfa_async.simulator import AccountLimits
 
     from ._rate_rivals import Post, Way
@@ -251,8 +251,8 @@ def in_virtual_time(name: str, account: Account, seed: int) -> Seen:
                     continue
                 limits = evolve(our_limits(account), shared=shared)
                 client = await stack.enter_async_context(MFAClient("9900000", BasicAuth("user", "pass"), limits=limits))
-                client._caller.core.transport = _Wire(service)
-                client._caller.core.rng = random.Random(seed + 1000 * n)
+                client._executor.state.transport = _Wire(service)
+                client._executor.state.rng = random.Random(seed + 1000 * n)
                 ways.append(OurWay(client))
             programs = Programs(ways)
             await drive(programs, tally, account, change, seed)

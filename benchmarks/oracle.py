@@ -229,8 +229,8 @@ class World:
             watch = asyncio.ensure_future(self.watch())
             await asyncio.gather(*[self.task(mfa) for _ in range(TASKS)], self.interrupt())
             watch.cancel()
-            caller = mfa._caller
-            session = caller.core.transport._session
+            caller = mfa._executor
+            session = caller.state.transport._session
             if caller.slots.taken or (session is not None and session.connector._acquired):
                 self.verdict.wrong.append(f"seed {self.seed}: slots or connections were not given back")
         await self.server.stop()

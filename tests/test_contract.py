@@ -16,7 +16,7 @@ import pytest
 
 import bandwidth_mfa_async as mfa
 from bandwidth_mfa_async import errors, pytest_plugin, simulator, telemetry, testing, webhooks, worker
-from bandwidth_mfa_async._config import Lane
+from bandwidth_mfa_async._validation import Lane
 from bandwidth_mfa_async.cli._app import app
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def test_the_environment(variables: dict[str, str], kind: type, monkeypatch: pyt
     monkeypatch.setenv("BW_MFA_URL", "http://127.0.0.1:1/api/v1")
     client = mfa.MFAClient.from_env()
     assert repr(client) == "MFAClient(account_id='9900000', base_url='http://127.0.0.1:1/api/v1')"
-    assert type(client._caller.core.auth) is kind
+    assert type(client._executor.state.auth) is kind
 
 
 def test_every_missing_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ._client import MFAClient
+from ._client import MFAClient, executor_of
 
-__all__ = ["MFAClient"]
+__all__ = ["MFAClient", "executor_of"]

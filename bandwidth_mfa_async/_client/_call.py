@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._models import CodeRequest, MessagingCodeResponse, VerifyCodeRequest, VerifyCodeResponse, VoiceCodeResponse
 from ..errors import APIStatusError, Delivery, DeliveryUnknownError, NotSentError, RequestError
 from ..telemetry import AttemptEvent, CallEvent, CallStartedEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .._config import Lane, RetryPolicy
+    from .._config import RetryPolicy
     from .._transport import Body
+    from .._validation import Lane
     from .._wire import Operation
+    from ._observer import AttemptObserver
 
 _Request = TypeVar("_Request", CodeRequest, VerifyCodeRequest)
 _Response = TypeVar("_Response", MessagingCodeResponse, VoiceCodeResponse, VerifyCodeResponse)
 
 FOREVER = float("inf")
-
-
-class Recorder(Protocol):
-    """Who keeps a record of a call's attempts, such as a bulk run's journal."""
-
-    @property
-    def guard(self) -> Callable[[], None] | None:
-        """Called when an attempt has its connection; what it raises keeps the request from being written."""
-
-    async def begin(self) -> None:
-        """Return once the coming attempt is on record; raising stops it before it is written."""
-
-    def failed(self, error: RequestError) -> None:
-        """Note how the attempt that was begun ended; its success is the call's."""
-
-    def cut(self, delivery: Delivery) -> None:
-        """Note that the call was cancelled, and what is known of its message."""
 
 
 class Call(Generic[_Request, _Response]):
@@ -81,7 +64,7 @@ class Call(Generic[_Request, _Response]):
         lane: Lane,
         started: float,
         name: str,
-        recorder: Recorder | None = None,
+        recorder: AttemptObserver | None = None,
     ) -> None:
         self.operation: Operation[_Request, _Response] = operation
         self.request: _Request = request

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 import attrs
 
 from .._clock import SystemClock
-from .._config import DEFAULT_BASE_URL, Limits, RetryPolicy, settings_from_env
+from .._config import DEFAULT_BASE_URL, Limits, RetryPolicy
 from .._models import CodeRequest, CodeTemplate, VerifyCodeRequest
 from .._wire import MESSAGING, VERIFY, VOICE
 from ..errors import ConfigurationError, InvalidRequestError
 from ..telemetry import HookList
+from ._environment import settings_from_env
 from ._executor import Caller
 from ._shared_state import Core
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     import aiohttp
 
     from .._clock import Clock
-    from .._config import Auth, Lane
+    from .._credentials import Auth
     from .._models import MessagingCodeResponse, VerifyCodeResponse, VoiceCodeResponse
+    from .._validation import Lane
     from ..telemetry import Hook
     from ._options import ClientOptions
 
@@ -76,7 +78,7 @@ class MFAClient:
         core = Core(account_id, auth, base_url, clock or SystemClock(), session, ssl, proxy)
         policy = _checked(retry, RetryPolicy, "retry")
         core.token_policy = policy
-        self._caller = Caller(core, policy, HookList(hooks), _checked(limits, Limits, "limits"))
+        self._executor = Caller(core, policy, HookList(hooks), _checked(limits, Limits, "limits"))
         self._owner = True
 
     @classmethod
@@ -115,24 +117,24 @@ class MFAClient:
         Raises:
             ConfigurationError: an option is wrong.
         """
-        caller = self._caller
+        caller = self._executor
         policy = caller.policy if retry is None else _checked(retry, RetryPolicy, "retry")
         if timeout is not None:
             policy = attrs.evolve(policy, timeout=timeout)
         hook_list = caller.hooks if hooks is None else HookList(hooks)
         own_limits = caller.limits if limits is None else _checked(limits, Limits, "limits")
         view = object.__new__(type(self))
-        view._caller = Caller(caller.core, policy, hook_list, own_limits, caller if limits is None else None)
+        view._executor = Caller(caller.state, policy, hook_list, own_limits, caller if limits is None else None)
         view._owner = False
         return view
 
     def __repr__(self) -> str:
-        core = self._caller.core
+        core = self._executor.state
         state = ", closed" if core.closed else ""
         return f"{type(self).__name__}(account_id={core.account_id!r}, base_url={core.base_url!r}{state})"
 
     async def __aenter__(self) -> Self:
-        self._caller.core.check()
+        self._executor.state.check()
         return self
 
     async def __aexit__(
@@ -155,7 +157,7 @@ class MFAClient:
         if type(drain_timeout) not in {int, float} or not 0 <= drain_timeout < 1e9:
             raise ConfigurationError("drain_timeout: must be a number of seconds of at least 0")
         if self._owner:
-            await self._caller.core.aclose(drain_timeout)
+            await self._executor.state.aclose(drain_timeout)
 
     async def warm_up(self, n: int = 1) -> None:
         """Open connections ahead of the first call, so that it pays no TLS handshake.
@@ -172,10 +174,10 @@ class MFAClient:
         """
         if type(n) is not int or n < 1:
             raise ConfigurationError("n: must be a whole number of at least 1")
-        core = self._caller.core
+        core = self._executor.state
         core.enter()
         try:
-            await core.transport.warm_up(core.urls[MESSAGING.name], n, self._caller.policy.connect_timeout)
+            await core.transport.warm_up(core.urls[MESSAGING.name], n, self._executor.policy.connect_timeout)
         finally:
             core.leave()
 
@@ -196,7 +198,7 @@ class MFAClient:
             ClientStateError: the client is closed or belongs to another loop.
         """
         _checked_request(request, CodeRequest)
-        return await self._caller.call(MESSAGING, request, timeout, lane)
+        return await self._executor.call(MESSAGING, request, timeout, lane)
 
     async def generate_voice_code(
         self, request: CodeRequest, *, timeout: float | None = None, lane: Lane = "interactive"
@@ -217,7 +219,7 @@ class MFAClient:
         _checked_request(request, CodeRequest)
         if request.callback_url is not None:
             raise InvalidRequestError("callback_url", "is documented for texts only; leave it out of a call")
-        return await self._caller.call(VOICE, request, timeout, lane)
+        return await self._executor.call(VOICE, request, timeout, lane)
 
     @overload
     async def verify_code(
@@ -271,7 +273,7 @@ class MFAClient:
         elif keywords:
             raise TypeError("verify_code takes a VerifyCodeRequest or keywords, not both")
         _checked_request(request, VerifyCodeRequest)
-        return await self._caller.call(VERIFY, request, timeout, lane)
+        return await self._executor.call(VERIFY, request, timeout, lane)
 
 
 def _checked_request(request: object, kind: type) -> None:
@@ -291,3 +293,8 @@ def _checked(value: _Option, kind: type[_Option], name: str) -> _Option:
     if not isinstance(value, kind):
         raise ConfigurationError(f"{name}: must be a {kind.__name__}")
     return value
+
+
+def executor_of(client: MFAClient) -> Caller:
+    """Return what makes a client's calls, for modules of this package that observe each attempt."""
+    return client._executor  # noqa: SLF001 - the named way to it

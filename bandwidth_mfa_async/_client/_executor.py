@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from .._config import LANES
 from .._models import (
     CodeRequest,
     MessagingCodeResponse,
@@ -20,6 +19,7 @@ from .._models import (
 )
 from .._retry import backoff, is_retryable, retry
 from .._transport import Body
+from .._validation import LANES
 from .._wire import decipher, encode
 from ..errors import (
     AuthenticationError,
@@ -35,11 +35,12 @@ from ..limits import ChannelLimiter, Slots, message_weight
 from ._call import FOREVER, Call
 
 if TYPE_CHECKING:
-    from .._config import Lane, Limits, Rate, RetryPolicy
+    from .._config import Limits, Rate, RetryPolicy
+    from .._validation import Lane
     from .._wire import Operation
     from ..limits import Limiter, Permit
     from ..telemetry import HookList
-    from ._call import Recorder
+    from ._observer import AttemptObserver
     from ._shared_state import Core
 
 _Request = TypeVar("_Request", CodeRequest, VerifyCodeRequest)
@@ -64,7 +65,7 @@ class Caller:
     def __init__(
         self, core: Core, policy: RetryPolicy, hooks: HookList, limits: Limits, sharing: Caller | None = None
     ) -> None:
-        self.core = core
+        self.state = core
         self.policy = policy
         self.hooks = hooks
         # Asked several times in every call.
@@ -79,7 +80,7 @@ class Caller:
         core.register(self.slots, *self.limiters.values())
 
     def _limiter(self, channel: str, rate: Rate | None) -> Limiter:
-        core, limits, hooks, max_pause = self.core, self.limits, self.hooks, self.policy.max_retry_after
+        core, limits, hooks, max_pause = self.state, self.limits, self.hooks, self.policy.max_retry_after
         emit = hooks.emit if hooks else None
         make = ChannelLimiter if limits.shared is None else limits.shared.limiter
 
@@ -98,7 +99,7 @@ class Caller:
         request: _Request,
         timeout: float | None,
         lane: Lane,
-        recorder: Recorder | None = None,
+        recorder: AttemptObserver | None = None,
     ) -> _Response:
         """Make one call.
 
@@ -117,7 +118,7 @@ class Caller:
         policy = self.policy if timeout is None else attrs.evolve(self.policy, timeout=timeout)
         if lane not in LANES:
             raise ConfigurationError("lane: must be 'interactive' or 'bulk'")
-        core = self.core
+        core = self.state
         core.enter()
         try:
             name = f"{core.rng.getrandbits(64):016x}" if self._heard else ""
@@ -162,7 +163,7 @@ class Caller:
 
         Apart, as what it needs would cost every call objects that most never use.
         """
-        core = self.core
+        core = self.state
         assert isinstance(call.error, RequestError)  # noqa: S101 - what the first attempt raised
         try:
             response = await self._attempt(call, call.error)
@@ -186,7 +187,7 @@ class Caller:
         )
 
     async def _sleep(self, call: Call[Any, Any], seconds: float) -> None:
-        if not await self.core.sleeper.sleep(seconds):
+        if not await self.state.sleeper.sleep(seconds):
             error = call.error
             assert isinstance(error, RequestError)  # noqa: S101 - only a failure is slept on
             error._update(retry_stopped_by="closed")  # noqa: SLF001 - errors are this package's own
@@ -209,7 +210,7 @@ class Caller:
                     failure = error
             if isinstance(failure, (AuthenticationError, PermissionDeniedError)):
                 renewable = failure.delivery is Delivery.REJECTED and not call.refreshed
-                if not renewable or not self.core.authorizer.reject(call.header):
+                if not renewable or not self.state.authorizer.reject(call.header):
                     raise failure
                 call.refreshed = True
                 self._tell_attempt(call, 0.0)
@@ -220,7 +221,7 @@ class Caller:
                 refusals += 1
                 # A learning limiter paces what comes next by itself; without one the waits must grow.
                 paced = self.limits.adaptive and failure.retry_after is None
-                wait = 0.0 if paced else backoff(call.policy, failure, refusals, self.core.rng)
+                wait = 0.0 if paced else backoff(call.policy, failure, refusals, self.state.rng)
                 self._tell_attempt(call, wait)
                 await self._sleep(call, wait)
                 call.deadline = FOREVER
@@ -254,7 +255,7 @@ class Caller:
 
     async def _admit(self, call: Call[Any, Any], limiter: Limiter | None) -> Permit | None:
         """Wait for a token, a permit and a slot; what it returns with is fresh."""
-        core = self.core
+        core = self.state
         bulk = call.lane == "bulk"
         timed = bulk or self._heard
         began = core.clock.monotonic() if timed else 0.0
@@ -297,7 +298,7 @@ class Caller:
 
     async def _exchange(self, call: Call[_Request, _Response]) -> _Response:
         """Put one request on the wire and read what its answer means."""
-        core = self.core
+        core = self.state
         clock = core.clock
         # The waits may have outlasted the token that was at hand before them.
         header = call.header = core.authorizer.current() or await self._token(call)
@@ -334,11 +335,11 @@ class Caller:
         raise DeadlineExceededError("the call's time ran out before a connection was made")
 
     def _secrets(self, call: Call[Any, Any]) -> tuple[str, ...]:
-        return (*call.secrets, *self.core.authorizer.secrets())
+        return (*call.secrets, *self.state.authorizer.secrets())
 
     async def _token(self, call: Call[Any, Any]) -> str:
         """Wait for the bearer token, together with everybody else who needs it."""
-        core = self.core
+        core = self.state
         limit = None if call.wait_until is None else call.wait_until - core.clock.monotonic()
         error: RequestError
         try:
@@ -353,7 +354,7 @@ class Caller:
 
     def _tell_start(self, call: Call[Any, Any]) -> None:
         if self._heard:
-            self.hooks.emit(call.started_event(str(self.core.urls[call.operation.name])))
+            self.hooks.emit(call.started_event(str(self.state.urls[call.operation.name])))
 
     def _tell_attempt(self, call: Call[Any, Any], retry_in: float | None) -> None:
         if self._heard:
@@ -366,7 +367,7 @@ class Caller:
             return
         if attempt_too:
             self._tell_attempt(call, None)
-        self.hooks.emit(call.call_event(error, self.core.clock.monotonic() - call.started))
+        self.hooks.emit(call.call_event(error, self.state.clock.monotonic() - call.started))
 
 
 def _settle(limiter: Limiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import aiohttp
 
     from .._clock import Clock
-    from .._config import Auth, Limits, RetryPolicy
+    from .._config import Limits, RetryPolicy
+    from .._credentials import Auth
     from ..telemetry import Hook
 
 

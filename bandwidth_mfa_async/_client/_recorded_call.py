@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._item_state import LedgerState, ledger_state_of
 from .._models import MessagingCodeResponse
 from .._wire import MESSAGING, VOICE
 from ..errors import Delivery, DeliveryUnknownError, MFAError, RequestError
-from ..worker.ledger._codec import pack_record
-from ..worker.ledger._protocol import State, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._config import Lane
     from .._lease import Lease
     from .._models import CodeRequest, VoiceCodeResponse
+    from .._validation import Lane
     from ._executor import Caller
 
     Answer = MessagingCodeResponse | VoiceCodeResponse
@@ -40,7 +39,7 @@ class Entry(Protocol):
         """Put an attempt on record; return ``1``, or the letter that says why not."""
         ...
 
-    def settle(self, state: State, record: str, error: MFAError | None) -> None:
+    def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:
         """Write soon what became of it."""
 
 
@@ -79,7 +78,7 @@ class Attempts:
         # From here on it may stand in the ledger, whether or not the answer is waited for.
         self.recorded = True
         letter = await entry.intent()
-        if letter != State.SENDING:
+        if letter != LedgerState.SENDING:
             self.recorded = False
             raise HeldError(letter)
         self.under_way = True
@@ -104,10 +103,10 @@ class Attempts:
         """Let the row be pending again, unless it may have been sent."""
         if self.recorded and not self.unknown:
             self.recorded = False
-            self._entry.settle(State.PENDING, "", None)
+            self._entry.settle(LedgerState.PENDING, None, None, self.attempts)
 
 
-async def send(caller: Caller, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> State:
+async def send(caller: Caller, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
     """Send one request under the ledger's eyes, and settle what became of it.
 
     Args:
@@ -134,18 +133,18 @@ async def send(caller: Caller, channel: str, request: CodeRequest, lane: Lane, e
         if delivery is Delivery.NOT_SENT and (entry.stopping or not entry.lease.holds):
             # Not its fault: whoever works at it next tries it.
             attempts.give_back()
-            return State.PENDING
-        state = state_of(delivery, error)
-        entry.settle(state, pack_record(None, error, attempts.attempts), error)
+            return LedgerState.PENDING
+        state = ledger_state_of(delivery, error)
+        entry.settle(state, None, error, attempts.attempts)
         return state
     except BaseException:
         # Cancelled, closed, or no answer from the ledger: what may have been sent is unknown, the rest is pending.
         if attempts.unknown or attempts.under_way:
             lost = DeliveryUnknownError("the worker was stopped while the request was under way", operation.name)
-            entry.settle(State.UNKNOWN, pack_record(None, lost, attempts.attempts), lost)
+            entry.settle(LedgerState.UNKNOWN, None, lost, attempts.attempts)
         else:
             attempts.give_back()
         raise
     provider_id = answer.message_id if isinstance(answer, MessagingCodeResponse) else answer.call_id
-    entry.settle(State.ACCEPTED, pack_record(provider_id, None, attempts.attempts), None)
-    return State.ACCEPTED
+    entry.settle(LedgerState.ACCEPTED, provider_id, None, attempts.attempts)
+    return LedgerState.ACCEPTED

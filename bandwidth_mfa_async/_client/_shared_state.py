@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._auth import make_authorizer
 from .._clock import Sleeper
-from .._config import BasicAuth, OAuth2ClientCredentials, RetryPolicy, checked_account_id, checked_url
+from .._config import RetryPolicy
+from .._credentials import BasicAuth, OAuth2ClientCredentials
 from .._retry import RetryBudget
 from .._transport import Body, Transport, absolute_url, checked_transport_options, endpoint, request_headers
+from .._validation import checked_account_id, checked_url
 from .._wire import OPERATIONS, TOKEN_BODY, TOKEN_OPERATION, decipher_token
 from ..errors import ClientStateError, ConfigurationError, ConnectTimeoutError, NotSentError, RequestError, TLSError
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from .._auth import Authorizer
     from .._clock import Clock
-    from .._config import Auth
+    from .._credentials import Auth
     from .._transport import URL
     from .._wire import Token
     from ..limits import Limiter, Slots

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-from importlib import import_module, resources
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
 from ..errors import ConfigurationError, LedgerError
-from ..limits.shared._redis_limits import closed, make_client, meaning_of, names_its_database, words_of
+from ._connect import close_quietly, make_client, names_its_database
+from ._errors import classify_redis_error, error_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from .._clock import Clock
+    from ._script import Script
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-_NAMES: Final = ("rows", "take", "leave", "plan", "pick", "submit", "stop", "resume", "codes", "stale")
-# Read on import and not in the event loop.
-SCRIPTS: Final = {
-    name: resources.files("bandwidth_mfa_async.worker.ledger")
-    .joinpath("lua")
-    .joinpath(f"{name}.lua")
-    .read_text("utf-8")
-    for name in _NAMES
-}
-_SHAS: Final = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in SCRIPTS.items()}
 
 _URL_FORM: Final = "ledger: must look like redis://[user:password@]host[:port][/database]"
 _FIRST_WAIT: Final = 0.05
@@ -79,11 +70,13 @@ class Connection:
         self._closing: asyncio.Future[None] | None = None
         self._waiting = 0  # who have waited for so long that the log says so, once for all of them
 
-    async def script(self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, patience: float = 1e9) -> Any:
+    async def script(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Any], *, patience: float = 1e9
+    ) -> Any:
         """Run a script.
 
         Args:
-            name: which.
+            script: which.
             keys: what it may touch.
             arguments: what it is told.
             patience: seconds to go on trying while Redis is away.
@@ -91,16 +84,7 @@ class Connection:
         Raises:
             LedgerError: Redis refuses us, was away for too long, or the ledger was closed meanwhile.
         """
-        from redis.exceptions import NoScriptError
-
-        async def run(client: Any) -> Any:
-            """Send its digest, and its text only where Redis does not have it."""
-            try:
-                return await client.evalsha(_SHAS[name], len(keys), *keys, *arguments)
-            except NoScriptError:  # a new Redis, or one that was restarted
-                return await client.eval(SCRIPTS[name], len(keys), *keys, *arguments)
-
-        return await self.ask(run, patience=patience)
+        return await self.ask(lambda client: script.run(client, keys, arguments), patience=patience)
 
     async def command(self, name: str, *arguments: Any) -> Any:
         """Run one of Redis's own commands; see `script`."""
@@ -173,7 +157,7 @@ class Connection:
         self.give_up()
         client, self._client = self._client, None
         if client is not None:
-            await closed(client.aclose, self._timeout)
+            await close_quietly(client.aclose, self._timeout)
 
 
 def is_passing(error: Exception) -> bool:
@@ -185,17 +169,17 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, AuthenticationError):
         return False
     if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)):
-        return meaning_of(error, _REFUSALS) is None
-    words = words_of(error)
+        return classify_redis_error(error, _REFUSALS) is None
+    words = error_text(error)
     return isinstance(error, RedisError) and any(sign in words for sign in _PASSING)
 
 
 def _meaning(error: Exception) -> str:
-    return meaning_of(error, _REFUSALS) or f"Redis raised {type(error).__name__}"
+    return classify_redis_error(error, _REFUSALS) or f"Redis raised {type(error).__name__}"
 
 
 def _trouble(error: Exception) -> str:
-    return meaning_of(error, _AWAITED) or "cannot be reached: start its Redis, or mend the URL"
+    return classify_redis_error(error, _AWAITED) or "cannot be reached: start its Redis, or mend the URL"
 
 
 def checked_url(url: object, *, cluster: bool) -> str:

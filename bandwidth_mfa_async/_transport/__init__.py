@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from yarl import URL
 
-from ._fast_path import MAX_ANSWER, Body, Headers
-from ._session import Transport, absolute_url, checked_transport_options, endpoint, request_headers
+from ._body import Body, Headers
+from ._options import checked_transport_options
+from ._reading import MAX_ANSWER
+from ._session import Transport, absolute_url, endpoint, request_headers
 
 __all__ = [
     "MAX_ANSWER",

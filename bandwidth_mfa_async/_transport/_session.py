@@ -4,66 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import aiohttp
 from yarl import URL
 
 from .._wire import USER_AGENT, Answer
-from ..errors import ClientStateError, ConfigurationError, DisconnectedError, NotSentError
+from ..errors import ClientStateError, DisconnectedError, NotSentError
+from ._body import Headers
 from ._deadlines import Attempts
+from ._documented import Response, post
 from ._failures import after, before
-from ._fast_path import Headers, Response, Route, direct, exchange, left_over, lenient, post
+from ._fast_path import FastPath, fast_path_available
+from ._pool import DNS_CACHE_TTL, KEEPALIVE_TIMEOUT, CheckedConnector, raise_mmap_threshold
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
 
     from ..errors import RequestError
-    from ._fast_path import Body
+    from ._body import Body
 
-# Load balancers close idle connections after 60 s or more; a request written to one that is being closed has an
-# unknown outcome, so ours are given up well before.
-KEEPALIVE_TIMEOUT: Final = 10.0
-# Long enough to spare the resolver, short enough to follow a failover.
-DNS_CACHE_TTL: Final = 30
 _NEVER_CEIL: Final = 1e9
-# asyncio reads every answer into a fresh buffer of 256 KiB, TLS another.
-_LARGEST_BUFFER: Final = 256 * 1024
-
-
-class _Checked:
-    """A connector, ours or a borrowed session's, that gives out no connection with bytes nobody asked for.
-
-    aiohttp would take them for the answer to the next request (its issue 13656). Bytes that come after this look
-    still are; nothing in the service's answers could tell.
-    """
-
-    def __init__(self, connector: aiohttp.BaseConnector) -> None:
-        self._connector = connector
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connector, name)
-
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
-        while True:
-            connection = await self._connector.connect(req, traces, timeout)
-            protocol = connection.protocol
-            if protocol is None or not (protocol.should_close or (lenient and left_over(protocol))):
-                return connection
-            connection.close()
-
-
-def _keep_large_buffers() -> None:
-    """Let glibc take buffers as large as asyncio's from its heap, where by default it asks the system for each.
-
-    Those are three system calls and a page fault or two for an answer, a third of a call's CPU. The default ends
-    once a program has freed one block that large, so that is all that is done here. Other allocators do not mind.
-    """
-    bytes(2 * _LARGEST_BUFFER)
 
 
 def request_headers(**extra: str) -> Headers:
@@ -110,7 +73,7 @@ class Transport:
         self._pid = 0
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._attempts = Attempts()
-        self._routes: dict[str, Route] = {}
+        self._fast_path = FastPath(ssl=self._ssl, proxy=self._proxy)
         self._aborted = False
 
     @property
@@ -135,7 +98,7 @@ class Transport:
         raise ClientStateError("this client is bound to another event loop; make one client for each loop")
 
     def _open(self) -> aiohttp.ClientSession:
-        _keep_large_buffers()
+        raise_mmap_threshold()
         borrowed = self._borrowed
         connector: aiohttp.BaseConnector | None
         if borrowed is None:
@@ -146,7 +109,7 @@ class Transport:
             if connector is None or borrowed.closed:
                 raise ClientStateError("the session passed to this client is closed; open one or pass none")
         self._session = aiohttp.ClientSession(
-            connector=cast("aiohttp.BaseConnector", _Checked(connector)),
+            connector=cast("aiohttp.BaseConnector", CheckedConnector(connector)),
             connector_owner=borrowed is None,
             cookie_jar=aiohttp.DummyCookieJar(),
             response_class=Response,
@@ -188,18 +151,15 @@ class Transport:
         answer = Answer(0, {}, b"")
         own = False
         error: RequestError
-        loop = asyncio.get_running_loop()
         line = self._attempts.line(timeout)
         attempt = line.begin()
         try:
             try:
-                route = self._routes.get(operation)
-                if route is None or route.headers is not headers or route.url is not url:
-                    route = self._routes[operation] = Route(
-                        url, headers, session, loop, ssl=self._ssl, proxy=self._proxy
-                    )
-                one_way = exchange if direct(session) else post
-                await one_way(session, route, payload, answer, self._timeout(connect_timeout))
+                connect = self._timeout(connect_timeout)
+                if fast_path_available(session):
+                    await self._fast_path.post(session, operation, url, headers, payload, answer, connect)
+                else:
+                    await post(session, url, headers, payload, answer, connect, ssl=self._ssl, proxy=self._proxy)
             finally:
                 own = line.end(attempt)
         except asyncio.CancelledError as failure:
@@ -282,33 +242,3 @@ class Transport:
         await session.close()
         # TLS connections say goodbye in the next rounds of the loop; without them the interpreter warns at exit.
         await asyncio.sleep(0)
-
-
-def checked_transport_options(session: object, ssl: object, proxy: object, base_url: str) -> None:
-    """Check the constructor arguments that go to the transport.
-
-    Raises:
-        ConfigurationError: names the argument and what it takes.
-    """
-    from ssl import SSLContext
-
-    if session is not None and not isinstance(session, aiohttp.ClientSession):
-        raise ConfigurationError("session: must be an aiohttp.ClientSession")
-    if ssl is not None and not isinstance(ssl, SSLContext):
-        raise ConfigurationError(
-            "ssl: must be an ssl.SSLContext; verification cannot be switched off, but a context may trust your own CA: "
-            "ssl.create_default_context(cafile=...)"
-        )
-    if proxy is not None:
-        if not isinstance(proxy, str):
-            raise ConfigurationError("proxy: must be a URL like 'http://proxy.example.com:3128'")
-        if base_url.lower().startswith("http://"):
-            # A proxy for plain http reads the credentials, and its own 502 looks like the service's.
-            raise ConfigurationError("proxy: works with an https base_url only")
-        try:
-            url = URL(proxy)
-            sound = url.scheme in {"http", "https"} and bool(url.host)
-        except ValueError:  # of the host as well, which is decoded when it is asked for
-            sound = False
-        if not sound:
-            raise ConfigurationError("proxy: must be a URL like 'http://proxy.example.com:3128'")

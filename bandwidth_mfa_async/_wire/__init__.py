@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from ._answers import (
-    MESSAGING,
-    OPERATIONS,
-    TOKEN_BODY,
-    TOKEN_OPERATION,
-    USER_AGENT,
-    VERIFY,
-    VOICE,
-    Answer,
-    Operation,
-    Token,
-    decipher,
-    decipher_token,
-    encode,
-)
+from ._answers import Answer, decipher
+from ._json import encode
+from ._operations import MESSAGING, OPERATIONS, USER_AGENT, VERIFY, VOICE, Operation
+from ._token import TOKEN_BODY, TOKEN_OPERATION, Token, decipher_token
 
 __all__ = [
     "MESSAGING",

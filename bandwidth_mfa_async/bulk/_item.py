@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from .._item_state import JournalState
 from ..errors import Delivery, DeliveryUnknownError, NotSentError, RateLimitError
-from .journal._schema import Status
 
 if TYPE_CHECKING:
     from .._clock import Clock
@@ -99,7 +99,7 @@ class Item:
             if isinstance(error, RateLimitError):
                 run.journal.count("throttled", run.clock.time())
             if not self.unknown:
-                run.journal.settle(self.row, Status.PENDING)
+                run.journal.settle(self.row, JournalState.PENDING)
         if run.stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import define, field, frozen
-
-from ..errors import (
-    APIStatusError,
-    AuthenticationError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    ServerError,
-)
 
 if TYPE_CHECKING:
     from .._models import CodeRequest, MessagingCodeResponse, VoiceCodeResponse
@@ -24,10 +15,6 @@ if TYPE_CHECKING:
 
 Ending: TypeAlias = Literal["finished", "stopped", "failed"]
 """How a run ended: its input was used up, it was told to stop, or an error ended it."""
-
-# 4xx answers that are about the credentials, the address, the hour or the pace, not about the item.
-_NOT_THE_ITEMS_FAULT: Final = (AuthenticationError, PermissionDeniedError, NotFoundError, RateLimitError, ServerError)
-_STATUSES_TO_REPEAT: Final = frozenset({408, 425})
 
 
 @frozen
@@ -98,15 +85,3 @@ class BulkSummary:
     def count(self, delivery: Delivery) -> None:
         """Count one item's end."""
         setattr(self, delivery.value, getattr(self, delivery.value) + 1)
-
-
-def worth_repeating(error: MFAError | None) -> bool:
-    """Return whether another run may try an item again that ended with this error and was not sent."""
-    if isinstance(error, APIStatusError):
-        return isinstance(error, _NOT_THE_ITEMS_FAULT) or error.status in _STATUSES_TO_REPEAT
-    return True
-
-
-def concerns_all(error: MFAError | None) -> bool:
-    """Return whether the service refused the account, its credentials or the address, rather than an item."""
-    return isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError))

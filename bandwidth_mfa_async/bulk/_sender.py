@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from .._client import MFAClient
-from .._config import LANES
+from .._client import MFAClient, executor_of
 from .._models import CodeTemplate
+from .._validation import LANES
 from ..errors import ClientStateError, ConfigurationError, JournalError
 from ._outcome import BulkSummary
 from ._stream import OutcomeStream, RunOptions
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
     from types import TracebackType
 
-    from .._config import Lane
     from .._models import CodeRequest
+    from .._validation import Lane
 
 _CHANNELS = ("messaging", "voice")
 _MOST_IN_FLIGHT = 10_000
@@ -81,7 +81,7 @@ class BulkSender:
             raise ConfigurationError("drain_timeout: must be a number of seconds of at least 0")
         if journal is not None and not isinstance(journal, SQLiteJournal):
             journal = SQLiteJournal(journal)
-        caller = client._caller  # noqa: SLF001 - the client's own engine, so that each attempt can be recorded
+        caller = executor_of(client)
         width = caller.limits.max_in_flight if max_in_flight is None else max_in_flight
         self.journal = journal
         self.summary: BulkSummary = BulkSummary()
@@ -104,10 +104,10 @@ class BulkSender:
         """
         if self._entered:
             raise ClientStateError("this BulkSender was entered before; make a new one for another run")
-        self._options.caller.core.check()
+        self._options.caller.state.check()
         self._entered = True
         if self.journal is not None:
-            await self.journal.open(self._options.caller.core.clock)
+            await self.journal.open(self._options.caller.state.clock)
         return self
 
     async def __aexit__(
@@ -133,7 +133,7 @@ class BulkSender:
             error.add_note(str(failure))
 
     async def _drained(self, stream: OutcomeStream) -> None:
-        clock = self._options.caller.core.clock
+        clock = self._options.caller.state.clock
         timer = clock.call_at(clock.monotonic() + self._drain_timeout, stream.cancel)
         try:
             await stream.quiet()

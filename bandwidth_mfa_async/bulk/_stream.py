@@ -10,21 +10,22 @@ import attrs
 from attrs import frozen
 
 from .._config import Resend
+from .._item_state import is_account_error
 from .._items._intake import Intake, strange
 from .._models import MessagingCodeResponse
 from .._wire import MESSAGING, VOICE
 from ..errors import ClientStateError, Delivery, InvalidRequestError, JournalError, MFAError, RequestError
 from ._item import Item
-from ._outcome import ItemOutcome, concerns_all
-from .journal._run_journal import Record
+from ._outcome import ItemOutcome
+from ._run_journal import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._client._executor import Caller
     from .._clock import Clock
-    from .._config import Lane
     from .._models import CodeRequest, CodeTemplate, VoiceCodeResponse
+    from .._validation import Lane
     from ._outcome import BulkSummary
     from .journal._journal import Learnt, SQLiteJournal
 
@@ -67,7 +68,7 @@ class OutcomeStream:
         key: Callable[[CodeRequest], str] | None,
         template: CodeTemplate | None,
     ) -> None:
-        self.clock: Clock = options.caller.core.clock
+        self.clock: Clock = options.caller.state.clock
         self.journal = journal
         self.summary = summary
         self.stopping: bool = False
@@ -312,7 +313,7 @@ class OutcomeStream:
         self._emit(ItemOutcome(item.index, item.key, item.request, Delivery.ACCEPTED, answer))
 
     def _failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
-        self._refused_in_a_row = self._refused_in_a_row + 1 if concerns_all(error) else 0
+        self._refused_in_a_row = self._refused_in_a_row + 1 if is_account_error(error) else 0
         if self._refused_in_a_row >= _HOPELESS:
             error.add_note(f"the run was ended: {_HOPELESS} items in a row were refused like this, whatever they were")
             self._fail(error)

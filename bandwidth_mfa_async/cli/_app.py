@@ -21,7 +21,8 @@ from ..errors import ConfigurationError, Delivery, MFAError
 from . import _outcome
 from ._demo import run as run_demo
 from ._jobs import jobs
-from ._limits import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits, show_limits
+from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
+from ._limits import show_limits
 from ._open_client import open_client
 from .bulk._command import bulk
 from .doctor._command import doctor

@@ -11,7 +11,7 @@ import attrs
 import click
 
 from ..errors import LedgerError, MFAError
-from ._limits import show_warnings
+from ._limit_options import show_warnings
 
 if TYPE_CHECKING:
     from ..worker import JobProgress

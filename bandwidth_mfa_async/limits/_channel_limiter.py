@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Literal
 
-from bandwidth_mfa_async._config import LANES, Rate
-from bandwidth_mfa_async.errors import ConfigurationError
-from bandwidth_mfa_async.telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
-
+from .._config import Rate
+from .._validation import LANES, checked_count, checked_lane
+from ..errors import ConfigurationError
+from ..telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
 from ._hold_and_probe import HoldAndProbe
-from ._lanes import checked_count, checked_lane
 from ._permit import Permit, too_late
 from ._sliding_window import AcceptedWindow
 from ._slow_start import Ramp
@@ -19,9 +18,9 @@ from ._token_bucket import Pacer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bandwidth_mfa_async._clock import Clock
-    from bandwidth_mfa_async._config import Lane
-    from bandwidth_mfa_async.telemetry import Event
+    from .._clock import Clock
+    from .._validation import Lane
+    from ..telemetry import Event
 
 # How much higher a probed rate must be than the one last told of to be worth an event, and how much longer a gate.
 _WORTH_TELLING: Final = 1.25

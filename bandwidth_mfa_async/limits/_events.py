@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from bandwidth_mfa_async.telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
+from ..telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bandwidth_mfa_async._config import Lane
-    from bandwidth_mfa_async.telemetry import Event
+    from .._validation import Lane
+    from ..telemetry import Event
 
 # The same as in _channel.py.
 _WORTH_TELLING: Final = 1.25

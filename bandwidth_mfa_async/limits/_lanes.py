@@ -5,37 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from bandwidth_mfa_async._config import LANES
-from bandwidth_mfa_async.errors import ConfigurationError
-
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from bandwidth_mfa_async._config import Lane
+    from .._validation import Lane
 
 INTERACTIVE: Final = "interactive"
-
-
-def checked_lane(lane: object) -> None:
-    """Refuse a lane that does not exist.
-
-    Raises:
-        ConfigurationError: it is neither ``"interactive"`` nor ``"bulk"``.
-    """
-    if lane not in LANES:
-        raise ConfigurationError("lane: must be 'interactive' or 'bulk'")
-
-
-def checked_count(name: str, value: object) -> None:
-    """Refuse what is not a whole number of at least 1.
-
-    Raises:
-        ConfigurationError: names the value.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        msg = f"{name}: must be a whole number of at least 1"
-        raise ConfigurationError(msg)
 
 
 class Waiter:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 
-from bandwidth_mfa_async.errors import Delivery, RateLimitError
+from ..errors import Delivery, RateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bandwidth_mfa_async._config import Lane
+    from .._validation import Lane
 
 
 @frozen

@@ -6,15 +6,15 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bandwidth_mfa_async.errors import DeadlineExceededError
-
-from ._lanes import LaneQueue, Waiter, checked_count, checked_lane, was_served
+from .._validation import checked_count, checked_lane
+from ..errors import DeadlineExceededError
+from ._lanes import LaneQueue, Waiter, was_served
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bandwidth_mfa_async._clock import Clock
-    from bandwidth_mfa_async._config import Lane
+    from .._clock import Clock
+    from .._validation import Lane
 
 
 class Slots:

@@ -8,15 +8,14 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Final
 
-from bandwidth_mfa_async.errors import ConfigurationError
-
+from ..errors import ConfigurationError
 from ._lanes import LaneQueue, Waiter, was_served
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bandwidth_mfa_async._clock import Clock, TimerHandle
-    from bandwidth_mfa_async._config import Lane
+    from .._clock import Clock, TimerHandle
+    from .._validation import Lane
 
 BURST_SECONDS: Final = 0.05
 """How much of a second may leave at once: enough to make up for a late timer, too little to look like a burst."""

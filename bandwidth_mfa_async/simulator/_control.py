@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from aiohttp import web
 
 from ._errors import InvalidOptionError
 from ._faults import Fault
+from ._loopback import is_loopback
 from ._responses import CONTENT_TYPE, encode
 from ._server_limiter import AccountLimits
 
@@ -129,12 +129,7 @@ class Control:
             host = urlsplit(f"//{host_and_port}").hostname or ""
         except ValueError:
             return False
-        if host == "localhost" or host in self._hosts:
-            return True
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return host in self._hosts or is_loopback(host)
 
     async def _messages(self, request: web.BaseRequest) -> web.Response:
         """Answer the messages, newest last: all, or those `to` a number, or `number` being a part of to or from.

@@ -7,7 +7,6 @@ import base64
 import math
 from datetime import UTC, datetime
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ import aiohttp
 from attrs import define, field, frozen
 
 from ._errors import InvalidOptionError
+from ._loopback import is_loopback
 from ._messages import ReceiptState
 from ._responses import CONTENT_TYPE, encode
 
@@ -176,12 +176,7 @@ class ReceiptSender:
             return False
         if parts.scheme not in {"http", "https"} or not host:
             return False
-        if self._allow_remote or host == "localhost":
-            return True
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return self._allow_remote or is_loopback(host)
 
     def _schedule(self, job: _Job, when: float) -> None:
         if when <= self._clock.monotonic():

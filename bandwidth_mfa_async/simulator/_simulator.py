@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from bandwidth_mfa_async._clock import Clock
-    from bandwidth_mfa_async._config import BasicAuth
+    from bandwidth_mfa_async._credentials import BasicAuth
 
     from ._messages import Message, RequestRecord
     from ._server_limiter import AccountLimits
@@ -295,7 +295,7 @@ class Simulator:
             SimulatorStateError: the simulator is not running.
         """
         # The one look at the SDK: here and not above, so that the server itself stays independent of it.
-        from bandwidth_mfa_async._config import BasicAuth
+        from bandwidth_mfa_async._credentials import BasicAuth
 
         kwargs = ClientArguments(
             account_id=self.account_id,

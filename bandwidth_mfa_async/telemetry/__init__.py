@@ -9,6 +9,7 @@ events come when a limiter does something a person would want to know.
 
 from __future__ import annotations
 
+from .._logger import LOGGER_NAME
 from ._events import (
     AttemptEvent,
     CallEvent,
@@ -19,7 +20,7 @@ from ._events import (
     LimitChangedEvent,
     LimitWaitEvent,
 )
-from ._log import LOGGER_NAME, HookList, LoggingHook
+from ._log import HookList, LoggingHook
 from ._opentelemetry import OpenTelemetryHook
 
 __all__ = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from .._logger import LOGGER_NAME
 from ..errors import ConfigurationError, Delivery
 from ._events import AttemptEvent, CallEvent, CallStartedEvent, GateClosedEvent, LimitChangedEvent, LimitWaitEvent
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
     from ._events import Event, Hook
 
-LOGGER_NAME: Final = "bandwidth_mfa_async"
 
 _logger = logging.getLogger(LOGGER_NAME)
 _logger.addHandler(logging.NullHandler())

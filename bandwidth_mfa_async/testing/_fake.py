@@ -9,9 +9,10 @@ from urllib.parse import parse_qsl
 
 from attrs import evolve, field, frozen
 
-from .._client import MFAClient
+from .._client import MFAClient, executor_of
 from .._clock import Sleeper
-from .._config import BasicAuth, RetryPolicy
+from .._config import RetryPolicy
+from .._credentials import BasicAuth
 from .._redaction import hide, hide_host_only, mask_phone_repr
 from .._transport import Headers, Transport
 from .._wire import Answer
@@ -168,7 +169,7 @@ class FakeTransport:
         Raises:
             ClientStateError: it was.
         """
-        core = client._caller.core  # noqa: SLF001 - the one seam, and it is this package's own
+        core = executor_of(client).state
         if core.transport.bound:
             raise ClientStateError("the client was used already; attach a FakeTransport before its first call")
         core.transport = _Wire(self, core.clock)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 from attrs import frozen
 
 from .._clock import SystemClock
-from .._config import BasicAuth
+from .._credentials import BasicAuth
 from ..errors import ConfigurationError
 from ..telemetry import LOGGER_NAME
 from ._errors import WebhookError

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 from .._client._recorded_call import HeldError, send
 from .._clock import sleep_until
 from .._config import Resend
+from .._item_state import LedgerState
 from ..errors import LedgerError, MFAError
-from .ledger._codec import keys_only, unpack_requests
-from .ledger._protocol import State
+from .ledger._codec import keys_only, pack_record, unpack_requests
 
 if TYPE_CHECKING:
     from .._client._executor import Caller
@@ -56,12 +56,12 @@ class ChunkRun:
         """
         chunk, clock = self.chunk, self.ledger.clock
         requests = unpack_requests(chunk.requests)
-        open_states = {State.PENDING, State.SENDING, State.NOT_SENT, State.REFUSED}
+        open_states = {LedgerState.PENDING, LedgerState.SENDING, LedgerState.NOT_SENT, LedgerState.REFUSED}
         if self.repeats:
-            open_states.add(State.UNKNOWN)
+            open_states.add(LedgerState.UNKNOWN)
         first = chunk.number * chunk.size
         for place, (state, request) in enumerate(zip(chunk.states, requests, strict=True)):
-            if request is not None and State(state) in open_states:
+            if request is not None and LedgerState(state) in open_states:
                 self._rows.append(Row(self, first + place, request))
         timer = clock.call_at(clock.monotonic() + seconds, self.stop)
         renewal = asyncio.create_task(self._keep_lease())
@@ -157,11 +157,11 @@ class ChunkRun:
             self.stop()
         return True
 
-    def ended(self, state: State, error: MFAError | None) -> None:
+    def ended(self, state: LedgerState, error: MFAError | None) -> None:
         """Note a row's end, and give up on a job whose credentials or address are refused."""
         status = getattr(error, "status", None)
         self._refused_in_a_row = self._refused_in_a_row + 1 if status in _CONCERN_ALL else 0
-        if self._refused_in_a_row == _HOPELESS and state is State.REFUSED and not self.stopping:
+        if self._refused_in_a_row == _HOPELESS and state is LedgerState.REFUSED and not self.stopping:
             name = type(error).__name__
             _LOG.error("job %s is stopped: %s, whatever the item; mend it and resume the job", self.chunk.job, name)
             self.hopeless = name
@@ -193,13 +193,14 @@ class Row:
         if letter == "L" and not self.lease.lost and await run.renew():
             # It had run out, in a freeze or while Redis was away, and nobody had taken it.
             letter = await run.ledger.intent(run.chunk, self.place, repeats=run.repeats)
-        self.under_way = letter == State.SENDING
+        self.under_way = letter == LedgerState.SENDING
         return letter
 
-    def settle(self, state: State, record: str, error: MFAError | None) -> None:
+    def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:
         """Write soon what became of it."""
         run = self._run
         self.under_way = False
+        record = "" if state is LedgerState.PENDING else pack_record(provider_id, error, attempts)
         run.ledger.settle(run.chunk, self.place, state, record, repeats=run.repeats)
-        if state is not State.PENDING:
+        if state is not LedgerState.PENDING:
             run.ended(state, error)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 from attrs import field, frozen
 
 from .._clock import sleep_until
+from .._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState
 from ..errors import LedgerError
 from ._coordinator import Coordinator
 from .ledger._codec import unpack_keys, unpack_records
-from .ledger._protocol import DELIVERY_OF, State
+from .ledger._ledger import checked_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -149,13 +150,13 @@ class Job:
             keys = unpack_keys(requests)
             for place, letter in enumerate(states):
                 index = chunk * size + place
-                state = State(letter)
+                state = LedgerState(letter)
                 record = records.get(index)
                 known = record if record is not None and record.state == letter else None
                 yield JobOutcome(
                     index,
                     keys[place] if keys else "",
-                    DELIVERY_OF[state],
+                    DELIVERY_OF_LEDGER_STATE[state],
                     None if known is None else known.provider_id,
                     None if known is None else known.cause,
                     None if known is None else known.status,
@@ -221,7 +222,7 @@ async def known_jobs(ledger: RedisLedger) -> list[Job]:
 
 
 def _progress(facts: Mapping[str, str]) -> JobProgress:
-    counts = {state: int(facts.get(f"s{state.value}", 0)) for state in State if state is not State.PENDING}
+    counts = {state: int(facts.get(f"s{state.value}", 0)) for state in LedgerState if state is not LedgerState.PENDING}
     total, chunks, chunks_done = int(facts["total"]), int(facts["chunks"]), int(facts["chunks_done"])
     complete = facts["closed"] == "1"
     ending: str | None = None
@@ -234,14 +235,27 @@ def _progress(facts: Mapping[str, str]) -> JobProgress:
         complete=complete,
         # Not kept as a number of its own, which would be wrong for as long as a run lasts.
         pending=max(0, total - sum(counts.values())),
-        sending=counts[State.SENDING],
-        accepted=counts[State.ACCEPTED],
-        rejected=counts[State.REJECTED] + counts[State.REFUSED],
-        not_sent=counts[State.NOT_SENT],
-        unknown=counts[State.UNKNOWN],
-        invalid=counts[State.INVALID],
-        skipped=counts[State.DUPLICATE],
+        sending=counts[LedgerState.SENDING],
+        accepted=counts[LedgerState.ACCEPTED],
+        rejected=counts[LedgerState.REJECTED] + counts[LedgerState.REFUSED],
+        not_sent=counts[LedgerState.NOT_SENT],
+        unknown=counts[LedgerState.UNKNOWN],
+        invalid=counts[LedgerState.INVALID],
+        skipped=counts[LedgerState.DUPLICATE],
         chunks=chunks,
         chunks_done=chunks_done,
         ending=ending,
     )
+
+
+async def _no_queue(_job: str, _chunk: int) -> None:
+    """Leave a chunk to the workers, which look for work by themselves."""
+
+
+def open_job(ledger: RedisLedger, name: str) -> Job:
+    """Return a job by its name, without a broker: workers find its chunks by themselves.
+
+    Raises:
+        ConfigurationError: it can be no job's name.
+    """
+    return Job(checked_name("name", name), ledger, Coordinator(ledger, _no_queue))

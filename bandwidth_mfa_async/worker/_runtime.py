@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from .._client import MFAClient
+from .._client import MFAClient, executor_of
 from .._client._recorded_call import HeldError, send
-from .._clock import sleep_until
 from .._config import Resend
 from ..errors import ConfigurationError, LedgerError, MFAError
 from ..limits.shared._redis_limits import RedisLimits
 from ._chunk_run import ChunkRun
+from ._single_code import SingleCode
 from .ledger._codec import unpack_code
-from .ledger._protocol import State
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._client._executor import Caller
     from .._clock import Clock
-    from .._lease import Lease
     from ._coordinator import Coordinator
     from .ledger._code_queue import CodeBook
     from .ledger._ledger import RedisLedger
@@ -92,7 +90,7 @@ class Service:
     def caller(self) -> Caller:
         """The engine of the process's client."""
         assert self._view is not None  # noqa: S101 - started
-        return self._view._caller  # noqa: SLF001 - the client's own engine, so that each attempt can be recorded
+        return executor_of(self._view)
 
     @property
     def repeats(self) -> bool:
@@ -122,10 +120,10 @@ class Service:
 
     def _sharing(self, client: MFAClient) -> MFAClient:
         """Return the client, or a view of it whose limits are those of every worker of the account."""
-        caller = client._caller  # noqa: SLF001 - this package's own
+        caller = executor_of(client)
         if not self._share_limits or caller.limits.shared is not None:
             return client
-        shared = RedisLimits(self._ledger.url, key=caller.core.account_id, prefix=self._ledger.prefix)
+        shared = RedisLimits(self._ledger.url, key=caller.state.account_id, prefix=self._ledger.prefix)
         return client.with_options(limits=attrs.evolve(caller.limits, shared=shared))
 
     def stop(self) -> None:
@@ -268,7 +266,7 @@ class Service:
         except LedgerError as error:
             _LOG.warning("a code was left to another worker: %s", error)
             return {"delivery": None}
-        code = _Code(self, self._codes, name, lease)
+        code = SingleCode(self._codes, name, lease, is_stopping=lambda: self.stopping, resends_unknown=self.repeats)
         renewal = asyncio.create_task(code.renew(self._ledger))
         try:
             await send(self.caller, channel, request, "interactive", code)
@@ -314,48 +312,3 @@ class Service:
                 self._working += 1
                 self._spawn(self._work(job, None))
                 await asyncio.sleep(0)
-
-
-class _Code:
-    """A single code being sent; what `send` needs to know of it."""
-
-    def __init__(self, service: Service, codes: CodeBook, name: str, lease: Lease) -> None:
-        self._service = service
-        self._codes = codes
-        self._name = name
-        self._repeats = service.repeats
-        self.lease = lease
-        self.result: dict[str, Any] = {"delivery": None}
-
-    @property
-    def stopping(self) -> bool:
-        """Whether no further attempt is to begin."""
-        return self._service.stopping
-
-    async def intent(self) -> str:
-        """Put an attempt on record."""
-        letter = await self._codes.intent(self._name, self.lease, repeats=self._repeats)
-        if letter == "L" and await self._codes.renew(self._name, self.lease):
-            # It had run out, in a freeze or while Redis was away, and nobody had taken it.
-            letter = await self._codes.intent(self._name, self.lease, repeats=self._repeats)
-        return letter
-
-    def settle(self, state: State, record: str, error: MFAError | None) -> None:
-        """Write soon what became of it."""
-        provider_id = record.partition(",")[0] or None
-        self._codes.settle(self._name, self.lease, state, provider_id, error, repeats=self._repeats)
-        if state is not State.PENDING:
-            self.result = {"delivery": state.name.lower(), "id": provider_id}
-            if error is not None:
-                self.result["error"] = type(error).__name__
-
-    async def renew(self, ledger: RedisLedger) -> None:
-        """Renew the lease for as long as the code is worked at."""
-        while True:
-            await sleep_until(ledger.clock, ledger.clock.monotonic() + self.lease.seconds / 4)
-            try:
-                if not await self._codes.renew(self._name, self.lease):
-                    self.lease.lost = True
-                    return
-            except LedgerError:
-                return

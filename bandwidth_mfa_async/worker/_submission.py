@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
-import threading
 from typing import TYPE_CHECKING, Any
 
+from .._item_state import LedgerState
+from .._items._deduplication import DedupIndex
 from .._items._intake import Intake, strange
 from .._keys import TEMPLATE_FIELDS, fact_digest, template_values
 from ..errors import InvalidRequestError, LedgerError
 from .ledger._codec import pack_record, pack_requests
-from .ledger._protocol import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .._models import CodeRequest, CodeTemplate
     from .ledger._ledger import RedisLedger
@@ -62,7 +61,7 @@ class Submission:
             Exception: what the input raised; submit the same again to go on.
         """
         await self._open()
-        seen = _Seen()
+        seen = DedupIndex()
         try:
             async for value in self._intake.values():
                 self._take(value)
@@ -103,25 +102,25 @@ class Submission:
             key, digest, payload = self._intake.key(request)
         except Exception as failure:  # noqa: BLE001 - a strange thing in the input is about that item only
             error = failure if isinstance(failure, InvalidRequestError) else strange(failure)
-            record = f"{index},{State.INVALID.value},{pack_record(None, error, 0)}\n"
+            record = f"{index},{LedgerState.INVALID.value},{pack_record(None, error, 0)}\n"
             self._rows.append((None, "", b"", b"", record))
         else:
             self._rows.append((request, key if self._own_keys else "", digest, payload or b"", ""))
 
-    async def _flush(self, seen: _Seen) -> None:
+    async def _flush(self, seen: DedupIndex) -> None:
         """Submit a chunk."""
         rows, self._rows = self._rows, []
         first = self._taken - len(rows)
         words = await asyncio.to_thread(seen.add, [(digest, payload) for _, _, digest, payload, _ in rows])
         states, records, requests = "", "", list[Any]()
         for place, ((request, _, _, _, record), word) in enumerate(zip(rows, words, strict=True)):
-            state = State.INVALID if record else word
-            if state is State.INVALID and not record:
+            state = LedgerState.INVALID if record else word
+            if state is LedgerState.INVALID and not record:
                 rule = InvalidRequestError("key", "stands for another request in this job")
                 records += f"{first + place},{state.value},{pack_record(None, rule, 0)}\n"
             states += state.value
             records += record
-            requests.append(request if state is State.PENDING else None)
+            requests.append(request if state is LedgerState.PENDING else None)
         packed, digest = pack_requests(requests, [key for _, key, _, _, _ in rows] if self._own_keys else None)
         number = first // self._chunk
         word, *_ = await self._ledger.submit(self._job, "add", number, states, packed, digest, records, chunk=number)
@@ -133,43 +132,3 @@ class Submission:
             f"job {self._job!r} was submitted with another input, which differs at item {index} or later; "
             "submit the same input again, or use another name"
         )
-
-
-class _Seen:
-    """The keys of a submission, on disk, since a set of ten million would not fit into memory. Used in threads."""
-
-    def __init__(self) -> None:
-        self._db: sqlite3.Connection | None = None
-        # A submission that is cancelled leaves the thread that adds to itself, and closes in another.
-        self._lock = threading.Lock()
-
-    def add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[State]:
-        """Return pending for a new key, duplicate for a known one, invalid for one that stands for something else."""
-        with self._lock:
-            return self._add(keys)
-
-    def _add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[State]:
-        if self._db is None:
-            # An empty name: a file of SQLite's own, which is deleted when it is closed.
-            self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = OFF")
-            self._db.execute("PRAGMA synchronous = OFF")
-            self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, payload BLOB) WITHOUT ROWID")
-        words: list[State] = []
-        self._db.execute("BEGIN")
-        for key, payload in keys:
-            if not key:
-                words.append(State.INVALID)
-            elif self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, payload)).rowcount:
-                words.append(State.PENDING)
-            else:
-                (known,) = self._db.execute("SELECT payload FROM seen WHERE key = ?", (key,)).fetchone()
-                words.append(State.DUPLICATE if known == payload else State.INVALID)
-        self._db.execute("COMMIT")
-        return words
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            if self._db is not None:
-                self._db.close()

@@ -40,6 +40,7 @@ from bandwidth_mfa_async import (
     VerifyCodeResponse,
     _auth,
     _config,
+    _credentials,
     _models,
     telemetry,
     testing,
@@ -47,7 +48,7 @@ from bandwidth_mfa_async import (
     worker,
 )
 from bandwidth_mfa_async._redaction import hide_host_only, mask_phone, scrub
-from bandwidth_mfa_async._wire import _answers as _wire
+from bandwidth_mfa_async._wire import _answers, _operations, _token
 from bandwidth_mfa_async.limits import ChannelLimiter, Permit, Slots
 from bandwidth_mfa_async.telemetry import _events
 from tests.support.fault_server import Act, FaultServer, answer, refused_port, reply
@@ -90,7 +91,7 @@ def everything(error: BaseException) -> str:
 
 def attrs_classes() -> list[type]:
     """Every attrs class of the modules that hold data."""
-    modules = (_config, _models, _wire, _auth, _events)
+    modules = (_config, _credentials, _models, _answers, _operations, _token, _auth, _events)
     found = {
         cls
         for module in modules

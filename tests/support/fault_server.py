@@ -221,14 +221,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def taken(client: MFAClient) -> int:
     """Return how many connections of a client's pool are in somebody's hands."""
-    session = client._caller.core.transport._session
+    session = client._executor.state.transport._session
     connector = None if session is None else session.connector
     return 0 if connector is None else len(connector._acquired)
 
 
 def kept(client: MFAClient) -> int:
     """Return how many connections of a client's pool wait for their next request, whole."""
-    session = client._caller.core.transport._session
+    session = client._executor.state.transport._session
     connector = None if session is None else session.connector
     pools = [] if connector is None else connector._conns.values()
     return sum(protocol.is_connected() and not protocol.should_close for pool in pools for protocol, _ in pool)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 
+from bandwidth_mfa_async._redis._script import Script
 from bandwidth_mfa_async.limits.shared._redis_limits import RedisLimits
 
 EPOCH = 1_750_000_000
@@ -14,7 +14,7 @@ class VirtualScript:
     """Runs the script at a given time."""
 
     def __init__(self, server):
-        text = RedisLimits(server.url, key="any")._script
+        text = RedisLimits(server.url, key="any")._script.text
         asks = "redis.call('TIME')"
         assert text.count(asks) == 1
         self.client = server.client()
@@ -56,10 +56,9 @@ class VirtualRedisLimits(RedisLimits):
     def __init__(self, url, **options):
         super().__init__(url, **options)
         asks = "redis.call('TIME')"
-        assert self._script.count(asks) == 1
+        assert self._script.text.count(asks) == 1
         later = f"(function() local now = {asks} return {{now[1] + ARGV[19], now[2]}} end)()"
-        self._script = self._script.replace(asks, later)
-        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._script = Script(self._script.text.replace(asks, later))
 
     def _store(self, *arguments):
         store = super()._store(*arguments)

@@ -71,7 +71,7 @@ async def test_a_client_that_is_bent_is_noticed(
     where: str, instead: object, finds: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the rules of other clients it fails."""
-    for name in {where, where.replace("_retry.", "_client._caller.")}:
+    for name in {where, where.replace("_retry.", "_client._executor.")}:
         monkeypatch.setattr(name, instead)
     wrong = [line for seed in range(3) for line in (await world(seed, virtual=True)).wrong]
     assert any(finds in line for line in wrong)

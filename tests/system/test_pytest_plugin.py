@@ -184,11 +184,11 @@ class TestTwo:
     async def test_it(self, mfa_client, mfa_simulator):
         assert mfa_simulator.account_id == "222"
         assert (await mfa_client.generate_messaging_code(REQUEST)).message_id
-        assert mfa_client._caller.policy.max_attempts == 1
+        assert mfa_client._executor.policy.max_attempts == 1
 
 async def test_one(mfa_client, mfa_simulator):
     assert mfa_simulator.account_id == "111"
-    assert mfa_client._caller.policy.max_attempts == 3
+    assert mfa_client._executor.policy.max_attempts == 3
 """,
         asyncio_mode="auto",
         conftest="""

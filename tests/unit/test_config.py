@@ -18,7 +18,7 @@ from bandwidth_mfa_async import (
     Resend,
     RetryPolicy,
 )
-from bandwidth_mfa_async._config import settings_from_env
+from bandwidth_mfa_async._client._environment import settings_from_env
 
 
 @pytest.mark.parametrize("kind", [BasicAuth, OAuth2ClientCredentials])

@@ -26,8 +26,10 @@ from bandwidth_mfa_async import (
     ServerError,
     VerificationLockedError,
     VerifyCodeRequest,
+    _wire,
 )
-from bandwidth_mfa_async._wire import _answers as _wire
+from bandwidth_mfa_async._retry_after import parse_retry_after
+from bandwidth_mfa_async._wire import _json
 
 SAMPLES = pathlib.Path(__file__).parents[1] / "samples"
 INDEX: dict[str, dict[str, Any]] = json.loads((SAMPLES / "index.json").read_text())
@@ -37,11 +39,11 @@ OPERATIONS = {"messaging": _wire.MESSAGING, "voice": _wire.VOICE, "verify": _wir
 @pytest.fixture(params=["orjson", "json"], autouse=True)
 def _codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every rule holds with and without the [speed] extra."""
-    _wire._tail.cache_clear()
+    _json._encode_without_recipient.cache_clear()
     if request.param == "json":
-        monkeypatch.setattr(_wire, "orjson", None)
+        monkeypatch.setattr(_json, "orjson", None)
     else:
-        assert _wire.orjson is not None
+        assert _json.orjson is not None
 
 
 def decipher(name: str) -> Any:
@@ -305,7 +307,7 @@ DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     """Milliseconds, then finite seconds, then a date against the answer's own `Date`; rubbish is ignored."""
     now = 784111782.0  # five seconds after DATE
-    parsed = _wire.parse_retry_after(CIMultiDict(headers), now)
+    parsed = parse_retry_after(CIMultiDict(headers), now)
     assert parsed == (seconds if seconds is None else pytest.approx(seconds))
 
 
@@ -318,7 +320,7 @@ def test_dates_do_not_depend_on_the_time_zone(zone: str, monkeypatch: pytest.Mon
     time.tzset()
     headers = CIMultiDict({"Retry-After": "Sun Nov  6 08:49:47 1994", "Date": DATE})
     try:
-        assert _wire.parse_retry_after(headers, 0.0) == 10.0
+        assert parse_retry_after(headers, 0.0) == 10.0
     finally:
         monkeypatch.undo()
         time.tzset()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sqlite3
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from attrs import Factory, define
 
+from ..._item_state import INTERRUPTED_RUN, JournalState
+from ..._sqlite import check_health, create_private_file, transaction, translate_errors
 from ..._version import __version__
 from ...errors import JournalError
-from ._schema import APPLICATION_ID, INTERRUPTED, MIGRATIONS, PAGE_SIZE, Status
+from ._schema import APPLICATION_ID, MIGRATIONS, PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ _WRITER: Final = (
     SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0""",
     f"""CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
     UPDATE item SET
-        status = {Status.ACCEPTED:d},
+        status = {JournalState.ACCEPTED:d},
         provider_id = substr(accepted.value, 43),
         cause = NULL,
         http_status = NULL,
@@ -49,7 +50,7 @@ _WRITER: Final = (
         attempts = attempts + json_extract(ended.value, '$[6]'),
         settled_at = json_extract(ended.value, '$[7]')
     FROM json_each(NEW.ended) AS ended WHERE item.id = json_extract(ended.value, '$[0]');
-    UPDATE item SET status = {Status.SENDING:d} WHERE id IN (SELECT value FROM json_each(NEW.begun));
+    UPDATE item SET status = {JournalState.SENDING:d} WHERE id IN (SELECT value FROM json_each(NEW.begun));
     INSERT INTO second (at, {", ".join(_COUNTS)})
     SELECT {", ".join(f"json_extract(value, '$[{place}]')" for place in range(1 + len(_COUNTS)))}
     FROM json_each(NEW.seconds) WHERE true
@@ -58,7 +59,7 @@ _WRITER: Final = (
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(NEW.latencies) WHERE true
     ON CONFLICT (bucket) DO UPDATE SET count = count + excluded.count;
     INSERT INTO item (id, key, position, status, payload)
-    SELECT NEW.first + key, substr(NEW.keys, 16 * key + 1, 16), value, {Status.PENDING:d},
+    SELECT NEW.first + key, substr(NEW.keys, 16 * key + 1, 16), value, {JournalState.PENDING:d},
         nullif(substr(NEW.payloads, 8 * key + 1, 8), zeroblob(8))
     FROM json_each(NEW.positions) WHERE true
     ON CONFLICT (key) DO NOTHING;
@@ -87,7 +88,7 @@ class Row(NamedTuple):
     """What the journal knows of an item."""
 
     id: int
-    status: Status
+    status: JournalState
     payload: str | None = None
     provider_id: str | None = None
     again: bool = False
@@ -97,9 +98,9 @@ class Row(NamedTuple):
     @property
     def settled(self) -> bool:
         """Whether it needs nothing more: taken, refused for good, or come to be unknown in this very run."""
-        if self.status is Status.REJECTED:
+        if self.status is JournalState.REJECTED:
             return not self.again
-        return self.status is Status.ACCEPTED or (self.status is Status.UNKNOWN and self.of_this_session)
+        return self.status is JournalState.ACCEPTED or (self.status is JournalState.UNKNOWN and self.of_this_session)
 
 
 @define
@@ -159,11 +160,11 @@ class Store:
             raise JournalError(f"{self.path}: this is a folder; name a file in it")
         self._failure = None
         try:
-            with _telling(self.path):
+            with translate_errors(self.path):
                 # One file has one lock, by whichever symbolic link it is named.
                 path = os.path.realpath(self.path)
                 self._lock = _locked(path)
-                created = _created(path)
+                created = create_private_file(path)
                 self._db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
                 self._prepare(self._db, now, created=created)
         except BaseException:
@@ -183,7 +184,7 @@ class Store:
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA wal_autocheckpoint = {4_000_000 // PAGE_SIZE}")
         db.execute("PRAGMA cache_size = -2000")  # KiB; a larger one is no faster, as the system keeps pages too
-        with _transaction(db):
+        with transaction(db):
             for step in MIGRATIONS[version:]:
                 for statement in step:
                     db.execute(statement)
@@ -191,7 +192,7 @@ class Store:
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             facts = {"created_at": repr(now), "made_by": __version__}
             db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
-            db.execute(_INTERRUPT, {"now": now, "cause": INTERRUPTED})
+            db.execute(_INTERRUPT, {"now": now, "cause": INTERRUPTED_RUN})
             self._since = now
             self._session = db.execute("INSERT INTO session (started_at) VALUES (?)", (now,)).lastrowid or 0
             (self._next_id,) = db.execute("SELECT 1 + coalesce(max(id), 0) FROM item").fetchone()
@@ -208,7 +209,7 @@ class Store:
             JournalError: the file was made with others; names which.
         """
         db = self._opened()
-        with _telling(self.path), _transaction(db):
+        with translate_errors(self.path), transaction(db):
             db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
             known = dict(db.execute("SELECT name, value FROM meta"))
         different = [name.removeprefix("template.") for name, value in facts.items() if known[name] != value]
@@ -230,7 +231,7 @@ class Store:
         if self._failure is not None:
             raise JournalError(*self._failure.args)
         try:
-            with _telling(self.path):
+            with translate_errors(self.path):
                 return self._apply(self._opened(), batch)
         except JournalError as error:
             self._failure = error
@@ -260,22 +261,22 @@ class Store:
         asked = {"keys": keys, "positions": positions, "since": self._since}
         known = json.loads(db.execute(_KNOWN, asked).fetchone()[0])
         rows = [
-            (place, Row(id_, Status(status), payload, provider_id, bool(again), attempts, bool(of_this_session)))
+            (place, Row(id_, JournalState(status), payload, provider_id, bool(again), attempts, bool(of_this_session)))
             for place, id_, status, payload, provider_id, again, attempts, of_this_session in known
         ]
         return [row for _, row in sorted(rows)]
 
     def counts(self) -> dict[str, int]:
         """Return how many items have which status."""
-        with _telling(self.path):
+        with translate_errors(self.path):
             rows = self._opened().execute("SELECT status, count(*) FROM item GROUP BY status").fetchall()
-        return {Status(status).name.lower(): count for status, count in rows}
+        return {JournalState(status).name.lower(): count for status, count in rows}
 
     def close(self, ending: Ending, now: float) -> None:
         """Note how and when the run ended, and let go of the file."""
         try:
             if self._db is not None:
-                with _telling(self.path), _transaction(self._db):
+                with translate_errors(self.path), transaction(self._db):
                     self._db.execute(
                         "UPDATE session SET ended_at = ?, ending = ? WHERE id = ?",
                         (now, ending, self._session),
@@ -314,29 +315,6 @@ def check_kind(db: sqlite3.Connection, path: str) -> int:
     return 0
 
 
-def check_health(db: sqlite3.Connection, path: str) -> None:
-    """Raise a `JournalError` if the file is damaged: a lost row would text somebody twice."""
-    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise JournalError(_damaged(path))
-
-
-def _damaged(path: str) -> str:
-    return (
-        f"{path}: this journal is damaged, or no journal; restore a copy of it, or recover it with sqlite3's .recover: "
-        "with a new journal the same input would be sent to everybody again"
-    )
-
-
-def _created(path: str) -> bool:
-    """Create the file, readable by its owner only, where there is none; return whether there was none."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        return False
-    return True
-
-
 def _locked(path: str) -> sqlite3.Connection:
     """Take the lock that keeps every other process from sending with this journal; death gives it back.
 
@@ -356,43 +334,3 @@ def _locked(path: str) -> sqlite3.Connection:
         lock.close()
         raise
     return lock
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Any:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-        raise
-
-
-@contextlib.contextmanager
-def _telling(path: str) -> Any:
-    """Turn what SQLite and the system raise into a `JournalError` that says what to do."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        text = str(error).lower()
-    except OSError as error:
-        # Its whole text would hold the path, which may say anything.
-        text = str(error.strerror).lower()
-    else:
-        return
-    if "full" in text or "no space" in text:
-        advice = "the disk is full; free some space, then run again with this journal"
-    elif "readonly" in text or "read-only" in text or "permission" in text:
-        advice = "it cannot be written; make the file and its folder writable, or name another file"
-    elif "unable to open" in text or "no such file" in text or "directory" in text:
-        advice = "it cannot be opened; name a file in a folder that exists and can be written"
-    elif "malformed" in text or "not a database" in text:
-        raise JournalError(_damaged(path))
-    elif "locked" in text or "busy" in text:
-        advice = "another program is writing to it; end that program, then run again with this journal"
-    else:
-        advice = f"it cannot be used ({text}); see to the disk, then run again with this journal"
-    raise JournalError(f"{path}: {advice}")

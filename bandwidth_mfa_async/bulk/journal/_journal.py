@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..._clock import Clock
+    from ..._item_state import JournalState
     from .._outcome import Ending
     from ._file import Row
-    from ._schema import Status
 
 Learnt: TypeAlias = "int | Row | JournalError"
 """What is known of an item that was added: the row of a new one, all of another, or why it is not on disk."""
@@ -243,7 +243,7 @@ class SQLiteJournal:
     def settle(  # noqa: PLR0913 - the columns of an end
         self,
         row: int,
-        status: Status,
+        status: JournalState,
         *,
         provider_id: str | None = None,
         cause: str | None = None,

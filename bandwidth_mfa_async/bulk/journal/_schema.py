@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Final
-
-from ...errors import Delivery
 
 APPLICATION_ID: Final = 0x424D4641  # "BMFA", in the file's header
 PAGE_SIZE: Final = 1024  # a digest lands on any page of the index: small pages make that cheap
 
-
-class Status(enum.IntEnum):
-    """What the journal knows of an item."""
-
-    PENDING = 0
-    """Taken from the input; no attempt is under way, and none so far can have reached a person."""
-    SENDING = 1
-    """Its intent is on disk: an attempt may be under way."""
-    ACCEPTED = 2
-    REJECTED = 3
-    NOT_SENT = 4
-    UNKNOWN = 5
-    INVALID = 6
-
-
-STATUS_OF: Final = {
-    Delivery.ACCEPTED: Status.ACCEPTED,
-    Delivery.REJECTED: Status.REJECTED,
-    Delivery.NOT_SENT: Status.NOT_SENT,
-    Delivery.UNKNOWN: Status.UNKNOWN,
-    Delivery.INVALID: Status.INVALID,
-}
-DELIVERY_OF: Final = {status: delivery for delivery, status in STATUS_OF.items()}
-INTERRUPTED: Final = "InterruptedRun"
-"""The cause of an unknown item that was under way when its run was killed."""
 
 # Each entry leads from the version that is its index to the next one. Entries are never changed, only added.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (

@@ -6,9 +6,9 @@ import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from ..._item_state import JournalState
 from ...errors import JournalError
 from ..journal._file import check_kind
-from ..journal._schema import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -169,7 +169,7 @@ class JournalFile:
         (last,) = self._execute("SELECT max(id) FROM item").fetchone()
         items = 0
         counts: dict[Failure, int] = {}
-        holding: dict[int, list[int]] = {Status.SENDING: [], Status.UNKNOWN: []}
+        holding: dict[int, list[int]] = {JournalState.SENDING: [], JournalState.UNKNOWN: []}
         if first is None:
             return items, counts, holding
         if last - first > _MOST_ITEMS:
@@ -182,7 +182,7 @@ class JournalFile:
             rows = self._execute(
                 "SELECT status, cause, http_status, again, count(*) FROM item "
                 "WHERE id > ? AND id <= ? AND status <> ? GROUP BY 1, 2, 3, 4",
-                (*bounds, Status.ACCEPTED),
+                (*bounds, JournalState.ACCEPTED),
             )
             for status, cause, http_status, again, count in rows:
                 key = (status, cause, http_status, again)

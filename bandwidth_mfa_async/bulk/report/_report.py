@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from ..._clock import SystemClock
-from ..journal._schema import Status
+from ..._item_state import JournalState
 from . import _timeline
 from ._causes import meaning_of
 from ._parts import Bucket, Counts, FailureReport, Latency, Percentile, Point, SessionReport, Span, Timeline, Totals
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     SessionRow = tuple[float, float | None, str | None]
 
-STATUSES: Final = tuple(status.name.lower() for status in Status)
+STATUSES: Final = tuple(status.name.lower() for status in JournalState)
 MOST_POSITIONS: Final = 1_000
 MOST_SESSIONS: Final = 1_000
 PERCENTS: Final = (50, 90, 99)
@@ -136,8 +136,12 @@ class _Reader:
             timeline=timeline,
             latency=_latency(journal.latency()),
             failures=_failures(failures),
-            unknown_positions=tuple(journal.positions(Status.UNKNOWN, holding[Status.UNKNOWN], MOST_POSITIONS)),
-            sending_positions=tuple(journal.positions(Status.SENDING, holding[Status.SENDING], MOST_POSITIONS)),
+            unknown_positions=tuple(
+                journal.positions(JournalState.UNKNOWN, holding[JournalState.UNKNOWN], MOST_POSITIONS)
+            ),
+            sending_positions=tuple(
+                journal.positions(JournalState.SENDING, holding[JournalState.SENDING], MOST_POSITIONS)
+            ),
         )
 
     def _number(self, text: str) -> float:

@@ -17,12 +17,14 @@ from ..._models import DEFAULT_MESSAGE, CodeTemplate
 from ...errors import ConfigurationError, Delivery, MFAError, RequestError
 from .. import _outcome
 from .._files import journal_files
-from .._limits import limit_options, limits_from_options
+from .._formats import format_duration
+from .._limit_options import limit_options, limits_from_options
 from .._open_client import open_client
-from ._display import hours, per_second, summary_table
+from ._display import per_second, summary_table
 from ._input_scan import Repeats, document_of
+from ._plan import Plan
 from ._rejects import Rejects
-from ._run import SIGNALS, Plan, send
+from ._run import SIGNALS, send
 from ._scan_progress import checked, nothing_to_send, rows_to_send
 from ._source import name_of
 
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
     from ..._config import Limits
     from ._input_scan import Found
+    from ._plan import Done
     from ._rows import BadRow, Format
-    from ._run import Done
 
 _EPILOG: Final = """
 \b
@@ -210,7 +212,7 @@ def _print_dry_run(found: Found, document: dict[str, Any], channel: str) -> None
     table.add_row(
         word, f"{found.weight:,}", "what the account's rate counts" + (f", {each} a text" if word == "segments" else "")
     )
-    table.add_row("time", hours(document["seconds"]), f"about, at {document['rate_per_second']:g} a second")
+    table.add_row("time", format_duration(document["seconds"]), f"about, at {document['rate_per_second']:g} a second")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     if document["rate_source"] != "--rate":
         click.echo(f"The rate is {document['rate_source']}; give your account's own with --rate.")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import Delivery
+from .._formats import format_duration
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -152,7 +153,7 @@ class Display:
 
     def line(self) -> str:
         """Return the whole state as one line."""
-        elapsed = hours(self.elapsed)
+        elapsed = format_duration(self.elapsed)
         counts = ", ".join(f"{number:,} {name}" for name, number, _ in self._counts())
         return f"{elapsed} {self.state}: {self._progress()}; {counts}"
 
@@ -212,7 +213,7 @@ class Display:
         else:
             where = f"{done:,} of {self._total:,} ({done * 100 // max(1, self._total)} %)"
         pace = f"{self._pace.per_second():.{0 if self._pace.per_second() >= 10 else 1}f}/s"
-        return _GAP.join([where, pace, *([] if left is None else [f"{hours(left)} left"])])
+        return _GAP.join([where, pace, *([] if left is None else [f"{format_duration(left)} left"])])
 
     def _sparkline(self, width: int, bars: str) -> Text:
         label = "last minute "
@@ -224,13 +225,6 @@ class Display:
         for number in seconds:
             line.append(bars[-(-number * (len(bars) - 1) // most)] if number else " ", style="cyan")
         return line.append(tail, style="dim")
-
-
-def hours(seconds: float) -> str:
-    """Return a duration as hours, minutes and seconds."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}"
 
 
 def summary_table(summary: BulkSummary, previous: dict[Delivery | None, int], *, requests: bool = True) -> Table:

@@ -11,23 +11,25 @@ from click.core import ParameterSource
 from ..._clock import SystemClock, sleep_until
 from ...bulk import BulkSummary
 from ...errors import ConfigurationError, Delivery, MFAError
-from ...worker import Job, RedisLedger
-from ...worker._coordinator import Coordinator
+from ...worker import RedisLedger
+from ...worker._job import open_job
 from ...worker._submission import Submission
 from ...worker.ledger._ledger import checked_name
-from .._limits import show_warnings
+from .._limit_options import show_warnings
 from ._display import REFRESH, SENDING, Display
 from ._input_scan import SAMPLES
+from ._plan import Done, open_rows
+from ._row_producer import RowProducer
 from ._rows import BadRow
-from ._run import Done, Feed, on_signals, open_rows
+from ._run import on_signals
 
 if TYPE_CHECKING:
     import click
     from rich.console import Console
 
-    from ...worker import JobOutcome, JobProgress
+    from ...worker import Job, JobOutcome, JobProgress
+    from ._plan import Plan
     from ._rejects import Rejects
-    from ._run import Plan
 
 SUBMITTING: Final = "submitting"
 _CHUNK: Final = 500
@@ -78,7 +80,7 @@ async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | No
     show_warnings()
     try:
         async with RedisLedger(url) as ledger:
-            job = Job(job_name(plan), ledger, Coordinator(ledger, _no_queue))
+            job = open_job(ledger, job_name(plan))
             watch = _Watch(plan, ledger, job, done, rejects)
             with Display(console, done.summary, total, clock, throttled=False) as display, on_signals(watch.stop):
                 await watch.run(display)
@@ -89,10 +91,6 @@ async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | No
         done.summary.ending = "failed"
     done.rejects = 0 if rejects is None else rejects.count
     return done
-
-
-async def _no_queue(_job: str, _chunk: int) -> None:
-    """Leave it to the workers, who look for work by themselves."""
 
 
 class _Watch:
@@ -164,7 +162,7 @@ class _Watch:
             self._done.why = _why(self._job.name, str(progress.ending))
 
     async def _submit(self) -> None:
-        plan, feed = self._plan, Feed(self._plan, self._rejects)
+        plan, feed = self._plan, RowProducer(self._plan, self._rejects)
         submission = Submission(self._ledger, self._job.name, feed, _CHUNK, plan.channel, plan.template, None)
         noting = asyncio.ensure_future(self._note(feed))
         try:
@@ -175,14 +173,14 @@ class _Watch:
             self._take(feed)
             self._done.ignored = feed.ignored
 
-    async def _note(self, feed: Feed) -> None:
+    async def _note(self, feed: RowProducer) -> None:
         """Forget the rows that were submitted, but for the bad ones, of which the command tells."""
         clock = self._ledger.clock
         while True:
             self._take(feed)
             await sleep_until(clock, clock.monotonic() + REFRESH)
 
-    def _take(self, feed: Feed) -> None:
+    def _take(self, feed: RowProducer) -> None:
         for index in sorted(feed.under_way):
             row = feed.under_way.pop(index)
             if isinstance(row, BadRow):

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column
 
 from ._input_scan import look_through
-from ._run import open_rows
+from ._plan import open_rows
 from ._source import InputFileError, is_pipe, name_of
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ._input_scan import Found, Repeats
+    from ._plan import Plan
     from ._rejects import Rejects
     from ._rows import BadRow
-    from ._run import Plan
 
 
 class CheckProgress(Progress):

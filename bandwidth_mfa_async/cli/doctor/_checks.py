@@ -12,13 +12,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._client import MFAClient
-from ..._client._shared_state import Core
+from ..._client._environment import settings_from_env
+from ..._client._probe import open_probe
 from ..._clock import SystemClock
-from ..._config import DEFAULT_BASE_URL, OAuth2ClientCredentials, RetryPolicy, checked_url, settings_from_env
+from ..._config import DEFAULT_BASE_URL, RetryPolicy
+from ..._credentials import OAuth2ClientCredentials
 from ..._models import VerifyCodeRequest
-from ..._transport import Body
+from ..._validation import checked_url
 from ..._version import __version__
-from ..._wire import VERIFY, decipher, encode
+from ..._wire import VERIFY, decipher
 from ...errors import (
     APIStatusError,
     AuthenticationError,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from ..._clock import Clock
-    from ..._config import Auth
+    from ..._credentials import Auth
     from ..._models import CodeRequest, VerifyCodeResponse
     from ..._wire import Answer
     from ._types import Status
@@ -190,17 +192,13 @@ async def _probe(settings: dict[str, Any], timeout: float, clock: Clock) -> Asyn
     """
     auth = settings["auth"]
     base_url = settings.get("base_url", DEFAULT_BASE_URL)
-    core = Core(settings["account_id"], auth, base_url, clock, None, None, None)
-    core.token_policy = RetryPolicy(attempt_timeout=timeout, connect_timeout=timeout)
     # 555-0100 to 555-0199 are kept for fiction, and a scope of our own keeps away from everybody's codes.
     number = f"+1{random.randint(201, 989)}55501{random.randint(0, 99):02}"  # noqa: S311 - no secret
     request = VerifyCodeRequest(number, f"{random.randint(0, 999_999):06}", _SCOPE)  # noqa: S311 - made up
-    core.enter()
-    try:
-        header = core.authorizer.current()
-        if header is None:
+    async with open_probe(settings["account_id"], auth, base_url, timeout=timeout, clock=clock) as probe:
+        if probe.needs_token:
             try:
-                header = await core.authorizer.obtain()
+                await probe.authorize()
             except RequestError as error:
                 remedy = "check BW_CLIENT_ID, BW_CLIENT_SECRET and BW_TOKEN_URL"
                 yield Finding("token", "fail", _said(error), remedy)
@@ -208,23 +206,13 @@ async def _probe(settings: dict[str, Any], timeout: float, clock: Clock) -> Asyn
             yield Finding("token", "ok", "the token endpoint gave a token")
         asked = clock.time()
         try:
-            answer = await core.transport.send(
-                core.urls[VERIFY.name],
-                core.headers(header),
-                Body(encode(request)),
-                operation=VERIFY.name,
-                timeout=timeout,
-                connect_timeout=timeout,
-            )
+            answer = await probe.verify(request)
         except RequestError as error:
             yield Finding("probe", "fail", _said(error), f"run this again; {FIREWALL}")
             return
         took = clock.time() - asked
         yield _judged(answer, settings)
         yield _skew(answer, asked + took / 2, took)
-    finally:
-        core.leave()
-        await core.aclose(0)
 
 
 def _judged(answer: Answer, settings: dict[str, Any]) -> Finding:

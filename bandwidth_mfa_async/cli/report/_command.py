@@ -14,9 +14,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from ..._files import atomic_write
 from ...bulk import JournalReport
 from ...errors import ConfigurationError, MFAError
-from .._files import is_one_of, journal_files, write_whole
+from .. import _formats as formats
+from .._files import is_one_of, journal_files
 from .._outcome import EXIT_OK, EXIT_USAGE
 from . import _wording as words
 
@@ -101,7 +103,7 @@ def _write_page(read: JournalReport, page: Path) -> None:
         click.echo(content, nl=False)
         return
     try:
-        write_whole(str(page), content)
+        atomic_write(str(page), content)
     except OSError as error:
         remedy = f"{_REMEDIES.get(error.errno or 0, '')}name another file; - is standard output"
         _fail(f"--html: {page} cannot be written: {error.strerror or error}; {remedy}")
@@ -109,7 +111,7 @@ def _write_page(read: JournalReport, page: Path) -> None:
 
 
 def _summary(read: JournalReport) -> RenderableType:
-    facts = f"{words.title(read)}, {words.channel(read)}, begun {words.moment(read.created)} UTC"
+    facts = f"{words.title(read)}, {words.channel(read)}, begun {formats.moment(read.created)} UTC"
     parts: list[RenderableType] = [
         Text(f"{words.headline(read)}; {words.state(read)}.", style="bold"),
         Text(facts, style="dim"),
@@ -144,8 +146,8 @@ def _outcomes(read: JournalReport) -> Table:
             continue
         table.add_row(
             title,
-            words.count(number),
-            words.share(number, read.totals.items),
+            formats.count(number),
+            formats.share(number, read.totals.items),
             Text(_bar(number, read.totals.items), style=_COLOURS[name]),
             Text(meaning, style="dim"),
         )
@@ -165,22 +167,22 @@ def _speed(read: JournalReport) -> list[RenderableType]:
     points = [point for span in read.timeline.spans for point in span.points]
     lines = len(points) >= words.FEWEST_POINTS
     if totals.codes_per_second and totals.ended >= words.FEWEST_FOR_A_RATE:
-        average, best = words.rate(totals.codes_per_second), words.rate(totals.busiest_per_second)
+        average, best = formats.rate(totals.codes_per_second), formats.rate(totals.busiest_per_second)
         table.add_row(
-            "codes", f"{average} on average, {best} at best, {words.duration(totals.working_seconds)} of work"
+            "codes", f"{average} on average, {best} at best, {formats.duration(totals.working_seconds)} of work"
         )
         if lines:
             table.add_row("", Text(_spark([point.codes / point.seconds for point in points]), style="green"))
             table.add_row("", Text(_ends(points), style="dim"))
     if totals.throttled:
         attempts = "attempt" if totals.throttled == 1 else "attempts"
-        table.add_row("429s", f"{words.count(totals.throttled)} {attempts}")
+        table.add_row("429s", f"{formats.count(totals.throttled)} {attempts}")
         if lines:
             table.add_row("", Text(_spark([point.throttled / point.seconds for point in points]), style="yellow"))
     elif any(point.codes for point in points):
         table.add_row("429s", "none")
     if read.latency.percentiles:
-        shown = ", ".join(f"p{mark.percent} {words.latency(mark.value)}" for mark in read.latency.percentiles)
+        shown = ", ".join(f"p{mark.percent} {formats.latency(mark.value)}" for mark in read.latency.percentiles)
         table.add_row("answers", f"{shown} (to within a factor of {read.latency.resolution:.2f})")
     return [table, Text()] if table.row_count else []
 
@@ -196,7 +198,7 @@ def _spark(rates: list[float]) -> str:
 
 
 def _ends(points: list[Point]) -> str:
-    first, last = words.moment(points[0].start), words.moment(points[-1].start)
+    first, last = formats.moment(points[0].start), formats.moment(points[-1].start)
     return f"{first}{last.rjust(max(min(_LINE, len(points)), 42) - len(first))}"
 
 
@@ -212,7 +214,7 @@ def _failures(read: JournalReport) -> Table:
         table.add_row(
             Text(words.STATUSES[failure.status][0], style=_COLOURS[failure.status]),
             Text(f"{name} {failure.http_status}" if failure.http_status is not None else name, overflow="fold"),
-            words.count(failure.count),
+            formats.count(failure.count),
             failure.meaning,
             {"yes": "tried again", "no": "left", "at_least_once": "AT_LEAST_ONCE"}[failure.resume],
         )
@@ -225,8 +227,10 @@ def _sessions(read: JournalReport) -> Table:
     for _ in range(3):
         table.add_column()
     for session in read.sessions[-words.MOST_SESSIONS :]:
-        lasted = words.duration((session.ended - session.started).total_seconds()) if session.ended else ""
-        table.add_row(words.count(session.number), words.moment(session.started), lasted, words.ending(session.ending))
+        lasted = formats.duration((session.ended - session.started).total_seconds()) if session.ended else ""
+        table.add_row(
+            formats.count(session.number), formats.moment(session.started), lasted, words.ending(session.ending)
+        )
     return table
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from datetime import datetime
+from .._formats import count, items
 
+if TYPE_CHECKING:
     from ...bulk import JournalReport
 
 MOST_POSITIONS: Final = 20
@@ -54,78 +54,6 @@ _STATES: Final = {
     "unfinished": "the last run is under way, or was killed",
 }
 _CHANNELS: Final = {"messaging": "text messages", "voice": "voice calls"}
-
-
-def count(number: int) -> str:
-    """Return a number with its thousands apart."""
-    return f"{number:,}"
-
-
-def items(number: int) -> str:
-    """Return how many items, in words."""
-    return "1 item" if number == 1 else f"{number:,} items"
-
-
-def share(part: int, whole: int) -> str:
-    """Return a share in percent that is never rounded to none or to all."""
-    if not whole or part in {0, whole}:
-        return "100 %" if whole and part else "0 %"
-    percent = 100 * part / whole
-    if percent < 0.1:
-        return "< 0.1 %"
-    if percent > 99.9:
-        return "> 99.9 %"
-    return f"{percent:.1f} %"
-
-
-def significant(number: float) -> str:
-    """Return a number in three digits, with thousands apart and no exponent."""
-    if number >= 100:
-        return f"{number:,.0f}"
-    return f"{number:.1f}".removesuffix(".0") if number >= 10 else f"{number:.2f}".rstrip("0").rstrip(".")
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time in its two largest units: ``3 h 12 min``."""
-    whole = round(seconds)
-    if whole < 1:
-        return "under 1 s"
-    parts: list[str] = []
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        number, whole = divmod(whole, length)
-        if number:
-            parts.append(f"{number} {unit}")
-        elif parts:
-            break
-        if len(parts) == 2:
-            break
-    return " ".join(parts)
-
-
-def latency(seconds: float) -> str:
-    """Return how long an answer took, in two digits: ``110 ms``."""
-    number, unit = (seconds, "s") if seconds >= 1 else (seconds * 1e3, "ms")
-    if number < 1:
-        number, unit = seconds * 1e6, "µs"
-    return f"{float(f'{number:.2g}'):,.0f} {unit}" if number >= 9.95 else f"{number:.1f} {unit}"
-
-
-def moment(when: datetime) -> str:
-    """Return a date and a time to the second, without the zone, which is UTC everywhere."""
-    return f"{when:%Y-%m-%d %H:%M:%S}"
-
-
-def per(seconds_rate: float) -> tuple[float, str]:
-    """Return the factor and the words that make a rate a number of 1 or more: a second, a minute or an hour."""
-    if seconds_rate >= 0.95 or not seconds_rate:
-        return 1.0, "a second"
-    return (60.0, "a minute") if seconds_rate * 60 >= 0.95 else (3_600.0, "an hour")
-
-
-def rate(seconds_rate: float) -> str:
-    """Return a rate in words: ``12 a minute``."""
-    factor, unit = per(seconds_rate)
-    return f"{significant(seconds_rate * factor)} {unit}"
 
 
 def title(report: JournalReport) -> str:

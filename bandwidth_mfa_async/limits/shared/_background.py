@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from bandwidth_mfa_async._clock import Clock
+    from ..._clock import Clock
 
 
 class BackgroundTask:

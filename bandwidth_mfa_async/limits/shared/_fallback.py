@@ -9,8 +9,7 @@ from .._permit import Permit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bandwidth_mfa_async._config import Lane
-
+    from ..._validation import Lane
     from .._channel_limiter import ChannelLimiter
 
 # Permits of an outage carry epochs below zero: so many for each outage, counted down.

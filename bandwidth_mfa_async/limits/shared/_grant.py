@@ -6,23 +6,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import define, frozen
 
+from ..._redis._fail_fast import StoreUnavailableError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ANSWERS: Final = 9
-
-
-class StoreUnavailableError(Exception):
-    """The shared state cannot be reached or used now.
-
-    Args:
-        reason: why, without addresses or credentials.
-        refused: whether it was reached and refused us, which waiting does not mend.
-    """
-
-    def __init__(self, reason: str, *, refused: bool = False) -> None:
-        super().__init__(reason)
-        self.refused = refused
 
 
 class LimitStore(Protocol):

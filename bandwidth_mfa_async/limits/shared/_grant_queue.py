@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from bandwidth_mfa_async._config import Lane
-
+    from ..._validation import Lane
     from .._permit import Permit
 
 

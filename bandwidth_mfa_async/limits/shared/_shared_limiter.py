@@ -11,28 +11,28 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from bandwidth_mfa_async._config import LANES, Rate
-from bandwidth_mfa_async.errors import ConfigurationError
-from bandwidth_mfa_async.telemetry import LOGGER_NAME
-
+from ..._config import Rate
+from ..._redis._fail_fast import StoreUnavailableError
+from ..._validation import LANES, checked_count, checked_lane
+from ...errors import ConfigurationError
+from ...telemetry import LOGGER_NAME
 from .._channel_limiter import ChannelLimiter
 from .._events import LimitEvents
-from .._lanes import checked_count, checked_lane, was_served
+from .._lanes import was_served
 from .._permit import Permit, too_late
 from .._sliding_window import AcceptedWindow
 from ._background import BackgroundTask
 from ._fallback import FallbackEndedError, FallbackLimiter
-from ._grant import Lease, Report, StoreUnavailableError
+from ._grant import Lease, Report
 from ._grant_queue import LeasedQueue, LeaseWaiter
 from ._pending_report import Unreported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bandwidth_mfa_async._clock import Clock
-    from bandwidth_mfa_async._config import Lane
-    from bandwidth_mfa_async.telemetry import Event
-
+    from ..._clock import Clock
+    from ..._validation import Lane
+    from ...telemetry import Event
     from ._grant import LimitStore
 
 _FLUSH_AFTER: Final = 0.1  # seconds after which counts are reported even if nothing is wanted

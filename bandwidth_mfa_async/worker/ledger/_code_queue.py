@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import field, frozen
 
+from ..._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState, pack_error, unpack_error
 from ..._redis._batcher import Batcher
 from ...errors import DeadlineExceededError, DeliveryUnknownError, InvalidRequestError
-from ._codec import pack_code, pack_error, unpack_error
-from ._protocol import DELIVERY_OF, State
+from ._codec import pack_code
+from ._scripts import SCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,20 +129,20 @@ class CodeBook:
         self,
         name: str,
         lease: Lease,
-        state: State,
+        state: LedgerState,
         provider_id: str | None,
         error: MFAError | None,
         *,
         repeats: bool,
     ) -> None:
         """Write soon what became of a code."""
-        kept = "" if state is State.PENDING else _kept(provider_id, error)
+        kept = "" if state is LedgerState.PENDING else _kept(provider_id, error)
         self._batcher.tell(("settle", name, lease.token, state.value, kept, repeats))
 
     async def stale(self, seconds: float, most: int) -> list[str]:
         """Return codes that have waited for so long and that nobody may be working at."""
         key = f"{self._ledger.prefix}:{{codes}}:waiting"
-        found = await self._ledger.connection.script("stale", [key], [round(seconds * 1000), most])
+        found = await self._ledger.connection.script(SCRIPTS["stale"], [key], [round(seconds * 1000), most])
         return [name.decode() for name in found]
 
     async def flush(self) -> None:
@@ -153,13 +154,13 @@ class CodeBook:
         names = (operation[1] for operation in operations)
         keys = [f"{prefix}:waiting", f"{prefix}:writer:{self._ledger.writer}", *(f"{prefix}:{name}" for name in names)]
         arguments = [self._ledger.next_batch(), json.dumps(operations)]
-        answers = await self._ledger.connection.script("codes", keys, arguments)
+        answers = await self._ledger.connection.script(SCRIPTS["codes"], keys, arguments)
         found: list[Any] = json.loads(answers)
         return found
 
 
 def _outcome(state: str, kept: str) -> CodeOutcome:
-    if state in {State.PENDING, State.SENDING}:
+    if state in {LedgerState.PENDING, LedgerState.SENDING}:
         return CodeOutcome(None)
     provider_id, error = json.loads(kept)
-    return CodeOutcome(DELIVERY_OF[State(state)], provider_id, unpack_error(error))
+    return CodeOutcome(DELIVERY_OF_LEDGER_STATE[LedgerState(state)], provider_id, unpack_error(error))

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from ... import errors
 from ..._keys import template_values
 from ..._models import CodeRequest
-from ...errors import LedgerError, RequestError
+from ...errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...errors import MFAError
 
 _DIGEST_BYTES: Final = 8
 
@@ -113,23 +111,6 @@ def unpack_records(text: str) -> dict[int, Record]:
             state, provider_id or None, cause or None, int(status) if status else None, int(attempts or 0)
         )
     return found
-
-
-def pack_error(error: MFAError | None) -> str:
-    """Return an error as JSON: its class and what rebuilds it. Errors of ours hold nothing personal."""
-    if error is None:
-        return ""
-    return json.dumps([type(error).__name__, list(error.args)])
-
-
-def unpack_error(text: str) -> MFAError | None:
-    """Return the error that `pack_error` wrote; one of a class that is not known here is a `RequestError`."""
-    if not text:
-        return None
-    name, arguments = json.loads(text)
-    kind = getattr(errors, name, RequestError)
-    error: MFAError = kind(*arguments)
-    return error
 
 
 def pack_code(request: CodeRequest, channel: str) -> tuple[str, str]:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from attrs import field, frozen
 
 from ..._clock import SystemClock
+from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
 from ..._redis._batcher import Batcher
 from ..._redis._connection import Connection, checked_url
 from ...errors import ConfigurationError, LedgerError
-from ._protocol import INTERRUPTED, VERSION, State
+from ._protocol import VERSION
+from ._scripts import SCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _LONGEST_NAME: Final = 100
 _WEEK: Final = 7 * 86_400.0
-_INTERRUPTED_RECORD: Final = f",{State.UNKNOWN.value},,{INTERRUPTED},,0\n"
+_INTERRUPTED_RECORD: Final = f",{LedgerState.UNKNOWN.value},,{LEASE_EXPIRED},,0\n"
 
 
 @frozen
@@ -175,7 +177,7 @@ class RedisLedger:
         """
         return self._batcher(chunk.job).ask(("intent", chunk.number, chunk.lease.token, row, "", -1, "", repeats))
 
-    def settle(self, chunk: Chunk, row: int, state: State, record: str, *, repeats: bool) -> None:
+    def settle(self, chunk: Chunk, row: int, state: LedgerState, record: str, *, repeats: bool) -> None:
         """Write soon what became of a row.
 
         Args:
@@ -206,7 +208,7 @@ class RedisLedger:
         keys = self._keys(job, *names, *(f"out:{chunk}" for chunk in texts))
         arguments = [self.next_batch(), json.dumps(ops, separators=(",", ":"))]
         try:
-            answers = await self._connection.script("rows", keys, arguments)
+            answers = await self._connection.script(SCRIPTS["rows"], keys, arguments)
         except LedgerError as error:
             _LOG.warning("what became of some rows of a job could not be written: %s", error)
             raise
@@ -231,7 +233,7 @@ class RedisLedger:
         asked = lease.asked()
         keys = self._keys(job, "job", "rows", "leases", "open", "done", "again", f"in:{chunk}", f"out:{chunk}")
         arguments = [chunk, lease.token, round(lease.seconds * 1000), _INTERRUPTED_RECORD]
-        word, *rest = await self._connection.script("take", keys, arguments)
+        word, *rest = await self._connection.script(SCRIPTS["take"], keys, arguments)
         word = _text(word)
         if word == "version":
             raise _other_version(job, rest[0])
@@ -252,11 +254,11 @@ class RedisLedger:
         number = chunk.number
         names = ("job", "rows", "leases", "open", "done", "again", f"in:{number}", f"out:{number}", "digests")
         arguments = [number, chunk.lease.token, keep, round(self.keep)]
-        return _text(await self._connection.script("leave", self._keys(chunk.job, *names), arguments))
+        return _text(await self._connection.script(SCRIPTS["leave"], self._keys(chunk.job, *names), arguments))
 
     async def pick(self, job: str) -> int | None:
         """Return a chunk of the job's window that nobody works at, if there is one."""
-        found = int(await self._connection.script("pick", self._keys(job, "job", "leases", "open"), []))
+        found = int(await self._connection.script(SCRIPTS["pick"], self._keys(job, "job", "leases", "open"), []))
         return None if found < 0 else found
 
     async def plan(self, job: str, lease: Lease, *, window: int, again_after: float) -> tuple[str, list[int]]:
@@ -272,7 +274,9 @@ class RedisLedger:
             ``"going"`` and the chunks to enqueue; or ``"held"`` by another, ``"stopped"``, ``"ended"``, ``"gone"``.
         """
         arguments = [lease.token, round(lease.seconds * 1000), window, round(again_after * 1000)]
-        word, *rest = await self._connection.script("plan", self._keys(job, "job", "leases", "open"), arguments)
+        word, *rest = await self._connection.script(
+            SCRIPTS["plan"], self._keys(job, "job", "leases", "open"), arguments
+        )
         word = _text(word)
         if word == "version":
             raise _other_version(job, rest[0])
@@ -303,7 +307,7 @@ class RedisLedger:
             LedgerError: the job was made by another version.
         """
         keys = self._keys(job, "job", "rows", "digests", f"in:{chunk}", f"out:{chunk}")
-        word, *rest = await self._connection.script("submit", keys, arguments)
+        word, *rest = await self._connection.script(SCRIPTS["submit"], keys, arguments)
         if _text(word) == "version":
             raise _other_version(job, rest[0])
         return [_text(word), *rest]
@@ -329,7 +333,7 @@ class RedisLedger:
             why: one word.
             resumed: of the chunk whose run found a reason; a job that was resumed since goes on.
         """
-        await self._connection.script("stop", self._keys(job, "job"), [why, resumed])
+        await self._connection.script(SCRIPTS["stop"], self._keys(job, "job"), [why, resumed])
 
     async def resume(self, job: str) -> int:
         """Let a job go on, and return how many chunks are to be tried again; -1 when there is no such job.
@@ -339,7 +343,7 @@ class RedisLedger:
         """
         names = ("job", "rows", "leases", "open", "done", "again", "digests")
         arguments = self._keys(job, "in:", "out:")
-        found = await self._connection.script("resume", self._keys(job, *names), arguments)
+        found = await self._connection.script(SCRIPTS["resume"], self._keys(job, *names), arguments)
         if isinstance(found, list):
             raise _other_version(job, found[1])
         return int(found)

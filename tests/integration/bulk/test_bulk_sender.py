@@ -666,7 +666,7 @@ async def test_what_may_have_been_sent_is_never_pending_again(
     server.play(Act(then="fin", accepted=True))
     policy = RetryPolicy(resend=Resend.AT_LEAST_ONCE, wait_initial=20.0, wait_max=20.0)
     client = make_client(retry=policy, limits=Limits(adaptive=False))
-    client._caller.core.rng.uniform = lambda _least, most: most  # type: ignore[method-assign]
+    client._executor.state.rng.uniform = lambda _least, most: most  # type: ignore[method-assign]
     journal = SQLiteJournal(tmp_path / "run.db")
     async with BulkSender(client, journal=journal) as bulk:
         stream = bulk.send(numbers(1), template=template)

@@ -30,12 +30,12 @@ from bandwidth_mfa_async import (
     SQLiteJournal,
 )
 from bandwidth_mfa_async._clock import ManualClock, SystemClock
+from bandwidth_mfa_async._item_state import JournalState
 from bandwidth_mfa_async._keys import Keys
 from bandwidth_mfa_async.bulk._item import Item
+from bandwidth_mfa_async.bulk._run_journal import Record
 from bandwidth_mfa_async.bulk.journal import _file, _schema
 from bandwidth_mfa_async.bulk.journal._file import Batch, Row, Store
-from bandwidth_mfa_async.bulk.journal._run_journal import Record
-from bandwidth_mfa_async.bulk.journal._schema import Status
 from tests.support.fault_server import Act, FaultServer, answer
 
 if TYPE_CHECKING:
@@ -639,7 +639,7 @@ async def test_a_closed_journal(tmp_path: pathlib.Path) -> None:
 def test_states_are_words_of_the_design() -> None:
     """The issue's list, in its words."""
     words = "pending sending accepted rejected not_sent unknown invalid"
-    assert [status.name.lower() for status in Status] == words.split()
+    assert [status.name.lower() for status in JournalState] == words.split()
 
 
 # Batches on their way to the disk.
@@ -672,11 +672,11 @@ def test_a_batch_is_written_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
         store.apply(batch)
     with pytest.raises(JournalError, match="free some space"):
         store.apply(Batch(begun={first: None}))
-    assert rows(path) == [(Status.PENDING,), (Status.PENDING,)]
+    assert rows(path) == [(JournalState.PENDING,), (JournalState.PENDING,)]
     store._release()
     store.open(1_700_000_002.0)
     store.apply(Batch(begun={first: None}))
-    assert rows(path) == [(Status.SENDING,), (Status.PENDING,)]
+    assert rows(path) == [(JournalState.SENDING,), (JournalState.PENDING,)]
     store._release()
 
 
@@ -688,7 +688,7 @@ def test_items_that_are_not_all_new(tmp_path: pathlib.Path) -> None:
     assert isinstance(one, int), "all are new, and so just numbered"
     assert isinstance(two, int)
     again, new, twice, more = store.apply(new_items(2, 3, 3, 4))
-    assert again == Row(two, Status.PENDING)
+    assert again == Row(two, JournalState.PENDING)
     assert new == twice
     assert len({one, two, id_of(new), id_of(more)}) == 4
     assert [id_of(known) for known in store.apply(new_items(4, 5, 1))][::2] == [id_of(more), one]
@@ -709,7 +709,7 @@ def test_an_accepted_item_in_full(
     store.open(1_700_000_000.0)
     store._next_id = first
     (row, other) = map(id_of, store.apply(new_items(1, 2)))
-    failed = (Status.NOT_SENT, None, "ServerError", 503, True, 12, 1_700_000_001.0)
+    failed = (JournalState.NOT_SENT, None, "ServerError", 503, True, 12, 1_700_000_001.0)
     store.apply(Batch(settled={row: failed, other: failed}))
     store.apply(Batch(begun={row: None}))
     batch = Batch()
@@ -718,8 +718,8 @@ def test_an_accepted_item_in_full(
     store._release()
     columns = "status, provider_id, cause, http_status, again, attempts, settled_at"
     assert rows(path, f"SELECT {columns} FROM item ORDER BY id") == [
-        (Status.ACCEPTED, provider_id, None, None, 0, attempts + 12, at),
-        (Status.NOT_SENT, None, "ServerError", 503, 1, 12, 1_700_000_001.0),
+        (JournalState.ACCEPTED, provider_id, None, None, 0, attempts + 12, at),
+        (JournalState.NOT_SENT, None, "ServerError", 503, 1, 12, 1_700_000_001.0),
     ]
 
 
@@ -760,11 +760,11 @@ def test_a_new_item_that_comes_again(template: CodeTemplate) -> None:
     record = Record(journal, ManualClock(), "messaging", "generate_messaging_code", resends_unknown=False)
     items = [Item(None, index, "", template.to(NUMBERS[0])) for index in range(3)]  # type: ignore[arg-type]  # no run
     assert record.begin(items[0], 7) is None
-    outcome = record.begin(items[1], Row(7, Status.PENDING))
+    outcome = record.begin(items[1], Row(7, JournalState.PENDING))
     assert outcome is not None
     assert (outcome.delivery, outcome.previous) == (Delivery.SKIPPED, None)
     record.accepted(items[0], "m-1")
-    outcome = record.begin(items[2], Row(7, Status.ACCEPTED, provider_id="m-1", attempts=1))
+    outcome = record.begin(items[2], Row(7, JournalState.ACCEPTED, provider_id="m-1", attempts=1))
     assert outcome is not None
     assert (outcome.delivery, outcome.previous) == (Delivery.SKIPPED, Delivery.ACCEPTED)
 

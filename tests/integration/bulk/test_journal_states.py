@@ -11,11 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from bandwidth_mfa_async._item_state import JournalState
 from bandwidth_mfa_async.bulk.journal._file import Batch, Row, Store
-from bandwidth_mfa_async.bulk.journal._schema import Status
 
 NOW = 1_700_000_000.0
-ENDS = [Status.ACCEPTED, Status.REJECTED, Status.NOT_SENT, Status.UNKNOWN, Status.PENDING]
+ENDS = [JournalState.ACCEPTED, JournalState.REJECTED, JournalState.NOT_SENT, JournalState.UNKNOWN, JournalState.PENDING]
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -26,9 +26,9 @@ class JournalMachine(RuleBasedStateMachine):
         self.folder = pathlib.Path(tempfile.mkdtemp())
         self.generation = 0
         # What must be on disk, by key, after each commit since the file was opened.
-        self.commits: list[dict[int, Status]] = [{}]
+        self.commits: list[dict[int, JournalState]] = [{}]
         self.batch = Batch()
-        self.planned: dict[int, Status] = {}
+        self.planned: dict[int, JournalState] = {}
         self.rows: dict[int, int] = {}
 
     @property
@@ -36,7 +36,7 @@ class JournalMachine(RuleBasedStateMachine):
         return self.folder / f"{self.generation}.db"
 
     @property
-    def now(self) -> dict[int, Status]:
+    def now(self) -> dict[int, JournalState]:
         return self.commits[-1]
 
     @initialize()
@@ -56,7 +56,7 @@ class JournalMachine(RuleBasedStateMachine):
             self.batch.payloads += bytes(8)
 
     def may_begin(self) -> list[int]:
-        done = {Status.ACCEPTED, Status.SENDING}
+        done = {JournalState.ACCEPTED, JournalState.SENDING}
         return [key for key in self.rows if self.planned.get(key, self.now[key]) not in done]
 
     @precondition(lambda self: self.may_begin())
@@ -64,17 +64,17 @@ class JournalMachine(RuleBasedStateMachine):
     def begin(self, data: Any) -> None:
         key = data.draw(st.sampled_from(self.may_begin()))
         self.batch.begun[self.rows[key]] = None
-        self.planned[key] = Status.SENDING
+        self.planned[key] = JournalState.SENDING
 
     def under_way(self) -> list[int]:
         # As in a run: an end is told only once the intent is on disk.
-        return [key for key in self.rows if self.now[key] is Status.SENDING and key not in self.planned]
+        return [key for key in self.rows if self.now[key] is JournalState.SENDING and key not in self.planned]
 
     @precondition(lambda self: self.under_way())
     @rule(data=st.data(), end=st.sampled_from(ENDS))
-    def end(self, data: Any, end: Status) -> None:
+    def end(self, data: Any, end: JournalState) -> None:
         key = data.draw(st.sampled_from(self.under_way()))
-        if end is Status.ACCEPTED:
+        if end is JournalState.ACCEPTED:
             self.batch.accept(self.rows[key], f"id-{key}", 1, NOW)
         else:
             self.batch.settled[self.rows[key]] = (end, None, None, None, False, 1, NOW)
@@ -86,13 +86,13 @@ class JournalMachine(RuleBasedStateMachine):
         keys = list(self.batch.positions)
         after = self.now | self.planned
         for key in keys:
-            after.setdefault(key, Status.PENDING)
+            after.setdefault(key, JournalState.PENDING)
         self.commits.append(after)
         # An item that is known already is told as it is, never as new.
-        told = [Row(row, Status.PENDING) if isinstance(row, int) else row for row in known]
+        told = [Row(row, JournalState.PENDING) if isinstance(row, int) else row for row in known]
         assert [row.status for row in told] == [after[key] for key in keys]
         for key, row in zip(keys, told, strict=True):
-            assert row.provider_id == (f"id-{key}" if after[key] is Status.ACCEPTED else None)
+            assert row.provider_id == (f"id-{key}" if after[key] is JournalState.ACCEPTED else None)
             assert self.rows.setdefault(key, row.id) == row.id
         self.batch, self.planned = Batch(), {}
 
@@ -119,12 +119,14 @@ class JournalMachine(RuleBasedStateMachine):
         self.batch, self.planned = Batch(), {}
 
     @staticmethod
-    def interrupted(commit: dict[int, Status]) -> dict[int, Status]:
-        return {key: Status.UNKNOWN if status is Status.SENDING else status for key, status in commit.items()}
+    def interrupted(commit: dict[int, JournalState]) -> dict[int, JournalState]:
+        return {
+            key: JournalState.UNKNOWN if status is JournalState.SENDING else status for key, status in commit.items()
+        }
 
-    def on_disk(self) -> dict[int, Status]:
+    def on_disk(self) -> dict[int, JournalState]:
         rows = self.store._opened().execute("SELECT position, status FROM item")
-        return {key: Status(status) for key, status in rows}
+        return {key: JournalState(status) for key, status in rows}
 
     @invariant()
     def agrees(self) -> None:

@@ -112,11 +112,11 @@ async def test_cancelled_at_every_step(
             if not await cancel_at(step, lambda: one(client)):
                 continue
             cancelled += 1
-            caller = client._caller
+            caller = client._executor
             assert caller.slots.taken == 0
             assert caller.slots.waiting == 0
             assert caller.limiters["messaging"].waiting == 0
-            assert caller.core._active == 0
+            assert caller.state._active == 0
             if situation != "behind others" and step and last.event is not None:
                 if last.event.delivery is Delivery.NOT_SENT:
                     for _ in range(20):  # whatever is on its way would arrive now
@@ -127,7 +127,7 @@ async def test_cancelled_at_every_step(
             server.script.clear()
             if situation == "with a token":
                 server.play(answer(200, {"access_token": "t", "expires_in": 3600}))
-                if client._caller.core.authorizer.current():
+                if client._executor.state.authorizer.current():
                     server.script.clear()
             try:
                 response = await client.generate_messaging_code(template.to(TO))
@@ -149,4 +149,4 @@ async def test_cancelling_many_frees_the_queue(
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(result, asyncio.CancelledError) for result in results) == 30
     assert sum(hasattr(result, "message_id") for result in results) == 30
-    assert client._caller.slots.taken == 0
+    assert client._executor.slots.taken == 0

@@ -122,14 +122,14 @@ class LastCall:
 
 async def assert_whole(client: MFAClient) -> None:
     """Slots, permits, connections and waits are as before the call."""
-    caller = client._caller
+    caller = client._executor
     for _ in range(5):  # what was cancelled closes its connection in the next rounds
         await asyncio.sleep(0)
-    while getattr(caller.core.authorizer, "_task", None) is not None:
+    while getattr(caller.state.authorizer, "_task", None) is not None:
         await asyncio.sleep(0)  # a token is fetched for all, so whoever leaves does not take it along
     assert (caller.slots.taken, caller.slots.waiting) == (0, 0)
     assert {limiter.waiting for limiter in caller.limiters.values()} == {0}
-    assert caller.core._active == 0
+    assert caller.state._active == 0
     assert taken(client) == 0
 
 
@@ -230,7 +230,7 @@ async def test_a_call_cancelled_at_every_wait(
                 if told.delivery is Delivery.NOT_SENT:
                     assert ledger == 0, f"cancelled at wait {at} and called not sent"
             server.script.clear()
-            if options.get("auth") and client._caller.core.authorizer.current() is None:
+            if options.get("auth") and client._executor.state.authorizer.current() is None:
                 server.play(TOKEN)
             await calls(client, template, operation, "interactive")
             await client.aclose()

@@ -226,7 +226,7 @@ async def test_nothing_is_written_after_the_calls_end(
     client = make_client()
     await client.generate_messaging_code(template.to(TO))
     with pytest.raises(DeadlineExceededError) as caught:
-        await client._caller.call(MESSAGING, template.to(TO), 2.0, "interactive", Slow())
+        await client._executor.call(MESSAGING, template.to(TO), 2.0, "interactive", Slow())
     assert (caught.value.delivery, caught.value.attempts, len(server.seen)) == (Delivery.NOT_SENT, 0, 1)
 
 
@@ -235,7 +235,7 @@ async def test_the_budget_is_earned_and_spent(
 ) -> None:
     """A first success earns one, a retry costs what its reason does, and a success after it gives that back."""
     client = make_client(limits=Limits(adaptive=False))
-    budget = client._caller.core.budget
+    budget = client._executor.state.budget
     budget.tokens = 100
     await client.generate_messaging_code(template.to(TO))
     assert budget.tokens == 101

@@ -154,7 +154,7 @@ async def test_a_token_that_was_replaced_meanwhile_is_scrubbed(server: FaultServ
     client = make_client(auth=OAuth2ClientCredentials("c", "s", f"{server.origin}/token"))
 
     def replace(_server: FaultServer) -> None:
-        client._caller.core.authorizer._header = "Bearer another-one"  # type: ignore[attr-defined]
+        client._executor.state.authorizer._header = "Bearer another-one"  # type: ignore[attr-defined]
 
     server.play(
         answer(200, {"access_token": "s3ntinel-token", "expires_in": 60}),
@@ -194,7 +194,7 @@ async def test_a_close_that_was_cancelled_can_be_finished(
         task.cancel()
     await asyncio.wait([closing, call])
     await client.aclose()
-    session = client._caller.core.transport._session
+    session = client._executor.state.transport._session
     assert session is None or session.closed
 
 
@@ -252,7 +252,7 @@ async def test_closing_in_a_backoff_tells_each_attempt_once(
 @pytest.mark.parametrize("lifetime", [b"1" + b"0" * 400, b"1e300", b"Infinity"])
 def test_a_token_that_lives_for_ever(lifetime: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """An integer that is too large for a float is still a number of seconds."""
-    monkeypatch.setattr(_wire, "orjson", None)
+    monkeypatch.setattr(_wire._json, "orjson", None)
     body = b'{"access_token": "t", "expires_in": %s}' % lifetime
     assert _wire.decipher_token(_wire.Answer(200, CIMultiDict(), body)).lifetime == 1e9
 

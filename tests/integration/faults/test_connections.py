@@ -200,7 +200,7 @@ async def test_a_large_body_that_is_not_read(
     client = make_client()
     await prepare(server, client, warm=warm)
     server.play(act)
-    transport, body = client._caller.core.transport, Body(bytes(30_000_000))
+    transport, body = client._executor.state.transport, Body(bytes(30_000_000))
     transport.check()
     url, headers = absolute_url(f"{server.base_url}/large"), request_headers()
     call = transport.send(url, headers, body, operation="x", timeout=30.0, connect_timeout=5.0)

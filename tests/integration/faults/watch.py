@@ -108,7 +108,7 @@ class Watch:
         self.compared += 1
         assert told(self.result) == outcome, repr(self.result)
         assert (len(self.server.seen) - self.before[0], self.server.sent - self.before[1]) == ledger
-        slots = self.client._caller.slots
+        slots = self.client._executor.slots
         assert (slots.taken, slots.waiting, taken(self.client)) == (0, 0, 0), "something is still in somebody's hands"
         assert kept(self.client) == pool
         least, most = elapsed if isinstance(elapsed, tuple) else (elapsed, elapsed)

@@ -361,6 +361,6 @@ async def test_clients_share_it(redis_server, server, make_client, template):
     )
     assert asyncio.get_running_loop().time() - began >= 0.6
     view = clients[0].with_options(timeout=5.0, limits=Limits(shared=shared, rate="20/s"))
-    assert view._caller.limiters["voice"] is clients[0]._caller.limiters["voice"]
+    assert view._executor.limiters["voice"] is clients[0]._executor.limiters["voice"]
     for client in clients:
         await client.aclose()

@@ -154,7 +154,7 @@ async def test_a_busy_process_does_not_blame_redis(own_redis, make_limiter, capl
     assert not task.done()
     own_redis.thaw()
     # Nothing else of this process runs until the answer is there, which is when more than the timeout has passed.
-    connection = limiter._store._client.connection_pool._in_use_connections.copy().pop()
+    connection = limiter._store._connection._client.connection_pool._in_use_connections.copy().pop()
     assert select.select([connection._writer.get_extra_info("socket")], [], [], 10.0)[0]
     asyncio.get_running_loop().skip(0.4)
     await task

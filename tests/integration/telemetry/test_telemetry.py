@@ -83,7 +83,7 @@ async def test_a_refusal_that_is_waited_out(
     client = make_client(
         hooks=[recorder], retry=RetryPolicy(wait_initial=1, wait_max=50), limits=Limits(adaptive=adaptive)
     )
-    client._caller.core.rng.uniform = lambda _low, high: high  # type: ignore[method-assign]
+    client._executor.state.rng.uniform = lambda _low, high: high  # type: ignore[method-assign]
     refusal = answer(429, OWN_ERROR)
     server.play(refusal, refusal, answer(429, OWN_ERROR, headers={"Retry-After": "20"}))
     await client.generate_messaging_code(template.to(TO), lane="bulk")

@@ -20,7 +20,7 @@ from aioresponses import core as aioresponses_core
 from yarl import URL
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RateLimitError, ServerError
-from bandwidth_mfa_async._transport import Body, _fast_path
+from bandwidth_mfa_async._transport import Body, _documented, _fast_path
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support.fault_server import Act, FaultServer, answer, refused_port
 
@@ -30,10 +30,10 @@ async def test_aiohttp_writes_the_body_after_it_has_a_connection(server: FaultSe
     async with aiohttp.ClientSession() as session:
         unsent = Body(b"{}")
         with pytest.raises(aiohttp.ClientConnectorError):
-            await session.post(f"http://127.0.0.1:{refused_port()}/", data=_fast_path._Payload(unsent))
+            await session.post(f"http://127.0.0.1:{refused_port()}/", data=_documented._Payload(unsent))
         assert not unsent.begun
         sent = Body(b"{}")
-        async with session.post(server.origin, data=_fast_path._Payload(sent)) as response:
+        async with session.post(server.origin, data=_documented._Payload(sent)) as response:
             await response.read()
         assert sent.begun
     writers = {name for name in vars(aiohttp.payload.Payload) if name.startswith("write")}
@@ -44,7 +44,7 @@ async def test_aiohttp_holds_the_headers_back_until_the_body(server: FaultServer
     """Nothing of a request leaves before its body is begun."""
     begun_at_head: list[bool] = []
 
-    class Watched(_fast_path._Payload):
+    class Watched(_documented._Payload):
         async def write_with_length(self, writer: Any, content_length: int | None) -> None:
             begun_at_head.append(bool(getattr(writer, "_headers_written", False)))
             await super().write_with_length(writer, content_length)

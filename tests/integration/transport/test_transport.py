@@ -102,7 +102,7 @@ async def test_both_ways_write_the_same_request(
 async def test_a_header_cannot_end_early(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
     """Whatever slipped through to the headers, a line break in one of them is not written."""
     client = make_client(retry=ONCE)
-    client._caller.core.authorizer._header = "Basic x\r\nX-Injected: 1"  # type: ignore[attr-defined]
+    client._executor.state.authorizer._header = "Basic x\r\nX-Injected: 1"  # type: ignore[attr-defined]
     with pytest.raises(NotSentError):
         await client.generate_messaging_code(template.to(TO))
     assert not server.seen
@@ -150,11 +150,11 @@ async def test_a_cancellation_in_the_moment_of_a_timeout_is_obeyed(
     call = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
     while not server.seen:
         await asyncio.sleep(0)
-    client._caller.core.transport._attempts.cut()
+    client._executor.state.transport._attempts.cut()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert client._caller.slots.taken == 0
+    assert client._executor.slots.taken == 0
 
 
 @pytest.mark.virtual_time

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async import ConfigurationError, LedgerError, NotSentError
+from bandwidth_mfa_async._item_state import LedgerState
 from bandwidth_mfa_async._lease import Lease
 from bandwidth_mfa_async._redis import _connection
 from bandwidth_mfa_async.testing import ManualClock
@@ -22,7 +23,7 @@ from bandwidth_mfa_async.worker.ledger._codec import (
     unpack_records,
     unpack_requests,
 )
-from bandwidth_mfa_async.worker.ledger._protocol import VERSION, State
+from bandwidth_mfa_async.worker.ledger._protocol import VERSION
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support.fault_server import until
 from tests.support.ledger_redis import LedgerRedis
@@ -77,7 +78,7 @@ async def test_a_row_goes_from_pending_to_accepted(ledger):
         assert await ledger.intent(chunk, row, repeats=False) == "1"
     assert await states(ledger) == "1111"
     for row in range(SIZE):
-        ledger.settle(chunk, row, State.ACCEPTED, pack_record(f"id-{row}", None, 1), repeats=False)
+        ledger.settle(chunk, row, LedgerState.ACCEPTED, pack_record(f"id-{row}", None, 1), repeats=False)
     assert await ledger.leave(chunk, b"") == "done"
     assert await states(ledger) == "2222"
     facts = await ledger.facts("launch")
@@ -113,8 +114,8 @@ async def test_a_takeover_makes_what_was_under_way_unknown(ledger, redis_server)
     assert await ledger.intent(first, 2, repeats=False) == "L"
     assert await ledger.renew("launch", 0, first.lease) == "L"
     assert await ledger.intent(second, 0, repeats=False) == "5"
-    ledger.settle(first, 0, State.ACCEPTED, pack_record("late", None, 1), repeats=False)
-    ledger.settle(first, 1, State.NOT_SENT, pack_record(None, None, 1), repeats=False)
+    ledger.settle(first, 0, LedgerState.ACCEPTED, pack_record("late", None, 1), repeats=False)
+    ledger.settle(first, 1, LedgerState.NOT_SENT, pack_record(None, None, 1), repeats=False)
     await ledger.flush()
     assert await states(ledger) == "2400"
     assert await ledger.intent(second, 0, repeats=True) == "2", "nothing leaves accepted"
@@ -128,8 +129,8 @@ async def test_a_late_no_says_nothing_where_unknown_rows_are_sent_again(ledger, 
     run_out(redis_server)
     second = await ledger.take("launch", 0, ledger.new_lease())
     assert await ledger.intent(second, 0, repeats=True) == "1"
-    ledger.settle(second, 0, State.UNKNOWN, pack_record(None, None, 1), repeats=True)
-    ledger.settle(first, 0, State.NOT_SENT, pack_record(None, None, 1), repeats=True)
+    ledger.settle(second, 0, LedgerState.UNKNOWN, pack_record(None, None, 1), repeats=True)
+    ledger.settle(first, 0, LedgerState.NOT_SENT, pack_record(None, None, 1), repeats=True)
     await ledger.flush()
     assert await states(ledger) == "5000"
 
@@ -165,7 +166,7 @@ async def test_what_was_not_sent_is_tried_again_by_a_resume(ledger):
         chunk = await ledger.take("launch", number, ledger.new_lease())
         for row, end in enumerate(ends, start=number * SIZE):
             await ledger.intent(chunk, row, repeats=False)
-            ledger.settle(chunk, row, State(str(end)), pack_record(None, None, 1), repeats=False)
+            ledger.settle(chunk, row, LedgerState(str(end)), pack_record(None, None, 1), repeats=False)
         assert await ledger.leave(chunk, b"") == "done"
     assert (await ledger.plan("launch", ledger.new_lease(), window=4, again_after=0))[0] == "ended"
     assert await ledger.resume("launch") == 1
@@ -192,7 +193,7 @@ async def test_the_coordinator_keeps_a_window(ledger, redis_server):
     assert sorted((await ledger.plan("launch", coordinator, window=3, again_after=60))[1]) == [0, 2]
     assert await ledger.plan("launch", coordinator, window=3, again_after=60) == ("going", [])
     await ledger.intent(chunk, 1, repeats=False)
-    ledger.settle(chunk, 1, State.ACCEPTED, pack_record("id", None, 1), repeats=False)
+    ledger.settle(chunk, 1, LedgerState.ACCEPTED, pack_record("id", None, 1), repeats=False)
     assert await ledger.leave(chunk, b"") == "done"
     assert await ledger.plan("launch", coordinator, window=3, again_after=60) == ("going", [3])
 
@@ -273,7 +274,7 @@ async def test_a_job_resumed_as_it_is_forgotten(ledger, redis_server, monkeypatc
     chunk = await ledger.take("launch", 0, ledger.new_lease())
     for row in range(SIZE):
         await ledger.intent(chunk, row, repeats=False)
-        ledger.settle(chunk, row, State.NOT_SENT, pack_record(None, NotSentError("x"), 1), repeats=False)
+        ledger.settle(chunk, row, LedgerState.NOT_SENT, pack_record(None, NotSentError("x"), 1), repeats=False)
     assert await ledger.leave(chunk, b"") == "done"
     forget = ledger.forget
 
@@ -299,7 +300,7 @@ async def test_all_keys_of_a_job_are_on_one_node(ledger, redis_server):
     await filled(ledger)
     chunk = await ledger.take("launch", 0, ledger.new_lease())
     await ledger.intent(chunk, 0, repeats=False)
-    ledger.settle(chunk, 0, State.ACCEPTED, pack_record("id", None, 1), repeats=False)
+    ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), repeats=False)
     await ledger.flush()
     with redis_server.client() as client:
         keys = [key for key in client.scan_iter() if b"{" in key]
@@ -314,7 +315,7 @@ async def test_everything_of_an_ended_job_expires(redis_server):
         chunk = await ledger.take("launch", 0, ledger.new_lease())
         for row in range(SIZE):
             await ledger.intent(chunk, row, repeats=False)
-            ledger.settle(chunk, row, State.NOT_SENT, pack_record(None, None, 1), repeats=False)
+            ledger.settle(chunk, row, LedgerState.NOT_SENT, pack_record(None, None, 1), repeats=False)
         await ledger.leave(chunk, b"")
     with redis_server.client() as client:
         keys = list(client.scan_iter())
@@ -382,7 +383,7 @@ async def test_a_redis_that_restarts_is_waited_for(own_redis):
         await next_moment(clock)
         assert await asked == "1"
         own_redis.kill()
-        ledger.settle(chunk, 0, State.ACCEPTED, pack_record("id", None, 1), repeats=False)
+        ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), repeats=False)
         asked = asyncio.ensure_future(ledger.intent(chunk, 1, repeats=False))
         for _ in range(4):  # the batch leaves, and is refused three times
             await next_moment(clock)
@@ -403,7 +404,7 @@ async def test_a_redis_without_room_is_waited_for(redis_server, ledger, monkeypa
     with redis_server.client() as client:
         client.config_set("maxmemory", 1)
         try:
-            ledger.settle(chunk, 0, State.ACCEPTED, pack_record("id", None, 1), repeats=False)
+            ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), repeats=False)
             asked = asyncio.ensure_future(ledger.intent(chunk, 1, repeats=False))
             async with asyncio.timeout(10):
                 while not caplog.messages:
@@ -452,7 +453,7 @@ async def test_a_batch_that_comes_late_does_nothing(ledger):
         return await script(name, keys, arguments, **options)
 
     ledger.connection.script = noted
-    ledger.settle(chunk, 0, State.PENDING, "", repeats=False)
+    ledger.settle(chunk, 0, LedgerState.PENDING, "", repeats=False)
     await ledger.flush()
     assert await ledger.intent(chunk, 0, repeats=False) == "1"
     late, _ = sent
@@ -563,7 +564,7 @@ async def test_no_row_is_ever_sent_twice(redis_server, operations):  # noqa: PLR
                 chunk, attempt = under_way.pop((worker, row))
                 reached[row][attempt] = {"2": True, "5": None}.get(state, False)
                 record = "" if state == "0" else pack_record(None, None, 1)
-                ledger.settle(chunk, row, State(state), record, repeats=False)
+                ledger.settle(chunk, row, LedgerState(state), record, repeats=False)
                 await ledger.flush()
             elif kind == "leave" and held[rest[0]] and not any(worker == rest[0] for worker, _ in under_way):
                 await ledger.leave(held[rest[0]], b"")
@@ -603,7 +604,7 @@ async def test_a_ledger_in_a_cluster(tmp_path, template):
             chunk = await ledger.take("launch", await ledger.pick("launch"), ledger.new_lease())
             for row in range(SIZE):
                 assert await ledger.intent(chunk, row, repeats=False) == "1"
-                ledger.settle(chunk, row, State.ACCEPTED, pack_record("id", None, 1), repeats=False)
+                ledger.settle(chunk, row, LedgerState.ACCEPTED, pack_record("id", None, 1), repeats=False)
             assert await ledger.leave(chunk, b"") == "done"
             await ledger.stop("launch", "cancelled")
             assert await ledger.resume("launch") == 0

@@ -23,12 +23,13 @@ from bandwidth_mfa_async import (
     Resend,
     RetryPolicy,
 )
+from bandwidth_mfa_async._item_state import LedgerState
+from bandwidth_mfa_async._items._deduplication import DedupIndex
 from bandwidth_mfa_async.simulator import Fault
 from bandwidth_mfa_async.testing import ManualClock
 from bandwidth_mfa_async.worker import Job, MFAWorker, RedisLedger
-from bandwidth_mfa_async.worker._submission import Submission, _Seen
+from bandwidth_mfa_async.worker._submission import Submission
 from bandwidth_mfa_async.worker.ledger._ledger import RedisLedger as Ledger
-from bandwidth_mfa_async.worker.ledger._protocol import State
 from tests.conftest import TO
 from tests.support.suspensions import every_suspension
 from tests.support.worker_fixtures import LossyBroker
@@ -281,7 +282,7 @@ class AwaitedLock:
 
 async def test_keys_of_a_cancelled_submission_are_closed_after_their_thread(monkeypatch):
     """The thread that looks at keys goes on when the submission does not; its file is not closed under it."""
-    seen, lock, begun, go_on = _Seen(), AwaitedLock(), threading.Event(), threading.Event()
+    seen, lock, begun, go_on = DedupIndex(), AwaitedLock(), threading.Event(), threading.Event()
     monkeypatch.setattr(seen, "_lock", lock)
 
     def keys():
@@ -297,7 +298,7 @@ async def test_keys_of_a_cancelled_submission_are_closed_after_their_thread(monk
     assert await asyncio.to_thread(lock.awaited.wait, 10)
     assert not closing.done()
     go_on.set()
-    assert await adding == [State.PENDING, State.PENDING]
+    assert await adding == [LedgerState.PENDING, LedgerState.PENDING]
     await closing
 
 

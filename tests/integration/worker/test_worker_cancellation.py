@@ -8,8 +8,8 @@ import pytest
 
 from bandwidth_mfa_async import DisconnectedError, NotSentError
 from bandwidth_mfa_async._client._recorded_call import Attempts
+from bandwidth_mfa_async._item_state import LedgerState
 from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, known_jobs
-from bandwidth_mfa_async.worker.ledger._protocol import State
 from tests.integration.limits.test_redis_cancellation import connections
 from tests.support.suspensions import every_suspension
 from tests.support.worker_fixtures import LossyBroker
@@ -57,18 +57,18 @@ async def test_a_question_cancelled_at_every_wait(asker, template, call):
     assert ends <= {True, False, None}
 
 
-@pytest.mark.parametrize(("first", "settled"), [(DisconnectedError, []), (NotSentError, [State.PENDING])])
+@pytest.mark.parametrize(("first", "settled"), [(DisconnectedError, []), (NotSentError, [LedgerState.PENDING])])
 async def test_what_may_have_been_sent_is_never_pending_again(first, settled):
     """Between two attempts of an insistent worker, when it may be killed, its ledger does not say "not sent"."""
 
     class Entry:
         stopping = False
-        states: ClassVar[list[State]] = []
+        states: ClassVar[list[LedgerState]] = []
 
         async def intent(self):
-            return State.SENDING
+            return LedgerState.SENDING
 
-        def settle(self, state, record, error):
+        def settle(self, state, provider_id, error, attempts):
             self.states.append(state)
 
     attempts = Attempts(Entry())

@@ -826,7 +826,8 @@ def test_help_says_how_it_ends(bulk: Any) -> None:
 async def test_nothing_blocks_the_loop(simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
     """Rows are read by a thread: a disk that hangs does not make requests under way time out."""
     from bandwidth_mfa_async import CodeTemplate, MFAClient
-    from bandwidth_mfa_async.cli.bulk._run import Plan, send
+    from bandwidth_mfa_async.cli.bulk._plan import Plan
+    from bandwidth_mfa_async.cli.bulk._run import send
 
     fifo = folder / "fifo"
     os.mkfifo(fifo)

@@ -17,7 +17,8 @@ from rich.live import Live
 
 from bandwidth_mfa_async import ConfigurationError, Rate
 from bandwidth_mfa_async.cli._app import app
-from bandwidth_mfa_async.cli._limits import _WARNINGS, CHANNELS, _table, limits_from_options
+from bandwidth_mfa_async.cli._limit_options import _WARNINGS, CHANNELS, limits_from_options
+from bandwidth_mfa_async.cli._limits import _table
 from bandwidth_mfa_async.limits.shared._status import SharedStatus
 from bandwidth_mfa_async.simulator import Simulator
 from tests.support.fault_server import environment

@@ -19,8 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from bandwidth_mfa_async import BulkSender, CodeTemplate, MFAClient, SQLiteJournal
+from bandwidth_mfa_async.cli import _formats as formats
 from bandwidth_mfa_async.cli._app import app
-from bandwidth_mfa_async.cli.report import _wording as words
 from bandwidth_mfa_async.cli.report.page._html import Html, join, tag
 from bandwidth_mfa_async.cli.report.page._scales import count_ticks, latency_ticks
 from bandwidth_mfa_async.simulator import Fault, Simulator
@@ -313,26 +313,26 @@ def test_escaping() -> None:
 @pytest.mark.parametrize(
     ("function", "arguments", "said"),
     [
-        (words.share, (0, 10), "0 %"),
-        (words.share, (10, 10), "100 %"),
-        (words.share, (1, 10_000_000), "< 0.1 %"),
-        (words.share, (9_999_999, 10_000_000), "> 99.9 %"),
-        (words.share, (0, 0), "0 %"),
-        (words.share, (1, 3), "33.3 %"),
-        (words.duration, (0.2,), "under 1 s"),
-        (words.duration, (59.6,), "1 min"),
-        (words.duration, (11_525,), "3 h 12 min"),
-        (words.duration, (3_605,), "1 h"),
-        (words.duration, (30 * 86_400,), "30 d"),
-        (words.latency, (0.1122,), "110 ms"),
-        (words.latency, (0.00112,), "1.1 ms"),
-        (words.latency, (1.26,), "1.3 s"),
-        (words.latency, (0.000_05,), "50 µs"),
-        (words.latency, (90_000,), "90,000 s"),
-        (words.rate, (0.0167,), "1 a minute"),
-        (words.rate, (1_234.5,), "1,234 a second"),
-        (words.rate, (0.001,), "3.6 an hour"),
-        (words.rate, (0.0,), "0 a second"),
+        (formats.share, (0, 10), "0 %"),
+        (formats.share, (10, 10), "100 %"),
+        (formats.share, (1, 10_000_000), "< 0.1 %"),
+        (formats.share, (9_999_999, 10_000_000), "> 99.9 %"),
+        (formats.share, (0, 0), "0 %"),
+        (formats.share, (1, 3), "33.3 %"),
+        (formats.duration, (0.2,), "under 1 s"),
+        (formats.duration, (59.6,), "1 min"),
+        (formats.duration, (11_525,), "3 h 12 min"),
+        (formats.duration, (3_605,), "1 h"),
+        (formats.duration, (30 * 86_400,), "30 d"),
+        (formats.latency, (0.1122,), "110 ms"),
+        (formats.latency, (0.00112,), "1.1 ms"),
+        (formats.latency, (1.26,), "1.3 s"),
+        (formats.latency, (0.000_05,), "50 µs"),
+        (formats.latency, (90_000,), "90,000 s"),
+        (formats.rate, (0.0167,), "1 a minute"),
+        (formats.rate, (1_234.5,), "1,234 a second"),
+        (formats.rate, (0.001,), "3.6 an hour"),
+        (formats.rate, (0.0,), "0 a second"),
     ],
 )
 def test_numbers_as_people_say_them(function: Any, arguments: tuple[Any, ...], said: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from .. import _wording as words
+from ... import _formats as formats
 from ._html import join, percent, tag
 from ._marks import along, drawing, figure, folded, grid, table
 from ._scales import count_ticks, latency_ticks
@@ -31,9 +31,9 @@ def chart(report: JournalReport) -> Html:
     latency = report.latency
     if not latency.answered:
         return figure("How long answers took", "No answer was measured.")
-    half, most = words.latency(latency.percentiles[0].value), words.latency(latency.percentiles[-1].value)
+    half, most = formats.latency(latency.percentiles[0].value), formats.latency(latency.percentiles[-1].value)
     explained = (
-        f"Half of {words.count(latency.answered)} answers came within about {half}, 99 in 100 within {most}. "
+        f"Half of {formats.count(latency.answered)} answers came within about {half}, 99 in 100 within {most}. "
         f"A bar is the share of answers in a range that is a factor of {latency.resolution:.2f} wide: "
         "the figures are no finer. Only an item's last attempt counts."
     )
@@ -66,7 +66,7 @@ def _drawing(latency: Latency) -> Html:
         if bucket.count:
             tall = max(tall, 1.0)
             columns.append(tag("rect", y=_TOP + _HEIGHT - tall, height=tall, class_="bar accepted", **place))
-        told = f"{_range(bucket.low, bucket.high)}: {words.count(bucket.count)} answers, " + words.share(
+        told = f"{_range(bucket.low, bucket.high)}: {formats.count(bucket.count)} answers, " + formats.share(
             bucket.count, latency.answered
         )
         targets.append(
@@ -80,10 +80,10 @@ def _drawing(latency: Latency) -> Html:
                 class_="point",
             )
         )
-    shown = ", ".join(f"p{mark.percent} {words.latency(mark.value)}" for mark in latency.percentiles)
+    shown = ", ".join(f"p{mark.percent} {formats.latency(mark.value)}" for mark in latency.percentiles)
     return drawing(
         _TOP + _HEIGHT + 26,
-        grid([(_HEIGHT * (1 - value / ticks[-1]), f"{words.significant(value)} %") for value in ticks], _TOP),
+        grid([(_HEIGHT * (1 - value / ticks[-1]), f"{formats.significant(value)} %") for value in ticks], _TOP),
         *columns,
         along(latency_ticks(low, high), _TOP + _HEIGHT),
         _percentiles(latency, x),
@@ -108,7 +108,7 @@ def _percentiles(latency: Latency, x: Callable[[float], float]) -> Html:
     for row, mark in enumerate(latency.percentiles):
         at = x(mark.value)
         y = row * _LABEL_ROW + 14
-        label = f"p{mark.percent} {words.latency(mark.value)}"
+        label = f"p{mark.percent} {formats.latency(mark.value)}"
         pieces.append(
             tag("line", x1=percent(at), x2=percent(at), y1=y - 11, y2=_TOP + _HEIGHT, class_="mark"),
         )
@@ -117,7 +117,7 @@ def _percentiles(latency: Latency, x: Callable[[float], float]) -> Html:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{words.latency(low)} to {words.latency(high)}"
+    return f"{formats.latency(low)} to {formats.latency(high)}"
 
 
 def _table(latency: Latency) -> Html:
@@ -128,13 +128,13 @@ def _table(latency: Latency) -> Html:
         rows.append(
             [
                 _range(bucket.low, bucket.high),
-                words.count(bucket.count),
-                words.share(bucket.count, latency.answered),
-                words.share(reached, latency.answered),
+                formats.count(bucket.count),
+                formats.share(bucket.count, latency.answered),
+                formats.share(reached, latency.answered),
             ]
         )
     rows += [
-        [f"p{mark.percent}", f"about {words.latency(mark.value)}", _range(mark.low, mark.high), ""]
+        [f"p{mark.percent}", f"about {formats.latency(mark.value)}", _range(mark.low, mark.high), ""]
         for mark in latency.percentiles
     ]
     heads = ["Took", "Answers", "Share", "This fast or faster"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ... import _formats as formats
 from .. import _wording as words
 from ._html import join, tag
 from ._marks import bar, bars, bars_height, drawing, figure, folded, table
@@ -25,24 +26,24 @@ def by_status(report: JournalReport) -> Html:
             words.STATUSES[name][0].capitalize(),
             words.STATUSES[name][1],
             numbers[name],
-            f"{words.count(numbers[name])} · {words.share(numbers[name], total)}",
+            f"{formats.count(numbers[name])} · {formats.share(numbers[name], total)}",
         )
         for name in shown
     ]
-    told = ", ".join(f"{words.count(numbers[name])} {words.STATUSES[name][0]}" for name in shown)
+    told = ", ".join(f"{formats.count(numbers[name])} {words.STATUSES[name][0]}" for name in shown)
     heads = ["Outcome", "Items", "Share", "What it means"]
     cells = (
         [
             words.STATUSES[name][0],
-            words.count(numbers[name]),
-            words.share(numbers[name], total),
+            formats.count(numbers[name]),
+            formats.share(numbers[name], total),
             words.STATUSES[name][1],
         ]
         for name in words.STATUSES
     )
     return figure(
         "What became of the items",
-        f"A whole bar is {words.items(total)}: all that the journal knows." if total else "The journal has no item.",
+        f"A whole bar is {formats.items(total)}: all that the journal knows." if total else "The journal has no item.",
         drawing(bars_height(len(rows)), bars(rows, total), name=f"Items by outcome: {told}", class_="plot full"),
         folded("All outcomes as a table", table(heads, cells, name="Items by outcome, in numbers", numbers=(1, 2))),
     )
@@ -62,14 +63,14 @@ def by_cause(report: JournalReport) -> Html:
                 tag("span", words.STATUSES[failure.status][0], class_="soft"),
                 bar(failure.status, failure.count, largest),
             ),
-            words.count(failure.count),
+            formats.count(failure.count),
             failure.meaning,
             words.RESUME[failure.resume],
         ]
         for failure in failures[: words.MOST_CAUSES]
     )
     total = sum(failure.count for failure in failures)
-    explained = f"{words.items(total)} not accepted; a whole bar is the most frequent cause."
+    explained = f"{formats.items(total)} not accepted; a whole bar is the most frequent cause."
     if len(failures) > words.MOST_CAUSES:
         explained += f" The {len(failures) - words.MOST_CAUSES} rarest are left out."
     heads = ["Cause", "Items", "What happened", "Tried again on resume"]

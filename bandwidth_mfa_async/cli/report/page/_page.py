@@ -10,6 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from .... import __version__
+from ... import _formats as formats
 from .. import _wording as words
 from . import _latency, _outcomes, _rate
 from ._html import Html, join, tag
@@ -62,7 +63,7 @@ def _digest(content: str) -> str:
 
 
 def _header(report: JournalReport) -> Html:
-    created = tag("time", words.moment(report.created), datetime=report.created.isoformat(timespec="seconds"))
+    created = tag("time", formats.moment(report.created), datetime=report.created.isoformat(timespec="seconds"))
     run = join(tag("b", words.title(report)), f", {words.channel(report)}, begun ", created, " UTC")
     return tag(
         "header",
@@ -88,18 +89,18 @@ def _figures(report: JournalReport) -> Html:
     failed = counts.rejected + counts.not_sent + counts.invalid
     waiting = counts.pending + counts.sending
     figures = [
-        ("Accepted", words.share(counts.accepted, totals.items), f"{words.count(counts.accepted)} codes"),
-        ("Failed", words.count(failed), "rejected, not sent or invalid"),
-        ("Unknown", words.count(counts.unknown), "perhaps sent"),
+        ("Accepted", formats.share(counts.accepted, totals.items), f"{formats.count(counts.accepted)} codes"),
+        ("Failed", formats.count(failed), "rejected, not sent or invalid"),
+        ("Unknown", formats.count(counts.unknown), "perhaps sent"),
     ]
     if waiting:
-        figures.append(("Without a result", words.count(waiting), "pending, in flight or interrupted"))
+        figures.append(("Without a result", formats.count(waiting), "pending, in flight or interrupted"))
     if totals.codes_per_second and totals.ended >= words.FEWEST_FOR_A_RATE:
-        number, _, unit = words.rate(totals.codes_per_second).partition(" ")
-        figures.append((f"Codes {unit}", number, f"over {words.duration(totals.working_seconds)} of work"))
+        number, _, unit = formats.rate(totals.codes_per_second).partition(" ")
+        figures.append((f"Codes {unit}", number, f"over {formats.duration(totals.working_seconds)} of work"))
     if latency.percentiles:
         median = latency.percentiles[0]
-        figures.append(("Typical answer", words.latency(median.value), "half were faster"))
+        figures.append(("Typical answer", formats.latency(median.value), "half were faster"))
     return tag(
         "dl",
         *(tag("div", tag("dt", name), tag("dd", value, tag("small", remark))) for name, value, remark in figures),
@@ -152,14 +153,14 @@ def _sessions(report: JournalReport) -> Html | None:
         return None
     shown = report.sessions[-words.MOST_SESSIONS :]
     told = ", ".join(
-        f"{words.count(number)} {words.ending(name)}" for name, number in report.sessions_by_ending.items()
+        f"{formats.count(number)} {words.ending(name)}" for name, number in report.sessions_by_ending.items()
     )
     rows = (
         [
-            words.count(session.number),
-            words.moment(session.started),
-            words.moment(session.ended) if session.ended else "not known",
-            words.duration((session.ended - session.started).total_seconds()) if session.ended else "",
+            formats.count(session.number),
+            formats.moment(session.started),
+            formats.moment(session.ended) if session.ended else "not known",
+            formats.duration((session.ended - session.started).total_seconds()) if session.ended else "",
             words.ending(session.ending),
         ]
         for session in shown
@@ -178,6 +179,6 @@ def _footer(report: JournalReport) -> Html:
     made_by = f", written by version {report.made_by}" if report.made_by else ""
     return tag(
         "footer",
-        f"{report.journal}{made_by}, read {words.moment(report.read_at)} UTC by bandwidth_mfa_async {__version__}. "
+        f"{report.journal}{made_by}, read {formats.moment(report.read_at)} UTC by bandwidth_mfa_async {__version__}. "
         "This page holds no phone number, no text and no id of a person.",
     )

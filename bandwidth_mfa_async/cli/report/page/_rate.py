@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
+from ... import _formats as formats
 from .. import _wording as words
 from ._html import join, percent, tag
 from ._marks import along, drawing, figure, folded, grid, table, text
@@ -51,7 +52,7 @@ def chart(report: JournalReport) -> Html:
         explained = "No request was made."
         content = (folded("The numbers", _table(report)),)
     elif len(points) < words.FEWEST_POINTS:
-        explained = f"The whole of it took {words.duration(report.totals.working_seconds)}: too short for a picture."
+        explained = f"The whole of it took {formats.duration(report.totals.working_seconds)}: too short for a picture."
         content = (folded("The numbers", _table(report)),)
     else:
         explained = _explained(report)
@@ -65,14 +66,14 @@ def chart(report: JournalReport) -> Html:
 
 def _explained(report: JournalReport) -> str:
     totals, timeline = report.totals, report.timeline
-    rate, busiest = words.rate(totals.codes_per_second), words.rate(totals.busiest_per_second)
+    rate, busiest = formats.rate(totals.codes_per_second), formats.rate(totals.busiest_per_second)
     sentences = [f"{rate[0].upper()}{rate[1:]} on average, {busiest} at best."]
     if totals.throttled:
-        number = "1 attempt was" if totals.throttled == 1 else f"{words.count(totals.throttled)} attempts were"
+        number = "1 attempt was" if totals.throttled == 1 else f"{formats.count(totals.throttled)} attempts were"
         sentences.append(f"{number} answered 429.")
     else:
         sentences.append("No attempt was answered 429.")
-    sentences.append(f"One step is {words.duration(timeline.point_seconds)}; times are UTC.")
+    sentences.append(f"One step is {formats.duration(timeline.point_seconds)}; times are UTC.")
     if len(timeline.spans) > 1:
         sentences.append("Pauses between sessions are cut out at the dashed lines.")
     return " ".join(sentences)
@@ -81,7 +82,7 @@ def _explained(report: JournalReport) -> str:
 def _drawing(report: JournalReport, points: list[Point]) -> Html:
     axis = TimeAxis(report.timeline.spans)
     fastest = max((point.codes / point.seconds for point in points), default=0.0)
-    factor, unit = words.per(fastest or max(point.throttled / point.seconds for point in points))
+    factor, unit = formats.per(fastest or max(point.throttled / point.seconds for point in points))
     pieces: list[Html] = []
     top = 0
     for place, panel in enumerate(_PANELS):
@@ -92,7 +93,7 @@ def _drawing(report: JournalReport, points: list[Point]) -> Html:
         top += _TITLE_HEIGHT + drawn.height + _PANEL_GAP
     bottom = top - _PANEL_GAP
     name = (
-        f"{words.title(report)}: codes {unit} over time, {words.significant(fastest * factor)} at most; "
+        f"{words.title(report)}: codes {unit} over time, {formats.significant(fastest * factor)} at most; "
         "the numbers are in the table below"
     )
     return drawing(
@@ -149,7 +150,7 @@ def _panel(  # noqa: PLR0913 - a panel is placed, scaled and named
         y=top + 14,
         class_=f"name {panel.class_}-text",
     )
-    return [title, grid([(y(value), words.significant(value)) for value in ticks], plot), shape]
+    return [title, grid([(y(value), formats.significant(value)) for value in ticks], plot), shape]
 
 
 def _pauses(axis: TimeAxis, bottom: int) -> Html:
@@ -162,7 +163,7 @@ def _pauses(axis: TimeAxis, bottom: int) -> Html:
         # More of them would run into each other; the table has every one.
         if len(pauses) <= _MOST_LABELLED and (not place or pause.at - pauses[place - 1].at >= _PAUSE_LABEL):
             label = text(
-                f"{words.duration(pause.seconds)} pause",
+                f"{formats.duration(pause.seconds)} pause",
                 pause.at,
                 bottom + 40,
                 anchor="start" if pause.at < 10 else "end" if pause.at > 90 else "middle",
@@ -178,8 +179,8 @@ def _hover(report: JournalReport, axis: TimeAxis, bottom: int, factor: float, un
         for point in span.points:
             left = axis.at(index, (point.start - span.start).total_seconds())
             wide = axis.at(index, (point.start - span.start).total_seconds() + point.seconds) - left
-            rate = words.significant(point.codes / point.seconds * factor)
-            told = f"{words.moment(point.start)}: {rate} codes {unit}, {_told(point)}"
+            rate = formats.significant(point.codes / point.seconds * factor)
+            told = f"{formats.moment(point.start)}: {rate} codes {unit}, {_told(point)}"
             columns.append(
                 tag(
                     "rect", tag("title", told), x=percent(left), y=0, width=percent(wide), height=bottom, class_="point"
@@ -190,11 +191,11 @@ def _hover(report: JournalReport, axis: TimeAxis, bottom: int, factor: float, un
 
 def _told(point: Point) -> str:
     parts = [
-        f"{words.count(getattr(point, name))} {words.STATUSES[name][0]}"
+        f"{formats.count(getattr(point, name))} {words.STATUSES[name][0]}"
         for name in ("accepted", "rejected", "not_sent", "unknown", "invalid")
         if getattr(point, name) or name == "accepted"
     ]
-    return ", ".join([*parts, f"{words.count(point.throttled)} times 429"])
+    return ", ".join([*parts, f"{formats.count(point.throttled)} times 429"])
 
 
 def _table(report: JournalReport) -> Html:
@@ -204,7 +205,7 @@ def _table(report: JournalReport) -> Html:
     for place, span in enumerate(spans):
         if place:
             pause = (span.start - spans[place - 1].start).total_seconds() - spans[place - 1].seconds
-            rows.append([f"{words.duration(pause)} pause", *[""] * (len(heads) - 1)])
+            rows.append([f"{formats.duration(pause)} pause", *[""] * (len(heads) - 1)])
         for point in span.points:
             numbers = (
                 *(point.accepted, point.rejected, point.not_sent),
@@ -212,10 +213,10 @@ def _table(report: JournalReport) -> Html:
             )
             rows.append(
                 [
-                    words.moment(point.start),
-                    words.duration(point.seconds),
-                    *(words.count(number) for number in numbers),
-                    words.significant(point.codes / point.seconds),
+                    formats.moment(point.start),
+                    formats.duration(point.seconds),
+                    *(formats.count(number) for number in numbers),
+                    formats.significant(point.codes / point.seconds),
                 ]
             )
     return table(heads, rows, name="Codes over time, in numbers", numbers=range(1, len(heads)))

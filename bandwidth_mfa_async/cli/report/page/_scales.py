@@ -64,7 +64,7 @@ def count_ticks(largest: float, about: int = 4) -> list[float]:
 
 def latency_ticks(low: float, high: float) -> list[Tick]:
     """Return 1, 2 and 5 of each power of ten between two latencies in seconds, on a logarithmic axis."""
-    from .. import _wording as words
+    from ... import _formats as formats
 
     width = math.log10(high / low)
     ticks: list[Tick] = []
@@ -72,7 +72,7 @@ def latency_ticks(low: float, high: float) -> list[Tick]:
         for value in (factor * 10.0**power for factor in (1, 2, 5)):
             at = 100 * math.log10(value / low) / width
             if -0.1 <= at <= _LAST_LABEL and (not ticks or at - ticks[-1].at >= _LONG_LABEL):
-                ticks.append(Tick(at, words.latency(value).replace(".0 ", " ")))
+                ticks.append(Tick(at, formats.latency(value).replace(".0 ", " ")))
     return ticks
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..._keys import key_digest
-from ..._models import MessagingCodeResponse, ResponseMeta, VoiceCodeResponse
-from ...errors import APIStatusError, Delivery, DeliveryUnknownError, InvalidRequestError, JournalError
-from .._outcome import ItemOutcome, worth_repeating
-from ._schema import DELIVERY_OF, STATUS_OF, Status
+from .._item_state import DELIVERY_OF_JOURNAL_STATE, JOURNAL_STATE_OF, JournalState, is_retryable_next_run
+from .._keys import key_digest
+from .._models import MessagingCodeResponse, ResponseMeta, VoiceCodeResponse
+from ..errors import APIStatusError, Delivery, DeliveryUnknownError, InvalidRequestError, JournalError
+from ._outcome import ItemOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..._clock import Clock
-    from ...errors import MFAError
-    from .._item import Item
-    from ._file import Row
-    from ._journal import Learnt, SQLiteJournal
+    from .._clock import Clock
+    from ..errors import MFAError
+    from ._item import Item
+    from .journal._file import Row
+    from .journal._journal import Learnt, SQLiteJournal
 
 
 class Record:
@@ -55,16 +55,16 @@ class Record:
             return None
         item.row = row.id
         payload = item.payload
-        item.unknown = row.status is Status.UNKNOWN
+        item.unknown = row.status is JournalState.UNKNOWN
         if payload is not None and row.payload is not None and row.payload != payload.hex().upper():
             error = InvalidRequestError("key", "stands for another request in this journal; give each request its own")
             return ItemOutcome(item.index, item.key, item.request, Delivery.INVALID, error=error)
-        if row.id in self._active or row.status is Status.SENDING:
+        if row.id in self._active or row.status is JournalState.SENDING:
             # Under way in this very run: a row that an earlier run left so became unknown when the file was opened.
             return ItemOutcome(item.index, item.key, item.request, Delivery.SKIPPED)
         if row.settled:
             return self._done_before(item, row)
-        if row.status is Status.UNKNOWN and not self._resends_unknown:
+        if row.status is JournalState.UNKNOWN and not self._resends_unknown:
             text = "it was under way when an earlier run ended, and nobody knows whether it was sent"
             unknown = DeliveryUnknownError(text, self._operation, attempts=row.attempts)
             return ItemOutcome(item.index, item.key, item.request, Delivery.UNKNOWN, error=unknown)
@@ -75,7 +75,7 @@ class Record:
         response = None
         if row.provider_id is not None:
             response = self._response(row.provider_id, meta=ResponseMeta(attempts=row.attempts, elapsed=0.0))
-        previous = DELIVERY_OF[row.status]
+        previous = DELIVERY_OF_JOURNAL_STATE[row.status]
         return ItemOutcome(item.index, item.key, item.request, Delivery.SKIPPED, response, previous=previous)
 
     def accepted(self, item: Item, provider_id: str) -> None:
@@ -97,10 +97,10 @@ class Record:
         journal.count(delivery.value, now, None if status is None else self._latency(item))
         journal.settle(
             item.row,
-            STATUS_OF[delivery],
+            JOURNAL_STATE_OF[delivery],
             cause=type(error).__name__,
             http_status=status,
-            again=delivery is not Delivery.UNKNOWN and worth_repeating(error),
+            again=delivery is not Delivery.UNKNOWN and is_retryable_next_run(error),
             attempts=item.attempts,
             at=now,
         )
@@ -108,7 +108,7 @@ class Record:
     def put_back(self, item: Item) -> None:
         """Let an item wait in the journal for the next run, whatever became of its intent."""
         if self._journal is not None and (item.attempts or item.row in self._active):
-            self._journal.settle(item.row, Status.PENDING, attempts=item.attempts)
+            self._journal.settle(item.row, JournalState.PENDING, attempts=item.attempts)
         self._active.discard(item.row)
 
     def invalid(self, value: object, index: int, on_failure: Callable[[JournalError], None]) -> None:
@@ -126,11 +126,11 @@ class Record:
         def known(_value: object, row: Learnt) -> None:
             if isinstance(row, JournalError):
                 on_failure(row)
-            elif isinstance(row, int) or row.status is Status.PENDING:
+            elif isinstance(row, int) or row.status is JournalState.PENDING:
                 now = self._clock.time()
                 id_ = row if isinstance(row, int) else row.id
                 journal.count(Delivery.INVALID.value, now)
-                journal.settle(id_, Status.INVALID, cause=InvalidRequestError.__name__, at=now)
+                journal.settle(id_, JournalState.INVALID, cause=InvalidRequestError.__name__, at=now)
 
         name = value if type(value) is str else index
         journal.add(key_digest(f"invalid {name}"), index, None, known, value)

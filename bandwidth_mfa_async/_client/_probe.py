@@ -1,0 +1,82 @@
+"""One verify request outside of a client's retries, for diagnosis: its raw answer is returned."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from .._config import RetryPolicy
+from .._transport import Body
+from .._wire import VERIFY, encode
+from ._shared_state import Core
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from .._clock import Clock
+    from .._credentials import Auth
+    from .._models import VerifyCodeRequest
+    from .._wire import Answer
+
+
+class Probe:
+    """Sends single requests; made by `open_probe`."""
+
+    def __init__(self, core: Core, timeout: float) -> None:
+        self._core = core
+        self._timeout = timeout
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether `authorize` must fetch a bearer token."""
+        return self._core.authorizer.current() is None
+
+    async def authorize(self) -> None:
+        """Get credentials ready.
+
+        Raises:
+            RequestError: no token could be had.
+        """
+        await self._core.authorizer.obtain()
+
+    async def verify(self, request: VerifyCodeRequest) -> Answer:
+        """Ask once and return the answer, whatever its status.
+
+        Raises:
+            RequestError: no answer came.
+        """
+        core = self._core
+        return await core.transport.send(
+            core.urls[VERIFY.name],
+            core.headers(await core.authorizer.obtain()),
+            Body(encode(request)),
+            operation=VERIFY.name,
+            timeout=self._timeout,
+            connect_timeout=self._timeout,
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_probe(
+    account_id: str, auth: Auth, base_url: str, *, timeout: float, clock: Clock
+) -> AsyncGenerator[Probe]:
+    """Open a connection pool for single requests, and close it at the end.
+
+    Args:
+        account_id: the Bandwidth account.
+        auth: the credentials to try.
+        base_url: where the service is.
+        timeout: seconds for the token request and for each other one.
+        clock: where time comes from.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+    core = Core(account_id, auth, base_url, clock, None, None, None)
+    core.token_policy = RetryPolicy(attempt_timeout=timeout, connect_timeout=timeout)
+    core.enter()
+    try:
+        yield Probe(core, timeout)
+    finally:
+        core.leave()
+        await core.aclose(0)

@@ -1,0 +1,138 @@
+"""States of an item in journals and ledgers, and how errors map to them."""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import TYPE_CHECKING, Final
+
+from . import errors
+from .errors import (
+    APIStatusError,
+    AuthenticationError,
+    Delivery,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestError,
+    ServerError,
+)
+
+if TYPE_CHECKING:
+    from .errors import MFAError
+
+
+# 4xx answers that are about the credentials, the address, the hour or the pace, not about the item.
+_ACCOUNT_OR_PACE_ERRORS: Final = (
+    AuthenticationError,
+    PermissionDeniedError,
+    NotFoundError,
+    RateLimitError,
+    ServerError,
+)
+_RETRYABLE_STATUSES: Final = frozenset({408, 425})
+
+
+def is_retryable_next_run(error: MFAError | None) -> bool:
+    """Return whether another run may try an item again that ended with this error and was not sent."""
+    if isinstance(error, APIStatusError):
+        return isinstance(error, _ACCOUNT_OR_PACE_ERRORS) or error.status in _RETRYABLE_STATUSES
+    return True
+
+
+def is_account_error(error: MFAError | None) -> bool:
+    """Return whether the service refused the account, its credentials or the address, rather than an item."""
+    return isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError))
+
+
+class JournalState(enum.IntEnum):
+    """What the journal knows of an item."""
+
+    PENDING = 0
+    """Taken from the input; no attempt is under way, and none so far can have reached a person."""
+    SENDING = 1
+    """Its intent is on disk: an attempt may be under way."""
+    ACCEPTED = 2
+    REJECTED = 3
+    NOT_SENT = 4
+    UNKNOWN = 5
+    INVALID = 6
+
+
+JOURNAL_STATE_OF: Final = {
+    Delivery.ACCEPTED: JournalState.ACCEPTED,
+    Delivery.REJECTED: JournalState.REJECTED,
+    Delivery.NOT_SENT: JournalState.NOT_SENT,
+    Delivery.UNKNOWN: JournalState.UNKNOWN,
+    Delivery.INVALID: JournalState.INVALID,
+}
+DELIVERY_OF_JOURNAL_STATE: Final = {status: delivery for delivery, status in JOURNAL_STATE_OF.items()}
+INTERRUPTED_RUN: Final = "InterruptedRun"
+"""The cause of an unknown item that was under way when its run was killed."""
+
+
+def pack_error(error: MFAError | None) -> str:
+    """Return an error as JSON: its class and what rebuilds it. Errors of ours hold nothing personal."""
+    if error is None:
+        return ""
+    return json.dumps([type(error).__name__, list(error.args)])
+
+
+def unpack_error(text: str) -> MFAError | None:
+    """Return the error that `pack_error` wrote; one of a class that is not known here is a `RequestError`."""
+    if not text:
+        return None
+    name, arguments = json.loads(text)
+    kind = getattr(errors, name, RequestError)
+    error: MFAError = kind(*arguments)
+    return error
+
+
+LEASE_EXPIRED: Final = "LeaseExpired"
+"""The cause of an unknown row that was under way when its owner's lease ran out."""
+CODE_EXPIRED: Final = "Expired"
+"""The cause of a single code that nobody took in time."""
+
+
+class LedgerState(enum.StrEnum):
+    """What the ledger knows of a row."""
+
+    PENDING = "0"
+    """No attempt is under way, and none so far can have reached a person."""
+    SENDING = "1"
+    """Its intent is in the ledger: an attempt may be under way."""
+    ACCEPTED = "2"
+    REJECTED = "3"
+    """Refused for good: its own fault."""
+    NOT_SENT = "4"
+    UNKNOWN = "5"
+    INVALID = "6"
+    REFUSED = "7"
+    """Refused for a cause that may pass: the credentials, the pace, the hour."""
+    DUPLICATE = "8"
+    """Stands in the input a second time."""
+
+
+DELIVERY_OF_LEDGER_STATE: Final = {
+    LedgerState.PENDING: Delivery.NOT_SENT,
+    LedgerState.SENDING: Delivery.UNKNOWN,
+    LedgerState.ACCEPTED: Delivery.ACCEPTED,
+    LedgerState.REJECTED: Delivery.REJECTED,
+    LedgerState.NOT_SENT: Delivery.NOT_SENT,
+    LedgerState.UNKNOWN: Delivery.UNKNOWN,
+    LedgerState.INVALID: Delivery.INVALID,
+    LedgerState.REFUSED: Delivery.REJECTED,
+    LedgerState.DUPLICATE: Delivery.SKIPPED,
+}
+
+
+def ledger_state_of(delivery: Delivery, error: MFAError) -> LedgerState:
+    """Return the state of a row that ended with an error.
+
+    Args:
+        delivery: what is known of its message.
+        error: why it was not accepted.
+    """
+    if delivery is Delivery.REJECTED:
+        return LedgerState.REFUSED if is_retryable_next_run(error) else LedgerState.REJECTED
+    return LedgerState.UNKNOWN if delivery is Delivery.UNKNOWN else LedgerState.NOT_SENT

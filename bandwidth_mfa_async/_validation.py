@@ -1,0 +1,153 @@
+"""Checks of arguments, which raise `ConfigurationError` with the name of the argument."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+
+Lane: TypeAlias = Literal["interactive", "bulk"]
+"""Which queue a call waits in: a person who signs in goes before any bulk item."""
+LANES: Final = ("interactive", "bulk")
+_ACCOUNT_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}", re.ASCII)
+# What a resolver takes; more would be read differently by those who come after us. An underscore is no host name's, but
+# containers have it in theirs.
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.ASCII)
+MAX_NUMBER: Final = 1e15
+
+
+def configuration_error(name: str, rule: str) -> ConfigurationError:
+    return ConfigurationError(f"{name}: {rule}")
+
+
+def number(
+    *, above: float | None = None, least: float | None = None, whole: bool = False
+) -> Any:  # attrs types validators as invariant in the attribute's type
+    """Return an attrs validator for a finite number."""
+
+    def check(_instance: object, attribute: Attribute[Any], value: object) -> None:
+        kinds = (int,) if whole else (int, float)
+        # The comparison is False for NaN, and works for integers that are too large for a float.
+        if not isinstance(value, kinds) or isinstance(value, bool) or not abs(value) < MAX_NUMBER:
+            raise configuration_error(attribute.name, f"must be a finite {'whole ' if whole else ''}number")
+        if above is not None and not value > above:
+            raise configuration_error(attribute.name, f"must be greater than {above:g}")
+        if least is not None and not value >= least:
+            raise configuration_error(attribute.name, f"must be at least {least:g}")
+
+    return check
+
+
+def secret_text(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if isinstance(value, (bytes, bytearray)):
+        raise configuration_error(attribute.name, "must be str, not bytes; decode it first: value.decode()")
+    if not isinstance(value, str):
+        raise configuration_error(attribute.name, f"must be str, not {type(value).__name__}")
+    if not value:
+        raise configuration_error(attribute.name, "must not be empty")
+    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise configuration_error(attribute.name, "must not hold control characters, such as a trailing newline")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise configuration_error(attribute.name, "must be text that UTF-8 can encode") from None
+
+
+def checked_url(name: str, url: object) -> str:
+    """Return an http(s) URL that is safe to send credentials to, without a trailing slash.
+
+    Raises:
+        ConfigurationError: not a URL, credentials or a query in it, or plain http to a host that is not loopback.
+    """
+    if not isinstance(url, str):
+        raise configuration_error(name, f"must be str, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+        # An IPv6 address must be all that stands between the brackets and the port.
+        bracketed = bool(re.fullmatch(r"(.*@)?\[[^\[\]]+\](:[0-9]*)?", parts.netloc))
+        host_is_whole = bracketed or "[" not in parts.netloc
+        (host or "").encode("ascii", "ignore").decode("idna")  # an xn-- form that stands for nothing
+    except ValueError:
+        raise configuration_error(name, "is not a URL; write it like https://mfa.bandwidth.com/api/v1") from None
+    if not url.isascii() or not host_is_whole:
+        raise configuration_error(name, "is not a URL in ASCII; write a foreign host name in its xn-- form")
+    if parts.scheme not in {"http", "https"} or not host:
+        raise configuration_error(
+            name, "must begin with https:// and name a host, like https://mfa.bandwidth.com/api/v1"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise configuration_error(name, "must not hold credentials; pass them as auth=")
+    if not bracketed and not _HOST.fullmatch(host):
+        raise configuration_error(
+            name, "must name a host by letters, digits, '-', '_' and '.', like https://mfa.bandwidth.com/api/v1"
+        )
+    # By their marks: an empty query or fragment would take in the path that is added to the URL.
+    if "?" in url or "#" in url or any(ord(char) <= 32 or ord(char) == 127 for char in url):
+        raise configuration_error(name, "must not hold a query, a fragment, white space or control characters")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise configuration_error(
+            name, "must be https:// - plain http would show the credentials to the network (loopback excepted)"
+        )
+    return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine itself."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def checked_account_id(account_id: object) -> str:
+    """Return an account id that can stand in a URL path.
+
+    Raises:
+        ConfigurationError: empty, not a string, or with characters that would change the path.
+    """
+    if not isinstance(account_id, str):
+        raise configuration_error("account_id", f"must be str, not {type(account_id).__name__}")
+    if not _ACCOUNT_ID.fullmatch(account_id):
+        raise configuration_error("account_id", "must be 1 to 64 letters, digits, '-', '_', '~' or '.', like '9900000'")
+    return account_id
+
+
+def flag(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise configuration_error(attribute.name, f"must be True or False, not {type(value).__name__}")
+
+
+def optional_text(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise configuration_error(attribute.name, f"must be str or None, not {type(value).__name__}")
+
+
+def checked_lane(lane: object) -> None:
+    """Refuse a lane that does not exist.
+
+    Raises:
+        ConfigurationError: it is neither ``"interactive"`` nor ``"bulk"``.
+    """
+    if lane not in LANES:
+        raise ConfigurationError("lane: must be 'interactive' or 'bulk'")
+
+
+def checked_count(name: str, value: object) -> None:
+    """Refuse what is not a whole number of at least 1.
+
+    Raises:
+        ConfigurationError: names the value.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        msg = f"{name}: must be a whole number of at least 1"
+        raise ConfigurationError(msg)

@@ -1,0 +1,66 @@
+"""The OAuth2 token request and its answer."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from .._redaction import Secret
+from .._retry_after import seconds
+from ..errors import Delivery, NotSentError, ResponseDecodeError
+from ._answers import _refusal
+from ._json import parse_object
+from ._operations import MESSAGING
+
+if TYPE_CHECKING:
+    from ._answers import Answer, Secrets
+
+# RFC 6749 section 4.4; the form the official SDKs send.
+TOKEN_BODY: Final = b"grant_type=client_credentials"
+TOKEN_OPERATION: Final = "token"  # noqa: S105 - a name
+_TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
+# Not documented by Bandwidth; its command-line tool assumes the same when the key is absent.
+_TOKEN_LIFETIME: Final = 3600.0
+_MAX_LIFETIME: Final = 1e9
+
+
+@frozen
+class Token:
+    """A bearer token's Authorization header and how many seconds it lives."""
+
+    header: str
+    lifetime: float
+
+    def __repr__(self) -> str:
+        return f"Token(header='***', lifetime={self.lifetime!r})"
+
+
+def decipher_token(answer: Answer, *, now: float = 0.0, secrets: Secrets = tuple) -> Token:
+    """Return the token of a token endpoint's answer.
+
+    Raises:
+        RequestError: there is none; `delivery` is always NOT_SENT, since the code request waits for the token.
+    """
+    document = {} if answer.flaw else parse_object(answer.body)
+    if 200 <= answer.status < 300:
+        token, lifetime = document.get("access_token"), document.get("expires_in", _TOKEN_LIFETIME)
+        if isinstance(lifetime, str):
+            lifetime = seconds(lifetime)
+        if isinstance(lifetime, bool) or not isinstance(lifetime, (int, float)) or not lifetime > 0:
+            lifetime = _TOKEN_LIFETIME
+        if isinstance(token, str) and _TOKEN.fullmatch(token):
+            # min first: an integer of four hundred digits is JSON and no float.
+            return Token(Secret(f"Bearer {token}"), float(min(lifetime, _MAX_LIFETIME)))
+        raise NotSentError(
+            f"no token: the token endpoint answered {answer.status} without an access_token", TOKEN_OPERATION
+        )
+    error = _refusal(MESSAGING, answer, now, secrets)
+    if isinstance(error, ResponseDecodeError):
+        error = NotSentError(error.message)
+    hint = "; check client_id, client_secret and token_url" if answer.status in {400, 401, 403, 404} else ""
+    error._update(  # noqa: SLF001 - errors are this package's own
+        message=f"no token: {error.message}{hint}", operation=TOKEN_OPERATION, delivery=Delivery.NOT_SENT
+    )
+    raise error

@@ -1,0 +1,10 @@
+"""The Lua scripts of the ledger."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..._redis._script import Script
+
+_NAMES: Final = ("rows", "take", "leave", "plan", "pick", "submit", "stop", "resume", "codes", "stale")
+SCRIPTS: Final = {name: Script.load(__package__, "lua", f"{name}.lua") for name in _NAMES}
