@@ -45,12 +45,14 @@ class Part:
         command: the module and its options; the last one asks for JSON.
         to_file: whether that is written into a file named after it, and not printed.
         server: a program without which there is nothing to measure.
+        folder: the package that the module is in.
         package: one that pip installs into a folder of its own for this part alone, as it would replace another's.
     """
 
     command: tuple[str, ...]
     to_file: bool = False
     server: str = ""
+    folder: str = "benchmarks"
     package: str = ""
 
 
@@ -70,7 +72,7 @@ PARTS = {
         ("worker_cost", "--items", "4000", "--rounds", "3", "--processes", "1", "--keys", "0", "--json"),
         server="redis-server",
     ),
-    "truth": Part(("oracle", "--sends", "2000", "--json")),
+    "truth": Part(("oracle", "--sends", "2000", "--json"), folder="tests.system"),
     "memory": Part(("bulk", "--only", "memory", "--items", "1000000", "--json")),
 }
 
@@ -103,7 +105,7 @@ def measure(part: Part, seconds: float) -> dict[str, Any]:
     until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "figures.json"
-        command = [sys.executable, "-m", f"benchmarks.{part.command[0]}", *part.command[1:]]
+        command = [sys.executable, "-m", f"{part.folder}.{part.command[0]}", *part.command[1:]]
         environment = dict(os.environ)
         if part.package:
             apart = pathlib.Path(folder) / "packages"
@@ -136,7 +138,7 @@ def run(names: list[str], budget: float = BUDGET) -> dict[str, dict[str, Any]]:
         if part.server and shutil.which(part.server) is None:
             print(f"{name}: left out, {part.server} is not installed", file=sys.stderr)
             continue
-        print(f"{name}: python -m benchmarks.{' '.join(part.command)}", file=sys.stderr, flush=True)
+        print(f"{name}: python -m {part.folder}.{' '.join(part.command)}", file=sys.stderr, flush=True)
         began, others = time.monotonic(), _others.Others()
         try:
             figures = measure(part, until - began)

@@ -20,8 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bandwidth_mfa_async import BulkSender, CodeTemplate, Limits, MFAClient
-
-from .worker_kills import Redis, Workers, numbers
+from tests.system.worker_kills import Redis, Workers, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,9 +23,9 @@ from taskiq import AsyncBroker, InMemoryBroker
 from bandwidth_mfa_async import CodeTemplate, Limits, Rate, RedisLimits
 from bandwidth_mfa_async.testing import FakeTransport
 from bandwidth_mfa_async.worker import MFAWorker
+from tests.system.worker_kills import Redis, numbers
 
 from .worker_cost import cpu_of
-from .worker_kills import Redis, numbers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator

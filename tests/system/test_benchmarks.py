@@ -18,7 +18,7 @@ import pytest
 from benchmarks import _charts, _numbers, _others
 from benchmarks.__main__ import BEGIN, END, PARTS, RESULTS, Part, draw, saved, section, shown
 from benchmarks.__main__ import run as everything
-from benchmarks.soak import gauges
+from tests.system.soak import gauges
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ def test_rates(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("how", ["KILL", "TERM"])
 def test_bulk_kills(how: str) -> None:
     """A run that is killed again and again texts nobody twice, and tells of every number in the end."""
-    command = [sys.executable, "-m", "benchmarks.bulk_kills", "--runs", "1", "--items", "1500", "--json"]
+    command = [sys.executable, "-m", "tests.system.bulk_kills", "--runs", "1", "--items", "1500", "--json"]
     run = subprocess.run(
         [*command, "--signal", how], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )
@@ -89,7 +89,7 @@ def test_import_cost(tmp_path: pathlib.Path) -> None:
 
 def test_soak() -> None:
     """Sign-ins and bulk runs through a service that is killed once: nothing is left when the client is closed."""
-    command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.1", "--json"]
+    command = [sys.executable, "-m", "tests.system.soak", "--minutes", "0.1", "--json"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     found = json.loads(run.stdout)
     assert found["starts of the simulator"] == 2
@@ -213,7 +213,9 @@ def test_a_part_whose_package_is_not_to_be_had_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The others are measured all the same."""
-    monkeypatch.setitem(PARTS, "truth", Part(("oracle", "--sends", "200", "--json"), package="./no/such/package"))
+    monkeypatch.setitem(
+        PARTS, "truth", Part(("oracle", "--sends", "200", "--json"), folder="tests.system", package="./no/such/package")
+    )
     assert everything(["truth"]) == {}
     assert "truth: ended with 1" in capfd.readouterr().err
 

@@ -9,8 +9,8 @@ import random
 import pytest
 
 from bandwidth_mfa_async import NotSentError, RequestError
-from benchmarks._ledger_server import Arrival, Fault, faults
-from benchmarks.oracle import Verdict, Word, judge, world
+from tests.system._ledger_server import Arrival, Fault, faults
+from tests.system.oracle import Verdict, Word, judge, world
 
 # A failure prints its seed; this variable brings it back: ORACLE_SEED=123 pytest tests/system/test_oracle.py
 SEED = int(os.environ.get("ORACLE_SEED") or random.SystemRandom().getrandbits(31))

@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 def kills(*options):
-    command = [sys.executable, "-m", "benchmarks.worker_kills", "--json", "--lease", "2", "--rate", "0", *options]
+    command = [sys.executable, "-m", "tests.system.worker_kills", "--json", "--lease", "2", "--rate", "0", *options]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert run.stdout, run.stderr
     return json.loads(run.stdout)

@@ -1,6 +1,6 @@
 """Sign-ins and bulk runs through one client for minutes, the service in trouble: what the process holds stays flat.
 
-Run: python -m benchmarks.soak [--minutes 10] [--loop asyncio|uvloop] [--seed N] [--json]
+Run: python -m tests.system.soak [--minutes 10] [--loop asyncio|uvloop] [--seed N] [--json]
 The simulator is a process of its own that is killed and started again; it answers with faults, changes its limits, and
 lets its bearer tokens expire and be revoked. Flat means, of samples taken once a second from a fifth of the time on:
 the median of memory in the last quarter is at most 5 % (or 2 MiB) above the first quarter's; the least number of
@@ -108,7 +108,7 @@ class Service:
     async def start(self) -> None:
         self.starts += 1
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "benchmarks.soak", "--simulator", str(self.port), str(self.seed + self.starts)),
+            *(sys.executable, "-m", "tests.system.soak", "--simulator", str(self.port), str(self.seed + self.starts)),
             env={**os.environ, "SOAK_SECRET": self.secret},
             stdout=asyncio.subprocess.PIPE,
         )

@@ -1,6 +1,6 @@
 """Workers that are killed, frozen and cut off while they send: the server's own ledger says who got a text.
 
-Run: python -m benchmarks.worker_kills [--items 20000] [--workers 4] [--kills 12] [--rate 200] [--signal KILL]
+Run: python -m tests.system.worker_kills [--items 20000] [--workers 4] [--kills 12] [--rate 200] [--signal KILL]
      [--lease 5] [--seed N] [--json]
 Real ``taskiq worker`` processes on Redis streams, the ledger and the shared rate in the same Redis, a simulated
 service with faults and a limit that nobody was told. Processes are killed at random moments and started again; one is
@@ -89,7 +89,7 @@ class Workers:
 
     async def start(self, place: int) -> None:
         # The receiver alone, without taskiq's manager, so that what is killed is what sends.
-        command = [sys.executable, "-m", "benchmarks.worker_kills", "--child"]
+        command = [sys.executable, "-m", "tests.system.worker_kills", "--child"]
         with self.log.open("ab") as log:
             self.processes[place] = await asyncio.create_subprocess_exec(
                 *command, env=self.environment, stdout=log, stderr=log
@@ -126,7 +126,7 @@ def child() -> None:
     from taskiq.cli.worker.args import WorkerArgs
     from taskiq.cli.worker.run import start_listen
 
-    args = WorkerArgs.from_cli(["benchmarks._worker_app:broker", "--shutdown-timeout", "40"])
+    args = WorkerArgs.from_cli(["tests.support.worker_app:broker", "--shutdown-timeout", "40"])
     start_listen(args)
 
 
@@ -152,7 +152,7 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, An
         }
         workers = Workers(options.workers, environment, folder / "workers.log")
         os.environ["WORKER_REDIS"] = redis.url
-        from . import _worker_app as app
+        from tests.support import worker_app as app
 
         try:
             for place in range(options.workers):
@@ -167,7 +167,7 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, An
     return found
 
 
-async def scene(  # noqa: C901, PLR0913, PLR0915 - told in one place
+async def scene(
     options: argparse.Namespace, rng: random.Random, redis: Redis, workers: Workers, simulator: Simulator, app: Any
 ) -> dict[str, Any]:
     items = options.items

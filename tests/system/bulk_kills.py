@@ -1,6 +1,6 @@
 """Bulk runs that are killed at random moments and started again: nobody texted twice, nobody missing in silence.
 
-Run: python -m benchmarks.bulk_kills [--runs 20] [--items 20000] [--signal KILL|TERM] [--seed N] [--json]
+Run: python -m tests.system.bulk_kills [--runs 20] [--items 20000] [--signal KILL|TERM] [--seed N] [--json]
 The simulator (this process) answers with 429s, 503s, 400s and delays; the run is a process of its own with a journal.
 Each run is killed several times, then resumed until it ends by itself. Its last pass tells of every number.
 """
@@ -65,7 +65,7 @@ async def one_run(items: int, how: signal.Signals, rng: random.Random, folder: p
         while True:
             passes += 1
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "benchmarks.bulk_kills", "--child", str(items), str(journal)),
+                *(sys.executable, "-m", "tests.system.bulk_kills", "--child", str(items), str(journal)),
                 env=environment | {"PATH": "/usr/bin:/bin"},
                 stdout=asyncio.subprocess.PIPE,
             )

@@ -218,11 +218,11 @@ class LedgerServer:
     async def stop(self) -> None:
         """End every connection, once every text that is still on its way has gone out."""
         self.server.close()
-        while self.late:  # noqa: ASYNC110 - time is what is waited for
+        while self.late:
             await asyncio.sleep(self.timeout / 4)
         for wire in tuple(self.wires):
             wire.end("fin")
-        while self.wires:  # noqa: ASYNC110
+        while self.wires:
             await asyncio.sleep(0.001)
 
     def choose(self, key: str, nth: int, taken: bytes) -> tuple[Fault, random.Random]:

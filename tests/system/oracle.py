@@ -1,6 +1,6 @@
 """What the client says became of each text, compared with the ledger of a service that misbehaves at random.
 
-Run: python -m benchmarks.oracle [--sends 100000] [--seed N] [--loop asyncio uvloop] [--json]
+Run: python -m tests.system.oracle [--sends 100000] [--seed N] [--loop asyncio uvloop] [--json]
 Worlds of 200 calls by 16 tasks: messaging, voice and verify, a `Resend` policy, cold or kept connections, some calls
 cancelled, a client of its own. A word that the ledger or the rules of repeating contradict is printed with the seed
 that brings it back.
@@ -20,12 +20,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, RequestError, Resend, RetryPolicy
-from benchmarks._ledger_server import AT_LEAST_ONCE, DOUBTFUL, REPEATS, LedgerServer, is_valid
+from tests.system._ledger_server import AT_LEAST_ONCE, DOUBTFUL, REPEATS, LedgerServer, is_valid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks._ledger_server import Arrival
+    from tests.system._ledger_server import Arrival
 
 LOGIN = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
 WORLD = 200
@@ -75,7 +75,7 @@ class Verdict:
         self.wrong += other.wrong
 
 
-def judge(  # noqa: PLR0913 - the facts of a call
+def judge(
     word: Word,
     arrivals: list[Arrival],
     entries: list[str],
@@ -265,7 +265,7 @@ class World:
             await self.server.start()
 
     async def answered(self, calls: int) -> None:
-        while len(self.words) < calls:  # noqa: ASYNC110 - looked at now and then
+        while len(self.words) < calls:
             await asyncio.sleep(self.wait)
 
     def compare(self, key: str, word: Word) -> None:
