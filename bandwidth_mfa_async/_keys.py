@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ._models import CodeRequest, CodeTemplate
 
 TEMPLATE_FIELDS: Final = ("from_", "application_id", "scope", "message", "digits", "callback_url")
-LONGEST_KEY: Final = 512
+MAX_KEY: Final = 512
 
 _KEY_BYTES: Final = 16
 _PAYLOAD_BYTES: Final = 8

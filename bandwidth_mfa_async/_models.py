@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
 
-from ._redaction import hide, hide_host_only, mask_phone_repr
+from ._redaction import hide, mask_phone_repr, show_host_only
 from .errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class CodeRequest:
     scope: str | None = field(default=None, validator=_scope)
     message: str | None = field(default=DEFAULT_MESSAGE, validator=_message, repr=hide)
     digits: int | None = field(default=6, validator=_digits)
-    callback_url: str | None = field(default=None, validator=_callback_url, repr=hide_host_only)
+    callback_url: str | None = field(default=None, validator=_callback_url, repr=show_host_only)
 
 
 @frozen
@@ -153,7 +153,7 @@ class CodeTemplate:
     scope: str | None = field(default=None, validator=_scope)
     message: str | None = field(default=DEFAULT_MESSAGE, validator=_message, repr=hide)
     digits: int | None = field(default=6, validator=_digits)
-    callback_url: str | None = field(default=None, validator=_callback_url, repr=hide_host_only)
+    callback_url: str | None = field(default=None, validator=_callback_url, repr=show_host_only)
 
     def to(self, number: str) -> CodeRequest:
         """Return the request for one recipient.
@@ -269,7 +269,7 @@ class VerifyCodeResponse:
 _Response = TypeVar("_Response", MessagingCodeResponse, VoiceCodeResponse, VerifyCodeResponse)
 
 
-def tell_how(response: _Response, meta: ResponseMeta) -> _Response:
+def attach_meta(response: _Response, meta: ResponseMeta) -> _Response:
     """Write on a response that nobody has seen yet how it came about; `attrs.evolve` costs ten times as much."""
     object.__setattr__(response, "meta", meta)
     return response

@@ -52,7 +52,7 @@ def hide(_value: object) -> str:
     return "'***'" if _value is not None else "None"
 
 
-def hide_host_only(url: str | None) -> str:
+def show_host_only(url: str | None) -> str:
     """Return a URL's scheme and host, as an attrs `repr=` function; path, query and userinfo are hidden."""
     if url is None:
         return "None"

@@ -62,7 +62,7 @@ def _http_date(text: str) -> float | None:
     return moment.timestamp()
 
 
-def wait_in_words(text: str | None) -> float | None:
+def parse_wait_hint(text: str | None) -> float | None:
     """Return how long an error's text asks to wait, as in "please wait 2 minutes"; None where it does not."""
     match = _IN_WORDS.search(text or "")
     return float(match[1]) * _UNITS[match[2].lower()] if match else None

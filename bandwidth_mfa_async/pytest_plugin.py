@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 # Options that differ from test to test make a server each; the oldest are stopped beyond so many.
-_MOST_SERVERS: Final = 4
+_MAX_SERVERS: Final = 4
 # Seconds that calls of a test that is over are given to end.
 _DRAIN: Final = 1.0
 
@@ -40,7 +40,7 @@ class _Servers:
         simulator = ThreadedSimulator(**options)
         simulator.open()
         self._servers.append((dict(options), simulator))
-        if len(self._servers) > _MOST_SERVERS:
+        if len(self._servers) > _MAX_SERVERS:
             self._servers.pop(0)[1].close()
         return simulator
 

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from bandwidth_mfa_async._clock import SystemClock
-from bandwidth_mfa_async.limits._token_bucket import Pacer
+from bandwidth_mfa_async.limits._token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -202,7 +202,7 @@ class Aimd:
     def __init__(self, post: Post, ceiling: float = math.inf) -> None:
         self._post = post
         self._ceiling = ceiling
-        self._pacer = Pacer(SystemClock(), min(10.0, ceiling))
+        self._pacer = TokenBucket(SystemClock(), min(10.0, ceiling))
         self._grown_at = self._cut_at = _now()
 
     async def send(self, lane: Lane) -> None:

@@ -16,9 +16,9 @@ from attrs import Factory, evolve, frozen
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, RedisLimits, RequestError
 from bandwidth_mfa_async._transport import Transport
-from bandwidth_mfa_async._wire import Answer
+from bandwidth_mfa_async._wire import RawResponse
 from bandwidth_mfa_async.simulator import Fault, Simulator
-from bandwidth_mfa_async.simulator._server_limiter import Limiter
+from bandwidth_mfa_async.simulator._server_limiter import ServerLimiter
 from tests.support.limits_simulation import REFUSAL_TRIP, ROUND_TRIP, Tally, run_virtual
 from tests.support.redis_server import RedisServer
 from tests.support.virtual_redis import VirtualScript, VirtualStore
@@ -166,7 +166,7 @@ class _Service:
     """The simulator's account limit behind a network of 90 ms (35 ms for a refusal), in the loop's time."""
 
     def __init__(self, account: Account, tally: Tally, seed: int) -> None:
-        self.limiter = Limiter(account.limits)
+        self.limiter = ServerLimiter(account.limits)
         self.longest_queue = 0.0
         self._tally = tally
         self._rng = random.Random(seed)
@@ -193,12 +193,12 @@ class _Wire(Transport):
         super().__init__()
         self._service = service
 
-    async def send(self, url: Any, headers: Any, payload: Any, **_options: Any) -> Answer:
+    async def send(self, url: Any, headers: Any, payload: Any, **_options: Any) -> RawResponse:
         del url, headers
         payload.begun = True
         if await self._service.post():
-            return Answer(200, {}, b'{"messageId": "1589228074636lm4k2je7j7jklbn2"}')
-        return Answer(429, {}, b'{"error": "too many requests"}')
+            return RawResponse(200, {}, b'{"messageId": "1589228074636lm4k2je7j7jklbn2"}')
+        return RawResponse(429, {}, b'{"error": "too many requests"}')
 
 
 @frozen

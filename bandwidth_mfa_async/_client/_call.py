@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _Request = TypeVar("_Request", CodeRequest, VerifyCodeRequest)
 _Response = TypeVar("_Response", MessagingCodeResponse, VoiceCodeResponse, VerifyCodeResponse)
 
-FOREVER = float("inf")
+NO_DEADLINE = float("inf")
 
 
 class Call(Generic[_Request, _Response]):
@@ -75,7 +75,7 @@ class Call(Generic[_Request, _Response]):
         self.name = name
         self.recorder = recorder
         # A bulk item may queue for hours; its time begins with its first permit.
-        self.deadline = FOREVER if lane == "bulk" else started + policy.timeout
+        self.deadline = NO_DEADLINE if lane == "bulk" else started + policy.timeout
         self.attempts = 0
         # Whether an attempt's outcome is unknown: it stays so, whatever the later ones say.
         self.unknown = False
@@ -96,7 +96,7 @@ class Call(Generic[_Request, _Response]):
     @property
     def wait_until(self) -> float | None:
         """The deadline as those take it who wait without one when it is None."""
-        return None if self.deadline == FOREVER else self.deadline
+        return None if self.deadline == NO_DEADLINE else self.deadline
 
     @property
     def secrets(self) -> tuple[str, ...]:

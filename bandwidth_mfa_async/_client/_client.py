@@ -13,8 +13,8 @@ from .._wire import MESSAGING, VERIFY, VOICE
 from ..errors import ConfigurationError, InvalidRequestError
 from ..telemetry import HookList
 from ._environment import settings_from_env
-from ._executor import Caller
-from ._shared_state import Core
+from ._executor import CallExecutor
+from ._shared_state import SharedState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,10 +75,10 @@ class MFAClient:
         proxy: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        core = Core(account_id, auth, base_url, clock or SystemClock(), session, ssl, proxy)
+        core = SharedState(account_id, auth, base_url, clock or SystemClock(), session, ssl, proxy)
         policy = _checked(retry, RetryPolicy, "retry")
         core.token_policy = policy
-        self._executor = Caller(core, policy, HookList(hooks), _checked(limits, Limits, "limits"))
+        self._executor = CallExecutor(core, policy, HookList(hooks), _checked(limits, Limits, "limits"))
         self._owner = True
 
     @classmethod
@@ -124,7 +124,7 @@ class MFAClient:
         hook_list = caller.hooks if hooks is None else HookList(hooks)
         own_limits = caller.limits if limits is None else _checked(limits, Limits, "limits")
         view = object.__new__(type(self))
-        view._executor = Caller(caller.state, policy, hook_list, own_limits, caller if limits is None else None)
+        view._executor = CallExecutor(caller.state, policy, hook_list, own_limits, caller if limits is None else None)
         view._owner = False
         return view
 
@@ -295,6 +295,6 @@ def _checked(value: _Option, kind: type[_Option], name: str) -> _Option:
     return value
 
 
-def executor_of(client: MFAClient) -> Caller:
+def executor_of(client: MFAClient) -> CallExecutor:
     """Return what makes a client's calls, for modules of this package that observe each attempt."""
     return client._executor  # noqa: SLF001 - the named way to it

@@ -15,7 +15,7 @@ from .._models import (
     VerifyCodeRequest,
     VerifyCodeResponse,
     VoiceCodeResponse,
-    tell_how,
+    attach_meta,
 )
 from .._retry import backoff, is_retryable, retry
 from .._transport import Body
@@ -31,8 +31,8 @@ from ..errors import (
     RateLimitError,
     RequestError,
 )
-from ..limits import ChannelLimiter, Slots, message_weight
-from ._call import FOREVER, Call
+from ..limits import ChannelLimiter, PrioritySemaphore, message_weight
+from ._call import NO_DEADLINE, Call
 
 if TYPE_CHECKING:
     from .._config import Limits, Rate, RetryPolicy
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from ..limits import Limiter, Permit
     from ..telemetry import HookList
     from ._observer import AttemptObserver
-    from ._shared_state import Core
+    from ._shared_state import SharedState
 
 _Request = TypeVar("_Request", CodeRequest, VerifyCodeRequest)
 _Response = TypeVar("_Response", MessagingCodeResponse, VoiceCodeResponse, VerifyCodeResponse)
 
 
-class Caller:
+class CallExecutor:
     """Makes calls with one set of options over a shared core.
 
     Args:
@@ -58,12 +58,17 @@ class Caller:
         sharing: a caller whose limiters and slots are to be used instead of new ones.
     """
 
-    core: Core
-    slots: Slots
+    core: SharedState
+    slots: PrioritySemaphore
     limiters: dict[str, Limiter]
 
     def __init__(
-        self, core: Core, policy: RetryPolicy, hooks: HookList, limits: Limits, sharing: Caller | None = None
+        self,
+        core: SharedState,
+        policy: RetryPolicy,
+        hooks: HookList,
+        limits: Limits,
+        sharing: CallExecutor | None = None,
     ) -> None:
         self.state = core
         self.policy = policy
@@ -74,7 +79,7 @@ class Caller:
         if sharing is not None:
             self.slots, self.limiters = sharing.slots, sharing.limiters
             return
-        self.slots = Slots(limits.max_in_flight, clock=core.clock)
+        self.slots = PrioritySemaphore(limits.max_in_flight, clock=core.clock)
         rates = (("messaging", limits.rate), ("voice", limits.voice_rate))
         self.limiters = {channel: self._limiter(channel, rate) for channel, rate in rates}
         core.register(self.slots, *self.limiters.values())
@@ -152,7 +157,7 @@ class Caller:
                 possible_duplicate = call.unknown and operation.sends
                 meta = ResponseMeta(attempts=call.attempts, elapsed=elapsed, possible_duplicate=possible_duplicate)
                 self._tell_end(call, None, attempt_too=True)
-                return tell_how(answer, meta)
+                return attach_meta(answer, meta)
             # Raised out of the handler: the error of the last attempt alone says less than is known.
             raise signed
         finally:
@@ -224,7 +229,7 @@ class Caller:
                 wait = 0.0 if paced else backoff(call.policy, failure, refusals, self.state.rng)
                 self._tell_attempt(call, wait)
                 await self._sleep(call, wait)
-                call.deadline = FOREVER
+                call.deadline = NO_DEADLINE
             else:
                 raise failure
             failure = None
@@ -242,7 +247,7 @@ class Caller:
                 response = await self._exchange(call)
             except BaseException as error:
                 if limiter is not None and permit is not None:
-                    _settle(limiter, permit, call, error)
+                    _settle_permit(limiter, permit, call, error)
                 raise
             finally:
                 self.slots.release()
@@ -262,8 +267,8 @@ class Caller:
         time_left = 0.0
         if bulk:
             # The wait of a bulk item is not part of its time, however slow the account.
-            time_left = call.policy.timeout if call.deadline == FOREVER else call.deadline - began
-            call.deadline = FOREVER
+            time_left = call.policy.timeout if call.deadline == NO_DEADLINE else call.deadline - began
+            call.deadline = NO_DEADLINE
         call.header = core.authorizer.current() or await self._token(call)
         permit = await self._permit(call, limiter)
         if not self.slots.try_acquire(call.lane):
@@ -370,7 +375,7 @@ class Caller:
         self.hooks.emit(call.call_event(error, self.state.clock.monotonic() - call.started))
 
 
-def _settle(limiter: Limiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:
+def _settle_permit(limiter: Limiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:
     """Tell the limiter what became of a permit whose attempt failed or was cancelled."""
     if not call.begun:
         limiter.refund(permit)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .._config import RetryPolicy
 from .._transport import Body
 from .._wire import VERIFY, encode
-from ._shared_state import Core
+from ._shared_state import SharedState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from .._clock import Clock
     from .._credentials import Auth
     from .._models import VerifyCodeRequest
-    from .._wire import Answer
+    from .._wire import RawResponse
 
 
 class Probe:
     """Sends single requests; made by `open_probe`."""
 
-    def __init__(self, core: Core, timeout: float) -> None:
+    def __init__(self, core: SharedState, timeout: float) -> None:
         self._core = core
         self._timeout = timeout
 
@@ -39,7 +39,7 @@ class Probe:
         """
         await self._core.authorizer.obtain()
 
-    async def verify(self, request: VerifyCodeRequest) -> Answer:
+    async def verify(self, request: VerifyCodeRequest) -> RawResponse:
         """Ask once and return the answer, whatever its status.
 
         Raises:
@@ -72,7 +72,7 @@ async def open_probe(
     Raises:
         ConfigurationError: an argument is wrong.
     """
-    core = Core(account_id, auth, base_url, clock, None, None, None)
+    core = SharedState(account_id, auth, base_url, clock, None, None, None)
     core.token_policy = RetryPolicy(attempt_timeout=timeout, connect_timeout=timeout)
     core.enter()
     try:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from .._lease import Lease
     from .._models import CodeRequest, VoiceCodeResponse
     from .._validation import Lane
-    from ._executor import Caller
+    from ._executor import CallExecutor
 
     Answer = MessagingCodeResponse | VoiceCodeResponse
 
 
-class HeldError(MFAError):
+class AttemptDenied(MFAError):  # noqa: N818 - never leaves this package
     """The ledger said no to an attempt; its one argument is the ledger's letter. Never leaves this package."""
 
 
@@ -43,7 +43,7 @@ class Entry(Protocol):
         """Write soon what became of it."""
 
 
-class Attempts:
+class AttemptRecorder:
     """The attempts of one call, each on record before it is written.
 
     Args:
@@ -69,18 +69,18 @@ class Attempts:
         """Return once the ledger has the intent.
 
         Raises:
-            HeldError: it says no: the lease is lost, the job stopped, or the row done by somebody else.
+            AttemptDenied: it says no: the lease is lost, the job stopped, or the row done by somebody else.
             LedgerError: it cannot be asked.
         """
         entry = self._entry
         if entry.stopping:
-            raise HeldError("S")
+            raise AttemptDenied("S")
         # From here on it may stand in the ledger, whether or not the answer is waited for.
         self.recorded = True
         letter = await entry.intent()
         if letter != LedgerState.SENDING:
             self.recorded = False
-            raise HeldError(letter)
+            raise AttemptDenied(letter)
         self.under_way = True
         self.attempts += 1
 
@@ -106,7 +106,7 @@ class Attempts:
             self._entry.settle(LedgerState.PENDING, None, None, self.attempts)
 
 
-async def send(caller: Caller, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
+async def send(caller: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
     """Send one request under the ledger's eyes, and settle what became of it.
 
     Args:
@@ -120,11 +120,11 @@ async def send(caller: Caller, channel: str, request: CodeRequest, lane: Lane, e
         Its state; `State.PENDING` when it was let go of before anything was sent.
 
     Raises:
-        HeldError: the ledger said no, with its letter.
+        AttemptDenied: the ledger said no, with its letter.
         MFAError: the client or the ledger is closed; what is known was settled.
         CancelledError: the same.
     """
-    attempts = Attempts(entry)
+    attempts = AttemptRecorder(entry)
     operation: Any = MESSAGING if channel == "messaging" else VOICE
     try:
         answer: Answer = await caller.call(operation, request, None, lane, attempts)

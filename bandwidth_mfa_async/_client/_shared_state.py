@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from .._credentials import Auth
     from .._transport import URL
     from .._wire import Token
-    from ..limits import Limiter, Slots
+    from ..limits import Limiter, PrioritySemaphore
     from ..limits.shared._shared_limiter import SharedLimiter
 
 
-class Core:
+class SharedState:
     """What a client and its views share: credentials, connections, the retry budget, and being open or closed."""
 
     def __init__(  # noqa: PLR0913 - the client's own arguments
@@ -67,7 +67,7 @@ class Core:
         self._closed = False
         self._idle: asyncio.Event | None = None
         # Weak: a view made for one request must not be remembered for ever.
-        self._waits: weakref.WeakSet[Limiter | Slots] = weakref.WeakSet()
+        self._waits: weakref.WeakSet[Limiter | PrioritySemaphore] = weakref.WeakSet()
         # Strong: these hold connections. One for each set of options, which views made for one request share.
         self._shared: dict[tuple[object, ...], SharedLimiter] = {}
 
@@ -85,7 +85,7 @@ class Core:
             self._header = authorization
         return self._headers
 
-    def register(self, *waits: Limiter | Slots) -> None:
+    def register(self, *waits: Limiter | PrioritySemaphore) -> None:
         """Remember limiters of the client or of a view, so that closing ends their waits."""
         for wait in waits:
             self._waits.add(wait)

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from .._keys import LONGEST_KEY, Keys, key_digest
+from .._keys import MAX_KEY, Keys, key_digest
 from .._models import CodeRequest
 from ..errors import InvalidRequestError
 
@@ -104,8 +104,8 @@ class Intake:
             # A cancellation too: it is that of a future it asked, as a run is cancelled only where it waits.
             name = type(error).__name__
             raise InvalidRequestError("key", f"the key function raised {name} for this item") from None
-        if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:
-            raise InvalidRequestError("key", f"must be a str of 1 to {LONGEST_KEY} characters")
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
+            raise InvalidRequestError("key", f"must be a str of 1 to {MAX_KEY} characters")
         return key, key_digest(key), self._keys.payload(request)
 
 
@@ -127,6 +127,6 @@ def _cancellation(error: asyncio.CancelledError) -> BaseException:
     return RuntimeError("the input ended before its time: something that it waited for was cancelled")
 
 
-def strange(error: Exception) -> InvalidRequestError:
+def unexpected_error(error: Exception) -> InvalidRequestError:
     """Return what is said of an item that raised when it was looked at."""
     return InvalidRequestError("request", f"raised {type(error).__name__} when it was looked at")

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from .._clock import Clock, TimerHandle
 
-WAIT: Final = 0.001
-MOST: Final = 2_000
+LINGER: Final = 0.001
+MAX_BATCH: Final = 2_000
 
 
 class Batcher:
@@ -49,7 +49,7 @@ class Batcher:
     def _add(self, operation: Any, future: asyncio.Future[Any] | None) -> None:
         self._gathered.append((operation, future))
         if self._task is None and self._timer is None:
-            self._timer = self._clock.call_at(self._clock.monotonic() + WAIT, self._start)
+            self._timer = self._clock.call_at(self._clock.monotonic() + LINGER, self._start)
 
     def _start(self) -> None:
         self._timer = None
@@ -60,9 +60,9 @@ class Batcher:
         try:
             while self._gathered:
                 if not first:
-                    await sleep_until(self._clock, self._clock.monotonic() + WAIT)
+                    await sleep_until(self._clock, self._clock.monotonic() + LINGER)
                 first = False
-                batch, self._gathered = self._gathered[:MOST], self._gathered[MOST:]
+                batch, self._gathered = self._gathered[:MAX_BATCH], self._gathered[MAX_BATCH:]
                 await self._run_batch(batch)
         finally:
             self._task = None

@@ -22,7 +22,7 @@ _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 
 _URL_FORM: Final = "ledger: must look like redis://[user:password@]host[:port][/database]"
 _FIRST_WAIT: Final = 0.05
-_LONGEST_WAIT: Final = 1.0
+_MAX_WAIT: Final = 1.0
 _QUIET: Final = 1.0
 """Seconds that Redis may be away before the log says so."""
 
@@ -120,7 +120,7 @@ class Connection:
                     if self._waiting == 1:
                         _LOG.warning("the ledger %s; it is asked again until it answers", trouble)
                 await self._pause(now + wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
+                wait = min(2 * wait, _MAX_WAIT)
         finally:
             self._waiting -= waits
 

@@ -7,7 +7,7 @@ import contextvars
 from typing import Any
 
 
-class Attempt:
+class AttemptDeadline:
     """One attempt: it cancels its task when its time is up or the client closes, and knows that it did.
 
     Args:
@@ -33,7 +33,7 @@ class Attempt:
         return self._cut and self._task.uncancel() <= self._before
 
 
-class Attempts:
+class DeadlineGroup:
     """The attempts under way, by how long they may take.
 
     What `asyncio.timeout` does around each, for a fraction of what that costs: the time of attempts that may take
@@ -41,15 +41,15 @@ class Attempts:
     """
 
     def __init__(self) -> None:
-        self._lines: dict[float, Line] = {}
+        self._lines: dict[float, TimeoutBucket] = {}
         # Not the caller's: a timer that goes on from attempt to attempt would keep what the first of them held.
         self._context = contextvars.Context()
 
-    def line(self, seconds: float) -> Line:
+    def line(self, seconds: float) -> TimeoutBucket:
         """Return the line of attempts that may take so many seconds."""
         line = self._lines.get(seconds)
         if line is None:
-            line = self._lines[seconds] = Line(self._lines, seconds, self._context)
+            line = self._lines[seconds] = TimeoutBucket(self._lines, seconds, self._context)
         return line
 
     def cut(self) -> None:
@@ -58,7 +58,7 @@ class Attempts:
             line.cut()
 
 
-class Line:
+class TimeoutBucket:
     """Attempts that may take equally long, in the order in which their time is up.
 
     Args:
@@ -69,25 +69,25 @@ class Line:
 
     __slots__ = ("_context", "_lines", "_loop", "_seconds", "_timer", "_until")
 
-    def __init__(self, lines: dict[float, Line], seconds: float, context: contextvars.Context) -> None:
+    def __init__(self, lines: dict[float, TimeoutBucket], seconds: float, context: contextvars.Context) -> None:
         self._lines = lines
         self._seconds = seconds
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._until: dict[Attempt, float] = {}
+        self._until: dict[AttemptDeadline, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> Attempt:
+    def begin(self) -> AttemptDeadline:
         """Begin one in the current task."""
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - an attempt is awaited
-        attempt = Attempt(task)
+        attempt = AttemptDeadline(task)
         until = self._until[attempt] = self._loop.time() + self._seconds
         if self._timer is None:
             self._set_timer(until)
         return attempt
 
-    def end(self, attempt: Attempt) -> bool:
+    def end(self, attempt: AttemptDeadline) -> bool:
         """Forget one, and tell whether a cancellation that has come is its own alone."""
         del self._until[attempt]
         if not self._until:

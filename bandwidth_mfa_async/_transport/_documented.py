@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from yarl import URL
 
-    from .._wire import Answer
+    from .._wire import RawResponse
     from ._body import Body, Headers
 
 
@@ -24,7 +24,7 @@ async def post(  # noqa: PLR0913 - the parts of a request
     url: URL,
     headers: Headers,
     body: Body,
-    answer: Answer,
+    answer: RawResponse,
     timeout: Any,
     *,
     ssl: SSLContext | bool,

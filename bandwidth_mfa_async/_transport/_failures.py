@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..errors import RequestError
 
 
-def before(failure: BaseException, operation: str) -> RequestError:  # noqa: PLR0911 - a table, row by row
+def error_before_send(failure: BaseException, operation: str) -> RequestError:  # noqa: PLR0911 - a table, row by row
     """Name what kept the body from being begun."""
     # The order matters: aiohttp's certificate errors are TLS errors, and its DNS errors are connection errors.
     if isinstance(failure, aiohttp.ClientConnectorCertificateError):
@@ -43,7 +43,7 @@ def before(failure: BaseException, operation: str) -> RequestError:  # noqa: PLR
     return NotSentError(f"no connection could be made ({_kind(failure)})", operation)
 
 
-def after(failure: BaseException, operation: str) -> RequestError:
+def error_after_send(failure: BaseException, operation: str) -> RequestError:
     """Name what happened after the body was begun and before a status came."""
     if isinstance(failure, TimeoutError):
         return ReadTimeoutError("the request was written and no answer came in time", operation)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aiohttp.client_reqrep import ConnectionKey
     from yarl import URL
 
-    from .._wire import Answer
+    from .._wire import RawResponse
     from ._body import Body, Headers
 
 
@@ -96,7 +96,7 @@ class FastPath:
         url: URL,
         headers: Headers,
         body: Body,
-        answer: Answer,
+        answer: RawResponse,
         timeout: Any,
     ) -> None:
         """POST as `aiohttp.ClientSession` does, without what a code request does not need.

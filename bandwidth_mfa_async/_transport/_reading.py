@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from multidict import CIMultiDictProxy
 
-    from .._wire import Answer
+    from .._wire import RawResponse
 
 
 try:
@@ -27,7 +27,7 @@ MAX_ANSWER: Final = 64 * 1024
 """Bytes of an answer that are read; the largest documented one has about 400."""
 
 
-async def read_body(answer: Answer, status: int, headers: Mapping[str, str], stream: aiohttp.StreamReader) -> None:
+async def read_body(answer: RawResponse, status: int, headers: Mapping[str, str], stream: aiohttp.StreamReader) -> None:
     """Read a body as far as it may go, and say why it is not whole or not readable."""
     answer.status, answer.headers = status, headers
     content = bytearray()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final, cast
 import aiohttp
 from yarl import URL
 
-from .._wire import USER_AGENT, Answer
+from .._wire import USER_AGENT, RawResponse
 from ..errors import ClientStateError, DisconnectedError, NotSentError
 from ._body import Headers
-from ._deadlines import Attempts
+from ._deadlines import DeadlineGroup
 from ._documented import Response, post
-from ._failures import after, before
+from ._failures import error_after_send, error_before_send
 from ._fast_path import FastPath, fast_path_available
 from ._pool import DNS_CACHE_TTL, KEEPALIVE_TIMEOUT, CheckedConnector, raise_mmap_threshold
 
@@ -72,7 +72,7 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
-        self._attempts = Attempts()
+        self._attempts = DeadlineGroup()
         self._fast_path = FastPath(ssl=self._ssl, proxy=self._proxy)
         self._aborted = False
 
@@ -132,7 +132,7 @@ class Transport:
 
     async def send(  # noqa: PLR0913 - the parts of a request
         self, url: URL, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
-    ) -> Answer:
+    ) -> RawResponse:
         """POST once and read the answer.
 
         Args:
@@ -148,7 +148,7 @@ class Transport:
             DeliveryUnknownError: it was, and not even a status came back.
         """
         session = self._session or self._open()
-        answer = Answer(0, {}, b"")
+        answer = RawResponse(0, {}, b"")
         own = False
         error: RequestError
         line = self._attempts.line(timeout)
@@ -184,7 +184,7 @@ class Transport:
             if begun:
                 return DisconnectedError("the client was closed before the answer came", operation)
             return NotSentError("the client was closed before the request was written", operation)
-        return after(failure, operation) if begun else before(failure, operation)
+        return error_after_send(failure, operation) if begun else error_before_send(failure, operation)
 
     async def warm_up(self, url: URL, connections: int, connect_timeout: float) -> None:
         """Open connections to a URL's host and put them into the pool, without sending a request.
@@ -227,7 +227,7 @@ class Transport:
             for connection in opened:
                 connection.release()
         if failure is not None:
-            raise before(failure, "warm_up")
+            raise error_before_send(failure, "warm_up")
 
     def abort(self) -> None:
         """Cut every attempt that is under way; each raises its own error."""

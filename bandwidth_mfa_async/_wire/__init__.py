@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._answers import Answer, decipher
+from ._answers import RawResponse, decipher
 from ._json import encode
 from ._operations import MESSAGING, OPERATIONS, USER_AGENT, VERIFY, VOICE, Operation
 from ._token import TOKEN_BODY, TOKEN_OPERATION, Token, decipher_token
@@ -15,8 +15,8 @@ __all__ = [
     "USER_AGENT",
     "VERIFY",
     "VOICE",
-    "Answer",
     "Operation",
+    "RawResponse",
     "Token",
     "decipher",
     "decipher_token",

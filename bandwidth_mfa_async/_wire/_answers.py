@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from attrs import define, field, fields
 
 from .._redaction import scrub
-from .._retry_after import parse_retry_after, wait_in_words
+from .._retry_after import parse_retry_after, parse_wait_hint
 from ..errors import (
     APIStatusError,
     AuthenticationError,
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     Secrets: TypeAlias = Callable[[], Iterable[str]]
 
 
-Flaw: TypeAlias = Literal["timeout", "disconnected", "too large", "encoded"]
+BodyDefect: TypeAlias = Literal["timeout", "disconnected", "too large", "encoded"]
 """Why an answer's body is not whole or not readable."""
 
 
 @define
-class Answer:
+class RawResponse:
     """What came back, before anybody knows what it means.
 
     Attributes:
@@ -55,11 +55,11 @@ class Answer:
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
-    flaw: Flaw | None = None
+    flaw: BodyDefect | None = None
 
 
 def decipher(
-    operation: Operation[Request, Response], answer: Answer, *, now: float = 0.0, secrets: Secrets = tuple
+    operation: Operation[Request, Response], answer: RawResponse, *, now: float = 0.0, secrets: Secrets = tuple
 ) -> Response:
     """Return what the service said, or raise what its answer means.
 
@@ -75,10 +75,10 @@ def decipher(
     """
     if 200 <= answer.status < 300:
         return _success(operation, answer)
-    raise _refusal(operation, answer, now, secrets)
+    raise status_error(operation, answer, now, secrets)
 
 
-def _success(operation: Operation[Request, Response], answer: Answer) -> Response:
+def _success(operation: Operation[Request, Response], answer: RawResponse) -> Response:
     if answer.flaw == "timeout":
         raise ReadTimeoutError(f"the answer began with {answer.status} and did not end in time", operation.name)
     if answer.flaw == "disconnected":
@@ -137,7 +137,9 @@ def _delivery(status: int, *, own_word: bool) -> Delivery:
     return Delivery.REJECTED
 
 
-def _refusal(operation: Operation[Request, Response], answer: Answer, now: float, secrets: Secrets) -> RequestError:
+def status_error(
+    operation: Operation[Request, Response], answer: RawResponse, now: float, secrets: Secrets
+) -> RequestError:
     status = answer.status
     if status < 300 or status >= 600:
         return ResponseDecodeError(f"the answer has status {status}, which ends no request", operation.name)
@@ -156,7 +158,7 @@ def _refusal(operation: Operation[Request, Response], answer: Answer, now: float
     if status == 429 and not operation.sends:
         cls = VerificationLockedError
         message = f"this number is locked after too many wrong codes (429){f': {text}' if text else ''}"
-        retry_after = wait_in_words(text) if retry_after is None else retry_after
+        retry_after = parse_wait_hint(text) if retry_after is None else retry_after
     return cls(
         message,
         operation.name,

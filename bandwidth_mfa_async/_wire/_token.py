@@ -10,12 +10,12 @@ from attrs import frozen
 from .._redaction import Secret
 from .._retry_after import seconds
 from ..errors import Delivery, NotSentError, ResponseDecodeError
-from ._answers import _refusal
+from ._answers import status_error
 from ._json import parse_object
 from ._operations import MESSAGING
 
 if TYPE_CHECKING:
-    from ._answers import Answer, Secrets
+    from ._answers import RawResponse, Secrets
 
 # RFC 6749 section 4.4; the form the official SDKs send.
 TOKEN_BODY: Final = b"grant_type=client_credentials"
@@ -37,7 +37,7 @@ class Token:
         return f"Token(header='***', lifetime={self.lifetime!r})"
 
 
-def decipher_token(answer: Answer, *, now: float = 0.0, secrets: Secrets = tuple) -> Token:
+def decipher_token(answer: RawResponse, *, now: float = 0.0, secrets: Secrets = tuple) -> Token:
     """Return the token of a token endpoint's answer.
 
     Raises:
@@ -56,7 +56,7 @@ def decipher_token(answer: Answer, *, now: float = 0.0, secrets: Secrets = tuple
         raise NotSentError(
             f"no token: the token endpoint answered {answer.status} without an access_token", TOKEN_OPERATION
         )
-    error = _refusal(MESSAGING, answer, now, secrets)
+    error = status_error(MESSAGING, answer, now, secrets)
     if isinstance(error, ResponseDecodeError):
         error = NotSentError(error.message)
     hint = "; check client_id, client_secret and token_url" if answer.status in {400, 401, 403, 404} else ""

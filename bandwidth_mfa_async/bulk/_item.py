@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .journal._journal import SQLiteJournal
 
 
-class Surroundings(Protocol):
+class RunContext(Protocol):
     """What an item needs of its run."""
 
     clock: Clock
@@ -51,7 +51,7 @@ class Item:
     )
 
     def __init__(
-        self, run: Surroundings, index: int, key: str, request: CodeRequest, payload: bytes | None = None
+        self, run: RunContext, index: int, key: str, request: CodeRequest, payload: bytes | None = None
     ) -> None:
         self.run = run
         self.index = index

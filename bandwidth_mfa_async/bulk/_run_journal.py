@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from .._clock import Clock
     from ..errors import MFAError
     from ._item import Item
-    from .journal._file import Row
-    from .journal._journal import Learnt, SQLiteJournal
+    from .journal._file import JournalRow
+    from .journal._journal import LookupResult, SQLiteJournal
 
 
-class Record:
+class RunJournal:
     """A run's side of its journal.
 
     Args:
@@ -42,7 +42,7 @@ class Record:
         # The rows of items that this run has taken on and not yet ended.
         self._active: set[int] = set()
 
-    def begin(self, item: Item, row: int | Row) -> ItemOutcome | None:
+    def begin(self, item: Item, row: int | JournalRow) -> ItemOutcome | None:
         """Take an item on, unless what the journal knows of it is its outcome already.
 
         Args:
@@ -71,7 +71,7 @@ class Record:
         self._active.add(row.id)
         return None
 
-    def _done_before(self, item: Item, row: Row) -> ItemOutcome:
+    def _done_before(self, item: Item, row: JournalRow) -> ItemOutcome:
         response = None
         if row.provider_id is not None:
             response = self._response(row.provider_id, meta=ResponseMeta(attempts=row.attempts, elapsed=0.0))
@@ -123,7 +123,7 @@ class Record:
         if journal is None:
             return
 
-        def known(_value: object, row: Learnt) -> None:
+        def known(_value: object, row: LookupResult) -> None:
             if isinstance(row, JournalError):
                 on_failure(row)
             elif isinstance(row, int) or row.status is JournalState.PENDING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._validation import Lane
 
 _CHANNELS = ("messaging", "voice")
-_MOST_IN_FLIGHT = 10_000
+_MAX_IN_FLIGHT = 10_000
 
 
 class BulkSender:
@@ -75,8 +75,8 @@ class BulkSender:
             raise ConfigurationError("lane: must be 'interactive' or 'bulk'")
         if channel not in _CHANNELS:
             raise ConfigurationError("channel: must be 'messaging' or 'voice'")
-        if max_in_flight is not None and (type(max_in_flight) is not int or not 1 <= max_in_flight <= _MOST_IN_FLIGHT):
-            raise ConfigurationError(f"max_in_flight: must be a whole number from 1 to {_MOST_IN_FLIGHT}")
+        if max_in_flight is not None and (type(max_in_flight) is not int or not 1 <= max_in_flight <= _MAX_IN_FLIGHT):
+            raise ConfigurationError(f"max_in_flight: must be a whole number from 1 to {_MAX_IN_FLIGHT}")
         if type(drain_timeout) not in {int, float} or not 0 <= drain_timeout < 1e9:
             raise ConfigurationError("drain_timeout: must be a number of seconds of at least 0")
         if journal is not None and not isinstance(journal, SQLiteJournal):

@@ -11,26 +11,26 @@ from attrs import frozen
 
 from .._config import Resend
 from .._item_state import is_account_error
-from .._items._intake import Intake, strange
+from .._items._intake import Intake, unexpected_error
 from .._models import MessagingCodeResponse
 from .._wire import MESSAGING, VOICE
 from ..errors import ClientStateError, Delivery, InvalidRequestError, JournalError, MFAError, RequestError
 from ._item import Item
 from ._outcome import ItemOutcome
-from ._run_journal import Record
+from ._run_journal import RunJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._client._executor import Caller
+    from .._client._executor import CallExecutor
     from .._clock import Clock
     from .._models import CodeRequest, CodeTemplate, VoiceCodeResponse
     from .._validation import Lane
     from ._outcome import BulkSummary
-    from .journal._journal import Learnt, SQLiteJournal
+    from .journal._journal import LookupResult, SQLiteJournal
 
 # So many items in a row refused for the credentials or the address, and the run has no future.
-_HOPELESS: Final = 10
+MAX_CONSECUTIVE_ACCOUNT_ERRORS: Final = 10
 
 
 @frozen(kw_only=True)
@@ -45,7 +45,7 @@ class RunOptions:
         ordered: whether outcomes come in the order of the input.
     """
 
-    caller: Caller
+    caller: CallExecutor
     channel: str
     lane: Lane
     width: int
@@ -75,7 +75,7 @@ class OutcomeStream:
         self.ended: bool = False
         self._options = options
         self._operation: Any = MESSAGING if options.channel == "messaging" else VOICE
-        self._record = Record(
+        self._record = RunJournal(
             journal,
             self.clock,
             options.channel,
@@ -205,7 +205,7 @@ class OutcomeStream:
             request = self._intake.request(value)
             key, digest, payload = self._intake.key(request)
         except Exception as failure:  # noqa: BLE001 - a strange thing in the input is about that item only
-            error = failure if isinstance(failure, InvalidRequestError) else strange(failure)
+            error = failure if isinstance(failure, InvalidRequestError) else unexpected_error(failure)
             self._record.invalid(value, index, self._fail)
             self._emit(ItemOutcome(index, "", request, Delivery.INVALID, error=error))
             return
@@ -215,7 +215,7 @@ class OutcomeStream:
         else:
             journal.add(digest, index, payload, self._known, item)
 
-    def _known(self, item: Item, row: Learnt) -> None:
+    def _known(self, item: Item, row: LookupResult) -> None:
         """Go on with an item, now that it is known what the journal knows of it."""
         if isinstance(row, JournalError):
             self._fail(row)
@@ -314,8 +314,11 @@ class OutcomeStream:
 
     def _failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
         self._refused_in_a_row = self._refused_in_a_row + 1 if is_account_error(error) else 0
-        if self._refused_in_a_row >= _HOPELESS:
-            error.add_note(f"the run was ended: {_HOPELESS} items in a row were refused like this, whatever they were")
+        if self._refused_in_a_row >= MAX_CONSECUTIVE_ACCOUNT_ERRORS:
+            error.add_note(
+                f"the run was ended: {MAX_CONSECUTIVE_ACCOUNT_ERRORS} items in a row were refused like this, "
+                "whatever they were"
+            )
             self._fail(error)
         self._record.failed(item, delivery, error)
         self.summary.attempts += item.attempts

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from .._config import Rate
 from .._validation import LANES, checked_count, checked_lane
 from ..errors import ConfigurationError
-from ..telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
+from ..telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
 from ._hold_and_probe import HoldAndProbe
-from ._permit import Permit, too_late
-from ._sliding_window import AcceptedWindow
-from ._slow_start import Ramp
-from ._token_bucket import Pacer
+from ._permit import Permit, deadline_error
+from ._sliding_window import SlidingWindowCounter
+from ._slow_start import SlowStart
+from ._token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..telemetry import Event
 
 # How much higher a probed rate must be than the one last told of to be worth an event, and how much longer a gate.
-_WORTH_TELLING: Final = 1.25
-_GATE_WORTH_TELLING: Final = 0.5
+_RATE_CHANGE_THRESHOLD: Final = 1.25
+_PAUSE_EVENT_THRESHOLD: Final = 0.5
 
 # How long the rest waits for the answer to the one message that tries a closed gate. Its outcome may never come: a
 # timeout or a 5xx says nothing about limits and is not reported.
@@ -90,9 +90,9 @@ class ChannelLimiter:
         self._emit = emit
         self._max_pause = _seconds("max_pause", max_pause)
         self._learner = HoldAndProbe(ceiling) if adaptive else None
-        self._ramp = Ramp() if not adaptive and ceiling is None else None
-        self._window = AcceptedWindow() if self._ramp is not None else None
-        self._pacer = Pacer(clock, ceiling, on_paced=self._on_paced if ceiling is None or adaptive else None)
+        self._ramp = SlowStart() if not adaptive and ceiling is None else None
+        self._window = SlidingWindowCounter() if self._ramp is not None else None
+        self._pacer = TokenBucket(clock, ceiling, on_paced=self._on_paced if ceiling is None or adaptive else None)
         self._gate_probe_until = -math.inf
         self._told_rate = math.inf if ceiling is None else ceiling
         self._epoch = 0
@@ -157,9 +157,9 @@ class ChannelLimiter:
             return permit
         began = self._clock.monotonic()
         if deadline is not None and began + (wait := self._expected_wait(weight, lane)) > deadline:
-            raise too_late(self._channel, wait)
+            raise deadline_error(self._channel, wait)
         if not await self._pacer.acquire(weight, lane, deadline):
-            raise too_late(self._channel, self._expected_wait(weight, lane))
+            raise deadline_error(self._channel, self._expected_wait(weight, lane))
         # No await from here on: a caller cancelled later holds the permit and gives it back itself.
         if self._emit is not None:
             waited = self._clock.monotonic() - began
@@ -203,8 +203,10 @@ class ChannelLimiter:
         # First the gate, then the rate: the other way round, a higher rate would let waiters slip through.
         if opens > max(now, was_closed_until):
             self._pacer.pause_until(opens)
-            if self._emit is not None and (was_closed_until <= now or opens - was_closed_until > _GATE_WORTH_TELLING):
-                self._emit(GateClosedEvent(channel=self._channel, seconds=opens - now))
+            if self._emit is not None and (
+                was_closed_until <= now or opens - was_closed_until > _PAUSE_EVENT_THRESHOLD
+            ):
+                self._emit(SendsPausedEvent(channel=self._channel, seconds=opens - now))
         if self._learner is not None:
             self._follow_cut(self._learner)
         elif self._ramp is not None and self._window is not None and pause:
@@ -228,7 +230,7 @@ class ChannelLimiter:
             return self._ramp.rate(now)
         return self._pacer.rate
 
-    def _follow(self, ramp: Ramp) -> None:
+    def _follow(self, ramp: SlowStart) -> None:
         now = self._clock.monotonic()
         if not self._pacer.waiting and ramp.idle(now):
             ramp.end()
@@ -248,7 +250,7 @@ class ChannelLimiter:
         """Go on after an accepted message: the gate is open, and the rate that let it through is sound."""
         self._open_probed_gate(now)
         rate = self._pacer.rate
-        if rate is not None and rate > self._told_rate * _WORTH_TELLING:
+        if rate is not None and rate > self._told_rate * _RATE_CHANGE_THRESHOLD:
             self._tell_rate(rate, "probe")
 
     def _probe_gate(self, now: float) -> None:

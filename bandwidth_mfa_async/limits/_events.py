@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from ..telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
+from ..telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ..telemetry import Event
 
 # The same as in _channel.py.
-_WORTH_TELLING: Final = 1.25
-_GATE_WORTH_TELLING: Final = 0.5
+_RATE_CHANGE_THRESHOLD: Final = 1.25
+_PAUSE_EVENT_THRESHOLD: Final = 0.5
 
 
 class LimitEvents:
@@ -39,12 +39,12 @@ class LimitEvents:
 
     def gate(self, before: float, until: float, now: float) -> None:
         """Tell that a refusal closed the gate, unless it was closed for about as long already."""
-        if self._emit is not None and until > now and (before <= now or until - before > _GATE_WORTH_TELLING):
-            self._emit(GateClosedEvent(channel=self._channel, seconds=until - now))
+        if self._emit is not None and until > now and (before <= now or until - before > _PAUSE_EVENT_THRESHOLD):
+            self._emit(SendsPausedEvent(channel=self._channel, seconds=until - now))
 
     def rate(self, rate: float | None, *, cut: bool) -> None:
         """Tell that the rate was cut, or has climbed far enough."""
-        if rate is None or self._emit is None or not (cut or rate > self._told * _WORTH_TELLING):
+        if rate is None or self._emit is None or not (cut or rate > self._told * _RATE_CHANGE_THRESHOLD):
             return
         if rate != self._told:
             self._told = rate

@@ -14,11 +14,11 @@ from typing import Final
 
 from attrs import frozen
 
-from ._random_rejections import Noise
-from ._sliding_window import AcceptedWindow
+from ._random_rejections import RandomRejectionFilter
+from ._sliding_window import SlidingWindowCounter
 
 # 2**40 times any belief is no limit at all; a larger exponent could overflow.
-_MOST_DOUBLINGS: Final = 40.0
+_MAX_DOUBLINGS: Final = 40.0
 
 
 @frozen(kw_only=True)
@@ -88,14 +88,14 @@ class HoldAndProbe:
         self._believed = self._ceiling
         self._rate: float | None = ceiling
         self._sent = 0.0  # seconds of sending at the limit since the last cut
-        self._window = AcceptedWindow(self._window_length())
+        self._window = SlidingWindowCounter(self._window_length())
         # When each refusal of the present streak came, and what had been accepted until then.
         self._streak: deque[tuple[float, int]] = deque(maxlen=16)
         self._accepted = 0
         self._accepted_since_cut = 0
         self._resumed = 0.0
         self._closed = 0
-        self._noise = Noise()
+        self._noise = RandomRejectionFilter()
         # What was accepted of the first burst, sent before any limit was known, and when it began.
         self._burst_accepted = 0
         self._burst_start = 0.0
@@ -285,5 +285,5 @@ class HoldAndProbe:
             rate = believed * (tuning.beta + (1.0 - tuning.beta) * self._sent / hold)
         else:
             doublings = ((self._sent - hold) / self._climb()) ** tuning.climb_power
-            rate = believed * 2.0 ** min(doublings, _MOST_DOUBLINGS)
+            rate = believed * 2.0 ** min(doublings, _MAX_DOUBLINGS)
         self._rate = _clamp(rate, min(tuning.least_rate, self._ceiling), self._ceiling)

@@ -81,7 +81,7 @@ class LaneQueue:
                 waiter.future.set_exception(make_error())
 
 
-def was_served(future: asyncio.Future[bool]) -> bool:
+def was_granted(future: asyncio.Future[bool]) -> bool:
     """Tell whether a caller that is being cancelled had already been given what it waited for."""
     # Reading the exception also keeps the loop from reporting it as never retrieved.
     return future.done() and not future.cancelled() and future.exception() is None and future.result()

@@ -55,7 +55,7 @@ class Limiter(Protocol):
         """End every wait, now and later, with an error."""
 
 
-def too_late(channel: str, wait: float) -> RateLimitError:
+def deadline_error(channel: str, wait: float) -> RateLimitError:
     """Return the error for a call whose time does not allow the wait."""
     return RateLimitError(
         f"the {channel} limit has no permit within the call's time; send later, or allow a longer timeout",

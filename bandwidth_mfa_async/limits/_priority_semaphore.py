@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._validation import checked_count, checked_lane
 from ..errors import DeadlineExceededError
-from ._lanes import LaneQueue, Waiter, was_served
+from ._lanes import LaneQueue, Waiter, was_granted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .._validation import Lane
 
 
-class Slots:
+class PrioritySemaphore:
     """A semaphore with two lanes: a free slot goes to the longest waiting interactive caller, then to bulk.
 
     Args:
@@ -38,7 +38,7 @@ class Slots:
 
     def __repr__(self) -> str:
         waiting = f"interactive={self._queue.count('interactive')}, bulk={self._queue.count('bulk')}"
-        return f"Slots({self._taken} of {self._limit} taken, {waiting} waiting)"
+        return f"PrioritySemaphore({self._taken} of {self._limit} taken, {waiting} waiting)"
 
     @property
     def taken(self) -> int:
@@ -86,7 +86,7 @@ class Slots:
         try:
             served = await waiter.future
         except BaseException:
-            if was_served(waiter.future):
+            if was_granted(waiter.future):
                 self.release()
             else:
                 self._queue.remove(waiter)

@@ -12,7 +12,7 @@ _ENDINGS_IN_HOLD: Final = 5
 # A limit that has fallen is approached: next to nothing gets through, then more and more from refusal to refusal, and
 # what got through before it fell was far more. Chance is even: the second half lets through no more than so many times
 # what the first does, and the other way round.
-_LEAST_ACCEPTED: Final = 1.5
+_MIN_ACCEPTED: Final = 1.5
 _GROWTH: Final = 3.0
 _DECLINE: Final = 4.0
 # Nor does it let through more and more so many times in a row, but now and then.
@@ -47,7 +47,7 @@ _SILENCE: Final = 16.0
 _SILENCE_AFTER_CUT: Final = 8.0
 
 
-class Noise:
+class RandomRejectionFilter:
     """The share of messages that is refused at any rate, once it is known; until then each refusal is news.
 
     A broken gateway, or a test that injects refusals by chance: slowing down for those would end at a standstill, since
@@ -139,7 +139,7 @@ class Noise:
         del measured[0]
         mean = sum(measured) / len(measured)
         scatter = math.sqrt(sum((count - mean) ** 2 for count in measured) / len(measured))
-        if mean < _LEAST_ACCEPTED or scatter < _SCATTER * mean:
+        if mean < _MIN_ACCEPTED or scatter < _SCATTER * mean:
             return False
         endings.clear()
         self._distance, self._surprise, self._trial, self._after_cut = 0, 0.0, _TRIAL, False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-class AcceptedWindow:
+class SlidingWindowCounter:
     """Counts what was accepted in the current and the previous window of time; O(1) in time and space.
 
     Args:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Final
 
-LEAST_START: Final = 10.0
+MIN_START: Final = 10.0
 """Messages a second a ramp begins with at least."""
 
-_MOST_DOUBLINGS: Final = 40.0
+_MAX_DOUBLINGS: Final = 40.0
 
 
-class Ramp:
+class SlowStart:
     """A passing pace for a channel without one: begun by a closed gate, ended when nobody waits any more."""
 
     __slots__ = ("_opens", "_start")
@@ -29,7 +29,7 @@ class Ramp:
         """Begin at what was accepted a second before the gate closed (or go on, with another opening)."""
         self._opens = opens
         if self._start is None:
-            self._start = max(LEAST_START, per_second)
+            self._start = max(MIN_START, per_second)
         return self._start
 
     def end(self) -> None:
@@ -40,7 +40,7 @@ class Ramp:
         """Return the pace at `now`, in messages a second; None without a ramp."""
         if self._start is None:
             return None
-        return self._start * math.pow(2.0, min(max(0.0, now - self._opens), _MOST_DOUBLINGS))
+        return self._start * math.pow(2.0, min(max(0.0, now - self._opens), _MAX_DOUBLINGS))
 
     def idle(self, now: float) -> bool:
         """Tell whether the gate has been open for a second, so that with nobody waiting the ramp may end."""

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigurationError
-from ._lanes import LaneQueue, Waiter, was_served
+from ._lanes import LaneQueue, Waiter, was_granted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ BURST_SECONDS: Final = 0.05
 # A timer may fire a rounding error early. Without a tolerance its waiter would be put back for 1e-16 s, again and
 # again, and in virtual time for ever; so a hair less than a whole permit is one, and no wait is shorter than this.
 _TOLERANCE: Final = 1e-5
-_SHORTEST_WAIT: Final = 1e-5
+_MIN_WAIT: Final = 1e-5
 
 
 def checked_rate(rate: object) -> float | None:
@@ -39,7 +39,7 @@ def checked_rate(rate: object) -> float | None:
     return float(rate)
 
 
-class Pacer:
+class TokenBucket:
     """A token bucket that callers queue at: strict order within a lane, one timer for all of them.
 
     A heavy permit saves up at the head of its lane and lighter ones wait behind it, so that weight never starves;
@@ -99,7 +99,7 @@ class Pacer:
             parts.append(f"next wake-up in {max(0.0, self._wake - now):.3f} s")
         else:
             parts.append("no wake-up set")
-        return f"Pacer({', '.join(parts)})"
+        return f"TokenBucket({', '.join(parts)})"
 
     @property
     def rate(self) -> float | None:
@@ -176,7 +176,7 @@ class Pacer:
         try:
             return await waiter.future
         except BaseException:
-            if was_served(waiter.future):
+            if was_granted(waiter.future):
                 self.refund(weight)
             elif self._queue.remove(waiter):
                 self._serve()  # the next in line may be lighter
@@ -283,7 +283,7 @@ class Pacer:
                 wake = max(wake, self._stamp + (head.weight - self._level) / self._rate)
             if self._deadlines:
                 wake = min(wake, self._deadlines[0][0])
-            wake = max(wake, now + _SHORTEST_WAIT)
+            wake = max(wake, now + _MIN_WAIT)
         elif self._deadlines:
             self._deadlines.clear()
         if self._timer is not None:

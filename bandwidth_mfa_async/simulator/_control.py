@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 CONTROL_PATH: Final = "/_simulator"
-_LONGEST_WAIT: Final = 60.0
+_MAX_WAIT: Final = 60.0
 # How people write phone numbers; a part of one is found without regard to these.
 _SEPARATORS: Final = str.maketrans("", "", " +-.()/")
 _CHANNELS: Final[tuple[Channel, ...]] = ("messaging", "voice")
@@ -250,8 +250,8 @@ def _wait(text: str) -> float:
         wait = float(text)
     except ValueError:
         wait = -1.0
-    if not 0 <= wait <= _LONGEST_WAIT:
-        raise _ControlError(400, f"wait must be from 0 to {_LONGEST_WAIT:g} seconds")
+    if not 0 <= wait <= _MAX_WAIT:
+        raise _ControlError(400, f"wait must be from 0 to {_MAX_WAIT:g} seconds")
     return wait
 
 

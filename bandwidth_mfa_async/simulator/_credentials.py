@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
-from ._responses import FORBIDDEN, UNAUTHORIZED, Answer, encode
+from ._responses import FORBIDDEN, UNAUTHORIZED, SimulatedResponse, encode
 
 if TYPE_CHECKING:
     import random
@@ -33,7 +33,7 @@ class Credentials:
         # The one header that nearly every request carries, so that it need not be decoded each time.
         self._basic = _basic(settings.username, settings.password)
 
-    def refuse(self, account_id: str, authorization: str | None, now: float) -> Answer | None:
+    def refuse(self, account_id: str, authorization: str | None, now: float) -> SimulatedResponse | None:
         """Return the answer to credentials that will not do, or None for good ones.
 
         None at all are 401 and wrong ones 403, as Bandwidth's live tests have it (Bandwidth/python-sdk 8bda0d4 and
@@ -47,7 +47,7 @@ class Credentials:
             now: seconds, on a clock that never goes back.
         """
         if authorization is None:
-            return Answer(401, UNAUTHORIZED, "no Authorization header")
+            return SimulatedResponse(401, UNAUTHORIZED, "no Authorization header")
         scheme, _, value = authorization.partition(" ")
         match scheme.lower():
             case "basic":
@@ -55,12 +55,12 @@ class Credentials:
             case "bearer":
                 why = self._wrong_bearer(value.strip(), now)
                 if why and self._settings.accept_bearer and self._settings.bad_token_status == 401:
-                    return Answer(401, UNAUTHORIZED, why)
+                    return SimulatedResponse(401, UNAUTHORIZED, why)
             case _:
                 why = "unknown authorization scheme"
         if not why and account_id != self._settings.account_id:
             why = "wrong account"
-        return Answer(403, FORBIDDEN, why) if why else None
+        return SimulatedResponse(403, FORBIDDEN, why) if why else None
 
     def _wrong_basic(self, authorization: str) -> str:
         settings = self._settings
@@ -75,7 +75,7 @@ class Credentials:
             return "bearer tokens are not accepted"
         return "" if now < self._tokens.get(token, now) else "unknown or expired token"
 
-    def token(self, authorization: str | None, body: bytes, now: float, wall: float) -> Answer:
+    def token(self, authorization: str | None, body: bytes, now: float, wall: float) -> SimulatedResponse:
         """Answer a client-credentials request (RFC 6749, section 4.4).
 
         The client authenticates with Basic and posts a form, as all of Bandwidth's SDKs do. Not known: the real
@@ -91,13 +91,17 @@ class Credentials:
         settings = self._settings
         if authorization is None or decode_basic(authorization) != (settings.client_id, settings.client_secret):
             answer = encode({"error": "invalid_client"})
-            return Answer(401, answer, "wrong client id or secret", {"WWW-Authenticate": 'Basic realm="oauth2"'})
+            return SimulatedResponse(
+                401, answer, "wrong client id or secret", {"WWW-Authenticate": 'Basic realm="oauth2"'}
+            )
         try:
             form = parse_qs(body.decode("ascii"))
         except ValueError:
             form = {}
         if form.get("grant_type") != ["client_credentials"]:
-            return Answer(400, encode({"error": "unsupported_grant_type"}), "grant_type must be client_credentials")
+            return SimulatedResponse(
+                400, encode({"error": "unsupported_grant_type"}), "grant_type must be client_credentials"
+            )
         claims = {
             "accounts": [settings.account_id],
             "exp": int(wall + settings.token_lifetime),
@@ -109,7 +113,7 @@ class Credentials:
         # RFC 6749 has whole seconds; a test's lifetime of half a second is sent as it is.
         lifetime = settings.token_lifetime
         shown = int(lifetime) if lifetime == int(lifetime) else lifetime
-        return Answer(200, encode({"access_token": token, "expires_in": shown, "token_type": "Bearer"}))
+        return SimulatedResponse(200, encode({"access_token": token, "expires_in": shown, "token_type": "Bearer"}))
 
     def revoke_tokens(self) -> None:
         """Let no token that was handed out be accepted any more."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ._service import Service
 
 # A page renders about as many at once; one that is further behind is better off reading the inbox anew.
-_LONGEST_QUEUE: Final = 500
+_MAX_QUEUE: Final = 500
 _HEARTBEAT_SECONDS: Final = 15.0
 _HEARTBEAT: Final = b":\n\n"
 
@@ -45,7 +45,7 @@ class Subscription:
         """Append an event; a notice that is the last one already is not repeated."""
         if self._events and self._events[-1] in {event, _RELOAD}:
             return
-        if len(self._events) >= _LONGEST_QUEUE:
+        if len(self._events) >= _MAX_QUEUE:
             self._events.clear()
             event = _RELOAD
         self._events.append(event)
@@ -77,7 +77,7 @@ class Subscription:
             self._waiter.set_result(None)
 
 
-class Feed:
+class EventBroadcaster:
     """Listens to the simulator's parts and tells every open page; with none open it does next to nothing.
 
     The events: `message` (one arrived), `receipt` (its state changed), `request` (one was refused), `limits` and

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from ._messages import RequestRecord
-from ._responses import CONTENT_TYPE, NO_ROUTE, Answer, encode, phrase
+from ._responses import CONTENT_TYPE, NO_ROUTE, SimulatedResponse, encode, phrase
 from ._validation import recipient
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class HTTPFront:
                 return response
             # Amazon API Gateway's answer to a path or a method that it has not, and the spec's example of a 403.
             operation = "unknown" if found is None else found[0]
-            return self._respond(request, operation, Answer(403, NO_ROUTE, "no such path or method"))
+            return self._respond(request, operation, SimulatedResponse(403, NO_ROUTE, "no such path or method"))
         operation, account_id = found
         fault: Fault | None = None
         try:
@@ -147,7 +147,7 @@ class HTTPFront:
             body = await request.read()
             answer = self._service.answer(operation, account_id, request.headers.get("Authorization"), body)
         except web.HTTPRequestEntityTooLarge:
-            answer = Answer(413, encode({"message": "Request Too Long"}), "body too large")
+            answer = SimulatedResponse(413, encode({"message": "Request Too Long"}), "body too large")
         if fault is not None:
             return await self._disturb(request, operation, answer, fault)
         return self._respond(request, operation, answer)
@@ -159,7 +159,7 @@ class HTTPFront:
         match = _ENDPOINT.fullmatch(path)
         return None if match is None else (match[2], match[1])
 
-    def _respond(self, request: web.BaseRequest, operation: str, answer: Answer) -> web.Response:
+    def _respond(self, request: web.BaseRequest, operation: str, answer: SimulatedResponse) -> web.Response:
         self._note(request, operation, answer.status, answer)
         response = web.Response(body=answer.body, status=answer.status, headers=_JSON)
         if answer.headers:
@@ -167,7 +167,12 @@ class HTTPFront:
         return response
 
     def _note(
-        self, request: web.BaseRequest, operation: str, status: int | None, answer: Answer, fault: Fault | None = None
+        self,
+        request: web.BaseRequest,
+        operation: str,
+        status: int | None,
+        answer: SimulatedResponse,
+        fault: Fault | None = None,
     ) -> None:
         record = RequestRecord(
             self._clock.time(),
@@ -188,13 +193,15 @@ class HTTPFront:
         to = None
         if fault.drop != "before_read":
             to = recipient(await request.read())
-        answer = Answer(fault.status or 200, b"", "fault", to=to)
+        answer = SimulatedResponse(fault.status or 200, b"", "fault", to=to)
         if fault.body is None and fault.drop not in {"before_read", "after_read"}:
-            answer = Answer(answer.status, self._service.documented(answer.status, operation), "fault", to=to)
+            answer = SimulatedResponse(
+                answer.status, self._service.documented(answer.status, operation), "fault", to=to
+            )
         return await self._disturb(request, operation, answer, fault)
 
     async def _disturb(
-        self, request: web.BaseRequest, operation: str, answer: Answer, fault: Fault
+        self, request: web.BaseRequest, operation: str, answer: SimulatedResponse, fault: Fault
     ) -> web.StreamResponse:
         """Send an answer the way a fault has it."""
         status = answer.status if fault.status is None else fault.status

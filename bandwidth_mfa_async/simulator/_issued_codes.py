@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import random
 
 # https://dev.bandwidth.com/docs/mfa: the verifier's window is 15 minutes at most, so an older code can never match.
-LONGEST_WINDOW: Final = 15 * 60.0
+MAX_WINDOW: Final = 15 * 60.0
 
 
 class Verdict(enum.Enum):
@@ -32,7 +32,7 @@ class _Attempts:
     locked_until: float | None = None
 
 
-class CodeBook:
+class IssuedCodes:
     """Codes by number and scope, and wrong tries by number.
 
     Known: codes are kept apart by scope; the verifier chooses the window, and any code generated within it is
@@ -58,7 +58,7 @@ class CodeBook:
         *,
         lockout_after: int = 5,
         lockout_seconds: float = 30.0,
-        attempts_remembered: float = LONGEST_WINDOW,
+        attempts_remembered: float = MAX_WINDOW,
         consume_on_success: bool = False,
         reset_on_success: bool = True,
     ) -> None:
@@ -148,11 +148,11 @@ class CodeBook:
     def _forget_old(self, now: float) -> None:
         # A few at a time keeps memory at what is live without ever a long pause.
         for _ in range(4):
-            if not self._expiry or now - self._expiry[0][0] <= LONGEST_WINDOW:
+            if not self._expiry or now - self._expiry[0][0] <= MAX_WINDOW:
                 return
             _, key = self._expiry.popleft()
             codes = self._codes.get(key)
-            while codes and now - codes[0][0] > LONGEST_WINDOW:
+            while codes and now - codes[0][0] > MAX_WINDOW:
                 codes.popleft()
             if codes is not None and not codes:
                 del self._codes[key]

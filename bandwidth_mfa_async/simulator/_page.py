@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bandwidth_mfa_async._clock import Clock
 
-    from ._event_broadcaster import Feed
+    from ._event_broadcaster import EventBroadcaster
 
     Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -45,7 +45,7 @@ _HEADERS: Final = {
 _STUCK_SECONDS: Final = 30.0
 
 
-def page_handlers(feed: Feed, clock: Clock) -> dict[str, Mapping[str, Handler]]:
+def page_handlers(feed: EventBroadcaster, clock: Clock) -> dict[str, Mapping[str, Handler]]:
     """Return the handlers of the page, its files and its events, by path and method.
 
     Args:
@@ -69,7 +69,7 @@ def _read_files() -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name, _ in _FILES.values()}
 
 
-async def _events(feed: Feed, clock: Clock, request: web.BaseRequest) -> web.StreamResponse:
+async def _events(feed: EventBroadcaster, clock: Clock, request: web.BaseRequest) -> web.StreamResponse:
     """Stream what happens from now on, until the page goes or the simulator stops."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **_HEADERS})
     if request.method == "HEAD":

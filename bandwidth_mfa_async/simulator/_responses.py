@@ -43,7 +43,7 @@ _GATEWAY_TEXTS: Final[Mapping[int, str]] = {
 
 
 @frozen
-class Answer:
+class SimulatedResponse:
     """One answer: its status, its body, and why the request was refused (empty when it was not)."""
 
     status: int
@@ -53,12 +53,12 @@ class Answer:
     to: str | None = None
 
 
-def refusal(
+def rejection(
     status: int, text: str, request_id: str, *, to: str | None = None, retry_after: int | None = None
-) -> Answer:
+) -> SimulatedResponse:
     """Return an answer in MFA's own error shape, ``{"error": ..., "requestId": ...}``."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return Answer(status, encode({"error": text, "requestId": request_id}), text, headers, to)
+    return SimulatedResponse(status, encode({"error": text, "requestId": request_id}), text, headers, to)
 
 
 def documented(status: int, operation: str, request_id: str) -> bytes:

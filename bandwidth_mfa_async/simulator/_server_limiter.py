@@ -124,11 +124,11 @@ class Admission(NamedTuple):
 
 
 # Sums of floats can say that there is room now although there was none a moment ago.
-_SHORTEST_WAIT = 1e-6
+_MIN_WAIT = 1e-6
 _FREE = Admission(accepted=True, wait=0.0)
 
 
-class Limiter:
+class ServerLimiter:
     """One channel's limit while the simulator runs.
 
     Args:
@@ -247,5 +247,5 @@ class Limiter:
         for then, counted in self._log:
             logged -= counted
             if logged + weight <= limits.rate:
-                return max(then + limits.per - now, _SHORTEST_WAIT)
-        return max(self._log[-1][0] + limits.per - now, _SHORTEST_WAIT)
+                return max(then + limits.per - now, _MIN_WAIT)
+        return max(self._log[-1][0] + limits.per - now, _MIN_WAIT)

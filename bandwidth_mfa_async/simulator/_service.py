@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from ._credentials import Credentials
 from ._issued_codes import Verdict
 from ._messages import Message
-from ._responses import CALL_RATE_TEXT, LOCKED_TEXT, QUEUE_FULL_TEXT, Answer, documented, refusal
+from ._responses import CALL_RATE_TEXT, LOCKED_TEXT, QUEUE_FULL_TEXT, SimulatedResponse, documented, rejection
 from ._segments import count_segments
-from ._server_limiter import AccountLimits, Limiter
+from ._server_limiter import AccountLimits, ServerLimiter
 from ._validation import RefusedError, parse, read_send, read_verify, recipient
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bandwidth_mfa_async._clock import Clock
 
-    from ._issued_codes import CodeBook
+    from ._issued_codes import IssuedCodes
     from ._messages import Channel, Inbox
     from ._server_limiter import Admission
     from ._settings import Settings
@@ -42,21 +42,21 @@ class Service:
         rng: makes ids.
     """
 
-    def __init__(self, settings: Settings, codes: CodeBook, inbox: Inbox, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, settings: Settings, codes: IssuedCodes, inbox: Inbox, clock: Clock, rng: random.Random) -> None:
         self.settings = settings
         self.codes = codes
         self.inbox = inbox
         self.credentials = Credentials(settings, rng)
-        self.limiters: dict[Channel, Limiter] = {
-            "messaging": Limiter(settings.messaging_limits),
-            "voice": Limiter(settings.voice_limits),
+        self.limiters: dict[Channel, ServerLimiter] = {
+            "messaging": ServerLimiter(settings.messaging_limits),
+            "voice": ServerLimiter(settings.voice_limits),
         }
         self.on_callback: Callable[[Message], object] | None = None
         self.on_limits: Callable[[], object] | None = None
         self._clock = clock
         self._rng = rng
 
-    def answer(self, operation: str, account_id: str, authorization: str | None, body: bytes) -> Answer:
+    def answer(self, operation: str, account_id: str, authorization: str | None, body: bytes) -> SimulatedResponse:
         """Process one request for real.
 
         Args:
@@ -82,7 +82,7 @@ class Service:
                 raise RefusedError("applicationId is not valid")
             return self._send("voice" if operation == "voice" else "messaging", request, now)
         except RefusedError as error:
-            return refusal(400, str(error), self.request_id(), to=recipient(body))
+            return rejection(400, str(error), self.request_id(), to=recipient(body))
 
     def documented(self, status: int, operation: str) -> bytes:
         """Return the body that belongs to a status, for a fault that names none."""
@@ -102,12 +102,12 @@ class Service:
         """Forget messages, codes, locks and counted sends, and put the limits back as they were made; tokens stay."""
         self.inbox.clear()
         self.codes.clear()
-        self.limiters["messaging"] = Limiter(self.settings.messaging_limits)
-        self.limiters["voice"] = Limiter(self.settings.voice_limits)
+        self.limiters["messaging"] = ServerLimiter(self.settings.messaging_limits)
+        self.limiters["voice"] = ServerLimiter(self.settings.voice_limits)
         if self.on_limits is not None:
             self.on_limits()
 
-    def _send(self, channel: Channel, request: SendRequest, now: float) -> Answer:
+    def _send(self, channel: Channel, request: SendRequest, now: float) -> SimulatedResponse:
         settings = self.settings
         text = request.message.replace("{NAME}", settings.application_name).replace("{SCOPE}", request.scope)
         # Counted before the code is made, so that a refused send leaves no code; digits are all one width.
@@ -142,21 +142,23 @@ class Service:
         else:
             key = "CallId" if settings.seed_keys else "callId"
         # Both are made here of letters, digits and hyphens, so there is nothing to escape.
-        return Answer(200, b'{"%b":"%b"}' % (key.encode(), identifier.encode()), to=request.to)
+        return SimulatedResponse(200, b'{"%b":"%b"}' % (key.encode(), identifier.encode()), to=request.to)
 
-    def _verify(self, value: dict[str, object], now: float) -> Answer:
+    def _verify(self, value: dict[str, object], now: float) -> SimulatedResponse:
         request = read_verify(value)
         match self.codes.verify(request.to, request.scope, request.code, request.window, now):
             case Verdict.VALID:
-                return Answer(200, _VALID, to=request.to)
+                return SimulatedResponse(200, _VALID, to=request.to)
             case Verdict.INVALID:
-                return Answer(200, _NOT_VALID, "no such code in that window and scope", to=request.to)
+                return SimulatedResponse(200, _NOT_VALID, "no such code in that window and scope", to=request.to)
             case Verdict.LOCKED:
                 wait = math.ceil(self.codes.locked_for(request.to, now))
                 retry_after = wait if self.settings.lockout_retry_after else None
-                return refusal(429, LOCKED_TEXT, self.request_id(), to=request.to, retry_after=retry_after)
+                return rejection(429, LOCKED_TEXT, self.request_id(), to=request.to, retry_after=retry_after)
 
-    def _over_limit(self, channel: Channel, limits: AccountLimits | None, admission: Admission, to: str) -> Answer:
+    def _over_limit(
+        self, channel: Channel, limits: AccountLimits | None, admission: Admission, to: str
+    ) -> SimulatedResponse:
         """Not known: how MFA wraps the platforms' 429. Its own error shape with the platform's text is used."""
         limits = limits or AccountLimits()
         text = CALL_RATE_TEXT
@@ -168,7 +170,7 @@ class Service:
             )
         # Whole seconds, and never 0, which would invite the same refusal at once.
         retry_after = max(1, math.ceil(admission.wait)) if limits.retry_after else None
-        return refusal(429, text, self.request_id(), to=to, retry_after=retry_after)
+        return rejection(429, text, self.request_id(), to=to, retry_after=retry_after)
 
     def _message_id(self, wall: float) -> str:
         """29 characters, the first 13 of them epoch milliseconds, as in ``1589228074636lm4k2je7j7jklbn2``."""

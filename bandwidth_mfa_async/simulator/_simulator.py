@@ -12,10 +12,10 @@ from bandwidth_mfa_async._clock import SystemClock
 
 from ._control import Control
 from ._errors import InvalidOptionError, SimulatorStateError
-from ._event_broadcaster import Feed
+from ._event_broadcaster import EventBroadcaster
 from ._faults import Faults
 from ._http import BASE_PATH, TOKEN_PATH, HTTPFront
-from ._issued_codes import CodeBook
+from ._issued_codes import IssuedCodes
 from ._listener import Listener
 from ._messages import Inbox
 from ._page import PAGE_PATH, page_handlers
@@ -157,7 +157,7 @@ class Simulator:
         )
         self._clock: Clock = SystemClock() if clock is None else clock
         rng = random.Random(seed)  # noqa: S311 - repeatable test data, not secrets
-        codes = CodeBook(
+        codes = IssuedCodes(
             rng,
             lockout_after=lockout_after,
             lockout_seconds=lockout_seconds,
@@ -182,7 +182,7 @@ class Simulator:
             clock=self._clock,
             hosts={host, *control_hosts},
         )
-        self._feed = Feed(self._inbox, self._service, self._receipts, self.faults)
+        self._feed = EventBroadcaster(self._inbox, self._service, self._receipts, self.faults)
         self._control.pages |= page_handlers(self._feed, self._clock)
         self._front = HTTPFront(
             service=self._service,

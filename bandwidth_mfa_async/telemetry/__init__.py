@@ -15,10 +15,10 @@ from ._events import (
     CallEvent,
     CallStartedEvent,
     Event,
-    GateClosedEvent,
     Hook,
     LimitChangedEvent,
     LimitWaitEvent,
+    SendsPausedEvent,
 )
 from ._log import HookList, LoggingHook
 from ._opentelemetry import OpenTelemetryHook
@@ -29,11 +29,11 @@ __all__ = [
     "CallEvent",
     "CallStartedEvent",
     "Event",
-    "GateClosedEvent",
     "Hook",
     "HookList",
     "LimitChangedEvent",
     "LimitWaitEvent",
     "LoggingHook",
     "OpenTelemetryHook",
+    "SendsPausedEvent",
 ]

@@ -117,7 +117,7 @@ class LimitChangedEvent:
 
 
 @frozen(kw_only=True)
-class GateClosedEvent:
+class SendsPausedEvent:
     """A 429 stopped all sends of this channel for a while.
 
     Attributes:
@@ -129,7 +129,7 @@ class GateClosedEvent:
     seconds: float
 
 
-Event: TypeAlias = CallStartedEvent | AttemptEvent | CallEvent | LimitWaitEvent | LimitChangedEvent | GateClosedEvent
+Event: TypeAlias = CallStartedEvent | AttemptEvent | CallEvent | LimitWaitEvent | LimitChangedEvent | SendsPausedEvent
 
 
 class Hook(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._logger import LOGGER_NAME
 from ..errors import ConfigurationError, Delivery
-from ._events import AttemptEvent, CallEvent, CallStartedEvent, GateClosedEvent, LimitChangedEvent, LimitWaitEvent
+from ._events import AttemptEvent, CallEvent, CallStartedEvent, LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +55,7 @@ _CALL_LEVELS: Final = {
 
 
 def _describe(
-    event: AttemptEvent | CallEvent | LimitWaitEvent | LimitChangedEvent | GateClosedEvent,
+    event: AttemptEvent | CallEvent | LimitWaitEvent | LimitChangedEvent | SendsPausedEvent,
 ) -> tuple[int, str]:
     match event:
         case CallEvent():
@@ -82,7 +82,7 @@ def _describe(
             return logging.DEBUG, f"{event.channel} permit after {event.seconds:.3f} s in the {event.lane} lane"
         case LimitChangedEvent():
             return logging.INFO, f"{event.channel} rate is now {event.rate:.3g}/s ({event.cause})"
-        case GateClosedEvent():
+        case SendsPausedEvent():
             return logging.INFO, f"{event.channel} sends stopped for {event.seconds:.3f} s after a 429"
 
 

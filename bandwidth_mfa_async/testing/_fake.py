@@ -13,9 +13,9 @@ from .._client import MFAClient, executor_of
 from .._clock import Sleeper
 from .._config import RetryPolicy
 from .._credentials import BasicAuth
-from .._redaction import hide, hide_host_only, mask_phone_repr
+from .._redaction import hide, mask_phone_repr, show_host_only
 from .._transport import Headers, Transport
-from .._wire import Answer
+from .._wire import RawResponse
 from ..errors import (
     ClientStateError,
     ConnectTimeoutError,
@@ -45,7 +45,7 @@ _MASKS: Final[dict[str, Callable[[Any], str]]] = {
     "from": mask_phone_repr,
     "code": hide,
     "message": hide,
-    "callbackUrl": hide_host_only,
+    "callbackUrl": show_host_only,
 }
 
 
@@ -226,7 +226,7 @@ class _Wire(Transport):
 
     async def send(  # noqa: PLR0913 - the transport's own arguments
         self, url: Any, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
-    ) -> Answer:
+    ) -> RawResponse:
         del url, headers
         kind, outcome, document = self._fake._next(operation, payload, self._clock.monotonic())  # noqa: SLF001
         payload.begun = outcome.written
@@ -245,7 +245,7 @@ class _Wire(Transport):
         if error is not None:
             raise error
         body = self._fake._body(kind, outcome, document)  # noqa: SLF001
-        return Answer(outcome.status or 200, Headers(outcome.headers), body)
+        return RawResponse(outcome.status or 200, Headers(outcome.headers), body)
 
     async def warm_up(self, url: Any, connections: int, connect_timeout: float) -> None:
         """Open nothing."""

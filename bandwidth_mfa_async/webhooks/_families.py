@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 from attrs import frozen
 
 Region: TypeAlias = Literal["north_america", "international"]
-Fault: TypeAlias = Literal["client", "server", "ambiguous"]
+ErrorParty: TypeAlias = Literal["client", "server", "ambiguous"]
 Reporter: TypeAlias = Literal["bandwidth", "carrier"]
 
 NORTH_AMERICA: Final = "NorthAmericaSMS"
@@ -33,7 +33,7 @@ class ErrorFamily:
     """
 
     region: Region
-    fault: Fault | None = None
+    fault: ErrorParty | None = None
     reported_by: Reporter | None = None
     permanent: bool | None = None
     meaning: str | None = None

@@ -28,7 +28,7 @@ ReceiptBody: TypeAlias = bytes | str | Mapping[str, Any] | Sequence[Any]
 # 29 letters and digits in all examples; a bound keeps hostile ones from filling memories and logs.
 _MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ERROR_CODE = re.compile(r"[0-9]{1,9}", re.ASCII)
-_LONGEST_TEXT: Final = 500
+_MAX_TEXT: Final = 500
 
 
 def _scrubbed(text: str | None) -> str:
@@ -137,7 +137,7 @@ def _text(value: object) -> str | None:
     if not isinstance(value, str) or not value:
         return None
     # JSON can spell half a surrogate pair, which no file or socket takes.
-    return value[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
+    return value[:_MAX_TEXT].encode("utf-8", "replace").decode()
 
 
 def _error_code(value: object) -> int | None:

@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from .._client._recorded_call import HeldError, send
+from .._client._recorded_call import AttemptDenied, send
 from .._clock import sleep_until
 from .._config import Resend
 from .._item_state import LedgerState
@@ -15,15 +15,15 @@ from ..errors import LedgerError, MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
 
 if TYPE_CHECKING:
-    from .._client._executor import Caller
+    from .._client._executor import CallExecutor
     from .._lease import Lease
     from .._models import CodeRequest
     from .ledger._ledger import Chunk, RedisLedger
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 # So many rows in a row refused for the credentials or the address, and the job has no future.
-_HOPELESS: Final = 10
-_CONCERN_ALL: Final = frozenset({401, 403, 404})
+MAX_CONSECUTIVE_ACCOUNT_ERRORS: Final = 10
+_ACCOUNT_ERROR_STATUSES: Final = frozenset({401, 403, 404})
 
 
 class ChunkRun:
@@ -35,7 +35,7 @@ class ChunkRun:
         chunk: what was taken.
     """
 
-    def __init__(self, caller: Caller, ledger: RedisLedger, chunk: Chunk) -> None:
+    def __init__(self, caller: CallExecutor, ledger: RedisLedger, chunk: Chunk) -> None:
         self.caller = caller
         self.ledger = ledger
         self.chunk = chunk
@@ -44,8 +44,8 @@ class ChunkRun:
         self.failure: MFAError | None = None
         # The error that refused every item, if one did.
         self.hopeless = ""
-        self._rows: deque[Row] = deque()
-        self._at_work: dict[asyncio.Task[None], Row] = {}
+        self._rows: deque[JobItem] = deque()
+        self._at_work: dict[asyncio.Task[None], JobItem] = {}
         self._refused_in_a_row = 0
 
     async def run(self, seconds: float) -> str:
@@ -62,7 +62,7 @@ class ChunkRun:
         first = chunk.number * chunk.size
         for place, (state, request) in enumerate(zip(chunk.states, requests, strict=True)):
             if request is not None and LedgerState(state) in open_states:
-                self._rows.append(Row(self, first + place, request))
+                self._rows.append(JobItem(self, first + place, request))
         timer = clock.call_at(clock.monotonic() + seconds, self.stop)
         renewal = asyncio.create_task(self._keep_lease())
         width = min(len(self._rows), self.caller.limits.max_in_flight)
@@ -107,7 +107,7 @@ class ChunkRun:
             row = self._at_work[task] = self._rows.popleft()
             try:
                 await send(self.caller, self.chunk.channel, row.request, "bulk", row)
-            except HeldError as held:
+            except AttemptDenied as held:
                 self._held(held.args[0])
             except asyncio.CancelledError:
                 # Only this run cancels its workers, or the loop when it is torn down.
@@ -160,15 +160,19 @@ class ChunkRun:
     def ended(self, state: LedgerState, error: MFAError | None) -> None:
         """Note a row's end, and give up on a job whose credentials or address are refused."""
         status = getattr(error, "status", None)
-        self._refused_in_a_row = self._refused_in_a_row + 1 if status in _CONCERN_ALL else 0
-        if self._refused_in_a_row == _HOPELESS and state is LedgerState.REFUSED and not self.stopping:
+        self._refused_in_a_row = self._refused_in_a_row + 1 if status in _ACCOUNT_ERROR_STATUSES else 0
+        if (
+            self._refused_in_a_row == MAX_CONSECUTIVE_ACCOUNT_ERRORS
+            and state is LedgerState.REFUSED
+            and not self.stopping
+        ):
             name = type(error).__name__
             _LOG.error("job %s is stopped: %s, whatever the item; mend it and resume the job", self.chunk.job, name)
             self.hopeless = name
             self.stop()
 
 
-class Row:
+class JobItem:
     """One row of a run; what `send` needs to know of it."""
 
     __slots__ = ("_run", "lease", "place", "request", "under_way")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from .._client import MFAClient, executor_of
-from .._client._recorded_call import HeldError, send
+from .._client._recorded_call import AttemptDenied, send
 from .._config import Resend
 from ..errors import ConfigurationError, LedgerError, MFAError
 from ..limits.shared._redis_limits import RedisLimits
@@ -21,22 +21,22 @@ from .ledger._codec import unpack_code
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .._client._executor import Caller
+    from .._client._executor import CallExecutor
     from .._clock import Clock
     from ._coordinator import Coordinator
-    from .ledger._code_queue import CodeBook
+    from .ledger._code_queue import CodeQueue
     from .ledger._ledger import RedisLedger
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-_ROUND: Final = 1.0
+POLL_INTERVAL: Final = 1.0
 """Seconds between two looks at what is to do, when nothing else causes one."""
 _STALE_CODES: Final = 2.0
-_MOST_CODES: Final = 100
-_LAST_WORDS: Final = 2.0
+_MAX_CODES: Final = 100
+FINAL_FLUSH_TIMEOUT: Final = 2.0
 """Seconds in which what was cut is written down."""
 
 
-class Service:
+class WorkerRuntime:
     """What a worker process does between its start and its end.
 
     Args:
@@ -53,7 +53,7 @@ class Service:
     def __init__(  # noqa: PLR0913 - made in one place
         self,
         ledger: RedisLedger,
-        codes: CodeBook,
+        codes: CodeQueue,
         factory: Callable[[], MFAClient | Awaitable[MFAClient]],
         coordinator: Coordinator,
         *,
@@ -87,7 +87,7 @@ class Service:
         return self._ledger.clock
 
     @property
-    def caller(self) -> Caller:
+    def caller(self) -> CallExecutor:
         """The engine of the process's client."""
         assert self._view is not None  # noqa: S101 - started
         return executor_of(self._view)
@@ -158,7 +158,7 @@ class Service:
         for code in tuple(self._code_tasks):
             code.cancel()
         clock = self._ledger.clock
-        clock.call_at(clock.monotonic() + _LAST_WORDS, self._ledger.connection.give_up)
+        clock.call_at(clock.monotonic() + FINAL_FLUSH_TIMEOUT, self._ledger.connection.give_up)
 
     async def quiet(self) -> None:
         """Return once nothing is under way."""
@@ -270,7 +270,7 @@ class Service:
         renewal = asyncio.create_task(code.renew(self._ledger))
         try:
             await send(self.caller, channel, request, "interactive", code)
-        except HeldError:
+        except AttemptDenied:
             pass
         except MFAError as error:
             _LOG.warning("a code was left to another worker: %s", type(error).__name__)
@@ -292,7 +292,7 @@ class Service:
                 _LOG.warning("the worker could not look for work: %s", error)
             except Exception:  # noqa: BLE001 - the watch must not end
                 _LOG.exception("the worker could not look for work")
-            timer = clock.call_at(clock.monotonic() + _ROUND, self._wake.set)
+            timer = clock.call_at(clock.monotonic() + POLL_INTERVAL, self._wake.set)
             try:
                 await self._wake.wait()
             finally:
@@ -300,7 +300,7 @@ class Service:
             self._wake.clear()
 
     async def _look(self) -> None:
-        for name in await self._codes.stale(_STALE_CODES, _MOST_CODES):
+        for name in await self._codes.stale(_STALE_CODES, _MAX_CODES):
             if not self.stopping:
                 self._spawn_code(name)
         jobs = await self._coordinator.round()

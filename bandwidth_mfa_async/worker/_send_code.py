@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._clock import Clock
-    from .ledger._code_queue import CodeBook, CodeOutcome
+    from .ledger._code_queue import CodeOutcome, CodeQueue
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _FIRST_LOOK: Final = 0.01
-_LONGEST_BETWEEN_LOOKS: Final = 0.25
+_MAX_POLL_INTERVAL: Final = 0.25
 _CHANNELS: Final = ("messaging", "voice")
 
 
@@ -30,7 +30,7 @@ class SendCode:
         clock: where time comes from.
     """
 
-    def __init__(self, codes: CodeBook, hint: Callable[[str], Awaitable[None]], clock: Clock) -> None:
+    def __init__(self, codes: CodeQueue, hint: Callable[[str], Awaitable[None]], clock: Clock) -> None:
         self._codes = codes
         self._hint = hint
         self._clock = clock
@@ -62,7 +62,7 @@ class SendCode:
             if now >= until:
                 return _id(await self._given_up(name))
             await sleep_until(self._clock, min(now + wait, until))
-            wait = min(1.5 * wait, _LONGEST_BETWEEN_LOOKS)
+            wait = min(1.5 * wait, _MAX_POLL_INTERVAL)
             outcome = await self._codes.read(name) or outcome
         return _id(outcome)
 

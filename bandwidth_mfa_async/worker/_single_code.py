@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .._lease import Lease
     from ..errors import MFAError
-    from .ledger._code_queue import CodeBook
+    from .ledger._code_queue import CodeQueue
     from .ledger._ledger import RedisLedger
 
 
@@ -30,7 +30,7 @@ class SingleCode:
 
     def __init__(
         self,
-        codes: CodeBook,
+        codes: CodeQueue,
         name: str,
         lease: Lease,
         *,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._item_state import LedgerState
 from .._items._deduplication import DedupIndex
-from .._items._intake import Intake, strange
+from .._items._intake import Intake, unexpected_error
 from .._keys import TEMPLATE_FIELDS, fact_digest, template_values
 from ..errors import InvalidRequestError, LedgerError
 from .ledger._codec import pack_record, pack_requests
@@ -101,7 +101,7 @@ class Submission:
             request = self._intake.request(value)
             key, digest, payload = self._intake.key(request)
         except Exception as failure:  # noqa: BLE001 - a strange thing in the input is about that item only
-            error = failure if isinstance(failure, InvalidRequestError) else strange(failure)
+            error = failure if isinstance(failure, InvalidRequestError) else unexpected_error(failure)
             record = f"{index},{LedgerState.INVALID.value},{pack_record(None, error, 0)}\n"
             self._rows.append((None, "", b"", b"", record))
         else:

@@ -16,10 +16,10 @@ from .._models import CodeTemplate
 from ..errors import ConfigurationError
 from ._coordinator import AGAIN_AFTER, WINDOW, Coordinator
 from ._job import Job, known_jobs
-from ._runtime import Service
+from ._runtime import WorkerRuntime
 from ._send_code import SendCode
 from ._submission import Submission
-from .ledger._code_queue import CodeBook
+from .ledger._code_queue import CodeQueue
 from .ledger._ledger import RedisLedger, checked_name
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _CHANNELS: Final = ("messaging", "voice")
-_MOST_ITEMS: Final = 10_000
+_MAX_ITEMS: Final = 10_000
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
 _PATIENCE: Final = 5.0
 """Seconds that taskiq's receiver has to end after the last of the work has; see `_end_in_time`."""
@@ -79,16 +79,16 @@ class MFAWorker:
         if not callable(client):
             raise ConfigurationError("client: must be a function that makes an MFAClient, like MFAClient.from_env")
         for name, value in (("runs", runs), ("window", window)):
-            if type(value) is not int or not 1 <= value <= _MOST_ITEMS:
-                raise ConfigurationError(f"{name}: must be a whole number from 1 to {_MOST_ITEMS}")
+            if type(value) is not int or not 1 <= value <= _MAX_ITEMS:
+                raise ConfigurationError(f"{name}: must be a whole number from 1 to {_MAX_ITEMS}")
         for name, seconds in (("run_for", run_for), ("again_after", again_after), ("drain_timeout", drain_timeout)):
             if type(seconds) not in {int, float} or not 0 < seconds < 1e6:
                 raise ConfigurationError(f"{name}: must be a number of seconds above 0")
         self.broker = broker
         self.ledger: RedisLedger = ledger if isinstance(ledger, RedisLedger) else RedisLedger(ledger)
-        self._codes = CodeBook(self.ledger)
+        self._codes = CodeQueue(self.ledger)
         self._coordinator = Coordinator(self.ledger, self._hint_chunk, window=window, again_after=again_after)
-        self._service: Service | None = None
+        self._service: WorkerRuntime | None = None
         self._service_options: dict[str, Any] = {
             "runs": runs,
             "run_for": run_for,
@@ -178,8 +178,8 @@ class MFAWorker:
             LedgerError: the job was submitted with other input, or the ledger cannot be used.
         """
         checked_name("name", name)
-        if type(chunk) is not int or not 1 <= chunk <= _MOST_ITEMS:
-            raise ConfigurationError(f"chunk: must be a whole number from 1 to {_MOST_ITEMS}")
+        if type(chunk) is not int or not 1 <= chunk <= _MAX_ITEMS:
+            raise ConfigurationError(f"chunk: must be a whole number from 1 to {_MAX_ITEMS}")
         if template is not None and not isinstance(template, CodeTemplate):
             raise ConfigurationError("template: must be a CodeTemplate")
         if key is not None and not callable(key):
@@ -228,11 +228,13 @@ class MFAWorker:
         self._started = True
 
     async def _start(self, _state: Any) -> None:
-        self._service = Service(self.ledger, self._codes, self._factory, self._coordinator, **self._service_options)
+        self._service = WorkerRuntime(
+            self.ledger, self._codes, self._factory, self._coordinator, **self._service_options
+        )
         await self._service.start()
         _on_signals(functools.partial(self._end, self._service))
 
-    def _end(self, service: Service) -> None:
+    def _end(self, service: WorkerRuntime) -> None:
         service.stop()
         if self._deadline is None:
             self._deadline = asyncio.get_running_loop().create_task(_end_in_time(service))
@@ -268,7 +270,7 @@ def _on_signals(stop: Callable[[], None]) -> None:
             signal.signal(number, handle)
 
 
-async def _end_in_time(service: Service) -> None:
+async def _end_in_time(service: WorkerRuntime) -> None:
     """End a worker whose receiver does not: one in some thousands waits for its queue for ever.
 
     taskiq cancels a read of its queue then and waits for it. redis-py writes inside `asyncio.wait_for`, which may lose

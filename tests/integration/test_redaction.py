@@ -47,9 +47,9 @@ from bandwidth_mfa_async import (
     webhooks,
     worker,
 )
-from bandwidth_mfa_async._redaction import hide_host_only, mask_phone, scrub
+from bandwidth_mfa_async._redaction import mask_phone, scrub, show_host_only
 from bandwidth_mfa_async._wire import _answers, _operations, _token
-from bandwidth_mfa_async.limits import ChannelLimiter, Permit, Slots
+from bandwidth_mfa_async.limits import ChannelLimiter, Permit, PrioritySemaphore
 from bandwidth_mfa_async.telemetry import _events
 from tests.support.fault_server import Act, FaultServer, answer, refused_port, reply
 
@@ -132,7 +132,8 @@ def test_every_data_class_is_looked_at() -> None:
     """The search above covers what users hold."""
     names = {cls.__name__ for cls in attrs_classes()}
     assert {"CodeRequest", "CodeTemplate", "VerifyCodeRequest", "BasicAuth", "OAuth2ClientCredentials"} <= names
-    assert {"AttemptEvent", "CallEvent", "Token", "RetryPolicy", "Limits", "MessagingCodeResponse", "Answer"} <= names
+    assert {"AttemptEvent", "CallEvent", "Token", "RetryPolicy", "Limits"} <= names
+    assert {"MessagingCodeResponse", "RawResponse"} <= names
 
 
 def public_classes() -> dict[str, type]:
@@ -171,7 +172,7 @@ def public_instances(path: pathlib.Path) -> list[object]:
         bulk.summary,
         ItemOutcome(0, SENTINELS["to"], request, Delivery.ACCEPTED),
         ChannelLimiter("messaging", rate=None, adaptive=True, clock=clock),
-        Slots(1, clock=clock),
+        PrioritySemaphore(1, clock=clock),
         Permit(1, 0, paced=False),
         LoggingHook(),
         telemetry.OpenTelemetryHook(),
@@ -392,4 +393,4 @@ def test_scrubbed_text(text: str, shown: str) -> None:
 
 def test_urls_show_their_host_only() -> None:
     """Paths and queries of callback URLs often carry keys."""
-    assert hide_host_only("https://u:p@example.com:8443/x?y#z") == "'https://example.com:8443/***'"
+    assert show_host_only("https://u:p@example.com:8443/x?y#z") == "'https://example.com:8443/***'"

@@ -194,7 +194,16 @@ async def test_no_living_object_shows_a_secret(
     assert len(outcomes) == 2
     for each in shown:
         assert_clean(each, each.partition(":")[0])
-    assert {"MFAClient", "Caller", "Core", "Transport", "Call", "CodeRequest", "CodeTemplate", "Body"} <= looked_at
+    assert {
+        "MFAClient",
+        "CallExecutor",
+        "SharedState",
+        "Transport",
+        "Call",
+        "CodeRequest",
+        "CodeTemplate",
+        "Body",
+    } <= looked_at
     assert {"BulkSender", "OutcomeStream", "ItemOutcome", "SQLiteJournal", "Item"} <= looked_at
     assert_clean(caplog.text + str([record.__dict__ for record in caplog.records]), "the log")
 

@@ -52,7 +52,7 @@ async def simulator():
 async def make_worker(redis_server, simulator, monkeypatch):
     """Make workers on brokers of their own that share a ledger; all are shut down at the end."""
     # What waits for a second or two in production is looked at without delay here.
-    monkeypatch.setattr(_runtime, "_ROUND", 0.05)
+    monkeypatch.setattr(_runtime, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(_runtime, "_STALE_CODES", 0.1)
     brokers = []
 

@@ -82,11 +82,11 @@ from bandwidth_mfa_async.telemetry import (
     CallEvent,
     CallStartedEvent,
     Event,
-    GateClosedEvent,
     HookList,
     LimitChangedEvent,
     LimitWaitEvent,
     OpenTelemetryHook,
+    SendsPausedEvent,
 )
 from bandwidth_mfa_async.telemetry import Hook as HookProtocol
 from bandwidth_mfa_async.testing import Clock, FakeTransport, ManualClock, Outcome, SentRequest, ThreadedSimulator
@@ -117,7 +117,7 @@ class Hook:
                 assert_type(event.status, int | None)
             case CallEvent():
                 assert_type(event.delivery, Delivery)
-            case LimitWaitEvent() | GateClosedEvent():
+            case LimitWaitEvent() | SendsPausedEvent():
                 assert_type(event.seconds, float)
             case LimitChangedEvent():
                 assert_type(event.rate, float)

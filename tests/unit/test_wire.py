@@ -48,7 +48,7 @@ def _codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 def decipher(name: str) -> Any:
     entry = INDEX[name]
-    answer = _wire.Answer(entry["status"], CIMultiDict(), (SAMPLES / name).read_bytes())
+    answer = _wire.RawResponse(entry["status"], CIMultiDict(), (SAMPLES / name).read_bytes())
     return _wire.decipher(OPERATIONS[entry["operation"]], answer)
 
 
@@ -248,7 +248,7 @@ def test_a_lock_out_says_how_long_in_words() -> None:
 def test_a_2xx_without_an_id_is_no_success(body: bytes) -> None:
     """Only the documented answer is one; whatever else says 200 leaves the outcome unknown."""
     with pytest.raises(ResponseDecodeError) as caught:
-        _wire.decipher(_wire.MESSAGING, _wire.Answer(200, CIMultiDict(), body))
+        _wire.decipher(_wire.MESSAGING, _wire.RawResponse(200, CIMultiDict(), body))
     assert caught.value.delivery is Delivery.UNKNOWN
 
 
@@ -257,13 +257,13 @@ def test_valid_must_be_a_boolean(value: object) -> None:
     """A text "false" is true to Python; letting it in would let anyone in."""
     body = json.dumps({"valid": value}).encode()
     with pytest.raises(ResponseDecodeError):
-        _wire.decipher(_wire.VERIFY, _wire.Answer(200, CIMultiDict(), body))
+        _wire.decipher(_wire.VERIFY, _wire.RawResponse(200, CIMultiDict(), body))
 
 
 def test_unknown_keys_are_ignored() -> None:
     """The service may add to its answers."""
     body = b'{"messageId": "x", "meta": {"attempts": 9}, "more": [1]}'
-    response = _wire.decipher(_wire.MESSAGING, _wire.Answer(202, CIMultiDict(), body))
+    response = _wire.decipher(_wire.MESSAGING, _wire.RawResponse(202, CIMultiDict(), body))
     assert (response.message_id, response.meta.attempts) == ("x", 1)
 
 
@@ -337,7 +337,7 @@ def test_an_error_that_echoes_the_request_is_scrubbed() -> None:
         }
     ).encode()
     with pytest.raises(BadRequestError) as caught:
-        _wire.decipher(_wire.MESSAGING, _wire.Answer(400, CIMultiDict(), body), secrets=lambda: secrets)
+        _wire.decipher(_wire.MESSAGING, _wire.RawResponse(400, CIMultiDict(), body), secrets=lambda: secrets)
     shown = repr(caught.value) + str(caught.value) + repr(caught.value.args)
     for secret in (*secrets, "555", "482913", "dXNlcjpwYXNz", "pw@"):
         assert secret not in shown
@@ -356,7 +356,7 @@ def test_an_error_that_echoes_the_request_is_scrubbed() -> None:
 )
 def test_tokens(status: int, body: object, lifetime: float) -> None:
     """A token without a lifetime is taken to live an hour, as Bandwidth's own tool does."""
-    token = _wire.decipher_token(_wire.Answer(status, CIMultiDict(), json.dumps(body).encode()))
+    token = _wire.decipher_token(_wire.RawResponse(status, CIMultiDict(), json.dumps(body).encode()))
     assert (token.header, token.lifetime) == ("Bearer t", lifetime)
     assert "Bearer t" not in repr(token)
 
@@ -375,5 +375,5 @@ def test_tokens(status: int, body: object, lifetime: float) -> None:
 def test_no_token_is_not_sent(status: int, body: bytes, error_type: type[RequestError]) -> None:
     """Whatever the token endpoint says, the code request has not left."""
     with pytest.raises(RequestError) as caught:
-        _wire.decipher_token(_wire.Answer(status, CIMultiDict(), body))
+        _wire.decipher_token(_wire.RawResponse(status, CIMultiDict(), body))
     assert (type(caught.value), caught.value.delivery) == (error_type, Delivery.NOT_SENT)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .._outcome import Ending
 
-_OLDEST_SQLITE: Final = (3, 33)  # UPDATE FROM
+_MIN_SQLITE: Final = (3, 33)  # UPDATE FROM
 _KEY_BYTES: Final = 16
 _COUNTS: Final = ("accepted", "rejected", "not_sent", "unknown", "invalid", "throttled")
 
@@ -84,7 +84,7 @@ WHERE status = 1 OR (status = 5 AND settled_at >= :now)
 """
 
 
-class Row(NamedTuple):
+class JournalRow(NamedTuple):
     """What the journal knows of an item."""
 
     id: int
@@ -153,8 +153,8 @@ class Store:
         Raises:
             JournalError: it cannot be opened, or not by this process, or is no journal of this library.
         """
-        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-            wanted = ".".join(map(str, _OLDEST_SQLITE))
+        if sqlite3.sqlite_version_info < _MIN_SQLITE:
+            wanted = ".".join(map(str, _MIN_SQLITE))
             raise JournalError(f"a journal needs SQLite {wanted} or newer; this Python has {sqlite3.sqlite_version}")
         if os.path.isdir(self.path):  # noqa: PTH112 - a str all the way to SQLite
             raise JournalError(f"{self.path}: this is a folder; name a file in it")
@@ -219,7 +219,7 @@ class Store:
                 "use what that run used, or another journal file"
             )
 
-    def apply(self, batch: Batch) -> Sequence[int | Row]:
+    def apply(self, batch: Batch) -> Sequence[int | JournalRow]:
         """Write a batch and return what is known of each item it adds, by place in the batch.
 
         Where all are new, as in most runs, that is just the id of each one's row.
@@ -237,7 +237,7 @@ class Store:
             self._failure = error
             raise
 
-    def _apply(self, db: sqlite3.Connection, batch: Batch) -> Sequence[int | Row]:
+    def _apply(self, db: sqlite3.Connection, batch: Batch) -> Sequence[int | JournalRow]:
         number = len(batch.positions)
         first = self._next_id
         keys, positions = bytes(batch.keys), json.dumps(batch.positions)
@@ -261,7 +261,12 @@ class Store:
         asked = {"keys": keys, "positions": positions, "since": self._since}
         known = json.loads(db.execute(_KNOWN, asked).fetchone()[0])
         rows = [
-            (place, Row(id_, JournalState(status), payload, provider_id, bool(again), attempts, bool(of_this_session)))
+            (
+                place,
+                JournalRow(
+                    id_, JournalState(status), payload, provider_id, bool(again), attempts, bool(of_this_session)
+                ),
+            )
             for place, id_, status, payload, provider_id, again, attempts, of_this_session in known
         ]
         return [row for _, row in sorted(rows)]

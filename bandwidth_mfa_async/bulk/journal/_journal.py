@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ..._clock import Clock
     from ..._item_state import JournalState
     from .._outcome import Ending
-    from ._file import Row
+    from ._file import JournalRow
 
-Learnt: TypeAlias = "int | Row | JournalError"
+LookupResult: TypeAlias = "int | JournalRow | JournalError"
 """What is known of an item that was added: the row of a new one, all of another, or why it is not on disk."""
-Then: TypeAlias = "Callable[[_Item, Learnt], None]"
+OnResult: TypeAlias = "Callable[[_Item, LookupResult], None]"
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -74,7 +74,7 @@ class SQLiteJournal:
         self._executor: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batch = Batch()
-        self._thens: list[tuple[Then[Any], Any]] = []
+        self._thens: list[tuple[OnResult[Any], Any]] = []
         self._waiters: list[asyncio.Future[None]] = []
         # Set while the batch that gathers is to be handed over at the end of this round of the loop.
         self._soon: asyncio.Handle | None = None
@@ -193,7 +193,7 @@ class SQLiteJournal:
 
     # What a run writes.
 
-    def add(self, key: bytes, position: int, payload: bytes | None, then: Then[_Item], item: _Item) -> None:
+    def add(self, key: bytes, position: int, payload: bytes | None, then: OnResult[_Item], item: _Item) -> None:
         """Learn what is known of an item, and let the journal know it from now on.
 
         Args:
@@ -352,8 +352,8 @@ class SQLiteJournal:
 
     def _written(
         self,
-        done: asyncio.Future[Sequence[int | Row]],
-        thens: list[tuple[Then[Any], Any]],
+        done: asyncio.Future[Sequence[int | JournalRow]],
+        thens: list[tuple[OnResult[Any], Any]],
         waiters: list[asyncio.Future[None]],
     ) -> None:
         self._on_disk -= 1
@@ -371,7 +371,7 @@ class SQLiteJournal:
                 waiter.set_result(None)
 
     def _fail(
-        self, failure: BaseException, thens: list[tuple[Then[Any], Any]], waiters: list[asyncio.Future[None]]
+        self, failure: BaseException, thens: list[tuple[OnResult[Any], Any]], waiters: list[asyncio.Future[None]]
     ) -> None:
         """Tell all who wait, and write no more: what came later would be on disk without what came before."""
         error = failure if isinstance(failure, JournalError) else JournalError(f"{self.path}: {failure}")

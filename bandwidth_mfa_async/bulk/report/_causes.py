@@ -26,7 +26,7 @@ _MEANINGS: Final = {
 }
 
 
-def meaning_of(cause: str | None, http_status: int | None) -> str:
+def describe_cause(cause: str | None, http_status: int | None) -> str:
     """Return one line, lower case, that says what happened.
 
     Args:

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from ._timeline import Stretch
+    from ._timeline import Interval
 
 _Read = TypeVar("_Read")
 
 # Rows that are looked at together: they stay in SQLite's cache of 2 MB, and sorting them by cause in less.
 _SLICE: Final = 10_000
 # Causes kept apart. A journal has a dozen; a file that was tampered with could hold one for each row.
-_MOST_CAUSES: Final = 500
-_MOST_ITEMS: Final = 10**10
+_MAX_CAUSES: Final = 500
+_MAX_ITEMS: Final = 10**10
 _EMPTY: Final = "{}: nothing was written down in this journal yet; a run that uses it begins it"
 _ODD: Final = "{}: this journal is damaged: it holds {}; restore a copy of it before a run goes on with it"
 
@@ -172,7 +172,7 @@ class JournalFile:
         holding: dict[int, list[int]] = {JournalState.SENDING: [], JournalState.UNKNOWN: []}
         if first is None:
             return items, counts, holding
-        if last - first > _MOST_ITEMS:
+        if last - first > _MAX_ITEMS:
             raise self.damaged("ids that are too far apart")
         for before in range(first - 1, last, _SLICE):
             bounds = (before, before + _SLICE)
@@ -186,7 +186,7 @@ class JournalFile:
             )
             for status, cause, http_status, again, count in rows:
                 key = (status, cause, http_status, again)
-                if key not in counts and len(counts) >= _MOST_CAUSES:
+                if key not in counts and len(counts) >= _MAX_CAUSES:
                     key = (status, None, None, again)
                 counts[key] = counts.get(key, 0) + count
                 if status in holding and before not in holding[status][-1:]:
@@ -229,7 +229,7 @@ class JournalFile:
         (last,) = self._execute("SELECT max(at) FROM second WHERE at BETWEEN ? AND ?", (low, high)).fetchone()
         return None if first is None else (first, last)
 
-    def within(self, piece: Stretch) -> tuple[int, ...]:
+    def within(self, piece: Interval) -> tuple[int, ...]:
         """Return what ended in a stretch: accepted, rejected, not sent, unknown, invalid; and the 429s."""
         sums: tuple[Any, ...] = self._execute(
             "SELECT total(accepted), total(rejected), total(not_sent), total(unknown), total(invalid), "

@@ -14,10 +14,10 @@ from attrs import frozen
 from ..._clock import SystemClock
 from ..._item_state import JournalState
 from . import _timeline
-from ._causes import meaning_of
+from ._causes import describe_cause
 from ._parts import Bucket, Counts, FailureReport, Latency, Percentile, Point, SessionReport, Span, Timeline, Totals
 from ._reader import is_running, read_journal
-from ._timeline import Stretch
+from ._timeline import Interval
 
 if TYPE_CHECKING:
     import os
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     SessionRow = tuple[float, float | None, str | None]
 
 STATUSES: Final = tuple(status.name.lower() for status in JournalState)
-MOST_POSITIONS: Final = 1_000
-MOST_SESSIONS: Final = 1_000
+MAX_POSITIONS: Final = 1_000
+MAX_SESSIONS: Final = 1_000
 PERCENTS: Final = (50, 90, 99)
 
 _ENDINGS: Final[dict[str, Ending]] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
 
 # A name is one line of text, whatever a file holds: nothing that moves a cursor or turns a line around.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_LONGEST_NAME: Final = 200
+_MAX_NAME: Final = 200
 
 
 @frozen(kw_only=True)
@@ -110,7 +110,7 @@ class _Reader:
 
     def report(self) -> JournalReport:
         journal = self._journal
-        number, endings, rows = journal.sessions(MOST_SESSIONS)
+        number, endings, rows = journal.sessions(MAX_SESSIONS)
         # Looked at right after the sessions, and only where one has no end: the look could be in the way of a run
         # that begins in the same moment.
         if rows and rows[-1][2] is None:
@@ -120,7 +120,7 @@ class _Reader:
         counts = self._counts(items, failures)
         sessions = self._sessions(rows, number)
         stretches = self._stretches(rows)
-        timeline = self._timeline(_timeline.join(stretches))
+        timeline = self._timeline(_timeline.merge_intervals(stretches))
         return JournalReport(
             journal=_line(journal.path.name),
             read_at=self._moment(self._now),
@@ -137,10 +137,10 @@ class _Reader:
             latency=_latency(journal.latency()),
             failures=_failures(failures),
             unknown_positions=tuple(
-                journal.positions(JournalState.UNKNOWN, holding[JournalState.UNKNOWN], MOST_POSITIONS)
+                journal.positions(JournalState.UNKNOWN, holding[JournalState.UNKNOWN], MAX_POSITIONS)
             ),
             sending_positions=tuple(
-                journal.positions(JournalState.SENDING, holding[JournalState.SENDING], MOST_POSITIONS)
+                journal.positions(JournalState.SENDING, holding[JournalState.SENDING], MAX_POSITIONS)
             ),
         )
 
@@ -194,14 +194,14 @@ class _Reader:
             by_ending[latest] = 1
         return {ending: count for ending, count in by_ending.items() if count}
 
-    def _stretches(self, sessions: list[SessionRow]) -> list[Stretch]:
+    def _stretches(self, sessions: list[SessionRow]) -> list[Interval]:
         """Return the times of work: one for each session in which something ended."""
         ordered = sorted((math.floor(started), ended) for started, ended, _ in sessions)
         starts: list[int | None] = [start for start, _ in ordered]
         # What ended before the first session, or without one, is the first one's: no second is left out.
         if starts:
             starts[0] = None
-        stretches: list[Stretch] = []
+        stretches: list[Interval] = []
         for place, (low, high) in enumerate(itertools.pairwise([*(starts or [None]), None])):
             busy = self._journal.busy(low, high)
             if busy is None:
@@ -211,10 +211,10 @@ class _Reader:
                 began, ended = ordered[place]
                 start = min(start, began)
                 stop = stop if ended is None else max(stop, math.ceil(ended))
-            stretches.append(Stretch(start, stop if high is None else min(stop, high)))
+            stretches.append(Interval(start, stop if high is None else min(stop, high)))
         return stretches
 
-    def _timeline(self, stretches: list[Stretch]) -> Timeline:
+    def _timeline(self, stretches: list[Interval]) -> Timeline:
         codes = sum(sum(self._journal.within(stretch)[:4]) for stretch in stretches)
         width = _timeline.width_for(stretches, codes)
         return Timeline(
@@ -229,7 +229,7 @@ class _Reader:
             ),
         )
 
-    def _point(self, piece: Stretch) -> Point:
+    def _point(self, piece: Interval) -> Point:
         accepted, rejected, not_sent, unknown, invalid, throttled = self._journal.within(piece)
         return Point(
             start=self._moment(piece.start),
@@ -244,7 +244,7 @@ class _Reader:
 
 
 def _line(text: str) -> str:
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:_LONGEST_NAME]
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:_MAX_NAME]
 
 
 def _totals(items: int, timeline: Timeline, working: int) -> Totals:
@@ -288,7 +288,7 @@ def _failures(counted: dict[Failure, int]) -> tuple[FailureReport, ...]:
             cause=None if cause is None else _line(cause),
             http_status=http_status,
             count=count,
-            meaning=meaning_of(cause, http_status),
+            meaning=describe_cause(cause, http_status),
             resume=_resume(STATUSES[status], again=bool(again)),
         )
         for (status, cause, http_status, again), count in counted.items()

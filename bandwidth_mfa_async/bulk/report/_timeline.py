@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 POINTS: Final = 240
 """The most points a timeline has: about three pixels each on a wide screen."""
-FEWEST_POINTS: Final = 30
-MOST_STRETCHES: Final = 24
+MIN_POINTS: Final = 30
+MAX_INTERVALS: Final = 24
 BUCKETS_A_DECADE: Final = 10
 
 _WIDTHS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 
 
 @frozen
-class Stretch:
+class Interval:
     """A time in which a run was at work.
 
     Attributes:
@@ -38,7 +38,7 @@ class Stretch:
         return self.stop - self.start
 
 
-def join(stretches: Sequence[Stretch], most: int = MOST_STRETCHES) -> list[Stretch]:
+def merge_intervals(stretches: Sequence[Interval], most: int = MAX_INTERVALS) -> list[Interval]:
     """Return the stretches with those joined whose pause is too short to be told apart.
 
     A pause below a fiftieth of the working time is left in the picture as idle time; so are the shortest ones of
@@ -53,16 +53,16 @@ def join(stretches: Sequence[Stretch], most: int = MOST_STRETCHES) -> list[Stret
     shortest_kept = max(2, working // 50 + 1)
     if len(pauses) >= most:
         shortest_kept = max(shortest_kept, pauses[len(pauses) - most] + 1)
-    joined: list[Stretch] = []
+    joined: list[Interval] = []
     for stretch in stretches:
         if joined and stretch.start - joined[-1].stop < shortest_kept:
-            joined[-1] = Stretch(joined[-1].start, stretch.stop)
+            joined[-1] = Interval(joined[-1].start, stretch.stop)
         else:
             joined.append(stretch)
     return joined
 
 
-def width_for(stretches: Sequence[Stretch], codes: int = 0) -> int:
+def width_for(stretches: Sequence[Interval], codes: int = 0) -> int:
     """Return the seconds a point must stand for, so that there are at most `POINTS` of them.
 
     A slow run gets wider points, so that it is a line and not a comb: about five codes each.
@@ -72,7 +72,7 @@ def width_for(stretches: Sequence[Stretch], codes: int = 0) -> int:
         codes: how many are in them.
     """
     seconds = sum(stretch.seconds for stretch in stretches)
-    least = min(5 * seconds / codes, seconds / FEWEST_POINTS) if codes else 0
+    least = min(5 * seconds / codes, seconds / MIN_POINTS) if codes else 0
 
     def fits(width: int) -> bool:
         return width >= least and sum(-(-stretch.seconds // width) for stretch in stretches) <= POINTS
@@ -86,10 +86,10 @@ def width_for(stretches: Sequence[Stretch], codes: int = 0) -> int:
     return width
 
 
-def cut(stretch: Stretch, width: int) -> list[Stretch]:
+def cut(stretch: Interval, width: int) -> list[Interval]:
     """Return the stretch in pieces of `width` seconds; the last one may be shorter."""
     edges = range(stretch.start, stretch.stop, width)
-    return [Stretch(edge, min(edge + width, stretch.stop)) for edge in edges]
+    return [Interval(edge, min(edge + width, stretch.stop)) for edge in edges]
 
 
 def bucket_bounds(bucket: int) -> tuple[float, float]:

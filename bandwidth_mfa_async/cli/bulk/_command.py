@@ -21,7 +21,7 @@ from .._formats import format_duration
 from .._limit_options import limit_options, limits_from_options
 from .._open_client import open_client
 from ._display import per_second, summary_table
-from ._input_scan import Repeats, document_of
+from ._input_scan import DuplicateCounter, document_of
 from ._plan import Plan
 from ._rejects import Rejects
 from ._run import SIGNALS, send
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..._config import Limits
-    from ._input_scan import Found
-    from ._plan import Done
+    from ._input_scan import ScanResult
+    from ._plan import RunResult
     from ._rows import BadRow, Format
 
 _EPILOG: Final = """
@@ -183,7 +183,7 @@ def _dry_run(file: str, *, as_json: bool, voice: bool, worker: str | None, **opt
     limits = _limits({**options, "redis": None}, channel)
     plan = _plan(file, channel, _template(voice, options, must=False), options)
     rate = limits.voice_rate if voice else limits.rate
-    with Repeats() as repeats:
+    with DuplicateCounter() as repeats:
         if options["rejects"]:
             with Rejects(options["rejects"], [file]) as rejects:
                 found = checked(plan, Console(stderr=True), repeats=repeats, rejects=rejects)
@@ -198,7 +198,7 @@ def _dry_run(file: str, *, as_json: bool, voice: bool, worker: str | None, **opt
     return _outcome.EXIT_REFUSED if found.bad else _outcome.EXIT_OK
 
 
-def _print_dry_run(found: Found, document: dict[str, Any], channel: str) -> None:
+def _print_dry_run(found: ScanResult, document: dict[str, Any], channel: str) -> None:
     each = f"{found.lightest}" if found.lightest == found.heaviest else f"{found.lightest} to {found.heaviest}"
     word = "calls" if channel == "voice" else "segments"
     table = Table(title="what is in the file; nothing was sent", show_header=False)
@@ -247,11 +247,11 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
     client = open_client(limits=limits, retry=RetryPolicy(resend=Resend(options["resend"].replace("-", "_"))))
     console = Console(stderr=True)
 
-    async def work(total: int | None, rejects: Rejects | None) -> Done:
+    async def work(total: int | None, rejects: Rejects | None) -> RunResult:
         async with client:
             return await send(plan, client, total=total, rejects=rejects, console=console)
 
-    def run(rejects: Rejects | None) -> Done:
+    def run(rejects: Rejects | None) -> RunResult:
         total = rows_to_send(plan, console, rejects)
         return asyncio.run(work(total, rejects))
 
@@ -284,7 +284,7 @@ def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, a
     _job.job_name(plan)
     console = Console(stderr=True)
 
-    def run(rejects: Rejects | None) -> Done:
+    def run(rejects: Rejects | None) -> RunResult:
         total = rows_to_send(plan, console, rejects)
         return asyncio.run(_job.send(plan, url, total=total, rejects=rejects, console=console))
 
@@ -296,7 +296,7 @@ def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, a
     return _conclude(plan, done, options["rejects"], as_json=as_json, by_workers=True)
 
 
-def _conclude(plan: Plan, done: Done, rejects: str | None, *, as_json: bool, by_workers: bool = False) -> int:
+def _conclude(plan: Plan, done: RunResult, rejects: str | None, *, as_json: bool, by_workers: bool = False) -> int:
     """Print what became of all, and how to go on; return the exit code."""
     summary = done.summary
     _warn(plan.path, done.samples, summary.invalid, done.ignored, rejects)
@@ -316,7 +316,7 @@ def _conclude(plan: Plan, done: Done, rejects: str | None, *, as_json: bool, by_
     return code
 
 
-def _how_to_go_on(plan: Plan, done: Done, rejects: str | None, *, by_workers: bool) -> list[str]:
+def _how_to_go_on(plan: Plan, done: RunResult, rejects: str | None, *, by_workers: bool) -> list[str]:
     summary = done.summary
     lines: list[str] = []
     if done.rejects:
@@ -338,7 +338,7 @@ def _how_to_go_on(plan: Plan, done: Done, rejects: str | None, *, by_workers: bo
     return lines
 
 
-def _exit_code(done: Done) -> int:
+def _exit_code(done: RunResult) -> int:
     summary, previous = done.summary, done.previous
     if summary.unknown or previous[Delivery.UNKNOWN]:
         return _outcome.EXIT_UNKNOWN
@@ -348,7 +348,7 @@ def _exit_code(done: Done) -> int:
     return _outcome.EXIT_REFUSED if failed or done.error or summary.ending != "finished" else _outcome.EXIT_OK
 
 
-def _document(done: Done) -> dict[str, Any]:
+def _document(done: RunResult) -> dict[str, Any]:
     summary = done.summary
     document: dict[str, Any] = {
         "ending": summary.ending,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._rejects import Rejects
-    from ._rows import Row, RowReader
+    from ._rows import InputRow, RowReader
 
 _BUCKETS: Final = 1024
 _HELD: Final = 1 << 17
@@ -29,7 +29,7 @@ _REPORT_EVERY: Final = 2_000
 SAMPLES: Final = 5
 
 
-class Repeats:
+class DuplicateCounter:
     """Counts what was added before, among any number of additions, in constant memory.
 
     Additions are 64-bit hashes, keyed by chance for each process. They are dealt out over buckets in a temporary file
@@ -99,7 +99,7 @@ def _no_room(error: OSError) -> ConfigurationError:
 
 
 @define
-class Found:
+class ScanResult:
     """What is in an input.
 
     Attributes:
@@ -130,14 +130,14 @@ class Found:
         return self.weight * (self.valid - (self.repeats or 0)) / self.valid if self.valid else 0.0
 
 
-def look_through(
+def scan(
     reader: RowReader,
     *,
     channel: str,
-    repeats: Repeats | None = None,
+    repeats: DuplicateCounter | None = None,
     rejects: Rejects | None = None,
     progress: Callable[[int], None] = lambda _rows: None,
-) -> Found:
+) -> ScanResult:
     """Read all rows, check each, and count.
 
     Args:
@@ -152,7 +152,7 @@ def look_through(
         ConfigurationError: no temporary file can be written.
         RejectsFileError: the rejects cannot be written.
     """
-    found = Found()
+    found = ScanResult()
     base: object = None
     for row in reader:
         found.rows += 1
@@ -181,7 +181,7 @@ def look_through(
     return found
 
 
-def _weight(row: Row) -> int:
+def _weight(row: InputRow) -> int:
     template = row.template
     return message_weight(template.message, template.scope, template.digits, None)
 
@@ -207,7 +207,7 @@ DEFAULT_RATES: Final = {
 }
 
 
-def document_of(found: Found, channel: str, rate: Rate | None) -> dict[str, Any]:
+def document_of(found: ScanResult, channel: str, rate: Rate | None) -> dict[str, Any]:
     """Describe what was found, for a script."""
     used, source = (rate, "--rate") if rate else (DEFAULT_RATES[channel].rate, DEFAULT_RATES[channel].source)
     return {

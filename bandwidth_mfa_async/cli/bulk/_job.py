@@ -18,7 +18,7 @@ from ...worker.ledger._ledger import checked_name
 from .._limit_options import show_warnings
 from ._display import REFRESH, SENDING, Display
 from ._input_scan import SAMPLES
-from ._plan import Done, open_rows
+from ._plan import RunResult, open_rows
 from ._row_producer import RowProducer
 from ._rows import BadRow
 from ._run import on_signals
@@ -65,7 +65,7 @@ def job_name(plan: Plan) -> str:
         raise ConfigurationError(f"--run: name the job; {error}") from None
 
 
-async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | None, console: Console) -> Done:
+async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | None, console: Console) -> RunResult:
     """Submit every row, watch until each has its outcome, and say how it went.
 
     Args:
@@ -76,7 +76,7 @@ async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | No
         console: where the display goes.
     """
     clock = SystemClock()
-    done = Done(BulkSummary())
+    done = RunResult(BulkSummary())
     show_warnings()
     try:
         async with RedisLedger(url) as ledger:
@@ -104,7 +104,7 @@ class _Watch:
         rejects: takes the rows that must be mended.
     """
 
-    def __init__(self, plan: Plan, ledger: RedisLedger, job: Job, done: Done, rejects: Rejects | None) -> None:
+    def __init__(self, plan: Plan, ledger: RedisLedger, job: Job, done: RunResult, rejects: Rejects | None) -> None:
         self._plan = plan
         self._ledger = ledger
         self._job = job
@@ -237,7 +237,7 @@ def _why(name: str, ending: str) -> str:
     )
 
 
-def how_to_go_on(done: Done) -> list[str]:
+def how_to_go_on(done: RunResult) -> list[str]:
     """Return what a person may do next.
 
     Args:

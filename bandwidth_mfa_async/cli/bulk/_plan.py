@@ -44,7 +44,7 @@ class Plan:
 
 
 @define
-class Done:
+class RunResult:
     """How a run went.
 
     Attributes:

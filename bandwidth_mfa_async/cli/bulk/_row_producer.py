@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ...errors import InvalidRequestError
 from ._plan import open_rows
-from ._rows import Row
+from ._rows import InputRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,14 +33,14 @@ class RowProducer:
     """
 
     def __init__(self, plan: Plan, rejects: Rejects | None) -> None:
-        self.under_way: dict[int, Row | BadRow] = {}
+        self.under_way: dict[int, InputRow | BadRow] = {}
         """Rows that were given and have no outcome yet, by their place in the input."""
         self.ignored: list[str] = []
         self._plan = plan
         self._rejects = rejects
         self._loop = asyncio.get_running_loop()
-        self._batches: deque[list[Row | BadRow]] = deque()
-        self._rows: Iterator[Row | BadRow] = iter(())
+        self._batches: deque[list[InputRow | BadRow]] = deque()
+        self._rows: Iterator[InputRow | BadRow] = iter(())
         self._room = threading.Semaphore(_BATCHES)
         self._given = 0
         self._wake: asyncio.Future[None] | None = None
@@ -73,7 +73,7 @@ class RowProducer:
                 await self._wake
         self.under_way[self._given] = row
         self._given += 1
-        return row.template.to(row.to) if isinstance(row, Row) else InvalidRequestError("row", row.reason)
+        return row.template.to(row.to) if isinstance(row, InputRow) else InvalidRequestError("row", row.reason)
 
     def close(self) -> None:
         """Let the thread end as soon as it has something to give."""
@@ -83,7 +83,7 @@ class RowProducer:
     # The thread's side.
 
     def _read(self) -> None:
-        batch: list[Row | BadRow] = []
+        batch: list[InputRow | BadRow] = []
         error: BaseException | None = None
 
         def hand_over() -> None:
@@ -118,7 +118,7 @@ class RowProducer:
 
     # The loop's side.
 
-    def _take(self, batch: list[Row | BadRow]) -> None:
+    def _take(self, batch: list[InputRow | BadRow]) -> None:
         self._batches.append(batch)
         self._rouse()
 

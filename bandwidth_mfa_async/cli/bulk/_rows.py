@@ -14,7 +14,7 @@ from attrs import field, frozen
 from ..._models import CodeRequest
 from ..._redaction import hide, mask_phone_repr, scrub
 from ...errors import InvalidRequestError
-from ._source import LONGEST_LINE, InputFileError, LineTooLongError
+from ._source import MAX_LINE, InputFileError, LineTooLongError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ COLUMNS: Final = ("to", "message", "scope", "digits")
 # The first columns of a rejects file, and its last for JSON Lines; it comes back as input once it is mended.
 OURS: Final = ("line", "reason")
 RAW: Final = "row"
-MOST_COLUMNS: Final = 256
+MAX_COLUMNS: Final = 256
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SYNONYMS: Final = {"phone", "number", "phone number", "phone_number", "mobile", "cell", "msisdn", "recipient", "tel"}
 _SUFFIXES: Final[dict[str, Format]] = {
@@ -44,7 +44,7 @@ _WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @frozen
-class Row:
+class InputRow:
     """A row to send.
 
     Attributes:
@@ -114,13 +114,13 @@ class RowReader:
         self._form = form
         self._iterator = self._json_rows() if form == "jsonl" else self._csv_rows()
 
-    def __iter__(self) -> Iterator[Row | BadRow]:
+    def __iter__(self) -> Iterator[InputRow | BadRow]:
         try:
             for row in self._iterator:
                 self.rows += 1
                 yield row
         except LineTooLongError:
-            problem = f"is longer than {LONGEST_LINE:,} characters: is this a file of rows?"
+            problem = f"is longer than {MAX_LINE:,} characters: is this a file of rows?"
             raise self._trouble(self._line + 1, problem) from None
         if not self.rows:
             raise self._trouble(None, "holds no row: it must hold at least one number")
@@ -140,7 +140,7 @@ class RowReader:
 
     # CSV
 
-    def _csv_rows(self) -> Iterator[Row | BadRow]:
+    def _csv_rows(self) -> Iterator[InputRow | BadRow]:
         lines = self._remember(self.source.text(newline=""))
         delimiter, first = self._csv_header(lines)
         places = {name: at for at, name in enumerate(self.header) if name in COLUMNS}
@@ -172,8 +172,8 @@ class RowReader:
             except (csv.Error, StopIteration):
                 raise self._trouble(at, _UNCLOSED) from None
             names = [cell.strip(_SPACES).lower() for cell in cells]
-            if len(cells) > MOST_COLUMNS:
-                raise self._trouble(at, f"{len(cells)} columns: keep 'to' and what you need, at most {MOST_COLUMNS}")
+            if len(cells) > MAX_COLUMNS:
+                raise self._trouble(at, f"{len(cells)} columns: keep 'to' and what you need, at most {MAX_COLUMNS}")
             if "to" in names:
                 self._take_header(at, names)
                 return delimiter, None
@@ -200,7 +200,7 @@ class RowReader:
         known = {*COLUMNS, *OURS, RAW}
         self.ignored = [scrub(name) or "(no name)" for name in names if name not in known]
 
-    def _csv_row(self, line: int, cells: list[str], to: int, places: dict[str, int], width: int) -> Row | BadRow:
+    def _csv_row(self, line: int, cells: list[str], to: int, places: dict[str, int], width: int) -> InputRow | BadRow:
         try:
             if len(cells) != width:
                 raise _BadCellError(f"has {len(cells)} columns where the first line has {width}")
@@ -209,9 +209,9 @@ class RowReader:
             number = cells[to].strip(_SPACES)
             _check_number(number)
             if not places:
-                return Row(line, number, self._template, cells)
+                return InputRow(line, number, self._template, cells)
             given = {name: cells[at] or None for name, at in places.items()}
-            return Row(line, number, self._templated(**_with_digits(given)), cells)
+            return InputRow(line, number, self._templated(**_with_digits(given)), cells)
         except InvalidRequestError as error:
             reason = _number_hint(cells[to]) if error.field == "to" else str(error)
             return BadRow(line, reason, cells)
@@ -245,7 +245,7 @@ class RowReader:
 
     # JSON Lines
 
-    def _json_rows(self) -> Iterator[Row | BadRow]:
+    def _json_rows(self) -> Iterator[InputRow | BadRow]:
         for text in self._remember(self.source.text(newline="\n")):
             line = text.strip()
             if not line:
@@ -254,7 +254,7 @@ class RowReader:
                 raise self._trouble(self._line, "is a JSON array: write one object a line (jq -c '.[]' does)")
             yield self._json_row(line)
 
-    def _json_row(self, text: str) -> Row | BadRow:
+    def _json_row(self, text: str) -> InputRow | BadRow:
         cells: tuple[str, ...] = ("", "", "", "", text)
         try:
             if self.source.suspect and (problem := _undecodable([text])):
@@ -263,7 +263,7 @@ class RowReader:
             cells = (*(_shown(document.get(name)) for name in COLUMNS), text)
             self.ignored += [
                 shown for name in document if name not in COLUMNS and (shown := scrub(name)) not in self.ignored
-            ][: MOST_COLUMNS - len(self.ignored)]
+            ][: MAX_COLUMNS - len(self.ignored)]
             number = document["to"]
             for name in ("to", "message", "scope"):
                 if not isinstance(document.get(name), str | None):
@@ -275,7 +275,7 @@ class RowReader:
             given = {name: document.get(name) for name in COLUMNS[1:]}
             if isinstance(given["digits"], bool) or not isinstance(given["digits"], int | None):
                 raise _BadCellError("digits: must be a whole number from 4 to 8")
-            return Row(self._line, number, self._templated(**given), cells)
+            return InputRow(self._line, number, self._templated(**given), cells)
         except InvalidRequestError as error:
             reason = _number_hint(cells[0]) if error.field == "to" else str(error)
             return BadRow(self._line, reason, cells)

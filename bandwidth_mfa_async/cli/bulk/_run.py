@@ -16,7 +16,7 @@ from ...bulk import BulkSender, SQLiteJournal
 from ...errors import APIStatusError, ConfigurationError, Delivery, MFAError
 from ._display import REFRESH, SENDING, Display
 from ._input_scan import SAMPLES
-from ._plan import Done
+from ._plan import RunResult
 from ._row_producer import RowProducer
 from ._rows import BadRow
 
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from ...bulk import ItemOutcome
     from ._plan import Plan
     from ._rejects import Rejects
-    from ._rows import Row
+    from ._rows import InputRow
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-async def send(plan: Plan, client: MFAClient, *, total: int | None, rejects: Rejects | None, console: Console) -> Done:
+async def send(
+    plan: Plan, client: MFAClient, *, total: int | None, rejects: Rejects | None, console: Console
+) -> RunResult:
     """Send to every row, and say how it went; what ends it early is in the answer.
 
     Signals are ignored from its end on, until the caller gives them back.
@@ -54,8 +56,8 @@ async def send(plan: Plan, client: MFAClient, *, total: int | None, rejects: Rej
         template=plan.template,
     )
     sender = BulkSender(client, journal=journal, max_in_flight=plan.max_in_flight, channel=plan.channel)
-    done = Done(sender.summary)
-    with Display(console, sender.summary, total, clock) as display, _obeying(sender, display):
+    done = RunResult(sender.summary)
+    with Display(console, sender.summary, total, clock) as display, _signal_handlers(sender, display):
         try:
             async with sender as bulk:
                 # Here rather than in the run, so that a journal of calls is refused before a row is read.
@@ -75,13 +77,13 @@ async def send(plan: Plan, client: MFAClient, *, total: int | None, rejects: Rej
     return done
 
 
-def _left(done: Done) -> bool:
+def _left(done: RunResult) -> bool:
     """Return whether there is something that another run with the same journal may do."""
     summary = done.summary
     return summary.taken > 0 and (summary.ending != "finished" or summary.not_sent + summary.unknown > 0)
 
 
-def _note(done: Done, outcome: ItemOutcome, row: Row | BadRow, rejects: Rejects | None) -> None:
+def _note(done: RunResult, outcome: ItemOutcome, row: InputRow | BadRow, rejects: Rejects | None) -> None:
     """Count what the run does not, and keep a row that has to be mended."""
     if outcome.delivery is Delivery.SKIPPED:
         done.previous[outcome.previous] += 1
@@ -111,7 +113,9 @@ def _reason(outcome: ItemOutcome) -> str | None:
     return f"refused by the service: {error.status} {error.error_text or ''}".rstrip()
 
 
-async def _follow(bulk: BulkSender, feed: RowProducer, display: Display, done: Done, rejects: Rejects | None) -> None:
+async def _follow(
+    bulk: BulkSender, feed: RowProducer, display: Display, done: RunResult, rejects: Rejects | None
+) -> None:
     """Send, and let every outcome be seen, counted and, where it must be mended, written down."""
     ticker = asyncio.create_task(_tick(display, SystemClock()))
     try:
@@ -131,7 +135,7 @@ async def _tick(display: Display, clock: SystemClock) -> None:
 
 
 @contextlib.contextmanager
-def _obeying(bulk: BulkSender, display: Display) -> Generator[None]:
+def _signal_handlers(bulk: BulkSender, display: Display) -> Generator[None]:
     """Let the first SIGINT or SIGTERM drain the run and the second cut it."""
 
     def obey() -> None:

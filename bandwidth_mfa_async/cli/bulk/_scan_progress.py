@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from ._input_scan import look_through
+from ._input_scan import scan
 from ._plan import open_rows
 from ._source import InputFileError, is_pipe, name_of
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn, Task
     from rich.text import Text
 
-    from ._input_scan import Found, Repeats
+    from ._input_scan import DuplicateCounter, ScanResult
     from ._plan import Plan
     from ._rejects import Rejects
     from ._rows import BadRow
@@ -62,7 +62,9 @@ def _whole() -> Column:
     return Column(no_wrap=True, overflow="ellipsis")
 
 
-def checked(plan: Plan, console: Console, *, repeats: Repeats | None = None, rejects: Rejects | None = None) -> Found:
+def checked(
+    plan: Plan, console: Console, *, repeats: DuplicateCounter | None = None, rejects: Rejects | None = None
+) -> ScanResult:
     """Look through a whole input, with a progress bar by bytes on a terminal.
 
     Raises:
@@ -94,12 +96,12 @@ def rows_to_send(plan: Plan, console: Console, rejects: Rejects | None) -> int |
 
 
 def _looked_through(
-    plan: Plan, console: Console, repeats: Repeats | None = None, rejects: Rejects | None = None
-) -> Found:
+    plan: Plan, console: Console, repeats: DuplicateCounter | None = None, rejects: Rejects | None = None
+) -> ScanResult:
     opened = open_rows(plan.path, plan.form, plan.template)
     with _nothing_sent(), opened as (reader, size), CheckProgress(console) as progress:
         bar = progress.add_task("", total=size, rows=0)
-        return look_through(
+        return scan(
             reader,
             channel=plan.channel,
             repeats=repeats,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 CHUNK: Final = 1 << 18
-LONGEST_LINE: Final = 1 << 20
+MAX_LINE: Final = 1 << 20
 _HEAD: Final = 64
 # What people pass by mistake, known by its first bytes: its name, and what to do.
 _FOREIGN: Final = (
@@ -183,7 +183,7 @@ class Source(io.RawIOBase):
 
     def _look_through(self, chunk: bytes) -> None:
         first = min((at for end in self._ends if (at := chunk.find(end)) >= 0), default=len(chunk))
-        if self._unended + first > LONGEST_LINE:
+        if self._unended + first > MAX_LINE:
             raise LineTooLongError
         last = max(chunk.rfind(end) for end in self._ends)
         self._unended = len(chunk) - last - 1 if last >= 0 else self._unended + len(chunk)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..._clock import Clock
     from ..._credentials import Auth
     from ..._models import CodeRequest, VerifyCodeResponse
-    from ..._wire import Answer
+    from ..._wire import RawResponse
     from ._types import Status
 
 # Bandwidth's announcement (https://dev.bandwidth.com/docs/account/credentials/management): API users end on that day.
@@ -215,7 +215,7 @@ async def _probe(settings: dict[str, Any], timeout: float, clock: Clock) -> Asyn
         yield _skew(answer, asked + took / 2, took)
 
 
-def _judged(answer: Answer, settings: dict[str, Any]) -> Finding:
+def _judged(answer: RawResponse, settings: dict[str, Any]) -> Finding:
     """Say what the answer to the probe proves, and what it does not."""
     auth: Auth = settings["auth"]
     try:
@@ -252,7 +252,7 @@ def _judged(answer: Answer, settings: dict[str, Any]) -> Finding:
     )
 
 
-def _skew(answer: Answer, now: float, took: float) -> Finding:
+def _skew(answer: RawResponse, now: float, took: float) -> Finding:
     """Compare this machine's clock with the answer's `Date`, which is cut to whole seconds."""
     try:
         date = parsedate_to_datetime(answer.headers.get("Date", ""))

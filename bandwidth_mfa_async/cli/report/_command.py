@@ -39,7 +39,7 @@ _COLOURS: Final = {
 }
 
 _LINE: Final = 60
-_WIDEST: Final = 100
+_MAX_WIDTH: Final = 100
 _REMEDIES: Final = {
     errno.ENOENT: "make its folder, or ",
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, or "),
@@ -86,7 +86,7 @@ def report(journal: Path, as_json: bool, page: Path | None) -> None:  # noqa: FB
         _write_page(read, page)
     else:
         console = Console()
-        console.print(_summary(read), width=min(console.width, _WIDEST))
+        console.print(_summary(read), width=min(console.width, _MAX_WIDTH))
     sys.exit(EXIT_OK)
 
 
@@ -165,8 +165,8 @@ def _speed(read: JournalReport) -> list[RenderableType]:
     totals = read.totals
     table = _plain_table()
     points = [point for span in read.timeline.spans for point in span.points]
-    lines = len(points) >= words.FEWEST_POINTS
-    if totals.codes_per_second and totals.ended >= words.FEWEST_FOR_A_RATE:
+    lines = len(points) >= words.MIN_POINTS
+    if totals.codes_per_second and totals.ended >= words.MIN_ITEMS_FOR_RATE:
         average, best = formats.rate(totals.codes_per_second), formats.rate(totals.busiest_per_second)
         table.add_row(
             "codes", f"{average} on average, {best} at best, {formats.duration(totals.working_seconds)} of work"
@@ -209,7 +209,7 @@ def _failures(read: JournalReport) -> Table:
     table.add_column("items", justify="right")
     table.add_column("what happened", ratio=1)
     table.add_column("on resume", width=13)
-    for failure in read.failures[: words.MOST_CAUSES]:
+    for failure in read.failures[: words.MAX_CAUSES]:
         name = failure.cause or "no cause"
         table.add_row(
             Text(words.STATUSES[failure.status][0], style=_COLOURS[failure.status]),
@@ -226,7 +226,7 @@ def _sessions(read: JournalReport) -> Table:
     table.add_column(justify="right")
     for _ in range(3):
         table.add_column()
-    for session in read.sessions[-words.MOST_SESSIONS :]:
+    for session in read.sessions[-words.MAX_SESSIONS :]:
         lasted = formats.duration((session.ended - session.started).total_seconds()) if session.ended else ""
         table.add_row(
             formats.count(session.number), formats.moment(session.started), lasted, words.ending(session.ending)

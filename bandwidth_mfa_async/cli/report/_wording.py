@@ -9,12 +9,12 @@ from .._formats import count, items
 if TYPE_CHECKING:
     from ...bulk import JournalReport
 
-MOST_POSITIONS: Final = 20
-MOST_SESSIONS: Final = 20
-MOST_CAUSES: Final = 30
-FEWEST_POINTS: Final = 3
+MAX_POSITIONS: Final = 20
+MAX_SESSIONS: Final = 20
+MAX_CAUSES: Final = 30
+MIN_POINTS: Final = 3
 """Fewer make no picture: the words beside them say as much."""
-FEWEST_FOR_A_RATE: Final = 10
+MIN_ITEMS_FOR_RATE: Final = 10
 """Fewer codes have no rate."""
 
 STATUSES: Final = {
@@ -121,6 +121,6 @@ def next_steps(report: JournalReport) -> list[str]:
 
 def positions(found: tuple[int, ...], total: int) -> str:
     """Return the first places in the input, counted from 0."""
-    shown = ", ".join(str(position) for position in found[:MOST_POSITIONS])
-    more = total - min(len(found), MOST_POSITIONS)
+    shown = ", ".join(str(position) for position in found[:MAX_POSITIONS])
+    more = total - min(len(found), MAX_POSITIONS)
     return f"{shown} and {count(more)} more" if more > 0 else shown

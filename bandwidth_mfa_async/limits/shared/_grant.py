@@ -72,7 +72,7 @@ class Report:
 
 
 @frozen(kw_only=True)
-class Lease:
+class PermitGrant:
     """The script's answer.
 
     Attributes:
@@ -95,7 +95,7 @@ class Lease:
     half_open: bool
 
     @classmethod
-    def parse(cls, answer: Any) -> Lease:
+    def parse(cls, answer: Any) -> PermitGrant:
         """Read an answer.
 
         Raises:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .._permit import Permit
 
 
-class LeaseWaiter(Waiter):
+class GrantWaiter(Waiter):
     """A suspended caller; served without a permit, it is to ask again elsewhere."""
 
     __slots__ = ("permit",)
@@ -24,7 +24,7 @@ class LeaseWaiter(Waiter):
         self.permit: Permit | None = None
 
 
-class LeasedQueue:
+class GrantQueue:
     """Two lanes of waiters and the permits that were leased for whoever comes first."""
 
     __slots__ = ("_lanes", "in_hand")
@@ -72,11 +72,11 @@ class LeasedQueue:
         count, self.in_hand = self.in_hand, 0
         return count
 
-    def append(self, waiter: LeaseWaiter) -> None:
+    def append(self, waiter: GrantWaiter) -> None:
         """Put a waiter at the end of its lane."""
         self._lanes.append(waiter)
 
-    def remove(self, waiter: LeaseWaiter) -> bool:
+    def remove(self, waiter: GrantWaiter) -> bool:
         """Take a waiter out, wherever it stands; tell whether it was there."""
         return self._lanes.remove(waiter)
 
@@ -87,7 +87,7 @@ class LeasedQueue:
             if head.future.done():  # cancelled, and its task has not run yet: nothing was used
                 continue
             self.in_hand -= head.weight
-            if isinstance(head, LeaseWaiter):
+            if isinstance(head, GrantWaiter):
                 head.permit = make_permit(head.weight)
             head.future.set_result(True)
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ._grant import Report
 
 
-class Unreported:
+class PendingReport:
     """Counts between two exchanges, and by when they must be reported."""
 
     __slots__ = ("_accepted", "_accepted_before", "_bad", "_bad_epoch", "asked_until", "back", "due")

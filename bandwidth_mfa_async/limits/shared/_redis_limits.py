@@ -26,8 +26,8 @@ _STATUS_TIMEOUT: Final = 2.0
 
 
 _URL_FORM: Final = "url: must look like redis://[user:password@]host[:port][/database]"
-_MOST_KEY: Final = 200
-_MOST_SECONDS: Final = 1e9
+_MAX_KEY: Final = 200
+_MAX_SECONDS: Final = 1e9
 
 
 # Read on import and not in the event loop.
@@ -206,8 +206,8 @@ def _checked_redis_url(url: object) -> str:
 
 
 def _checked_name(name: str, value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _MOST_KEY:
-        msg = f"{name}: must be a text of 1 to {_MOST_KEY} characters, like '9900000'"
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_KEY:
+        msg = f"{name}: must be a text of 1 to {_MAX_KEY} characters, like '9900000'"
         raise ConfigurationError(msg)
     if not value.isprintable() or any(char in "{} " for char in value):
         msg = f"{name}: must not hold braces, blanks or control characters"
@@ -216,7 +216,7 @@ def _checked_name(name: str, value: object) -> str:
 
 
 def _checked_seconds(name: str, value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 1 <= value <= _MOST_SECONDS:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 1 <= value <= _MAX_SECONDS:
         msg = f"{name}: must be a number of seconds of at least 1"
         raise ConfigurationError(msg)
     return float(value)

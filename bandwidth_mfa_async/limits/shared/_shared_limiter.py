@@ -18,14 +18,14 @@ from ...errors import ConfigurationError
 from ...telemetry import LOGGER_NAME
 from .._channel_limiter import ChannelLimiter
 from .._events import LimitEvents
-from .._lanes import was_served
-from .._permit import Permit, too_late
-from .._sliding_window import AcceptedWindow
+from .._lanes import was_granted
+from .._permit import Permit, deadline_error
+from .._sliding_window import SlidingWindowCounter
 from ._background import BackgroundTask
 from ._fallback import FallbackEndedError, FallbackLimiter
-from ._grant import Lease, Report
-from ._grant_queue import LeasedQueue, LeaseWaiter
-from ._pending_report import Unreported
+from ._grant import PermitGrant, Report
+from ._grant_queue import GrantQueue, GrantWaiter
+from ._pending_report import PendingReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ _POLL: Final = 1.0  # how long a slot far away is waited for before asking wheth
 _RETRY: Final = (0.5, 1.0)  # how long a lost store is left alone
 _SEED: Final = 0.8  # with what share of the last known rate an empty Redis begins
 _SHARE_WINDOW: Final = 2.0  # seconds over which a process's own share is measured
-_LEAST_SHARE: Final = 0.05  # of the whole rate, for a process that sent nothing lately
+_MIN_SHARE: Final = 0.05  # of the whole rate, for a process that sent nothing lately
 
 _logger = logging.getLogger(LOGGER_NAME)
 
@@ -102,12 +102,12 @@ class SharedLimiter:
         self._half_open = False
         self._paused_until = -math.inf
         self._tickets: dict[str, tuple[float, float]] = {}
-        self._queue = LeasedQueue()
-        self._unreported = Unreported()
+        self._queue = GrantQueue()
+        self._unreported = PendingReport()
         self._task = BackgroundTask(clock, self._due, self._exchange)
         self._asked_at = -math.inf
         # Outages.
-        self._shares = AcceptedWindow(_SHARE_WINDOW)
+        self._shares = SlidingWindowCounter(_SHARE_WINDOW)
         self._fallback: FallbackLimiter | None = None
         self._outages = 0
         self._retry_at = -math.inf
@@ -262,15 +262,15 @@ class SharedLimiter:
     async def _in_line(self, weight: int, lane: Lane, deadline: float | None) -> Permit | None:
         """Wait for a permit; None when the link was lost meanwhile."""
         if deadline is not None and self._clock.monotonic() + (wait := self._least_wait(weight, lane)) > deadline:
-            raise too_late(self._channel, wait)
-        waiter = LeaseWaiter(asyncio.get_running_loop().create_future(), weight, lane)
+            raise deadline_error(self._channel, wait)
+        waiter = GrantWaiter(asyncio.get_running_loop().create_future(), weight, lane)
         self._queue.append(waiter)
         self._task.look()
         timer = None if deadline is None else self._clock.call_at(deadline, partial(self._expire, waiter))
         try:
             served = await waiter.future
         except BaseException:
-            if was_served(waiter.future):
+            if was_granted(waiter.future):
                 if waiter.permit is not None:
                     self.refund(waiter.permit)
             elif self._queue.remove(waiter):
@@ -280,7 +280,7 @@ class SharedLimiter:
             if timer is not None:
                 timer.cancel()
         if not served:
-            raise too_late(self._channel, self._least_wait(weight, lane))
+            raise deadline_error(self._channel, self._least_wait(weight, lane))
         return waiter.permit
 
     def _leased(self, weight: int) -> Permit:
@@ -293,7 +293,7 @@ class SharedLimiter:
         if self._queue.in_hand and not self._queue:
             self._flush(_FLUSH_AFTER)
 
-    def _expire(self, waiter: LeaseWaiter) -> None:
+    def _expire(self, waiter: GrantWaiter) -> None:
         if self._queue.remove(waiter) and not waiter.future.done():
             waiter.future.set_result(False)
             self._serve()
@@ -358,13 +358,13 @@ class SharedLimiter:
         self._used = False
         report = self._report(now)
         try:
-            lease = Lease.parse(await self._store.exchange(report.arguments()))
+            lease = PermitGrant.parse(await self._store.exchange(report.arguments()))
         except StoreUnavailableError as error:
             self._lost(error, report)
         else:
             self._found(lease, report)
 
-    def _found(self, lease: Lease, report: Report) -> None:
+    def _found(self, lease: PermitGrant, report: Report) -> None:
         now = self._clock.monotonic()
         if lease.epoch != self._epoch:
             self._put_back()
@@ -437,7 +437,7 @@ class SharedLimiter:
             return self._fallback_rate or self._ceiling
         if self._rate is None:
             return None
-        return min(self._rate, max(self._shares.per_second(now), _LEAST_SHARE * self._rate))
+        return min(self._rate, max(self._shares.per_second(now), _MIN_SHARE * self._rate))
 
     def _alone(self, share: float | None) -> ChannelLimiter:
         """Return a limiter for this process alone."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._ledger import RedisLedger
 
 _KEY_BYTES: Final = 16
-LONGEST_KEY: Final = 512
+MAX_KEY: Final = 512
 
 
 def _kept(provider_id: str | None, error: MFAError | None) -> str:
@@ -51,7 +51,7 @@ class CodeOutcome:
     error: MFAError | None = field(default=None, repr=False)
 
 
-class CodeBook:
+class CodeQueue:
     """The single codes of a ledger, whose operations travel together.
 
     Args:
@@ -69,8 +69,8 @@ class CodeBook:
         Raises:
             InvalidRequestError: no usable key.
         """
-        if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:
-            raise InvalidRequestError("key", f"must be a text of 1 to {LONGEST_KEY} characters, like 'login:42'")
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
+            raise InvalidRequestError("key", f"must be a text of 1 to {MAX_KEY} characters, like 'login:42'")
         return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).hexdigest()
 
     async def put(self, name: str, request: CodeRequest, channel: str, seconds: float) -> CodeOutcome:

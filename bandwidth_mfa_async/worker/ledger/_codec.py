@@ -21,7 +21,7 @@ _DIGEST_BYTES: Final = 8
 
 
 @frozen
-class Record:
+class ItemResult:
     """What the ledger says of a row's end.
 
     Attributes:
@@ -102,12 +102,12 @@ def pack_record(provider_id: str | None, error: BaseException | None, attempts: 
 _UNSAFE: Final = {ord(char): "_" for char in ",\n\r"}
 
 
-def unpack_records(text: str) -> dict[int, Record]:
+def unpack_records(text: str) -> dict[int, ItemResult]:
     """Return the last record of each row, by the row's place in the job."""
-    found: dict[int, Record] = {}
+    found: dict[int, ItemResult] = {}
     for line in text.splitlines():
         row, state, provider_id, cause, status, attempts = line.split(",")
-        found[int(row)] = Record(
+        found[int(row)] = ItemResult(
             state, provider_id or None, cause or None, int(status) if status else None, int(attempts or 0)
         )
     return found

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..._clock import Clock
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-_LONGEST_NAME: Final = 100
+_MAX_NAME: Final = 100
 _WEEK: Final = 7 * 86_400.0
 _INTERRUPTED_RECORD: Final = f",{LedgerState.UNKNOWN.value},,{LEASE_EXPIRED},,0\n"
 
@@ -379,8 +379,8 @@ def checked_name(what: str, value: object) -> str:
     Raises:
         ConfigurationError: it may not.
     """
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
-        raise ConfigurationError(f"{what}: must be a text of 1 to {_LONGEST_NAME} characters, like 'launch'")
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
+        raise ConfigurationError(f"{what}: must be a text of 1 to {_MAX_NAME} characters, like 'launch'")
     if not value.isprintable() or any(char in "{} " for char in value):
         raise ConfigurationError(f"{what}: must not hold braces, blanks or control characters")
     return value

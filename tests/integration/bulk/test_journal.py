@@ -33,9 +33,9 @@ from bandwidth_mfa_async._clock import ManualClock, SystemClock
 from bandwidth_mfa_async._item_state import JournalState
 from bandwidth_mfa_async._keys import Keys
 from bandwidth_mfa_async.bulk._item import Item
-from bandwidth_mfa_async.bulk._run_journal import Record
+from bandwidth_mfa_async.bulk._run_journal import RunJournal
 from bandwidth_mfa_async.bulk.journal import _file, _schema
-from bandwidth_mfa_async.bulk.journal._file import Batch, Row, Store
+from bandwidth_mfa_async.bulk.journal._file import Batch, JournalRow, Store
 from tests.support.fault_server import Act, FaultServer, answer
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ async def test_another_template_is_refused_with_the_difference_named(
 # What was under way when a run was killed.
 
 
-def id_of(known: int | Row) -> int:
+def id_of(known: int | JournalRow) -> int:
     return known if isinstance(known, int) else known.id
 
 
@@ -688,7 +688,7 @@ def test_items_that_are_not_all_new(tmp_path: pathlib.Path) -> None:
     assert isinstance(one, int), "all are new, and so just numbered"
     assert isinstance(two, int)
     again, new, twice, more = store.apply(new_items(2, 3, 3, 4))
-    assert again == Row(two, JournalState.PENDING)
+    assert again == JournalRow(two, JournalState.PENDING)
     assert new == twice
     assert len({one, two, id_of(new), id_of(more)}) == 4
     assert [id_of(known) for known in store.apply(new_items(4, 5, 1))][::2] == [id_of(more), one]
@@ -723,7 +723,7 @@ def test_an_accepted_item_in_full(
     ]
 
 
-def ignored(_item: None, _known: int | Row | JournalError) -> None:
+def ignored(_item: None, _known: int | JournalRow | JournalError) -> None:
     """What a run does with an item once it is on disk."""
 
 
@@ -735,7 +735,7 @@ async def test_a_journal_that_failed_keeps_nobody_waiting(
     def fails(_store: Store, _batch: Batch) -> Any:
         raise JournalError("no room")
 
-    told: list[int | Row | JournalError] = []
+    told: list[int | JournalRow | JournalError] = []
     journal = SQLiteJournal(tmp_path / "run.db")
     await journal.open()
     monkeypatch.setattr(Store, "apply", fails)
@@ -757,14 +757,14 @@ def test_a_new_item_that_comes_again(template: CodeTemplate) -> None:
             """Write nothing."""
 
     journal: Any = Deaf()
-    record = Record(journal, ManualClock(), "messaging", "generate_messaging_code", resends_unknown=False)
+    record = RunJournal(journal, ManualClock(), "messaging", "generate_messaging_code", resends_unknown=False)
     items = [Item(None, index, "", template.to(NUMBERS[0])) for index in range(3)]  # type: ignore[arg-type]  # no run
     assert record.begin(items[0], 7) is None
-    outcome = record.begin(items[1], Row(7, JournalState.PENDING))
+    outcome = record.begin(items[1], JournalRow(7, JournalState.PENDING))
     assert outcome is not None
     assert (outcome.delivery, outcome.previous) == (Delivery.SKIPPED, None)
     record.accepted(items[0], "m-1")
-    outcome = record.begin(items[2], Row(7, JournalState.ACCEPTED, provider_id="m-1", attempts=1))
+    outcome = record.begin(items[2], JournalRow(7, JournalState.ACCEPTED, provider_id="m-1", attempts=1))
     assert outcome is not None
     assert (outcome.delivery, outcome.previous) == (Delivery.SKIPPED, Delivery.ACCEPTED)
 
@@ -774,7 +774,7 @@ async def test_an_invalid_item_of_a_run_that_was_killed(tmp_path: pathlib.Path) 
     path = tmp_path / "run.db"
     for _ in range(2):
         journal = SQLiteJournal(path)
-        record = Record(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
+        record = RunJournal(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
         async with journal:
             record.invalid("no number", 0, pytest.fail)
             await journal.flush()
@@ -789,11 +789,11 @@ async def test_what_fills_a_batch_is_counted_in_it(tmp_path: pathlib.Path, templ
     """A batch is handed over in the moment it is large; nobody may tell anything more after its last end."""
     path = tmp_path / "run.db"
     journal = SQLiteJournal(path)
-    record = Record(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
+    record = RunJournal(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
     async with journal:
         items: list[Item] = []
 
-        def known(item: Item, row: int | Row | JournalError) -> None:
+        def known(item: Item, row: int | JournalRow | JournalError) -> None:
             assert not isinstance(row, JournalError)
             record.begin(item, row)
             items.append(item)
@@ -821,7 +821,7 @@ async def test_a_busy_run_and_its_disk_work_side_by_side(tmp_path: pathlib.Path)
     sizes: list[int] = []
     apply = journal._store.apply
 
-    def noted(batch: Batch) -> Sequence[int | Row]:
+    def noted(batch: Batch) -> Sequence[int | JournalRow]:
         sizes.append(batch.size)
         return apply(batch)
 

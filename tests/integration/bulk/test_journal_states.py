@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bandwidth_mfa_async._item_state import JournalState
-from bandwidth_mfa_async.bulk.journal._file import Batch, Row, Store
+from bandwidth_mfa_async.bulk.journal._file import Batch, JournalRow, Store
 
 NOW = 1_700_000_000.0
 ENDS = [JournalState.ACCEPTED, JournalState.REJECTED, JournalState.NOT_SENT, JournalState.UNKNOWN, JournalState.PENDING]
@@ -89,7 +89,7 @@ class JournalMachine(RuleBasedStateMachine):
             after.setdefault(key, JournalState.PENDING)
         self.commits.append(after)
         # An item that is known already is told as it is, never as new.
-        told = [Row(row, JournalState.PENDING) if isinstance(row, int) else row for row in known]
+        told = [JournalRow(row, JournalState.PENDING) if isinstance(row, int) else row for row in known]
         assert [row.status for row in told] == [after[key] for key in keys]
         for key, row in zip(keys, told, strict=True):
             assert row.provider_id == (f"id-{key}" if after[key] is JournalState.ACCEPTED else None)

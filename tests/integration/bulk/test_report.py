@@ -30,8 +30,8 @@ from bandwidth_mfa_async import (
     errors,
 )
 from bandwidth_mfa_async.bulk.report import _timeline
-from bandwidth_mfa_async.bulk.report._causes import meaning_of
-from bandwidth_mfa_async.bulk.report._timeline import POINTS, Stretch
+from bandwidth_mfa_async.bulk.report._causes import describe_cause
+from bandwidth_mfa_async.bulk.report._timeline import POINTS, Interval
 from bandwidth_mfa_async.testing import ManualClock
 from tests.support.fault_server import FaultServer, answer
 from tests.support.journal_file import BEGAN, COUNTED, make_journal, make_launch
@@ -115,10 +115,10 @@ def test_each_cause_of_ours_has_a_meaning() -> None:
         cls = getattr(errors, name)
         caught = isinstance(cls, type) and issubclass(cls, (errors.RequestError, errors.InvalidRequestError))
         if caught and name not in {"RequestError", "VerificationLockedError"}:
-            assert "this version does not know" not in meaning_of(name, 500), name
-    assert meaning_of("InterruptedRun", None) != meaning_of("SomethingElse", None) != meaning_of(None, None)
-    assert meaning_of("ServerError", 502) != meaning_of("ServerError", 500)
-    assert meaning_of("RateLimitError", None) != meaning_of("RateLimitError", 429)
+            assert "this version does not know" not in describe_cause(name, 500), name
+    assert describe_cause("InterruptedRun", None) != describe_cause("SomethingElse", None) != describe_cause(None, None)
+    assert describe_cause("ServerError", 502) != describe_cause("ServerError", 500)
+    assert describe_cause("RateLimitError", None) != describe_cause("RateLimitError", 429)
 
 
 def test_sessions_and_how_each_ended(tmp_path: Path) -> None:
@@ -199,10 +199,10 @@ def test_joining_keeps_the_time_of_work(lengths: list[tuple[int, int]]) -> None:
     """Stretches are joined, never cut or moved; the pauses that are left are the longest ones."""
     at, stretches = 0, []
     for length, pause in lengths:
-        stretches.append(Stretch(at, at + length))
+        stretches.append(Interval(at, at + length))
         at += length + pause
-    joined = _timeline.join(stretches)
-    assert len(joined) <= _timeline.MOST_STRETCHES
+    joined = _timeline.merge_intervals(stretches)
+    assert len(joined) <= _timeline.MAX_INTERVALS
     assert (joined[0].start, joined[-1].stop) == (stretches[0].start, stretches[-1].stop)
     assert {stretch.start for stretch in joined} <= {stretch.start for stretch in stretches}
     kept = [later.start - earlier.stop for earlier, later in itertools.pairwise(joined)]

@@ -54,7 +54,7 @@ PUBLIC: dict[str, str] = {
     "RedisLimits.status": "limits/test_redis_cancellation::test_a_look_at_the_limits",
     "ChannelLimiter.acquire": FUZZ + "a_call_cancelled",
     "Limiter.acquire": "limits/test_redis_cancellation::test_a_send_cancelled",
-    "Slots.acquire": FUZZ + "a_call_cancelled",
+    "PrioritySemaphore.acquire": FUZZ + "a_call_cancelled",
     "OutcomeStream.aclose": BULK + "run_cancelled",
     "OutcomeStream.quiet": BULK + "run_cancelled",
     **{f"SQLiteJournal.{name}": BULK + "journal_cancelled" for name in ("open", "bind", "counts", "flush", "aclose")},

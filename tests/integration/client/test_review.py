@@ -178,7 +178,7 @@ def test_a_request_id_that_is_the_number_is_none() -> None:
     for name in ("+19195551234", "19195551234", "9195551234"):
         body = b'{"error": "x", "requestId": "%s"}' % name.encode()
         with pytest.raises(RequestError) as caught:
-            _wire.decipher(_wire.MESSAGING, _wire.Answer(400, CIMultiDict(), body), secrets=lambda: (TO,))
+            _wire.decipher(_wire.MESSAGING, _wire.RawResponse(400, CIMultiDict(), body), secrets=lambda: (TO,))
         assert caught.value.request_id is None
 
 
@@ -254,7 +254,7 @@ def test_a_token_that_lives_for_ever(lifetime: bytes, monkeypatch: pytest.Monkey
     """An integer that is too large for a float is still a number of seconds."""
     monkeypatch.setattr(_wire._json, "orjson", None)
     body = b'{"access_token": "t", "expires_in": %s}' % lifetime
-    assert _wire.decipher_token(_wire.Answer(200, CIMultiDict(), body)).lifetime == 1e9
+    assert _wire.decipher_token(_wire.RawResponse(200, CIMultiDict(), body)).lifetime == 1e9
 
 
 async def test_a_token_that_is_old_when_it_comes_is_used_once(

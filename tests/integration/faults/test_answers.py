@@ -81,7 +81,7 @@ async def test_what_json_readers_differ_on(
 ) -> None:
     """Accepted with its id by a reader that can read it, and unknown by one that cannot."""
     if not faster:
-        monkeypatch.setattr(_wire, "orjson", None)
+        monkeypatch.setattr(_wire._json, "orjson", None)
     client = make_client(retry=ONCE)
     await prepare(server, client, warm=warm)
     server.play(answer(200, body))

@@ -29,7 +29,7 @@ from bandwidth_mfa_async import (
     MFAClient,
     NotSentError,
 )
-from bandwidth_mfa_async.cli.bulk._rows import Row, RowReader
+from bandwidth_mfa_async.cli.bulk._rows import InputRow, RowReader
 from bandwidth_mfa_async.cli.bulk._run import on_signals
 from bandwidth_mfa_async.cli.bulk._source import InputFileError, Source
 from tests.conftest import APPLICATION, FROM
@@ -147,7 +147,7 @@ def requests(stream: Any) -> Iterator[Any]:
     """Give what is read of a file to a run, as the command line does."""
     reader = RowReader(Source(stream, "numbers.csv"), CodeTemplate(FROM, APPLICATION), "csv")
     for row in reader:
-        yield row.template.to(row.to) if isinstance(row, Row) else InvalidRequestError("row", row.reason)
+        yield row.template.to(row.to) if isinstance(row, InputRow) else InvalidRequestError("row", row.reason)
 
 
 GOOD = NUMBERS[0].encode(), NUMBERS[1].encode()

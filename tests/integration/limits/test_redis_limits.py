@@ -11,7 +11,7 @@ import pytest
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, RedisLimits
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.errors import ConfigurationError, RateLimitError
-from bandwidth_mfa_async.telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
+from bandwidth_mfa_async.telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
 from tests.support.virtual_redis import VirtualRedisLimits
 
 pytestmark = pytest.mark.virtual_time
@@ -167,7 +167,7 @@ async def test_a_retry_after_closes_the_gate_of_all(redis_server, make_limiter):
     await until(lambda: one.epoch == 1)
     await other.acquire()
     assert 0.38 <= asyncio.get_running_loop().time() - closed <= 0.9
-    assert any(isinstance(event, GateClosedEvent) for event in events)
+    assert any(isinstance(event, SendsPausedEvent) for event in events)
 
 
 async def test_the_budget_is_kept_and_shared_fairly(redis_server, make_limiter):

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import Simulator
-from bandwidth_mfa_async.simulator._issued_codes import LONGEST_WINDOW, CodeBook, Verdict
+from bandwidth_mfa_async.simulator._issued_codes import MAX_WINDOW, IssuedCodes, Verdict
 from tests.integration.simulator.conftest import TO, Caller
 
 VALID = (200, {"valid": True})
@@ -106,12 +106,12 @@ async def test_the_lock_out_has_a_retry_after_only_on_request(session, clock, he
 
 def test_old_codes_and_tries_do_not_pile_up():
     """Memory follows what is live, not what ever was."""
-    book = CodeBook(random.Random(1))
+    book = IssuedCodes(random.Random(1))
     for second in range(20_000):
         book.issue(f"+1{second:010d}", "login", 6, float(second))
         book.verify(f"+1{second:010d}", "login", "x", 60.0, float(second))
-    assert len(book) <= LONGEST_WINDOW + 2
-    assert len(book._attempts) <= LONGEST_WINDOW + 2
+    assert len(book) <= MAX_WINDOW + 2
+    assert len(book._attempts) <= MAX_WINDOW + 2
 
 
 class CodeBookRules(RuleBasedStateMachine):
@@ -123,7 +123,7 @@ class CodeBookRules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
-        self.book = CodeBook(random.Random(5), lockout_after=3, lockout_seconds=30.0)
+        self.book = IssuedCodes(random.Random(5), lockout_after=3, lockout_seconds=30.0)
         self.issued: list[tuple[str, str, str, float]] = []
         self.wrong: dict[str, int] = {}
         self.last: dict[str, float] = {}
@@ -152,7 +152,7 @@ class CodeBookRules(RuleBasedStateMachine):
         if to in self.locked and now >= self.locked[to]:
             del self.locked[to]
             self.wrong[to] = 0
-        if now - self.last.get(to, now) > LONGEST_WINDOW and to not in self.locked:
+        if now - self.last.get(to, now) > MAX_WINDOW and to not in self.locked:
             self.wrong[to] = 0
         if to in self.locked:
             expected = Verdict.LOCKED

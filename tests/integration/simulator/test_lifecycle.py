@@ -183,7 +183,9 @@ def test_it_is_a_tower_of_its_own():
     graph = {path.stem: _imports(ast.parse(path.read_text())) for path in folder.glob("*.py")}
     for name, imports in graph.items():
         ours = {each for each in imports if each.startswith(("bandwidth_mfa_async", ".."))}
-        allowed = {"bandwidth_mfa_async._clock"} | ({"bandwidth_mfa_async._credentials"} if name == "_simulator" else set())
+        allowed = {"bandwidth_mfa_async._clock"} | (
+            {"bandwidth_mfa_async._credentials"} if name == "_simulator" else set()
+        )
         assert ours <= allowed, name
         others = {each.split(".")[0] for each in imports - ours if not each.startswith(".")}
         assert others <= sys.stdlib_module_names | {"attrs", "aiohttp", "trustme"}, name

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async.simulator import AccountLimits, InvalidOptionError, Simulator
-from bandwidth_mfa_async.simulator._server_limiter import Limiter
+from bandwidth_mfa_async.simulator._server_limiter import ServerLimiter
 from tests.integration.simulator.conftest import SEND, TO, Caller
 
 
@@ -29,7 +29,7 @@ def test_the_default_is_bandwidths_one_a_second_with_a_queue_of_900_seconds():
 
 
 def test_a_queue_takes_its_capacity_at_once_and_then_the_rate():
-    limiter = Limiter(AccountLimits(rate=60, per=60, queue_seconds=900))
+    limiter = ServerLimiter(AccountLimits(rate=60, per=60, queue_seconds=900))
     assert [limiter.admit(0.0).wait for _ in range(900)] == [float(n) for n in range(900)]
     refused = limiter.admit(0.0)
     assert not refused.accepted
@@ -40,13 +40,13 @@ def test_a_queue_takes_its_capacity_at_once_and_then_the_rate():
 
 
 def test_a_bucket_lets_its_burst_through_and_then_the_rate():
-    limiter = Limiter(AccountLimits(rate=100, model="token_bucket", burst=10))
+    limiter = ServerLimiter(AccountLimits(rate=100, model="token_bucket", burst=10))
     assert _accepted(limiter, until=1e-3, step=1e-5) == 10
     assert _accepted(limiter, start=1.0, until=11.0, step=0.001) == pytest.approx(10 + 1000, abs=2)
 
 
 def test_a_heavy_message_leaves_a_small_bucket_in_debt():
-    limiter = Limiter(AccountLimits(rate=1, model="token_bucket", burst=1))
+    limiter = ServerLimiter(AccountLimits(rate=1, model="token_bucket", burst=1))
     assert limiter.admit(0.0, 3).accepted
     assert limiter.admit(0.0).wait == pytest.approx(3.0)
     assert not limiter.admit(2.9).accepted
@@ -54,14 +54,14 @@ def test_a_heavy_message_leaves_a_small_bucket_in_debt():
 
 
 def test_a_fixed_window_starts_anew_by_the_clock():
-    limiter = Limiter(AccountLimits(rate=60, per=60, model="fixed_window"))
+    limiter = ServerLimiter(AccountLimits(rate=60, per=60, model="fixed_window"))
     assert _accepted(limiter, start=59.0, until=60.0, step=0.01) == 60
     assert limiter.admit(59.99).wait == pytest.approx(0.01)
     assert _accepted(limiter, start=60.0, until=119.0, step=0.1) == 60
 
 
 def test_a_sliding_log_has_no_such_edge():
-    limiter = Limiter(AccountLimits(rate=60, per=60, model="sliding_log"))
+    limiter = ServerLimiter(AccountLimits(rate=60, per=60, model="sliding_log"))
     assert _accepted(limiter, start=59.0, until=60.0, step=0.01) == 60
     assert not limiter.admit(118.9).accepted
     refused = limiter.admit(60.0, 2)
@@ -71,7 +71,7 @@ def test_a_sliding_log_has_no_such_edge():
 
 @pytest.mark.parametrize("number", ["from", "to"])
 def test_one_a_number_counts_each_number_for_itself(number):
-    limiter = Limiter(AccountLimits(rate=1, model="per_number", number=number))
+    limiter = ServerLimiter(AccountLimits(rate=1, model="per_number", number=number))
     one, other = {number + "_" * (number == "from"): "+11"}, {number + "_" * (number == "from"): "+12"}
     assert limiter.admit(0.0, **one).accepted
     assert not limiter.admit(0.5, **one).accepted
@@ -80,7 +80,7 @@ def test_one_a_number_counts_each_number_for_itself(number):
 
 
 def test_numbers_whose_bucket_is_full_again_are_forgotten():
-    limiter = Limiter(AccountLimits(rate=1, model="per_number", number="to"))
+    limiter = ServerLimiter(AccountLimits(rate=1, model="per_number", number="to"))
     for second in range(1000):
         limiter.admit(float(second), to=f"+1{second}")
     assert len(limiter._buckets) <= 3
@@ -88,11 +88,11 @@ def test_numbers_whose_bucket_is_full_again_are_forgotten():
 
 def test_a_step_of_the_rate_keeps_what_is_counted():
     """A server that changes an account's rate does not hand out a fresh burst."""
-    limiter = Limiter(AccountLimits(rate=10, model="token_bucket"))
+    limiter = ServerLimiter(AccountLimits(rate=10, model="token_bucket"))
     assert _accepted(limiter, until=1e-3, step=1e-5) == 10
     limiter.change(AccountLimits(rate=20, model="token_bucket"), 0.001)
     assert not limiter.admit(0.001).accepted
-    queue = Limiter(AccountLimits(rate=1, queue_seconds=10))
+    queue = ServerLimiter(AccountLimits(rate=1, queue_seconds=10))
     for _ in range(10):
         queue.admit(0.0)
     queue.change(AccountLimits(rate=2, queue_seconds=10), 5.0)
@@ -111,7 +111,7 @@ def test_a_step_of_the_rate_keeps_what_is_counted():
 def test_what_is_refused_is_accepted_after_its_wait(model, sends):
     """`wait` on a refusal, which Retry-After is made of, is neither too short nor far too long."""
     limits = AccountLimits(rate=3, per=2, model=model, queue_seconds=4)
-    limiter = Limiter(limits)
+    limiter = ServerLimiter(limits)
     now = 0.0
     for pause, weight in sends:
         now += pause

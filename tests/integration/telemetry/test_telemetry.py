@@ -21,7 +21,7 @@ from bandwidth_mfa_async import (
     RetryPolicy,
     VerificationLockedError,
 )
-from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, Event, GateClosedEvent, LimitWaitEvent
+from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, Event, LimitWaitEvent, SendsPausedEvent
 from tests.conftest import TO
 from tests.support.fault_server import Act, FaultServer, answer, hung_call
 
@@ -123,7 +123,7 @@ async def test_a_call_without_an_attempt(server: FaultServer, make_client: MakeC
     assert [event.attempts for event in recorder.calls] == [1, 0]
     assert len(recorder.attempts) == 1
     assert recorder.calls[1].delivery is Delivery.NOT_SENT
-    assert [event.channel for event in recorder.events if isinstance(event, GateClosedEvent)] == ["messaging"]
+    assert [event.channel for event in recorder.events if isinstance(event, SendsPausedEvent)] == ["messaging"]
 
 
 @pytest.mark.virtual_time

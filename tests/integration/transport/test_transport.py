@@ -27,7 +27,7 @@ from bandwidth_mfa_async import (
     RetryPolicy,
 )
 from bandwidth_mfa_async._transport import _fast_path
-from bandwidth_mfa_async._transport._deadlines import Attempts
+from bandwidth_mfa_async._transport._deadlines import DeadlineGroup
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support import certificates
 from tests.support.fault_server import Act, FaultServer, answer
@@ -183,7 +183,7 @@ async def test_an_attempt_that_ends_stops_its_timer() -> None:
     """Nothing is cancelled afterwards, and a cut that came twice is taken back once."""
     task = asyncio.current_task()
     assert task is not None
-    attempts = Attempts()
+    attempts = DeadlineGroup()
     line = attempts.line(0.0)
     attempt = line.begin()
     assert line.end(attempt) is False
@@ -201,7 +201,7 @@ async def test_an_attempt_that_ends_stops_its_timer() -> None:
 @pytest.mark.parametrize("make_loop", [VirtualTimeLoop, virtual_uvloop], ids=["asyncio", "uvloop"])
 def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """Attempts of two lengths that began one after the other end at their own moments, and leave no timer."""
-    attempts = Attempts()
+    attempts = DeadlineGroup()
     ended: list[tuple[str, float, bool]] = []
 
     async def make(name: str, after: float, seconds: float, takes: float) -> None:
@@ -242,7 +242,7 @@ def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio
 @pytest.mark.parametrize("make_loop", [VirtualTimeLoop, virtual_uvloop], ids=["asyncio", "uvloop"])
 def test_a_timer_keeps_nothing_of_the_first_caller(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """What a call's context held, such as a web request, is free once the call has ended, however busy the line is."""
-    attempts = Attempts()
+    attempts = DeadlineGroup()
     request: contextvars.ContextVar[set[str]] = contextvars.ContextVar("request")
 
     async def make(after: float, takes: float, held: set[str]) -> None:
@@ -283,7 +283,7 @@ class EarlyLoop(VirtualTimeLoop):
 
 def test_a_timer_that_runs_early_is_set_once() -> None:
     """And one goes on from attempt to attempt: no more timers than moments at which time is up."""
-    attempts = Attempts()
+    attempts = DeadlineGroup()
     go_on = asyncio.Event()
     cut: list[bool] = []
 
@@ -312,7 +312,7 @@ def test_a_timer_that_runs_early_is_set_once() -> None:
 
 async def test_closing_cuts_attempts_of_all_lengths() -> None:
     """Not just those of the first line."""
-    attempts = Attempts()
+    attempts = DeadlineGroup()
 
     async def make(seconds: float) -> bool:
         line = attempts.line(seconds)
@@ -329,7 +329,7 @@ async def test_closing_cuts_attempts_of_all_lengths() -> None:
 
 def test_an_attempt_that_ends_long_after_its_cut_takes_no_other_with_it() -> None:
     """Closing still cuts those that began since, and the timer knows them."""
-    attempts = Attempts()
+    attempts = DeadlineGroup()
     cut: list[str] = []
 
     async def make(name: str, go_on: asyncio.Event) -> None:

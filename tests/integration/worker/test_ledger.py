@@ -15,7 +15,7 @@ from bandwidth_mfa_async._redis import _connection
 from bandwidth_mfa_async.testing import ManualClock
 from bandwidth_mfa_async.worker import RedisLedger
 from bandwidth_mfa_async.worker._coordinator import Coordinator
-from bandwidth_mfa_async.worker.ledger._code_queue import CodeBook
+from bandwidth_mfa_async.worker.ledger._code_queue import CodeQueue
 from bandwidth_mfa_async.worker.ledger._codec import (
     keys_only,
     pack_record,
@@ -608,7 +608,7 @@ async def test_a_ledger_in_a_cluster(tmp_path, template):
             assert await ledger.leave(chunk, b"") == "done"
             await ledger.stop("launch", "cancelled")
             assert await ledger.resume("launch") == 0
-            codes = CodeBook(ledger)
+            codes = CodeQueue(ledger)
             assert (await codes.put("name", template.to(TO), "messaging", 60)).delivery is None
             assert await codes.stale(0, 10) == ["name"]
             assert await states(ledger) == "22220000"

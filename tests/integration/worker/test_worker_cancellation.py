@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from bandwidth_mfa_async import DisconnectedError, NotSentError
-from bandwidth_mfa_async._client._recorded_call import Attempts
+from bandwidth_mfa_async._client._recorded_call import AttemptRecorder
 from bandwidth_mfa_async._item_state import LedgerState
 from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, known_jobs
 from tests.integration.limits.test_redis_cancellation import connections
@@ -71,7 +71,7 @@ async def test_what_may_have_been_sent_is_never_pending_again(first, settled):
         def settle(self, state, provider_id, error, attempts):
             self.states.append(state)
 
-    attempts = Attempts(Entry())
+    attempts = AttemptRecorder(Entry())
     await attempts.begin()
     attempts.failed(first("it failed", "generate_messaging_code"))
     attempts.give_back()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandwidth_mfa_async.limits._random_rejections import Noise
+from bandwidth_mfa_async.limits._random_rejections import RandomRejectionFilter
 from tests.support.limits_simulation import TokenBucket, closed_loop, run_virtual
 
 
@@ -33,7 +33,7 @@ def find(noise, between):
 
 def known(share=0.1):
     """A noise that was found, and has stood its trial."""
-    noise = Noise()
+    noise = RandomRejectionFilter()
     between = round(1 / share) - 1
     assert find(noise, between)
     for _ in range(8):
@@ -61,7 +61,7 @@ def test_a_limit_among_noise_is_kept(share):
 
 def test_the_first_refusals_are_news():
     """Until there were as many as it takes, each is a limit's."""
-    noise = Noise()
+    noise = RandomRejectionFilter()
     assert not any(noise.found(in_hold=True, accepted=accepted) for accepted in (9, 3, 16, 8, 15))
     assert not noise.explains()
     assert noise.found(in_hold=True, accepted=4)
@@ -88,7 +88,7 @@ def test_the_first_refusals_are_news():
     ],
 )
 def test_what_is_a_limits(endings):
-    noise = Noise()
+    noise = RandomRejectionFilter()
     assert not any(noise.found(in_hold=held, accepted=accepted) for held, accepted in endings)
 
 
@@ -100,7 +100,7 @@ def test_much_more_than_its_share_is_a_limits():
 
 
 def test_on_trial_a_short_row_refutes_it():
-    noise = Noise()
+    noise = RandomRejectionFilter()
     assert find(noise, 99)
     assert noise.on_trial
     assert [noise.explains() for _ in range(3)] == [True, True, False]
@@ -110,7 +110,7 @@ def test_on_trial_a_short_row_refutes_it():
 
 def test_on_trial_what_is_little_is_tolerated():
     """A few more than its share do not refute it: a limit would refuse most of what is sent at several times itself."""
-    noise = Noise()
+    noise = RandomRejectionFilter()
     assert find(noise, 99)
     for _ in range(8):
         noise.accepted(10)

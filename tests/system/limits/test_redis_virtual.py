@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe
-from bandwidth_mfa_async.limits.shared._grant import Lease, Report
+from bandwidth_mfa_async.limits.shared._grant import PermitGrant, Report
 from bandwidth_mfa_async.limits.shared._shared_limiter import SharedLimiter
 from tests.support.limits_simulation import AccountQueue, FixedWindow, SlidingLog, TokenBucket, closed_loop, run_virtual
 from tests.support.virtual_redis import EPOCH, VirtualScript, VirtualStore
@@ -128,12 +128,12 @@ def test_the_script_decides_as_the_local_policy_does(script, seed):
         if kind < 0.85:
             weight = rng.randint(1, 3)
             local.on_accept(now, weight, epoch)
-            lease = Lease.parse(script(now, report(epoch=epoch, accepted=weight)))
+            lease = PermitGrant.parse(script(now, report(epoch=epoch, accepted=weight)))
         else:
             sent_in = max(0, epoch - rng.choice([0, 0, 0, 1]))
             asked = rng.choice([0.0, 0.0, 0.4])
             local.on_429(now, sent_in, asked)
-            lease = Lease.parse(script(now, report(epoch=epoch, bad=1, bad_epoch=sent_in, retry_after=asked)))
+            lease = PermitGrant.parse(script(now, report(epoch=epoch, bad=1, bad_epoch=sent_in, retry_after=asked)))
         epoch = local.epoch
         assert lease.epoch == epoch
         assert lease.rate == pytest.approx(local.rate(), rel=1e-3) if local.rate() else lease.rate is None
@@ -163,7 +163,7 @@ def test_what_happened_is_reported_in_time(script):
         async def exchange(self, arguments):
             at = asyncio.get_running_loop().time()
             answer = await super().exchange(arguments)
-            seen.append((at, Lease.parse(answer), float(arguments[9]), float(arguments[11])))
+            seen.append((at, PermitGrant.parse(answer), float(arguments[9]), float(arguments[11])))
             return answer
 
     async def main():
@@ -199,7 +199,7 @@ def test_slots_of_the_dead_are_used_by_others(script):
     granted, now, ticket = 0, 1_000.02, 0.0
     while now < 1_004.0:
         now += 0.01
-        lease = Lease.parse(script(now, report(ceiling=100.0, want_bulk=50, head_bulk=1, ticket_bulk=ticket)))
+        lease = PermitGrant.parse(script(now, report(ceiling=100.0, want_bulk=50, head_bulk=1, ticket_bulk=ticket)))
         granted, ticket = granted + lease.granted, lease.bulk_ticket
     assert 280 <= granted <= 420
 
@@ -229,7 +229,7 @@ def test_never_more_than_the_rate_and_what_was_saved_up(script, asked, rate):
         back = min(back, held)  # noqa: PLW2901 - nobody gives back what it was not given
         ticket = {"own": tickets.get((who, lane), 0.0), "stale": EPOCH + now - 1.0, "none": 0.0}[slot]
         wanted = {f"want_{lane}": want, f"head_{lane}": 1, f"ticket_{lane}": ticket}
-        lease = Lease.parse(script(now, report(ceiling=rate, back=back, **wanted)))
+        lease = PermitGrant.parse(script(now, report(ceiling=rate, back=back, **wanted)))
         assert lease.granted <= want
         tickets[who, lane] = getattr(lease, f"{lane}_ticket")
         held, granted = held - back + lease.granted, granted - back + lease.granted
@@ -280,13 +280,13 @@ def test_bug_2_the_hold_is_bounded_at_tiny_rates(script):
     """A hundred messages at 0.05 a second would be held for half an hour; a hundred seconds are enough."""
     now, epoch = 1_000.0, 0
     for _ in range(3):
-        epoch = Lease.parse(script(now, report(epoch=epoch, accepted=1, bad=1, bad_epoch=epoch))).epoch
+        epoch = PermitGrant.parse(script(now, report(epoch=epoch, accepted=1, bad=1, bad_epoch=epoch))).epoch
         now += 200.0
     assert float(script.client.hget(script.key, "believed")) < 1
     rates, ticket = [], 0.0
     for _ in range(60):
         now += 5.0
-        lease = Lease.parse(script(now, report(epoch=epoch, want_bulk=9, head_bulk=1, ticket_bulk=ticket)))
+        lease = PermitGrant.parse(script(now, report(epoch=epoch, want_bulk=9, head_bulk=1, ticket_bulk=ticket)))
         rates.append(lease.rate)
         ticket = lease.bulk_ticket
     assert max(rates) > 1.2 * rates[0]
@@ -295,11 +295,11 @@ def test_bug_2_the_hold_is_bounded_at_tiny_rates(script):
 def test_bug_3_a_closed_window_does_not_cut_the_rate_to_the_floor(script):
     """Refusals while nothing at all gets through pause longer and longer, and leave the rate alone."""
     script(1_000.0, report(accepted=100))
-    first = Lease.parse(script(1_000.9, report(bad=1, bad_epoch=0)))
+    first = PermitGrant.parse(script(1_000.9, report(bad=1, bad_epoch=0)))
     now, lease = 1_000.9, first
     for _ in range(6):
         now += lease.pause + 0.05
-        lease = Lease.parse(script(now, report(epoch=lease.epoch, bad=1, bad_epoch=lease.epoch)))
+        lease = PermitGrant.parse(script(now, report(epoch=lease.epoch, bad=1, bad_epoch=lease.epoch)))
     assert lease.rate == pytest.approx(first.rate)
     assert lease.pause > first.pause
 
@@ -319,12 +319,12 @@ def test_bug_4_no_spinning_on_waits_of_no_length(script):
 def test_an_empty_redis_climbs_back_to_what_was_known_and_no_higher(script):
     """0.8 of it at first, all of it within 3 s, and then it is held: what the service saved up ends no sooner."""
     now, ticket = 1_000.0, 0.0
-    lease = Lease.parse(script(now, report(epoch=4, seed=80.0, want_bulk=99, head_bulk=1)))
+    lease = PermitGrant.parse(script(now, report(epoch=4, seed=80.0, want_bulk=99, head_bulk=1)))
     assert lease.rate == pytest.approx(80.0)
     rates = []
     for _ in range(500):
         now += 0.01
-        lease = Lease.parse(script(now, report(epoch=5, want_bulk=99, head_bulk=1, ticket_bulk=ticket)))
+        lease = PermitGrant.parse(script(now, report(epoch=5, want_bulk=99, head_bulk=1, ticket_bulk=ticket)))
         ticket = lease.bulk_ticket
         rates.append(lease.rate)
     assert max(rates) <= 100.0
@@ -334,19 +334,19 @@ def test_an_empty_redis_climbs_back_to_what_was_known_and_no_higher(script):
 def test_after_a_silence_the_limit_is_held_anew(script):
     """A climb that Redis slept through is not gone on with: the service has saved up for it."""
     now, ticket = 1_000.0, 0.0
-    epoch = Lease.parse(script(now, report(accepted=100, bad=1, bad_epoch=0))).epoch
+    epoch = PermitGrant.parse(script(now, report(accepted=100, bad=1, bad_epoch=0))).epoch
     for n in range(600):
         now += 0.01
-        lease = Lease.parse(
+        lease = PermitGrant.parse(
             script(now, report(epoch=epoch, accepted=n % 2, want_bulk=99, head_bulk=1, ticket_bulk=ticket))
         )
         ticket = lease.bulk_ticket
     assert lease.rate > 102
-    lease = Lease.parse(script(now + 4.0, report(epoch=epoch, want_bulk=99, head_bulk=1)))
+    lease = PermitGrant.parse(script(now + 4.0, report(epoch=epoch, want_bulk=99, head_bulk=1)))
     assert lease.rate < 100
 
 
 def test_time_stamps_keep_their_microseconds(script):
     """Lua prints 14 digits unless told otherwise, which would cut time stamps to a tenth of a millisecond."""
-    lease = Lease.parse(script(1_000.123456, report(ceiling=1.0, want_bulk=5, head_bulk=1)))
+    lease = PermitGrant.parse(script(1_000.123456, report(ceiling=1.0, want_bulk=5, head_bulk=1)))
     assert round(lease.bulk_ticket % 1, 6) == pytest.approx(0.123456, abs=1e-6)

@@ -12,7 +12,7 @@ async def test_what_a_code_and_an_idle_worker_cost_redis(redis_server, tmp_path,
     """All of it is counted, and a thousand workers are reckoned from it."""
     monkeypatch.setattr(worker_growth, "PACES", ((2, 200), (6, 120)))
     monkeypatch.setattr(worker_growth, "IDLE", 5)
-    monkeypatch.setattr(_runtime, "_ROUND", 0.05)
+    monkeypatch.setattr(_runtime, "POLL_INTERVAL", 0.05)
     found = await worker_growth.run(0.5, tmp_path)
     for one in found["measured"]:
         assert one["codes a second, all"] > 0

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async import CodeTemplate
-from bandwidth_mfa_async.cli.bulk._input_scan import Repeats, document_of, look_through
+from bandwidth_mfa_async.cli.bulk._input_scan import DuplicateCounter, document_of, scan
 from bandwidth_mfa_async.cli.bulk._rejects import Rejects
-from bandwidth_mfa_async.cli.bulk._rows import BadRow, Format, Row, RowReader, format_of
-from bandwidth_mfa_async.cli.bulk._source import LONGEST_LINE, InputFileError, Source, open_input
+from bandwidth_mfa_async.cli.bulk._rows import BadRow, Format, InputRow, RowReader, format_of
+from bandwidth_mfa_async.cli.bulk._source import MAX_LINE, InputFileError, Source, open_input
 from tests.conftest import APPLICATION, FROM
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ def reader(data: bytes, form: Format = "csv", *, piece: int = 0) -> RowReader:
     return RowReader(Source(Trickle(data, piece) if piece else io.BytesIO(data), "numbers.csv"), TEMPLATE, form)
 
 
-def rows(data: bytes | str, form: Format = "csv") -> list[Row | BadRow]:
+def rows(data: bytes | str, form: Format = "csv") -> list[InputRow | BadRow]:
     return list(reader(data.encode() if isinstance(data, str) else data, form))
 
 
 def numbers(data: bytes | str, form: Format = "csv") -> list[str]:
     found = rows(data, form)
-    assert all(isinstance(row, Row) for row in found), found
-    return [row.to for row in found if isinstance(row, Row)]
+    assert all(isinstance(row, InputRow) for row in found), found
+    return [row.to for row in found if isinstance(row, InputRow)]
 
 
 def trouble(data: bytes | str, form: Format = "csv") -> tuple[int | None, str]:
@@ -156,7 +156,7 @@ def test_a_bad_row_ends_nothing(text: str, reason: str) -> None:
     rest = ",," if "," not in header else "," * header.count(",")
     good = B if header == "to" else f"{B}{rest}"
     found = rows(f"{header}\n{good}\n{row}{good}\n")
-    assert [type(one) for one in found] == [Row, BadRow, Row]
+    assert [type(one) for one in found] == [InputRow, BadRow, InputRow]
     assert found[1].line == 3
     assert found[1].reason.replace("to: ", "").startswith(reason)  # type: ignore[union-attr]
     assert "9195551" not in found[1].reason.replace("+19195551234", "")  # type: ignore[union-attr]
@@ -165,10 +165,10 @@ def test_a_bad_row_ends_nothing(text: str, reason: str) -> None:
 def test_bytes_that_are_not_utf8_spoil_their_row_only() -> None:
     """A name in Latin-1 is one bad row; what follows is read."""
     found = rows(f"to,name\n{A},joe\n{B},".encode() + "José".encode("latin-1") + f"\n{C},ann\n".encode())
-    assert [(row.line, type(row)) for row in found] == [(2, Row), (3, BadRow), (4, Row)]
+    assert [(row.line, type(row)) for row in found] == [(2, InputRow), (3, BadRow), (4, InputRow)]
     assert "not UTF-8" in found[1].reason  # type: ignore[union-attr]
     cut = rows(f"to\n{A}\n".encode() + "é".encode()[:1])
-    assert [(row.line, type(row)) for row in cut] == [(2, Row), (3, BadRow)]
+    assert [(row.line, type(row)) for row in cut] == [(2, InputRow), (3, BadRow)]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_bytes_that_are_not_utf8_spoil_their_row_only() -> None:
         (f'to\n{A}\n"{B}', 3, "a quote"),
         ('"to\n', 1, "a quote"),
         (f'to,name\n{A},"x\n' + "x\n" * 100_000, 2, "a quote"),
-        (b"to\n" + A.encode() + b"\n" + b"9" * (LONGEST_LINE + 300_000), 3, "is longer than 1,048,576 characters"),
+        (b"to\n" + A.encode() + b"\n" + b"9" * (MAX_LINE + 300_000), 3, "is longer than 1,048,576 characters"),
         (b"to\0,name\n+12,x\n", 1, "NUL"),
         (b"to,n\xe9\n+12,x\n", 1, "not UTF-8"),
     ],
@@ -243,7 +243,7 @@ def test_files_that_cannot_be_read(data: bytes | str, line: int | None, said: st
 def test_json_lines_are_strict_about_types(line: str, reason: str) -> None:
     """A value of the wrong kind is a bad row; nothing is guessed, nothing is repeated."""
     found = rows(f'{{"to": "{C}"}}\n\n{line.replace("@A", A)}\n{{"to": "{C}"}}', "jsonl")
-    assert [(row.line, type(row)) for row in found] == [(1, Row), (3, BadRow), (4, Row)]
+    assert [(row.line, type(row)) for row in found] == [(1, InputRow), (3, BadRow), (4, InputRow)]
     assert found[1].reason.startswith(reason)  # type: ignore[union-attr]
     assert "9195551" not in found[1].reason.replace('{"to": "+19195551234"}', "")  # type: ignore[union-attr]
 
@@ -255,8 +255,8 @@ def test_json_lines_that_are_right() -> None:
         f'{{"digits": null,\r"to": "{C}"}}\n',
         "jsonl",
     )
-    assert [row.to for row in found if isinstance(row, Row)] == [A, B, C]
-    assert [row.template.digits for row in found if isinstance(row, Row)] == [6, 4, 6]
+    assert [row.to for row in found if isinstance(row, InputRow)] == [A, B, C]
+    assert [row.template.digits for row in found if isinstance(row, InputRow)] == [6, 4, 6]
 
 
 def test_a_json_array_is_named() -> None:
@@ -399,7 +399,7 @@ def test_whatever_bytes_come_in(data: bytes, piece: int) -> None:
     assert [row.line for row in found] == [line for line, _ in records]
     place = header.index("to") if "to" in header else 0
     for row, (_, cells) in zip(found, records, strict=True):
-        if isinstance(row, Row):
+        if isinstance(row, InputRow):
             assert cells is not None
             assert row.to == cells[place].strip(" \t\u00a0")
             assert list(row.cells) == cells
@@ -424,7 +424,7 @@ def test_what_a_spreadsheet_writes_is_read(
     writer.writerow(["name", "to", "note"])
     writer.writerows([(name, number, note) for number, name, note in table])
     found = list(reader(mark + out.getvalue().encode(), piece=piece))
-    assert [row.to for row in found if isinstance(row, Row)] == [number for number, _, _ in table]
+    assert [row.to for row in found if isinstance(row, InputRow)] == [number for number, _, _ in table]
 
 
 @settings(max_examples=200, deadline=None)
@@ -450,7 +450,7 @@ def test_whatever_json_comes_in(values: list[Any], piece: int) -> None:
         return
     assert [row.line for row in found] == list(range(1, len(values) + 1))
     for row, value in zip(found, values, strict=True):
-        assert isinstance(row, Row) == (isinstance(value, dict) and value["to"] in {A, B})
+        assert isinstance(row, InputRow) == (isinstance(value, dict) and value["to"] in {A, B})
 
 
 # The look through a whole file.
@@ -460,15 +460,15 @@ def test_what_is_found(tmp_path: pathlib.Path) -> None:
     """Rows, bad ones, repeats, and segments by each row's own text."""
     long = "{CODE}" + "x" * 200
     data = f"to,message\n{A},\n{B},{long}\n{A},\n{A},{long}\n{B},{long}\nnobody,\n"
-    with Repeats() as repeats, Rejects(str(tmp_path / "r.csv")) as rejects:
-        found = look_through(reader(data.encode()), channel="messaging", repeats=repeats, rejects=rejects)
+    with DuplicateCounter() as repeats, Rejects(str(tmp_path / "r.csv")) as rejects:
+        found = scan(reader(data.encode()), channel="messaging", repeats=repeats, rejects=rejects)
     assert (found.rows, found.valid, found.bad, found.repeats) == (6, 5, 1, 2)
     assert (found.weight, found.lightest, found.heaviest) == (8, 1, 2)
     assert [bad.line for bad in found.samples] == [7]
     header, (line, _, *cells) = csv.reader((tmp_path / "r.csv").read_text().splitlines())
     assert (header, line, cells) == (["line", "reason", "to", "message"], "7", ["nobody", ""])
     assert document_of(found, "messaging", None)["seconds"] == round(8 * 3 / 5, 1)
-    calls = look_through(reader(data.encode()), channel="voice")
+    calls = scan(reader(data.encode()), channel="voice")
     assert (calls.weight, calls.repeats) == (5, None)
 
 
@@ -476,7 +476,7 @@ def test_what_is_found(tmp_path: pathlib.Path) -> None:
 @given(values=st.lists(st.text(max_size=2)))
 def test_repeats_are_counted(values: list[str]) -> None:
     """As a set would, without one."""
-    with Repeats() as repeats:
+    with DuplicateCounter() as repeats:
         for value in values:
             repeats.add(value)
         assert repeats.count() == len(values) - len(set(values))
@@ -484,7 +484,7 @@ def test_repeats_are_counted(values: list[str]) -> None:
 
 def test_repeats_among_many() -> None:
     """Across what is written to disk in several goes."""
-    with Repeats() as repeats:
+    with DuplicateCounter() as repeats:
         for value in range(300_000):
             repeats.add(f"+1{value % 290_000}")
         assert repeats.count() == 10_000
@@ -496,7 +496,7 @@ def test_a_folder_that_takes_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(ConfigurationError, match="TMPDIR"):
-        Repeats()
+        DuplicateCounter()
 
 
 def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
@@ -505,7 +505,7 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("tempfile.TemporaryFile", lambda prefix: open("/dev/full", "w+b"))  # noqa: SIM115, PTH123
-    with pytest.raises(ConfigurationError, match="No space left on device; name"), Repeats() as found:
+    with pytest.raises(ConfigurationError, match="No space left on device; name"), DuplicateCounter() as found:
         found.add("x")
         found.count()
 
@@ -523,7 +523,7 @@ def test_memory_does_not_grow_with_the_file() -> None:
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        found = look_through(RowReader(Source(Rows(count), "x"), TEMPLATE, "csv"), channel="messaging")
+        found = scan(RowReader(Source(Rows(count), "x"), TEMPLATE, "csv"), channel="messaging")
         top = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert found.valid == count

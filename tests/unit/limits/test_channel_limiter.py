@@ -12,7 +12,7 @@ from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.errors import ClientStateError, ConfigurationError, Delivery, RateLimitError
 from bandwidth_mfa_async.limits import ChannelLimiter
-from bandwidth_mfa_async.telemetry import GateClosedEvent, LimitChangedEvent, LimitWaitEvent
+from bandwidth_mfa_async.telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
 
 if TYPE_CHECKING:
     from bandwidth_mfa_async.limits import Limiter
@@ -325,8 +325,8 @@ async def test_events_tell_waits_gates_and_changes():
     assert events == []
     for permit in permits[20:]:
         limiter.refused(permit, 2.0)
-    assert [type(event) for event in events] == [GateClosedEvent, LimitChangedEvent]
-    assert events[0] == GateClosedEvent(channel="messaging", seconds=2.0)
+    assert [type(event) for event in events] == [SendsPausedEvent, LimitChangedEvent]
+    assert events[0] == SendsPausedEvent(channel="messaging", seconds=2.0)
     assert events[1].cause == "refused"
     assert events[1].rate == pytest.approx(limiter.rate)
     events.clear()
@@ -393,5 +393,5 @@ def test_bad_input_is_named(field, make_bad):
 def test_repr_explains_itself():
     """The repr shows the pacer and what was learnt."""
     limiter = make(ManualClock(), rate=Rate(5))
-    assert repr(limiter).startswith("ChannelLimiter('messaging', Pacer(rate=5/s, ")
+    assert repr(limiter).startswith("ChannelLimiter('messaging', TokenBucket(rate=5/s, ")
     assert "HoldAndProbe(trusting" in repr(limiter)

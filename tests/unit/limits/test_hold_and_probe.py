@@ -7,7 +7,7 @@ import random
 import pytest
 
 from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe
-from bandwidth_mfa_async.limits._sliding_window import AcceptedWindow
+from bandwidth_mfa_async.limits._sliding_window import SlidingWindowCounter
 
 
 def learnt(rate, *, now=100.0):
@@ -193,7 +193,7 @@ def test_retry_after_is_a_floor_for_the_pause():
 
 def test_the_window_counts_the_last_one_to_two_seconds():
     """Rates are averaged over the current and the previous second, and a quiet time before them is left out."""
-    window = AcceptedWindow()
+    window = SlidingWindowCounter()
     for n in range(300):
         window.add(10.0 + n / 100, 1)
     assert window.per_second(13.0) == pytest.approx(100, rel=0.02)

@@ -8,7 +8,7 @@ import pytest
 
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.errors import ClientStateError, ConfigurationError, DeadlineExceededError, Delivery
-from bandwidth_mfa_async.limits import Slots
+from bandwidth_mfa_async.limits import PrioritySemaphore
 
 
 async def settle():
@@ -18,7 +18,7 @@ async def settle():
 
 async def test_the_interactive_lane_gets_the_next_slot():
     """A freed slot goes to a person before any bulk item, then in order."""
-    slots = Slots(1, clock=ManualClock())
+    slots = PrioritySemaphore(1, clock=ManualClock())
     assert slots.try_acquire("bulk")
     assert not slots.try_acquire("interactive")
     order = []
@@ -30,7 +30,7 @@ async def test_the_interactive_lane_gets_the_next_slot():
 
     tasks = [asyncio.create_task(use(*pair)) for pair in (("b1", "bulk"), ("b2", "bulk"), ("i", "interactive"))]
     await settle()
-    assert repr(slots) == "Slots(1 of 1 taken, interactive=1, bulk=2 waiting)"
+    assert repr(slots) == "PrioritySemaphore(1 of 1 taken, interactive=1, bulk=2 waiting)"
     slots.release()
     await asyncio.gather(*tasks)
     assert order == ["i", "b1", "b2"]
@@ -39,7 +39,7 @@ async def test_the_interactive_lane_gets_the_next_slot():
 
 async def test_cancelled_in_the_moment_of_its_grant_passes_the_slot_on():
     """A caller that was given a slot and cancelled in the same iteration loses nobody's slot."""
-    slots = Slots(1, clock=ManualClock())
+    slots = PrioritySemaphore(1, clock=ManualClock())
     assert slots.try_acquire()
     first, second = (asyncio.create_task(slots.acquire()) for _ in range(2))
     await settle()
@@ -54,7 +54,7 @@ async def test_cancelled_in_the_moment_of_its_grant_passes_the_slot_on():
 
 async def test_cancelled_before_its_task_ran_is_skipped():
     """A slot released to a waiter that is already cancelled goes to the next."""
-    slots = Slots(1, clock=ManualClock())
+    slots = PrioritySemaphore(1, clock=ManualClock())
     assert slots.try_acquire()
     first, second = (asyncio.create_task(slots.acquire()) for _ in range(2))
     await settle()
@@ -70,7 +70,7 @@ async def test_cancelled_before_its_task_ran_is_skipped():
 async def test_a_deadline_ends_the_wait():
     """When no slot is free in time the call fails and nothing was sent."""
     clock = ManualClock()
-    slots = Slots(1, clock=clock)
+    slots = PrioritySemaphore(1, clock=clock)
     assert slots.try_acquire()
     task = asyncio.create_task(slots.acquire(deadline=clock.monotonic() + 1.0))
     await clock.advance(1.0)
@@ -85,7 +85,7 @@ async def test_a_deadline_ends_the_wait():
 
 async def test_abort_gives_everyone_an_error_of_their_own():
     """Waiters and later callers get separate errors; a slot in use can still be given back."""
-    slots = Slots(1, clock=ManualClock())
+    slots = PrioritySemaphore(1, clock=ManualClock())
     assert slots.try_acquire()
     tasks = [asyncio.create_task(slots.acquire()) for _ in range(2)]
     await settle()
@@ -101,7 +101,7 @@ async def test_abort_gives_everyone_an_error_of_their_own():
 
 async def test_never_more_than_the_limit_under_random_cancellation():
     """Whatever is cancelled whenever, no more than the limit run at once and all slots come back."""
-    slots = Slots(5, clock=ManualClock())
+    slots = PrioritySemaphore(5, clock=ManualClock())
     running = most = 0
 
     async def use(n):
@@ -129,10 +129,10 @@ async def test_never_more_than_the_limit_under_random_cancellation():
 def test_a_bad_limit_is_named(limit):
     """The limit is a whole number of at least 1."""
     with pytest.raises(ConfigurationError, match="max_in_flight: "):
-        Slots(limit, clock=ManualClock())
+        PrioritySemaphore(limit, clock=ManualClock())
 
 
 def test_a_bad_lane_is_named():
     """There are two lanes."""
     with pytest.raises(ConfigurationError, match="lane: "):
-        Slots(1, clock=ManualClock()).try_acquire("fast")
+        PrioritySemaphore(1, clock=ManualClock()).try_acquire("fast")

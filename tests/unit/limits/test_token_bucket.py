@@ -9,7 +9,7 @@ import pytest
 
 from bandwidth_mfa_async._clock import ManualClock, SystemClock
 from bandwidth_mfa_async.errors import ConfigurationError
-from bandwidth_mfa_async.limits._token_bucket import Pacer
+from bandwidth_mfa_async.limits._token_bucket import TokenBucket
 from tests.support.limits_simulation import run_virtual
 
 
@@ -26,7 +26,7 @@ def queue(pacer, served, *entries):
 async def test_order_within_a_lane_is_first_come_first_served():
     """Waiters of one lane leave in the order in which they came, one every 1/rate seconds."""
     clock = ManualClock()
-    pacer = Pacer(clock, 10.0)
+    pacer = TokenBucket(clock, 10.0)
     served = []
     tasks = queue(pacer, served, *((n, 1, "bulk") for n in range(5)))
     await clock.advance(0.0)
@@ -41,7 +41,7 @@ async def test_order_within_a_lane_is_first_come_first_served():
 async def test_the_interactive_lane_goes_first():
     """A person overtakes every queued bulk item; bulk items keep their order."""
     clock = ManualClock()
-    pacer = Pacer(clock, 10.0)
+    pacer = TokenBucket(clock, 10.0)
     assert pacer.try_acquire(1, "bulk")
     served = []
     tasks = queue(
@@ -55,7 +55,7 @@ async def test_the_interactive_lane_goes_first():
 async def test_one_timer_serves_all_waiters():
     """However many wait, with deadlines or without, the clock holds one timer."""
     clock = ManualClock()
-    pacer = Pacer(clock, 1.0)
+    pacer = TokenBucket(clock, 1.0)
     tasks = [asyncio.create_task(pacer.acquire(1, "bulk", clock.monotonic() + 5 + n)) for n in range(50)]
     await clock.advance(0.0)
     assert pacer.waiting == 49
@@ -67,7 +67,7 @@ async def test_one_timer_serves_all_waiters():
 async def test_nobody_overtakes_a_heavy_waiter_of_its_lane():
     """While a heavy permit saves up, a lighter newcomer of the same lane waits even if there is enough for it."""
     clock = ManualClock()
-    pacer = Pacer(clock, 10.0)
+    pacer = TokenBucket(clock, 10.0)
     assert pacer.try_acquire(1, "bulk")
     served = []
     tasks = queue(pacer, served, ("heavy", 5, "bulk"))
@@ -84,7 +84,7 @@ async def test_nobody_overtakes_a_heavy_waiter_of_its_lane():
 async def test_a_weight_above_the_burst_is_served():
     """A permit heavier than the bucket waits until it is paid for, and does not hang."""
     clock = ManualClock()
-    pacer = Pacer(clock, 2.0)
+    pacer = TokenBucket(clock, 2.0)
     assert pacer.try_acquire(1, "bulk")
     task = asyncio.create_task(pacer.acquire(9, "bulk"))
     await clock.advance(4.4)
@@ -97,7 +97,7 @@ async def test_a_weight_above_the_burst_is_served():
 async def test_a_heavy_permit_may_use_what_a_quiet_time_saved():
     """After a quiet time as long as it costs, a permit above the burst leaves at once, and the next one waits."""
     clock = ManualClock()
-    pacer = Pacer(clock, 1.0)
+    pacer = TokenBucket(clock, 1.0)
     assert pacer.try_acquire(1, "interactive")
     clock.tick(3.0)
     assert pacer.try_acquire(3, "interactive")
@@ -109,7 +109,7 @@ def test_a_weight_of_five_among_a_hundred_of_one_waits_its_fair_share():
 
     async def scenario():
         loop = asyncio.get_running_loop()
-        pacer = Pacer(SystemClock(), 100.0)
+        pacer = TokenBucket(SystemClock(), 100.0)
 
         async def light():
             while True:
@@ -133,7 +133,7 @@ def test_half_of_the_waiters_cancelled_loses_nothing():
 
     async def scenario():
         loop = asyncio.get_running_loop()
-        pacer = Pacer(SystemClock(), 200.0)
+        pacer = TokenBucket(SystemClock(), 200.0)
         served = []
 
         async def wait():
@@ -161,7 +161,7 @@ def test_random_timeouts_lose_no_capacity():
 
     async def scenario():
         loop = asyncio.get_running_loop()
-        pacer = Pacer(SystemClock(), 200.0)
+        pacer = TokenBucket(SystemClock(), 200.0)
         rng = random.Random(7)
         end = loop.time() + 5.0
         granted = 0
@@ -185,7 +185,7 @@ def test_random_timeouts_lose_no_capacity():
 async def test_cancelled_in_the_moment_of_its_grant_gives_the_permit_back():
     """A waiter that was served and cancelled in the same loop iteration passes its permit to the next in line."""
     clock = ManualClock()
-    pacer = Pacer(clock, 10.0)
+    pacer = TokenBucket(clock, 10.0)
     assert pacer.try_acquire(1, "bulk")
     first, second = (asyncio.create_task(pacer.acquire(1, "bulk")) for _ in range(2))
     await clock.advance(0.0)
@@ -200,7 +200,7 @@ async def test_cancelled_in_the_moment_of_its_grant_gives_the_permit_back():
 async def test_a_cancelled_heavy_head_frees_the_light_ones_behind_it():
     """What a heavy waiter had saved up goes, up to a bucketful, to whoever stands behind it when it leaves."""
     clock = ManualClock()
-    pacer = Pacer(clock, 1.0)
+    pacer = TokenBucket(clock, 1.0)
     assert pacer.try_acquire(1, "bulk")
     heavy = asyncio.create_task(pacer.acquire(50, "bulk"))
     await clock.advance(5.0)
@@ -218,7 +218,7 @@ async def test_a_cancelled_heavy_head_frees_the_light_ones_behind_it():
 async def test_refund_goes_to_the_next_in_line():
     """A permit given back is used at once by whoever waits."""
     clock = ManualClock()
-    pacer = Pacer(clock, 1.0)
+    pacer = TokenBucket(clock, 1.0)
     assert pacer.try_acquire(1, "bulk")
     task = asyncio.create_task(pacer.acquire(1, "bulk"))
     await clock.advance(0.0)
@@ -230,7 +230,7 @@ async def test_refund_goes_to_the_next_in_line():
 async def test_set_rate_applies_to_those_who_wait():
     """A new rate moves the one timer: faster and slower both count from the moment they are set."""
     clock = ManualClock()
-    pacer = Pacer(clock, 1.0)
+    pacer = TokenBucket(clock, 1.0)
     served = []
     tasks = queue(pacer, served, *((n, 1, "bulk") for n in range(4)))
     await clock.advance(0.5)
@@ -251,7 +251,7 @@ async def test_set_rate_applies_to_those_who_wait():
 async def test_a_pause_lets_nothing_leave_and_saves_nothing_up():
     """After a pause waiters leave at the rate, not together; an unlimited pacer is closed by it as well."""
     clock = ManualClock()
-    pacer = Pacer(clock, 100.0)
+    pacer = TokenBucket(clock, 100.0)
     pacer.pause_until(clock.monotonic() + 10.0)
     served = []
     tasks = queue(pacer, served, *((n, 1, "bulk") for n in range(10)))
@@ -273,7 +273,7 @@ async def test_a_pause_lets_nothing_leave_and_saves_nothing_up():
 async def test_a_shortened_pause_opens_at_once():
     """`pause_until` an earlier moment wakes those who wait."""
     clock = ManualClock()
-    pacer = Pacer(clock, 1.0)
+    pacer = TokenBucket(clock, 1.0)
     pacer.pause_until(clock.monotonic() + 10.0)
     task = asyncio.create_task(pacer.acquire(1, "bulk"))
     await clock.advance(1.0)
@@ -285,7 +285,7 @@ async def test_a_shortened_pause_opens_at_once():
 async def test_a_deadline_ends_the_wait():
     """A waiter whose time runs out gets False; its place goes to the next, and nothing was taken."""
     clock = ManualClock()
-    pacer = Pacer(clock, 1.0)
+    pacer = TokenBucket(clock, 1.0)
     assert pacer.try_acquire(1, "bulk")
     late = asyncio.create_task(pacer.acquire(1, "bulk", clock.monotonic() + 0.5))
     patient = asyncio.create_task(pacer.acquire(1, "bulk"))
@@ -299,7 +299,7 @@ async def test_a_deadline_ends_the_wait():
 async def test_a_timer_that_fires_a_hair_early_does_not_spin():
     """Rounding never makes the pacer set a timer for 1e-16 s: each permit costs one wake-up, two at most."""
     clock = ManualClock(monotonic=123_456.789)
-    pacer = Pacer(clock, 3.0)
+    pacer = TokenBucket(clock, 3.0)
     wakes = 0
     original = pacer._on_timer
 
@@ -318,14 +318,14 @@ async def test_a_timer_that_fires_a_hair_early_does_not_spin():
 async def test_repr_explains_itself():
     """The repr tells the rate, the level, the waiters of each lane, a pause, and when it wakes next."""
     clock = ManualClock()
-    pacer = Pacer(clock, 4.0)
+    pacer = TokenBucket(clock, 4.0)
     tasks = queue(pacer, [], ("a", 1, "bulk"), ("b", 1, "bulk"), ("c", 1, "interactive"))
     await clock.advance(0.05)
-    assert repr(pacer) == "Pacer(rate=4/s, level=0.20 of 1, interactive=1, bulk=1, next wake-up in 0.200 s)"
+    assert repr(pacer) == "TokenBucket(rate=4/s, level=0.20 of 1, interactive=1, bulk=1, next wake-up in 0.200 s)"
     pacer.pause_until(clock.monotonic() + 2.0)
     assert "paused for 2.000 s" in repr(pacer)
     pacer.set_rate(None)
-    assert repr(pacer).startswith("Pacer(unlimited, ")
+    assert repr(pacer).startswith("TokenBucket(unlimited, ")
     await clock.advance(2.0)
     await asyncio.gather(*tasks)
     assert repr(pacer).endswith("no wake-up set)")
@@ -333,20 +333,23 @@ async def test_repr_explains_itself():
 
 def test_repr_outside_a_loop():
     """Without a running loop there is no time, and the repr still works."""
-    assert repr(Pacer(SystemClock(), 4.0)) == "Pacer(rate=4/s, level=1.00 of 1, interactive=0, bulk=0, no wake-up set)"
+    assert (
+        repr(TokenBucket(SystemClock(), 4.0))
+        == "TokenBucket(rate=4/s, level=1.00 of 1, interactive=0, bulk=0, no wake-up set)"
+    )
 
 
 @pytest.mark.parametrize("rate", [0, -1.0, float("nan"), float("inf"), "60/x", True])
 def test_a_bad_rate_is_named(rate):
     """A rate that is not a finite number above 0 is refused, and the message names the field."""
     with pytest.raises(ConfigurationError, match="rate: "):
-        Pacer(ManualClock(), rate)
+        TokenBucket(ManualClock(), rate)
 
 
 async def test_left_deadlines_do_not_pile_up():
     """Callers that come with a deadline and leave early do not make the pacer grow."""
     clock = ManualClock()
-    pacer = Pacer(clock, 0.001)
+    pacer = TokenBucket(clock, 0.001)
     pacer.try_acquire(1, "bulk")
     for _ in range(300):
         task = asyncio.create_task(pacer.acquire(1, "bulk", clock.monotonic() + 1e6))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async._clock import ManualClock
-from bandwidth_mfa_async.limits._token_bucket import Pacer
+from bandwidth_mfa_async.limits._token_bucket import TokenBucket
 
 HEAVIEST = 7
 
@@ -36,7 +36,7 @@ def test_never_too_much_and_nobody_forgotten(sequence):
 
 async def _check(sequence):
     clock = ManualClock()
-    pacer = Pacer(clock, 5.0)
+    pacer = TokenBucket(clock, 5.0)
     # What may have left since the start: the burst, then each stretch of time at its rate.
     allowed, since = max(pacer.burst, HEAVIEST), clock.monotonic()
     net = 0

@@ -21,7 +21,7 @@ _HEIGHT: Final = 170
 _LABEL_ROW: Final = 19
 _TOP: Final = 3 * _LABEL_ROW + 8
 # A single bar is not a mountain: so many buckets are shown at least.
-_FEWEST_BUCKETS: Final = 12
+_MIN_BUCKETS: Final = 12
 # How far to the right the slowest percentile may stand, of the axis.
 _LABELLED: Final = 0.64
 
@@ -95,7 +95,7 @@ def _drawing(latency: Latency) -> Html:
 def _bounds(latency: Latency) -> tuple[float, float]:
     """Return the seconds at both ends of the axis."""
     low, high = latency.buckets[0].low, latency.buckets[-1].high
-    missing = max(0, _FEWEST_BUCKETS - len(latency.buckets))
+    missing = max(0, _MIN_BUCKETS - len(latency.buckets))
     low /= latency.resolution ** (missing // 2)
     high *= latency.resolution ** (missing - missing // 2)
     # The slowest percentile's label stands right of its line and needs the last third of a narrow screen.

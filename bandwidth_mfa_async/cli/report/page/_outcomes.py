@@ -67,12 +67,12 @@ def by_cause(report: JournalReport) -> Html:
             failure.meaning,
             words.RESUME[failure.resume],
         ]
-        for failure in failures[: words.MOST_CAUSES]
+        for failure in failures[: words.MAX_CAUSES]
     )
     total = sum(failure.count for failure in failures)
     explained = f"{formats.items(total)} not accepted; a whole bar is the most frequent cause."
-    if len(failures) > words.MOST_CAUSES:
-        explained += f" The {len(failures) - words.MOST_CAUSES} rarest are left out."
+    if len(failures) > words.MAX_CAUSES:
+        explained += f" The {len(failures) - words.MAX_CAUSES} rarest are left out."
     heads = ["Cause", "Items", "What happened", "Tried again on resume"]
     return figure(
         "Failures by cause",

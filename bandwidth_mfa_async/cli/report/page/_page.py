@@ -95,7 +95,7 @@ def _figures(report: JournalReport) -> Html:
     ]
     if waiting:
         figures.append(("Without a result", formats.count(waiting), "pending, in flight or interrupted"))
-    if totals.codes_per_second and totals.ended >= words.FEWEST_FOR_A_RATE:
+    if totals.codes_per_second and totals.ended >= words.MIN_ITEMS_FOR_RATE:
         number, _, unit = formats.rate(totals.codes_per_second).partition(" ")
         figures.append((f"Codes {unit}", number, f"over {formats.duration(totals.working_seconds)} of work"))
     if latency.percentiles:
@@ -151,7 +151,7 @@ def _places(report: JournalReport) -> Html | None:
 def _sessions(report: JournalReport) -> Html | None:
     if not report.sessions:
         return None
-    shown = report.sessions[-words.MOST_SESSIONS :]
+    shown = report.sessions[-words.MAX_SESSIONS :]
     told = ", ".join(
         f"{formats.count(number)} {words.ending(name)}" for name, number in report.sessions_by_ending.items()
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _TITLE_HEIGHT: Final = 30
 _PANEL_GAP: Final = 18
 _PAUSE_LABEL: Final = 14.0
-_MOST_LABELLED: Final = 4
+_MAX_LABELLED: Final = 4
 
 
 @frozen
@@ -51,7 +51,7 @@ def chart(report: JournalReport) -> Html:
     elif not any(point.codes or point.throttled for point in points):
         explained = "No request was made."
         content = (folded("The numbers", _table(report)),)
-    elif len(points) < words.FEWEST_POINTS:
+    elif len(points) < words.MIN_POINTS:
         explained = f"The whole of it took {formats.duration(report.totals.working_seconds)}: too short for a picture."
         content = (folded("The numbers", _table(report)),)
     else:
@@ -97,7 +97,7 @@ def _drawing(report: JournalReport, points: list[Point]) -> Html:
         "the numbers are in the table below"
     )
     return drawing(
-        bottom + (44 if 1 <= len(axis.pauses()) <= _MOST_LABELLED else 26),
+        bottom + (44 if 1 <= len(axis.pauses()) <= _MAX_LABELLED else 26),
         *pieces,
         along(axis.ticks(), bottom),
         _pauses(axis, bottom),
@@ -161,7 +161,7 @@ def _pauses(axis: TimeAxis, bottom: int) -> Html:
             tag("line", x1=percent(pause.at), x2=percent(pause.at), y1=_TITLE_HEIGHT, y2=bottom + 26, class_="pause")
         )
         # More of them would run into each other; the table has every one.
-        if len(pauses) <= _MOST_LABELLED and (not place or pause.at - pauses[place - 1].at >= _PAUSE_LABEL):
+        if len(pauses) <= _MAX_LABELLED and (not place or pause.at - pauses[place - 1].at >= _PAUSE_LABEL):
             label = text(
                 f"{formats.duration(pause.seconds)} pause",
                 pause.at,
