@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 try:
     from aiohttp.http import HttpResponseParser
 except ImportError:
-    PURE_PYTHON_PARSER: bool = False
-    """Whether aiohttp reads answers with its parser in Python, as it does where it has no C extensions."""
+    _parser_module = ""
 else:
-    PURE_PYTHON_PARSER = HttpResponseParser.__module__ == "aiohttp.http_parser"
+    _parser_module = HttpResponseParser.__module__
+
+PURE_PYTHON_PARSER: Final = _parser_module == "aiohttp.http_parser"
+"""Whether aiohttp parses responses in Python, as it does without its C extensions."""
 
 MAX_ANSWER: Final = 64 * 1024
 """Bytes of an answer that are read; the largest documented one has about 400."""
