@@ -69,10 +69,10 @@ class Item:
         self.error: RequestError | None = None
 
     @property
-    def guard(self) -> None:
+    def check_before_write(self) -> None:
         """None: what a journal has on record, no other process can take over."""
 
-    async def begin(self) -> None:
+    async def before_attempt(self) -> None:
         """Put the intent on record, and count the attempt."""
         run = self.run
         if run.journal is not None:
@@ -85,7 +85,7 @@ class Item:
         run.summary.in_flight += 1
         self.begun_at = run.clock.monotonic()
 
-    def failed(self, error: RequestError) -> None:
+    def attempt_failed(self, error: RequestError) -> None:
         """Note a failed attempt: one that certainly sent nothing leaves the item as if it had not begun."""
         self.error = error
         if not self.under_way:
@@ -103,7 +103,7 @@ class Item:
         if run.stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
-    def cut(self, delivery: Delivery) -> None:
+    def cancelled(self, delivery: Delivery) -> None:
         """Note that the call was cancelled."""
         self.end()
         self.unknown = self.unknown or delivery is Delivery.UNKNOWN

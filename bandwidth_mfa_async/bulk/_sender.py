@@ -81,11 +81,11 @@ class BulkSender:
             raise ConfigurationError("drain_timeout: must be a number of seconds of at least 0")
         if journal is not None and not isinstance(journal, SQLiteJournal):
             journal = SQLiteJournal(journal)
-        caller = executor_of(client)
-        width = caller.limits.max_in_flight if max_in_flight is None else max_in_flight
+        executor = executor_of(client)
+        width = executor.limits.max_in_flight if max_in_flight is None else max_in_flight
         self.journal = journal
         self.summary: BulkSummary = BulkSummary()
-        self._options = RunOptions(caller=caller, channel=channel, lane=lane, width=width, ordered=bool(ordered))
+        self._options = RunOptions(executor=executor, channel=channel, lane=lane, width=width, ordered=bool(ordered))
         self._drain_timeout = float(drain_timeout)
         self._stream: OutcomeStream | None = None
         self._entered = False
@@ -104,10 +104,10 @@ class BulkSender:
         """
         if self._entered:
             raise ClientStateError("this BulkSender was entered before; make a new one for another run")
-        self._options.caller.state.check()
+        self._options.executor.state.check()
         self._entered = True
         if self.journal is not None:
-            await self.journal.open(self._options.caller.state.clock)
+            await self.journal.open(self._options.executor.state.clock)
         return self
 
     async def __aexit__(
@@ -133,7 +133,7 @@ class BulkSender:
             error.add_note(str(failure))
 
     async def _drained(self, stream: OutcomeStream) -> None:
-        clock = self._options.caller.state.clock
+        clock = self._options.executor.state.clock
         timer = clock.call_at(clock.monotonic() + self._drain_timeout, stream.cancel)
         try:
             await stream.quiet()

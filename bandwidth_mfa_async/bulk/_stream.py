@@ -38,14 +38,14 @@ class RunOptions:
     """What a run is told.
 
     Attributes:
-        caller: the client's engine.
+        executor: the client's engine.
         channel: ``"messaging"`` or ``"voice"``.
         lane: where calls wait.
         width: how many items at once.
         ordered: whether outcomes come in the order of the input.
     """
 
-    caller: CallExecutor
+    executor: CallExecutor
     channel: str
     lane: Lane
     width: int
@@ -68,7 +68,7 @@ class OutcomeStream:
         key: Callable[[CodeRequest], str] | None,
         template: CodeTemplate | None,
     ) -> None:
-        self.clock: Clock = options.caller.state.clock
+        self.clock: Clock = options.executor.state.clock
         self.journal = journal
         self.summary = summary
         self.stopping: bool = False
@@ -80,7 +80,7 @@ class OutcomeStream:
             self.clock,
             options.channel,
             self._operation.name,
-            resends_unknown=options.caller.policy.resend is Resend.AT_LEAST_ONCE,
+            resends_unknown=options.executor.policy.resend is Resend.AT_LEAST_ONCE,
         )
         self._template = template
         self._own_keys = key is not None
@@ -277,7 +277,7 @@ class OutcomeStream:
         options = self._options
         error: MFAError
         try:
-            answer: MessagingCodeResponse | VoiceCodeResponse = await options.caller.call(
+            answer: MessagingCodeResponse | VoiceCodeResponse = await options.executor.call(
                 self._operation, item.request, None, options.lane, item
             )
         except RequestError as failure:

@@ -30,16 +30,16 @@ class ChunkRun:
     """A chunk being worked at.
 
     Args:
-        caller: the client's engine.
+        executor: the client's engine.
         ledger: the truth.
         chunk: what was taken.
     """
 
-    def __init__(self, caller: CallExecutor, ledger: RedisLedger, chunk: Chunk) -> None:
-        self.caller = caller
+    def __init__(self, executor: CallExecutor, ledger: RedisLedger, chunk: Chunk) -> None:
+        self.executor = executor
         self.ledger = ledger
         self.chunk = chunk
-        self.repeats = caller.policy.resend is Resend.AT_LEAST_ONCE
+        self.repeats = executor.policy.resend is Resend.AT_LEAST_ONCE
         self.stopping = False
         self.failure: MFAError | None = None
         # The error that refused every item, if one did.
@@ -65,7 +65,7 @@ class ChunkRun:
                 self._rows.append(JobItem(self, first + place, request))
         timer = clock.call_at(clock.monotonic() + seconds, self.stop)
         renewal = asyncio.create_task(self._keep_lease())
-        width = min(len(self._rows), self.caller.limits.max_in_flight)
+        width = min(len(self._rows), self.executor.limits.max_in_flight)
         workers = [asyncio.create_task(self._work()) for _ in range(width)]
         try:
             if workers:
@@ -106,7 +106,7 @@ class ChunkRun:
         while self._rows:
             row = self._at_work[task] = self._rows.popleft()
             try:
-                await send(self.caller, self.chunk.channel, row.request, "bulk", row)
+                await send(self.executor, self.chunk.channel, row.request, "bulk", row)
             except AttemptDenied as held:
                 self._held(held.args[0])
             except asyncio.CancelledError:

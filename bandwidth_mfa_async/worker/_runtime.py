@@ -87,7 +87,7 @@ class WorkerRuntime:
         return self._ledger.clock
 
     @property
-    def caller(self) -> CallExecutor:
+    def executor(self) -> CallExecutor:
         """The engine of the process's client."""
         assert self._view is not None  # noqa: S101 - started
         return executor_of(self._view)
@@ -95,7 +95,7 @@ class WorkerRuntime:
     @property
     def repeats(self) -> bool:
         """Whether unknown ones are sent again."""
-        return self.caller.policy.resend is Resend.AT_LEAST_ONCE
+        return self.executor.policy.resend is Resend.AT_LEAST_ONCE
 
     async def start(self) -> None:
         """Open the client and begin to work.
@@ -120,11 +120,11 @@ class WorkerRuntime:
 
     def _sharing(self, client: MFAClient) -> MFAClient:
         """Return the client, or a view of it whose limits are those of every worker of the account."""
-        caller = executor_of(client)
-        if not self._share_limits or caller.limits.shared is not None:
+        executor = executor_of(client)
+        if not self._share_limits or executor.limits.shared is not None:
             return client
-        shared = RedisLimits(self._ledger.url, key=caller.state.account_id, prefix=self._ledger.prefix)
-        return client.with_options(limits=attrs.evolve(caller.limits, shared=shared))
+        shared = RedisLimits(self._ledger.url, key=executor.state.account_id, prefix=self._ledger.prefix)
+        return client.with_options(limits=attrs.evolve(executor.limits, shared=shared))
 
     def stop(self) -> None:
         """Begin no more attempts; what is under way ends. May be called from the loop at any time."""
@@ -215,7 +215,7 @@ class WorkerRuntime:
                     if taken == "stopped":
                         break
                     continue
-                run = ChunkRun(self.caller, self._ledger, taken)
+                run = ChunkRun(self.executor, self._ledger, taken)
                 self._runs.add(run)
                 try:
                     word = await run.run(left)
@@ -269,7 +269,7 @@ class WorkerRuntime:
         code = SingleCode(self._codes, name, lease, is_stopping=lambda: self.stopping, resends_unknown=self.repeats)
         renewal = asyncio.create_task(code.renew(self._ledger))
         try:
-            await send(self.caller, channel, request, "interactive", code)
+            await send(self.executor, channel, request, "interactive", code)
         except AttemptDenied:
             pass
         except MFAError as error:

@@ -122,14 +122,14 @@ class LastCall:
 
 async def assert_whole(client: MFAClient) -> None:
     """Slots, permits, connections and waits are as before the call."""
-    caller = client._executor
+    executor = client._executor
     for _ in range(5):  # what was cancelled closes its connection in the next rounds
         await asyncio.sleep(0)
-    while getattr(caller.state.authorizer, "_task", None) is not None:
+    while getattr(executor.state.authorizer, "_task", None) is not None:
         await asyncio.sleep(0)  # a token is fetched for all, so whoever leaves does not take it along
-    assert (caller.slots.taken, caller.slots.waiting) == (0, 0)
-    assert {limiter.waiting for limiter in caller.limiters.values()} == {0}
-    assert caller.state._active == 0
+    assert (executor.slots.taken, executor.slots.waiting) == (0, 0)
+    assert {limiter.waiting for limiter in executor.limiters.values()} == {0}
+    assert executor.state._active == 0
     assert taken(client) == 0
 
 

@@ -71,10 +71,10 @@ async def test_what_may_have_been_sent_is_never_pending_again(first, settled):
         def settle(self, state, provider_id, error, attempts):
             self.states.append(state)
 
-    attempts = AttemptRecorder(Entry())
-    await attempts.begin()
-    attempts.failed(first("it failed", "generate_messaging_code"))
-    attempts.give_back()
+    recorder = AttemptRecorder(Entry())
+    await recorder.before_attempt()
+    recorder.attempt_failed(first("it failed", "generate_messaging_code"))
+    recorder.reset_to_pending()
     assert Entry.states == settled
 
 
