@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL: Final = "https://mfa.bandwidth.com/api/v1"
 
 _RATE = re.compile(
-    r"\s*(?P<count>[0-9]+(?:\.[0-9]+)?)\s*/\s*(?P<many>[0-9]+(?:\.[0-9]+)?)?\s*(?P<unit>s|sec|second|m|min|minute|h|hour)\s*",
+    r"\s*(?P<count>[0-9]+(?:\.[0-9]+)?)\s*/\s*(?P<multiple>[0-9]+(?:\.[0-9]+)?)?\s*(?P<unit>s|sec|second|m|min|minute|h|hour)\s*",
     re.ASCII | re.IGNORECASE,
 )
 _UNIT_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -41,7 +41,7 @@ class Resend(enum.Enum):
         return f"Resend.{self.name}"
 
 
-def _resend(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_resend(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, Resend):
         raise configuration_error(attribute.name, "must be a Resend member: NEVER_TWICE, REJECTED or AT_LEAST_ONCE")
 
@@ -65,14 +65,14 @@ class RetryPolicy:
         ConfigurationError: a value is not a number or out of its range.
     """
 
-    max_attempts: int = field(default=3, validator=number(least=1, whole=True))
-    wait_initial: float = field(default=0.5, validator=number(least=0))
-    wait_max: float = field(default=8.0, validator=number(least=0))
-    timeout: float = field(default=60.0, validator=number(above=0))
-    attempt_timeout: float = field(default=30.0, validator=number(above=0))
-    connect_timeout: float = field(default=5.0, validator=number(above=0))
-    max_retry_after: float = field(default=60.0, validator=number(least=0))
-    resend: Resend = field(default=Resend.REJECTED, validator=_resend)
+    max_attempts: int = field(default=3, validator=number(minimum=1, whole=True))
+    wait_initial: float = field(default=0.5, validator=number(minimum=0))
+    wait_max: float = field(default=8.0, validator=number(minimum=0))
+    timeout: float = field(default=60.0, validator=number(minimum=0, exclusive=True))
+    attempt_timeout: float = field(default=30.0, validator=number(minimum=0, exclusive=True))
+    connect_timeout: float = field(default=5.0, validator=number(minimum=0, exclusive=True))
+    max_retry_after: float = field(default=60.0, validator=number(minimum=0))
+    resend: Resend = field(default=Resend.REJECTED, validator=_check_resend)
 
 
 @frozen
@@ -87,8 +87,8 @@ class Rate:
         ConfigurationError: a value is not a number or not above 0, or their quotient is too small or large for one.
     """
 
-    count: float = field(validator=number(above=0))
-    per: float = field(default=1.0, validator=number(above=0))
+    count: float = field(validator=number(minimum=0, exclusive=True))
+    per: float = field(default=1.0, validator=number(minimum=0, exclusive=True))
 
     def __attrs_post_init__(self) -> None:
         # The quotient of two sound numbers may still come out as 0 or infinity.
@@ -107,7 +107,7 @@ class Rate:
         if match is None:
             raise configuration_error("rate", "must look like '5/s', '60/m' or '1000/h'")
         unit = _UNIT_SECONDS[match["unit"][0].lower()]
-        return cls(float(match["count"]), per=float(match["many"] or 1) * unit)
+        return cls(float(match["count"]), per=float(match["multiple"] or 1) * unit)
 
     @property
     def per_second(self) -> float:
@@ -118,7 +118,7 @@ class Rate:
         return f"{self.count:g}/{self.per:g}s"
 
 
-def rate_for(name: str, value: Rate | str | None) -> Rate | None:
+def parse_rate(name: str, value: Rate | str | None) -> Rate | None:
     """Return a rate that may be written as a text.
 
     Raises:
@@ -133,24 +133,24 @@ def rate_for(name: str, value: Rate | str | None) -> Rate | None:
 
 
 def _to_rate(value: Rate | str | None) -> Rate | None:
-    return rate_for("rate", value)
+    return parse_rate("rate", value)
 
 
 def _to_voice_rate(value: Rate | str | None) -> Rate | None:
-    return rate_for("voice_rate", value)
+    return parse_rate("voice_rate", value)
 
 
-def _optional_rate(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_rate(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, Rate):
         raise configuration_error(attribute.name, "must be a Rate, a text like '60/m', or None")
 
 
-def _sharing(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_shared(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None and not callable(getattr(value, "limiter", None)):
         raise configuration_error(attribute.name, "must be RedisLimits(url, key=account_id), or None")
 
 
-class Sharing(Protocol):
+class SharedLimits(Protocol):
     """What `Limits.shared` holds, such as `RedisLimits`: it makes the limiter of a channel."""
 
     @property
@@ -176,9 +176,9 @@ class Limits:
         ConfigurationError: a value has the wrong type or is out of its range.
     """
 
-    rate: Rate | None = field(default=None, converter=_to_rate, validator=_optional_rate)
-    voice_rate: Rate | None = field(default=None, converter=_to_voice_rate, validator=_optional_rate)
+    rate: Rate | None = field(default=None, converter=_to_rate, validator=_check_rate)
+    voice_rate: Rate | None = field(default=None, converter=_to_voice_rate, validator=_check_rate)
     adaptive: bool = field(default=True, validator=flag)
-    max_in_flight: int = field(default=100, validator=number(least=1, whole=True))
-    shared: Sharing | None = field(default=None, validator=_sharing)
+    max_in_flight: int = field(default=100, validator=number(minimum=1, whole=True))
+    shared: SharedLimits | None = field(default=None, validator=_check_shared)
     application_name: str | None = field(default=None, validator=optional_text)

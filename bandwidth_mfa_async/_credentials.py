@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_TOKEN_URL: Final = "https://api.bandwidth.com/api/v1/oauth2/token"  # noqa: S105 - a URL
 
 
-def _no_colon(_instance: object, attribute: Attribute[Any], value: str) -> None:
+def _check_no_colon(_instance: object, attribute: Attribute[Any], value: str) -> None:
     # https://www.rfc-editor.org/rfc/rfc7617#section-2
     if ":" in value:
         raise configuration_error(
@@ -26,9 +26,9 @@ def _no_colon(_instance: object, attribute: Attribute[Any], value: str) -> None:
         )
 
 
-def basic_header(login: str, password: str) -> str:
+def basic_header(user: str, password: str) -> str:
     """Return an Authorization header's value for HTTP Basic (RFC 7617, UTF-8)."""
-    return Secret("Basic " + base64.b64encode(f"{login}:{password}".encode()).decode("ascii"))
+    return Secret("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii"))
 
 
 @frozen
@@ -42,7 +42,7 @@ class BasicAuth:
         ConfigurationError: empty, bytes, with control characters, or a ':' in the user name.
     """
 
-    username: str = field(repr=hide, validator=[secret_text, _no_colon])
+    username: str = field(repr=hide, validator=[secret_text, _check_no_colon])
     password: str = field(repr=hide, validator=secret_text)
 
     @property
@@ -77,7 +77,7 @@ class OAuth2ClientCredentials:
             not https (loopback excepted).
     """
 
-    client_id: str = field(repr=hide, validator=[secret_text, _no_colon])
+    client_id: str = field(repr=hide, validator=[secret_text, _check_no_colon])
     client_secret: str = field(repr=hide, validator=secret_text)
     token_url: str = field(default=DEFAULT_TOKEN_URL, validator=_check_token_url)
 

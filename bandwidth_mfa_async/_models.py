@@ -24,14 +24,14 @@ _E164 = re.compile(r"\+[0-9]{2,15}", re.ASCII)
 _CODE = re.compile(r"[0-9]{4,8}", re.ASCII)
 
 
-def _text(name: str, value: object, *, longest: int | None = None) -> str:
+def _checked_text(name: str, value: object, *, max_length: int | None = None) -> str:
     """Return a non-empty text that JSON and UTF-8 can carry, or raise with the rule."""
     if not isinstance(value, str):
         raise InvalidRequestError(name, f"must be str, not {type(value).__name__}")
     if not value.strip():
         raise InvalidRequestError(name, "must not be empty")
-    if longest is not None and len(value) > longest:
-        raise InvalidRequestError(name, f"must be at most {longest} characters, not {len(value)}")
+    if max_length is not None and len(value) > max_length:
+        raise InvalidRequestError(name, f"must be at most {max_length} characters, not {len(value)}")
     if not value.isascii():
         try:
             value.encode()
@@ -40,7 +40,7 @@ def _text(name: str, value: object, *, longest: int | None = None) -> str:
     return value
 
 
-def _number(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_phone_number(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, str):
         raise InvalidRequestError(attribute.name, f"must be str, not {type(value).__name__}")
     if not _E164.fullmatch(value):
@@ -50,24 +50,24 @@ def _number(_instance: object, attribute: Attribute[Any], value: object) -> None
         )
 
 
-def _application_id(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    _text(attribute.name, value, longest=50)
+def _check_application_id(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    _checked_text(attribute.name, value, max_length=50)
 
 
-def _scope(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_scope(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None:
-        _text(attribute.name, value, longest=25)
+        _checked_text(attribute.name, value, max_length=25)
 
 
-def _message(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_message(_instance: object, attribute: Attribute[Any], value: object) -> None:
     # Before July 2020 the service chose the text; today's API requires one. None leaves it out.
     if value is None:
         return
-    if "{CODE}" not in _text(attribute.name, value, longest=2048):
+    if "{CODE}" not in _checked_text(attribute.name, value, max_length=2048):
         raise InvalidRequestError(attribute.name, "must hold {CODE}, where the service puts the code")
 
 
-def _digits(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_digits(_instance: object, attribute: Attribute[Any], value: object) -> None:
     # The spec's text still says 2 to 8, its schema 4 to 8, and a verify takes no code shorter than 4.
     if value is None:
         return
@@ -75,10 +75,10 @@ def _digits(_instance: object, attribute: Attribute[Any], value: object) -> None
         raise InvalidRequestError(attribute.name, "must be a whole number from 4 to 8")
 
 
-def _callback_url(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_callback_url(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is None:
         return
-    url = _text(attribute.name, value, longest=2048)
+    url = _checked_text(attribute.name, value, max_length=2048)
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
@@ -88,7 +88,7 @@ def _callback_url(_instance: object, attribute: Attribute[Any], value: object) -
         raise InvalidRequestError(attribute.name, "must be an http:// or https:// URL that the service can reach")
 
 
-def _code(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_code(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, str):
         raise InvalidRequestError(
             attribute.name, f"must be str, not {type(value).__name__}; a code may begin with zeros"
@@ -97,7 +97,7 @@ def _code(_instance: object, attribute: Attribute[Any], value: object) -> None:
         raise InvalidRequestError(attribute.name, "must be 4 to 8 digits, as the person received them")
 
 
-def _minutes(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_minutes(_instance: object, attribute: Attribute[Any], value: object) -> None:
     # The comparison is False for NaN, and works for integers that are too large for a float.
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 15:
         raise InvalidRequestError(attribute.name, "must be a number of minutes greater than 0 and at most 15")
@@ -123,13 +123,13 @@ class CodeRequest:
         InvalidRequestError: a value breaks a rule; the error names the field and the rule, never the value.
     """
 
-    to: str = field(validator=_number, repr=mask_phone_repr)
-    from_: str = field(validator=_number, repr=mask_phone_repr)
-    application_id: str = field(validator=_application_id)
-    scope: str | None = field(default=None, validator=_scope)
-    message: str | None = field(default=DEFAULT_MESSAGE, validator=_message, repr=hide)
-    digits: int | None = field(default=6, validator=_digits)
-    callback_url: str | None = field(default=None, validator=_callback_url, repr=show_host_only)
+    to: str = field(validator=_check_phone_number, repr=mask_phone_repr)
+    from_: str = field(validator=_check_phone_number, repr=mask_phone_repr)
+    application_id: str = field(validator=_check_application_id)
+    scope: str | None = field(default=None, validator=_check_scope)
+    message: str | None = field(default=DEFAULT_MESSAGE, validator=_check_message, repr=hide)
+    digits: int | None = field(default=6, validator=_check_digits)
+    callback_url: str | None = field(default=None, validator=_check_callback_url, repr=show_host_only)
 
 
 @frozen
@@ -148,12 +148,12 @@ class CodeTemplate:
         InvalidRequestError: a value breaks a rule.
     """
 
-    from_: str = field(validator=_number, repr=mask_phone_repr)
-    application_id: str = field(validator=_application_id)
-    scope: str | None = field(default=None, validator=_scope)
-    message: str | None = field(default=DEFAULT_MESSAGE, validator=_message, repr=hide)
-    digits: int | None = field(default=6, validator=_digits)
-    callback_url: str | None = field(default=None, validator=_callback_url, repr=show_host_only)
+    from_: str = field(validator=_check_phone_number, repr=mask_phone_repr)
+    application_id: str = field(validator=_check_application_id)
+    scope: str | None = field(default=None, validator=_check_scope)
+    message: str | None = field(default=DEFAULT_MESSAGE, validator=_check_message, repr=hide)
+    digits: int | None = field(default=6, validator=_check_digits)
+    callback_url: str | None = field(default=None, validator=_check_callback_url, repr=show_host_only)
 
     def to(self, number: str) -> CodeRequest:
         """Return the request for one recipient.
@@ -164,17 +164,17 @@ class CodeTemplate:
         Raises:
             InvalidRequestError: not an E.164 number.
         """
-        _number(self, _TO, number)
+        _check_phone_number(self, _TO_ATTRIBUTE, number)
         # The other values were checked when this template was made, which is most of what a request costs.
         request = object.__new__(CodeRequest)
         object.__setattr__(request, "to", number)
-        for name in _SHARED:
+        for name in _TEMPLATE_FIELDS:
             object.__setattr__(request, name, getattr(self, name))
         return request
 
 
-_TO: Final = fields(CodeRequest).to
-_SHARED: Final = tuple(item.name for item in fields(CodeTemplate))
+_TO_ATTRIBUTE: Final = fields(CodeRequest).to
+_TEMPLATE_FIELDS: Final = tuple(item.name for item in fields(CodeTemplate))
 
 
 @frozen
@@ -192,10 +192,10 @@ class VerifyCodeRequest:
         InvalidRequestError: a value breaks a rule; the error never holds the number or the code.
     """
 
-    to: str = field(validator=_number, repr=mask_phone_repr)
-    code: str = field(validator=_code, repr=hide)
-    scope: str | None = field(default=None, validator=_scope)
-    expiration_time_in_minutes: float = field(default=3, validator=_minutes)
+    to: str = field(validator=_check_phone_number, repr=mask_phone_repr)
+    code: str = field(validator=_check_code, repr=hide)
+    scope: str | None = field(default=None, validator=_check_scope)
+    expiration_time_in_minutes: float = field(default=3, validator=_check_minutes)
 
 
 @frozen
@@ -215,7 +215,7 @@ class ResponseMeta:
     possible_duplicate: bool = False
 
 
-_NO_META: Final = ResponseMeta()
+_DEFAULT_META: Final = ResponseMeta()
 
 
 @frozen
@@ -228,7 +228,7 @@ class MessagingCodeResponse:
     """
 
     message_id: str
-    meta: ResponseMeta = field(default=_NO_META, eq=False)
+    meta: ResponseMeta = field(default=_DEFAULT_META, eq=False)
 
 
 @frozen
@@ -241,7 +241,7 @@ class VoiceCodeResponse:
     """
 
     call_id: str
-    meta: ResponseMeta = field(default=_NO_META, eq=False)
+    meta: ResponseMeta = field(default=_DEFAULT_META, eq=False)
 
 
 @frozen
@@ -254,7 +254,7 @@ class VerifyCodeResponse:
     """
 
     valid: bool
-    meta: ResponseMeta = field(default=_NO_META, eq=False)
+    meta: ResponseMeta = field(default=_DEFAULT_META, eq=False)
 
     def __bool__(self) -> bool:
         """Refuse truth testing, which would let everyone in.

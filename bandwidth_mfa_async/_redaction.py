@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 HIDDEN = "***"
 
-_MAX_TEXT = 200
-_MAX_READ = 4_000
+_MAX_OUTPUT = 200
+_MAX_INPUT = 4_000
 # Phone numbers may be written with separators; codes are 4 to 8 digits; ids in service texts are not needed.
 _DIGITS = re.compile(r"\+?\d(?:[^0-9A-Za-z]{0,2}\d){3,}")
 _CREDENTIALS = re.compile(r"\b(basic|bearer)\s+[^\s\"',;]+", re.IGNORECASE)
@@ -71,8 +71,8 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     # Shorter ones would hollow out ordinary words, which hides nothing and tells where they stood.
     for secret in sorted({secret for secret in secrets if len(secret) > 3}, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    text = _UNPRINTABLE.sub(" ", text[:_MAX_READ])
+    text = _UNPRINTABLE.sub(" ", text[:_MAX_INPUT])
     text = _CREDENTIALS.sub(rf"\1 {HIDDEN}", text)
     text = _URL.sub(HIDDEN, text)
     text = _DIGITS.sub(HIDDEN, text).strip()
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    return text if len(text) <= _MAX_OUTPUT else text[: _MAX_OUTPUT - 1] + "…"

@@ -28,7 +28,7 @@ def configuration_error(name: str, rule: str) -> ConfigurationError:
 
 
 def number(
-    *, above: float | None = None, least: float | None = None, whole: bool = False
+    *, minimum: float | None = None, exclusive: bool = False, whole: bool = False
 ) -> Any:  # attrs types validators as invariant in the attribute's type
     """Return an attrs validator for a finite number."""
 
@@ -37,10 +37,12 @@ def number(
         # The comparison is False for NaN, and works for integers that are too large for a float.
         if not isinstance(value, kinds) or isinstance(value, bool) or not abs(value) < MAX_NUMBER:
             raise configuration_error(attribute.name, f"must be a finite {'whole ' if whole else ''}number")
-        if above is not None and not value > above:
-            raise configuration_error(attribute.name, f"must be greater than {above:g}")
-        if least is not None and not value >= least:
-            raise configuration_error(attribute.name, f"must be at least {least:g}")
+        if minimum is None:
+            return
+        if exclusive and not value > minimum:
+            raise configuration_error(attribute.name, f"must be greater than {minimum:g}")
+        if not value >= minimum:
+            raise configuration_error(attribute.name, f"must be at least {minimum:g}")
 
     return check
 

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 # Options that differ from test to test make a server each; the oldest are stopped beyond so many.
-_MAX_SERVERS: Final = 4
+_MAX_SIMULATORS: Final = 4
 # Seconds that calls of a test that is over are given to end.
-_DRAIN: Final = 1.0
+_DRAIN_TIMEOUT: Final = 1.0
 
 
-class _Servers:
+class _SimulatorPool:
     """The running simulators, one for each set of options that was asked for."""
 
     def __init__(self) -> None:
-        self._servers: list[tuple[dict[str, Any], ThreadedSimulator]] = []
+        self._simulators: list[tuple[dict[str, Any], ThreadedSimulator]] = []
 
     def get(self, options: dict[str, Any]) -> ThreadedSimulator:
         """Return a simulator with these options, as good as new."""
-        for known, simulator in self._servers:
+        for known, simulator in self._simulators:
             if known == options:
                 simulator.reset()
                 return simulator
@@ -39,14 +39,14 @@ class _Servers:
 
         simulator = ThreadedSimulator(**options)
         simulator.open()
-        self._servers.append((dict(options), simulator))
-        if len(self._servers) > _MAX_SERVERS:
-            self._servers.pop(0)[1].close()
+        self._simulators.append((dict(options), simulator))
+        if len(self._simulators) > _MAX_SIMULATORS:
+            self._simulators.pop(0)[1].close()
         return simulator
 
     def close(self) -> None:
         """Stop them all."""
-        for _, simulator in self._servers:
+        for _, simulator in self._simulators:
             simulator.close()
 
 
@@ -66,21 +66,21 @@ def mfa_client_options() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def _mfa_servers() -> Iterator[_Servers]:
-    servers = _Servers()
-    yield servers
-    servers.close()
+def _mfa_simulators() -> Iterator[_SimulatorPool]:
+    pool = _SimulatorPool()
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
-def mfa_simulator(_mfa_servers: _Servers, mfa_simulator_options: dict[str, Any]) -> ThreadedSimulator:
+def mfa_simulator(_mfa_simulators: _SimulatorPool, mfa_simulator_options: dict[str, Any]) -> ThreadedSimulator:
     """A running simulator of Bandwidth's MFA service, empty when the test begins.
 
     It is started by the first test that asks for it, runs in a thread of its own until the session ends, and may be
     used from the test's thread, async or not: `inbox`, `last_code(number)`, `faults.script(...)`, `client_kwargs()`
     and the rest of `bandwidth_mfa_async.simulator.Simulator`.
     """
-    return _mfa_servers.get(mfa_simulator_options)
+    return _mfa_simulators.get(mfa_simulator_options)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def mfa_environ(mfa_simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatc
     return variables
 
 
-def _make(simulator: ThreadedSimulator, options: dict[str, Any]) -> MFAClient:
+def _make_client(simulator: ThreadedSimulator, options: dict[str, Any]) -> MFAClient:
     from ._client import MFAClient
 
     arguments: dict[str, Any] = {**simulator.client_kwargs(), **options}
@@ -122,9 +122,9 @@ def mfa_client(request: pytest.FixtureRequest) -> Any:
 async def _mfa_client_anyio(
     mfa_simulator: ThreadedSimulator, mfa_client_options: dict[str, Any]
 ) -> AsyncIterator[MFAClient]:
-    client = _make(mfa_simulator, mfa_client_options)
+    client = _make_client(mfa_simulator, mfa_client_options)
     yield client
-    await client.aclose(drain_timeout=_DRAIN)
+    await client.aclose(drain_timeout=_DRAIN_TIMEOUT)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -136,17 +136,17 @@ def pytest_configure(config: pytest.Config) -> None:
     plugin = types.ModuleType("bandwidth_mfa_async_asyncio_fixtures")
     for scope in _SCOPES:
         name = f"_mfa_client_{scope}"
-        setattr(plugin, name, fixture(_new_fixture(), loop_scope=scope, name=name))
+        setattr(plugin, name, fixture(_make_fixture_function(), loop_scope=scope, name=name))
     config.pluginmanager.register(plugin, plugin.__name__)
 
 
-def _new_fixture() -> Callable[..., AsyncIterator[MFAClient]]:
+def _make_fixture_function() -> Callable[..., AsyncIterator[MFAClient]]:
     """Return a new function, because pytest-asyncio writes the loop's scope on it."""
 
     async def client(mfa_simulator: ThreadedSimulator, mfa_client_options: dict[str, Any]) -> AsyncIterator[MFAClient]:
-        client = _make(mfa_simulator, mfa_client_options)
+        client = _make_client(mfa_simulator, mfa_client_options)
         yield client
-        await client.aclose(drain_timeout=_DRAIN)
+        await client.aclose(drain_timeout=_DRAIN_TIMEOUT)
 
     return client
 

@@ -62,7 +62,7 @@ def _describe(
             level = _CALL_LEVELS[event.delivery] if event.error_type else logging.INFO
             text = (
                 f"{event.operation} {event.delivery} after {event.attempts} attempts in {event.elapsed:.3f} s"
-                f"{_because(event.error_type, event.status)}"
+                f"{_reason(event.error_type, event.status)}"
             )
             if event.retry_stopped_by:
                 text += f", retries stopped by {event.retry_stopped_by}"
@@ -73,7 +73,7 @@ def _describe(
             level = logging.DEBUG if event.retry_in is None else logging.INFO
             text = (
                 f"{event.operation} attempt {event.attempt}: {event.delivery} in {event.elapsed:.3f} s"
-                f"{_because(event.error_type, event.status)}"
+                f"{_reason(event.error_type, event.status)}"
             )
             if event.retry_in is not None:
                 text += f", again in {event.retry_in:.3f} s"
@@ -86,7 +86,7 @@ def _describe(
             return logging.INFO, f"{event.channel} sends stopped for {event.seconds:.3f} s after a 429"
 
 
-def _because(error_type: str | None, status: int | None) -> str:
+def _reason(error_type: str | None, status: int | None) -> str:
     if error_type is None:
         return ""
     return f" ({error_type}{f' {status}' if status else ''})"

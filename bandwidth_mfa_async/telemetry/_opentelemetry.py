@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
     from ._events import Event
 
-_NAME: Final = "bandwidth_mfa_async"
+_INSTRUMENTATION_NAME: Final = "bandwidth_mfa_async"
 # The boundaries that the conventions advise for seconds
 # (https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#metric-httpclientrequestduration).
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 # Calls and waits may last as long as a whole deadline, or in the bulk lane longer.
 _LONG_BUCKETS: Final = (*_BUCKETS, 30.0, 60.0, 300.0, 900.0)
-_ACCOUNT: Final = re.compile(r"/accounts/[^/]+/")
+_ACCOUNT_SEGMENT: Final = re.compile(r"/accounts/[^/]+/")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 _Attributes = dict[str, str | int | float | bool]
 
 
 @frozen
-class _OpenCall:
+class _ActiveCall:
     """A call that has begun: its span, how to leave the span's context, and what its requests have in common."""
 
     span: Span
@@ -81,8 +81,8 @@ class OpenTelemetryHook:
             ) from None
         self._context, self._trace = context, trace
         self._error = trace.Status(trace.StatusCode.ERROR)
-        self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
-        meter = metrics.get_meter(_NAME, __version__, meter_provider)
+        self._tracer = trace.get_tracer(_INSTRUMENTATION_NAME, __version__, tracer_provider)
+        meter = metrics.get_meter(_INSTRUMENTATION_NAME, __version__, meter_provider)
         self._attempt_seconds = meter.create_histogram(
             "http.client.request.duration",
             unit="s",
@@ -101,31 +101,31 @@ class OpenTelemetryHook:
             description="Time spent waiting for a permit and a slot before a try.",
             explicit_bucket_boundaries_advisory=_LONG_BUCKETS,
         )
-        self._active = meter.create_up_down_counter(
+        self._active_counter = meter.create_up_down_counter(
             "bandwidth_mfa.client.active_calls", unit="{call}", description="Calls under way."
         )
-        self._rate = meter.create_gauge(
+        self._rate_gauge = meter.create_gauge(
             "bandwidth_mfa.client.limit.rate",
             unit="{message}/s",
             description="The rate that the limiter believes the account has.",
         )
-        self._open: dict[str, _OpenCall] = {}
+        self._active_calls: dict[str, _ActiveCall] = {}
 
     def on_event(self, event: Event) -> None:
         """Begin or end a span, and measure."""
         match event:
             case CallStartedEvent():
-                self._begin(event)
+                self._start_call(event)
             case AttemptEvent():
-                self._try(event)
+                self._record_attempt(event)
             case CallEvent():
-                self._end(event)
+                self._end_call(event)
             case LimitChangedEvent():
-                self._rate.set(event.rate, {"bandwidth_mfa.channel": event.channel})
+                self._rate_gauge.set(event.rate, {"bandwidth_mfa.channel": event.channel})
             case _:
                 pass
 
-    def _begin(self, event: CallStartedEvent) -> None:
+    def _start_call(self, event: CallStartedEvent) -> None:
         started_ns = time.time_ns()
         span = self._tracer.start_span(
             event.operation,
@@ -137,11 +137,13 @@ class OpenTelemetryHook:
             start_time=started_ns,
         )
         token = self._context.attach(self._trace.set_span_in_context(span))
-        self._open[event.call_id] = _OpenCall(span, token, started_ns, event.lane, event.url, _target(event.url))
-        self._active.add(1, _labels(event.operation, event.lane))
+        self._active_calls[event.call_id] = _ActiveCall(
+            span, token, started_ns, event.lane, event.url, _target_attributes(event.url)
+        )
+        self._active_counter.add(1, _call_labels(event.operation, event.lane))
 
-    def _try(self, event: AttemptEvent) -> None:
-        call = self._open.get(event.call_id)
+    def _record_attempt(self, event: AttemptEvent) -> None:
+        call = self._active_calls.get(event.call_id)
         if call is None:
             return
         labels = dict(call.target)
@@ -149,16 +151,16 @@ class OpenTelemetryHook:
             labels["http.response.status_code"] = event.status
         if event.error_type is not None:
             # The conventions ask for the status where it is the error, and for a name where there is none.
-            refused = event.status is not None and event.status >= 400
-            labels["error.type"] = str(event.status) if refused else event.error_type
+            is_http_error = event.status is not None and event.status >= 400
+            labels["error.type"] = str(event.status) if is_http_error else event.error_type
         self._attempt_seconds.record(event.elapsed, labels)
-        self._wait_seconds.record(event.waited, _labels(event.operation, call.lane))
+        self._wait_seconds.record(event.waited, _call_labels(event.operation, call.lane))
         ended_ns = time.time_ns()
         span = self._tracer.start_span(
             f"POST {labels['url.template']}",
             context=self._trace.set_span_in_context(call.span),
             kind=self._trace.SpanKind.CLIENT,
-            attributes=labels | _of_attempt(event, call.url),
+            attributes=labels | _attempt_attributes(event, call.url),
             # An attempt is told of when it has ended; the clocks differ by less than a call takes to begin.
             start_time=max(call.started_ns, ended_ns - round(event.elapsed * 1e9)),
         )
@@ -166,29 +168,29 @@ class OpenTelemetryHook:
             span.set_status(self._error)
         span.end(ended_ns)
 
-    def _end(self, event: CallEvent) -> None:
-        call = self._open.pop(event.call_id, None)
+    def _end_call(self, event: CallEvent) -> None:
+        call = self._active_calls.pop(event.call_id, None)
         if call is None:
             return
         self._context.detach(call.token)
-        labels = _labels(event.operation, event.lane)
-        self._active.add(-1, labels)
+        labels = _call_labels(event.operation, event.lane)
+        self._active_counter.add(-1, labels)
         labels = labels | {"bandwidth_mfa.delivery": str(event.delivery)}
         if event.error_type is not None:
             labels["error.type"] = event.error_type
             call.span.set_status(self._error)
         self._call_seconds.record(event.elapsed, labels)
         if call.span.is_recording():
-            call.span.set_attributes(labels | _of_call(event))
+            call.span.set_attributes(labels | _call_attributes(event))
         call.span.end()
 
 
-def _labels(operation: str, lane: str) -> _Attributes:
+def _call_labels(operation: str, lane: str) -> _Attributes:
     return {"bandwidth_mfa.operation": operation, "bandwidth_mfa.lane": lane}
 
 
 @lru_cache(maxsize=64)
-def _target(url: str) -> _Attributes:
+def _target_attributes(url: str) -> _Attributes:
     """Return what all requests to a URL have in common; few values, so that metrics may have them as well."""
     parts = urlsplit(url)
     return {
@@ -196,11 +198,11 @@ def _target(url: str) -> _Attributes:
         "server.address": parts.hostname or "",
         "server.port": parts.port or _DEFAULT_PORTS.get(parts.scheme, 443),
         "url.scheme": parts.scheme,
-        "url.template": _ACCOUNT.sub("/accounts/{accountId}/", parts.path, count=1),
+        "url.template": _ACCOUNT_SEGMENT.sub("/accounts/{accountId}/", parts.path, count=1),
     }
 
 
-def _of_attempt(event: AttemptEvent, url: str) -> _Attributes:
+def _attempt_attributes(event: AttemptEvent, url: str) -> _Attributes:
     """Return what a try's span has besides the labels of its metrics."""
     attributes: dict[str, Any] = {
         "url.full": url,
@@ -216,7 +218,7 @@ def _of_attempt(event: AttemptEvent, url: str) -> _Attributes:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _of_call(event: CallEvent) -> _Attributes:
+def _call_attributes(event: CallEvent) -> _Attributes:
     """Return what a call's span has besides the labels of its metrics."""
     attributes: dict[str, Any] = {
         "bandwidth_mfa.attempts": event.attempts,

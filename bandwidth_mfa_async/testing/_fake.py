@@ -23,7 +23,7 @@ from ..errors import (
     NotSentError,
     ReadTimeoutError,
 )
-from ._outcome import Outcome, documented
+from ._outcome import Outcome, documented_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ _MASKS: Final[dict[str, Callable[[Any], str]]] = {
 }
 
 
-def _masked(document: dict[str, Any]) -> str:
+def _masked_repr(document: dict[str, Any]) -> str:
     shown = (f"{key!r}: {_MASKS.get(key, repr)(value)}" for key, value in document.items())
     return f"{{{', '.join(shown)}}}"
 
@@ -66,7 +66,7 @@ class SentRequest:
     """
 
     operation: Operation
-    document: dict[str, Any] = field(repr=_masked)
+    document: dict[str, Any] = field(repr=_masked_repr)
     time: float
     written: bool
 
@@ -98,8 +98,8 @@ class FakeTransport:
         self.requests: list[SentRequest] = []
         """Every attempt, in order, those included that failed before they left."""
         self._script: list[tuple[Scripted, Operation | None]] = []
-        self._always: dict[Operation | None, Scripted] = {}
-        self._count = 0
+        self._defaults: dict[Operation | None, Scripted] = {}
+        self._response_count = 0
 
     def __repr__(self) -> str:
         return f"<FakeTransport {len(self.requests)} requests, {len(self._script)} outcomes to come>"
@@ -124,7 +124,7 @@ class FakeTransport:
         Raises:
             TypeError: neither an `Outcome` nor a function.
         """
-        self._script.extend((_checked(outcome), operation) for outcome in outcomes)
+        self._script.extend((_checked_outcome(outcome), operation) for outcome in outcomes)
 
     def always(self, outcome: Scripted, *, operation: Operation | None = None) -> None:
         """Let every attempt come to this outcome for which the script holds none.
@@ -136,12 +136,12 @@ class FakeTransport:
         Raises:
             TypeError: neither an `Outcome` nor a function.
         """
-        self._always[operation] = _checked(outcome)
+        self._defaults[operation] = _checked_outcome(outcome)
 
     def clear(self) -> None:
         """Forget the script, the standing outcomes and the requests."""
         self._script.clear()
-        self._always.clear()
+        self._defaults.clear()
         self.requests.clear()
 
     def client(self, **options: Unpack[ClientOptions]) -> MFAClient:
@@ -169,53 +169,53 @@ class FakeTransport:
         Raises:
             ClientStateError: it was.
         """
-        core = executor_of(client).state
-        if core.transport.bound:
+        state = executor_of(client).state
+        if state.transport.bound:
             raise ClientStateError("the client was used already; attach a FakeTransport before its first call")
-        core.transport = _Wire(self, core.clock)
+        state.transport = _ScriptedTransport(self, state.clock)
 
-    def _next(self, name: str, payload: Body, now: float) -> tuple[Operation, Outcome, dict[str, Any]]:
+    def _record(self, name: str, payload: Body, now: float) -> tuple[Operation, Outcome, dict[str, Any]]:
         """Record an attempt and decide what becomes of it."""
         operation = _OPERATIONS[name]
         text = payload.value.decode()
         document: dict[str, Any] = dict(parse_qsl(text)) if operation == "token" else json.loads(text)
         request = SentRequest(operation=operation, document=document, time=now, written=True)
-        scripted = self._pick(operation)
+        scripted = self._pick_outcome(operation)
         outcome = scripted if isinstance(scripted, Outcome) else scripted(request)
         self.requests.append(evolve(request, written=outcome.written))
         return operation, outcome, document
 
-    def _pick(self, operation: Operation) -> Scripted:
+    def _pick_outcome(self, operation: Operation) -> Scripted:
         accepted = {operation, None} - ({None} if operation == "token" else set())
         for index, (outcome, wanted) in enumerate(self._script):
             if wanted in accepted:
                 del self._script[index]
                 return outcome
         for wanted in (operation, None):
-            if wanted in accepted and wanted in self._always:
-                return self._always[wanted]
+            if wanted in accepted and wanted in self._defaults:
+                return self._defaults[wanted]
         return Outcome.accepted()
 
-    def _body(self, operation: Operation, outcome: Outcome, document: dict[str, Any]) -> bytes:
+    def _response_body(self, operation: Operation, outcome: Outcome, document: dict[str, Any]) -> bytes:
         if outcome.body is not None:
             return outcome.body
         status = outcome.status or 200
         if status != 200:
-            return documented(status, operation)
-        self._count += 1
+            return documented_body(status, operation)
+        self._response_count += 1
         answer: dict[str, Any]
         if operation == "verify":
             answer = {"valid": document.get("code") == self.code}
         elif operation == "token":
-            answer = {"access_token": f"fake-token-{self._count}", "expires_in": 3600, "token_type": "Bearer"}
+            answer = {"access_token": f"fake-token-{self._response_count}", "expires_in": 3600, "token_type": "Bearer"}
         elif operation == "voice":
-            answer = {"callId": outcome.identifier or f"c-fake0000-0000-4000-8000-{self._count:021d}"}
+            answer = {"callId": outcome.identifier or f"c-fake0000-0000-4000-8000-{self._response_count:021d}"}
         else:
-            answer = {"messageId": outcome.identifier or f"1750000000000fake{self._count:012d}"}
+            answer = {"messageId": outcome.identifier or f"1750000000000fake{self._response_count:012d}"}
         return json.dumps(answer).encode()
 
 
-class _Wire(Transport):
+class _ScriptedTransport(Transport):
     """The client's transport without its sockets; it is bound to a loop and a process as the real one is."""
 
     def __init__(self, fake: FakeTransport, clock: Clock) -> None:
@@ -228,15 +228,15 @@ class _Wire(Transport):
         self, url: Any, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
     ) -> RawResponse:
         del url, headers
-        kind, outcome, document = self._fake._next(operation, payload, self._clock.monotonic())  # noqa: SLF001
+        kind, outcome, document = self._fake._record(operation, payload, self._clock.monotonic())  # noqa: SLF001
         payload.begun = outcome.written
         limit = timeout if outcome.written else min(timeout, connect_timeout)
         error: RequestError | None = None
         if outcome.delay > 0:
             if not await self._sleeper.sleep(min(outcome.delay, limit)):
-                error = _closed(operation, written=outcome.written)
+                error = _closed_error(operation, written=outcome.written)
             elif outcome.delay >= limit:
-                error = _late(operation, written=outcome.written)
+                error = _timeout_error(operation, written=outcome.written)
         else:
             # Attempts overlap as real ones do.
             await asyncio.sleep(0)
@@ -244,7 +244,7 @@ class _Wire(Transport):
             error = outcome.error("a scripted failure", operation)
         if error is not None:
             raise error
-        body = self._fake._body(kind, outcome, document)  # noqa: SLF001
+        body = self._fake._response_body(kind, outcome, document)  # noqa: SLF001
         return RawResponse(outcome.status or 200, Headers(outcome.headers), body)
 
     async def warm_up(self, url: Any, connections: int, connect_timeout: float) -> None:
@@ -255,19 +255,19 @@ class _Wire(Transport):
         self._sleeper.end()
 
 
-def _closed(operation: str, *, written: bool) -> RequestError:
+def _closed_error(operation: str, *, written: bool) -> RequestError:
     if written:
         return DisconnectedError("the client was closed before the answer came", operation)
     return NotSentError("the client was closed before the request was written", operation)
 
 
-def _late(operation: str, *, written: bool) -> RequestError:
+def _timeout_error(operation: str, *, written: bool) -> RequestError:
     if written:
         return ReadTimeoutError("the request was written and no answer came in time", operation)
     return ConnectTimeoutError("no connection was made in time", operation)
 
 
-def _checked(outcome: Scripted) -> Scripted:
+def _checked_outcome(outcome: Scripted) -> Scripted:
     if not isinstance(outcome, Outcome) and not callable(outcome):
         raise TypeError("an outcome is an Outcome, or a function that returns one")
     return outcome

@@ -152,15 +152,15 @@ _DOCUMENTED: Final[dict[int, dict[str, str]]] = {
     429: {"error": "Too many requests", "requestId": REQUEST_ID},
     500: {"error": "Internal Error", "requestId": REQUEST_ID},
 }
-_LOCKED: Final = {
+_LOCKED_OUT: Final = {
     "error": "This number has exceeded verification attempts, please wait 2 minutes",
     "requestId": REQUEST_ID,
 }
 
 
-def documented(status: int, operation: Operation) -> bytes:
+def documented_body(status: int, operation: Operation) -> bytes:
     """Return the body that is documented for a refusal; empty where none is."""
     if status == 429 and operation == "verify":
-        return json.dumps(_LOCKED).encode()
+        return json.dumps(_LOCKED_OUT).encode()
     known = _DOCUMENTED.get(status)
     return b"" if known is None else json.dumps(known).encode()

@@ -21,17 +21,17 @@ _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
 # A loop that does not answer for this long is stuck; a test that fails says more than one that hangs.
-_PATIENCE = 30.0
+_LOOP_TIMEOUT = 30.0
 
 
-def _taking_what(other: Callable[_P, None]) -> Callable[[Callable[..., None]], Callable[_P, None]]:
+def _with_signature_of(other: Callable[_P, None]) -> Callable[[Callable[..., None]], Callable[_P, None]]:
     """Give a method the signature of another, for type checkers, editors and pydoc."""
 
-    def give(method: Callable[..., None]) -> Callable[_P, None]:
+    def decorate(method: Callable[..., None]) -> Callable[_P, None]:
         vars(method)["__signature__"] = inspect.signature(other)
         return method
 
-    return give
+    return decorate
 
 
 class ThreadedSimulator(Simulator):
@@ -53,16 +53,16 @@ class ThreadedSimulator(Simulator):
         InvalidOptionError: an option has a value that cannot work.
     """
 
-    @_taking_what(Simulator.__init__)
+    @_with_signature_of(Simulator.__init__)
     def __init__(self, port: int = 0, **options: Any) -> None:
         clock: Clock | None = options.get("clock")
-        self._bridge = None if clock is None else _ThreadClock(clock)
-        if self._bridge is not None:
-            options = {**options, "clock": self._bridge}
+        self._loop_clock = None if clock is None else _LoopClock(clock)
+        if self._loop_clock is not None:
+            options = {**options, "clock": self._loop_clock}
         super().__init__(port, **options)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Event | None = None
+        self._stop_event: asyncio.Event | None = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -87,7 +87,7 @@ class ThreadedSimulator(Simulator):
         self._thread = threading.Thread(target=self._run, args=(ready,), name="bandwidth-mfa-simulator", daemon=True)
         self._thread.start()
         try:
-            ready.result(_PATIENCE)
+            ready.result(_LOOP_TIMEOUT)
         except BaseException:
             self.close()
             raise
@@ -97,10 +97,10 @@ class ThreadedSimulator(Simulator):
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        loop, stopping = self._loop, self._stopping
-        if loop is not None and stopping is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(stopping.set)
-        thread.join(_PATIENCE)
+        loop, stop_event = self._loop, self._stop_event
+        if loop is not None and stop_event is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(stop_event.set)
+        thread.join(_LOOP_TIMEOUT)
 
     async def start(self) -> None:
         """Do as `open()`, without holding up the running loop."""
@@ -121,9 +121,9 @@ class ThreadedSimulator(Simulator):
     def _run(self, ready: concurrent.futures.Future[None]) -> None:
         async def serve() -> None:
             self._loop = asyncio.get_running_loop()
-            self._stopping = asyncio.Event()
-            if self._bridge is not None:
-                self._bridge.loop = self._loop
+            self._stop_event = asyncio.Event()
+            if self._loop_clock is not None:
+                self._loop_clock.loop = self._loop
             try:
                 await Simulator.start(self)
             except BaseException as error:  # noqa: BLE001 - it belongs to the thread that waits
@@ -131,18 +131,18 @@ class ThreadedSimulator(Simulator):
                 return
             ready.set_result(None)
             try:
-                await self._stopping.wait()
+                await self._stop_event.wait()
             finally:
                 await Simulator.stop(self)
 
         try:
             asyncio.run(serve())
         finally:
-            self._loop = self._stopping = None
+            self._loop = self._stop_event = None
 
     def clear(self) -> None:
         """Make it as new; see `Simulator.clear`."""
-        self._in_loop(super().clear)
+        self._run_in_loop(super().clear)
 
     def reset(self) -> None:
         """Do as `clear()`, and accept connections again if they were refused.
@@ -150,7 +150,7 @@ class ThreadedSimulator(Simulator):
         Raises:
             SimulatorStateError: the simulator is not running.
         """
-        self._await(super().accept_connections())
+        self._run_coroutine(super().accept_connections())
         self.clear()
 
     def set_limits(
@@ -161,35 +161,35 @@ class ThreadedSimulator(Simulator):
     ) -> None:
         """Put other limits in force at once; see `Simulator.set_limits`."""
         change = super().set_limits
-        self._in_loop(lambda: change(messaging=messaging, voice=voice))
+        self._run_in_loop(lambda: change(messaging=messaging, voice=voice))
 
     def set_receipts(self, policy: ReceiptPolicy) -> None:
         """Let receipts follow another policy; see `Simulator.set_receipts`."""
         change = super().set_receipts
-        self._in_loop(lambda: change(policy))
+        self._run_in_loop(lambda: change(policy))
 
     def revoke_tokens(self) -> None:
         """Let no bearer token be accepted any more; see `Simulator.revoke_tokens`."""
-        self._in_loop(super().revoke_tokens)
+        self._run_in_loop(super().revoke_tokens)
 
     def fail_handshakes(self, count: int = 1) -> None:
         """Let the next TLS handshakes fail; see `Simulator.fail_handshakes`."""
         change = super().fail_handshakes
-        self._in_loop(lambda: change(count))
+        self._run_in_loop(lambda: change(count))
 
     async def wait_for_message(self, to: str, *, timeout: float = 5.0, after: Message | None = None) -> Message:
         """Return the newest message to a number, waiting until there is one; see `Simulator.wait_for_message`."""
-        return await self._wrapped(super().wait_for_message(to, timeout=timeout, after=after))
+        return await self._await_coroutine(super().wait_for_message(to, timeout=timeout, after=after))
 
     async def refuse_connections(self, seconds: float | None = None) -> None:
         """Cut every connection and refuse new ones; see `Simulator.refuse_connections`."""
-        await self._wrapped(super().refuse_connections(seconds))
+        await self._await_coroutine(super().refuse_connections(seconds))
 
     async def accept_connections(self) -> None:
         """Accept connections again; see `Simulator.accept_connections`."""
-        await self._wrapped(super().accept_connections())
+        await self._await_coroutine(super().accept_connections())
 
-    def _in_loop(self, work: Callable[[], _T]) -> _T:
+    def _run_in_loop(self, work: Callable[[], _T]) -> _T:
         """Do something in the simulator's loop and wait for it."""
         loop = self._loop
         if loop is None or self._thread is threading.current_thread():
@@ -198,22 +198,22 @@ class ThreadedSimulator(Simulator):
         async def run() -> _T:
             return work()
 
-        return asyncio.run_coroutine_threadsafe(run(), loop).result(_PATIENCE)
+        return asyncio.run_coroutine_threadsafe(run(), loop).result(_LOOP_TIMEOUT)
 
-    def _await(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._running(work)).result(_PATIENCE)
+    def _run_coroutine(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._require_loop(work)).result(_LOOP_TIMEOUT)
 
-    async def _wrapped(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._running(work)))
+    async def _await_coroutine(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._require_loop(work)))
 
-    def _running(self, work: Coroutine[Any, Any, Any]) -> asyncio.AbstractEventLoop:
+    def _require_loop(self, work: Coroutine[Any, Any, Any]) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             work.close()
             raise SimulatorStateError("the simulator is not running; use 'with ThreadedSimulator() as sim'")
         return self._loop
 
 
-class _ThreadClock:
+class _LoopClock:
     """A clock that another thread may move: its timers run in the simulator's loop."""
 
     def __init__(self, clock: Clock) -> None:
@@ -227,8 +227,8 @@ class _ThreadClock:
         return self._clock.time()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
-        return self._clock.call_at(when, lambda: self._hand_over(callback))
+        return self._clock.call_at(when, lambda: self._call_in_loop(callback))
 
-    def _hand_over(self, callback: Callable[[], object]) -> None:
+    def _call_in_loop(self, callback: Callable[[], object]) -> None:
         if self.loop is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(callback)

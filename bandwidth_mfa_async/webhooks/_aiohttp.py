@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._receiver import MAX_BODY, NOT_READ, TOO_LARGE, Receiver
+from ._receiver import MAX_BODY, TOO_LARGE, UNREADABLE, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,13 +40,13 @@ def receipt_handler(
 
     async def handle(request: web.BaseRequest) -> web.Response:
         """Answer one receipt."""
-        reply = receiver.refuse(request.method, request.headers.get("Authorization"), request.content_length)
+        reply = receiver.check_head(request.method, request.headers.get("Authorization"), request.content_length)
         if reply is None:
             try:
-                body = await _read(request)
+                body = await _read_body(request)
             except (web.RequestPayloadError, ConnectionError):
                 # Gzip that is none, or a sender that left in the middle and will not see the answer.
-                reply = NOT_READ
+                reply = UNREADABLE
             else:
                 reply = TOO_LARGE if body is None else await receiver.receive(body)
         return _response(reply)
@@ -75,7 +75,7 @@ def add_receipt_route(
     app.router.add_post(path, receipt_handler(on_receipt, **options))
 
 
-async def _read(request: web.BaseRequest) -> bytes | None:
+async def _read_body(request: web.BaseRequest) -> bytes | None:
     """Return the body, or None when it is too large, whatever its Content-Length says."""
     body = bytearray()
     async for chunk in request.content.iter_any():

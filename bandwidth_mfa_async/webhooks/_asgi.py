@@ -29,11 +29,11 @@ class ReceiptASGIApp:
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Serve one connection, as ASGI has it."""
         if scope["type"] == "http":
-            reply = await self._answer(scope, receive)
+            reply = await self._handle(scope, receive)
             if reply is not None:
                 await _respond(reply, send)
         elif scope["type"] == "lifespan":
-            await _live(receive, send)
+            await _serve_lifespan(receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1000})
@@ -41,13 +41,13 @@ class ReceiptASGIApp:
             msg = f"this application serves http, not {scope['type']}"
             raise ValueError(msg)
 
-    async def _answer(self, scope: _Message, receive: _Receive) -> Reply | None:
+    async def _handle(self, scope: _Message, receive: _Receive) -> Reply | None:
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape"))
         declared = headers.get("content-length", "")
         length = int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 20 else None
-        reply = self._receiver.refuse(scope["method"], headers.get("authorization"), length)
+        reply = self._receiver.check_head(scope["method"], headers.get("authorization"), length)
         if reply is not None:
             return reply
         body = bytearray()
@@ -89,7 +89,7 @@ async def _respond(reply: Reply, send: _Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _live(receive: _Receive, send: _Send) -> None:
+async def _serve_lifespan(receive: _Receive, send: _Send) -> None:
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

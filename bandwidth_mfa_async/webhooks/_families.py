@@ -39,31 +39,31 @@ class ErrorFamily:
     meaning: str | None = None
 
 
-def _client(by: Reporter, *, permanent: bool = True) -> ErrorFamily:
+def _client_error(by: Reporter, *, permanent: bool = True) -> ErrorFamily:
     return ErrorFamily(region="north_america", fault="client", reported_by=by, permanent=permanent)
 
 
-def _server(by: Reporter) -> ErrorFamily:
+def _server_error(by: Reporter) -> ErrorFamily:
     return ErrorFamily(region="north_america", fault="server", reported_by=by, permanent=False)
 
 
-def _ambiguous(meaning: str | None = None) -> ErrorFamily:
+def _ambiguous_error(meaning: str | None = None) -> ErrorFamily:
     return ErrorFamily(region="north_america", fault="ambiguous", meaning=meaning)
 
 
 # The second digit says who reported it. 40 and 59 are not in the schema, but 4001 and 5999 are in the lists.
 _NORTH_AMERICA: Final = {
-    **dict.fromkeys((40, 41, 43, 44), _client("bandwidth")),
-    47: _client("carrier"),
-    **dict.fromkeys((51, 52, 55, 59), _server("bandwidth")),
-    56: _server("carrier"),
+    **dict.fromkeys((40, 41, 43, 44), _client_error("bandwidth")),
+    47: _client_error("carrier"),
+    **dict.fromkeys((51, 52, 55, 59), _server_error("bandwidth")),
+    56: _server_error("carrier"),
 }
 
-_EXCEPTIONS: Final = {
+_SPECIAL_CODES: Final = {
     # "Repeating the request will produce the same result", says the page of 4xxx; of this one, "retry after some time".
-    4785: _client("carrier", permanent=False),
-    9902: _ambiguous("timed out waiting for the carrier's delivery receipt"),
-    9999: _ambiguous("the carrier reported a code that Bandwidth does not know"),
+    4785: _client_error("carrier", permanent=False),
+    9902: _ambiguous_error("timed out waiting for the carrier's delivery receipt"),
+    9999: _ambiguous_error("the carrier reported a code that Bandwidth does not know"),
 }
 
 _INTERNATIONAL: Final = {
@@ -135,5 +135,5 @@ def error_family(code: int | None, platform: str | None = None) -> ErrorFamily |
     if platform not in {None, NORTH_AMERICA}:
         return None
     if 9000 <= code <= 9999:
-        return _EXCEPTIONS.get(code, _ambiguous())
-    return _EXCEPTIONS.get(code) or _NORTH_AMERICA.get(code // 100)
+        return _SPECIAL_CODES.get(code, _ambiguous_error())
+    return _SPECIAL_CODES.get(code) or _NORTH_AMERICA.get(code // 100)

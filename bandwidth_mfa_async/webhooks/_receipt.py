@@ -28,10 +28,10 @@ ReceiptBody: TypeAlias = bytes | str | Mapping[str, Any] | Sequence[Any]
 # 29 letters and digits in all examples; a bound keeps hostile ones from filling memories and logs.
 _MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ERROR_CODE = re.compile(r"[0-9]{1,9}", re.ASCII)
-_MAX_TEXT: Final = 500
+_MAX_TEXT_LENGTH: Final = 500
 
 
-def _scrubbed(text: str | None) -> str:
+def _scrubbed_repr(text: str | None) -> str:
     return "None" if text is None else repr(scrub(text))
 
 
@@ -53,7 +53,7 @@ class DeliveryReceipt:
     delivered: bool
     type: str
     time: datetime | None = None
-    description: str | None = field(default=None, repr=_scrubbed)
+    description: str | None = field(default=None, repr=_scrubbed_repr)
     platform: str | None = None
     error_code: int | None = None
 
@@ -76,7 +76,7 @@ def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
     Raises:
         WebhookError: not JSON, not one object, another type of event, or no usable message id.
     """
-    document = _load(body)
+    document = _parse_json(body)
     if _is_array(document):
         if len(document) != 1:
             msg = f"a receipt is one JSON object, or an array of one; this array holds {len(document)}"
@@ -95,10 +95,10 @@ def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
         message_id=message_id,
         delivered=kind == DELIVERED,
         type=kind,
-        time=_time(document.get("time")),
-        description=_text(document.get("description")),
-        platform=_text(document.get("platform")),
-        error_code=_error_code(document.get("errorCode")),
+        time=_parse_time(document.get("time")),
+        description=_parse_text(document.get("description")),
+        platform=_parse_text(document.get("platform")),
+        error_code=_parse_error_code(document.get("errorCode")),
     )
 
 
@@ -110,7 +110,7 @@ def _is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, Mapping)
 
 
-def _load(body: Any) -> Any:
+def _parse_json(body: Any) -> Any:
     if isinstance(body, (bytearray, memoryview)):
         body = bytes(cast("bytearray | memoryview[int]", body))
     if not isinstance(body, (bytes, str)):
@@ -122,7 +122,7 @@ def _load(body: Any) -> Any:
         raise WebhookError("the body is not JSON in UTF-8") from None
 
 
-def _time(value: object) -> datetime | None:
+def _parse_time(value: object) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
@@ -133,14 +133,14 @@ def _time(value: object) -> datetime | None:
     return moment if moment.tzinfo is not None else None
 
 
-def _text(value: object) -> str | None:
+def _parse_text(value: object) -> str | None:
     if not isinstance(value, str) or not value:
         return None
     # JSON can spell half a surrogate pair, which no file or socket takes.
-    return value[:_MAX_TEXT].encode("utf-8", "replace").decode()
+    return value[:_MAX_TEXT_LENGTH].encode("utf-8", "replace").decode()
 
 
-def _error_code(value: object) -> int | None:
+def _parse_error_code(value: object) -> int | None:
     if isinstance(value, str) and _ERROR_CODE.fullmatch(value):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9:

@@ -31,9 +31,9 @@ MAX_BODY: Final = 64 * 1024
 """Bytes; a documented receipt has about 200."""
 
 # North American receipts are retried for 24 hours: https://dev.bandwidth.com/docs/mfa/webhooks
-_REMEMBER_FOR: Final = 25 * 3600.0
-_REMEMBER: Final = 10_000
-_REALM: Final = "delivery receipts"
+_DEFAULT_REMEMBER_FOR: Final = 25 * 3600.0
+_DEFAULT_REMEMBER: Final = 10_000
+_DEFAULT_REALM: Final = "delivery receipts"
 
 
 class ReceiverOptions(TypedDict, total=False):
@@ -66,9 +66,9 @@ class Reply:
 
 
 TOO_LARGE: Final = Reply(413, f"a receipt has at most {MAX_BODY} bytes\n")
-NOT_READ: Final = Reply(400, "the body cannot be read\n")
-_NOT_POST: Final = Reply(405, "receipts are posted\n", (("Allow", "POST"),))
-_TAKEN: Final = Reply(204)
+UNREADABLE: Final = Reply(400, "the body cannot be read\n")
+_METHOD_NOT_ALLOWED: Final = Reply(405, "receipts are posted\n", (("Allow", "POST"),))
+_HANDLED: Final = Reply(204)
 _FAILED: Final = Reply(500, "the receipt was not handled; post it again\n")
 
 
@@ -93,20 +93,20 @@ class Receiver:
         auth = options.get("auth")
         if auth is not None and not isinstance(auth, BasicAuth):
             raise ConfigurationError("auth: must be BasicAuth(username, password), or None")
-        realm = options.get("realm", _REALM)
+        realm = options.get("realm", _DEFAULT_REALM)
         if not realm.isascii() or not realm.isprintable() or '"' in realm or "\\" in realm:
             raise ConfigurationError("realm: must be printable ASCII without quotes and backslashes")
         self._on_receipt = on_receipt
         self._expected = None if auth is None else auth.header.partition(" ")[2].encode()
         self._challenge = Reply(401, "", (("WWW-Authenticate", f'Basic realm="{realm}"'),))
-        self._handled = _Memory(
-            options.get("remember", _REMEMBER),
-            options.get("remember_for", _REMEMBER_FOR),
+        self._handled = _HandledReceipts(
+            options.get("remember", _DEFAULT_REMEMBER),
+            options.get("remember_for", _DEFAULT_REMEMBER_FOR),
             options.get("clock") or SystemClock(),
         )
-        self._under_way: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._in_progress: dict[tuple[str, str], asyncio.Future[None]] = {}
 
-    def refuse(self, method: str, authorization: str | None, length: int | None) -> Reply | None:
+    def check_head(self, method: str, authorization: str | None, length: int | None) -> Reply | None:
         """Return the answer to a request that is refused by its head alone; None for one whose body is to be read.
 
         Args:
@@ -115,11 +115,11 @@ class Receiver:
             length: its Content-Length in bytes, if it has one.
         """
         if method != "POST":
-            return _NOT_POST
+            return _METHOD_NOT_ALLOWED
         if self._expected is not None:
-            scheme, _, shown = (authorization or "").partition(" ")
-            right = hmac.compare_digest(shown.strip().encode("utf-8", "surrogateescape"), self._expected)
-            if scheme.lower() != "basic" or not right:
+            scheme, _, presented = (authorization or "").partition(" ")
+            is_valid = hmac.compare_digest(presented.strip().encode("utf-8", "surrogateescape"), self._expected)
+            if scheme.lower() != "basic" or not is_valid:
                 if authorization is not None:
                     _logger.warning("refused a delivery receipt: wrong credentials")
                 return self._challenge
@@ -138,11 +138,11 @@ class Receiver:
             return Reply(400, f"{error}\n")
         key = (receipt.message_id, receipt.type)
         # A copy that comes while the first is being handled waits for it, and takes over if it fails.
-        while (first := self._under_way.get(key)) is not None:
+        while (first := self._in_progress.get(key)) is not None:
             await asyncio.wait([first])
         if key in self._handled:
-            return _TAKEN
-        done = self._under_way[key] = asyncio.get_running_loop().create_future()
+            return _HANDLED
+        done = self._in_progress[key] = asyncio.get_running_loop().create_future()
         try:
             result = self._on_receipt(receipt)
             if inspect.isawaitable(result):
@@ -153,18 +153,18 @@ class Receiver:
                 "the callback for the delivery receipt of message %s failed: %s at %s",
                 receipt.message_id,
                 type(error).__name__,
-                _place(error),
+                _location(error),
             )
             return _FAILED
         else:
             self._handled.add(key)
-            return _TAKEN
+            return _HANDLED
         finally:
-            del self._under_way[key]
+            del self._in_progress[key]
             done.set_result(None)
 
 
-class _Memory:
+class _HandledReceipts:
     """The keys of the latest receipts, oldest first."""
 
     def __init__(self, size: int, seconds: float, clock: Clock) -> None:
@@ -176,7 +176,7 @@ class _Memory:
         self._expiry: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def __contains__(self, key: tuple[str, str]) -> bool:
-        self._forget_old()
+        self._evict_expired()
         return key in self._expiry
 
     def add(self, key: tuple[str, str]) -> None:
@@ -184,15 +184,15 @@ class _Memory:
         if len(self._expiry) > self._size:
             self._expiry.popitem(last=False)
 
-    def _forget_old(self) -> None:
+    def _evict_expired(self) -> None:
         now = self._clock.monotonic()
         while self._expiry and next(iter(self._expiry.values())) <= now:
             self._expiry.popitem(last=False)
 
 
-def _place(error: BaseException) -> str:
+def _location(error: BaseException) -> str:
     """Return the file and line that raised, which is what a person looks for first."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "?" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return "?" if traceback is None else f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"

@@ -47,17 +47,17 @@ class DeliveryTracker:
 
     def __call__(self, receipt: DeliveryReceipt) -> None:
         """Keep a receipt and wake those who wait for it; a later one of the same message replaces it."""
-        self._forget_old()
+        self._evict_expired()
         self._receipts.pop(receipt.message_id, None)
         self._receipts[receipt.message_id] = (self._clock.monotonic() + self._max_age, receipt)
         if len(self._receipts) > self._max_receipts:
             self._receipts.popitem(last=False)
         for waiter in self._waiting.get(receipt.message_id, ()):
-            _finish(waiter, receipt)
+            _resolve(waiter, receipt)
 
     def get(self, message_id: str) -> DeliveryReceipt | None:
         """Return a message's receipt if it has come and is still kept."""
-        self._forget_old()
+        self._evict_expired()
         kept = self._receipts.get(message_id)
         return None if kept is None else kept[1]
 
@@ -82,7 +82,7 @@ class DeliveryTracker:
         self._waiting.setdefault(message_id, set()).add(waiter)
         timer = None
         if timeout is not None:
-            timer = self._clock.call_at(self._clock.monotonic() + timeout, partial(_finish, waiter, None))
+            timer = self._clock.call_at(self._clock.monotonic() + timeout, partial(_resolve, waiter, None))
         try:
             receipt = await waiter
         finally:
@@ -97,13 +97,13 @@ class DeliveryTracker:
             raise ReceiptTimeoutError(message_id, timeout)
         return receipt
 
-    def _forget_old(self) -> None:
+    def _evict_expired(self) -> None:
         now = self._clock.monotonic()
         while self._receipts and next(iter(self._receipts.values()))[0] <= now:
             self._receipts.popitem(last=False)
 
 
-def _finish(waiter: asyncio.Future[DeliveryReceipt | None], receipt: DeliveryReceipt | None) -> None:
+def _resolve(waiter: asyncio.Future[DeliveryReceipt | None], receipt: DeliveryReceipt | None) -> None:
     # The waiter is handed the receipt itself: by the time its task runs, the tracker may have forgotten it.
     if not waiter.done():
         waiter.set_result(receipt)

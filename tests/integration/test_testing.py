@@ -448,7 +448,7 @@ def test_the_seam_fits():
     from bandwidth_mfa_async.testing import _fake
 
     for name in ("send", "warm_up", "abort", "aclose", "check"):
-        real, ours = (inspect.signature(getattr(cls, name)).parameters for cls in (Transport, _fake._Wire))
+        real, ours = (inspect.signature(getattr(cls, name)).parameters for cls in (Transport, _fake._ScriptedTransport))
         assert list(real) == list(ours), name
 
 

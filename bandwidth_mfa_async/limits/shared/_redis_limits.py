@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._config import Rate, rate_for
+from ..._config import Rate, parse_rate
 from ..._redis._connect import make_client, names_its_database
 from ..._redis._fail_fast import OPERATION_TIMEOUT, FailFastConnection, StoreUnavailableError
 from ..._redis._script import Script
@@ -75,7 +75,7 @@ class RedisLimits:
         self._url = _checked_redis_url(url)
         self._key = _checked_name("key", key)
         self._prefix = _checked_name("prefix", prefix)
-        fallback_rate = rate_for("fallback_rate", fallback_rate)
+        fallback_rate = parse_rate("fallback_rate", fallback_rate)
         if fallback_rate is not None and not isinstance(fallback_rate, Rate):
             raise ConfigurationError("fallback_rate: must be a Rate, a text like '5/s', or None")
         self._fallback = None if fallback_rate is None else fallback_rate.per_second
