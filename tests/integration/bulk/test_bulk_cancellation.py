@@ -170,7 +170,7 @@ async def test_a_journal_cancelled_at_every_wait(tmp_path: pathlib.Path, templat
         if not task.cancelled():
             assert task.exception() is None
         journal = journals[-1]
-        while journal._writing:
+        while journal._is_writing:
             await asyncio.sleep(0)
         await journal.aclose()
         try:
