@@ -31,7 +31,7 @@ class Entry(Protocol):
     lease: Lease
 
     @property
-    def stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether no further attempt is to begin."""
         ...
 
@@ -73,7 +73,7 @@ class AttemptRecorder:
             LedgerError: it cannot be asked.
         """
         entry = self._entry
-        if entry.stopping:
+        if entry.is_stopping:
             raise AttemptDenied("S")
         # From here on it may stand in the ledger, whether or not the answer is waited for.
         self.recorded = True
@@ -90,8 +90,8 @@ class AttemptRecorder:
             return
         self.in_flight = False
         self.maybe_delivered = self.maybe_delivered or error.delivery is Delivery.UNKNOWN
-        self.reset_to_pending()
-        if self._entry.stopping and (task := asyncio.current_task()) is not None:
+        self.return_to_pending()
+        if self._entry.is_stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
     def cancelled(self, delivery: Delivery) -> None:
@@ -99,7 +99,7 @@ class AttemptRecorder:
         self.in_flight = False
         self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 
-    def reset_to_pending(self) -> None:
+    def return_to_pending(self) -> None:
         """Let the row be pending again, unless it may have been sent."""
         if self.recorded and not self.maybe_delivered:
             self.recorded = False
@@ -127,23 +127,23 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
     recorder = AttemptRecorder(entry)
     operation: Any = MESSAGING if channel == "messaging" else VOICE
     try:
-        response: Response = await executor.call(operation, request, None, lane, recorder)
+        answer: Answer = await executor.call(operation, request, None, lane, attempts)
     except RequestError as error:
-        delivery = Delivery.UNKNOWN if recorder.maybe_delivered else error.delivery
-        if delivery is Delivery.NOT_SENT and (entry.stopping or not entry.lease.holds):
+        delivery = Delivery.UNKNOWN if attempts.maybe_delivered else error.delivery
+        if delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
             # Not its fault: whoever works at it next tries it.
-            recorder.reset_to_pending()
+            attempts.return_to_pending()
             return LedgerState.PENDING
         state = ledger_state_of(delivery, error)
         entry.settle(state, None, error, recorder.attempts)
         return state
     except BaseException:
         # Cancelled, closed, or no answer from the ledger: what may have been sent is unknown, the rest is pending.
-        if recorder.maybe_delivered or recorder.in_flight:
+        if attempts.maybe_delivered or attempts.in_flight:
             lost = DeliveryUnknownError("the worker was stopped while the request was under way", operation.name)
             entry.settle(LedgerState.UNKNOWN, None, lost, recorder.attempts)
         else:
-            recorder.reset_to_pending()
+            attempts.return_to_pending()
         raise
     provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
     entry.settle(LedgerState.ACCEPTED, provider_id, None, recorder.attempts)

@@ -6,6 +6,16 @@ from typing import Final
 
 from ..._redis._script import Script
 
-_NAMES: Final = ("rows", "take", "leave", "plan", "pick", "submit", "stop", "resume", "codes", "stale")
-assert __package__ is not None  # noqa: S101 - an imported module has one
+_NAMES: Final = (
+    "rows",
+    "claim_chunk",
+    "release_chunk",
+    "plan",
+    "next_chunk",
+    "submit",
+    "stop",
+    "resume",
+    "codes",
+    "stale",
+)
 SCRIPTS: Final = {name: Script.load(__package__, "lua", f"{name}.lua") for name in _NAMES}
