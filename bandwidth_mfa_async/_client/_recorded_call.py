@@ -127,23 +127,23 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
     recorder = AttemptRecorder(entry)
     operation: Any = MESSAGING if channel == "messaging" else VOICE
     try:
-        answer: Answer = await executor.call(operation, request, None, lane, attempts)
+        response: Response = await executor.call(operation, request, None, lane, recorder)
     except RequestError as error:
-        delivery = Delivery.UNKNOWN if attempts.maybe_delivered else error.delivery
+        delivery = Delivery.UNKNOWN if recorder.maybe_delivered else error.delivery
         if delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
             # Not its fault: whoever works at it next tries it.
-            attempts.return_to_pending()
+            recorder.return_to_pending()
             return LedgerState.PENDING
         state = ledger_state_of(delivery, error)
         entry.settle(state, None, error, recorder.attempts)
         return state
     except BaseException:
         # Cancelled, closed, or no answer from the ledger: what may have been sent is unknown, the rest is pending.
-        if attempts.maybe_delivered or attempts.in_flight:
+        if recorder.maybe_delivered or recorder.in_flight:
             lost = DeliveryUnknownError("the worker was stopped while the request was under way", operation.name)
             entry.settle(LedgerState.UNKNOWN, None, lost, recorder.attempts)
         else:
-            attempts.return_to_pending()
+            recorder.return_to_pending()
         raise
     provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
     entry.settle(LedgerState.ACCEPTED, provider_id, None, recorder.attempts)

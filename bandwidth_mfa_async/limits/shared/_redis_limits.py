@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._config import Rate, rate_for
+from ..._config import Rate, parse_rate
 from ..._redis._connect import is_valid_redis_url, make_client
 from ..._redis._fail_fast import OPERATION_TIMEOUT, FailFastConnection, StoreUnavailableError
 from ..._redis._script import Script

@@ -72,8 +72,8 @@ async def test_what_may_have_been_sent_is_never_pending_again(first, settled):
             self.states.append(state)
 
     attempts = AttemptRecorder(Entry())
-    await attempts.begin()
-    attempts.failed(first("it failed", "generate_messaging_code"))
+    await attempts.before_attempt()
+    attempts.attempt_failed(first("it failed", "generate_messaging_code"))
     attempts.return_to_pending()
     assert Entry.states == settled
 
