@@ -380,4 +380,4 @@ def _settle_permit(limiter: Limiter, permit: Permit, call: Call[Any, Any], error
     if not call.begun:
         limiter.refund(permit)
     elif isinstance(error, RateLimitError):
-        limiter.refused(permit, error.retry_after)
+        limiter.rejected(permit, error.retry_after)
