@@ -257,14 +257,14 @@ class _Wire(Transport):
 
 def _closed(operation: str, *, written: bool) -> RequestError:
     if written:
-        return DisconnectedError("the client was closed before the answer came", operation)
+        return DisconnectedError("the client was closed before the response arrived", operation)
     return NotSentError("the client was closed before the request was written", operation)
 
 
 def _late(operation: str, *, written: bool) -> RequestError:
     if written:
-        return ReadTimeoutError("the request was written and no answer came in time", operation)
-    return ConnectTimeoutError("no connection was made in time", operation)
+        return ReadTimeoutError("the request was written and no response arrived in time", operation)
+    return ConnectTimeoutError("the connection was not established in time", operation)
 
 
 def _checked(outcome: Scripted) -> Scripted:
