@@ -155,14 +155,14 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
     # Import on the first failure: most processes never see one.
     import tenacity as _t
 
-    recorded: RequestError | None = first_error
+    unraised: RequestError | None = first_error
     cost = 0
 
-    async def again() -> _T:
+    async def next_attempt() -> _T:
         """Raise the first attempt's error, then make attempts."""
-        nonlocal recorded
-        if recorded is not None:
-            error, recorded = recorded, None
+        nonlocal unraised
+        if unraised is not None:
+            error, unraised = unraised, None
             raise error
         return await attempt()
 
@@ -207,6 +207,6 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
         before_sleep=lambda state: before_sleep(failure(state), state.upcoming_sleep),
         reraise=True,
     )
-    result: _T = await retrying(again)
+    result: _T = await retrying(next_attempt)
     budget.deposit(cost)
     return result
