@@ -1,4 +1,4 @@
-"""One row or single code on its way through the client: the recorder that asks the ledger before each attempt."""
+"""Sends one job item or single code through the client, and records each attempt in the ledger before it is made."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 
 
 class AttemptDenied(MFAError):  # noqa: N818 - never leaves this package
-    """The ledger said no to an attempt; its one argument is the ledger's letter. Never leaves this package."""
+    """The ledger denied an attempt; the argument is the ledger's letter. Never leaves this package."""
 
 
 class Entry(Protocol):
-    """What is sent, as the ledger knows it."""
+    """An entry of the ledger: the item that is sent."""
 
     lease: Lease
 
     @property
-    def is_stopping(self) -> bool:
-        """Whether no further attempt is to begin."""
+    def stopping(self) -> bool:
+        """Whether no further attempt may begin."""
         ...
 
     async def intent(self) -> str:
-        """Put an attempt on record; return ``1``, or the letter that says why not."""
+        """Record the intent to make an attempt; return ``1``, or the letter of the reason for a denial."""
         ...
 
     def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:
-        """Write soon what became of it."""
+        """Record the outcome; it is written with the next batch."""
 
 
 class AttemptRecorder:
-    """The attempts of one call, each on record before it is written.
+    """Records the attempts of one call, each before it is written.
 
     Args:
-        entry: what is sent.
+        entry: the item that is sent.
     """
 
     __slots__ = ("_entry", "attempts", "in_flight", "maybe_delivered", "recorded")
@@ -55,27 +55,28 @@ class AttemptRecorder:
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
         self.attempts = 0
-        # Whether the ledger says sending; whether an attempt is under way; whether one may have reached a person.
+        # Whether the ledger may have the item as being sent.
         self.recorded = False
         self.in_flight = False
+        # Whether an attempt may have reached a person.
         self.maybe_delivered = False
 
     @property
     def check_before_write(self) -> Callable[[], None]:
-        """The lease's check: a worker that was frozen after it had asked the ledger must not write."""
+        """The lease's check: a worker that was suspended after it recorded the intent must not write."""
         return self._entry.lease.check
 
     async def before_attempt(self) -> None:
-        """Return once the ledger has the intent.
+        """Record the intent in the ledger.
 
         Raises:
-            AttemptDenied: it says no: the lease is lost, the job stopped, or the row done by somebody else.
-            LedgerError: it cannot be asked.
+            AttemptDenied: the lease is lost, the job is stopped, or another worker has settled the item.
+            LedgerError: the ledger cannot be used.
         """
         entry = self._entry
         if entry.is_stopping:
             raise AttemptDenied("S")
-        # From here on it may stand in the ledger, whether or not the answer is waited for.
+        # From here on the ledger may have the intent, even if this wait is cancelled.
         self.recorded = True
         letter = await entry.intent()
         if letter != LedgerState.SENDING:
@@ -85,7 +86,7 @@ class AttemptRecorder:
         self.attempts += 1
 
     def attempt_failed(self, error: RequestError) -> None:
-        """Note a failed attempt: one that certainly sent nothing leaves the row as if it had not begun."""
+        """Record a failed attempt; if it certainly sent nothing, the item is pending again."""
         if not self.in_flight:
             return
         self.in_flight = False
@@ -95,34 +96,34 @@ class AttemptRecorder:
             task.cancel()  # no further attempt
 
     def cancelled(self, delivery: Delivery) -> None:
-        """Note that the call was cancelled."""
+        """Record that the call was cancelled."""
         self.in_flight = False
         self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 
-    def return_to_pending(self) -> None:
-        """Let the row be pending again, unless it may have been sent."""
+    def reset_to_pending(self) -> None:
+        """Set the item to pending again, unless it may have been sent."""
         if self.recorded and not self.maybe_delivered:
             self.recorded = False
             self._entry.settle(LedgerState.PENDING, None, None, self.attempts)
 
 
 async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
-    """Send one request under the ledger's eyes, and settle what became of it.
+    """Send one request, record its attempts in the ledger, and settle its outcome.
 
     Args:
-        executor: the client's engine.
+        executor: the client's executor.
         channel: ``"messaging"`` or ``"voice"``.
-        request: what to send.
-        lane: where it waits.
-        entry: what the ledger knows it as.
+        request: the request.
+        lane: the lane in which it waits.
+        entry: the ledger's entry for the request.
 
     Returns:
-        Its state; `State.PENDING` when it was let go of before anything was sent.
+        Its state; `LedgerState.PENDING` if it was abandoned before anything was sent.
 
     Raises:
-        AttemptDenied: the ledger said no, with its letter.
-        MFAError: the client or the ledger is closed; what is known was settled.
-        CancelledError: the same.
+        AttemptDenied: the ledger denied an attempt; the argument is its letter.
+        MFAError: the client or the ledger is closed; what is known is settled.
+        CancelledError: the call was cancelled; what is known is settled.
     """
     recorder = AttemptRecorder(entry)
     operation: Any = MESSAGING if channel == "messaging" else VOICE
@@ -130,17 +131,17 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
         response: Response = await executor.call(operation, request, None, lane, recorder)
     except RequestError as error:
         delivery = Delivery.UNKNOWN if recorder.maybe_delivered else error.delivery
-        if delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
-            # Not its fault: whoever works at it next tries it.
-            recorder.return_to_pending()
+        if delivery is Delivery.NOT_SENT and (entry.stopping or not entry.lease.holds):
+            # The worker stopped, not the item: the next worker that claims it tries again.
+            recorder.reset_to_pending()
             return LedgerState.PENDING
         state = ledger_state_of(delivery, error)
         entry.settle(state, None, error, recorder.attempts)
         return state
     except BaseException:
-        # Cancelled, closed, or no answer from the ledger: what may have been sent is unknown, the rest is pending.
+        # Cancelled, closed, or the ledger failed: what may have been sent is unknown, the rest is pending.
         if recorder.maybe_delivered or recorder.in_flight:
-            lost = DeliveryUnknownError("the worker was stopped while the request was under way", operation.name)
+            lost = DeliveryUnknownError("the worker was stopped while the request was in flight", operation.name)
             entry.settle(LedgerState.UNKNOWN, None, lost, recorder.attempts)
         else:
             recorder.return_to_pending()

@@ -86,7 +86,7 @@ class Intake:
             remedy = "; pass template= to send to numbers" if isinstance(value, str) else ""
             raise InvalidRequestError("request", f"must be a CodeRequest, not {type(value).__name__}{remedy}")
         if self._voice and value.callback_url is not None:
-            raise InvalidRequestError("callback_url", "is documented for texts only; leave it out of a call")
+            raise InvalidRequestError("callback_url", "is documented for texts only; leave it out for voice calls")
         return value
 
     def key(self, request: CodeRequest) -> tuple[str, bytes, bytes | None]:

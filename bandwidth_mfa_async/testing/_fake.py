@@ -257,14 +257,14 @@ class _ScriptedTransport(Transport):
 
 def _closed_error(operation: str, *, written: bool) -> RequestError:
     if written:
-        return DisconnectedError("the client was closed before the answer came", operation)
+        return DisconnectedError("the client was closed before the response arrived", operation)
     return NotSentError("the client was closed before the request was written", operation)
 
 
 def _timeout_error(operation: str, *, written: bool) -> RequestError:
     if written:
-        return ReadTimeoutError("the request was written and no answer came in time", operation)
-    return ConnectTimeoutError("no connection was made in time", operation)
+        return ReadTimeoutError("the request was written and no response arrived in time", operation)
+    return ConnectTimeoutError("the connection was not established in time", operation)
 
 
 def _checked_outcome(outcome: Scripted) -> Scripted:

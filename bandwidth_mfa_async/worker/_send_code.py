@@ -100,7 +100,7 @@ class SendCode:
         if channel not in _CHANNELS:
             raise ConfigurationError("channel: must be 'messaging' or 'voice'")
         if channel == "voice" and request.callback_url is not None:
-            raise InvalidRequestError("callback_url", "is documented for texts only; leave it out of a call")
+            raise InvalidRequestError("callback_url", "is documented for texts only; leave it out for voice calls")
         outcome = await self._codes.put(name, request, channel, timeout)
         if outcome.delivery is None:
             try:
