@@ -1,4 +1,4 @@
-"""The state of one item in a bulk run; it observes the attempts of its own call."""
+"""The state of one item in a bulk run; it observes the attempts of its call."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class RunJournal:
         item.maybe_delivered = row.status is JournalState.UNKNOWN
         if payload is not None and row.payload is not None and row.payload != payload.hex().upper():
             error = InvalidRequestError(
-                "key", "is used by another request in this journal; give each request a key of its own"
+                "key", "is used by another request in this journal; use a different key for each request"
             )
             return ItemOutcome(item.index, item.key, item.request, Delivery.INVALID, error=error)
         if row.id in self._active_rows or row.status is JournalState.SENDING:

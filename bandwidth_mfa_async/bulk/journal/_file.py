@@ -326,7 +326,7 @@ def check_schema_version(db: sqlite3.Connection, path: str) -> int:
 def _acquire_lock(path: str) -> sqlite3.Connection:
     """Acquire the lock that stops other processes from sending with this journal; the end of the process releases it.
 
-    The lock is a file of its own, because a lock on the journal would block readers too.
+    The lock is a separate file, because a lock on the journal would block readers too.
     """
     lock = sqlite3.connect(f"{path}-lock", timeout=0, isolation_level=None, check_same_thread=False)
     try:

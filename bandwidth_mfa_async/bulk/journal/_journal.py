@@ -106,7 +106,7 @@ class SQLiteJournal:
             ClientStateError: the journal is open already.
         """
         if self.is_open:
-            raise ClientStateError("this journal is open already; give each run a SQLiteJournal of its own")
+            raise ClientStateError("this journal is open already; use a separate SQLiteJournal for each run")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bandwidth-mfa-journal")
         self._loop = asyncio.get_running_loop()
         self._failure, self._failure_raised = None, False
