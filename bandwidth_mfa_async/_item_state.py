@@ -89,28 +89,42 @@ def unpack_error(text: str) -> MFAError | None:
 
 
 LEASE_EXPIRED: Final = "LeaseExpired"
-"""The cause of an unknown row that was under way when its owner's lease ran out."""
+"""The cause of an unknown item that was in flight when its worker's lease expired."""
 CODE_EXPIRED: Final = "Expired"
-"""The cause of a single code that nobody took in time."""
+"""The cause of a single code that no worker claimed in time."""
+
+
+class DenyReason(enum.Enum):
+    """Why an attempt of a job item or a single code may not begin."""
+
+    STOPPING = "stopping"
+    """The worker begins no more attempts."""
+    LEASE_LOST = "lease_lost"
+    """The lease has expired, or another worker holds it."""
+    JOB_STOPPED = "job_stopped"
+    GONE = "gone"
+    """The ledger does not contain the item."""
+    ALREADY_SETTLED = "already_settled"
+    """The item has an outcome that does not allow another attempt."""
 
 
 class LedgerState(enum.StrEnum):
-    """What the ledger knows of a row."""
+    """The state of an item in the ledger."""
 
     PENDING = "0"
-    """No attempt is under way, and none so far can have reached a person."""
+    """No attempt is in flight, and no earlier attempt can have reached the recipient."""
     SENDING = "1"
-    """Its intent is in the ledger: an attempt may be under way."""
+    """The intent is stored: an attempt may be in flight."""
     ACCEPTED = "2"
     REJECTED = "3"
-    """Refused for good: its own fault."""
+    """Rejected because of the item itself; not sent again."""
     NOT_SENT = "4"
     UNKNOWN = "5"
     INVALID = "6"
     REFUSED = "7"
-    """Refused for a cause that may pass: the credentials, the pace, the hour."""
+    """Rejected for a cause that may pass: credentials, throttling or a failure of the service."""
     DUPLICATE = "8"
-    """Stands in the input a second time."""
+    """An earlier item of the input asks for the same."""
 
 
 DELIVERY_OF_LEDGER_STATE: Final = {
@@ -127,7 +141,7 @@ DELIVERY_OF_LEDGER_STATE: Final = {
 
 
 def ledger_state_of(delivery: Delivery, error: MFAError) -> LedgerState:
-    """Return the state of a row that ended with an error.
+    """Return the state of an item that ended with an error.
 
     Args:
         delivery: what is known of its message.
