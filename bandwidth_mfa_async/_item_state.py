@@ -45,26 +45,63 @@ JOURNAL_STATE_OF: Final = {
 }
 DELIVERY_OF_JOURNAL_STATE: Final = {state: delivery for delivery, state in JOURNAL_STATE_OF.items()}
 INTERRUPTED_RUN: Final = "InterruptedRun"
-"""Cause of an item that became unknown because its run was killed while an attempt was in flight."""
+"""The cause of an unknown item that was under way when its run was killed."""
+
+
+def pack_error(error: MFAError | None) -> str:
+    """Return an error as JSON: its class and what rebuilds it. Errors of ours hold nothing personal."""
+    if error is None:
+        return ""
+    return json.dumps([type(error).__name__, list(error.args)])
+
+
+def unpack_error(text: str) -> MFAError | None:
+    """Return the error that `pack_error` wrote; one of a class that is not known here is a `RequestError`."""
+    if not text:
+        return None
+    name, arguments = json.loads(text)
+    kind = getattr(errors, name, RequestError)
+    error: MFAError = kind(*arguments)
+    return error
+
+
+LEASE_EXPIRED: Final = "LeaseExpired"
+"""The cause of an unknown item that was in flight when its worker's lease expired."""
+CODE_EXPIRED: Final = "Expired"
+"""The cause of a single code that no worker claimed in time."""
+
+
+class DenyReason(enum.Enum):
+    """Why an attempt of a job item or a single code may not begin."""
+
+    STOPPING = "stopping"
+    """The worker begins no more attempts."""
+    LEASE_LOST = "lease_lost"
+    """The lease has expired, or another worker holds it."""
+    JOB_STOPPED = "job_stopped"
+    GONE = "gone"
+    """The ledger does not contain the item."""
+    ALREADY_SETTLED = "already_settled"
+    """The item has an outcome that does not allow another attempt."""
 
 
 class LedgerState(enum.StrEnum):
-    """State of an item in a job's ledger; the values are stored in Redis."""
+    """The state of an item in the ledger."""
 
     PENDING = "0"
-    """No attempt is in flight, and no earlier one can have been delivered."""
+    """No attempt is in flight, and no earlier attempt can have reached the recipient."""
     SENDING = "1"
-    """The intent is in the ledger: an attempt may be in flight."""
+    """The intent is stored: an attempt may be in flight."""
     ACCEPTED = "2"
     REJECTED = "3"
-    """Rejected for good: the item itself is at fault."""
+    """Rejected because of the item itself; not sent again."""
     NOT_SENT = "4"
     UNKNOWN = "5"
     INVALID = "6"
     REFUSED = "7"
-    """Rejected for a reason that may pass: the credentials, the rate or an outage."""
+    """Rejected for a cause that may pass: credentials, throttling or a failure of the service."""
     DUPLICATE = "8"
-    """An earlier item of the input has the same key."""
+    """An earlier item of the input asks for the same."""
 
 
 DELIVERY_OF_LEDGER_STATE: Final = {
@@ -108,7 +145,7 @@ def is_account_error(error: MFAError | None) -> bool:
 
 
 def ledger_state_of(delivery: Delivery, error: MFAError) -> LedgerState:
-    """Return the ledger state of an item whose call raised an error.
+    """Return the state of an item that ended with an error.
 
     Args:
         delivery: what is known of the text.
