@@ -9,7 +9,7 @@ import stat
 
 
 def atomic_write(path: str, content: bytes) -> None:
-    """Write a file; what stood there before is kept, whole, until all of it is on the disk.
+    """Write a file; the old content stays complete until the new one is on disk.
 
     A link is followed, and a file keeps its mode and its owner. What is no file, such as a pipe, is written to.
 
@@ -20,25 +20,25 @@ def atomic_write(path: str, content: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    before = None
+    original = None
     # Opened although it is replaced: a file that may not be written must not be replaced either.
     with contextlib.suppress(FileNotFoundError), open(os.open(path, os.O_WRONLY), "wb") as file:  # noqa: PTH123
-        before = os.fstat(file.fileno())
-        if not stat.S_ISREG(before.st_mode):
+        original = os.fstat(file.fileno())
+        if not stat.S_ISREG(original.st_mode):
             file.write(content)
             return
     target = os.path.realpath(path)
-    beside = os.path.join(os.path.dirname(target), f".bandwidth-mfa-{secrets.token_hex(8)}")  # noqa: PTH118, PTH120
+    temporary = os.path.join(os.path.dirname(target), f".bandwidth-mfa-{secrets.token_hex(8)}")  # noqa: PTH118, PTH120
     try:
         # Its mode comes from the umask, as that of any new file.
-        with open(beside, "xb") as file:  # noqa: PTH123 - a name as given
-            if before is not None:
+        with open(temporary, "xb") as file:  # noqa: PTH123 - a name as given
+            if original is not None:
                 with contextlib.suppress(OSError):
-                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
-                os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+                    os.fchown(file.fileno(), original.st_uid, original.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(original.st_mode))
             file.write(content)
-        os.replace(beside, target)  # noqa: PTH105 - names as given
+        os.replace(temporary, target)  # noqa: PTH105 - names as given
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(beside)  # noqa: PTH108 - a name as given
+            os.unlink(temporary)  # noqa: PTH108 - a name as given
         raise

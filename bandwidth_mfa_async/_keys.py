@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ._models import CodeRequest, CodeTemplate
 
 TEMPLATE_FIELDS: Final = ("from_", "application_id", "scope", "message", "digits", "callback_url")
-MAX_KEY: Final = 512
+MAX_KEY_LENGTH: Final = 512
 
 _KEY_BYTES: Final = 16
 _PAYLOAD_BYTES: Final = 8
@@ -41,9 +41,9 @@ class Keys:
 
     def payload(self, request: CodeRequest) -> bytes:
         """Return a digest of all that is sent, to tell two requests under one key apart."""
-        return self.of(request)[:_PAYLOAD_BYTES]
+        return self.digest(request)[:_PAYLOAD_BYTES]
 
-    def of(self, request: CodeRequest) -> bytes:
+    def digest(self, request: CodeRequest) -> bytes:
         """Return the digest that a request has for a key; in hexadecimal it is the key users see."""
         fields = template_values(request)
         # The items of a run mostly share one template, so its share of the digest is kept.

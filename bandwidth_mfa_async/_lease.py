@@ -27,29 +27,33 @@ class Lease:
     """
 
     def __init__(self, seconds: float, clock: Clock) -> None:
-        self.token: str = secrets.token_hex(8)
+        self.fencing_token: str = secrets.token_hex(8)
         self.seconds = seconds
         self.lost = False
         self._clock = clock
-        self._until = (0.0, 0.0)
+        self._valid_until = (0.0, 0.0)
 
-    def asked(self) -> tuple[float, float]:
+    def now(self) -> tuple[float, float]:
         """Return the time now, to be given to `granted` when Redis has said yes."""
         return self._clock.monotonic(), self._clock.time()
 
-    def granted(self, asked: tuple[float, float]) -> None:
+    def renewed_at(self, now: tuple[float, float]) -> None:
         """Note that Redis has given or renewed it.
 
         Args:
-            asked: when it was asked to.
+            now: when it was asked to.
         """
         usable = self.seconds * (1 - _MARGIN)
-        self._until = (asked[0] + usable, asked[1] + usable)
+        self._valid_until = (now[0] + usable, now[1] + usable)
 
     @property
-    def holds(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether an attempt may be written now."""
-        return not self.lost and self._clock.monotonic() < self._until[0] and self._clock.time() < self._until[1]
+        return (
+            not self.lost
+            and self._clock.monotonic() < self._valid_until[0]
+            and self._clock.time() < self._valid_until[1]
+        )
 
     def check(self) -> None:
         """Keep an attempt from being written on the strength of a lease that may have been lost.
@@ -57,5 +61,5 @@ class Lease:
         Raises:
             NotSentError: it may.
         """
-        if not self.holds:
+        if not self.is_valid:
             raise NotSentError("the worker's lease ran out before the request was written", attempts=1)

@@ -31,8 +31,8 @@ TRANSIENT_COST: Final = 14
 THROTTLED_COST: Final = 5
 
 _THROTTLED: Final = frozenset({429, 503})
-_VERIFY_AGAIN: Final = frozenset({500, 503})
-_SEND_AGAIN: Final = frozenset({408, 425})
+_RETRYABLE_VERIFY_STATUSES: Final = frozenset({500, 503})
+_RETRYABLE_SEND_STATUSES: Final = frozenset({408, 425})
 
 
 class RetryBudget:
@@ -85,7 +85,7 @@ def is_retryable(  # noqa: PLR0911 - a table with a row a line
         # With a status it is the token endpoint's: the code request has not left, but a refusal stays one.
         return status is None or status == 429 or status >= 500
     if not sends:
-        return status in _VERIFY_AGAIN
+        return status in _RETRYABLE_VERIFY_STATUSES
     if status is not None and 300 <= status < 400:
         # A 303 is unknown, but what answers with it has taken the request and would only do so again.
         return False
@@ -93,7 +93,7 @@ def is_retryable(  # noqa: PLR0911 - a table with a row a line
         return True
     if resend is Resend.NEVER_TWICE:
         return False
-    if status is not None and (status >= 500 or status in _SEND_AGAIN):
+    if status is not None and (status >= 500 or status in _RETRYABLE_SEND_STATUSES):
         return True
     return resend is Resend.AT_LEAST_ONCE and error.delivery is Delivery.UNKNOWN
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE]\+?[0-9]+)?", re.ASCII)
-_IN_WORDS = re.compile(r"wait\s+([0-9]{1,4})\s+(second|minute|hour)", re.ASCII | re.IGNORECASE)
+_WAIT_HINT = re.compile(r"wait\s+([0-9]{1,4})\s+(second|minute|hour)", re.ASCII | re.IGNORECASE)
 _UNITS: Final = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
 
 
@@ -64,5 +64,5 @@ def _http_date(text: str) -> float | None:
 
 def parse_wait_hint(text: str | None) -> float | None:
     """Return how long an error's text asks to wait, as in "please wait 2 minutes"; None where it does not."""
-    match = _IN_WORDS.search(text or "")
+    match = _WAIT_HINT.search(text or "")
     return float(match[1]) * _UNITS[match[2].lower()] if match else None

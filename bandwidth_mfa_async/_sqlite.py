@@ -14,10 +14,10 @@ def check_health(db: sqlite3.Connection, path: str) -> None:
     """Raise a `JournalError` if the file is damaged: a lost row would text somebody twice."""
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise JournalError(_damaged(path))
+        raise JournalError(_damaged_message(path))
 
 
-def _damaged(path: str) -> str:
+def _damaged_message(path: str) -> str:
     return (
         f"{path}: this journal is damaged, or no journal; restore a copy of it, or recover it with sqlite3's .recover: "
         "with a new journal the same input would be sent to everybody again"
@@ -65,7 +65,7 @@ def translate_errors(path: str) -> Any:
     elif "unable to open" in text or "no such file" in text or "directory" in text:
         advice = "it cannot be opened; name a file in a folder that exists and can be written"
     elif "malformed" in text or "not a database" in text:
-        raise JournalError(_damaged(path))
+        raise JournalError(_damaged_message(path))
     elif "locked" in text or "busy" in text:
         advice = "another program is writing to it; end that program, then run again with this journal"
     else:

@@ -75,10 +75,10 @@ class MFAClient:
         proxy: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        core = SharedState(account_id, auth, base_url, clock or SystemClock(), session, ssl, proxy)
+        state = SharedState(account_id, auth, base_url, clock or SystemClock(), session, ssl, proxy)
         policy = _checked(retry, RetryPolicy, "retry")
-        core.token_policy = policy
-        self._executor = CallExecutor(core, policy, HookList(hooks), _checked(limits, Limits, "limits"))
+        state.token_policy = policy
+        self._executor = CallExecutor(state, policy, HookList(hooks), _checked(limits, Limits, "limits"))
         self._owner = True
 
     @classmethod
@@ -117,21 +117,22 @@ class MFAClient:
         Raises:
             ConfigurationError: an option is wrong.
         """
-        caller = self._executor
-        policy = caller.policy if retry is None else _checked(retry, RetryPolicy, "retry")
+        executor = self._executor
+        policy = executor.policy if retry is None else _checked(retry, RetryPolicy, "retry")
         if timeout is not None:
             policy = attrs.evolve(policy, timeout=timeout)
-        hook_list = caller.hooks if hooks is None else HookList(hooks)
-        own_limits = caller.limits if limits is None else _checked(limits, Limits, "limits")
+        hook_list = executor.hooks if hooks is None else HookList(hooks)
+        own_limits = executor.limits if limits is None else _checked(limits, Limits, "limits")
         view = object.__new__(type(self))
-        view._executor = CallExecutor(caller.state, policy, hook_list, own_limits, caller if limits is None else None)
+        parent = executor if limits is None else None
+        view._executor = CallExecutor(executor.state, policy, hook_list, own_limits, parent)
         view._owner = False
         return view
 
     def __repr__(self) -> str:
-        core = self._executor.state
-        state = ", closed" if core.closed else ""
-        return f"{type(self).__name__}(account_id={core.account_id!r}, base_url={core.base_url!r}{state})"
+        state = self._executor.state
+        closed = ", closed" if state.closed else ""
+        return f"{type(self).__name__}(account_id={state.account_id!r}, base_url={state.base_url!r}{closed})"
 
     async def __aenter__(self) -> Self:
         self._executor.state.check()
@@ -174,12 +175,12 @@ class MFAClient:
         """
         if type(n) is not int or n < 1:
             raise ConfigurationError("n: must be a whole number of at least 1")
-        core = self._executor.state
-        core.enter()
+        state = self._executor.state
+        state.call_started()
         try:
-            await core.transport.warm_up(core.urls[MESSAGING.name], n, self._executor.policy.connect_timeout)
+            await state.transport.warm_up(state.urls[MESSAGING.name], n, self._executor.policy.connect_timeout)
         finally:
-            core.leave()
+            state.call_finished()
 
     async def generate_messaging_code(
         self, request: CodeRequest, *, timeout: float | None = None, lane: Lane = "interactive"

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 class Probe:
     """Sends single requests; made by `open_probe`."""
 
-    def __init__(self, core: SharedState, timeout: float) -> None:
-        self._core = core
+    def __init__(self, state: SharedState, timeout: float) -> None:
+        self._state = state
         self._timeout = timeout
 
     @property
     def needs_token(self) -> bool:
         """Whether `authorize` must fetch a bearer token."""
-        return self._core.authorizer.current() is None
+        return self._state.authorizer.current() is None
 
     async def authorize(self) -> None:
         """Get credentials ready.
@@ -37,7 +37,7 @@ class Probe:
         Raises:
             RequestError: no token could be had.
         """
-        await self._core.authorizer.obtain()
+        await self._state.authorizer.obtain()
 
     async def verify(self, request: VerifyCodeRequest) -> RawResponse:
         """Ask once and return the answer, whatever its status.
@@ -45,10 +45,10 @@ class Probe:
         Raises:
             RequestError: no answer came.
         """
-        core = self._core
-        return await core.transport.send(
-            core.urls[VERIFY.name],
-            core.headers(await core.authorizer.obtain()),
+        state = self._state
+        return await state.transport.send(
+            state.urls[VERIFY.name],
+            state.headers(await state.authorizer.obtain()),
             Body(encode(request)),
             operation=VERIFY.name,
             timeout=self._timeout,
@@ -72,11 +72,11 @@ async def open_probe(
     Raises:
         ConfigurationError: an argument is wrong.
     """
-    core = SharedState(account_id, auth, base_url, clock, None, None, None)
-    core.token_policy = RetryPolicy(attempt_timeout=timeout, connect_timeout=timeout)
-    core.enter()
+    state = SharedState(account_id, auth, base_url, clock, None, None, None)
+    state.token_policy = RetryPolicy(attempt_timeout=timeout, connect_timeout=timeout)
+    state.call_started()
     try:
-        yield Probe(core, timeout)
+        yield Probe(state, timeout)
     finally:
-        core.leave()
-        await core.aclose(0)
+        state.call_finished()
+        await state.aclose(0)

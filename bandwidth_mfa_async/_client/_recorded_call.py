@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .._validation import Lane
     from ._executor import CallExecutor
 
-    Answer = MessagingCodeResponse | VoiceCodeResponse
+    Response = MessagingCodeResponse | VoiceCodeResponse
 
 
 class AttemptDenied(MFAError):  # noqa: N818 - never leaves this package
@@ -31,7 +31,7 @@ class Entry(Protocol):
     lease: Lease
 
     @property
-    def stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether no further attempt is to begin."""
         ...
 
@@ -50,22 +50,22 @@ class AttemptRecorder:
         entry: what is sent.
     """
 
-    __slots__ = ("_entry", "attempts", "recorded", "under_way", "unknown")
+    __slots__ = ("_entry", "attempts", "in_flight", "maybe_delivered", "recorded")
 
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
         self.attempts = 0
         # Whether the ledger says sending; whether an attempt is under way; whether one may have reached a person.
         self.recorded = False
-        self.under_way = False
-        self.unknown = False
+        self.in_flight = False
+        self.maybe_delivered = False
 
     @property
-    def guard(self) -> Callable[[], None]:
+    def check_before_write(self) -> Callable[[], None]:
         """The lease's check: a worker that was frozen after it had asked the ledger must not write."""
         return self._entry.lease.check
 
-    async def begin(self) -> None:
+    async def before_attempt(self) -> None:
         """Return once the ledger has the intent.
 
         Raises:
@@ -73,7 +73,7 @@ class AttemptRecorder:
             LedgerError: it cannot be asked.
         """
         entry = self._entry
-        if entry.stopping:
+        if entry.is_stopping:
             raise AttemptDenied("S")
         # From here on it may stand in the ledger, whether or not the answer is waited for.
         self.recorded = True
@@ -81,36 +81,36 @@ class AttemptRecorder:
         if letter != LedgerState.SENDING:
             self.recorded = False
             raise AttemptDenied(letter)
-        self.under_way = True
+        self.in_flight = True
         self.attempts += 1
 
-    def failed(self, error: RequestError) -> None:
+    def attempt_failed(self, error: RequestError) -> None:
         """Note a failed attempt: one that certainly sent nothing leaves the row as if it had not begun."""
-        if not self.under_way:
+        if not self.in_flight:
             return
-        self.under_way = False
-        self.unknown = self.unknown or error.delivery is Delivery.UNKNOWN
-        self.give_back()
-        if self._entry.stopping and (task := asyncio.current_task()) is not None:
+        self.in_flight = False
+        self.maybe_delivered = self.maybe_delivered or error.delivery is Delivery.UNKNOWN
+        self.return_to_pending()
+        if self._entry.is_stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
-    def cut(self, delivery: Delivery) -> None:
+    def cancelled(self, delivery: Delivery) -> None:
         """Note that the call was cancelled."""
-        self.under_way = False
-        self.unknown = self.unknown or delivery is Delivery.UNKNOWN
+        self.in_flight = False
+        self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 
-    def give_back(self) -> None:
+    def return_to_pending(self) -> None:
         """Let the row be pending again, unless it may have been sent."""
-        if self.recorded and not self.unknown:
+        if self.recorded and not self.maybe_delivered:
             self.recorded = False
             self._entry.settle(LedgerState.PENDING, None, None, self.attempts)
 
 
-async def send(caller: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
+async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
     """Send one request under the ledger's eyes, and settle what became of it.
 
     Args:
-        caller: the client's engine.
+        executor: the client's engine.
         channel: ``"messaging"`` or ``"voice"``.
         request: what to send.
         lane: where it waits.
@@ -124,27 +124,27 @@ async def send(caller: CallExecutor, channel: str, request: CodeRequest, lane: L
         MFAError: the client or the ledger is closed; what is known was settled.
         CancelledError: the same.
     """
-    attempts = AttemptRecorder(entry)
+    recorder = AttemptRecorder(entry)
     operation: Any = MESSAGING if channel == "messaging" else VOICE
     try:
-        answer: Answer = await caller.call(operation, request, None, lane, attempts)
+        response: Response = await executor.call(operation, request, None, lane, recorder)
     except RequestError as error:
-        delivery = Delivery.UNKNOWN if attempts.unknown else error.delivery
-        if delivery is Delivery.NOT_SENT and (entry.stopping or not entry.lease.holds):
+        delivery = Delivery.UNKNOWN if recorder.maybe_delivered else error.delivery
+        if delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
             # Not its fault: whoever works at it next tries it.
-            attempts.give_back()
+            recorder.return_to_pending()
             return LedgerState.PENDING
         state = ledger_state_of(delivery, error)
-        entry.settle(state, None, error, attempts.attempts)
+        entry.settle(state, None, error, recorder.attempts)
         return state
     except BaseException:
         # Cancelled, closed, or no answer from the ledger: what may have been sent is unknown, the rest is pending.
-        if attempts.unknown or attempts.under_way:
+        if recorder.maybe_delivered or recorder.in_flight:
             lost = DeliveryUnknownError("the worker was stopped while the request was under way", operation.name)
-            entry.settle(LedgerState.UNKNOWN, None, lost, attempts.attempts)
+            entry.settle(LedgerState.UNKNOWN, None, lost, recorder.attempts)
         else:
-            attempts.give_back()
+            recorder.return_to_pending()
         raise
-    provider_id = answer.message_id if isinstance(answer, MessagingCodeResponse) else answer.call_id
-    entry.settle(LedgerState.ACCEPTED, provider_id, None, attempts.attempts)
+    provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
+    entry.settle(LedgerState.ACCEPTED, provider_id, None, recorder.attempts)
     return LedgerState.ACCEPTED

@@ -67,9 +67,9 @@ class SharedState:
         self._closed = False
         self._idle: asyncio.Event | None = None
         # Weak: a view made for one request must not be remembered for ever.
-        self._waits: weakref.WeakSet[Limiter | PrioritySemaphore] = weakref.WeakSet()
+        self._waiters: weakref.WeakSet[Limiter | PrioritySemaphore] = weakref.WeakSet()
         # Strong: these hold connections. One for each set of options, which views made for one request share.
-        self._shared: dict[tuple[object, ...], SharedLimiter] = {}
+        self._shared_limiters: dict[tuple[object, ...], SharedLimiter] = {}
 
     @property
     def closed(self) -> bool:
@@ -85,16 +85,16 @@ class SharedState:
             self._header = authorization
         return self._headers
 
-    def register(self, *waits: Limiter | PrioritySemaphore) -> None:
+    def register(self, *waiters: Limiter | PrioritySemaphore) -> None:
         """Remember limiters of the client or of a view, so that closing ends their waits."""
-        for wait in waits:
-            self._waits.add(wait)
+        for waiter in waiters:
+            self._waiters.add(waiter)
 
     def shared_limiter(self, options: tuple[object, ...], make: Callable[[], SharedLimiter]) -> SharedLimiter:
         """Return the limiter with these options, which is closed with the client."""
-        if options not in self._shared:
-            self._shared[options] = make()
-        return self._shared[options]
+        if options not in self._shared_limiters:
+            self._shared_limiters[options] = make()
+        return self._shared_limiters[options]
 
     def check(self) -> None:
         """Raise `ClientStateError` if a call cannot be made here and now."""
@@ -102,12 +102,12 @@ class SharedState:
             raise ClientStateError("this client is closed; make a new one")
         self.transport.check()
 
-    def enter(self) -> None:
+    def call_started(self) -> None:
         """Begin a call, which closing then waits for."""
         self.check()
         self._active += 1
 
-    def leave(self) -> None:
+    def call_finished(self) -> None:
         """End a call."""
         self._active -= 1
         if self._active == 0 and self._idle is not None:
@@ -123,7 +123,7 @@ class SharedState:
         try:
             timer = self.clock.call_at(self.clock.monotonic() + drain_timeout, self.abort)
             try:
-                await self._none_active()
+                await self._wait_idle()
             finally:
                 timer.cancel()
         finally:
@@ -132,11 +132,11 @@ class SharedState:
             async with contextlib.AsyncExitStack() as closing:
                 closing.push_async_callback(self.transport.aclose)
                 closing.push_async_callback(self.authorizer.aclose)
-                for limiter in self._shared.values():
+                for limiter in self._shared_limiters.values():
                     closing.push_async_callback(limiter.aclose)
-                await self._none_active()
+                await self._wait_idle()
 
-    async def _none_active(self) -> None:
+    async def _wait_idle(self) -> None:
         if self._active:
             if self._idle is None:
                 self._idle = asyncio.Event()
@@ -144,8 +144,8 @@ class SharedState:
 
     def abort(self) -> None:
         """Cut short whatever waits or is under way; every call ends with an error that says what is known."""
-        for wait in tuple(self._waits):
-            wait.abort(closed_before_sending)
+        for waiter in tuple(self._waiters):
+            waiter.abort(closed_before_sending)
         self.sleeper.end()
         self.transport.abort()
 
@@ -155,7 +155,7 @@ class SharedState:
         assert url is not None  # noqa: S101 - the same
         headers = request_headers(Authorization=auth.header, **{"Content-Type": "application/x-www-form-urlencoded"})
         try:
-            answer = await self.transport.send(
+            response = await self.transport.send(
                 url,
                 headers,
                 Body(TOKEN_BODY),
@@ -172,7 +172,7 @@ class SharedState:
                 kind = ConnectTimeoutError
             error = kind(f"no token: {failure.message}", TOKEN_OPERATION)
         else:
-            return decipher_token(answer, now=self.clock.time(), secrets=lambda: auth.secrets)
+            return decipher_token(response, now=self.clock.time(), secrets=lambda: auth.secrets)
         raise error
 
 

@@ -32,18 +32,18 @@ class DedupIndex:
             self._db.execute("PRAGMA journal_mode = OFF")
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, payload BLOB) WITHOUT ROWID")
-        words: list[LedgerState] = []
+        states: list[LedgerState] = []
         self._db.execute("BEGIN")
         for key, payload in keys:
             if not key:
-                words.append(LedgerState.INVALID)
+                states.append(LedgerState.INVALID)
             elif self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, payload)).rowcount:
-                words.append(LedgerState.PENDING)
+                states.append(LedgerState.PENDING)
             else:
                 (known,) = self._db.execute("SELECT payload FROM seen WHERE key = ?", (key,)).fetchone()
-                words.append(LedgerState.DUPLICATE if known == payload else LedgerState.INVALID)
+                states.append(LedgerState.DUPLICATE if known == payload else LedgerState.INVALID)
         self._db.execute("COMMIT")
-        return words
+        return states
 
     def close(self) -> None:
         """Let go of the file."""

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from .._keys import MAX_KEY, Keys, key_digest
+from .._keys import MAX_KEY_LENGTH, Keys, key_digest
 from .._models import CodeRequest
 from ..errors import InvalidRequestError
 
@@ -56,9 +56,9 @@ class Intake:
                 except StopAsyncIteration:
                     return
                 except asyncio.CancelledError as error:
-                    raise _cancellation(error) from error
+                    raise _classify_cancellation(error) from error
                 except InvalidRequestError as error:
-                    value = _survived(error, inspect.isasyncgen(asynchronous))
+                    value = _raise_if_generator(error, inspect.isasyncgen(asynchronous))
                 yield value
         iterator = iter(source)
         while True:
@@ -67,9 +67,9 @@ class Intake:
             except StopIteration:
                 return
             except asyncio.CancelledError as error:
-                raise _cancellation(error) from error
+                raise _classify_cancellation(error) from error
             except InvalidRequestError as error:
-                value = _survived(error, inspect.isgenerator(iterator))
+                value = _raise_if_generator(error, inspect.isgenerator(iterator))
             yield value
 
     def request(self, value: Any) -> CodeRequest:
@@ -96,7 +96,7 @@ class Intake:
             InvalidRequestError: the user's function made no usable key.
         """
         if self._key is None:
-            digest = self._keys.of(request)
+            digest = self._keys.digest(request)
             return digest.hex(), digest, None
         try:
             key: object = self._key(request)
@@ -104,12 +104,12 @@ class Intake:
             # A cancellation too: it is that of a future it asked, as a run is cancelled only where it waits.
             name = type(error).__name__
             raise InvalidRequestError("key", f"the key function raised {name} for this item") from None
-        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
-            raise InvalidRequestError("key", f"must be a str of 1 to {MAX_KEY} characters")
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
+            raise InvalidRequestError("key", f"must be a str of 1 to {MAX_KEY_LENGTH} characters")
         return key, key_digest(key), self._keys.payload(request)
 
 
-def _survived(error: InvalidRequestError, generator: bool) -> InvalidRequestError:  # noqa: FBT001 - a fact
+def _raise_if_generator(error: InvalidRequestError, generator: bool) -> InvalidRequestError:  # noqa: FBT001 - a fact
     if generator:
         error.add_note(
             "the input is a generator, and Python ends a generator that raises; to go on after a bad item "
@@ -119,7 +119,7 @@ def _survived(error: InvalidRequestError, generator: bool) -> InvalidRequestErro
     return error
 
 
-def _cancellation(error: asyncio.CancelledError) -> BaseException:
+def _classify_cancellation(error: asyncio.CancelledError) -> BaseException:
     """Tell the end of the run from the end of something that the input waited for, which nobody else would hear of."""
     task = asyncio.current_task()
     if task is None or task.cancelling():

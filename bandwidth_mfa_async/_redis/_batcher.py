@@ -27,16 +27,16 @@ class Batcher:
     def __init__(self, run: Callable[[list[Any]], Awaitable[Sequence[Any]]], clock: Clock) -> None:
         self._run = run
         self._clock = clock
-        self._gathered: list[tuple[Any, asyncio.Future[Any] | None]] = []
+        self._pending: list[tuple[Any, asyncio.Future[Any] | None]] = []
         self._timer: TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._quiet: asyncio.Event | None = None
+        self._idle: asyncio.Event | None = None
 
-    def tell(self, operation: Any) -> None:
+    def submit(self, operation: Any) -> None:
         """Have an operation run whose answer nobody needs."""
         self._add(operation, None)
 
-    async def ask(self, operation: Any) -> Any:
+    async def call(self, operation: Any) -> Any:
         """Run an operation and return its answer; one whose asker is cancelled runs all the same.
 
         Raises:
@@ -47,7 +47,7 @@ class Batcher:
         return await future
 
     def _add(self, operation: Any, future: asyncio.Future[Any] | None) -> None:
-        self._gathered.append((operation, future))
+        self._pending.append((operation, future))
         if self._task is None and self._timer is None:
             self._timer = self._clock.call_at(self._clock.monotonic() + LINGER, self._start)
 
@@ -58,16 +58,16 @@ class Batcher:
     async def _work(self) -> None:
         first = True
         try:
-            while self._gathered:
+            while self._pending:
                 if not first:
                     await sleep_until(self._clock, self._clock.monotonic() + LINGER)
                 first = False
-                batch, self._gathered = self._gathered[:MAX_BATCH], self._gathered[MAX_BATCH:]
+                batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
                 await self._run_batch(batch)
         finally:
             self._task = None
-            if self._quiet is not None:
-                self._quiet.set()
+            if self._idle is not None:
+                self._idle.set()
 
     async def _run_batch(self, batch: list[tuple[Any, asyncio.Future[Any] | None]]) -> None:
         try:
@@ -89,8 +89,8 @@ class Batcher:
 
     async def flush(self) -> None:
         """Return once everything so far has run."""
-        while self._gathered or self._task is not None:
-            if self._quiet is None:
-                self._quiet = asyncio.Event()
-            self._quiet.clear()
-            await self._quiet.wait()
+        while self._pending or self._task is not None:
+            if self._idle is None:
+                self._idle = asyncio.Event()
+            self._idle.clear()
+            await self._idle.wait()

@@ -30,18 +30,18 @@ async def close_quietly(close: Callable[[], Awaitable[Any]], seconds: float) -> 
 
 
 def make_client(url: str, *, cluster: bool = False) -> Any:
-    """Return a client of redis-py that leaves time limits and patience to us and opens nothing yet."""
+    """Return a client of redis-py that leaves time limits and max_wait to us and opens nothing yet."""
     from redis.asyncio import Redis, RedisCluster
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
     # Not telling Redis which client this is saves two round trips, and a search for redis-py's version on the disk.
-    untold: dict[str, Any] = {"lib_name": None, "lib_version": None}
+    no_driver_info: dict[str, Any] = {"lib_name": None, "lib_version": None}
     if "redis.driver_info" in sys.modules:  # where newer versions keep these
-        untold = {"driver_info": None}
+        no_driver_info = {"driver_info": None}
     # RESP 3 needs Redis 6. With a time limit of its own redis-py writes inside `asyncio.wait_for`, which loses
     # cancellations before Python 3.12; each operation here has one anyway.
-    options = untold | {"protocol": 2, "socket_timeout": None}
+    options = no_driver_info | {"protocol": 2, "socket_timeout": None}
     if cluster:
         return RedisCluster.from_url(url, **options)
     kind: Any = Redis  # redis-py gives its keywords no types
@@ -49,7 +49,7 @@ def make_client(url: str, *, cluster: bool = False) -> Any:
     return kind.from_url(url, retry=Retry(NoBackoff(), 0), **options)
 
 
-def names_its_database(url: str) -> bool:
+def is_valid_redis_url(url: str) -> bool:
     """Tell whether all of a URL means something: redis-py takes database 0 for a path that is no number."""
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""The ledger's connection to Redis: scripts, patience while Redis is away, and errors that say what to do."""
+"""The ledger's connection to Redis: scripts, max_wait while Redis is away, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
 from ..errors import ConfigurationError, LedgerError
-from ._connect import close_quietly, make_client, names_its_database
+from ._connect import close_quietly, is_valid_redis_url, make_client
 from ._errors import classify_redis_error, error_text
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _URL_FORM: Final = "ledger: must look like redis://[user:password@]host[:port][/database]"
 _FIRST_WAIT: Final = 0.05
 _MAX_WAIT: Final = 1.0
-_QUIET: Final = 1.0
+_LOG_OUTAGE_AFTER: Final = 1.0
 """Seconds that Redis may be away before the log says so."""
 
 # What Redis says, in lower case, and what that means; its own words may quote keys, names and addresses.
-_REFUSALS: Final = (
+_FATAL_ERRORS: Final = (
     (("wrongpass", "invalid password", "invalid username-password", "noauth", "authentication"), "wrong password"),
     (("noperm", "no permission"), "this user may not run EVALSHA, EVAL and the commands of our scripts there"),
     (("unknown command", "non deterministic"), "this Redis is too old for the scripts; 5 or later is needed"),
@@ -38,8 +38,17 @@ _REFUSALS: Final = (
 )
 # What passes without anybody's help, or with that of whoever runs the Redis; and what that help is.
 _OUT_OF_MEMORY: Final = ("oom ", "outofmemory")  # redis-py cuts the first off, and has a class for it
-_PASSING: Final = (*_OUT_OF_MEMORY, "loading", "readonly", "misconf", "masterdown", "clusterdown", "tryagain", "busy")
-_AWAITED: Final = (
+_TRANSIENT_SIGNS: Final = (
+    *_OUT_OF_MEMORY,
+    "loading",
+    "readonly",
+    "misconf",
+    "masterdown",
+    "clusterdown",
+    "tryagain",
+    "busy",
+)
+_OUTAGE_CAUSES: Final = (
     (_OUT_OF_MEMORY, "cannot be written: its Redis is out of memory; raise maxmemory"),
     (("misconf",), "cannot be written: its Redis cannot save; make room on its disk"),
     (("readonly",), "cannot be written: its Redis is a read-only replica; let the URL lead to the primary"),
@@ -68,10 +77,10 @@ class Connection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._closing: asyncio.Future[None] | None = None
-        self._waiting = 0  # who have waited for so long that the log says so, once for all of them
+        self._waiters = 0  # who have waited for so long that the log says so, once for all of them
 
     async def script(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Any], *, patience: float = 1e9
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Any], *, max_wait: float = 1e9
     ) -> Any:
         """Run a script.
 
@@ -79,18 +88,18 @@ class Connection:
             script: which.
             keys: what it may touch.
             arguments: what it is told.
-            patience: seconds to go on trying while Redis is away.
+            max_wait: seconds to go on trying while Redis is away.
 
         Raises:
             LedgerError: Redis refuses us, was away for too long, or the ledger was closed meanwhile.
         """
-        return await self.ask(lambda client: script.run(client, keys, arguments), patience=patience)
+        return await self.call(lambda client: script.run(client, keys, arguments), max_wait=max_wait)
 
     async def command(self, name: str, *arguments: Any) -> Any:
         """Run one of Redis's own commands; see `script`."""
-        return await self.ask(lambda client: getattr(client, name)(*arguments))
+        return await self.call(lambda client: getattr(client, name)(*arguments))
 
-    async def ask(self, question: Callable[[Any], Awaitable[Any]], *, patience: float = 1e9) -> Any:
+    async def call(self, operation: Callable[[Any], Awaitable[Any]], *, max_wait: float = 1e9) -> Any:
         """Ask Redis something, as often as it takes; see `script`."""
         wait = _FIRST_WAIT
         began = self._clock.monotonic()
@@ -101,28 +110,28 @@ class Connection:
                     raise LedgerError("the ledger was closed before Redis had answered")
                 try:
                     async with asyncio.timeout(self._timeout):
-                        answer = await question(self._open())
+                        answer = await operation(self._open())
                 except Exception as error:  # noqa: BLE001 - what redis-py may raise is its own matter
-                    if not is_passing(error):
-                        refusal = LedgerError(f"the ledger cannot be used: {_meaning(error)}")
+                    if not is_transient(error):
+                        refusal = LedgerError(f"the ledger cannot be used: {_describe_error(error)}")
                         raise refusal from None
-                    trouble = _trouble(error)
+                    outage = _describe_outage(error)
                 else:
-                    if waits and self._waiting == 1:
+                    if waits and self._waiters == 1:
                         _LOG.warning("the ledger can be used again")
                     return answer
                 now = self._clock.monotonic()
-                if now + wait - began > patience:
-                    raise LedgerError(f"the ledger {trouble}")
-                if now - began >= _QUIET and not waits:
+                if now + wait - began > max_wait:
+                    raise LedgerError(f"the ledger {outage}")
+                if now - began >= _LOG_OUTAGE_AFTER and not waits:
                     waits = True
-                    self._waiting += 1
-                    if self._waiting == 1:
-                        _LOG.warning("the ledger %s; it is asked again until it answers", trouble)
+                    self._waiters += 1
+                    if self._waiters == 1:
+                        _LOG.warning("the ledger %s; it is asked again until it answers", outage)
                 await self._pause(now + wait)
                 wait = min(2 * wait, _MAX_WAIT)
         finally:
-            self._waiting -= waits
+            self._waiters -= waits
 
     async def _pause(self, until: float) -> None:
         if self._closing is None:
@@ -146,7 +155,7 @@ class Connection:
         self._closed = False
         self._closing = None
 
-    def give_up(self) -> None:
+    def stop_waiting(self) -> None:
         """Wait for Redis no longer: who does is told that the ledger is closed."""
         self._closed = True
         if self._closing is not None and not self._closing.done():
@@ -154,13 +163,13 @@ class Connection:
 
     async def aclose(self) -> None:
         """Close; whoever waits for Redis is told so."""
-        self.give_up()
+        self.stop_waiting()
         client, self._client = self._client, None
         if client is not None:
             await close_quietly(client.aclose, self._timeout)
 
 
-def is_passing(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Return whether Redis may answer differently in a while: it is away, starting, full or fails over."""
     from redis.exceptions import AuthenticationError, RedisError
     from redis.exceptions import ConnectionError as RedisConnectionError
@@ -169,17 +178,17 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, AuthenticationError):
         return False
     if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)):
-        return classify_redis_error(error, _REFUSALS) is None
+        return classify_redis_error(error, _FATAL_ERRORS) is None
     words = error_text(error)
-    return isinstance(error, RedisError) and any(sign in words for sign in _PASSING)
+    return isinstance(error, RedisError) and any(sign in words for sign in _TRANSIENT_SIGNS)
 
 
-def _meaning(error: Exception) -> str:
-    return classify_redis_error(error, _REFUSALS) or f"Redis raised {type(error).__name__}"
+def _describe_error(error: Exception) -> str:
+    return classify_redis_error(error, _FATAL_ERRORS) or f"Redis raised {type(error).__name__}"
 
 
-def _trouble(error: Exception) -> str:
-    return classify_redis_error(error, _AWAITED) or "cannot be reached: start its Redis, or mend the URL"
+def _describe_outage(error: Exception) -> str:
+    return classify_redis_error(error, _OUTAGE_CAUSES) or "cannot be reached: start its Redis, or mend the URL"
 
 
 def checked_url(url: object, *, cluster: bool) -> str:
@@ -194,7 +203,7 @@ def checked_url(url: object, *, cluster: bool) -> str:
         raise ConfigurationError("the ledger needs redis-py: pip install 'bandwidth-mfa-async[worker]'") from None
     if not isinstance(url, str):
         raise ConfigurationError(f"ledger: must be a URL like redis://localhost:6379/0, not {type(url).__name__}")
-    if not names_its_database(url):
+    if not is_valid_redis_url(url):
         raise ConfigurationError(_URL_FORM)
     try:
         client = make_client(url, cluster=cluster)

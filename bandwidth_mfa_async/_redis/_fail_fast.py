@@ -36,7 +36,7 @@ class FailFastConnection:
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
-        timeout: seconds one question may take, connecting included.
+        timeout: seconds one operation may take, connecting included.
     """
 
     def __init__(self, url: str, timeout: float = OPERATION_TIMEOUT) -> None:
@@ -44,11 +44,11 @@ class FailFastConnection:
         self._url = url
         self._client: Any = None
 
-    async def ask(self, question: Callable[[Any], Awaitable[Any]]) -> Any:
+    async def call(self, operation: Callable[[Any], Awaitable[Any]]) -> Any:
         """Ask once, for no longer than the timeout.
 
         Args:
-            question: is given a redis-py client and returns an awaitable of the answer.
+            operation: is given a redis-py client and returns an awaitable of the answer.
 
         Raises:
             StoreUnavailableError: Redis cannot be reached, did not answer in time or refused.
@@ -59,13 +59,13 @@ class FailFastConnection:
             async with _stall_aware_timeout(self._timeout):
                 was_open = self._client is not None
                 try:
-                    return await question(self._open())
+                    return await operation(self._open())
                 except RedisConnectionError:
                     # A connection that was idle may have been closed by the other side, which is no outage.
                     if not was_open:
                         raise
                 await self.aclose()
-                return await question(self._open())
+                return await operation(self._open())
         except asyncio.CancelledError:
             await self.aclose()  # its answer is still on the way, and would be taken for the next one's
             raise
@@ -80,7 +80,7 @@ class FailFastConnection:
         return self._client
 
     async def aclose(self) -> None:
-        """Close the connection, if there is one; the next question opens another."""
+        """Close the connection, if there is one; the next operation opens another."""
         client, self._client = self._client, None
         if client is not None:
             await close_quietly(lambda: client.aclose(close_connection_pool=True), OPERATION_TIMEOUT)

@@ -6,11 +6,11 @@ from yarl import URL
 
 from ._body import Body, Headers
 from ._options import checked_transport_options
-from ._reading import MAX_ANSWER
+from ._reading import MAX_RESPONSE_BYTES
 from ._session import Transport, absolute_url, endpoint, request_headers
 
 __all__ = [
-    "MAX_ANSWER",
+    "MAX_RESPONSE_BYTES",
     "URL",
     "Body",
     "Headers",

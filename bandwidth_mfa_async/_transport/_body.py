@@ -21,18 +21,18 @@ class Body:
 
     Args:
         value: its bytes.
-        guard: called at the last moment before it is begun; what it raises keeps it from being written.
+        check_before_write: called at the last moment before it is begun; what it raises keeps it from being written.
     """
 
-    __slots__ = ("begun", "guard", "value")
+    __slots__ = ("begun", "check_before_write", "value")
 
-    def __init__(self, value: bytes, guard: Callable[[], None] | None = None) -> None:
+    def __init__(self, value: bytes, check_before_write: Callable[[], None] | None = None) -> None:
         self.value: bytes = value
-        self.guard: Callable[[], None] | None = guard
+        self.check_before_write: Callable[[], None] | None = check_before_write
         self.begun: bool = False
 
     def begin(self) -> None:
-        """Mark it as begun, unless its guard objects."""
-        if self.guard is not None:
-            self.guard()
+        """Mark it as begun, unless its check_before_write objects."""
+        if self.check_before_write is not None:
+            self.check_before_write()
         self.begun = True

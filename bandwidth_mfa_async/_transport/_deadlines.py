@@ -14,23 +14,23 @@ class AttemptDeadline:
         task: the one that makes it.
     """
 
-    __slots__ = ("_before", "_cut", "_task")
+    __slots__ = ("_cancelled", "_cancelling_before", "_task")
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self._task = task
-        self._before = task.cancelling()
-        self._cut = False
+        self._cancelling_before = task.cancelling()
+        self._cancelled = False
 
-    def cut(self) -> None:
+    def cancel(self) -> None:
         """End it now."""
-        if not self._cut:
-            self._cut = True
+        if not self._cancelled:
+            self._cancelled = True
             self._task.cancel()
 
-    def was_cut(self) -> bool:
+    def timed_out(self) -> bool:
         """Tell, once, when it has ended, whether a cancellation that has come is this one alone."""
         # Both may come in one round of the loop, and then whoever cancelled the call is obeyed.
-        return self._cut and self._task.uncancel() <= self._before
+        return self._cancelled and self._task.uncancel() <= self._cancelling_before
 
 
 class DeadlineGroup:
@@ -41,36 +41,36 @@ class DeadlineGroup:
     """
 
     def __init__(self) -> None:
-        self._lines: dict[float, TimeoutBucket] = {}
+        self._buckets: dict[float, TimeoutBucket] = {}
         # Not the caller's: a timer that goes on from attempt to attempt would keep what the first of them held.
         self._context = contextvars.Context()
 
-    def line(self, seconds: float) -> TimeoutBucket:
-        """Return the line of attempts that may take so many seconds."""
-        line = self._lines.get(seconds)
-        if line is None:
-            line = self._lines[seconds] = TimeoutBucket(self._lines, seconds, self._context)
-        return line
+    def bucket(self, seconds: float) -> TimeoutBucket:
+        """Return the bucket of attempts that may take so many seconds."""
+        bucket = self._buckets.get(seconds)
+        if bucket is None:
+            bucket = self._buckets[seconds] = TimeoutBucket(self._buckets, seconds, self._context)
+        return bucket
 
-    def cut(self) -> None:
+    def cancel(self) -> None:
         """End all of them now."""
-        for line in tuple(self._lines.values()):
-            line.cut()
+        for bucket in tuple(self._buckets.values()):
+            bucket.cancel()
 
 
 class TimeoutBucket:
     """Attempts that may take equally long, in the order in which their time is up.
 
     Args:
-        lines: where this one stands while it has an attempt.
+        buckets: where this one stands while it has an attempt.
         seconds: how long each may take.
         context: in which its timer runs.
     """
 
-    __slots__ = ("_context", "_lines", "_loop", "_seconds", "_timer", "_until")
+    __slots__ = ("_buckets", "_context", "_loop", "_seconds", "_timer", "_until")
 
-    def __init__(self, lines: dict[float, TimeoutBucket], seconds: float, context: contextvars.Context) -> None:
-        self._lines = lines
+    def __init__(self, buckets: dict[float, TimeoutBucket], seconds: float, context: contextvars.Context) -> None:
+        self._buckets = buckets
         self._seconds = seconds
         self._context = context
         self._loop = asyncio.get_running_loop()
@@ -93,15 +93,15 @@ class TimeoutBucket:
         if not self._until:
             if self._timer is not None:
                 self._timer.cancel()
-            del self._lines[self._seconds]
-        return attempt.was_cut()
+            del self._buckets[self._seconds]
+        return attempt.timed_out()
 
-    def cut(self) -> None:
+    def cancel(self) -> None:
         """End all of them now."""
         for attempt in self._until:
-            attempt.cut()
+            attempt.cancel()
 
-    def _cut_late(self, now: float) -> None:
+    def _cancel_expired(self, now: float) -> None:
         self._timer = None
         # The timers of uvloop run up to a millisecond early: what this one was set for has come, whatever the time is.
         now = max(now, self._loop.time())
@@ -109,7 +109,7 @@ class TimeoutBucket:
             if until > now:
                 self._set_timer(until)
                 return
-            attempt.cut()
+            attempt.cancel()
 
     def _set_timer(self, until: float) -> None:
-        self._timer = self._loop.call_at(until, self._cut_late, until, context=self._context)
+        self._timer = self._loop.call_at(until, self._cancel_expired, until, context=self._context)

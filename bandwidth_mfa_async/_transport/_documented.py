@@ -24,7 +24,7 @@ async def post(  # noqa: PLR0913 - the parts of a request
     url: URL,
     headers: Headers,
     body: Body,
-    answer: RawResponse,
+    response: RawResponse,
     timeout: Any,
     *,
     ssl: SSLContext | bool,
@@ -37,7 +37,7 @@ async def post(  # noqa: PLR0913 - the parts of a request
         url: where to.
         headers: all of them, the credentials included.
         body: marked as begun once there is a connection.
-        answer: filled in as far as it comes.
+        response: filled in as far as it comes.
         timeout: an `aiohttp.ClientTimeout`, for the connection.
         ssl: how to verify the server.
         proxy: through which, or None.
@@ -50,10 +50,10 @@ async def post(  # noqa: PLR0913 - the parts of a request
         timeout=timeout,
         ssl=ssl,
         proxy=proxy,
-    ) as response:
-        await read_body(answer, response.status, response.headers, response.content)
-        if answer.flaw == "too large":
-            response.close()
+    ) as received:
+        await read_body(response, received.status, received.headers, received.content)
+        if response.defect == "too large":
+            received.close()
 
 
 class Response(aiohttp.ClientResponse):

@@ -31,14 +31,14 @@ _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
 class _Destination(aiohttp.ClientRequest):
     """What a connector asks where to connect to; its answer is always the same, so it is made once."""
 
-    _made: ConnectionKey | None = None
+    _cached_key: ConnectionKey | None = None
 
     @property
     def connection_key(self) -> ConnectionKey:
         """Name the pool's connections that will do."""
-        if self._made is None:
-            self._made = super().connection_key
-        return self._made
+        if self._cached_key is None:
+            self._cached_key = super().connection_key
+        return self._cached_key
 
 
 class _Route:
@@ -96,7 +96,7 @@ class FastPath:
         url: URL,
         headers: Headers,
         body: Body,
-        answer: RawResponse,
+        response: RawResponse,
         timeout: Any,
     ) -> None:
         """POST as `aiohttp.ClientSession` does, without what a code request does not need.
@@ -109,7 +109,7 @@ class FastPath:
             url: where to.
             headers: all of them, the credentials included.
             body: marked as begun once there is a connection.
-            answer: filled in as far as it comes.
+            response: filled in as far as it comes.
             timeout: an `aiohttp.ClientTimeout`, for the connection.
         """
         route = self._route(session, operation, url, headers)
@@ -140,7 +140,7 @@ class FastPath:
                     break
             if PURE_PYTHON_PARSER:
                 ensure_complete(message.headers, protocol)
-            await read_body(answer, message.code, message.headers, stream)
+            await read_body(response, message.code, message.headers, stream)
         except BaseException:
             connection.close()
             raise
@@ -156,7 +156,7 @@ class _Never(Exception):  # noqa: N818 - never raised
     """Stands for an exception that this aiohttp does not have."""
 
 
-def _is_aiohttps_own(function: object) -> bool:
+def _is_defined_by_aiohttp(function: object) -> bool:
     return isinstance(function, types.FunctionType) and function.__globals__.get("__name__") == "aiohttp.client"
 
 
@@ -172,7 +172,7 @@ else:
     if (
         {"read_until_eof", "auto_decompress"} <= set(getattr(ResponseHandler.set_response_params, "__kwdefaults__", ()))
         and {"read", "should_close", "transport"} <= set(dir(ResponseHandler))
-        and _is_aiohttps_own(aiohttp.ClientSession._request)  # noqa: SLF001 - compared, never called
+        and _is_defined_by_aiohttp(aiohttp.ClientSession._request)  # noqa: SLF001 - compared, never called
     ):
         _request = aiohttp.ClientSession._request  # noqa: SLF001
 

@@ -18,29 +18,33 @@ if TYPE_CHECKING:
 try:
     from aiohttp.http import HttpResponseParser
 except ImportError:
-    PURE_PYTHON_PARSER: bool = False
-    """Whether aiohttp reads answers with its parser in Python, as it does where it has no C extensions."""
+    _parser_module = ""
 else:
-    PURE_PYTHON_PARSER = HttpResponseParser.__module__ == "aiohttp.http_parser"
+    _parser_module = HttpResponseParser.__module__
 
-MAX_ANSWER: Final = 64 * 1024
+PURE_PYTHON_PARSER: Final = _parser_module == "aiohttp.http_parser"
+"""Whether aiohttp parses responses in Python, as it does without its C extensions."""
+
+MAX_RESPONSE_BYTES: Final = 64 * 1024
 """Bytes of an answer that are read; the largest documented one has about 400."""
 
 
-async def read_body(answer: RawResponse, status: int, headers: Mapping[str, str], stream: aiohttp.StreamReader) -> None:
+async def read_body(
+    response: RawResponse, status: int, headers: Mapping[str, str], stream: aiohttp.StreamReader
+) -> None:
     """Read a body as far as it may go, and say why it is not whole or not readable."""
-    answer.status, answer.headers = status, headers
+    response.status, response.headers = status, headers
     content = bytearray()
     try:
         while not stream.at_eof():
             content += await stream.readany()
-            if len(content) > MAX_ANSWER:
-                answer.flaw = "too large"
+            if len(content) > MAX_RESPONSE_BYTES:
+                response.defect = "too large"
                 return
     finally:
-        answer.body = bytes(content)
+        response.body = bytes(content)
     if headers.get("Content-Encoding", "identity").lower() != "identity":
-        answer.flaw = "encoded"
+        response.defect = "encoded"
 
 
 def has_unread_bytes(protocol: ResponseHandler) -> bool:

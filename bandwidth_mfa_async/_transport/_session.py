@@ -72,7 +72,7 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
-        self._attempts = DeadlineGroup()
+        self._deadlines = DeadlineGroup()
         self._fast_path = FastPath(ssl=self._ssl, proxy=self._proxy)
         self._aborted = False
 
@@ -148,34 +148,34 @@ class Transport:
             DeliveryUnknownError: it was, and not even a status came back.
         """
         session = self._session or self._open()
-        answer = RawResponse(0, {}, b"")
-        own = False
+        response = RawResponse(0, {}, b"")
+        timed_out = False
         error: RequestError
-        line = self._attempts.line(timeout)
-        attempt = line.begin()
+        bucket = self._deadlines.bucket(timeout)
+        attempt = bucket.begin()
         try:
             try:
                 connect = self._timeout(connect_timeout)
                 if fast_path_available(session):
-                    await self._fast_path.post(session, operation, url, headers, payload, answer, connect)
+                    await self._fast_path.post(session, operation, url, headers, payload, response, connect)
                 else:
-                    await post(session, url, headers, payload, answer, connect, ssl=self._ssl, proxy=self._proxy)
+                    await post(session, url, headers, payload, response, connect, ssl=self._ssl, proxy=self._proxy)
             finally:
-                own = line.end(attempt)
+                timed_out = bucket.end(attempt)
         except asyncio.CancelledError as failure:
             # aiohttp also cancels those who wait for DNS or a connection when its pool is closed under them.
             task = asyncio.current_task()
-            if not own and (task is None or task.cancelling()):
+            if not timed_out and (task is None or task.cancelling()):
                 raise
-            answer.flaw = "timeout" if own and not self._aborted else "disconnected"
-            error = self._unanswered(TimeoutError() if own else failure, operation, begun=payload.begun)
+            response.defect = "timeout" if timed_out and not self._aborted else "disconnected"
+            error = self._unanswered(TimeoutError() if timed_out else failure, operation, begun=payload.begun)
         except Exception as failure:  # noqa: BLE001 - aiohttp raises OSError, RuntimeError and ValueError as well
-            answer.flaw = "timeout" if isinstance(failure, TimeoutError) and not self._aborted else "disconnected"
+            response.defect = "timeout" if isinstance(failure, TimeoutError) and not self._aborted else "disconnected"
             error = self._unanswered(failure, operation, begun=payload.begun)
         else:
-            return answer
-        if answer.status:
-            return answer
+            return response
+        if response.status:
+            return response
         # Raised out of the handlers, so that no context brings aiohttp's error, whose repr shows the credentials.
         raise error
 
@@ -209,17 +209,17 @@ class Transport:
             """Open one."""
             opened.append(await connector.connect(request, [], self._timeout(connect_timeout)))
 
-        line = self._attempts.line(connect_timeout)
-        attempt = line.begin()
-        own = False
+        bucket = self._deadlines.bucket(connect_timeout)
+        attempt = bucket.begin()
+        timed_out = False
         try:
             try:
                 results = await asyncio.gather(*(connect() for _ in range(connections)), return_exceptions=True)
             finally:
-                own = line.end(attempt)
+                timed_out = bucket.end(attempt)
             failure = next((result for result in results if isinstance(result, BaseException)), None)
         except asyncio.CancelledError:
-            if not own:
+            if not timed_out:
                 raise
             failure = TimeoutError()
         finally:
@@ -232,7 +232,7 @@ class Transport:
     def abort(self) -> None:
         """Cut every attempt that is under way; each raises its own error."""
         self._aborted = True
-        self._attempts.cut()
+        self._deadlines.cancel()
 
     async def aclose(self) -> None:
         """Close the pool if it is ours."""

@@ -49,23 +49,23 @@ class RawResponse:
         status: the HTTP status.
         headers: case-insensitive.
         body: as far as it came.
-        flaw: why the body is not whole, or None.
+        defect: why the body is not whole, or None.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
-    flaw: BodyDefect | None = None
+    defect: BodyDefect | None = None
 
 
 def decipher(
-    operation: Operation[Request, Response], answer: RawResponse, *, now: float = 0.0, secrets: Secrets = tuple
+    operation: Operation[Request, Response], response: RawResponse, *, now: float = 0.0, secrets: Secrets = tuple
 ) -> Response:
     """Return what the service said, or raise what its answer means.
 
     Args:
         operation: what was asked.
-        answer: what came back.
+        response: what came back.
         now: wall time in seconds, for a `Retry-After` date in an answer that has no `Date`.
         secrets: called only for an error: values that must not survive in its text.
 
@@ -73,29 +73,29 @@ def decipher(
         APIStatusError: a status other than 2xx.
         DeliveryUnknownError: a 2xx that is cut, late, or not the documented answer.
     """
-    if 200 <= answer.status < 300:
-        return _success(operation, answer)
-    raise status_error(operation, answer, now, secrets)
+    if 200 <= response.status < 300:
+        return _success(operation, response)
+    raise status_error(operation, response, now, secrets)
 
 
-def _success(operation: Operation[Request, Response], answer: RawResponse) -> Response:
-    if answer.flaw == "timeout":
-        raise ReadTimeoutError(f"the answer began with {answer.status} and did not end in time", operation.name)
-    if answer.flaw == "disconnected":
-        raise DisconnectedError(f"the connection was cut in the middle of a {answer.status} answer", operation.name)
-    document = None if answer.flaw else parse_json(answer.body)
+def _success(operation: Operation[Request, Response], response: RawResponse) -> Response:
+    if response.defect == "timeout":
+        raise ReadTimeoutError(f"the answer began with {response.status} and did not end in time", operation.name)
+    if response.defect == "disconnected":
+        raise DisconnectedError(f"the connection was cut in the middle of a {response.status} answer", operation.name)
+    document = None if response.defect else parse_json(response.body)
     try:
-        response: Response = STRUCTURE_HOOKS[operation.response](document, operation.response)
+        parsed: Response = STRUCTURE_HOOKS[operation.response](document, operation.response)
     except Exception:  # noqa: BLE001 - cattrs raises KeyError, TypeError and its own for what is one fact to us
         response_name, document = json_name(fields(operation.response)[0].name), None  # crash reporters show variables
     else:
-        return response
-    why = f"is {answer.flaw}" if answer.flaw else f"holds no {response_name}"
-    raise ResponseDecodeError(f"the answer has status {answer.status} but {why}", operation.name)
+        return parsed
+    why = f"is {response.defect}" if response.defect else f"holds no {response_name}"
+    raise ResponseDecodeError(f"the answer has status {response.status} but {why}", operation.name)
 
 
 # The first row that fits decides. https://dev.bandwidth.com/docs/mfa/errors documents 400, 401, 403, 429 and 500.
-_CLASSES: Final[tuple[tuple[range, type[APIStatusError]], ...]] = (
+_ERROR_CLASSES: Final[tuple[tuple[range, type[APIStatusError]], ...]] = (
     (range(400, 401), BadRequestError),
     (range(401, 402), AuthenticationError),
     (range(403, 404), PermissionDeniedError),
@@ -105,7 +105,7 @@ _CLASSES: Final[tuple[tuple[range, type[APIStatusError]], ...]] = (
     (range(300, 1000), APIStatusError),
 )
 
-_MEANINGS: Final = {
+_MESSAGES: Final = {
     400: "the service refused a value",
     401: "the service found no valid credentials",
     403: "wrong credentials, or this user may not use MFA",
@@ -125,28 +125,28 @@ _NOT_PROCESSED: Final = frozenset({501, 505, 511})
 _GATEWAY: Final = frozenset({502, 504})
 
 
-def _delivery(status: int, *, own_word: bool) -> Delivery:
-    """Say what an unsuccessful status proves; `own_word`: the body is the service's own error."""
+def _delivery(status: int, *, from_service: bool) -> Delivery:
+    """Say what an unsuccessful status proves; `from_service`: the body is the service's own error."""
     if status in _NOT_PROCESSED:
         return Delivery.REJECTED
     if status in _GATEWAY or status == 303:  # 303: the request was taken and the result is elsewhere
         return Delivery.UNKNOWN
     if status == 408 or status >= 500:
         # "Any 4xx or 5xx is not billed" is said of the service's own answers, not of a proxy's page.
-        return Delivery.REJECTED if own_word else Delivery.UNKNOWN
+        return Delivery.REJECTED if from_service else Delivery.UNKNOWN
     return Delivery.REJECTED
 
 
 def status_error(
-    operation: Operation[Request, Response], answer: RawResponse, now: float, secrets: Secrets
+    operation: Operation[Request, Response], response: RawResponse, now: float, secrets: Secrets
 ) -> RequestError:
-    status = answer.status
+    status = response.status
     if status < 300 or status >= 600:
         return ResponseDecodeError(f"the answer has status {status}, which ends no request", operation.name)
-    document = {} if answer.flaw else parse_object(answer.body)
-    text, request_id = _error_text(document, secrets), _request_id(document, answer.headers, secrets)
-    retry_after = parse_retry_after(answer.headers, now)
-    message = f"{_MEANINGS.get(status, 'the service answered no')} ({status})"
+    document = {} if response.defect else parse_object(response.body)
+    text, request_id = _error_text(document, secrets), _request_id(document, response.headers, secrets)
+    retry_after = parse_retry_after(response.headers, now)
+    message = f"{_MESSAGES.get(status, 'the service answered no')} ({status})"
     if 300 <= status < 400:
         message = f"redirected ({status}); redirects are not followed, so check base_url"
     if text:
@@ -154,7 +154,7 @@ def status_error(
     if text == "Missing Authentication Token":
         # What the gateway says of a path it does not know, whatever the credentials.
         message += "; check that base_url ends in /api/v1"
-    cls = next(cls for statuses, cls in _CLASSES if status in statuses)
+    cls = next(cls for statuses, cls in _ERROR_CLASSES if status in statuses)
     if status == 429 and not operation.sends:
         cls = VerificationLockedError
         message = f"this number is locked after too many wrong codes (429){f': {text}' if text else ''}"
@@ -162,7 +162,7 @@ def status_error(
     return cls(
         message,
         operation.name,
-        _delivery(status, own_word=isinstance(document.get("error"), str)),
+        _delivery(status, from_service=isinstance(document.get("error"), str)),
         1,
         0.0,
         request_id,

@@ -30,7 +30,7 @@ def json_name(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def _only(kind: type) -> Callable[[Any, Any], Any]:
+def _strict(kind: type) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _type: Any) -> Any:
         # cattrs' own hook would turn null into the text 'None' and 7 into '7'.
         if not isinstance(value, kind) or value == "":
@@ -85,8 +85,8 @@ def configure_converter(converter: cattrs.Converter) -> None:
     def structure_factory(cls: type) -> Callable[[Any, Any], Any]:
         return _structure_factory(cls, converter)
 
-    converter.register_structure_hook(str, _only(str))
-    converter.register_structure_hook(bool, _only(bool))
+    converter.register_structure_hook(str, _strict(str))
+    converter.register_structure_hook(bool, _strict(bool))
     converter.register_unstructure_hook_factory(has, unstructure_factory)
     converter.register_structure_hook_factory(has, structure_factory)
 
@@ -131,8 +131,8 @@ def _encode_without_recipient(  # noqa: PLR0913 - the fields of a request
     callback_url: str | None,
 ) -> bytes:
     """Return what follows the recipient in a code request's body: with most users, the same for very many of them."""
-    anybody = CodeRequest("+10", from_, application_id, scope, message, digits, callback_url)
-    return _document(_unstructure[CodeRequest](anybody)).removeprefix(b'{"to":"+10",')
+    template = CodeRequest("+10", from_, application_id, scope, message, digits, callback_url)
+    return _document(_unstructure[CodeRequest](template)).removeprefix(b'{"to":"+10",')
 
 
 def _document(document: dict[str, Any]) -> bytes:

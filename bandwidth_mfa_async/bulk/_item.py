@@ -38,16 +38,16 @@ class Item:
 
     __slots__ = (
         "attempts",
-        "begun_at",
         "error",
+        "in_flight",
         "index",
         "key",
+        "maybe_delivered",
         "payload",
         "request",
-        "row",
+        "row_id",
         "run",
-        "under_way",
-        "unknown",
+        "started_at",
     )
 
     def __init__(
@@ -59,68 +59,68 @@ class Item:
         self.request = request
         self.payload = payload
         # Its row in the journal; 0 without a journal.
-        self.row = 0
+        self.row_id = 0
         self.attempts = 0
-        self.begun_at = 0.0
+        self.started_at = 0.0
         # Whether an attempt is under way, and whether one may have reached a person without our knowing.
-        self.under_way = False
-        self.unknown = False
+        self.in_flight = False
+        self.maybe_delivered = False
         # How the last attempt that ended came to fail.
         self.error: RequestError | None = None
 
     @property
-    def guard(self) -> None:
+    def check_before_write(self) -> None:
         """None: what a journal has on record, no other process can take over."""
 
-    async def begin(self) -> None:
+    async def before_attempt(self) -> None:
         """Put the intent on record, and count the attempt."""
         run = self.run
         if run.journal is not None:
-            await run.journal.begin(self.row)
+            await run.journal.begin(self.row_id)
         if run.stopping:
             # Between two attempts nothing may have been waited for, so that the cancellation below has not come yet.
             raise asyncio.CancelledError
-        self.under_way = True
+        self.in_flight = True
         self.attempts += 1
         run.summary.in_flight += 1
-        self.begun_at = run.clock.monotonic()
+        self.started_at = run.clock.monotonic()
 
-    def failed(self, error: RequestError) -> None:
+    def attempt_failed(self, error: RequestError) -> None:
         """Note a failed attempt: one that certainly sent nothing leaves the item as if it had not begun."""
         self.error = error
-        if not self.under_way:
+        if not self.in_flight:
             return
         run = self.run
-        self.end()
-        self.unknown = self.unknown or error.delivery is Delivery.UNKNOWN
+        self.end_attempt()
+        self.maybe_delivered = self.maybe_delivered or error.delivery is Delivery.UNKNOWN
         if isinstance(error, RateLimitError):
             run.summary.throttled += 1
         if run.journal is not None:
             if isinstance(error, RateLimitError):
                 run.journal.count("throttled", run.clock.time())
-            if not self.unknown:
-                run.journal.settle(self.row, JournalState.PENDING)
+            if not self.maybe_delivered:
+                run.journal.settle(self.row_id, JournalState.PENDING)
         if run.stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
-    def cut(self, delivery: Delivery) -> None:
+    def cancelled(self, delivery: Delivery) -> None:
         """Note that the call was cancelled."""
-        self.end()
-        self.unknown = self.unknown or delivery is Delivery.UNKNOWN
+        self.end_attempt()
+        self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 
-    def end(self) -> None:
+    def end_attempt(self) -> None:
         """Note that no attempt is under way any more."""
-        if self.under_way:
-            self.under_way = False
+        if self.in_flight:
+            self.in_flight = False
             self.run.summary.in_flight -= 1
 
-    def cut_short(self, operation: str) -> MFAError:
+    def abandoned_error(self, operation: str) -> MFAError:
         """Return the error of an item that its run let go of.
 
         Args:
             operation: the client's method.
         """
-        if self.unknown:
+        if self.maybe_delivered:
             text = "the run was ended while an attempt was under way or its outcome unknown"
             return DeliveryUnknownError(text, operation, attempts=self.attempts, retry_stopped_by="closed")
         if self.error is not None:

@@ -81,15 +81,17 @@ class BulkSender:
             raise ConfigurationError("drain_timeout: must be a number of seconds of at least 0")
         if journal is not None and not isinstance(journal, SQLiteJournal):
             journal = SQLiteJournal(journal)
-        caller = executor_of(client)
-        width = caller.limits.max_in_flight if max_in_flight is None else max_in_flight
+        executor = executor_of(client)
+        concurrency = executor.limits.max_in_flight if max_in_flight is None else max_in_flight
         self.journal = journal
         self.summary: BulkSummary = BulkSummary()
-        self._options = RunOptions(caller=caller, channel=channel, lane=lane, width=width, ordered=bool(ordered))
+        self._options = RunOptions(
+            executor=executor, channel=channel, lane=lane, concurrency=concurrency, ordered=bool(ordered)
+        )
         self._drain_timeout = float(drain_timeout)
         self._stream: OutcomeStream | None = None
         self._entered = False
-        self._left = False
+        self._exited = False
         self._stopped = False
 
     def __repr__(self) -> str:
@@ -104,26 +106,26 @@ class BulkSender:
         """
         if self._entered:
             raise ClientStateError("this BulkSender was entered before; make a new one for another run")
-        self._options.caller.state.check()
+        self._options.executor.state.check()
         self._entered = True
         if self.journal is not None:
-            await self.journal.open(self._options.caller.state.clock)
+            await self.journal.open(self._options.executor.state.clock)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._left = True
+        self._exited = True
         stream = self._stream
         try:
             if stream is not None:
                 stream.stop()
-                await self._drained(stream)
+                await self._drain(stream)
         finally:
             if self.journal is not None:
-                await self._close(self.journal, error)
+                await self._close_journal(self.journal, error)
 
-    async def _close(self, journal: SQLiteJournal, error: BaseException | None) -> None:
+    async def _close_journal(self, journal: SQLiteJournal, error: BaseException | None) -> None:
         try:
             await journal.aclose(self.summary.ending or ("finished" if error is None else "stopped"))
         except JournalError as failure:
@@ -132,15 +134,15 @@ class BulkSender:
                 raise
             error.add_note(str(failure))
 
-    async def _drained(self, stream: OutcomeStream) -> None:
-        clock = self._options.caller.state.clock
+    async def _drain(self, stream: OutcomeStream) -> None:
+        clock = self._options.executor.state.clock
         timer = clock.call_at(clock.monotonic() + self._drain_timeout, stream.cancel)
         try:
-            await stream.quiet()
+            await stream.wait_idle()
         except asyncio.CancelledError:
             # Somebody is in a hurry: cut what is under way, and write down what is known of it.
             stream.cancel()
-            await stream.quiet()
+            await stream.wait_idle()
             raise
         finally:
             timer.cancel()
@@ -192,7 +194,7 @@ class BulkSender:
             raise ConfigurationError("key: must be a function of a CodeRequest")
         if isinstance(requests, (str, bytes)) or not (hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")):
             raise ConfigurationError("requests: must be an iterable or an async iterable of CodeRequests")
-        if not self._entered or self._left:
+        if not self._entered or self._exited:
             raise ClientStateError("use the BulkSender in an async with")
         if self._stream is not None and not self._stream.ended:
             raise ClientStateError("this BulkSender is sending already; read that stream to its end first")

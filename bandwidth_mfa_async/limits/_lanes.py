@@ -59,17 +59,17 @@ class LaneQueue:
 
     def head(self) -> Waiter | None:
         """Return whoever is to be served next."""
-        for line in (self._interactive, self._bulk):
-            if line:
-                return next(iter(line))
+        for queue in (self._interactive, self._bulk):
+            if queue:
+                return next(iter(queue))
         return None
 
     def remove(self, waiter: Waiter) -> bool:
         """Take a waiter out, wherever it stands; tell whether it was there."""
-        line = self._interactive if waiter.lane == INTERACTIVE else self._bulk
-        if waiter not in line:
+        queue = self._interactive if waiter.lane == INTERACTIVE else self._bulk
+        if waiter not in queue:
             return False
-        del line[waiter]
+        del queue[waiter]
         self._weights[waiter.lane] -= waiter.weight
         return True
 

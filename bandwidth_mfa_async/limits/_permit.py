@@ -21,12 +21,12 @@ class Permit:
     Attributes:
         weight: how many messages (segments) it stands for.
         epoch: the limiter's epoch when it was given, so that late refusals are told from new ones.
-        paced: whether it was taken from a rate, and so can be given back to it.
+        refundable: whether it was taken from a rate, and so can be given back to it.
     """
 
     weight: int
     epoch: int
-    paced: bool
+    refundable: bool
 
 
 class Limiter(Protocol):
@@ -48,7 +48,7 @@ class Limiter(Protocol):
     def accepted(self, permit: Permit) -> None:
         """Learn that the service took the message."""
 
-    def refused(self, permit: Permit, retry_after: float | None) -> None:
+    def rejected(self, permit: Permit, retry_after: float | None) -> None:
         """Learn that the service answered 429."""
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:

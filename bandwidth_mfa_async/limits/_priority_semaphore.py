@@ -34,7 +34,7 @@ class PrioritySemaphore:
         self._taken = 0
         self._clock = clock
         self._queue = LaneQueue()
-        self._closed: Callable[[], BaseException] | None = None
+        self._abort_error: Callable[[], BaseException] | None = None
 
     def __repr__(self) -> str:
         waiting = f"interactive={self._queue.count('interactive')}, bulk={self._queue.count('bulk')}"
@@ -58,8 +58,8 @@ class PrioritySemaphore:
             BaseException: what `abort` was given, after it.
         """
         checked_lane(lane)
-        if self._closed is not None:
-            raise self._closed()
+        if self._abort_error is not None:
+            raise self._abort_error()
         # A slot is never free while somebody waits: `release` hands it on.
         if self._taken < self._limit:
             self._taken += 1
@@ -84,7 +84,7 @@ class PrioritySemaphore:
         self._queue.append(waiter)
         timer = None if deadline is None else self._clock.call_at(deadline, partial(self._expire, waiter))
         try:
-            served = await waiter.future
+            granted = await waiter.future
         except BaseException:
             if was_granted(waiter.future):
                 self.release()
@@ -94,7 +94,7 @@ class PrioritySemaphore:
         finally:
             if timer is not None:
                 timer.cancel()
-        if not served:
+        if not granted:
             raise DeadlineExceededError(
                 "the call's time ran out while every in-flight slot was taken; raise max_in_flight or the timeout",
                 attempts=0,
@@ -111,7 +111,7 @@ class PrioritySemaphore:
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
         """Give every waiter, and everyone who asks later, an error of its own; taken slots can still be released."""
-        self._closed = make_error
+        self._abort_error = make_error
         self._queue.abort(make_error)
 
     def _expire(self, waiter: Waiter) -> None:

@@ -12,7 +12,7 @@ class SlidingWindowCounter:
         length: seconds of one window.
     """
 
-    __slots__ = ("_before", "_before_length", "_count", "_end", "_start", "length")
+    __slots__ = ("_count", "_end", "_previous_count", "_previous_length", "_start", "length")
 
     def __init__(self, length: float = 1.0) -> None:
         self.length = length
@@ -23,8 +23,8 @@ class SlidingWindowCounter:
         self._start = now
         self._end = now + self.length
         self._count = 0
-        self._before = 0
-        self._before_length = 0.0
+        self._previous_count = 0
+        self._previous_length = 0.0
 
     def add(self, now: float, weight: int) -> None:
         """Count one accepted message."""
@@ -35,25 +35,25 @@ class SlidingWindowCounter:
     @property
     def total(self) -> int:
         """What `per_second` divides."""
-        return self._count + self._before
+        return self._count + self._previous_count
 
     @property
-    def began(self) -> float:
+    def started_at(self) -> float:
         """Since when `total` is counted."""
-        return self._start - self._before_length
+        return self._start - self._previous_length
 
     def per_second(self, now: float) -> float:
         """Return what was accepted a second over the last one to two windows, quiet times before them left out."""
         if now >= self._end:
             self._roll(now)
-        # A count that began a moment ago is a burst, not a rate: it stands for a whole window at least.
-        seconds = max(now - self.began, self.length)
+        # A count that started_at a moment ago is a burst, not a rate: it stands for a whole window at least.
+        seconds = max(now - self.started_at, self.length)
         return self.total / seconds
 
     def _roll(self, now: float) -> None:
         if now >= self._end + self.length:
             self.clear(now)
             return
-        self._before, self._before_length = self._count, self._end - self._start
+        self._previous_count, self._previous_length = self._count, self._end - self._start
         self._count = 0
         self._start, self._end = self._end, self._end + self.length

@@ -50,7 +50,7 @@ class TokenBucket:
         clock: where time and the one timer come from.
         rate: permits a second; None for unlimited.
         burst: permits that may leave at once after a quiet time; by default 50 ms of the rate, at least 1.
-        on_paced: called with the time and the weight when a caller that had to wait is served; returns the rate to
+        on_delayed_grant: called with the time and the weight when a caller that had to wait is served; returns the rate to
             go on with.
     """
 
@@ -60,26 +60,26 @@ class TokenBucket:
         rate: float | None = None,
         *,
         burst: float | None = None,
-        on_paced: Callable[[float, int], float | None] | None = None,
+        on_delayed_grant: Callable[[float, int], float | None] | None = None,
     ) -> None:
         self._clock = clock
         self._rate = checked_rate(rate)
         self._fixed_burst = burst
         self._burst = 1.0
-        self._on_paced = on_paced
+        self._on_delayed_grant = on_delayed_grant
         self._queue = LaneQueue()
         # Deadlines of waiters, earliest first; entries of those who left stay until their time or the next clean-up.
         self._deadlines: list[tuple[float, int, Waiter]] = []
-        self._order = itertools.count()
+        self._sequence = itertools.count()
         self._timer: TimerHandle | None = None
-        self._wake = math.inf
+        self._timer_at = math.inf
         self._paused_until = -math.inf
-        self._resize()
+        self._update_burst()
         # The bucket held `level` at `stamp` and fills from there on; before first use it has always been full.
         self._level = self._burst
-        self._stamp = -math.inf
-        self._serving = False
-        self._closed: Callable[[], BaseException] | None = None
+        self._refilled_at = -math.inf
+        self._granting = False
+        self._abort_error: Callable[[], BaseException] | None = None
         self.free = self._rate is None
         """True while a permit costs nothing at all: unlimited, not paused and nobody waiting."""
 
@@ -96,7 +96,7 @@ class TokenBucket:
         if self._paused_until > now:
             parts.append(f"paused for {self._paused_until - now:.3f} s")
         if self._timer is not None and not math.isnan(now):
-            parts.append(f"next wake-up in {max(0.0, self._wake - now):.3f} s")
+            parts.append(f"next wake-up in {max(0.0, self._timer_at - now):.3f} s")
         else:
             parts.append("no wake-up set")
         return f"TokenBucket({', '.join(parts)})"
@@ -129,35 +129,35 @@ class TokenBucket:
         """Take a permit if that needs no waiting and overtakes nobody; raises what `abort` was given, after it."""
         if self.free:
             return True
-        if self._closed is not None:
-            raise self._closed()
+        if self._abort_error is not None:
+            raise self._abort_error()
         now = self._clock.monotonic()
         if now < self._paused_until or self._queue.must_wait(lane):
             return False
         if self._rate is None:
             self._update_free(now)
             return True
-        self._settle(now, weight)
+        self._refill(now, weight)
         if self._level < weight - _TOLERANCE:
             return False
         self._level -= weight
         return True
 
-    def least_wait(self, weight: int, lane: Lane, fastest: float | None) -> float:
+    def min_wait(self, weight: int, lane: Lane, max_rate: float | None) -> float:
         """Return after how many seconds a newcomer would be served at the earliest, if nobody left.
 
         Args:
             weight: the newcomer's.
             lane: where it would wait.
-            fastest: the highest rate that the present one may become; None for no bound, since a learnt rate may
+            max_rate: the highest rate that the present one may become; None for no bound, since a learnt rate may
                 turn out to be too low by far.
         """
         now = self._clock.monotonic()
         pause = max(0.0, self._paused_until - now)
-        if self._rate is None or fastest is None:
+        if self._rate is None or max_rate is None:
             return pause
         wanted = self._queue.weight_ahead(lane) + weight
-        return pause + max(0.0, wanted - self._level_at(now)) / max(fastest, self._rate)
+        return pause + max(0.0, wanted - self._level_at(now)) / max(max_rate, self._rate)
 
     async def acquire(self, weight: int, lane: Lane, deadline: float | None = None) -> bool:
         """Wait for a permit; False when `deadline` (in the clock's seconds) came first.
@@ -171,93 +171,93 @@ class TokenBucket:
         self._queue.append(waiter)
         self.free = False
         if deadline is not None:
-            self._remember_deadline(deadline, waiter)
-        self._arm(self._clock.monotonic())
+            self._add_deadline(deadline, waiter)
+        self._schedule_timer(self._clock.monotonic())
         try:
             return await waiter.future
         except BaseException:
             if was_granted(waiter.future):
                 self.refund(weight)
             elif self._queue.remove(waiter):
-                self._serve()  # the next in line may be lighter
+                self._grant_ready()  # the next in line may be lighter
             raise
 
     def refund(self, weight: int) -> None:
         """Take back a permit that was not used, and serve whoever it is enough for."""
         if self._rate is not None:
-            self._settle(self._clock.monotonic())
+            self._refill(self._clock.monotonic())
             head = self._queue.head()
             self._level = min(self._level + weight, max(self._burst, head.weight if head else 0.0))
-        self._serve()
+        self._grant_ready()
 
     def set_rate(self, rate: float | None) -> None:
         """Go on at another rate; what was saved up at the old one is kept, as far as the new bucket holds it."""
         self._change_rate(checked_rate(rate), self._clock.monotonic())
-        self._serve()
+        self._grant_ready()
 
     def pause_until(self, when: float) -> None:
         """Let nothing leave before `when`; an earlier moment than before shortens the pause.
 
-        Nothing is saved up meanwhile, so that afterwards waiters leave at the rate and not together. `on_paced` may
+        Nothing is saved up meanwhile, so that afterwards waiters leave at the rate and not together. `on_delayed_grant` may
         call this; whoever is next then waits already.
         """
         now = self._clock.monotonic()
-        self._settle(now)
+        self._refill(now)
         self._level = min(self._level, 1.0)
-        self._stamp = max(now, when)
+        self._refilled_at = max(now, when)
         self._paused_until = when
-        self._serve()
+        self._grant_ready()
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
         """Give every waiter, and everyone who asks later, an error of its own."""
-        self._closed = make_error
+        self._abort_error = make_error
         self._queue.abort(make_error)
-        self._arm(self._clock.monotonic())
+        self._schedule_timer(self._clock.monotonic())
 
-    def _resize(self) -> None:
+    def _update_burst(self) -> None:
         if self._fixed_burst is not None:
             self._burst = max(1.0, self._fixed_burst)
         else:
             self._burst = 1.0 if self._rate is None else max(1.0, self._rate * BURST_SECONDS)
 
     def _level_at(self, now: float, need: float = 0.0) -> float:
-        elapsed = now - self._stamp
+        elapsed = now - self._refilled_at
         if elapsed <= 0 or self._rate is None:
             return self._level
         return min(self._level + elapsed * self._rate, max(self._burst, need, self._level))
 
-    def _settle(self, now: float, need: float = 0.0) -> None:
+    def _refill(self, now: float, need: float = 0.0) -> None:
         """Bring the level up to date; whoever waits at the head may save up more than a bucketful."""
         head = self._queue.head()
         if head is not None:
             need = max(need, head.weight)
         # A level above both is what a heavy waiter, gone since, had saved up.
         self._level = min(self._level_at(now, need), max(self._burst, need))
-        self._stamp = max(self._stamp, now)
+        self._refilled_at = max(self._refilled_at, now)
 
     def _change_rate(self, rate: float | None, now: float) -> None:
         if rate == self._rate:
             return
         if self._rate is None:
-            self._level, self._stamp = min(self._level, 1.0), max(now, self._paused_until)
+            self._level, self._refilled_at = min(self._level, 1.0), max(now, self._paused_until)
         else:
-            self._settle(now)
+            self._refill(now)
         self._rate = rate
-        self._resize()
-        self._settle(now)
+        self._update_burst()
+        self._refill(now)
 
-    def _serve(self) -> None:
+    def _grant_ready(self) -> None:
         """Serve everyone whose time has come, then set the timer for the next."""
-        if self._serving:
+        if self._granting:
             return
         now = self._clock.monotonic()
         self._expire(now)
-        self._settle(now)
-        self._serving = True
+        self._refill(now)
+        self._granting = True
         try:
             while now >= self._paused_until and (head := self._queue.head()) is not None:
                 if self._rate is not None:
-                    self._settle(now)
+                    self._refill(now)
                     if self._level < head.weight - _TOLERANCE:
                         break
                 self._queue.remove(head)
@@ -266,47 +266,47 @@ class TokenBucket:
                 if self._rate is not None:
                     self._level -= head.weight
                 head.future.set_result(True)
-                if self._on_paced is not None:
-                    self._change_rate(checked_rate(self._on_paced(now, head.weight)), now)
+                if self._on_delayed_grant is not None:
+                    self._change_rate(checked_rate(self._on_delayed_grant(now, head.weight)), now)
         finally:
-            self._serving = False
-        self._arm(now)
+            self._granting = False
+        self._schedule_timer(now)
 
-    def _arm(self, now: float) -> None:
+    def _schedule_timer(self, now: float) -> None:
         """Have the one timer fire when the next waiter is due, or is out of time."""
         self._update_free(now)
-        wake = math.inf
+        when = math.inf
         head = self._queue.head()
         if head is not None:
-            wake = self._paused_until
+            when = self._paused_until
             if self._rate is not None:
-                wake = max(wake, self._stamp + (head.weight - self._level) / self._rate)
+                when = max(when, self._refilled_at + (head.weight - self._level) / self._rate)
             if self._deadlines:
-                wake = min(wake, self._deadlines[0][0])
-            wake = max(wake, now + _MIN_WAIT)
+                when = min(when, self._deadlines[0][0])
+            when = max(when, now + _MIN_WAIT)
         elif self._deadlines:
             self._deadlines.clear()
         if self._timer is not None:
-            if self._wake == wake:
+            if self._timer_at == when:
                 return
             self._timer.cancel()
             self._timer = None
-        self._wake = wake
-        if wake < math.inf:
-            self._timer = self._clock.call_at(wake, self._on_timer)
+        self._timer_at = when
+        if when < math.inf:
+            self._timer = self._clock.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._serve()
+        self._grant_ready()
 
     def _update_free(self, now: float) -> None:
-        self.free = self._rate is None and not self._queue and now >= self._paused_until and self._closed is None
+        self.free = self._rate is None and not self._queue and now >= self._paused_until and self._abort_error is None
 
-    def _remember_deadline(self, deadline: float, waiter: Waiter) -> None:
+    def _add_deadline(self, deadline: float, waiter: Waiter) -> None:
         if len(self._deadlines) > 2 * len(self._queue) + 64:
             self._deadlines = [entry for entry in self._deadlines if not entry[2].future.done()]
             heapq.heapify(self._deadlines)
-        heapq.heappush(self._deadlines, (deadline, next(self._order), waiter))
+        heapq.heappush(self._deadlines, (deadline, next(self._sequence), waiter))
 
     def _expire(self, now: float) -> None:
         while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].future.done()):

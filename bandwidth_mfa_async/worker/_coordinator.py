@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .ledger._ledger import RedisLedger
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-WINDOW: Final = 64
-AGAIN_AFTER: Final = 5.0
+MAX_QUEUED_CHUNKS: Final = 64
+REQUEUE_AFTER: Final = 5.0
 _LEASE: Final = 5.0
 """Seconds after which another takes over from a coordinator that shows no sign of life."""
 
@@ -28,29 +28,29 @@ class Coordinator:
 
     Args:
         ledger: the truth.
-        hint: puts a chunk into the queue.
-        window: how many chunks of a job may be in the queue or worked at.
-        again_after: seconds after which a chunk that nobody works at is put into the queue again.
+        wake: puts a chunk into the queue.
+        max_queued_chunks: how many chunks of a job may be in the queue or worked at.
+        requeue_after: seconds after which a chunk that nobody works at is put into the queue again.
     """
 
     def __init__(
         self,
         ledger: RedisLedger,
-        hint: Callable[[str, int], Awaitable[None]],
+        wake: Callable[[str, int], Awaitable[None]],
         *,
-        window: int = WINDOW,
-        again_after: float = AGAIN_AFTER,
+        max_queued_chunks: int = MAX_QUEUED_CHUNKS,
+        requeue_after: float = REQUEUE_AFTER,
     ) -> None:
         self._ledger = ledger
-        self._hint = hint
-        self._window = window
-        self._again_after = again_after
+        self._wake = wake
+        self._max_queued_chunks = max_queued_chunks
+        self._requeue_after = requeue_after
         self._leases: dict[str, Lease] = {}
-        self._queue_is_lost = False
+        self._queue_failed = False
         # Jobs that cannot be worked at, and why: a round comes every second, and the log is told once.
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
 
-    async def round(self) -> list[str]:
+    async def plan_all(self) -> list[str]:
         """Plan every job once; return the names of those there is work for.
 
         Raises:
@@ -67,11 +67,11 @@ class Coordinator:
                     if word in {"going", "held"}:
                         await self._ledger.register(job)
             except LedgerError as error:
-                if self._told.get(job) != str(error):
-                    self._told[job] = str(error)
+                if self._reported.get(job) != str(error):
+                    self._reported[job] = str(error)
                     _LOG.warning("job %s cannot be worked at: %s", job, error)
                 continue
-            self._told.pop(job, None)
+            self._reported.pop(job, None)
             if word in {"going", "held"}:
                 going.append(job)
             elif word in {"ended", "gone"}:
@@ -87,14 +87,16 @@ class Coordinator:
         lease = self._leases.get(job)
         if lease is None:
             lease = self._leases[job] = Lease(min(_LEASE, self._ledger.lease), self._ledger.clock)
-        word, chunks = await self._ledger.plan(job, lease, window=self._window, again_after=self._again_after)
+        word, chunks = await self._ledger.plan(
+            job, lease, max_queued_chunks=self._max_queued_chunks, requeue_after=self._requeue_after
+        )
         for chunk in chunks:
             try:
-                await self._hint(job, chunk)
+                await self._wake(job, chunk)
             except Exception as error:  # noqa: BLE001 - whatever a broker raises: workers find the chunk by themselves
-                if not self._queue_is_lost:
+                if not self._queue_failed:
                     _LOG.warning("the queue takes no hints (%s); workers go on without", type(error).__name__)
-                self._queue_is_lost = True
+                self._queue_failed = True
                 break
-            self._queue_is_lost = False
+            self._queue_failed = False
         return word

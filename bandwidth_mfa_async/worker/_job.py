@@ -163,7 +163,7 @@ class Job:
                     0 if known is None else known.attempts,
                 )
             if drain:
-                await self._ledger.drop(self.name, chunk)
+                await self._ledger.drop_results(self.name, chunk)
 
     async def cancel(self) -> None:
         """Begin no more of it; what is under way ends. `resume` lets it go on.
@@ -213,11 +213,11 @@ async def known_jobs(ledger: RedisLedger) -> list[Job]:
 
     coordinator = Coordinator(ledger, no_queue)
     found: list[Job] = []
-    for name in await ledger.jobs(past=True):
-        if await ledger.has(name):
+    for name in await ledger.jobs(include_ended=True):
+        if await ledger.exists(name):
             found.append(Job(name, ledger, coordinator))
         else:
-            await ledger.forget(name, past=True)
+            await ledger.forget(name, include_ended=True)
     return found
 
 

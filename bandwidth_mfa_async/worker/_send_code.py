@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .ledger._code_queue import CodeOutcome, CodeQueue
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-_FIRST_LOOK: Final = 0.01
+_MIN_POLL_INTERVAL: Final = 0.01
 _MAX_POLL_INTERVAL: Final = 0.25
 _CHANNELS: Final = ("messaging", "voice")
 
@@ -26,13 +26,13 @@ class SendCode:
 
     Args:
         codes: where they are kept.
-        hint: puts a code's name into the queue.
+        wake: puts a code's name into the queue.
         clock: where time comes from.
     """
 
-    def __init__(self, codes: CodeQueue, hint: Callable[[str], Awaitable[None]], clock: Clock) -> None:
+    def __init__(self, codes: CodeQueue, wake: Callable[[str], Awaitable[None]], clock: Clock) -> None:
         self._codes = codes
-        self._hint = hint
+        self._wake = wake
         self._clock = clock
 
     async def kiq(self, request: CodeRequest, *, key: str, channel: str = "messaging", timeout: float = 60.0) -> str:
@@ -55,16 +55,16 @@ class SendCode:
         """
         until = self._clock.monotonic() + _checked_timeout(timeout)
         name = self._codes.name(key)
-        outcome = await self._asked(request, name, channel, timeout)
-        wait = _FIRST_LOOK
+        outcome = await self._put(request, name, channel, timeout)
+        wait = _MIN_POLL_INTERVAL
         while outcome.delivery is None:
             now = self._clock.monotonic()
             if now >= until:
-                return _id(await self._given_up(name))
+                return _id_or_raise(await self._withdraw(name))
             await sleep_until(self._clock, min(now + wait, until))
             wait = min(1.5 * wait, _MAX_POLL_INTERVAL)
             outcome = await self._codes.read(name) or outcome
-        return _id(outcome)
+        return _id_or_raise(outcome)
 
     async def enqueue(
         self, request: CodeRequest, *, key: str, channel: str = "messaging", timeout: float = 60.0
@@ -81,7 +81,7 @@ class SendCode:
             InvalidRequestError: not a `CodeRequest`, or the key stands for another request.
             LedgerError: the ledger cannot be used.
         """
-        await self._asked(request, self._codes.name(key), channel, _checked_timeout(timeout))
+        await self._put(request, self._codes.name(key), channel, _checked_timeout(timeout))
 
     async def outcome(self, key: str) -> CodeOutcome | None:
         """Return what is known of a code; None when nothing is, or no longer.
@@ -94,7 +94,7 @@ class SendCode:
         """
         return await self._codes.read(self._codes.name(key))
 
-    async def _asked(self, request: object, name: str, channel: str, timeout: float) -> CodeOutcome:
+    async def _put(self, request: object, name: str, channel: str, timeout: float) -> CodeOutcome:
         if not isinstance(request, CodeRequest):
             raise InvalidRequestError("request", f"must be a CodeRequest, not {type(request).__name__}")
         if channel not in _CHANNELS:
@@ -104,12 +104,12 @@ class SendCode:
         outcome = await self._codes.put(name, request, channel, timeout)
         if outcome.delivery is None:
             try:
-                await self._hint(name)
+                await self._wake(name)
             except Exception as error:  # noqa: BLE001 - whatever a broker raises: workers find the code by themselves
                 _LOG.warning("the queue takes no hints (%s); workers go on without", type(error).__name__)
         return outcome
 
-    async def _given_up(self, name: str) -> CodeOutcome:
+    async def _withdraw(self, name: str) -> CodeOutcome:
         outcome = await self._codes.withdraw(name)
         if outcome is not None and outcome.delivery is not None:
             return outcome
@@ -117,7 +117,7 @@ class SendCode:
         raise DeliveryUnknownError(text, attempts=1, retry_stopped_by="deadline")
 
 
-def _id(outcome: CodeOutcome) -> str:
+def _id_or_raise(outcome: CodeOutcome) -> str:
     if outcome.delivery is Delivery.ACCEPTED and outcome.provider_id is not None:
         return outcome.provider_id
     raise outcome.error or DeadlineExceededError("the code was not sent", attempts=0)

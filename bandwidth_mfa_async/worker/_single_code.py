@@ -40,26 +40,26 @@ class SingleCode:
         self._codes = codes
         self._name = name
         self._is_stopping = is_stopping
-        self._repeats = resends_unknown
+        self._resends_unknown = resends_unknown
         self.lease = lease
         self.result: dict[str, Any] = {"delivery": None}
 
     @property
-    def stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether no further attempt is to begin."""
         return self._is_stopping()
 
     async def intent(self) -> str:
         """Put an attempt on record."""
-        letter = await self._codes.intent(self._name, self.lease, repeats=self._repeats)
+        letter = await self._codes.intent(self._name, self.lease, resends_unknown=self._resends_unknown)
         if letter == "L" and await self._codes.renew(self._name, self.lease):
             # It had run out, in a freeze or while Redis was away, and nobody had taken it.
-            letter = await self._codes.intent(self._name, self.lease, repeats=self._repeats)
+            letter = await self._codes.intent(self._name, self.lease, resends_unknown=self._resends_unknown)
         return letter
 
     def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:  # noqa: ARG002 - the record of a single code holds no count
         """Write soon what became of it."""
-        self._codes.settle(self._name, self.lease, state, provider_id, error, repeats=self._repeats)
+        self._codes.settle(self._name, self.lease, state, provider_id, error, resends_unknown=self._resends_unknown)
         if state is not LedgerState.PENDING:
             self.result = {"delivery": state.name.lower(), "id": provider_id}
             if error is not None:

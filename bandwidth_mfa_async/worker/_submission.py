@@ -48,9 +48,9 @@ class Submission:
         self._chunk = chunk
         self._channel = channel
         self._template = template
-        self._own_keys = key is not None
+        self._has_custom_keys = key is not None
         self._intake = Intake(source, channel, job, key, template)
-        self._taken = 0
+        self._count = 0
         self._rows: list[tuple[CodeRequest | None, str, bytes, bytes, str]] = []
 
     async def run(self) -> None:
@@ -61,20 +61,20 @@ class Submission:
             Exception: what the input raised; submit the same again to go on.
         """
         await self._open()
-        seen = DedupIndex()
+        index = DedupIndex()
         try:
             async for value in self._intake.values():
-                self._take(value)
+                self._add(value)
                 if len(self._rows) == self._chunk:
-                    await self._flush(seen)
+                    await self._flush(index)
             if self._rows:
-                await self._flush(seen)
+                await self._flush(index)
         finally:
-            await asyncio.to_thread(seen.close)
-        chunks = -(-self._taken // self._chunk)
+            await asyncio.to_thread(index.close)
+        chunks = -(-self._count // self._chunk)
         word, *_ = await self._ledger.submit(self._job, "close", chunks)
         if word != "closed":
-            raise self._other(self._taken)
+            raise self._different_input(self._count)
 
     async def _open(self) -> None:
         facts = {"channel": self._channel, "chunk": str(self._chunk)}
@@ -93,9 +93,9 @@ class Submission:
                 )
         await self._ledger.register(self._job)
 
-    def _take(self, value: Any) -> None:
-        index = self._taken
-        self._taken += 1
+    def _add(self, value: Any) -> None:
+        index = self._count
+        self._count += 1
         request: CodeRequest | None = None
         try:
             request = self._intake.request(value)
@@ -105,13 +105,13 @@ class Submission:
             record = f"{index},{LedgerState.INVALID.value},{pack_record(None, error, 0)}\n"
             self._rows.append((None, "", b"", b"", record))
         else:
-            self._rows.append((request, key if self._own_keys else "", digest, payload or b"", ""))
+            self._rows.append((request, key if self._has_custom_keys else "", digest, payload or b"", ""))
 
-    async def _flush(self, seen: DedupIndex) -> None:
+    async def _flush(self, index: DedupIndex) -> None:
         """Submit a chunk."""
         rows, self._rows = self._rows, []
-        first = self._taken - len(rows)
-        words = await asyncio.to_thread(seen.add, [(digest, payload) for _, _, digest, payload, _ in rows])
+        first = self._count - len(rows)
+        words = await asyncio.to_thread(index.add, [(digest, payload) for _, _, digest, payload, _ in rows])
         states, records, requests = "", "", list[Any]()
         for place, ((request, _, _, _, record), word) in enumerate(zip(rows, words, strict=True)):
             state = LedgerState.INVALID if record else word
@@ -121,13 +121,13 @@ class Submission:
             states += state.value
             records += record
             requests.append(request if state is LedgerState.PENDING else None)
-        packed, digest = pack_requests(requests, [key for _, key, _, _, _ in rows] if self._own_keys else None)
+        packed, digest = pack_requests(requests, [key for _, key, _, _, _ in rows] if self._has_custom_keys else None)
         number = first // self._chunk
         word, *_ = await self._ledger.submit(self._job, "add", number, states, packed, digest, records, chunk=number)
         if word not in {"added", "known"}:
-            raise self._other(first)
+            raise self._different_input(first)
 
-    def _other(self, index: int) -> LedgerError:
+    def _different_input(self, index: int) -> LedgerError:
         return LedgerError(
             f"job {self._job!r} was submitted with another input, which differs at item {index} or later; "
             "submit the same input again, or use another name"

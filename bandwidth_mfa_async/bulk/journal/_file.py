@@ -28,7 +28,7 @@ _COUNTS: Final = ("accepted", "rejected", "not_sent", "unknown", "invalid", "thr
 # Around each statement Python lets go of its global lock, and a busy event loop is slow to give it back: a batch of
 # nine statements took three times as long as their work. What was accepted is read at the places where `Batch.accept`
 # puts it.
-_WRITER: Final = (
+_BATCH_TRIGGER: Final = (
     """CREATE TEMP VIEW batch (accepted, ended, begun, first, keys, positions, payloads, seconds, latencies) AS
     SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0""",
     f"""CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
@@ -65,9 +65,9 @@ _WRITER: Final = (
     ON CONFLICT (key) DO NOTHING;
     END""",  # noqa: S608 - our own columns
 )
-_WRITE: Final = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_BATCH: Final = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # One row whatever the batch, for the same reason.
-_KNOWN: Final = """
+_LOOK_UP: Final = """
 SELECT json_group_array(json_array(
     place, item.id, item.status, nullif(hex(item.payload), ''), provider_id, again, attempts, settled_at >= :since
 ))
@@ -75,7 +75,7 @@ FROM (SELECT key AS place FROM json_each(:positions))
 CROSS JOIN item ON item.key = substr(:keys, 16 * place + 1, 16)
 """
 # The clock may have been set back since: what an earlier run left must not look like this one's.
-_INTERRUPT: Final = """
+_MARK_INTERRUPTED: Final = """
 UPDATE item SET
     cause = iif(status = 1, :cause, cause),
     status = 5,
@@ -91,16 +91,18 @@ class JournalRow(NamedTuple):
     status: JournalState
     payload: str | None = None
     provider_id: str | None = None
-    again: bool = False
+    is_retryable_next_run: bool = False
     attempts: int = 0
-    of_this_session: bool = False
+    settled_this_session: bool = False
 
     @property
-    def settled(self) -> bool:
+    def is_final(self) -> bool:
         """Whether it needs nothing more: taken, refused for good, or come to be unknown in this very run."""
         if self.status is JournalState.REJECTED:
-            return not self.again
-        return self.status is JournalState.ACCEPTED or (self.status is JournalState.UNKNOWN and self.of_this_session)
+            return not self.is_retryable_next_run
+        return self.status is JournalState.ACCEPTED or (
+            self.status is JournalState.UNKNOWN and self.settled_this_session
+        )
 
 
 @define
@@ -109,7 +111,7 @@ class Batch:
 
     accepted: list[str] = Factory(list[str])
     settled: dict[int, tuple[Any, ...]] = Factory(dict[int, tuple[Any, ...]])
-    begun: dict[int, None] = Factory(dict[int, None])
+    intents: dict[int, None] = Factory(dict[int, None])
     keys: bytearray = Factory(bytearray)
     positions: list[int] = Factory(list[int])
     payloads: bytearray = Factory(bytearray)
@@ -118,15 +120,15 @@ class Batch:
     # How many times a row was settled, begun or added.
     size: int = 0
 
-    def accept(self, row: int, provider_id: str, attempts: int, at: float) -> None:
+    def accept(self, row_id: int, provider_id: str, attempts: int, at: float) -> None:
         """Let an item be accepted.
 
         Most are, so this is short and SQLite finds what it says at fixed places, sooner than in JSON.
         """
-        self.accepted.append(f"{row:016}{attempts:09}{round(at * 1e6):017}{provider_id}")
+        self.accepted.append(f"{row_id:016}{attempts:09}{round(at * 1e6):017}{provider_id}")
 
 
-class Store:
+class JournalFile:
     """A journal's file.
 
     Args:
@@ -139,8 +141,8 @@ class Store:
         self._run = run
         self._db: sqlite3.Connection | None = None
         self._lock: sqlite3.Connection | None = None
-        self._session = 0
-        self._since = 0.0
+        self._session_id = 0
+        self._opened_at = 0.0
         self._next_id = 1
         self._failure: JournalError | None = None
 
@@ -163,16 +165,16 @@ class Store:
             with translate_errors(self.path):
                 # One file has one lock, by whichever symbolic link it is named.
                 path = os.path.realpath(self.path)
-                self._lock = _locked(path)
+                self._lock = _acquire_lock(path)
                 created = create_private_file(path)
                 self._db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
                 self._prepare(self._db, now, created=created)
         except BaseException:
-            self._release()
+            self._close_connections()
             raise
 
     def _prepare(self, db: sqlite3.Connection, now: float, *, created: bool) -> None:
-        version = check_kind(db, self.path)
+        version = check_schema_version(db, self.path)
         if not created and version:
             check_health(db, self.path)
         if not version:
@@ -192,11 +194,11 @@ class Store:
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             facts = {"created_at": repr(now), "made_by": __version__}
             db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
-            db.execute(_INTERRUPT, {"now": now, "cause": INTERRUPTED_RUN})
-            self._since = now
-            self._session = db.execute("INSERT INTO session (started_at) VALUES (?)", (now,)).lastrowid or 0
+            db.execute(_MARK_INTERRUPTED, {"now": now, "cause": INTERRUPTED_RUN})
+            self._opened_at = now
+            self._session_id = db.execute("INSERT INTO session (started_at) VALUES (?)", (now,)).lastrowid or 0
             (self._next_id,) = db.execute("SELECT 1 + coalesce(max(id), 0) FROM item").fetchone()
-        for statement in _WRITER:
+        for statement in _BATCH_TRIGGER:
             db.execute(statement)
 
     def bind(self, facts: Mapping[str, str]) -> None:
@@ -208,7 +210,7 @@ class Store:
         Raises:
             JournalError: the file was made with others; names which.
         """
-        db = self._opened()
+        db = self._require_open()
         with translate_errors(self.path), transaction(db):
             db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
             known = dict(db.execute("SELECT name, value FROM meta"))
@@ -232,7 +234,7 @@ class Store:
             raise JournalError(*self._failure.args)
         try:
             with translate_errors(self.path):
-                return self._apply(self._opened(), batch)
+                return self._apply(self._require_open(), batch)
         except JournalError as error:
             self._failure = error
             raise
@@ -244,7 +246,7 @@ class Store:
         values = (
             json.dumps(batch.accepted),
             json.dumps([(id_, *rest) for id_, rest in batch.settled.items()]),
-            json.dumps(list(batch.begun)),
+            json.dumps(list(batch.intents)),
             first,
             keys,
             positions,
@@ -252,29 +254,29 @@ class Store:
             json.dumps([(at, *(counts.get(name, 0) for name in _COUNTS)) for at, counts in batch.seconds.items()]),
             json.dumps(list(batch.latencies.items())),
         )
-        others = sum(map(len, (batch.accepted, batch.settled, batch.begun, batch.seconds, batch.latencies)))
+        others = sum(map(len, (batch.accepted, batch.settled, batch.intents, batch.seconds, batch.latencies)))
         before = db.total_changes
-        db.execute(_WRITE, values)
+        db.execute(_INSERT_BATCH, values)
         self._next_id = first + number
         if db.total_changes - before == others + number:
             return range(first, first + number)
-        asked = {"keys": keys, "positions": positions, "since": self._since}
-        known = json.loads(db.execute(_KNOWN, asked).fetchone()[0])
+        asked = {"keys": keys, "positions": positions, "since": self._opened_at}
+        known = json.loads(db.execute(_LOOK_UP, asked).fetchone()[0])
         rows = [
             (
                 place,
                 JournalRow(
-                    id_, JournalState(status), payload, provider_id, bool(again), attempts, bool(of_this_session)
+                    id_, JournalState(status), payload, provider_id, bool(again), attempts, bool(settled_this_session)
                 ),
             )
-            for place, id_, status, payload, provider_id, again, attempts, of_this_session in known
+            for place, id_, status, payload, provider_id, again, attempts, settled_this_session in known
         ]
         return [row for _, row in sorted(rows)]
 
     def counts(self) -> dict[str, int]:
         """Return how many items have which status."""
         with translate_errors(self.path):
-            rows = self._opened().execute("SELECT status, count(*) FROM item GROUP BY status").fetchall()
+            rows = self._require_open().execute("SELECT status, count(*) FROM item GROUP BY status").fetchall()
         return {JournalState(status).name.lower(): count for status, count in rows}
 
     def close(self, ending: Ending, now: float) -> None:
@@ -284,23 +286,23 @@ class Store:
                 with translate_errors(self.path), transaction(self._db):
                     self._db.execute(
                         "UPDATE session SET ended_at = ?, ending = ? WHERE id = ?",
-                        (now, ending, self._session),
+                        (now, ending, self._session_id),
                     )
         finally:
-            self._release()
+            self._close_connections()
 
-    def _opened(self) -> sqlite3.Connection:
+    def _require_open(self) -> sqlite3.Connection:
         assert self._db is not None  # noqa: S101 - only an opened store is used
         return self._db
 
-    def _release(self) -> None:
+    def _close_connections(self) -> None:
         for connection in (self._db, self._lock):
             if connection is not None:
                 connection.close()
         self._db = self._lock = None
 
 
-def check_kind(db: sqlite3.Connection, path: str) -> int:
+def check_schema_version(db: sqlite3.Connection, path: str) -> int:
     """Return the version of a journal's schema, 0 for an empty file.
 
     Raises:
@@ -320,7 +322,7 @@ def check_kind(db: sqlite3.Connection, path: str) -> int:
     return 0
 
 
-def _locked(path: str) -> sqlite3.Connection:
+def _acquire_lock(path: str) -> sqlite3.Connection:
     """Take the lock that keeps every other process from sending with this journal; death gives it back.
 
     A file beside the journal, since a lock on the journal itself would also keep out who only reads it.

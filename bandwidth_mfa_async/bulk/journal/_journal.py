@@ -12,7 +12,7 @@ from ..._clock import SystemClock
 from ..._keys import TEMPLATE_FIELDS, fact_digest, template_values
 from ..._models import CodeTemplate
 from ...errors import ClientStateError, ConfigurationError, Delivery, JournalError
-from ._file import Batch, Store
+from ._file import Batch, JournalFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ _NO_PAYLOAD = bytes(8)
 _ACCEPTED: Final = Delivery.ACCEPTED.value
 # How many rows a batch must concern to be handed over before the end of a round: while none is on its way, and while
 # one is.
-_LARGE: Final = (32, 96)
+_FULL_BATCH: Final = (32, 96)
 
 
 class SQLiteJournal:
@@ -70,19 +70,19 @@ class SQLiteJournal:
         self.path = name
         self.run = run
         self.template = template
-        self._store = Store(name, run)
+        self._file = JournalFile(name, run)
         self._executor: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batch = Batch()
-        self._thens: list[tuple[OnResult[Any], Any]] = []
+        self._callbacks: list[tuple[OnResult[Any], Any]] = []
         self._waiters: list[asyncio.Future[None]] = []
         # Set while the batch that gathers is to be handed over at the end of this round of the loop.
-        self._soon: asyncio.Handle | None = None
+        self._scheduled_write: asyncio.Handle | None = None
         # How many batches the thread has, the last of them not begun.
-        self._on_disk = 0
+        self._pending_writes = 0
         self._failure: JournalError | None = None
         # Whether somebody was told of the failure who can do something about it.
-        self._told = False
+        self._failure_raised = False
         self._clock: Clock = SystemClock()
 
     def __repr__(self) -> str:
@@ -107,11 +107,11 @@ class SQLiteJournal:
             raise ClientStateError("this journal is open already; give each run a SQLiteJournal of its own")
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="bandwidth-mfa-journal")
         self._loop = asyncio.get_running_loop()
-        self._failure, self._told = None, False
+        self._failure, self._failure_raised = None, False
         self._clock = clock or SystemClock()
         try:
             now = self._clock.time()
-            await self._in_thread(lambda: self._store.open(now))
+            await self._run_in_thread(lambda: self._file.open(now))
             if self.template is not None:
                 await self.bind(self.template)
         except BaseException:
@@ -119,25 +119,25 @@ class SQLiteJournal:
             raise
 
     async def bind(
-        self, template: CodeTemplate | None = None, *, channel: str | None = None, own_keys: bool | None = None
+        self, template: CodeTemplate | None = None, *, channel: str | None = None, custom_keys: bool | None = None
     ) -> None:
         """Hold the file for good to what would make every item another one.
 
         Args:
             template: what is sent.
             channel: ``"messaging"`` or ``"voice"``.
-            own_keys: whether keys are the caller's own or default ones.
+            custom_keys: whether keys are the caller's own or default ones.
 
         Raises:
             JournalError: the file was made with another; names what differs.
         """
         facts = {} if channel is None else {"channel": channel}
-        if own_keys is not None:
-            facts["kind of keys"] = "own" if own_keys else "default"
+        if custom_keys is not None:
+            facts["kind of keys"] = "own" if custom_keys else "default"
         if template is not None:
             values = zip(TEMPLATE_FIELDS, template_values(template), strict=True)
             facts |= {f"template.{name}": fact_digest(value) for name, value in values}
-        await self._in_thread(lambda: self._store.bind(facts))
+        await self._run_in_thread(lambda: self._file.bind(facts))
 
     async def counts(self) -> dict[str, int]:
         """Return how many items have which status: ``pending``, ``sending``, ``accepted``, ``rejected``, ...
@@ -146,7 +146,7 @@ class SQLiteJournal:
             JournalError: the file cannot be read.
         """
         await self.flush()
-        return await self._in_thread(self._store.counts)
+        return await self._run_in_thread(self._file.counts)
 
     async def aclose(self, ending: Ending = "finished") -> None:
         """Write what is left, note how the run ended, and let go of the file; harmless when repeated.
@@ -164,11 +164,11 @@ class SQLiteJournal:
         cancelled: asyncio.CancelledError | None = None
         # A cancellation waits too: half closed, the file would stay locked, and its last results unwritten.
         try:
-            while self._writing:
-                cancelled = await _ended(self._waiter()) or cancelled
+            while self._is_writing:
+                cancelled = await _wait_through_cancellation(self._waiter()) or cancelled
             now = self._clock.time()
-            closing = self._loop.run_in_executor(executor, self._store.close, ending, now)
-            cancelled = await _ended(closing) or cancelled
+            closing = self._loop.run_in_executor(executor, self._file.close, ending, now)
+            cancelled = await _wait_through_cancellation(closing) or cancelled
             closing.result()
         except JournalError as error:
             failure = error
@@ -178,8 +178,8 @@ class SQLiteJournal:
         if cancelled is not None:
             raise cancelled from failure
         failure = self._failure or failure
-        if failure is not None and not self._told:
-            self._told = True
+        if failure is not None and not self._failure_raised:
+            self._failure_raised = True
             raise JournalError(*failure.args)
 
     async def __aenter__(self) -> Self:
@@ -193,27 +193,27 @@ class SQLiteJournal:
 
     # What a run writes.
 
-    def add(self, key: bytes, position: int, payload: bytes | None, then: OnResult[_Item], item: _Item) -> None:
+    def add(self, key: bytes, position: int, payload: bytes | None, on_result: OnResult[_Item], item: _Item) -> None:
         """Learn what is known of an item, and let the journal know it from now on.
 
         Args:
             key: 16 bytes.
             position: its place in the input.
             payload: 8 bytes, where the key does not say all of what is sent.
-            then: called with the item and what is known of it, once it is on disk or cannot be.
-            item: for `then`.
+            on_result: called with the item and what is known of it, once it is on disk or cannot be.
+            item: for `on_result`.
         """
         if self._failure is not None:
-            then(item, self._failure)
+            on_result(item, self._failure)
             return
         batch = self._batch
         batch.keys += key
         batch.positions.append(position)
         batch.payloads += payload or _NO_PAYLOAD
-        self._thens.append((then, item))
-        self._write_soon()
+        self._callbacks.append((on_result, item))
+        self._schedule_write()
 
-    def begin(self, row: int) -> asyncio.Future[None]:
+    def begin(self, row_id: int) -> asyncio.Future[None]:
         """Return a future that ends once the intent to send an item is on disk.
 
         Raises:
@@ -222,59 +222,59 @@ class SQLiteJournal:
         if self._failure is not None:
             raise JournalError(*self._failure.args)
         waiter = self._waiter()
-        self._batch.begun[row] = None
-        self._write_soon()
+        self._batch.intents[row_id] = None
+        self._schedule_write()
         return waiter
 
-    def accept(self, row: int, provider_id: str, attempts: int, at: float, latency: float | None) -> None:
+    def accept(self, row_id: int, provider_id: str, attempts: int, at: float, latency: float | None) -> None:
         """Write soon that the service took an item, and count that.
 
         Args:
-            row: the item.
+            row_id: the item.
             provider_id: the service's id of it.
             attempts: how many more there were.
             at: when, in Unix seconds.
             latency: how long the answer took, in seconds.
         """
         self.count(_ACCEPTED, at, latency)
-        self._batch.accept(row, provider_id, attempts, at)
-        self._write_soon()
+        self._batch.accept(row_id, provider_id, attempts, at)
+        self._schedule_write()
 
     def settle(  # noqa: PLR0913 - the columns of an end
         self,
-        row: int,
+        row_id: int,
         status: JournalState,
         *,
         provider_id: str | None = None,
         cause: str | None = None,
         http_status: int | None = None,
-        again: bool = False,
+        is_retryable_next_run: bool = False,
         attempts: int = 0,
         at: float | None = None,
     ) -> None:
         """Write soon what became of an item; with `Status.PENDING`, that nothing did.
 
         Args:
-            row: the item.
+            row_id: the item.
             status: what is known.
             provider_id: the service's id of an accepted one.
             cause: the error's class.
             http_status: the status of the answer.
-            again: whether another run may try again.
+            is_retryable_next_run: whether another run may try again.
             attempts: how many more there were.
             at: when, in Unix seconds.
         """
         # An intent that is not on its way to the disk yet is moot.
         batch = self._batch
-        batch.begun.pop(row, None)
-        batch.settled[row] = (status, provider_id, cause, http_status, again, attempts, at)
-        self._write_soon()
+        batch.intents.pop(row_id, None)
+        batch.settled[row_id] = (status, provider_id, cause, http_status, is_retryable_next_run, attempts, at)
+        self._schedule_write()
 
-    def count(self, what: str, at: float, latency: float | None = None) -> None:
+    def count(self, counter: str, at: float, latency: float | None = None) -> None:
         """Count an end, or a refusal, in the second it happened; before it is settled, which sees to the writing.
 
         Args:
-            what: a column of the table ``second``.
+            counter: a column of the table ``second``.
             at: when, in Unix seconds.
             latency: how long the answer took, in seconds; None where there was none.
         """
@@ -282,7 +282,7 @@ class SQLiteJournal:
         counts = batch.seconds.get(second)
         if counts is None:
             counts = batch.seconds[second] = {}
-        counts[what] = counts.get(what, 0) + 1
+        counts[counter] = counts.get(counter, 0) + 1
         if latency is not None:
             bucket = int(10 * math.log10(max(latency * 1e6, 1.0)))
             batch.latencies[bucket] = batch.latencies.get(bucket, 0) + 1
@@ -293,13 +293,13 @@ class SQLiteJournal:
         Raises:
             JournalError: some of it is not.
         """
-        await self._settled()
+        await self._wait_written()
         if self._failure is not None:
-            self._told = True
+            self._failure_raised = True
             raise JournalError(*self._failure.args)
 
-    async def _settled(self) -> None:
-        while self._writing:
+    async def _wait_written(self) -> None:
+        while self._is_writing:
             try:
                 await self._waiter()
             except JournalError:
@@ -311,7 +311,7 @@ class SQLiteJournal:
         self._waiters.append(waiter)
         return waiter
 
-    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+    async def _run_in_thread(self, work: Callable[[], _Result]) -> _Result:
         if self._loop is None or self._executor is None:
             raise ClientStateError("this journal is not open")
         return await self._loop.run_in_executor(self._executor, work)
@@ -319,10 +319,10 @@ class SQLiteJournal:
     # Batches: one is on its way to the disk, and perhaps another behind it, while the next one gathers.
 
     @property
-    def _writing(self) -> bool:
-        return self._on_disk > 0 or self._soon is not None
+    def _is_writing(self) -> bool:
+        return self._pending_writes > 0 or self._scheduled_write is not None
 
-    def _write_soon(self) -> None:
+    def _schedule_write(self) -> None:
         """Let what happens in this round of the loop go into one transaction, unless it is much.
 
         A busy run would otherwise fall into step with its disk: all that can be sent is sent, then all of it is written
@@ -332,38 +332,38 @@ class SQLiteJournal:
         if self._failure is not None or self._loop is None:
             return
         self._batch.size += 1
-        if self._on_disk < len(_LARGE) and self._batch.size >= _LARGE[self._on_disk]:
+        if self._pending_writes < len(_FULL_BATCH) and self._batch.size >= _FULL_BATCH[self._pending_writes]:
             self._write()
-        elif not self._on_disk and self._soon is None:
-            self._soon = self._loop.call_soon(self._write)
+        elif not self._pending_writes and self._scheduled_write is None:
+            self._scheduled_write = self._loop.call_soon(self._write)
 
     def _write(self) -> None:
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
+        if self._scheduled_write is not None:
+            self._scheduled_write.cancel()
+            self._scheduled_write = None
         if self._loop is None or self._executor is None:
             return
         batch, self._batch = self._batch, Batch()
-        thens, self._thens = self._thens, []
+        callbacks, self._callbacks = self._callbacks, []
         waiters, self._waiters = self._waiters, []
-        self._on_disk += 1
-        written = self._loop.run_in_executor(self._executor, self._store.apply, batch)
-        written.add_done_callback(lambda done: self._written(done, thens, waiters))
+        self._pending_writes += 1
+        written = self._loop.run_in_executor(self._executor, self._file.apply, batch)
+        written.add_done_callback(lambda done: self._on_written(done, callbacks, waiters))
 
-    def _written(
+    def _on_written(
         self,
         done: asyncio.Future[Sequence[int | JournalRow]],
-        thens: list[tuple[OnResult[Any], Any]],
+        callbacks: list[tuple[OnResult[Any], Any]],
         waiters: list[asyncio.Future[None]],
     ) -> None:
-        self._on_disk -= 1
+        self._pending_writes -= 1
         failure = done.exception()
         if failure is not None:
-            self._fail(failure, thens, waiters)
+            self._fail(failure, callbacks, waiters)
             return
-        for (then, item), row in zip(thens, done.result(), strict=True):
-            then(item, row)
-        if self._failure is None and not self._on_disk and (self._batch.size or self._waiters):
+        for (on_result, item), row in zip(callbacks, done.result(), strict=True):
+            on_result(item, row)
+        if self._failure is None and not self._pending_writes and (self._batch.size or self._waiters):
             # Before those who waited go on: the disk works while they do.
             self._write()
         for waiter in waiters:
@@ -371,22 +371,22 @@ class SQLiteJournal:
                 waiter.set_result(None)
 
     def _fail(
-        self, failure: BaseException, thens: list[tuple[OnResult[Any], Any]], waiters: list[asyncio.Future[None]]
+        self, failure: BaseException, callbacks: list[tuple[OnResult[Any], Any]], waiters: list[asyncio.Future[None]]
     ) -> None:
         """Tell all who wait, and write no more: what came later would be on disk without what came before."""
         error = failure if isinstance(failure, JournalError) else JournalError(f"{self.path}: {failure}")
         self._failure = self._failure or error
-        thens, self._thens = [*thens, *self._thens], []
+        callbacks, self._callbacks = [*callbacks, *self._callbacks], []
         waiters, self._waiters = [*waiters, *self._waiters], []
         self._batch = Batch()
-        for then, item in thens:
-            then(item, error)
+        for on_result, item in callbacks:
+            on_result(item, error)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(JournalError(*error.args))
 
 
-async def _ended(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+async def _wait_through_cancellation(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
     """Wait for a future through cancellations; return the last of them, for the caller to raise."""
     cancelled = None
     while not future.done():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .._channel_limiter import ChannelLimiter
 
 # Permits of an outage carry epochs below zero: so many for each outage, counted down.
-_EPOCHS: Final = 1_000_000
+_EPOCHS_PER_OUTAGE: Final = 1_000_000
 
 
 class FallbackEndedError(Exception):
@@ -48,40 +48,42 @@ class FallbackLimiter:
     def try_acquire(self, weight: int, lane: Lane) -> Permit | None:
         """Return a permit if that needs no waiting."""
         permit = self._limiter.try_acquire(weight, lane)
-        return None if permit is None else self._marked(permit)
+        return None if permit is None else self._tag(permit)
 
     async def acquire(self, weight: int, lane: Lane, deadline: float | None) -> Permit:
         """Wait for a permit; raises `FallbackEndedError` when the outage is over."""
-        return self._marked(await self._limiter.acquire(weight, lane, deadline=deadline))
+        return self._tag(await self._limiter.acquire(weight, lane, deadline=deadline))
 
     def refund(self, permit: Permit) -> None:
         """Take back a permit, if it is one of this outage's."""
-        if self._gave(permit):
-            self._limiter.refund(self._plain(permit))
+        if self._owns(permit):
+            self._limiter.refund(self._untag(permit))
 
     def accepted(self, permit: Permit) -> None:
         """Learn that the service took the message, if the permit is one of this outage's."""
-        if self._gave(permit):
-            self._limiter.accepted(self._plain(permit))
+        if self._owns(permit):
+            self._limiter.accepted(self._untag(permit))
 
-    def refused(self, permit: Permit, retry_after: float | None) -> None:
+    def rejected(self, permit: Permit, retry_after: float | None) -> None:
         """Learn that the service answered 429, whoever gave the permit: what was refused then is refused now."""
-        seen = self._plain(permit) if self._gave(permit) else Permit(permit.weight, self._limiter.epoch, paced=True)
-        self._limiter.refused(seen, retry_after)
+        local = (
+            self._untag(permit) if self._owns(permit) else Permit(permit.weight, self._limiter.epoch, refundable=True)
+        )
+        self._limiter.rejected(local, retry_after)
 
-    def close_gate(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Let nothing leave for so long, and learn nothing from that."""
-        self._limiter.refused(Permit(1, -1, paced=True), seconds)
+        self._limiter.rejected(Permit(1, -1, refundable=True), seconds)
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
         """End every wait, now and later, with an error."""
         self._limiter.abort(make_error)
 
-    def _gave(self, permit: Permit) -> bool:
-        return permit.epoch < 0 and -permit.epoch // _EPOCHS == self._outage
+    def _owns(self, permit: Permit) -> bool:
+        return permit.epoch < 0 and -permit.epoch // _EPOCHS_PER_OUTAGE == self._outage
 
-    def _marked(self, permit: Permit) -> Permit:
-        return Permit(permit.weight, -(self._outage * _EPOCHS + permit.epoch), paced=permit.paced)
+    def _tag(self, permit: Permit) -> Permit:
+        return Permit(permit.weight, -(self._outage * _EPOCHS_PER_OUTAGE + permit.epoch), refundable=permit.refundable)
 
-    def _plain(self, permit: Permit) -> Permit:
-        return Permit(permit.weight, -permit.epoch % _EPOCHS, paced=permit.paced)
+    def _untag(self, permit: Permit) -> Permit:
+        return Permit(permit.weight, -permit.epoch % _EPOCHS_PER_OUTAGE, refundable=permit.refundable)

@@ -11,7 +11,7 @@ from ..._redis._fail_fast import StoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ANSWERS: Final = 9
+_ANSWER_FIELDS: Final = 9
 
 
 class LimitStore(Protocol):
@@ -40,10 +40,10 @@ class Report:
     epoch: int = 0
     accepted: int = 0
     accepted_before: int = 0
-    bad: int = 0
-    bad_epoch: int = -1
+    rejected: int = 0
+    rejected_epoch: int = -1
     retry_after: float = 0.0
-    back: int = 0
+    unused: int = 0
     seed: float = 0.0
     expires: float = 0.0
     process: str = ""
@@ -61,10 +61,10 @@ class Report:
             self.epoch,
             self.accepted,
             self.accepted_before,
-            self.bad,
-            self.bad_epoch,
+            self.rejected,
+            self.rejected_epoch,
             self.retry_after,
-            self.back,
+            self.unused,
             self.seed,
         )
         formatted = (f"{number:.6f}" for number in numbers)
@@ -105,9 +105,9 @@ class PermitGrant:
             values = [float(value) for value in answer]
         except (TypeError, ValueError):
             values = []
-        if len(values) != _ANSWERS:
+        if len(values) != _ANSWER_FIELDS:
             raise StoreUnavailableError("an answer that is not the script's")
-        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, closed = values
+        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, half_open = values
         return cls(
             granted=int(granted),
             interactive_ticket=ticket,
@@ -117,5 +117,5 @@ class PermitGrant:
             epoch=int(epoch),
             rate=rate if rate > 0 else None,
             pause=pause,
-            half_open=closed > 0,
+            half_open=half_open > 0,
         )

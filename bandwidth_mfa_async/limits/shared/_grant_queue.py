@@ -27,11 +27,11 @@ class GrantWaiter(Waiter):
 class GrantQueue:
     """Two lanes of waiters and the permits that were leased for whoever comes first."""
 
-    __slots__ = ("_lanes", "in_hand")
+    __slots__ = ("_lanes", "available")
 
     def __init__(self) -> None:
         self._lanes = LaneQueue()
-        self.in_hand = 0
+        self.available = 0
         """Leased permits (segments) that nobody has used yet."""
 
     def __len__(self) -> int:
@@ -39,37 +39,37 @@ class GrantQueue:
 
     def __repr__(self) -> str:
         lanes = self._lanes
-        return f"in hand={self.in_hand}, interactive={lanes.count('interactive')}, bulk={lanes.count('bulk')}"
+        return f"in hand={self.available}, interactive={lanes.count('interactive')}, bulk={lanes.count('bulk')}"
 
     def must_wait(self, lane: Lane) -> bool:
         """Tell whether a newcomer of this lane would overtake somebody if it were served now."""
         return self._lanes.must_wait(lane)
 
-    def needed(self, weight: int, lane: Lane) -> int:
+    def shortfall(self, weight: int, lane: Lane) -> int:
         """Return how many more permits there must be before a newcomer of this weight is served."""
-        return self._lanes.weight_ahead(lane) + weight - self.in_hand
+        return self._lanes.weight_ahead(lane) + weight - self.available
 
-    def wanted(self) -> tuple[int, int]:
+    def shortfalls(self) -> tuple[int, int]:
         """Return how many more permits those who wait need, in the interactive lane and in the bulk lane."""
-        interactive = max(0, self._lanes.weight_ahead(INTERACTIVE) - self.in_hand)
-        total = self._lanes.weight_ahead("bulk") - self.in_hand
+        interactive = max(0, self._lanes.weight_ahead(INTERACTIVE) - self.available)
+        total = self._lanes.weight_ahead("bulk") - self.available
         return interactive, max(0, total - interactive)
 
-    def first_needs(self) -> int:
+    def head_shortfall(self) -> int:
         """Return how many more permits whoever is next needs; 1 when nobody waits."""
         head = self._lanes.head()
-        return 1 if head is None else max(1, head.weight - self.in_hand)
+        return 1 if head is None else max(1, head.weight - self.available)
 
     def take(self, weight: int) -> bool:
         """Take from the permits in hand, if there are enough."""
-        if self.in_hand < weight:
+        if self.available < weight:
             return False
-        self.in_hand -= weight
+        self.available -= weight
         return True
 
-    def give_up(self) -> int:
+    def take_all(self) -> int:
         """Empty the hand; return what was in it."""
-        count, self.in_hand = self.in_hand, 0
+        count, self.available = self.available, 0
         return count
 
     def append(self, waiter: GrantWaiter) -> None:
@@ -82,16 +82,16 @@ class GrantQueue:
 
     def serve(self, make_permit: Callable[[int], Permit]) -> None:
         """Hand out what is in hand, in order; a heavy waiter at the head is waited for."""
-        while (head := self._lanes.head()) is not None and self.in_hand >= head.weight:
+        while (head := self._lanes.head()) is not None and self.available >= head.weight:
             self._lanes.remove(head)
             if head.future.done():  # cancelled, and its task has not run yet: nothing was used
                 continue
-            self.in_hand -= head.weight
+            self.available -= head.weight
             if isinstance(head, GrantWaiter):
                 head.permit = make_permit(head.weight)
             head.future.set_result(True)
 
-    def release(self) -> None:
+    def release_all(self) -> None:
         """Send everybody away without a permit."""
         while (head := self._lanes.head()) is not None:
             self._lanes.remove(head)

@@ -12,57 +12,57 @@ if TYPE_CHECKING:
 class PendingReport:
     """Counts between two exchanges, and by when they must be reported."""
 
-    __slots__ = ("_accepted", "_accepted_before", "_bad", "_bad_epoch", "asked_until", "back", "due")
+    __slots__ = ("_accepted", "_accepted_before", "_rejected", "_rejected_epoch", "due", "retry_after_until", "unused")
 
     def __init__(self) -> None:
-        self.back = 0
+        self.unused = 0
         """Permits that were not used."""
         self._clear()
 
     def _clear(self) -> None:
-        self._accepted = self._accepted_before = self._bad = 0
-        self._bad_epoch = -1
-        self.asked_until = -math.inf
+        self._accepted = self._accepted_before = self._rejected = 0
+        self._rejected_epoch = -1
+        self.retry_after_until = -math.inf
         """Until when the service asked to be left alone, in the clock's seconds."""
         self.due = math.inf
         """When to report at the latest; infinity while there is nothing to report."""
 
-    def accept(self, weight: int, *, current: bool) -> None:
+    def add_accepted(self, weight: int, *, current: bool) -> None:
         """Count an accepted message, of this epoch or an earlier one."""
         if current:
             self._accepted += weight
         else:
             self._accepted_before += weight
 
-    def refuse(self, epoch: int) -> None:
+    def add_rejected(self, epoch: int) -> None:
         """Count a refused message; those of earlier epochs than the latest were already answered for."""
-        if epoch > self._bad_epoch:
-            self._bad, self._bad_epoch = 0, epoch
-        if epoch == self._bad_epoch >= 0:
-            self._bad += 1
+        if epoch > self._rejected_epoch:
+            self._rejected, self._rejected_epoch = 0, epoch
+        if epoch == self._rejected_epoch >= 0:
+            self._rejected += 1
 
     def pause(self, until: float) -> None:
         """Note a Retry-After."""
-        self.asked_until = max(self.asked_until, until)
+        self.retry_after_until = max(self.retry_after_until, until)
 
-    def has_news(self, now: float) -> bool:
+    def has_rejections(self, now: float) -> bool:
         """Tell whether something was refused since the last report."""
-        return self._bad > 0 or self.asked_until > now
+        return self._rejected > 0 or self.retry_after_until > now
 
     def epoch_changed(self) -> None:
         """Count what was accepted until now to the epoch before."""
         self._accepted_before, self._accepted = self._accepted_before + self._accepted, 0
 
-    def move_to(self, report: Report, now: float) -> None:
+    def drain_into(self, report: Report, now: float) -> None:
         """Write everything into a report and forget it."""
         report.accepted, report.accepted_before = self._accepted, self._accepted_before
-        report.bad, report.bad_epoch = self._bad, self._bad_epoch
-        report.retry_after = max(0.0, self.asked_until - now)
-        report.back, self.back = self.back, 0
+        report.rejected, report.rejected_epoch = self._rejected, self._rejected_epoch
+        report.retry_after = max(0.0, self.retry_after_until - now)
+        report.unused, self.unused = self.unused, 0
         self._clear()
 
-    def keep_refusals(self, report: Report) -> None:
-        """Take back the refusals of a report that did not arrive; counts are dropped, since it may have."""
-        if report.bad and report.bad_epoch >= self._bad_epoch:
-            newer = self._bad if report.bad_epoch == self._bad_epoch else 0
-            self._bad, self._bad_epoch = report.bad + newer, report.bad_epoch
+    def restore_rejections(self, report: Report) -> None:
+        """Take unused the refusals of a report that did not arrive; counts are dropped, since it may have."""
+        if report.rejected and report.rejected_epoch >= self._rejected_epoch:
+            newer = self._rejected if report.rejected_epoch == self._rejected_epoch else 0
+            self._rejected, self._rejected_epoch = report.rejected + newer, report.rejected_epoch

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._config import Rate, parse_rate
-from ..._redis._connect import make_client, names_its_database
+from ..._redis._connect import is_valid_redis_url, make_client
 from ..._redis._fail_fast import OPERATION_TIMEOUT, FailFastConnection, StoreUnavailableError
 from ..._redis._script import Script
 from ...errors import ConfigurationError
@@ -31,6 +31,7 @@ _MAX_SECONDS: Final = 1e9
 
 
 # Read on import and not in the event loop.
+assert __package__ is not None  # noqa: S101 - an imported module has one
 _SCRIPT: Final = Script.load(__package__, "adaptive.lua")
 
 
@@ -166,10 +167,10 @@ class _RedisStore:
         self._script = script
 
     async def exchange(self, arguments: Sequence[str]) -> Any:
-        return await self._connection.ask(lambda client: self._script.run(client, self._keys, arguments))
+        return await self._connection.call(lambda client: self._script.run(client, self._keys, arguments))
 
     async def status(self, channel: str) -> SharedStatus:
-        ask = self._connection.ask
+        ask = self._connection.call
         seconds, micros = await ask(lambda client: client.time())
         state = await ask(lambda client: client.hgetall(self._keys[0]))
         waiting = await ask(lambda client: client.hgetall(self._keys[1]))
@@ -195,7 +196,7 @@ def _checked_redis_url(url: object) -> str:
         import_module("redis")
     except ImportError:
         raise ConfigurationError("RedisLimits needs redis-py: pip install 'bandwidth-mfa-async[redis]'") from None
-    if not names_its_database(url):
+    if not is_valid_redis_url(url):
         raise ConfigurationError(_URL_FORM)
     try:
         # Options that redis-py does not know come out only when it makes a connection object; this opens none.

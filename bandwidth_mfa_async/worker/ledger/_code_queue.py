@@ -26,14 +26,14 @@ _KEY_BYTES: Final = 16
 MAX_KEY: Final = 512
 
 
-def _kept(provider_id: str | None, error: MFAError | None) -> str:
+def _pack_outcome(provider_id: str | None, error: MFAError | None) -> str:
     return json.dumps([provider_id, pack_error(error)])
 
 
-_INTERRUPTED: Final = _kept(
+_INTERRUPTED: Final = _pack_outcome(
     None, DeliveryUnknownError("the worker died or was cut off while the request was under way")
 )
-_LATE: Final = _kept(None, DeadlineExceededError("no worker sent the code in time", attempts=0))
+_EXPIRED: Final = _pack_outcome(None, DeadlineExceededError("no worker sent the code in time", attempts=0))
 
 
 @frozen
@@ -86,43 +86,45 @@ class CodeQueue:
             InvalidRequestError: the key stands for another request.
         """
         payload, digest = pack_code(request, channel)
-        keep = max(1, round(self._ledger.keep))
-        state, kept = await self._batcher.ask(("put", name, digest, payload, round(seconds * 1000), keep))
+        keep = max(1, round(self._ledger.retention))
+        state, kept = await self._batcher.call(("put", name, digest, payload, round(seconds * 1000), keep))
         if state == "D":
             raise InvalidRequestError("key", "stands for another request in this ledger; give each request its own")
         return _outcome(state, kept)
 
     async def read(self, name: str) -> CodeOutcome | None:
         """Return what is known of a code; None when nothing is."""
-        state, kept = await self._batcher.ask(("read", name))
+        state, kept = await self._batcher.call(("read", name))
         return None if state == "G" else _outcome(state, kept)
 
     async def withdraw(self, name: str) -> CodeOutcome | None:
         """Take a code back that nobody works at, and return what is known of it then."""
-        state, kept = await self._batcher.ask(("withdraw", name, _LATE))
+        state, kept = await self._batcher.call(("withdraw", name, _EXPIRED))
         return None if state == "G" else _outcome(state, kept)
 
-    async def take(self, name: str, lease: Lease, *, repeats: bool) -> str | None:
+    async def claim(self, name: str, lease: Lease, *, resends_unknown: bool) -> str | None:
         """Return a code's payload, now that the lease is ours; None when there is nothing to do."""
-        asked = lease.asked()
+        now = lease.now()
         ms = round(lease.seconds * 1000)
-        state, payload = await self._batcher.ask(("take", name, lease.token, ms, repeats, _INTERRUPTED, _LATE))
+        state, payload = await self._batcher.call(
+            ("take", name, lease.fencing_token, ms, resends_unknown, _INTERRUPTED, _EXPIRED)
+        )
         if state != "T":
             return None
-        lease.granted(asked)
+        lease.renewed_at(now)
         return str(payload)
 
     async def renew(self, name: str, lease: Lease) -> bool:
         """Renew a code's lease; False when it is lost."""
-        asked = lease.asked()
-        letter, _ = await self._batcher.ask(("renew", name, lease.token, round(lease.seconds * 1000)))
+        now = lease.now()
+        letter, _ = await self._batcher.call(("renew", name, lease.fencing_token, round(lease.seconds * 1000)))
         if letter == "K":
-            lease.granted(asked)
+            lease.renewed_at(now)
         return bool(letter == "K")
 
-    async def intent(self, name: str, lease: Lease, *, repeats: bool) -> str:
+    async def intent(self, name: str, lease: Lease, *, resends_unknown: bool) -> str:
         """Put an attempt on record; return ``1``, or the letter that says why not."""
-        letter, _ = await self._batcher.ask(("intent", name, lease.token, repeats))
+        letter, _ = await self._batcher.call(("intent", name, lease.fencing_token, resends_unknown))
         return str(letter)
 
     def settle(  # noqa: PLR0913 - what is known of an end
@@ -133,16 +135,16 @@ class CodeQueue:
         provider_id: str | None,
         error: MFAError | None,
         *,
-        repeats: bool,
+        resends_unknown: bool,
     ) -> None:
         """Write soon what became of a code."""
-        kept = "" if state is LedgerState.PENDING else _kept(provider_id, error)
-        self._batcher.tell(("settle", name, lease.token, state.value, kept, repeats))
+        kept = "" if state is LedgerState.PENDING else _pack_outcome(provider_id, error)
+        self._batcher.submit(("settle", name, lease.fencing_token, state.value, kept, resends_unknown))
 
-    async def stale(self, seconds: float, most: int) -> list[str]:
+    async def stale(self, seconds: float, limit: int) -> list[str]:
         """Return codes that have waited for so long and that nobody may be working at."""
         key = f"{self._ledger.prefix}:{{codes}}:waiting"
-        found = await self._ledger.connection.script(SCRIPTS["stale"], [key], [round(seconds * 1000), most])
+        found = await self._ledger.connection.script(SCRIPTS["stale"], [key], [round(seconds * 1000), limit])
         return [name.decode() for name in found]
 
     async def flush(self) -> None:

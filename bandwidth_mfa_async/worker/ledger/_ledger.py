@@ -71,7 +71,7 @@ class RedisLedger:
         prefix: what every Redis key begins with.
         lease: seconds after which a chunk is taken from a worker that shows no sign of life. It must outlast the
             longest stall you accept: taking it from one who lives costs an unknown, never a second text.
-        keep: seconds that outcomes are kept after their chunk is done, and a single code after it was asked for.
+        retention: seconds that outcomes are kept after their chunk is done, and a single code after it was asked for.
         timeout: seconds one Redis operation may take before it is tried again.
         clock: where time comes from; for tests.
 
@@ -86,17 +86,17 @@ class RedisLedger:
         cluster: bool = False,
         prefix: str = "bandwidth-mfa",
         lease: float = 30.0,
-        keep: float = _WEEK,
+        retention: float = _WEEK,
         timeout: float = 5.0,
         clock: Clock | None = None,
     ) -> None:
         self.url: str = checked_url(url, cluster=cluster)
         self.cluster: bool = bool(cluster)
         self.prefix: str = checked_name("prefix", prefix)
-        self.lease: float = _checked_seconds("lease", lease, least=1.0)
-        self.keep: float = _checked_seconds("keep", keep, least=60.0)
+        self.lease: float = _checked_seconds("lease", lease, minimum=1.0)
+        self.retention: float = _checked_seconds("retention", retention, minimum=60.0)
         self.clock: Clock = clock or SystemClock()
-        timeout = _checked_seconds("timeout", timeout, least=0.01)
+        timeout = _checked_seconds("timeout", timeout, minimum=0.01)
         self._connection = Connection(self.url, cluster=cluster, timeout=timeout, clock=self.clock)
         self._batchers: dict[str, Batcher] = {}
         # Batches are numbered, so that one that comes late does nothing.
@@ -130,18 +130,18 @@ class RedisLedger:
         """The connection, for what else is kept in the same Redis."""
         return self._connection
 
-    async def check(self, *, patience: float = 10.0) -> None:
+    async def check(self, *, max_wait: float = 10.0) -> None:
         """Make sure, once, that this Redis can be used and forgets nothing of its own accord.
 
         Args:
-            patience: seconds to wait for a Redis that is away.
+            max_wait: seconds to wait for a Redis that is away.
 
         Raises:
             LedgerError: it cannot be reached, refuses us, or evicts.
         """
         if self._checked:
             return
-        facts = await self._connection.ask(lambda client: client.info("memory"), patience=patience)
+        facts = await self._connection.call(lambda client: client.info("memory"), max_wait=max_wait)
         for node in facts.values() if isinstance(next(iter(facts.values())), dict) else (facts,):
             policy = str(node.get("maxmemory_policy", "noeviction"))
             if policy != "noeviction" and int(node.get("maxmemory", 0)):
@@ -165,19 +165,21 @@ class RedisLedger:
     def renew(self, job: str, chunk: int, lease: Lease) -> Awaitable[Any]:
         """Return an awaitable of ``K`` (it goes on), ``L`` (it is lost), ``X`` (kept, but the job is stopped)."""
         ms = round(lease.seconds * 1000)
-        return self._batcher(job).ask(("renew", chunk, lease.token, ms, "", -1, "", False))
+        return self._batcher(job).call(("renew", chunk, lease.fencing_token, ms, "", -1, "", False))
 
-    def intent(self, chunk: Chunk, row: int, *, repeats: bool) -> Awaitable[Any]:
+    def intent(self, chunk: Chunk, row: int, *, resends_unknown: bool) -> Awaitable[Any]:
         """Return an awaitable of ``1`` once an attempt is on record, or of why there must be none.
 
         Args:
             chunk: the row's.
             row: its place in the job.
-            repeats: whether an unknown one may be sent again.
+            resends_unknown: whether an unknown one may be sent again.
         """
-        return self._batcher(chunk.job).ask(("intent", chunk.number, chunk.lease.token, row, "", -1, "", repeats))
+        return self._batcher(chunk.job).call(
+            ("intent", chunk.number, chunk.lease.fencing_token, row, "", -1, "", resends_unknown)
+        )
 
-    def settle(self, chunk: Chunk, row: int, state: LedgerState, record: str, *, repeats: bool) -> None:
+    def settle(self, chunk: Chunk, row: int, state: LedgerState, record: str, *, resends_unknown: bool) -> None:
         """Write soon what became of a row.
 
         Args:
@@ -185,25 +187,34 @@ class RedisLedger:
             row: its place in the job.
             state: what is known; `State.PENDING` when nothing became of it.
             record: id, cause, status and attempts, as `_codec` writes them; empty to keep none.
-            repeats: whether unknown rows are sent again, so that a late no says nothing.
+            resends_unknown: whether unknown rows are sent again, so that a late no says nothing.
         """
         text = f"{row},{state.value},{record}\n" if record else ""
-        self._batcher(chunk.job).tell(
-            ("settle", chunk.number, chunk.lease.token, row, state.value, chunk.number if text else -1, text, repeats)
+        self._batcher(chunk.job).submit(
+            (
+                "settle",
+                chunk.number,
+                chunk.lease.fencing_token,
+                row,
+                state.value,
+                chunk.number if text else -1,
+                text,
+                resends_unknown,
+            )
         )
 
     def _batcher(self, job: str) -> Batcher:
         batcher = self._batchers.get(job)
         if batcher is None:
-            batcher = self._batchers[job] = Batcher(lambda ops: self._run_rows(job, ops), self.clock)
+            batcher = self._batchers[job] = Batcher(lambda ops: self._run_batch(job, ops), self.clock)
         return batcher
 
-    async def _run_rows(self, job: str, operations: list[tuple[Any, ...]]) -> Sequence[str]:
+    async def _run_batch(self, job: str, operations: list[tuple[Any, ...]]) -> Sequence[str]:
         texts: dict[int, int] = {}
         ops: list[tuple[Any, ...]] = []
-        for kind, chunk, token, row, state, text, record, repeats in operations:
+        for kind, chunk, token, row, state, text, record, resends_unknown in operations:
             place = 0 if text < 0 else texts.setdefault(text, len(texts) + 1)
-            ops.append((kind, chunk, token, row, state, place, record, repeats))
+            ops.append((kind, chunk, token, row, state, place, record, resends_unknown))
         names = ("job", "rows", "leases", "again", f"writer:{self.writer}")
         keys = self._keys(job, *names, *(f"out:{chunk}" for chunk in texts))
         arguments = [self.next_batch(), json.dumps(ops, separators=(",", ":"))]
@@ -216,7 +227,7 @@ class RedisLedger:
 
     # Chunks.
 
-    async def take(self, job: str, chunk: int, lease: Lease) -> Chunk | str:
+    async def claim_chunk(self, job: str, chunk: int, lease: Lease) -> Chunk | str:
         """Take a chunk.
 
         Args:
@@ -230,20 +241,20 @@ class RedisLedger:
         Raises:
             LedgerError: Redis refuses us, or the job was made by another version.
         """
-        asked = lease.asked()
+        now = lease.now()
         keys = self._keys(job, "job", "rows", "leases", "open", "done", "again", f"in:{chunk}", f"out:{chunk}")
-        arguments = [chunk, lease.token, round(lease.seconds * 1000), _INTERRUPTED_RECORD]
-        word, *rest = await self._connection.script(SCRIPTS["take"], keys, arguments)
+        arguments = [chunk, lease.fencing_token, round(lease.seconds * 1000), _INTERRUPTED_RECORD]
+        word, *rest = await self._connection.script(SCRIPTS["claim_chunk"], keys, arguments)
         word = _text(word)
         if word == "version":
-            raise _other_version(job, rest[0])
+            raise _version_mismatch(job, rest[0])
         if word != "taken":
             return word
-        lease.granted(asked)
+        lease.renewed_at(now)
         states, requests, size, channel, resumed = rest
         return Chunk(job, chunk, int(size), _text(channel), _text(resumed), _text(states), bytes(requests), lease)
 
-    async def leave(self, chunk: Chunk, keep: bytes) -> str:
+    async def release_chunk(self, chunk: Chunk, keep: bytes) -> str:
         """Give a chunk back: ``"done"``, ``"left"`` with rows to do, or ``"lost"`` before.
 
         Args:
@@ -253,40 +264,42 @@ class RedisLedger:
         await self._batcher(chunk.job).flush()
         number = chunk.number
         names = ("job", "rows", "leases", "open", "done", "again", f"in:{number}", f"out:{number}", "digests")
-        arguments = [number, chunk.lease.token, keep, round(self.keep)]
-        return _text(await self._connection.script(SCRIPTS["leave"], self._keys(chunk.job, *names), arguments))
+        arguments = [number, chunk.lease.fencing_token, keep, round(self.retention)]
+        return _text(await self._connection.script(SCRIPTS["release_chunk"], self._keys(chunk.job, *names), arguments))
 
-    async def pick(self, job: str) -> int | None:
+    async def next_chunk(self, job: str) -> int | None:
         """Return a chunk of the job's window that nobody works at, if there is one."""
-        found = int(await self._connection.script(SCRIPTS["pick"], self._keys(job, "job", "leases", "open"), []))
+        found = int(await self._connection.script(SCRIPTS["next_chunk"], self._keys(job, "job", "leases", "open"), []))
         return None if found < 0 else found
 
-    async def plan(self, job: str, lease: Lease, *, window: int, again_after: float) -> tuple[str, list[int]]:
+    async def plan(
+        self, job: str, lease: Lease, *, max_queued_chunks: int, requeue_after: float
+    ) -> tuple[str, list[int]]:
         """Coordinate a job for a moment.
 
         Args:
             job: which.
             lease: the coordinator's.
-            window: how many chunks may be in the queue or worked at.
-            again_after: seconds after which a chunk that nobody works at is named again.
+            max_queued_chunks: how many chunks may be in the queue or worked at.
+            requeue_after: seconds after which a chunk that nobody works at is named again.
 
         Returns:
             ``"going"`` and the chunks to enqueue; or ``"held"`` by another, ``"stopped"``, ``"ended"``, ``"gone"``.
         """
-        arguments = [lease.token, round(lease.seconds * 1000), window, round(again_after * 1000)]
+        arguments = [lease.fencing_token, round(lease.seconds * 1000), max_queued_chunks, round(requeue_after * 1000)]
         word, *rest = await self._connection.script(
             SCRIPTS["plan"], self._keys(job, "job", "leases", "open"), arguments
         )
         word = _text(word)
         if word == "version":
-            raise _other_version(job, rest[0])
+            raise _version_mismatch(job, rest[0])
         return word, [int(chunk) for chunk in rest]
 
     # Jobs.
 
-    async def jobs(self, *, past: bool = False) -> list[str]:
+    async def jobs(self, *, include_ended: bool = False) -> list[str]:
         """Return the names of the jobs that workers look after, oldest first; or of all that were ever submitted."""
-        key = f"{self.prefix}:jobs:all" if past else f"{self.prefix}:jobs"
+        key = f"{self.prefix}:jobs:all" if include_ended else f"{self.prefix}:jobs"
         return [_text(name) for name in await self._connection.command("zrange", key, 0, -1)]
 
     async def register(self, job: str) -> None:
@@ -295,9 +308,9 @@ class RedisLedger:
         for key in (f"{self.prefix}:jobs:all", f"{self.prefix}:jobs"):
             await self._connection.command("zadd", key, {job: now})
 
-    async def forget(self, job: str, *, past: bool = False) -> None:
+    async def forget(self, job: str, *, include_ended: bool = False) -> None:
         """Take a job off the workers' list, or off that of all jobs."""
-        key = f"{self.prefix}:jobs:all" if past else f"{self.prefix}:jobs"
+        key = f"{self.prefix}:jobs:all" if include_ended else f"{self.prefix}:jobs"
         await self._connection.command("zrem", key, job)
 
     async def submit(self, job: str, *arguments: str | int | bytes, chunk: int = 0) -> list[Any]:
@@ -309,7 +322,7 @@ class RedisLedger:
         keys = self._keys(job, "job", "rows", "digests", f"in:{chunk}", f"out:{chunk}")
         word, *rest = await self._connection.script(SCRIPTS["submit"], keys, arguments)
         if _text(word) == "version":
-            raise _other_version(job, rest[0])
+            raise _version_mismatch(job, rest[0])
         return [_text(word), *rest]
 
     async def facts(self, job: str) -> dict[str, str]:
@@ -318,10 +331,10 @@ class RedisLedger:
         found = await self._connection.command("hgetall", key)
         facts = {_text(name): _text(value) for name, value in found.items()}
         if facts and facts.get("version") != str(VERSION):
-            raise _other_version(job, facts.get("version", ""))
+            raise _version_mismatch(job, facts.get("version", ""))
         return facts
 
-    async def has(self, job: str) -> bool:
+    async def exists(self, job: str) -> bool:
         """Return whether there is such a job, of any version."""
         return bool(await self._connection.command("exists", *self._keys(job, "job")))
 
@@ -345,7 +358,7 @@ class RedisLedger:
         arguments = self._keys(job, "in:", "out:")
         found = await self._connection.script(SCRIPTS["resume"], self._keys(job, *names), arguments)
         if isinstance(found, list):
-            raise _other_version(job, found[1])
+            raise _version_mismatch(job, found[1])
         return int(found)
 
     async def results(self, job: str, size: int, total: int) -> AsyncIterator[tuple[int, str, str, bytes]]:
@@ -359,7 +372,7 @@ class RedisLedger:
             requests = await self._connection.command("get", in_key)
             yield chunk, _text(states), _text(text or b""), requests or b""
 
-    async def drop(self, job: str, chunk: int) -> None:
+    async def drop_results(self, job: str, chunk: int) -> None:
         """Forget a chunk's results, once they are kept elsewhere."""
         (key,) = self._keys(job, f"out:{chunk}")
         await self._connection.command("delete", key)
@@ -386,13 +399,13 @@ def checked_name(what: str, value: object) -> str:
     return value
 
 
-def _checked_seconds(name: str, value: object, *, least: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value < 1e9:
-        raise ConfigurationError(f"{name}: must be a number of seconds of at least {least:g}")
+def _checked_seconds(name: str, value: object, *, minimum: float) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not minimum <= value < 1e9:
+        raise ConfigurationError(f"{name}: must be a number of seconds of at least {minimum:g}")
     return float(value)
 
 
-def _other_version(job: str, version: Any) -> LedgerError:
+def _version_mismatch(job: str, version: Any) -> LedgerError:
     said = _text(version)
     if not said.isdecimal() or len(said) > 9:
         return LedgerError("the ledger cannot be used: a key of ours holds something else; choose another prefix")

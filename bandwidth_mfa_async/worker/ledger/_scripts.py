@@ -6,5 +6,16 @@ from typing import Final
 
 from ..._redis._script import Script
 
-_NAMES: Final = ("rows", "take", "leave", "plan", "pick", "submit", "stop", "resume", "codes", "stale")
+_NAMES: Final = (
+    "rows",
+    "claim_chunk",
+    "release_chunk",
+    "plan",
+    "next_chunk",
+    "submit",
+    "stop",
+    "resume",
+    "codes",
+    "stale",
+)
 SCRIPTS: Final = {name: Script.load(__package__, "lua", f"{name}.lua") for name in _NAMES}

@@ -631,7 +631,7 @@ async def test_every_task_cancelled_loses_no_item(
         stream = bulk.send(numbers(20), template=template)
         reader = asyncio.ensure_future(anext(stream))
         await turns(turns_)
-        for task in (stream._feeder, *stream._workers):
+        for task in (stream._producer, *stream._workers):
             assert task is not None
             task.cancel()
         await asyncio.wait([reader])

@@ -193,7 +193,7 @@ async def test_status(redis_server, make_limiter):
     one, other = make_limiter(redis_server.url), make_limiter(redis_server.url)
     for _ in range(30):
         one.accepted(await one.acquire())
-    one.refused(await one.acquire(), 0.6)
+    one.rejected(await one.acquire(), 0.6)
     await until(lambda: one.epoch == 1)
     waiting = [
         asyncio.create_task(limiter.acquire(2, lane)) for limiter, lane in ((one, "bulk"), (other, "interactive"))
