@@ -1,4 +1,4 @@
-"""`FakeTransport`: the real client with everything above the socket, and a script below it."""
+"""`FakeTransport`: scripted outcomes in place of a client's connections."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def _masked_repr(document: dict[str, Any]) -> str:
 
 @frozen(kw_only=True)
 class SentRequest:
-    """One attempt of the client's, as it would have gone over the wire. Its `repr` shows no number, code or text.
+    """One attempt of a client, as it would appear on the wire. Its `repr` shows no number, code or text.
 
     Attributes:
         operation: ``"messaging"``, ``"voice"``, ``"verify"`` or ``"token"``.
-        document: the body, under the HTTP API's own names: ``to``, ``from``, ``applicationId``, ...
-        time: when, in the client's clock's `monotonic()` seconds.
-        written: False for an attempt that failed before it left.
+        document: the request body, with the keys of the HTTP API: ``to``, ``from``, ``applicationId``, ...
+        time: time of the attempt in `monotonic()` seconds of the client's clock.
+        written: False if the attempt failed before the request was written.
     """
 
     operation: Operation
@@ -72,13 +72,13 @@ class SentRequest:
 
 
 Scripted: TypeAlias = "Outcome | Callable[[SentRequest], Outcome]"
-"""An outcome, or a function that chooses one by the request (whose `written` is not decided yet)."""
+"""An outcome, or a function that returns one for a request. The function must not use `SentRequest.written`."""
 
 
 class FakeTransport:
-    """Takes the place of a client's connections: nothing leaves the process, and outcomes follow a script.
+    """Replaces a client's connections: nothing leaves the process, and the test scripts the outcomes.
 
-    Everything else is real: values are checked, attempts are retried, limits wait, hooks hear events::
+    Everything else is real: validation, retries, rate limits, events::
 
         fake = FakeTransport()
         async with fake.client() as mfa:
@@ -86,17 +86,17 @@ class FakeTransport:
             await sign_in(mfa)
         assert [request.document["to"] for request in fake.sent] == ["+19195551234"] * 2
 
-    Where the script has run out, texts and calls are accepted with a new id, and a verify is valid when it is asked
-    about `code`.
+    When the script is used up, texts and voice calls are accepted with a new id, and a verify is valid if it asks for
+    `code`.
 
     Args:
-        code: the code that is right.
+        code: the valid code.
     """
 
     def __init__(self, *, code: str = "123456") -> None:
         self.code = code
         self.requests: list[SentRequest] = []
-        """Every attempt, in order, those included that failed before they left."""
+        """All attempts in order, including those that failed before their request was written."""
         self._script: list[tuple[Scripted, Operation | None]] = []
         self._defaults: dict[Operation | None, Scripted] = {}
         self._response_count = 0
@@ -106,40 +106,41 @@ class FakeTransport:
 
     @property
     def sent(self) -> list[SentRequest]:
-        """The requests that left: each `messaging` and `voice` among them may have reached a person."""
+        """The requests that were written; each ``messaging`` and ``voice`` request may have reached a person."""
         return [request for request in self.requests if request.written]
 
     @property
     def pending(self) -> int:
-        """How many scripted outcomes were not used yet."""
+        """Number of scripted outcomes not used yet."""
         return len(self._script)
 
     def script(self, *outcomes: Scripted, operation: Operation | None = None) -> None:
-        """Let the next attempts come to these outcomes, one each, in order.
+        """Append outcomes for the next attempts, one per attempt, in order.
 
         Args:
-            outcomes: what becomes of each of the next attempts.
-            operation: of that operation only; None for texts, calls and verifies, but not for tokens.
+            outcomes: outcomes of the next attempts.
+            operation: only for attempts of this operation; None for texts, voice calls and verifies, but not for
+                tokens.
 
         Raises:
-            TypeError: neither an `Outcome` nor a function.
+            TypeError: an argument is neither an `Outcome` nor a function.
         """
         self._script.extend((_checked_outcome(outcome), operation) for outcome in outcomes)
 
     def always(self, outcome: Scripted, *, operation: Operation | None = None) -> None:
-        """Let every attempt come to this outcome for which the script holds none.
+        """Set the outcome of every attempt for which the script has none.
 
         Args:
-            outcome: such as ``Outcome.answer(500)`` for a service that is down.
-            operation: as in `script`; an outcome for one operation goes before one for all.
+            outcome: for example ``Outcome.answer(500)`` for a service that is down.
+            operation: as in `script`; an outcome for one operation has precedence over one for all.
 
         Raises:
-            TypeError: neither an `Outcome` nor a function.
+            TypeError: `outcome` is neither an `Outcome` nor a function.
         """
         self._defaults[operation] = _checked_outcome(outcome)
 
     def clear(self) -> None:
-        """Forget the script, the standing outcomes and the requests."""
+        """Remove the script, the outcomes set with `always` and the recorded requests."""
         self._script.clear()
         self._defaults.clear()
         self.requests.clear()
@@ -148,9 +149,9 @@ class FakeTransport:
         """Return a new client on this transport.
 
         Args:
-            **options: arguments of `MFAClient`; `account_id` and `auth` have defaults. With neither `retry` nor
-                `clock`, backoffs take no time; a wait that the service asks for (`Retry-After`) or a limiter makes
-                does, so test those with a `ManualClock`.
+            **options: arguments of `MFAClient`; `account_id` and `auth` have defaults. Without `retry` and `clock`,
+                backoffs take no time. Waits for a `Retry-After` or a limiter take real time; test them with a
+                `ManualClock`.
         """
         settings: dict[str, Any] = {"account_id": "9900000", "auth": BasicAuth("user", "password")}
         if "clock" not in options:
@@ -161,21 +162,21 @@ class FakeTransport:
         return client
 
     def attach(self, client: MFAClient) -> None:
-        """Put this transport under a client that was made elsewhere, and under all its views.
+        """Replace the transport of an existing client and of all its views.
 
         Args:
-            client: that was not used yet.
+            client: a client that has not made a call yet.
 
         Raises:
-            ClientStateError: it was.
+            ClientStateError: the client has made a call.
         """
         state = executor_of(client).state
         if state.transport.bound:
-            raise ClientStateError("the client was used already; attach a FakeTransport before its first call")
+            raise ClientStateError("the client has made a call already; attach the FakeTransport before its first call")
         state.transport = _ScriptedTransport(self, state.clock)
 
     def _record(self, name: str, payload: Body, now: float) -> tuple[Operation, Outcome, dict[str, Any]]:
-        """Record an attempt and decide what becomes of it."""
+        """Record an attempt and choose its outcome."""
         operation = _OPERATIONS[name]
         text = payload.value.decode()
         document: dict[str, Any] = dict(parse_qsl(text)) if operation == "token" else json.loads(text)
@@ -216,7 +217,7 @@ class FakeTransport:
 
 
 class _ScriptedTransport(Transport):
-    """The client's transport without its sockets; it is bound to a loop and a process as the real one is."""
+    """A `Transport` without sockets; bound to an event loop and a process like its base class."""
 
     def __init__(self, fake: FakeTransport, clock: Clock) -> None:
         super().__init__()
@@ -224,7 +225,7 @@ class _ScriptedTransport(Transport):
         self._clock = clock
         self._sleeper = Sleeper(clock)
 
-    async def send(  # noqa: PLR0913 - the transport's own arguments
+    async def send(  # noqa: PLR0913 - the arguments of `Transport.send`
         self, url: Any, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
     ) -> RawResponse:
         del url, headers
@@ -238,7 +239,7 @@ class _ScriptedTransport(Transport):
             elif outcome.delay >= limit:
                 error = _timeout_error(operation, written=outcome.written)
         else:
-            # Attempts overlap as real ones do.
+            # Yield, so that concurrent attempts overlap like real ones.
             await asyncio.sleep(0)
         if error is None and outcome.error is not None:
             error = outcome.error("a scripted failure", operation)
@@ -248,7 +249,7 @@ class _ScriptedTransport(Transport):
         return RawResponse(outcome.status or 200, Headers(outcome.headers), body)
 
     async def warm_up(self, url: Any, connections: int, connect_timeout: float) -> None:
-        """Open nothing."""
+        """Do nothing."""
 
     def abort(self) -> None:
         super().abort()
@@ -264,10 +265,10 @@ def _closed_error(operation: str, *, written: bool) -> RequestError:
 def _timeout_error(operation: str, *, written: bool) -> RequestError:
     if written:
         return ReadTimeoutError("the request was written and no response arrived in time", operation)
-    return ConnectTimeoutError("the connection was not established in time", operation)
+    return ConnectTimeoutError("no connection was opened in time", operation)
 
 
 def _checked_outcome(outcome: Scripted) -> Scripted:
     if not isinstance(outcome, Outcome) and not callable(outcome):
-        raise TypeError("an outcome is an Outcome, or a function that returns one")
+        raise TypeError("an outcome must be an Outcome or a function that returns one")
     return outcome

@@ -1,4 +1,4 @@
-"""The simulator in a thread and an event loop of its own."""
+"""`ThreadedSimulator`: a simulator with its own thread and event loop."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
-# A loop that does not answer for this long is stuck; a test that fails says more than one that hangs.
+# Seconds to wait for the simulator's loop before the test fails. A failure says more than a test that hangs.
 _LOOP_TIMEOUT = 30.0
 
 
 def _with_signature_of(other: Callable[_P, None]) -> Callable[[Callable[..., None]], Callable[_P, None]]:
-    """Give a method the signature of another, for type checkers, editors and pydoc."""
+    """Decorate a method with the signature of another one, for type checkers, editors and pydoc."""
 
     def decorate(method: Callable[..., None]) -> Callable[_P, None]:
         vars(method)["__signature__"] = inspect.signature(other)
@@ -35,22 +35,22 @@ def _with_signature_of(other: Callable[_P, None]) -> Callable[[Callable[..., Non
 
 
 class ThreadedSimulator(Simulator):
-    """A `Simulator` that any thread and any number of event loops may use.
+    """A `Simulator` for use from any thread and any number of event loops.
 
     ``with ThreadedSimulator() as sim: ...``
 
-    For tests that are not async, and for a server that outlives the event loop of each test. All methods of
-    `Simulator` may be called from any thread; those that change its state do so in its own loop and return when it is
-    done. `inbox`, `requests` and `limits` may be read at any time. Faults are plain lists: script them between
-    requests, not while one is being answered. On a `ManualClock`, what comes due by a `tick()` happens soon after it
-    and in the simulator's loop.
+    Use it for sync tests, and for a server that outlives the event loop of each test. All methods of `Simulator` can be
+    called from any thread; those that change its state run in the simulator's loop and return when they are done.
+    `inbox`, `requests` and `limits` can be read at any time. Faults are plain lists: script them between requests, not
+    while the simulator answers one. With a `ManualClock`, the timers that a `tick()` makes due run shortly after it, in
+    the simulator's loop.
 
     Args:
-        port: to listen on; 0 for a free one.
-        **options: those of `Simulator`.
+        port: port to listen on; 0 for a free port.
+        **options: options of `Simulator`.
 
     Raises:
-        InvalidOptionError: an option has a value that cannot work.
+        InvalidOptionError: the value of an option is invalid.
     """
 
     @_with_signature_of(Simulator.__init__)
@@ -74,16 +74,16 @@ class ThreadedSimulator(Simulator):
         self.close()
 
     def open(self) -> None:
-        """Start the thread and listen; return when requests are answered.
+        """Start the thread and the server; return when the simulator answers requests.
 
         Raises:
-            SimulatorStateError: it is running already, or `tls` is asked for without the trustme package.
-            OSError: the port is taken.
+            SimulatorStateError: it is already running, or `tls` is set and the trustme package is not installed.
+            OSError: the port is in use.
         """
         if self._thread is not None:
             raise SimulatorStateError("the simulator is running already; make another one for a second port")
         ready: concurrent.futures.Future[None] = concurrent.futures.Future()
-        # A daemon, so that a test run that is killed does not wait for it.
+        # A daemon thread does not delay the exit of the test run.
         self._thread = threading.Thread(target=self._run, args=(ready,), name="bandwidth-mfa-simulator", daemon=True)
         self._thread.start()
         try:
@@ -93,7 +93,7 @@ class ThreadedSimulator(Simulator):
             raise
 
     def close(self) -> None:
-        """Stop listening and end the thread; harmless when it is not running."""
+        """Stop the server and the thread; do nothing if it is not running."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -103,19 +103,19 @@ class ThreadedSimulator(Simulator):
         thread.join(_LOOP_TIMEOUT)
 
     async def start(self) -> None:
-        """Do as `open()`, without holding up the running loop."""
+        """Start like `open()`, without blocking the caller's event loop."""
         opening = asyncio.ensure_future(asyncio.to_thread(self.open))
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The thread goes on whether or not it is waited for, and nobody would close what it opens.
+            # Cancellation does not stop the thread, so wait until it has opened the simulator and close it again.
             await asyncio.wait([opening])
             if opening.exception() is None:
                 await asyncio.to_thread(self.close)
             raise
 
     async def stop(self) -> None:
-        """Do as `close()`, without holding up the running loop."""
+        """Stop like `close()`, without blocking the caller's event loop."""
         await asyncio.to_thread(self.close)
 
     def _run(self, ready: concurrent.futures.Future[None]) -> None:
@@ -126,7 +126,7 @@ class ThreadedSimulator(Simulator):
                 self._loop_clock.loop = self._loop
             try:
                 await Simulator.start(self)
-            except BaseException as error:  # noqa: BLE001 - it belongs to the thread that waits
+            except BaseException as error:  # noqa: BLE001 - `open()` raises it in its own thread
                 ready.set_exception(error)
                 return
             ready.set_result(None)
@@ -141,11 +141,11 @@ class ThreadedSimulator(Simulator):
             self._loop = self._stop_event = None
 
     def clear(self) -> None:
-        """Make it as new; see `Simulator.clear`."""
+        """Restore the initial state; see `Simulator.clear`."""
         self._run_in_loop(super().clear)
 
     def reset(self) -> None:
-        """Do as `clear()`, and accept connections again if they were refused.
+        """Restore the initial state like `clear()`, and accept connections again if they were refused.
 
         Raises:
             SimulatorStateError: the simulator is not running.
@@ -159,30 +159,30 @@ class ThreadedSimulator(Simulator):
         messaging: AccountLimits | EllipsisType | None = ...,
         voice: AccountLimits | EllipsisType | None = ...,
     ) -> None:
-        """Put other limits in force at once; see `Simulator.set_limits`."""
+        """Change the limits immediately; see `Simulator.set_limits`."""
         change = super().set_limits
         self._run_in_loop(lambda: change(messaging=messaging, voice=voice))
 
     def set_receipts(self, policy: ReceiptPolicy) -> None:
-        """Let receipts follow another policy; see `Simulator.set_receipts`."""
+        """Change the policy of delivery receipts; see `Simulator.set_receipts`."""
         change = super().set_receipts
         self._run_in_loop(lambda: change(policy))
 
     def revoke_tokens(self) -> None:
-        """Let no bearer token be accepted any more; see `Simulator.revoke_tokens`."""
+        """Revoke all bearer tokens; see `Simulator.revoke_tokens`."""
         self._run_in_loop(super().revoke_tokens)
 
     def fail_handshakes(self, count: int = 1) -> None:
-        """Let the next TLS handshakes fail; see `Simulator.fail_handshakes`."""
+        """Make the next TLS handshakes fail; see `Simulator.fail_handshakes`."""
         change = super().fail_handshakes
         self._run_in_loop(lambda: change(count))
 
     async def wait_for_message(self, to: str, *, timeout: float = 5.0, after: Message | None = None) -> Message:
-        """Return the newest message to a number, waiting until there is one; see `Simulator.wait_for_message`."""
+        """Wait until a number has a message and return its newest one; see `Simulator.wait_for_message`."""
         return await self._await_coroutine(super().wait_for_message(to, timeout=timeout, after=after))
 
     async def refuse_connections(self, seconds: float | None = None) -> None:
-        """Cut every connection and refuse new ones; see `Simulator.refuse_connections`."""
+        """Close all connections and refuse new ones; see `Simulator.refuse_connections`."""
         await self._await_coroutine(super().refuse_connections(seconds))
 
     async def accept_connections(self) -> None:
@@ -190,7 +190,7 @@ class ThreadedSimulator(Simulator):
         await self._await_coroutine(super().accept_connections())
 
     def _run_in_loop(self, work: Callable[[], _T]) -> _T:
-        """Do something in the simulator's loop and wait for it."""
+        """Run a function in the simulator's loop and return its result."""
         loop = self._loop
         if loop is None or self._thread is threading.current_thread():
             return work()
@@ -214,7 +214,7 @@ class ThreadedSimulator(Simulator):
 
 
 class _LoopClock:
-    """A clock that another thread may move: its timers run in the simulator's loop."""
+    """Wraps a clock that another thread may advance: the callbacks of its timers run in the simulator's loop."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""What to answer to a posted receipt, whatever carries it: credentials, duplicates, the callback. No I/O."""
+"""Handling of a posted receipt, independent of the web framework: credentials, deduplication, callback."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from .._clock import Clock
 
 OnReceipt: TypeAlias = Callable[[DeliveryReceipt], Any]
-"""What receipts are handed to: a `DeliveryTracker`, a function, or a coroutine function."""
+"""Callback for receipts: a `DeliveryTracker`, a function or a coroutine function."""
 
 _logger = logging.getLogger(f"{LOGGER_NAME}.webhooks")
 
 MAX_BODY: Final = 64 * 1024
-"""Bytes; a documented receipt has about 200."""
+"""Maximum size of a body in bytes; a documented receipt has about 200."""
 
 # North American receipts are retried for 24 hours: https://dev.bandwidth.com/docs/mfa/webhooks
 _DEFAULT_REMEMBER_FOR: Final = 25 * 3600.0
@@ -37,16 +37,17 @@ _DEFAULT_REALM: Final = "delivery receipts"
 
 
 class ReceiverOptions(TypedDict, total=False):
-    """What the receivers take besides the callback; all of it may be left out.
+    """Options of the receivers; all are optional.
 
     Keys:
-        auth: credentials the sender must show, as a `BasicAuth`. It is challenged first, with a 401, as Bandwidth
-            describes it for other callbacks (guides/callbacks); whether MFA's receipts answer a challenge is not
-            known. None, the default, takes every receipt.
-        realm: the challenge's realm; default ``"delivery receipts"``.
-        remember: of how many receipts it is remembered that they were handled; default 10,000.
-        remember_for: for how many seconds; default 25 hours, since North American receipts are retried for 24.
-        clock: what that age is measured on; real time by default.
+        auth: `BasicAuth` credentials that the sender must present. A request without credentials gets a 401 challenge
+            first, as Bandwidth describes it for other callbacks (guides/callbacks). It is not documented whether the
+            sender of MFA receipts answers a challenge. The default, None, accepts every receipt.
+        realm: realm of the challenge; default ``"delivery receipts"``.
+        remember: maximum number of handled receipts to remember for deduplication; default 10,000.
+        remember_for: seconds for which to remember them; default 25 hours, because North American receipts are retried
+            for 24 hours.
+        clock: clock for `remember_for`; real time by default.
     """
 
     auth: BasicAuth | None
@@ -58,30 +59,30 @@ class ReceiverOptions(TypedDict, total=False):
 
 @frozen
 class Reply:
-    """What to answer."""
+    """A response: status, body and extra headers."""
 
     status: int
     text: str = ""
     headers: tuple[tuple[str, str], ...] = ()
 
 
-TOO_LARGE: Final = Reply(413, f"a receipt has at most {MAX_BODY} bytes\n")
+TOO_LARGE: Final = Reply(413, f"a receipt must have at most {MAX_BODY} bytes\n")
 UNREADABLE: Final = Reply(400, "the body cannot be read\n")
-_METHOD_NOT_ALLOWED: Final = Reply(405, "receipts are posted\n", (("Allow", "POST"),))
+_METHOD_NOT_ALLOWED: Final = Reply(405, "send receipts with POST\n", (("Allow", "POST"),))
 _HANDLED: Final = Reply(204)
 _FAILED: Final = Reply(500, "the receipt was not handled; post it again\n")
 
 
 class Receiver:
-    """Decides on receipts, and hands each to the callback once.
+    """Checks posted receipts and passes each one to the callback once.
 
     Args:
-        on_receipt: called with each receipt; what it returns is awaited if it can be. When it raises, the sender gets a
-            500 and may post again, and the callback is called again then.
+        on_receipt: called with each receipt; an awaitable result is awaited. If it raises, the sender gets a 500, and
+            the callback is called again when the sender retries.
         options: see `ReceiverOptions`.
 
     Raises:
-        ConfigurationError: an option cannot work.
+        ConfigurationError: an option is invalid.
     """
 
     def __init__(self, on_receipt: OnReceipt, options: ReceiverOptions) -> None:
@@ -107,12 +108,12 @@ class Receiver:
         self._in_progress: dict[tuple[str, str], asyncio.Future[None]] = {}
 
     def check_head(self, method: str, authorization: str | None, length: int | None) -> Reply | None:
-        """Return the answer to a request that is refused by its head alone; None for one whose body is to be read.
+        """Check everything but the body of a request; return the response if it is refused, else None.
 
         Args:
-            method: of the request.
-            authorization: the header's value, or None without one.
-            length: its Content-Length in bytes, if it has one.
+            method: HTTP method.
+            authorization: value of the Authorization header; None if absent.
+            length: Content-Length in bytes; None if absent or invalid.
         """
         if method != "POST":
             return _METHOD_NOT_ALLOWED
@@ -126,10 +127,10 @@ class Receiver:
         return TOO_LARGE if length is not None and length > MAX_BODY else None
 
     async def receive(self, body: bytes) -> Reply:
-        """Handle one receipt and say what to answer.
+        """Handle the body of a request and return the response.
 
         Args:
-            body: the whole body.
+            body: the complete body.
         """
         try:
             receipt = parse_delivery_receipt(body)
@@ -137,7 +138,7 @@ class Receiver:
             _logger.warning("refused a delivery receipt: %s", error)
             return Reply(400, f"{error}\n")
         key = (receipt.message_id, receipt.type)
-        # A copy that comes while the first is being handled waits for it, and takes over if it fails.
+        # A duplicate that arrives while the callback runs waits for it, and calls it again if it failed.
         while (first := self._in_progress.get(key)) is not None:
             await asyncio.wait([first])
         if key in self._handled:
@@ -147,8 +148,8 @@ class Receiver:
             result = self._on_receipt(receipt)
             if inspect.isawaitable(result):
                 await result
-        except Exception as error:  # noqa: BLE001 - whatever it is, the sender is to post again
-            # Neither the error's text nor its traceback: both may quote what the callback works with.
+        except Exception as error:  # noqa: BLE001 - the sender should retry after any error
+            # Log neither the error's text nor its traceback: both may contain the callback's data.
             _logger.error(  # noqa: TRY400
                 "the callback for the delivery receipt of message %s failed: %s at %s",
                 receipt.message_id,
@@ -165,7 +166,7 @@ class Receiver:
 
 
 class _HandledReceipts:
-    """The keys of the latest receipts, oldest first."""
+    """Keys of the latest handled receipts, oldest first; bounded in number and age."""
 
     def __init__(self, size: int, seconds: float, clock: Clock) -> None:
         if size < 1 or not seconds > 0:
@@ -191,7 +192,7 @@ class _HandledReceipts:
 
 
 def _location(error: BaseException) -> str:
-    """Return the file and line that raised, which is what a person looks for first."""
+    """Return the file and the line that raised an error."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
