@@ -412,7 +412,7 @@ async def test_closing_cuts_what_is_silent(fake, clock):
     closing = asyncio.create_task(client.aclose(drain_timeout=3))
     await clock.advance(3)
     await closing
-    with pytest.raises(DisconnectedError, match="closed before the answer"):
+    with pytest.raises(DisconnectedError, match="closed before the response"):
         await call
 
 
