@@ -2,7 +2,7 @@
 
 Run: python -m tests.system.bulk_kills [--runs 20] [--items 20000] [--signal KILL|TERM] [--seed N] [--json]
 The simulator runs in this process and answers with 429s, 503s, 400s and delays; the run, with a journal, is a child
-process. Each run is killed several times and resumed until it finishes. Its last pass prints an outcome for every number.
+process. Each run is killed several times and resumed until it finishes. Its last pass prints every outcome.
 """
 
 from __future__ import annotations
