@@ -1,4 +1,4 @@
-"""How a call is made: token, permit, slot, attempt, retry, and what each outcome gives back."""
+"""Makes calls: token, permit, slot, attempt and retry, and releases what each step acquired."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ _Response = TypeVar("_Response", MessagingCodeResponse, VoiceCodeResponse, Verif
 
 
 class CallExecutor:
-    """Makes calls with one set of options over a shared core.
+    """Makes calls with one set of options over shared state.
 
     Args:
-        state: connections, credentials, the retry budget.
-        policy: how often and how long.
-        hooks: who is told.
-        limits: how fast and how wide.
-        parent: a caller whose limiters and slots are to be used instead of new ones.
+        state: connections, credentials and the retry budget.
+        policy: the retry policy.
+        hooks: receive the events.
+        limits: rate and concurrency limits.
+        parent: the executor whose limiters and slots to share; None for new ones.
     """
 
     state: SharedState
@@ -73,7 +73,7 @@ class CallExecutor:
         self.state = state
         self.policy = policy
         self.hooks = hooks
-        # Asked several times in every call.
+        # Read several times per call.
         self._has_hooks = bool(hooks)
         self.limits = limits
         if parent is not None:
@@ -93,8 +93,8 @@ class CallExecutor:
             return make(channel, rate=rate, adaptive=limits.adaptive, clock=state.clock, emit=emit, max_pause=max_pause)
 
         if limits.shared is None:
-            own: Limiter = build()
-            return own
+            limiter: Limiter = build()
+            return limiter
         options = (channel, limits.shared, rate, limits.adaptive, max_pause, hooks)
         return state.shared_limiter(options, build)
 
@@ -109,15 +109,15 @@ class CallExecutor:
         """Make one call.
 
         Args:
-            operation: what to ask.
-            request: with which values.
+            operation: the operation.
+            request: its values.
             timeout: seconds for the whole call; None for the policy's.
-            lane: where to wait.
-            observer: told of each attempt, before it is written and when it failed.
+            lane: the lane in which to wait.
+            observer: called before each attempt is written and when it fails.
 
         Raises:
-            RequestError: it did not succeed.
-            ConfigurationError: there is no such lane, or the timeout is no number above 0.
+            RequestError: the call did not succeed.
+            ConfigurationError: there is no such lane, or the timeout is not a number above 0.
             ClientStateError: the client is closed or belongs to another loop.
         """
         policy = self.policy if timeout is None else attrs.evolve(self.policy, timeout=timeout)
@@ -134,7 +134,7 @@ class CallExecutor:
                 try:
                     response = await self._send(call)
                 except RequestError:
-                    response = None  # why not, the call knows
+                    response = None  # `call.error` says why
                 if response is None:
                     response = await self._retry_after_first_failure(call)
                 else:
@@ -149,7 +149,7 @@ class CallExecutor:
                 self._emit_end(call, error, emit_attempt=call.record_cancellation(error))
                 raise
             except Exception as error:
-                # No failure of a request; told all the same, so that every call that began has an end.
+                # Not a failed request. Emit the event anyway, so that every call that started also ends.
                 self._emit_end(call, error, emit_attempt=False)
                 raise
             else:
@@ -158,18 +158,18 @@ class CallExecutor:
                 meta = ResponseMeta(attempts=call.attempts, elapsed=elapsed, possible_duplicate=possible_duplicate)
                 self._emit_end(call, None, emit_attempt=True)
                 return attach_meta(response, meta)
-            # Raised out of the handler: the error of the last attempt alone says less than is known.
+            # Outside the handler, so that `__context__` does not hold the last attempt's error, which says less.
             raise final
         finally:
             state.call_finished()
 
     async def _retry_after_first_failure(self, call: Call[_Request, _Response]) -> _Response:
-        """Go on after a first attempt that failed, as far as that is allowed.
+        """Retry after a failed first attempt, as far as the policy allows.
 
-        Apart, as what it needs would cost every call objects that most never use.
+        A separate method, because the closures it needs would cost every call, and most never use them.
         """
         state = self.state
-        assert isinstance(call.error, RequestError)  # noqa: S101 - what the first attempt raised
+        assert isinstance(call.error, RequestError)  # noqa: S101 - the first attempt raised it
         try:
             response = await self._attempt(call, call.error)
         except RequestError as error:
@@ -194,17 +194,17 @@ class CallExecutor:
     async def _sleep(self, call: Call[Any, Any], seconds: float) -> None:
         if not await self.state.sleeper.sleep(seconds):
             error = call.error
-            assert isinstance(error, RequestError)  # noqa: S101 - only a failure is slept on
+            assert isinstance(error, RequestError)  # noqa: S101 - only a failure leads to a sleep
             error._update(retry_stopped_by="closed")  # noqa: SLF001 - errors are this package's own
-            call.payload = None  # its end was told before the sleep
+            call.payload = None  # its event was emitted before the sleep
             raise error
 
     async def _attempt(self, call: Call[_Request, _Response], failure: RequestError | None = None) -> _Response:
-        """Make one attempt, plus those that cost none: after a stale bearer token, and after a 429 in the bulk lane.
+        """Make one counted attempt, and free retries: after a stale bearer token, and after a 429 in the bulk lane.
 
         Args:
-            call: whose.
-            failure: what the attempt came to, if it was made already.
+            call: the call.
+            failure: the attempt's error if it was already made.
         """
         throttled = 0
         while True:
@@ -224,7 +224,7 @@ class CallExecutor:
                 if not patient or (failure.retry_after or 0.0) > call.policy.max_retry_after:
                     raise failure
                 throttled += 1
-                # A learning limiter paces what comes next by itself; without one the waits must grow.
+                # An adaptive limiter paces the next attempt itself; without one the waits must grow.
                 paced = self.limits.adaptive and failure.retry_after is None
                 wait = 0.0 if paced else backoff(call.policy, failure, throttled, self.state.rng)
                 self._emit_attempt(call, wait)
@@ -235,7 +235,7 @@ class CallExecutor:
             failure = None
 
     async def _send(self, call: Call[_Request, _Response]) -> _Response:
-        """Get what an attempt needs, send once, and give back what was taken."""
+        """Acquire what an attempt needs, send once, and release it."""
         channel = call.operation.channel
         limiter = None if channel is None else self.limiters[channel]
         call.error = call.payload = None
@@ -259,20 +259,20 @@ class CallExecutor:
         return response
 
     async def _admit(self, call: Call[Any, Any], limiter: Limiter | None) -> Permit | None:
-        """Wait for a token, a permit and a slot; what it returns with is fresh."""
+        """Wait for a token, a permit and a slot, so that all three are valid on return; return the permit."""
         state = self.state
         bulk = call.lane == "bulk"
         timed = bulk or self._has_hooks
         began = state.clock.monotonic() if timed else 0.0
         time_left = 0.0
         if bulk:
-            # The wait of a bulk item is not part of its time, however slow the account.
+            # A bulk item's waits do not count against its timeout, however slow the account is.
             time_left = call.policy.timeout if call.deadline == NO_DEADLINE else call.deadline - began
             call.deadline = NO_DEADLINE
         call.header = state.authorizer.current() or await self._token(call)
         permit = await self._permit(call, limiter)
         if not self.slots.try_acquire(call.lane):
-            # A permit is for now: kept while waiting for a slot it would be used together with many others, at no rate.
+            # A permit is valid now. If kept while waiting for a slot, many would be used at once, above the rate.
             if limiter is not None and permit is not None:
                 limiter.refund(permit)
             await self.slots.acquire(call.lane, deadline=call.wait_until)
@@ -298,14 +298,14 @@ class CallExecutor:
         return permit
 
     def _weight(self, request: CodeRequest) -> int:
-        """Count the segments of a text, which is how Bandwidth counts messages."""
+        """Return the number of segments of the text, which is how Bandwidth counts messages."""
         return message_weight(request.message, request.scope, request.digits, self.limits.application_name)
 
     async def _exchange(self, call: Call[_Request, _Response]) -> _Response:
-        """Put one request on the wire and read what its answer means."""
+        """Send one request and decipher its response."""
         state = self.state
         clock = state.clock
-        # The waits may have outlasted the token that was at hand before them.
+        # The token may have expired during the waits.
         header = call.header = state.authorizer.current() or await self._token(call)
         started = clock.monotonic()
         time_left = call.deadline - started
@@ -323,7 +323,7 @@ class CallExecutor:
                 connect_timeout=call.policy.connect_timeout,
             )
         except ConnectTimeoutError:
-            # Told by what bounded it as well: uvloop's timers run up to a millisecond early.
+            # The deadline can also be what ended it: uvloop's timers run up to a millisecond early, so compare both.
             bound = min(call.policy.attempt_timeout, call.policy.connect_timeout)
             if bound < time_left and clock.monotonic() < call.deadline:
                 raise
@@ -337,13 +337,13 @@ class CallExecutor:
         finally:
             if self._has_hooks:
                 call.elapsed = clock.monotonic() - started
-        raise DeadlineExceededError("the call's time ran out before a connection was made")
+        raise DeadlineExceededError("the call's time ran out before a connection was established")
 
     def _secrets(self, call: Call[Any, Any]) -> tuple[str, ...]:
         return (*call.secrets, *self.state.authorizer.secrets())
 
     async def _token(self, call: Call[Any, Any]) -> str:
-        """Wait for the bearer token, together with everybody else who needs it."""
+        """Wait for the bearer token, which all concurrent calls share."""
         state = self.state
         limit = None if call.wait_until is None else call.wait_until - state.clock.monotonic()
         error: RequestError
@@ -351,7 +351,7 @@ class CallExecutor:
             async with asyncio.timeout(limit):
                 return await state.authorizer.obtain()
         except RequestError as shared:
-            # All who waited get this instance; each call needs one of its own to write its account on.
+            # All waiting calls get this instance; each needs its own copy to store its own data on.
             error = type(shared)(*shared.args)
         except TimeoutError:
             error = DeadlineExceededError("the call's time ran out while it waited for a token")
@@ -376,7 +376,7 @@ class CallExecutor:
 
 
 def _settle_permit(limiter: Limiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:
-    """Tell the limiter what became of a permit whose attempt failed or was cancelled."""
+    """Report to the limiter how an attempt with this permit failed: refund it, or count the rejection."""
     if not call.begun:
         limiter.refund(permit)
     elif isinstance(error, RateLimitError):

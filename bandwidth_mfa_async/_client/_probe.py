@@ -1,4 +1,4 @@
-"""One verify request outside of a client's retries, for diagnosis: its raw answer is returned."""
+"""Sends single verify requests without retries and returns the raw responses, for diagnosis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Probe:
-    """Sends single requests; made by `open_probe`."""
+    """Sends single requests; created by `open_probe`."""
 
     def __init__(self, state: SharedState, timeout: float) -> None:
         self._state = state
@@ -32,18 +32,18 @@ class Probe:
         return self._state.authorizer.current() is None
 
     async def authorize(self) -> None:
-        """Get credentials ready.
+        """Obtain the Authorization header.
 
         Raises:
-            RequestError: no token could be had.
+            RequestError: no token could be fetched.
         """
         await self._state.authorizer.obtain()
 
     async def verify(self, request: VerifyCodeRequest) -> RawResponse:
-        """Ask once and return the answer, whatever its status.
+        """Send one verify request and return the response, whatever its status.
 
         Raises:
-            RequestError: no answer came.
+            RequestError: no response arrived.
         """
         state = self._state
         return await state.transport.send(
@@ -60,14 +60,14 @@ class Probe:
 async def open_probe(
     account_id: str, auth: Auth, base_url: str, *, timeout: float, clock: Clock
 ) -> AsyncGenerator[Probe]:
-    """Open a connection pool for single requests, and close it at the end.
+    """Open a connection pool for single requests, and close it on exit.
 
     Args:
         account_id: the Bandwidth account.
         auth: the credentials to try.
-        base_url: where the service is.
-        timeout: seconds for the token request and for each other one.
-        clock: where time comes from.
+        base_url: the service's address.
+        timeout: seconds for the token request and for each request.
+        clock: the source of time.
 
     Raises:
         ConfigurationError: an argument is wrong.

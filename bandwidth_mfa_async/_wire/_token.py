@@ -1,4 +1,4 @@
-"""The OAuth2 token request and its answer."""
+"""The OAuth2 token request and its response."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_LIFETIME: Final = 1e9
 
 @frozen
 class Token:
-    """A bearer token's Authorization header and how many seconds it lives."""
+    """A bearer token's Authorization header and its lifetime in seconds."""
 
     header: str
     lifetime: float
@@ -38,10 +38,10 @@ class Token:
 
 
 def decipher_token(response: RawResponse, *, now: float = 0.0, secrets: Secrets = tuple) -> Token:
-    """Return the token of a token endpoint's answer.
+    """Return the token from a token endpoint's response.
 
     Raises:
-        RequestError: there is none; `delivery` is always NOT_SENT, since the code request waits for the token.
+        RequestError: the response has no token; `delivery` is NOT_SENT, since the code request waits for the token.
     """
     document = {} if response.defect else parse_object(response.body)
     if 200 <= response.status < 300:
@@ -51,10 +51,10 @@ def decipher_token(response: RawResponse, *, now: float = 0.0, secrets: Secrets 
         if isinstance(lifetime, bool) or not isinstance(lifetime, (int, float)) or not lifetime > 0:
             lifetime = _TOKEN_LIFETIME
         if isinstance(token, str) and _TOKEN.fullmatch(token):
-            # min first: an integer of four hundred digits is JSON and no float.
+            # min first: JSON allows an integer of four hundred digits, which float() does not.
             return Token(Secret(f"Bearer {token}"), float(min(lifetime, _MAX_LIFETIME)))
         raise NotSentError(
-            f"no token: the token endpoint answered {response.status} without an access_token", TOKEN_OPERATION
+            f"no token: the token endpoint responded {response.status} without an access_token", TOKEN_OPERATION
         )
     error = status_error(MESSAGING, response, now, secrets)
     if isinstance(error, ResponseDecodeError):

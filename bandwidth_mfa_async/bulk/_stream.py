@@ -1,4 +1,4 @@
-"""One run: takes items, sends them side by side, hands out outcomes, and knows at every moment what is under way."""
+"""One bulk run: a producer reads items, workers send them concurrently, and a stream yields the outcomes."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from ._outcome import BulkSummary
     from .journal._journal import LookupResult, SQLiteJournal
 
-# So many items in a row refused for the credentials or the address, and the run has no future.
+# Circuit breaker: after this many items in a row rejected for the credentials or the URL, the run ends.
 MAX_CONSECUTIVE_ACCOUNT_ERRORS: Final = 10
 
 
 @frozen(kw_only=True)
 class RunOptions:
-    """What a run is told.
+    """Options of a bulk run.
 
     Attributes:
-        executor: the client's engine.
+        executor: makes the client's calls.
         channel: ``"messaging"`` or ``"voice"``.
-        lane: where calls wait.
-        concurrency: how many items at once.
+        lane: lane of the calls.
+        concurrency: number of items sent at once.
         ordered: whether outcomes come in the order of the input.
     """
 
@@ -53,10 +53,10 @@ class RunOptions:
 
 
 class OutcomeStream:
-    """The outcomes of a run, as an async iterator; made by `BulkSender.send`.
+    """Async iterator over the outcomes of a run; returned by `BulkSender.send`.
 
-    Sending begins when the first outcome is asked for. The stream ends when the input is used up or the run was
-    stopped, and everything taken has its outcome; an error that ended the run is raised then.
+    Sending starts when the first outcome is read. The stream ends when the input is used up or the run was stopped, and
+    every item taken has its outcome. An error that ended the run is raised at that point.
     """
 
     def __init__(  # noqa: PLR0913 - made in one place
@@ -85,7 +85,7 @@ class OutcomeStream:
         self._template = template
         self._custom_keys = key is not None
         self._intake = Intake(source, options.channel, "" if journal is None else journal.run, key, template)
-        # What was taken and not read yet: it bounds memory, and lets a slow reader slow the sending.
+        # Backpressure: bounds the items that were taken from the input and whose outcome is not read yet.
         self._capacity = asyncio.Semaphore(2 * options.concurrency)
         self._started_at = 0.0
         self._taken = 0
@@ -105,7 +105,7 @@ class OutcomeStream:
         self._reader: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        state = "ended" if self.ended else "stopping" if self.stopping else f"{len(self._in_flight)} at work"
+        state = "ended" if self.ended else "stopping" if self.stopping else f"{len(self._in_flight)} active"
         return f"<{type(self).__name__} {self._taken} taken, {self._done} done, {state}>"
 
     def __aiter__(self) -> Self:
@@ -115,12 +115,12 @@ class OutcomeStream:
         """Return the next outcome.
 
         Raises:
-            JournalError: the journal failed, and the run with it.
-            RequestError: the service refuses the credentials or the account, whatever the item.
-            Exception: what the input raised.
+            JournalError: the journal failed, which ends the run.
+            RequestError: the service rejects the credentials or the account for every item.
+            Exception: the input raised it.
         """
         if self._producer is None and not self.ended:
-            self._started_at = self.clock.monotonic() - self.summary.elapsed  # a sender's streams add up
+            self._started_at = self.clock.monotonic() - self.summary.elapsed  # the streams of a sender add up
             self._producer = asyncio.create_task(self._produce())
             self._producer.add_done_callback(self._on_producer_done)
         if self._reader is not None:
@@ -138,12 +138,12 @@ class OutcomeStream:
         return self._outcomes.popleft()
 
     async def aclose(self) -> None:
-        """Stop the run and wait for what is under way."""
+        """Stop the run and wait for the requests in flight."""
         self.stop()
         await self.wait_idle()
 
     def stop(self) -> None:
-        """Take no more and begin no more; see `BulkSender.stop`."""
+        """Take no more items and start no more attempts; see `BulkSender.stop`."""
         if self.stopping or self.ended:
             return
         self.stopping = True
@@ -158,18 +158,18 @@ class OutcomeStream:
         self._end_if_done()
 
     def cancel(self) -> None:
-        """Stop, and cut what is under way; see `BulkSender.cancel`."""
+        """Stop, and cancel the requests in flight; see `BulkSender.cancel`."""
         self.stop()
         for task in (self._producer, *self._in_flight):
             if task is not None:
                 task.cancel()
 
     async def wait_idle(self) -> None:
-        """Return once nothing of this run is under way."""
+        """Wait until no task of this run is active."""
         while tasks := {task for task in (self._producer, *self._workers) if task is not None and not task.done()}:
             await asyncio.wait(tasks)
 
-    # Taking.
+    # Input.
 
     async def _produce(self) -> None:
         try:
@@ -180,13 +180,13 @@ class OutcomeStream:
             async for value in values:
                 self._take(value)
                 if self.stopping:
-                    return  # even where the input kept the cancellation to itself
+                    return  # even if the input suppressed the cancellation
                 await self._capacity.acquire()
             self._exhausted = True
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - the input is the user's; the stream raises it at its end
-            # What was taken before is still sent.
+        except BaseException as error:  # noqa: BLE001 - the input is user code; the stream raises the error at its end
+            # Items taken before the error are still sent.
             self._failure = self._failure or error
             self._exhausted = True
 
@@ -204,7 +204,7 @@ class OutcomeStream:
         try:
             request = self._intake.request(value)
             key, digest, payload = self._intake.key(request)
-        except Exception as failure:  # noqa: BLE001 - a strange thing in the input is about that item only
+        except Exception as failure:  # noqa: BLE001 - an invalid value concerns this item only
             error = failure if isinstance(failure, InvalidRequestError) else unexpected_error(failure)
             self._run_journal.record_invalid(value, index, self._fail)
             self._emit(ItemOutcome(index, "", request, Delivery.INVALID, error=error))
@@ -216,7 +216,7 @@ class OutcomeStream:
             journal.add(digest, index, payload, self._on_lookup, item)
 
     def _on_lookup(self, item: Item, result: LookupResult) -> None:
-        """Go on with an item, now that it is known what the journal knows of it."""
+        """Continue with an item after its lookup in the journal."""
         if isinstance(result, JournalError):
             self._fail(result)
             self._abandon(item)
@@ -230,7 +230,7 @@ class OutcomeStream:
     # Sending.
 
     def _enqueue(self, item: Item) -> None:
-        """Put an item in line, and see to it that somebody takes it: an idle worker, a new one, or the first free."""
+        """Queue an item and wake an idle worker, or start one; if all are busy, the next free worker takes it."""
         self._ready.append(item)
         while self._idle_workers:
             waiter = self._idle_workers.pop()
@@ -244,7 +244,7 @@ class OutcomeStream:
 
     def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
-        if worker.cancelled():  # by somebody who cancels every task there is
+        if worker.cancelled():  # by code outside this run, such as one that cancels all tasks
             self.stop()
             self._abandon_queued()
 
@@ -273,7 +273,7 @@ class OutcomeStream:
             await waiter
 
     async def _send(self, item: Item) -> None:
-        """Send one item; whatever happens, it gets its outcome."""
+        """Send one item and emit exactly one outcome for it, whatever happens."""
         options = self._options
         error: MFAError
         try:
@@ -283,15 +283,15 @@ class OutcomeStream:
         except RequestError as failure:
             error, delivery = failure, failure.delivery
         except asyncio.CancelledError:
-            # Only this run cancels its workers, or the loop when it is torn down.
+            # Workers are cancelled by this run, or when the loop shuts down.
             self.stop()
             self._abandon(item)
             return
         except MFAError as failure:
-            # The journal would not take the intent, or the client is closed: no item has a future.
+            # The journal could not store the intent, or the client is closed: no further item can be sent.
             self._fail(failure)
             error, delivery = failure, Delivery.NOT_SENT
-        except Exception as failure:  # noqa: BLE001 - a fault of ours or of a hook's must not lose what is known
+        except Exception as failure:  # noqa: BLE001 - a bug of ours or of a hook must not lose the outcome
             self._fail(failure)
             item.maybe_delivered = item.maybe_delivered or item.in_flight
             error, delivery = item.abandoned_error(self._operation.name), Delivery.NOT_SENT
@@ -316,8 +316,8 @@ class OutcomeStream:
         self._consecutive_account_errors = self._consecutive_account_errors + 1 if is_account_error(error) else 0
         if self._consecutive_account_errors >= MAX_CONSECUTIVE_ACCOUNT_ERRORS:
             error.add_note(
-                f"the run was ended: {MAX_CONSECUTIVE_ACCOUNT_ERRORS} items in a row were refused like this, "
-                "whatever they were"
+                f"the run was ended: {MAX_CONSECUTIVE_ACCOUNT_ERRORS} items in a row were rejected with an error that "
+                "concerns the account, not the item"
             )
             self._fail(error)
         self._run_journal.record_failed(item, delivery, error)
@@ -325,7 +325,7 @@ class OutcomeStream:
         self._emit(ItemOutcome(item.index, item.key, item.request, delivery, error=error))
 
     def _abandon(self, item: Item) -> None:
-        """Give an item its outcome that the run ends without."""
+        """Emit the outcome of an item that the run does not send or finish."""
         item.end_attempt()
         error = item.abandoned_error(self._operation.name)
         if item.maybe_delivered:
@@ -337,7 +337,7 @@ class OutcomeStream:
         delivery = error.delivery if isinstance(error, RequestError) else Delivery.NOT_SENT
         self._emit(ItemOutcome(item.index, item.key, item.request, delivery, error=error))
 
-    # Ending.
+    # Outcomes and the end of the run.
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
@@ -370,7 +370,7 @@ class OutcomeStream:
         if self.ended or self._done < self._taken or not (self._exhausted or self.stopping):
             return
         if producer is not None and not producer.done() and not self._exhausted:
-            return  # it is being cancelled, and says so when it is
+            return  # its cancellation is pending; its done callback checks again
         self.ended = True
         for waiter in self._idle_workers:
             if not waiter.done():
@@ -385,7 +385,7 @@ class OutcomeStream:
         self._wake_reader()
 
     async def _flush_and_raise(self) -> None:
-        """Wait for the journal, and raise what ended the run, once."""
+        """Flush the journal, then raise the error that ended the run, once."""
         if self.journal is not None and self.journal.is_open:
             try:
                 await self.journal.flush()

@@ -1,4 +1,4 @@
-"""What the client calls: one limiter a channel, which paces, learns and closes the gate after a 429."""
+"""The limiter of one channel: grants permits, adapts to 429s and pauses after them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from .._validation import Lane
     from ..telemetry import Event
 
-# How much higher a probed rate must be than the one last told of to be worth an event, and how much longer a gate.
+# An event is emitted for a rate above this multiple of the last emitted one, and for a pause longer by this many
+# seconds.
 _RATE_CHANGE_THRESHOLD: Final = 1.25
 _PAUSE_EVENT_THRESHOLD: Final = 0.5
 
-# How long the rest waits for the answer to the one message that tries a closed gate. Its outcome may never come: a
-# timeout or a 5xx says nothing about limits and is not reported.
+# How long the other callers wait for the answer to a probe message. It may never come: a timeout or a 5xx says nothing
+# about limits and is not reported.
 _PROBE_TIMEOUT: Final = 0.5
 
 
@@ -47,32 +48,32 @@ def _checked_seconds(name: str, value: object) -> float:
 
 
 class ChannelLimiter:
-    """Paces one channel (messaging or voice) of one account from one process.
+    """Limits one channel (messaging or voice) of one account within one process.
 
-    ======== ======== ==================================================================================
-    rate     adaptive what happens
-    ======== ======== ==================================================================================
-    None     False    unlimited; after a Retry-After the queue leaves at a pace that doubles every second
+    ======== ======== ======================================================================================
+    rate     adaptive behaviour
+    ======== ======== ======================================================================================
+    None     False    unlimited; after a Retry-After the queue is sent at a rate that doubles every second
     None     True     unlimited until the first 429, then hold and probe
-    known    False    refundable at the rate
-    known    True     refundable at the rate, and lower while the service refuses that
-    ======== ======== ==================================================================================
+    known    False    limited to the rate
+    known    True     limited to the rate, and to less while the service rejects that
+    ======== ======== ======================================================================================
 
-    In every row a 429 with a Retry-After closes the gate of the whole channel until then.
+    In every row a 429 with a Retry-After pauses the whole channel until then.
 
     Args:
         channel: its name in events and errors.
         rate: the account's known limit, never exceeded; None when unknown.
-        adaptive: learn from 429 answers.
-        clock: where time comes from.
+        adaptive: adapt the rate to 429 answers.
+        clock: provides time and timers.
         emit: receives events; None to build none.
-        max_pause: the longest a Retry-After may close the gate, in seconds.
+        max_pause: the longest pause for a Retry-After, in seconds.
 
     Raises:
-        ConfigurationError: a value is of the wrong type or out of its range.
+        ConfigurationError: a value has the wrong type or is out of range.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first are named
+    def __init__(  # noqa: PLR0913 - keyword-only but the first
         self,
         channel: str,
         *,
@@ -84,7 +85,7 @@ class ChannelLimiter:
     ) -> None:
         ceiling = _checked_per_second(rate)
         self._channel = channel
-        # The highest rate there may ever be; a learnt one has no such bound.
+        # The highest possible rate; an estimated one has no bound.
         self._ceiling = None if rate is None else rate.per_second
         self._clock = clock
         self._emit = emit
@@ -98,7 +99,7 @@ class ChannelLimiter:
         self._probe_pause_until = -math.inf
         self._last_emitted_rate = math.inf if ceiling is None else ceiling
         self._epoch = 0
-        # Permits are values, so while nothing is limited one serves all callers.
+        # Permits are values, so all callers share one while the channel is unlimited.
         self._free_permit = Permit(1, 0, refundable=False)
 
     def __repr__(self) -> str:
@@ -107,12 +108,12 @@ class ChannelLimiter:
 
     @property
     def rate(self) -> float | None:
-        """Messages (segments) a second this channel is held to now; None while it is not held at all."""
+        """The current rate in messages (segments) per second; None while unlimited."""
         return self._bucket.rate
 
     @property
     def waiting(self) -> int:
-        """How many callers wait for a permit."""
+        """The number of callers waiting for a permit."""
         return self._bucket.waiting
 
     @property
@@ -121,11 +122,11 @@ class ChannelLimiter:
         return self._epoch
 
     def try_acquire(self, weight: int = 1, lane: Lane = "interactive") -> Permit | None:
-        """Return a permit if that needs no waiting and overtakes nobody.
+        """Return a permit if none has to be waited for and no waiter is overtaken, else None.
 
         Raises:
             ConfigurationError: the weight is not a whole number of at least 1, or there is no such lane.
-            BaseException: what `abort` was given, after it.
+            BaseException: the error of `abort`, after it was called.
         """
         if self._bucket.free and weight == 1 and lane in LANES:
             return self._free_permit
@@ -140,19 +141,19 @@ class ChannelLimiter:
         return Permit(weight, self._epoch, refundable=self._bucket.rate is not None)
 
     async def acquire(self, weight: int = 1, lane: Lane = "interactive", *, deadline: float | None = None) -> Permit:
-        """Return a permit, waiting for it as long as it takes or `deadline` allows.
+        """Return a permit, waiting until `deadline` at most.
 
-        A cancelled caller leaves the line and loses nobody's place.
+        A cancelled caller leaves the queue; the other waiters keep their places.
 
         Args:
-            weight: how many messages (segments) the attempt stands for.
-            lane: which line to wait in.
-            deadline: in the clock's seconds; when the wait is known to be longer it is not begun.
+            weight: messages (segments) that the attempt counts as.
+            lane: the lane to wait in.
+            deadline: in the clock's seconds. If the wait is known to be longer, raise without waiting.
 
         Raises:
-            RateLimitError: with ``local=True``: there is no permit in time; `retry_after` says when there would be.
+            RateLimitError: with ``local=True``: no permit is available in time; `retry_after` says when one will be.
             ConfigurationError: the weight is not a whole number of at least 1, or there is no such lane.
-            BaseException: what `abort` was given, from then on.
+            BaseException: the error of `abort`, after it was called.
         """
         permit = self.try_acquire(weight, lane)
         if permit is not None:
@@ -162,21 +163,21 @@ class ChannelLimiter:
             raise deadline_error(self._channel, wait)
         if not await self._bucket.acquire(weight, lane, deadline):
             raise deadline_error(self._channel, self._min_wait(weight, lane))
-        # No await from here on: a caller cancelled later holds the permit and gives it back itself.
+        # No await from here on: a caller that is cancelled later refunds the permit itself.
         if self._emit is not None:
             waited = self._clock.monotonic() - began
             self._emit(LimitWaitEvent(channel=self._channel, lane=lane, seconds=waited))
         return Permit(weight, self._epoch, refundable=self._bucket.rate is not None)
 
     def refund(self, permit: Permit) -> None:
-        """Take back a permit whose attempt never left this process; the next in line gets it."""
+        """Return a permit whose attempt was not sent; it goes to the next waiter."""
         if permit.epoch == self._epoch:
             self._end_probe_pause(self._clock.monotonic())
         if permit.refundable:
             self._bucket.refund(permit.weight)
 
     def accepted(self, permit: Permit) -> None:
-        """Learn that the service took the message."""
+        """Record that the service accepted the message."""
         if self._learner is not None:
             now = self._clock.monotonic()
             self._learner.on_accept(now, permit.weight, permit.epoch)
@@ -188,21 +189,21 @@ class ChannelLimiter:
             self._window.add(self._clock.monotonic(), permit.weight)
 
     def rejected(self, permit: Permit, retry_after: float | None) -> None:
-        """Learn that the service answered 429.
+        """Record that the service answered 429.
 
         Args:
-            permit: the attempt's.
-            retry_after: what the service asked for, in seconds; None when it asked for nothing.
+            permit: the permit of the attempt.
+            retry_after: the pause that the service requested, in seconds; None for none.
         """
         now = self._clock.monotonic()
         pause = 0.0
-        if retry_after is not None and retry_after >= 0:  # a NaN is not
+        if retry_after is not None and retry_after >= 0:  # False for NaN
             pause = min(float(retry_after), self._max_pause)
         if self._learner is not None:
             pause = self._learner.on_429(now, permit.epoch, pause)
         was_paused_until = self._bucket.paused_until
         resume_at = max(now + pause, was_paused_until)
-        # First the gate, then the rate: the other way round, a higher rate would let waiters slip through.
+        # Pause before changing the rate: a higher rate would grant waiters at once.
         if resume_at > max(now, was_paused_until):
             self._bucket.pause_until(resume_at)
             if self._emit is not None and (
@@ -213,15 +214,15 @@ class ChannelLimiter:
             self._apply_cut(self._learner)
         elif self._slow_start is not None and self._window is not None and pause:
             if was_paused_until <= now:
-                self._slow_start.end()  # a new episode, measured anew
+                self._slow_start.end()  # a new episode starts with a new measurement
             self._bucket.set_rate(self._slow_start.begin(resume_at, self._window.per_second(now)))
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
-        """End every wait, now and later, with an error of its own: the client is closing."""
+        """End every wait, current and future, with a separate error: the client is closing."""
         self._bucket.abort(make_error)
 
     def _on_delayed_grant(self, now: float, weight: int) -> float | None:
-        """Say at which rate the pacer goes on after it served somebody who had waited."""
+        """Return the rate after a caller that had to wait was granted."""
         if self._learner is not None:
             if self._learner.half_open:
                 self._pause_for_probe(now)
@@ -249,19 +250,19 @@ class ChannelLimiter:
             self._emit_rate_change(rate, "refused")
 
     def _on_current_accept(self, now: float) -> None:
-        """Go on after an accepted message: the gate is open, and the rate that let it through is sound."""
+        """Handle an acceptance in the current epoch: end the probe pause, and emit the rate if it has risen."""
         self._end_probe_pause(now)
         rate = self._bucket.rate
         if rate is not None and rate > self._last_emitted_rate * _RATE_CHANGE_THRESHOLD:
             self._emit_rate_change(rate, "probe")
 
     def _pause_for_probe(self, now: float) -> None:
-        """Let nobody follow the message that left just now until its answer is known."""
+        """Pause until the answer to the message that has just left is known."""
         self._probe_pause_until = now + _PROBE_TIMEOUT
         self._bucket.pause_until(self._probe_pause_until)
 
     def _end_probe_pause(self, now: float) -> None:
-        # A Retry-After that came meanwhile has set another end, and is kept.
+        # Keep a pause that a Retry-After has extended in the meantime.
         if self._probe_pause_until > now and self._bucket.paused_until == self._probe_pause_until:
             self._bucket.pause_until(now)
 

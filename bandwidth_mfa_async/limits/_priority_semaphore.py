@@ -1,4 +1,4 @@
-"""The in-flight semaphore: so many attempts at once, the interactive lane first."""
+"""The concurrency limit: a semaphore with an interactive and a bulk lane."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 
 class PrioritySemaphore:
-    """A semaphore with two lanes: a free slot goes to the longest waiting interactive caller, then to bulk.
+    """A semaphore with two lanes.
+
+    A freed slot goes to the longest waiting interactive caller, or to the longest waiting bulk caller when there is
+    none.
 
     Args:
-        limit: how many slots there are.
-        clock: for deadlines.
+        limit: the number of slots.
+        clock: measures deadlines.
 
     Raises:
         ConfigurationError: the limit is not a whole number of at least 1.
@@ -42,41 +45,41 @@ class PrioritySemaphore:
 
     @property
     def taken(self) -> int:
-        """How many slots are in use."""
+        """The number of slots in use."""
         return self._taken
 
     @property
     def waiting(self) -> int:
-        """How many callers wait, in both lanes."""
+        """The number of waiting callers in both lanes."""
         return len(self._queue)
 
     def try_acquire(self, lane: Lane = "interactive") -> bool:
-        """Take a slot if one is free and nobody would be overtaken; give it back with `release`.
+        """Take a slot if one is free and no waiter would be overtaken. Free it with `release`.
 
         Raises:
             ConfigurationError: there is no such lane.
-            BaseException: what `abort` was given, after it.
+            BaseException: the error of `abort`, after it was called.
         """
         checked_lane(lane)
         if self._abort_error is not None:
             raise self._abort_error()
-        # A slot is never free while somebody waits: `release` hands it on.
+        # No slot is free while callers wait: `release` hands it over.
         if self._taken < self._limit:
             self._taken += 1
             return True
         return False
 
     async def acquire(self, lane: Lane = "interactive", *, deadline: float | None = None) -> None:
-        """Take a slot, waiting for it; give it back with `release`. A cancelled caller loses no slot.
+        """Take a slot, waiting if necessary. Free it with `release`. A cancelled caller holds no slot.
 
         Args:
-            lane: which line to wait in.
+            lane: the lane to wait in.
             deadline: in the clock's seconds.
 
         Raises:
-            DeadlineExceededError: no slot was free in time; nothing was sent.
+            DeadlineExceededError: no slot became free in time; nothing was sent.
             ConfigurationError: there is no such lane.
-            BaseException: what `abort` was given, from then on.
+            BaseException: the error of `abort`, after it was called.
         """
         if self.try_acquire(lane):
             return
@@ -101,7 +104,7 @@ class PrioritySemaphore:
             )
 
     def release(self) -> None:
-        """Give a slot back: to the next in line, when somebody waits."""
+        """Free a slot, or hand it to the next waiter."""
         while (head := self._queue.head()) is not None:
             self._queue.remove(head)
             if not head.future.done():
@@ -110,7 +113,7 @@ class PrioritySemaphore:
         self._taken -= 1
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
-        """Give every waiter, and everyone who asks later, an error of its own; taken slots can still be released."""
+        """Give every waiter, current and future, a separate error. Slots in use can still be released."""
         self._abort_error = make_error
         self._queue.abort(make_error)
 

@@ -1,4 +1,4 @@
-"""Tells refusals that no rate would avoid from those of a limit, by what got through between them. No I/O, no clock."""
+"""Distinguishes random rejections, which no rate would avoid, from those of a rate limit."""
 
 from __future__ import annotations
 
@@ -6,53 +6,54 @@ import math
 from collections import deque
 from typing import Final
 
-# So many of the last refusals that ended an epoch came while a measured limit was being held: a real one is kept then.
+# Rejections are classified as random when at least this many of the last epochs ended while an estimated limit was
+# being held. A real limit does not reject then.
 _MAX_EPOCH_ENDS: Final = 6
 _MIN_ENDS_IN_HOLD: Final = 5
-# A limit that has fallen is approached: next to nothing gets through, then more and more from refusal to refusal, and
-# what got through before it fell was far more. Chance is even: the second half lets through no more than so many times
-# what the first does, and the other way round.
+# When a limit has fallen, almost nothing is accepted at first, then more from rejection to rejection; before it fell,
+# far more was accepted. Random rejections are even: the mean count is at least _MIN_ACCEPTED, the second half of the
+# counts is at most _MAX_GROWTH times the first half, and the first half at most _MAX_DECLINE times the second.
 _MIN_ACCEPTED: Final = 1.5
 _MAX_GROWTH: Final = 3.0
 _MAX_DECLINE: Final = 4.0
-# Nor does it let through more and more so many times in a row, but now and then.
+# Random counts rarely rise this many times in a row.
 _RISING_RUN: Final = 4
-# Nor, at the last refusal, so much less than on average, as where a limit has just fallen; nor once so many times what
-# it does on average otherwise.
+# The last random count is not below this share of the mean, as after a limit has just fallen. No random count is above
+# this multiple of the mean of the others.
 _MIN_LAST_SHARE: Final = 0.2
 _MAX_OUTLIER: Final = 8.0
-# Chance scatters: where what gets through between refusals differs by less than this share of its mean, there is a
-# window that is used up again and again.
+# Random counts scatter. A standard deviation below this share of the mean indicates a window that is used up again and
+# again.
 _MIN_SCATTER: Final = 0.45
-# Over so many of the latest refusals the share of noise is taken.
+# The share is computed from this many of the latest rejections.
 _MAX_GAPS: Final = 32
-# But no more than so many times what it was on_epoch_end to be, from a few refusals at first, then from those of the trial
-# too: noise does not grow with the rate, a limit's refusals do.
+# The share never exceeds this multiple of the first one, found from a few rejections, and later of the one at the end
+# of the probation. Random rejections do not grow with the rate; those of a limit do.
 _MAX_DRIFT_ON_PROBATION: Final = 1.6
 _MAX_DRIFT: Final = 1.2
-# Refusals beyond what three times the odds of noise would bring that mean a limit; more where there is much noise,
-# which has longer rows of them by chance, and among which a few more do not matter.
+# This many rejections more than three times the odds would bring indicate a limit. A larger share allows more: it has
+# longer random runs, and a few more do not matter.
 _MAX_EXCESS: Final = 4.0
 _MAX_EXCESS_BY_SHARE: Final = 40.0
-# Until it has explained so many refusals it is on trial: the sending goes on at several times the limit that was being
-# held, so that were it one most would be refused, and fewer surprises refute it. What is less than a real limit would
-# refuse there is none.
+# The probation lasts this many rejections. Meanwhile messages leave at several times the estimate that was held. A real
+# limit would reject most of them, so a smaller excess refutes the classification, and a share below what a limit would
+# reject is tolerated.
 _PROBATION: Final = 8
 _MAX_EXCESS_ON_PROBATION: Final = 2.0
 _MAX_EXCESS_ON_PROBATION_BY_SHARE: Final = 16.0
 _MIN_TOLERATED_ON_PROBATION: Final = 0.15
-# After so many times the usual distance without one the noise has gone; sooner where a limit was measured just before,
-# since that is what keeping a real one looks like.
+# Without a rejection for this multiple of the usual distance, random rejections have ended. After a cut it is lower,
+# because holding a real limit looks the same.
 _SILENCE: Final = 16.0
 _SILENCE_AFTER_CUT: Final = 8.0
 
 
 class RandomRejectionFilter:
-    """The share of messages that is refused at any rate, once it is known; until then each refusal is news.
+    """Estimates the share of messages that is rejected at any rate; 0 until it is known.
 
-    A broken gateway, or a test that injects refusals by chance: slowing down for those would end at a standstill, since
-    the next one comes however slow the sending. They betray themselves by coming while a measured limit is being held,
-    again and again. From then on only what exceeds their share counts as a limit's.
+    Random rejections come from a broken gateway, or from a test that injects faults. Slowing down for them would end at
+    a standstill, because they come at every rate. They are recognised because they keep coming while an estimated limit
+    is held. From then on only rejections in excess of their share count as those of a limit.
     """
 
     __slots__ = (
@@ -70,10 +71,10 @@ class RandomRejectionFilter:
 
     def __init__(self) -> None:
         self.share = 0.0
-        """The share of refusals that are taken for noise; 0 while none is known."""
-        # How the last epochs ended: whether while a limit was held, and after how many acceptances.
+        """The share of messages that is rejected at random; 0 while none is known."""
+        # The last epochs: whether each ended while a limit was held, and its accepted messages.
         self._epoch_ends: deque[tuple[bool, int]] = deque(maxlen=_MAX_EPOCH_ENDS)
-        # What was accepted before each of the latest refusals, and before those of which it is not clear yet.
+        # Messages accepted before each of the latest random rejections, and before each undecided one.
         self._gaps: deque[int] = deque(maxlen=_MAX_GAPS)
         self._undecided: list[int] = []
         self._accepted_since_rejection = 0
@@ -85,11 +86,11 @@ class RandomRejectionFilter:
 
     @property
     def on_probation(self) -> bool:
-        """Whether it was on_epoch_end lately, and may yet turn out to be a limit."""
+        """Whether the rejections were classified as random lately, and may still turn out to be those of a limit."""
         return self._probation > 0
 
     def accepted(self, weight: int) -> None:
-        """Learn that a message was taken."""
+        """Record accepted messages."""
         if not self.share:
             return
         self._accepted_since_rejection += weight
@@ -102,7 +103,7 @@ class RandomRejectionFilter:
             self._reset()
 
     def absorbs_rejection(self) -> bool:
-        """Learn of a refusal; tell whether it may well be noise."""
+        """Record a rejection; return whether it is probably random."""
         if not self.share:
             return False
         self._undecided.append(self._accepted_since_rejection)
@@ -114,7 +115,7 @@ class RandomRejectionFilter:
             max_excess = _MAX_EXCESS_ON_PROBATION + _MAX_EXCESS_ON_PROBATION_BY_SHARE * self.share
         if self._excess <= max_excess:
             return True
-        # A limit's: it teaches nothing of the noise, unless that there is none.
+        # The rejection of a limit says nothing about the share, except during the probation: then the share is 0.
         self._after_cut = True
         if self._probation:
             self._reset()
@@ -123,11 +124,11 @@ class RandomRejectionFilter:
         return False
 
     def on_epoch_end(self, *, in_hold: bool, accepted: int) -> bool:
-        """Learn how an epoch ended that noise did not explain; tell whether it does, now that this is known.
+        """Record the end of an epoch by a rejection; return whether such rejections are now classified as random.
 
         Args:
-            in_hold: whether a measured limit was being held.
-            accepted: how many messages got through since the last cut.
+            in_hold: whether an estimated limit was being held.
+            accepted: messages accepted since the last cut.
         """
         epoch_ends = self._epoch_ends
         epoch_ends.append((in_hold, accepted))
@@ -140,7 +141,7 @@ class RandomRejectionFilter:
             or not _looks_random(counts)
         ):
             return False
-        # What got through before the first of them was sent at a limit that may have been right until then.
+        # The first count was sent at an estimate that may still have been correct.
         del measured[0]
         mean = sum(measured) / len(measured)
         scatter = math.sqrt(sum((count - mean) ** 2 for count in measured) / len(measured))
@@ -154,7 +155,7 @@ class RandomRejectionFilter:
         return True
 
     def _absorb_undecided(self) -> None:
-        """Take the refusals of which it was not clear yet for noise."""
+        """Classify the undecided rejections as random."""
         on_probation = self._probation > 0
         self._probation = max(0, self._probation - len(self._undecided))
         self._add_gaps(self._undecided)
@@ -176,7 +177,7 @@ class RandomRejectionFilter:
 
 
 def _looks_random(counts: list[int]) -> bool:
-    """Tell whether what got through from refusal to refusal is not that of a limit which is on_epoch_end, or has fallen."""
+    """Return whether the accepted counts do not look like those of a limit that is being found, or has fallen."""
     half, total, highest = len(counts) // 2, sum(counts), max(counts)
     earlier, later = sum(counts[:half]), sum(counts[half:])
     even = later <= _MAX_GROWTH * earlier and earlier <= _MAX_DECLINE * later

@@ -1,4 +1,4 @@
-"""How much was accepted lately, in three integers. No I/O."""
+"""Measures the recent rate of accepted messages with two counters."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 
 class SlidingWindowCounter:
-    """Counts what was accepted in the current and the previous window of time; O(1) in time and space.
+    """Counts accepted messages in the current and the previous window. O(1) in time and space.
 
     Args:
-        length: seconds of one window.
+        length: seconds per window.
     """
 
     __slots__ = ("_count", "_end", "_previous_count", "_previous_length", "_start", "length")
@@ -19,7 +19,7 @@ class SlidingWindowCounter:
         self.clear(-math.inf)
 
     def clear(self, now: float) -> None:
-        """Forget everything and begin a window."""
+        """Reset the counts and start a window."""
         self._start = now
         self._end = now + self.length
         self._count = 0
@@ -27,26 +27,26 @@ class SlidingWindowCounter:
         self._previous_length = 0.0
 
     def add(self, now: float, weight: int) -> None:
-        """Count one accepted message."""
+        """Count accepted messages."""
         if now >= self._end:
             self._roll(now)
         self._count += weight
 
     @property
     def total(self) -> int:
-        """What `per_second` divides."""
+        """The count that `per_second` divides."""
         return self._count + self._previous_count
 
     @property
     def started_at(self) -> float:
-        """Since when `total` is counted."""
+        """The start of the time that `total` covers."""
         return self._start - self._previous_length
 
     def per_second(self, now: float) -> float:
-        """Return what was accepted a second over the last one to two windows, quiet times before them left out."""
+        """Return the accepted messages per second over the last one to two windows, without idle time before them."""
         if now >= self._end:
             self._roll(now)
-        # A count that started_at a moment ago is a burst, not a rate: it stands for a whole window at least.
+        # A count that has just started is a burst, not a rate: divide by at least one whole window.
         seconds = max(now - self.started_at, self.length)
         return self.total / seconds
 

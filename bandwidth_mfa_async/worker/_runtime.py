@@ -1,4 +1,4 @@
-"""One worker process: its client, what it works at, and the watch it keeps over jobs, so that no hint is needed."""
+"""One worker process: its client, its chunks and single codes, and the poll task that finds work without messages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from ..limits.shared._redis_limits import RedisLimits
 from ._chunk_run import ChunkRun
 from ._single_code import SingleCode
 from .ledger._codec import unpack_code
+from .ledger._ledger import Chunk
+from .ledger._protocol import ClaimReply, ReleaseReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,24 +31,25 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 POLL_INTERVAL: Final = 1.0
-"""Seconds between two looks at what is to do, when nothing else causes one."""
+"""Seconds between two polls of the ledger, if nothing wakes the poll task earlier."""
 _STALE_CODE_AGE: Final = 2.0
+"""Seconds after which a code is sent without its wake-up message."""
 _MAX_CODES: Final = 100
 FINAL_FLUSH_TIMEOUT: Final = 2.0
-"""Seconds in which what was cut is written down."""
+"""Seconds for writing the outcomes of cancelled requests."""
 
 
 class WorkerRuntime:
-    """What a worker process does between its start and its end.
+    """What a worker process runs between its start-up and its shutdown.
 
     Args:
-        ledger: the truth.
+        ledger: the ledger.
         codes: the single codes in it.
         factory: makes the client, or returns an awaitable of one.
-        coordinator: names chunks to other workers.
-        runs: how many chunks at once.
-        max_chunk_seconds: seconds after which a run at a chunk takes no more rows.
-        drain_timeout: seconds for requests under way to end.
+        coordinator: plans the jobs.
+        runs: the number of chunks sent concurrently.
+        max_chunk_seconds: seconds after which no attempt of a claimed chunk begins.
+        drain_timeout: seconds for requests in flight to complete at a shutdown.
         share_limits: whether a client without shared limits gets `RedisLimits` in the ledger's Redis.
     """
 
@@ -83,25 +86,25 @@ class WorkerRuntime:
 
     @property
     def clock(self) -> Clock:
-        """Whose time counts."""
+        """The ledger's time source."""
         return self._ledger.clock
 
     @property
     def executor(self) -> CallExecutor:
-        """The engine of the process's client."""
+        """The executor of the process's client."""
         assert self._view is not None  # noqa: S101 - started
         return executor_of(self._view)
 
     @property
     def resends_unknown(self) -> bool:
-        """Whether unknown ones are sent again."""
+        """Whether unknown items and codes are sent again."""
         return self.executor.policy.resend is Resend.AT_LEAST_ONCE
 
     async def start(self) -> None:
-        """Open the client and begin to work.
+        """Open the client and start the poll task.
 
         Raises:
-            ConfigurationError: the factory makes no client.
+            ConfigurationError: the factory does not make a client.
             LedgerError: the ledger cannot be used.
         """
         self._ledger.connection.open()
@@ -119,7 +122,7 @@ class WorkerRuntime:
         self._poll_task = asyncio.create_task(self._poll_loop())
 
     def _with_shared_limits(self, client: MFAClient) -> MFAClient:
-        """Return the client, or a view of it whose limits are those of every worker of the account."""
+        """Return the client, or a view of it that shares its limits with every worker of the account."""
         executor = executor_of(client)
         if not self._share_limits or executor.limits.shared is not None:
             return client
@@ -127,14 +130,14 @@ class WorkerRuntime:
         return client.with_options(limits=attrs.evolve(executor.limits, shared=shared))
 
     def stop(self) -> None:
-        """Begin no more attempts; what is under way ends. May be called from the loop at any time."""
+        """Begin no more attempts; requests in flight complete. May be called from the loop at any time."""
         self.is_stopping = True
         self._wake.set()
         for run in tuple(self._runs):
             run.stop()
 
     async def aclose(self) -> None:
-        """Stop, wait for what is under way, and close the client after it; being cancelled cuts what is under way."""
+        """Stop, wait for requests in flight, and close the client. A cancellation cancels the requests in flight."""
         self.stop()
         if self._client is None:
             return
@@ -152,7 +155,7 @@ class WorkerRuntime:
             await client.aclose(drain_timeout=0)
 
     def _abort(self) -> None:
-        """Cut what is under way; what is known of it is still written, unless Redis is away."""
+        """Cancel requests in flight. Their outcomes are still written, unless Redis cannot be reached."""
         for run in tuple(self._runs):
             run.cancel()
         for code in tuple(self._code_tasks):
@@ -161,11 +164,11 @@ class WorkerRuntime:
         clock.call_at(clock.monotonic() + FINAL_FLUSH_TIMEOUT, self._ledger.connection.stop_waiting)
 
     async def wait_idle(self) -> None:
-        """Return once nothing is under way."""
+        """Wait until no task of the runtime runs."""
         while tasks := {*self._tasks, *([self._poll_task] if self._poll_task is not None else [])}:
-            if not (waiting := {task for task in tasks if not task.done()}):
+            if not (running := {task for task in tasks if not task.done()}):
                 break
-            await asyncio.wait(waiting)
+            await asyncio.wait(running)
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -177,58 +180,58 @@ class WorkerRuntime:
 
     @property
     def has_room(self) -> bool:
-        """Whether another chunk may be worked at."""
+        """Whether another chunk may be claimed."""
         return not self.is_stopping and self._running < self._max_runs
 
     async def send_chunks(self, job: str, chunk: int | None) -> dict[str, Any]:
-        """Work at a chunk, and then at others of the job, for a bounded time; a full process leaves it to others.
+        """Send a chunk and then others of the job, for a bounded time. Does nothing in a process that is busy.
 
         Args:
-            job: which.
-            chunk: the one to begin with; None for any.
+            job: the job's name.
+            chunk: the number of the first chunk; None for any.
 
         Returns:
-            What came of it: ``{"chunks": 2}``, or ``{"chunks": 0, "why": "busy"}``.
+            The result of the taskiq task: ``{"chunks": 2, "why": "done"}``, or ``{"chunks": 0, "why": "busy"}``.
         """
         if not self.has_room or self._client is None:
             return {"chunks": 0, "why": "busy"}
         self._running += 1
-        # In a task of its own: taskiq may give up on a task of its own, and this must come to its end.
+        # In a separate task: taskiq may cancel its own task, and the chunk must be settled and released.
         task = self._spawn(self._send_chunks(job, chunk))
         return dict(await asyncio.shield(task))
 
     async def _send_chunks(self, job: str, chunk: int | None) -> dict[str, Any]:
         clock = self._ledger.clock
-        ends = clock.monotonic() + self._max_chunk_seconds
+        until = clock.monotonic() + self._max_chunk_seconds
         done = 0
         why = "done"
         try:
-            while not self.is_stopping and (left := ends - clock.monotonic()) > 0:
+            while not self.is_stopping and (seconds := until - clock.monotonic()) > 0:
                 if chunk is None:
                     chunk = await self._ledger.next_chunk(job)
                     if chunk is None:
                         break
-                taken = await self._ledger.claim_chunk(job, chunk, self._ledger.new_lease())
+                claimed = await self._ledger.claim_chunk(job, chunk, self._ledger.new_lease())
                 chunk = None
-                if isinstance(taken, str):
-                    why = taken
-                    if taken == "stopped":
+                if not isinstance(claimed, Chunk):
+                    why = claimed.value
+                    if claimed is ClaimReply.STOPPED:
                         break
                     continue
-                run = ChunkRun(self.executor, self._ledger, taken)
+                run = ChunkRun(self.executor, self._ledger, claimed)
                 self._runs.add(run)
                 try:
-                    word = await run.run(left)
+                    released = await run.run(seconds)
                 finally:
                     self._runs.discard(run)
-                done += word == "done"
+                done += released is ReleaseReply.DONE
                 if run.account_error:
-                    await self._ledger.stop(job, run.account_error, resumed=taken.resumed)
+                    await self._ledger.stop(job, run.account_error, resumed=claimed.resumed)
                 if run.account_error or run.failure is not None:
                     why = run.account_error or type(run.failure).__name__
                     break
         except LedgerError as error:
-            _LOG.warning("a chunk was left to another worker: %s", error)
+            _LOG.warning("a chunk of job %s is left to another worker: %s", job, error)
             why = type(error).__name__
         finally:
             self._running -= 1
@@ -238,13 +241,14 @@ class WorkerRuntime:
     # Single codes.
 
     async def send_code(self, name: str) -> dict[str, Any]:
-        """Send a single code, unless somebody else does.
+        """Send a single code, unless another worker holds it.
 
         Args:
-            name: what the ledger knows it by.
+            name: the code's name in the ledger.
 
         Returns:
-            What came of it: ``{"delivery": "accepted", "id": ...}``; ``{"delivery": None}`` when it is not ours.
+            The result of the taskiq task: ``{"delivery": "accepted", "id": ...}``, or ``{"delivery": None}`` if this
+            worker did not settle the code.
         """
         if self.is_stopping or self._client is None:
             return {"delivery": None}
@@ -258,42 +262,43 @@ class WorkerRuntime:
 
     async def _send_code(self, name: str) -> dict[str, Any]:
         lease = self._ledger.new_lease()
+        resends_unknown = self.resends_unknown
         try:
-            payload = await self._codes.claim(name, lease, resends_unknown=self.resends_unknown)
+            payload = await self._codes.claim(name, lease, resends_unknown=resends_unknown)
             if payload is None:
                 return {"delivery": None}
             channel, request = unpack_code(payload)
         except LedgerError as error:
-            _LOG.warning("a code was left to another worker: %s", error)
+            _LOG.warning("a single code is left to another worker: %s", error)
             return {"delivery": None}
         code = SingleCode(
-            self._codes, name, lease, is_stopping=lambda: self.is_stopping, resends_unknown=self.resends_unknown
+            self._codes, name, lease, is_stopping=lambda: self.is_stopping, resends_unknown=resends_unknown
         )
-        renewal = asyncio.create_task(code.renew(self._ledger))
+        renewal = asyncio.create_task(code.renewal_loop(self._ledger))
         try:
             await send(self.executor, channel, request, "interactive", code)
         except AttemptDenied:
             pass
         except MFAError as error:
-            _LOG.warning("a code was left to another worker: %s", type(error).__name__)
+            _LOG.warning("a single code is left to another worker: %s", type(error).__name__)
         finally:
             renewal.cancel()
             await asyncio.wait([renewal])
             await self._codes.flush()
         return code.result
 
-    # The watch.
+    # Polling.
 
     async def _poll_loop(self) -> None:
-        """Coordinate jobs, and take up what no hint led to: a broker may lose messages, and be lost itself."""
+        """Coordinate jobs and find work without messages: a broker may lose messages or fail."""
         clock = self._ledger.clock
         while not self.is_stopping:
             try:
                 await self._poll_once()
             except LedgerError as error:
-                _LOG.warning("the worker could not look for work: %s", error)
-            except Exception:  # noqa: BLE001 - the watch must not end
-                _LOG.exception("the worker could not look for work")
+                _LOG.warning("the poll for work failed and is repeated: %s", error)
+            except Exception:  # noqa: BLE001 - the poll task must not end
+                _LOG.exception("the poll for work failed and is repeated")
             timer = clock.call_at(clock.monotonic() + POLL_INTERVAL, self._wake.set)
             try:
                 await self._wake.wait()
@@ -306,10 +311,10 @@ class WorkerRuntime:
             if not self.is_stopping:
                 self._spawn_code(name)
         jobs = await self._coordinator.plan_all()
-        # Another one first each time, so that a long job lets a short one in.
+        # Round-robin, so that a long job does not delay a short one.
         self._rotation += 1
-        turn = self._rotation % max(1, len(jobs))
-        for job in [*jobs[turn:], *jobs[:turn]]:
+        first = self._rotation % max(1, len(jobs))
+        for job in [*jobs[first:], *jobs[:first]]:
             while self.has_room and await self._ledger.next_chunk(job) is not None:
                 self._running += 1
                 self._spawn(self._send_chunks(job, None))

@@ -1,4 +1,4 @@
-"""`MFAWorker`: codes through taskiq, for those who ask for them and for the processes that send them."""
+"""`MFAWorker`: connects a taskiq broker, the ledger and the client, in requesting and in sending processes."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ _CHANNELS: Final = ("messaging", "voice")
 _MAX_ITEMS: Final = 10_000
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
 _RECEIVER_EXIT_TIMEOUT: Final = 5.0
-"""Seconds that taskiq's receiver has to end after the last of the work has; see `_force_exit`."""
+"""Seconds that taskiq's receiver has to return after the last task; see `_force_exit`."""
 
 
 class MFAWorker:
-    """Codes through taskiq: asked for anywhere, sent by worker processes, each known to one ledger.
+    """Codes through taskiq: requested in any process, sent by worker processes, with all state in one ledger.
 
-    A message in the queue is a hint that holds a job's name and a chunk, or the digest of a key; it is acknowledged on
-    receipt, and losing it costs a second or two. Numbers and texts are in the ledger only. The module that makes this
-    object is what ``taskiq worker module:broker`` loads; every process of it opens one client at its start-up, and
-    closes it at its shutdown, after what was under way.
+    A wake-up message contains a job's name and a chunk number, or the digest of a key. It is acknowledged on receipt;
+    a lost one costs a second or two. Only the ledger holds numbers and texts. ``taskiq worker module:broker`` loads the
+    module that makes this object. Each worker process opens one client at its start-up and closes it at its shutdown,
+    after the requests in flight.
 
     Args:
         broker: any taskiq broker.
         ledger: a `RedisLedger`, or the URL of its Redis.
         client: makes a worker process's client, such as `MFAClient.from_env`; called in worker processes only.
-        runs: chunks a process works at side by side; its client's `Limits.max_in_flight` bounds what is under way.
-        max_chunk_seconds: seconds after which a run at a chunk takes no more of it, so that a process can end soon.
-        max_queued_chunks: chunks of a job in the queue or worked at.
-        requeue_after: seconds after which a chunk that nobody works at is put into the queue again.
-        drain_timeout: seconds for requests under way to end at a shutdown, before they are cut.
+        runs: chunks that a process sends concurrently; its client's `Limits.max_in_flight` bounds the requests.
+        max_chunk_seconds: seconds after which no attempt of a claimed chunk begins, so that a process can stop soon.
+        max_queued_chunks: chunks of a job that may be queued or claimed.
+        requeue_after: seconds after which a chunk that no worker has claimed is queued again.
+        drain_timeout: seconds for requests in flight to complete at a shutdown, before they are cancelled.
         share_limits: give a client without `Limits.shared` a `RedisLimits` in the ledger's Redis, so that all workers
-            share the account's one rate. Not with a ledger in a Redis Cluster: share a limit of your own there.
+            share the account's rate. Has no effect with a Redis Cluster: pass your own `Limits.shared` there.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -104,7 +104,7 @@ class MFAWorker:
         self._factory = client
         self._started = False
         self._owns_broker = False
-        # Runs from the first signal to the shutdown.
+        # Started by the first signal, cancelled by the shutdown.
         self._exit_task: asyncio.Task[None] | None = None
         self._register()
         self.send_code: SendCode = SendCode(self._codes, self._wake_for_code, self.ledger.clock)
@@ -113,7 +113,7 @@ class MFAWorker:
         return f"{type(self).__name__}({type(self.broker).__name__}, ledger={self.ledger!r})"
 
     async def __aenter__(self) -> Self:
-        """Open the ledger and start the broker, for a process that asks for codes.
+        """Open the ledger and start the broker, in a process that requests codes.
 
         Raises:
             LedgerError: the ledger cannot be used.
@@ -128,7 +128,7 @@ class MFAWorker:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of the ledger, and of the broker if it was started here; workers go on."""
+        """Close the ledger, and the broker if it was started here. Workers continue."""
         try:
             await self.ledger.aclose()
         finally:
@@ -140,20 +140,20 @@ class MFAWorker:
         """Return a job by its name, to watch, cancel or resume it.
 
         Args:
-            name: the one it was submitted with.
+            name: the name it was submitted under.
 
         Raises:
-            ConfigurationError: it can be no job's name.
+            ConfigurationError: a job may not have this name.
         """
         return Job(checked_name("name", name), self.ledger, self._coordinator)
 
     async def jobs(self) -> list[Job]:
-        """Return the jobs the ledger knows, oldest first.
+        """Return the jobs in the ledger, oldest first.
 
         Raises:
             LedgerError: the ledger cannot be used.
         """
-        # Not by job(): a name that is refused today may have been taken by an earlier version.
+        # Not by job(): an earlier version may have allowed a name that is refused today.
         return [Job(job.name, self.ledger, self._coordinator) for job in await known_jobs(self.ledger)]
 
     async def submit(  # noqa: PLR0913 - keyword arguments with defaults
@@ -166,22 +166,22 @@ class MFAWorker:
         key: Callable[[CodeRequest], str] | None = None,
         channel: str = "messaging",
     ) -> Job:
-        """Put many codes into the ledger, and return the job; workers begin with the first chunk.
+        """Write many codes to the ledger, and return the job; workers start as soon as the first chunk is written.
 
-        Submitting the same input under the same name again continues the job, and sends to nobody twice. Within a job
-        a key is sent once; another job is another run.
+        The same input under the same name continues the job and sends no item twice. A key is sent once within a job;
+        another job may send it again.
 
         Args:
-            requests: `CodeRequest`s, or numbers when `template` is given; any iterable or async iterable.
+            requests: `CodeRequest`s, or numbers if `template` is given; any iterable or async iterable.
             name: the job's name: at most 100 characters, no blanks or braces.
-            chunk: items a worker takes at a time.
-            template: makes requests of numbers; the job is held to it.
-            key: makes an item's idempotency key; by default number, template, channel and the job's name.
+            chunk: items that a worker claims at a time.
+            template: makes requests of numbers; another template cannot continue the job.
+            key: makes the idempotency key of an item; by default number, template, channel and the job's name.
             channel: ``"messaging"`` or ``"voice"``.
 
         Raises:
             ConfigurationError: an argument is wrong.
-            LedgerError: the job was submitted with other input, or the ledger cannot be used.
+            LedgerError: the job has other input, or the ledger cannot be used.
         """
         checked_name("name", name)
         if type(chunk) is not int or not 1 <= chunk <= _MAX_ITEMS:
@@ -209,7 +209,7 @@ class MFAWorker:
         async def send_code(name: str) -> dict[str, Any]:
             return {} if self._runtime is None else await self._runtime.send_code(name)
 
-        # Acknowledged before it is worked at: what a worker dies with is found in the ledger, not in the queue.
+        # Acknowledged on receipt: the ledger, not the queue, recovers the work of a worker that died.
         labels = {"ack_type": "when_received"}
         self._send_chunk = self.broker.register_task(send_chunk, task_name="bandwidth_mfa.send_chunk", **labels)
         self._send_code = self.broker.register_task(send_code, task_name="bandwidth_mfa.send_code", **labels)
@@ -255,9 +255,9 @@ class MFAWorker:
 
 
 def _install_signal_handlers(stop: Callable[[], None]) -> None:
-    """Have the signals that end a taskiq worker stop its work at once, and not only when taskiq has waited for it.
+    """Stop the work at the signals that end a taskiq worker, before taskiq waits for its running tasks.
 
-    Only where taskiq's own handlers stand: an application that embeds a worker sees to its signals itself.
+    Wraps taskiq's own handlers only: an application that embeds a worker handles its signals itself.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -277,16 +277,19 @@ def _install_signal_handlers(stop: Callable[[], None]) -> None:
 
 
 async def _force_exit(runtime: WorkerRuntime) -> None:
-    """End a worker whose receiver does not: one in some thousands waits for its queue for ever.
+    """End a worker whose receiver does not return: about one in several thousand waits for its queue for ever.
 
-    taskiq cancels a read of its queue then and waits for it. redis-py writes inside `asyncio.wait_for`, which may lose
-    a cancellation before Python 3.12: of 40 reads that were cancelled 9 went on. What is raised here ends the loop of
-    `taskiq.cli.worker.run.start_listen`, which then shuts the broker down as usual.
+    At a shutdown taskiq cancels the read of its queue and waits for it. redis-py writes inside `asyncio.wait_for`,
+    which may lose a cancellation before Python 3.12: 9 of 40 cancelled reads continued. The `SystemExit` raised here
+    ends the loop of `taskiq.cli.worker.run.start_listen`, which then shuts the broker down as usual.
     """
     await runtime.wait_idle()
     clock = runtime.clock
     await sleep_until(clock, clock.monotonic() + _RECEIVER_EXIT_TIMEOUT)
-    _LOG.warning("taskiq's receiver did not end when it was told to; it is ended now, with no work under way")
+    _LOG.warning(
+        "taskiq's receiver did not return within %g s of the last request; the worker exits, and nothing is lost",
+        _RECEIVER_EXIT_TIMEOUT,
+    )
     asyncio.get_running_loop().call_soon(_raise_exit)
 
 

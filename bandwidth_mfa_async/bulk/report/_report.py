@@ -1,4 +1,4 @@
-"""What a bulk run's journal says, as data: what became of the items, how fast, and what a resume would do."""
+"""`JournalReport`: the outcomes, rates and latencies of a bulk run, computed from its journal."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ PERCENTS: Final = (50, 90, 99)
 
 _ENDINGS: Final[dict[str, Ending]] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
 
-# A name is one line of text, whatever a file holds: nothing that moves a cursor or turns a line around.
+# Characters that move a cursor, break a line or change the text direction; a tampered file may contain them.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MAX_NAME: Final = 200
 
 
 @frozen(kw_only=True)
 class JournalReport:
-    """What a bulk run's journal says; it holds no number, no text and no id of a person.
+    """The report on a bulk run's journal; it contains no number, no text and no personal id.
 
     Attributes:
-        journal: the file's name.
-        read_at: when it was read; all times are UTC.
-        run, channel, made_by, created: what the run wrote down about itself; `made_by` is the library's version. Empty
-            where it wrote nothing.
-        running: whether a run held the journal; None where that could not be seen.
-        counts: the items by what became of them.
-        totals: the run in a few numbers.
-        sessions: the latest 1,000 openings for sending, oldest first.
-        sessions_by_ending: all of them, counted.
+        journal: name of the file.
+        read_at: when the journal was read; all times are UTC.
+        run, channel, made_by, created: facts from the journal; `made_by` is the library's version. Empty if the journal
+            does not have them.
+        running: whether a run uses the journal now; None if that cannot be determined.
+        counts: items by state.
+        totals: totals of the run.
+        sessions: the latest 1,000 sessions, oldest first.
+        sessions_by_ending: number of all sessions, by ending.
         timeline: the run over time.
-        latency: how long answers took.
-        failures: the items that are not accepted, by cause, the most frequent first.
-        unknown_positions: where in the input (counted from 0) the first 1,000 unknown ones are.
-        sending_positions: the same for those in flight or interrupted.
+        latency: latency of the answers.
+        failures: items that were not accepted, by cause, the most frequent cause first.
+        unknown_positions: positions in the input (from 0) of the first 1,000 unknown items.
+        sending_positions: the same for items that are in flight or interrupted.
     """
 
     journal: str
@@ -80,20 +80,21 @@ class JournalReport:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, clock: Clock | None = None) -> JournalReport:
-        """Read a journal, also one whose run is under way; memory does not grow with its length.
+        """Read a journal, also while its run is active; memory use does not grow with its length.
 
         Args:
-            path: the journal's file. It is not written to.
-            clock: what `read_at` is taken from; the system's by default.
+            path: the journal's file; it is only read.
+            clock: source of `read_at`; the system clock by default.
 
         Raises:
-            JournalError: the file is missing, not a journal, damaged, or from a newer version; it says what to do.
+            JournalError: the file is missing, not a journal, damaged, or from a newer version; the message says what to
+                do.
         """
         now = (clock or SystemClock()).time()
         return read_journal(Path(path).resolve(), lambda journal: _ReportBuilder(journal, now).report())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data for JSON: times as ISO 8601 text, everything else as numbers, text and lists."""
+        """Return the report as plain data for JSON; times are ISO 8601 text."""
         from cattrs.preconf.json import make_converter
 
         document: dict[str, Any] = make_converter().unstructure(self)
@@ -101,7 +102,7 @@ class JournalReport:
 
 
 class _ReportBuilder:
-    """Makes a report out of what a journal's file answers."""
+    """Build a report from the queries of a `JournalReader`."""
 
     def __init__(self, journal: JournalReader, now: float) -> None:
         self._journal = journal
@@ -111,8 +112,8 @@ class _ReportBuilder:
     def report(self) -> JournalReport:
         journal = self._journal
         number, endings, rows = journal.sessions(MAX_SESSIONS)
-        # Looked at right after the sessions, and only where one has no end: the look could be in the way of a run
-        # that begins in the same moment.
+        # Check the lock right after reading the sessions, and only if the latest one has no end: the check could
+        # collide with a run that starts at the same moment.
         if rows and rows[-1][2] is None:
             self._running = is_running(journal.path)
         meta = journal.meta()
@@ -148,19 +149,19 @@ class _ReportBuilder:
         try:
             return float(text)
         except ValueError:
-            raise self._journal.damaged("no time at which it was made") from None
+            raise self._journal.damaged("no valid creation time") from None
 
     def _datetime(self, seconds: float) -> datetime:
         try:
             return datetime.fromtimestamp(seconds, UTC)
         except (OverflowError, ValueError, OSError):
-            raise self._journal.damaged("a time that is none") from None
+            raise self._journal.damaged("an invalid time") from None
 
     def _counts(self, items: int, failures: dict[FailureKey, int]) -> Counts:
         by_status = dict.fromkeys(STATUSES, 0)
         for (status, *_), count in failures.items():
             if not 0 <= status < len(STATUSES):
-                raise self._journal.damaged("an item with a status that is none")
+                raise self._journal.damaged("an item with an invalid status")
             by_status[STATUSES[status]] += count
         by_status["accepted"] = items - sum(by_status.values())
         return Counts(**by_status)
@@ -172,7 +173,7 @@ class _ReportBuilder:
             return "unfinished" if self._running is None else "running" if self._running else "killed"
         known = _ENDINGS.get(ending)
         if known is None:
-            raise self._journal.damaged("a session with an ending that is none")
+            raise self._journal.damaged("a session with an invalid ending")
         return known
 
     def _sessions(self, rows: list[SessionRow], number: int) -> tuple[SessionReport, ...]:
@@ -195,10 +196,10 @@ class _ReportBuilder:
         return {ending: count for ending, count in by_ending.items() if count}
 
     def _intervals(self, sessions: list[SessionRow]) -> list[Interval]:
-        """Return the times of work: one for each session in which something ended."""
+        """Return the active periods: one for each session that has results."""
         ordered = sorted((math.floor(started), ended) for started, ended, _ in sessions)
         starts: list[int | None] = [start for start, _ in ordered]
-        # What ended before the first session, or without one, is the first one's: no second is left out.
+        # Results before the first session, or without a session, count for the first one.
         if starts:
             starts[0] = None
         intervals: list[Interval] = []
@@ -250,7 +251,7 @@ def _printable(text: str) -> str:
 def _totals(items: int, timeline: Timeline, working: int) -> Totals:
     points = [point for span in timeline.spans for point in span.points]
     codes = sum(point.codes for point in points)
-    # A shorter last point would make a peak out of one active second.
+    # Ignore shorter last points: a single busy second would look like a peak.
     whole = [point for point in points if point.seconds == timeline.point_seconds] or points
     return Totals(
         items=items,

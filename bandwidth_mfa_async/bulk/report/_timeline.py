@@ -1,4 +1,4 @@
-"""How a run of any length becomes a few hundred points and a few percentiles. No I/O."""
+"""Aggregation of a run of any length into a few hundred points and a few percentiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_POINTS: Final = 240
-"""The most points a timeline has: about three pixels each on a wide screen."""
+"""Maximum number of points in a timeline: about three pixels each on a wide screen."""
 MIN_POINTS: Final = 30
 MAX_INTERVALS: Final = 24
 BUCKETS_PER_DECADE: Final = 10
@@ -22,7 +22,7 @@ _POINT_SECONDS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600
 
 @frozen
 class Interval:
-    """A time in which a run was at work.
+    """A period in which a run was active.
 
     Attributes:
         start: the first second, seconds since the epoch.
@@ -34,19 +34,19 @@ class Interval:
 
     @property
     def seconds(self) -> int:
-        """How long it lasted."""
+        """Length of the interval."""
         return self.stop - self.start
 
 
 def merge_intervals(intervals: Sequence[Interval], limit: int = MAX_INTERVALS) -> list[Interval]:
-    """Return the intervals with those merged whose pause is too short to be told apart.
+    """Merge intervals that are separated by a pause too short to show.
 
-    A pause below a fiftieth of the working time is left in the picture as idle time; so are the shortest ones of
-    too many.
+    A pause below a fiftieth of the working time is shown as idle time. If more than `limit` intervals would remain, the
+    shortest pauses are shown as idle time too.
 
     Args:
-        intervals: in the order of time, without overlap.
-        limit: how many may be left.
+        intervals: in order of time, without overlap.
+        limit: maximum number of intervals to return.
     """
     pauses = sorted(later.start - earlier.stop for earlier, later in itertools.pairwise(intervals))
     working = sum(interval.seconds for interval in intervals)
@@ -63,13 +63,13 @@ def merge_intervals(intervals: Sequence[Interval], limit: int = MAX_INTERVALS) -
 
 
 def choose_point_seconds(intervals: Sequence[Interval], codes: int = 0) -> int:
-    """Return the seconds a point must stand for, so that there are at most `MAX_POINTS` of them.
+    """Return the seconds per point that give at most `MAX_POINTS` points.
 
-    A slow run gets wider points, so that it is a line and not a comb: about five codes each.
+    A slow run gets longer points of about five codes each; shorter ones would alternate between zero and one code.
 
     Args:
-        intervals: what is to be shown; not more of them than `MAX_POINTS`.
-        codes: how many are in them.
+        intervals: at most `MAX_POINTS` intervals.
+        codes: number of codes in them.
     """
     seconds = sum(interval.seconds for interval in intervals)
     minimum = min(5 * seconds / codes, seconds / MIN_POINTS) if codes else 0
@@ -90,25 +90,25 @@ def choose_point_seconds(intervals: Sequence[Interval], codes: int = 0) -> int:
 
 
 def split(interval: Interval, point_seconds: int) -> list[Interval]:
-    """Return the interval in pieces of `point_seconds` seconds; the last one may be shorter."""
+    """Split an interval into intervals of `point_seconds` seconds; the last one may be shorter."""
     edges = range(interval.start, interval.stop, point_seconds)
     return [Interval(edge, min(edge + point_seconds, interval.stop)) for edge in edges]
 
 
 def bucket_bounds(bucket: int) -> tuple[float, float]:
-    """Return the seconds between which a latency bucket lies: the lower bound belongs to it, the upper does not."""
+    """Return the bounds of a latency bucket in seconds; the lower one is inclusive, the upper one exclusive."""
     return 10 ** (bucket / BUCKETS_PER_DECADE) / 1e6, 10 ** ((bucket + 1) / BUCKETS_PER_DECADE) / 1e6
 
 
 def percentile_bucket(counts: Sequence[tuple[int, int]], percent: float) -> int:
-    """Return the bucket that holds a percentile, by nearest rank.
+    """Return the bucket that contains a percentile, by nearest rank.
 
     Args:
-        counts: pairs of bucket and count, in the order of buckets, with at minimum one count above 0.
+        counts: pairs of bucket and count, in order of buckets, with at least one count above 0.
         percent: from 0 to 100.
     """
     rank = max(1, math.ceil(percent / 100 * sum(count for _, count in counts)))
     for (bucket, _), reached in zip(counts, itertools.accumulate(count for _, count in counts), strict=True):
         if reached >= rank:
             return bucket
-    raise ValueError("there is nothing to take a percentile of")
+    raise ValueError("a percentile needs at least one value")

@@ -1,4 +1,4 @@
-"""A task that runs only while there is something to do."""
+"""A background task that runs only while a step is due."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class BackgroundTask:
-    """Does a step whenever one is due, one after another, in a task that ends when none will be.
+    """Runs a step whenever one is due, one after another, in a task that ends when no step is due.
 
     Args:
-        clock: what `due` is measured with.
-        due: says when the next step is due; infinity for never. It is asked again after each step and `notify`.
-        step: does it; must not raise.
+        clock: measures `due`.
+        due: returns when the next step is due; infinity for never. Called again after each step and each `notify`.
+        step: runs one step; must not raise.
     """
 
     def __init__(self, clock: Clock, due: Callable[[], float], step: Callable[[], Awaitable[None]]) -> None:
@@ -31,7 +31,7 @@ class BackgroundTask:
         self._closed = False
 
     def notify(self) -> None:
-        """Have another look at what is due: something has changed."""
+        """Re-evaluate when the next step is due, because something has changed."""
         if self._closed:
             return
         wakeup = self._wakeup
@@ -42,13 +42,13 @@ class BackgroundTask:
             wakeup.set_result(None)
 
     def abort(self) -> None:
-        """End the task, and let none begin again."""
+        """Cancel the task and start no other."""
         self._closed = True
         if self._running is not None:
             self._running.cancel()
 
     async def aclose(self) -> None:
-        """The same, and wait until it has ended."""
+        """Cancel the task and wait until it has ended."""
         self.abort()
         if self._running is not None:
             await asyncio.wait([self._running])

@@ -419,7 +419,7 @@ end
 if accepted > 0 then on_accept(accepted, known_epoch) end
 if accepted_before > 0 then on_accept(accepted_before, known_epoch - 1) end
 if rejected > 0 or retry_after > 0 then
-  local was_paced, pause, rate_before = s.rate > 0, retry_after, s.rate
+  local was_limited, pause, rate_before = s.rate > 0, retry_after, s.rate
   if adaptive then
     for _ = 1, math.min(rejected, 64) do pause = math.max(pause, on_429(rejected_epoch, retry_after)) end
   elseif ceiling == UNLIMITED and pause > 0 then
@@ -427,7 +427,7 @@ if rejected > 0 or retry_after > 0 then
     s.ramp_opens = math.max(now + pause, s.pause_until)
     s.rate = s.ramp_start
   end
-  if s.rate > 0 and not was_paced then s.level, s.stamp = 0, now end
+  if s.rate > 0 and not was_limited then s.level, s.stamp = 0, now end
   if now + pause > math.max(now, s.pause_until) then pause_until(now + pause) end
   record_rejections(rate_before)
 end

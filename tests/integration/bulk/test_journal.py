@@ -399,7 +399,7 @@ def folder(path: pathlib.Path) -> None:
     [
         (newer, "newer bandwidth-mfa-async"),
         (foreign, "another program's database"),
-        (text, "damaged, or no journal"),
+        (text, "damaged, or not a journal"),
         (torn, "damaged"),
         (scribbled, "damaged"),
         (folder, "is a folder"),

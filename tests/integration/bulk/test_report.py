@@ -302,7 +302,7 @@ def of_values(*statements: str) -> Callable[[Path], None]:
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: None, "there is no such file"),
     "a folder": (lambda path: path.mkdir(), "this is not a file"),
-    "empty": (lambda path: path.touch(), "nothing was written down"),
+    "empty": (lambda path: path.touch(), "this journal is empty"),
     "text": (lambda path: path.write_text("to\n+19195551234\n" * 400), "is not a journal"),
     "newer": (newer, "upgrade"),
     "another program's": (foreign, "another program"),

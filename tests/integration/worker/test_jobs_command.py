@@ -87,6 +87,6 @@ def test_a_redis_that_is_not_there(monkeypatch):
     assert result.exit_code == 2
     waits, error = result.stderr.splitlines()
     assert waits.startswith(
-        "warning: the ledger cannot be reached: start its Redis, or mend the URL; it is asked again"
+        "warning: the ledger cannot be reached: start its Redis, or correct the URL; the operation is retried"
     )
-    assert error == "error: the ledger cannot be reached: start its Redis, or mend the URL"
+    assert error == "error: the ledger cannot be reached: start its Redis, or correct the URL"

@@ -211,7 +211,7 @@ async def test_submitting_again_changes_nothing_and_other_input_is_refused(ledge
 
 OTHERS = {
     str(VERSION + 1): "'launch' was made by a newer .* upgrade with pip install -U",
-    str(VERSION - 1): "'launch' was made by an older .* submit what is left under another name",
+    str(VERSION - 1): "'launch' was made by an older .* submit the remaining items under another name",
     "x": "holds something else; choose another prefix",
 }
 
@@ -436,7 +436,7 @@ async def test_a_wait_for_redis_is_told_of_once(own_redis, caplog):
         clock.tick(clock.next_timer - clock.monotonic())
         assert {facts["total"] for facts in await asyncio.gather(*asked)} == {"4"}
     told, ended = caplog.messages
-    assert "cannot be reached: start its Redis, or mend the URL" in told
+    assert "cannot be reached: start its Redis, or correct the URL" in told
     assert ended == "the ledger can be used again"
 
 

@@ -66,7 +66,7 @@ async def test_what_may_have_been_sent_is_never_pending_again(first, settled):
         states: ClassVar[list[LedgerState]] = []
 
         async def intent(self):
-            return LedgerState.SENDING
+            return None
 
         def settle(self, state, provider_id, error, attempts):
             self.states.append(state)

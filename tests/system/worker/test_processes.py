@@ -108,7 +108,7 @@ async def test_a_worker_that_starts_before_its_redis(own_redis, simulator, templ
     assert process.stderr is not None
     try:
         while (
-            "cannot be reached: start its Redis, or mend the URL"
+            "cannot be reached: start its Redis, or correct the URL"
             not in (line := await process.stderr.readline()).decode()
         ):
             assert line, "it ended"
