@@ -30,11 +30,11 @@ async def shown(server, *arguments):
 
 async def test_jobs_are_listed_cancelled_and_resumed(redis_server, job):
     """By name, with their counts."""
-    assert (await shown(redis_server)).output == "launch: going, 0 of 1,200 done (1,200 pending)\n"
+    assert (await shown(redis_server)).output == "launch: running, 0 of 1,200 done (1,200 pending)\n"
     cancelled = await shown(redis_server, "launch", "--cancel")
     assert cancelled.output == "launch: cancelled, 0 of 1,200 done (1,200 pending)\n"
     assert (await job.progress()).ending == "cancelled"
-    assert "going" in (await shown(redis_server, "launch", "--resume")).output
+    assert "running" in (await shown(redis_server, "launch", "--resume")).output
     told = json.loads((await shown(redis_server, "--json")).output)
     assert (told["name"], told["total"], told["done"], told["ending"]) == ("launch", 1200, 0, None)
 
@@ -46,7 +46,7 @@ async def test_a_job_of_a_newer_version_hides_no_other(redis_server, asker, job,
         client.hset("bandwidth-mfa:{next}:job", "version", VERSION + 1)
     listed = await shown(redis_server)
     assert listed.exit_code == 2
-    assert listed.stdout == "launch: going, 0 of 1,200 done (1,200 pending)\n"
+    assert listed.stdout == "launch: running, 0 of 1,200 done (1,200 pending)\n"
     assert listed.stderr.startswith("error: job 'next' was made by a newer bandwidth-mfa-async")
     assert (await shown(redis_server, "launch", "--cancel")).exit_code == 0
     assert (await job.progress()).ending == "cancelled"
