@@ -202,19 +202,19 @@ class Aimd:
     def __init__(self, post: Post, ceiling: float = math.inf) -> None:
         self._post = post
         self._ceiling = ceiling
-        self._pacer = TokenBucket(SystemClock(), min(10.0, ceiling))
+        self._bucket = TokenBucket(SystemClock(), min(10.0, ceiling))
         self._grown_at = self._cut_at = _now()
 
     async def send(self, lane: Lane) -> None:
         while True:
-            await self._pacer.acquire(1, lane)
+            await self._bucket.acquire(1, lane)
             accepted = await self._post()
-            now, rate = _now(), self._pacer.rate or 10.0
+            now, rate = _now(), self._bucket.rate or 10.0
             if accepted:
                 rate += 5.0 * (now - self._grown_at)
             elif now - self._cut_at >= 1.0:
                 rate, self._cut_at = 0.7 * rate, now
             self._grown_at = now
-            self._pacer.set_rate(min(max(rate, 0.05), self._ceiling))
+            self._bucket.set_rate(min(max(rate, 0.05), self._ceiling))
             if accepted:
                 return

@@ -19,7 +19,7 @@ from bandwidth_mfa_async._transport import Transport
 from bandwidth_mfa_async._wire import RawResponse
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.simulator._server_limiter import ServerLimiter
-from tests.support.limits_simulation import REFUSAL_TRIP, ROUND_TRIP, Tally, run_virtual
+from tests.support.limits_simulation import REJECTION_TRIP, ROUND_TRIP, Tally, run_virtual
 from tests.support.redis_server import RedisServer
 from tests.support.virtual_redis import VirtualScript, VirtualStore
 
@@ -173,16 +173,16 @@ class _Service:
         self._start = asyncio.get_running_loop().time()
 
     async def post(self) -> bool:
-        await asyncio.sleep(REFUSAL_TRIP * self._rng.uniform(0.45, 0.55))
+        await asyncio.sleep(REJECTION_TRIP * self._rng.uniform(0.45, 0.55))
         now = asyncio.get_running_loop().time()
         admission = self.limiter.admit(now)
         if admission.accepted:
             self.longest_queue = max(self.longest_queue, admission.wait)
             self._tally.accepted.append(now - self._start)
-            await asyncio.sleep((ROUND_TRIP - REFUSAL_TRIP / 2) * self._rng.uniform(0.9, 1.1))
+            await asyncio.sleep((ROUND_TRIP - REJECTION_TRIP / 2) * self._rng.uniform(0.9, 1.1))
         else:
-            self._tally.refused.append(now - self._start)
-            await asyncio.sleep(REFUSAL_TRIP / 2)
+            self._tally.rejected.append(now - self._start)
+            await asyncio.sleep(REJECTION_TRIP / 2)
         return admission.accepted
 
 
@@ -291,5 +291,5 @@ async def over_http(name: str, account: Account, seed: int) -> Seen:
 
                 await drive(rival(name, post, account, seed), tally, account, change, seed)
         for record in sim.requests:
-            (tally.refused if record.status == 429 else tally.accepted).append(record.time - start)
+            (tally.rejected if record.status == 429 else tally.accepted).append(record.time - start)
     return Seen(tally)

@@ -104,7 +104,7 @@ def late(runs: Iterable[Seen], phases: Iterable[tuple[float, float]]) -> float:
 
 
 def steps(  # noqa: PLR0913 - the targets of one row
-    case: str, runs: dict[str, list[Seen]], plan: Plan, *, goodput: float, refused: float, whole: bool
+    case: str, runs: dict[str, list[Seen]], plan: Plan, *, goodput: float, rejected: float, whole: bool
 ) -> list[Figure]:
     """Return the figures of one account that goes from 100 to 30 to 200 a second."""
 
@@ -117,12 +117,12 @@ def steps(  # noqa: PLR0913 - the targets of one row
         figures.append(at_least(case, f"goodput / R at {rate:g}/s", share, goodput))
     for phase, rate in zip(plan.steady, RATES, strict=True):
         # A phase at 30 a second has room for ten refusals, so their share is that of all seeds together.
-        share = each(lambda seen, p=phase: 100 * sum(s.tally.refused_share(*p) for s in seen) / len(seen))
-        figures.append(at_most(case, f"429s at {rate:g}/s, % (mean)", share, refused))
+        share = each(lambda seen, p=phase: 100 * sum(s.tally.rejected_share(*p) for s in seen) / len(seen))
+        figures.append(at_most(case, f"429s at {rate:g}/s, % (mean)", share, rejected))
     last = 2 * plan.seconds
     up = each(lambda seen: max(s.tally.time_to(0.9 * RATES[2], last) for s in seen))
     down = each(
-        lambda seen: float(max(sum(plan.seconds <= at < plan.seconds + 5 for at in s.tally.refused) for s in seen))
+        lambda seen: float(max(sum(plan.seconds <= at < plan.seconds + 5 for at in s.tally.rejected) for s in seen))
     )
     login = each(lambda seen: p99(seen, plan.steady))
     if not whole:
@@ -146,7 +146,7 @@ def by_second(run: Seen, seconds: float) -> dict[str, list[int]]:
                 counts[int(at)] += 1
         return counts
 
-    return {"accepted": counted(run.tally.accepted), "refused": counted(run.tally.refused)}
+    return {"accepted": counted(run.tally.accepted), "refused": counted(run.tally.rejected)}
 
 
 def virtual_runs(account: Account, seeds: int) -> dict[str, list[Seen]]:
@@ -159,7 +159,7 @@ def measure_bucket(*, quick: bool) -> list[Figure]:
     """A token bucket of one second; every target of the rates issue."""
     plan = Plan(30, 1) if quick else Plan(60, 5)
     runs = virtual_runs(plan.account(AccountLimits(rate=RATES[0], model="token_bucket")), plan.seeds)
-    first, *others = steps("token bucket", runs, plan, goodput=0.98, refused=1.0, whole=True)
+    first, *others = steps("token bucket", runs, plan, goodput=0.98, rejected=1.0, whole=True)
     return [evolve(first, course={way: by_second(seen[0], 3 * plan.seconds) for way, seen in runs.items()}), *others]
 
 
@@ -170,7 +170,7 @@ def measure_others(*, quick: bool) -> list[Figure]:
     for model, case in (("fixed_window", "fixed window"), ("sliding_log", "sliding log"), ("queue", "account queue")):
         limits = AccountLimits(rate=RATES[0], model=model, queue_seconds=2.0)
         runs = virtual_runs(plan.account(limits), plan.seeds)
-        figures += steps(case, runs, plan, goodput=0.93, refused=1.3, whole=False)
+        figures += steps(case, runs, plan, goodput=0.93, rejected=1.3, whole=False)
     return figures
 
 
@@ -184,7 +184,7 @@ def measure_eight(*, quick: bool) -> list[Figure]:
     account = evolve(plan.account(bucket), processes=8, bulk=80)
     runs = virtual_runs(account, plan.seeds)
     case = "eight programs"
-    figures = steps(case, runs, plan, goodput=0.98, refused=1.0, whole=False)
+    figures = steps(case, runs, plan, goodput=0.98, rejected=1.0, whole=False)
     for phase, rate in zip(plan.steady, RATES, strict=True):
         jain = {way: min(s.jain(*phase) for s in seen) for way, seen in runs.items()}
         figures.append(at_least(case, f"Jain's index at {rate:g}/s", jain, 0.98))
@@ -199,11 +199,11 @@ def measure_minute(*, quick: bool) -> list[Figure]:
     runs = virtual_runs(Account(limits=limits, until=seconds, known=True, logins=0.05), 1 if quick else 3)
     case = "60 a minute, known"
     share = {way: min(s.tally.goodput(30, seconds) for s in seen) for way, seen in runs.items()}
-    refused = {way: float(sum(len(s.tally.refused) for s in seen)) for way, seen in runs.items()}
+    rejected = {way: float(sum(len(s.tally.rejected) for s in seen)) for way, seen in runs.items()}
     queue = {way: max(s.longest_queue for s in seen) for way, seen in runs.items()}
     return [
         at_least(case, "goodput / R", share, 0.97),
-        at_most(case, "429s", refused, 0),
+        at_most(case, "429s", rejected, 0),
         at_most(case, "the provider's queue wait, s", queue, 1.0),
     ]
 
@@ -264,7 +264,7 @@ def measure_http(*, quick: bool) -> list[Figure]:
     with ProcessPoolExecutor(2) as pool:
         jobs = {way: [pool.submit(http_run, way, account, seed + 1) for seed in range(n)] for way, n in seeds.items()}
         runs = {way: [job.result() for job in started] for way, started in jobs.items()}
-    return steps("http: token bucket", runs, plan, goodput=0.98, refused=1.0, whole=True)
+    return steps("http: token bucket", runs, plan, goodput=0.98, rejected=1.0, whole=True)
 
 
 CASES: dict[str, Callable[..., list[Figure]]] = {

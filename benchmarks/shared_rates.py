@@ -37,20 +37,20 @@ class Run:
     """
 
     accepted: list[float]
-    refused: list[float]
+    rejected: list[float]
     workers: list[dict[str, Any]]
     calls: int
 
     def goodput(self, start: float, end: float) -> float:
         return sum(start <= at < end for at in self.accepted) / (end - start)
 
-    def refused_share(self, start: float, end: float) -> float:
-        refused = sum(start <= at < end for at in self.refused)
-        return refused / max(1, refused + sum(start <= at < end for at in self.accepted))
+    def rejected_share(self, start: float, end: float) -> float:
+        rejected = sum(start <= at < end for at in self.rejected)
+        return rejected / max(1, rejected + sum(start <= at < end for at in self.accepted))
 
     def busiest(self, start: float, end: float) -> int:
         """Return how much was sent in the busiest second that begins in this time."""
-        times = sorted(at for at in self.accepted + self.refused if start <= at < end + 1)
+        times = sorted(at for at in self.accepted + self.rejected if start <= at < end + 1)
         first = most = 0
         for last, at in enumerate(times):
             while times[first] <= at - 1:
@@ -157,7 +157,7 @@ async def eight_processes(*, quick: bool) -> list[Row]:
     seen = await run(8, seconds, 100, watch)
     return [
         at_least("goodput / R", seen.goodput(settle, seconds) / 100, 0.98),
-        at_most("429s, %", 100 * seen.refused_share(settle, seconds), 1.0),
+        at_most("429s, %", 100 * seen.rejected_share(settle, seconds), 1.0),
         at_least("Jain's index", seen.jain(), 0.98),
         at_most("Redis calls a send", seen.calls / len(seen.accepted), 1.0),
         told("login p99, s", seen.login_p99()),
@@ -191,9 +191,9 @@ async def four_processes_without_redis(*, quick: bool) -> list[Row]:
         rows += [
             at_least(f"{word}: goodput / R meanwhile", seen.goodput(at, at + 4) / rate, 0.6),
             told(f"{word}: of that in the first second", seen.goodput(at, at + 1) / rate),
-            at_most(f"{word}: 429s meanwhile, %", 100 * seen.refused_share(at, at + 4), 1.0),
+            at_most(f"{word}: 429s meanwhile, %", 100 * seen.rejected_share(at, at + 4), 1.0),
             at_most(f"{word}: busiest second after / R", seen.busiest(at + 4, at + 8) / rate, 1.6),
-            at_most(f"{word}: 429s in 4 s after, %", 100 * seen.refused_share(at + 4, at + 8), 5.0),
+            at_most(f"{word}: 429s in 4 s after, %", 100 * seen.rejected_share(at + 4, at + 8), 5.0),
             at_most(f"{word}: s to 0.95 R after", seen.until_rate(0.95 * rate, at + 4), 3.0),
         ]
     # Two for each process, and more where this machine was too busy for a quarter of a second.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from .._config import Limits, rate_for
+from .._config import Limits, parse_rate
 from ..errors import ConfigurationError
 from ..telemetry import LOGGER_NAME
 
@@ -67,7 +67,7 @@ def limits_from_options(
     Raises:
         ConfigurationError: an option or a variable is wrong or missing; the message names it.
     """
-    known = rate_for("--rate", rate)
+    known = parse_rate("--rate", rate)
     if redis:
         show_warnings()
     messaging, voice = (None, known) if channel == "voice" else (known, None)

@@ -1,4 +1,4 @@
-"""Rates, lanes and slots: how fast and how wide a client sends, and in whose favour."""
+"""Rate limits, concurrency limits and priority lanes."""
 
 from __future__ import annotations
 

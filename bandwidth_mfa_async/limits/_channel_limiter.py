@@ -1,4 +1,4 @@
-"""What the client calls: one limiter a channel, which paces, learns and closes the gate after a 429."""
+"""The limiter of one channel: grants permits, adapts to 429s and pauses after them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     from .._validation import Lane
     from ..telemetry import Event
 
-# How much higher a probed rate must be than the one last told of to be worth an event, and how much longer a gate.
+# An event is emitted for a rate above this multiple of the last emitted one, and for a pause longer by this many
+# seconds.
 _RATE_CHANGE_THRESHOLD: Final = 1.25
 _PAUSE_EVENT_THRESHOLD: Final = 0.5
 
-# How long the rest waits for the answer to the one message that tries a closed gate. Its outcome may never come: a
-# timeout or a 5xx says nothing about limits and is not reported.
-_PROBE_PATIENCE: Final = 0.5
+# How long the other callers wait for the answer to a probe message. It may never come: a timeout or a 5xx says nothing
+# about limits and is not reported.
+_PROBE_TIMEOUT: Final = 0.5
 
 
-def _ceiling(rate: object) -> float | None:
+def _checked_per_second(rate: object) -> float | None:
     if rate is None:
         return None
     if not isinstance(rate, Rate):
@@ -39,7 +40,7 @@ def _ceiling(rate: object) -> float | None:
     return rate.per_second
 
 
-def _seconds(name: str, value: object) -> float:
+def _checked_seconds(name: str, value: object) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
         msg = f"{name}: must be a number of seconds of at least 0"
         raise ConfigurationError(msg)
@@ -47,32 +48,32 @@ def _seconds(name: str, value: object) -> float:
 
 
 class ChannelLimiter:
-    """Paces one channel (messaging or voice) of one account from one process.
+    """Limits one channel (messaging or voice) of one account within one process.
 
-    ======== ======== ==================================================================================
-    rate     adaptive what happens
-    ======== ======== ==================================================================================
-    None     False    unlimited; after a Retry-After the queue leaves at a pace that doubles every second
+    ======== ======== ======================================================================================
+    rate     adaptive behaviour
+    ======== ======== ======================================================================================
+    None     False    unlimited; after a Retry-After the queue is sent at a rate that doubles every second
     None     True     unlimited until the first 429, then hold and probe
-    known    False    paced at the rate
-    known    True     paced at the rate, and lower while the service refuses that
-    ======== ======== ==================================================================================
+    known    False    limited to the rate
+    known    True     limited to the rate, and to less while the service rejects that
+    ======== ======== ======================================================================================
 
-    In every row a 429 with a Retry-After closes the gate of the whole channel until then.
+    In every row a 429 with a Retry-After pauses the whole channel until then.
 
     Args:
         channel: its name in events and errors.
         rate: the account's known limit, never exceeded; None when unknown.
-        adaptive: learn from 429 answers.
-        clock: where time comes from.
+        adaptive: adapt the rate to 429 answers.
+        clock: provides time and timers.
         emit: receives events; None to build none.
-        max_pause: the longest a Retry-After may close the gate, in seconds.
+        max_pause: the longest pause for a Retry-After, in seconds.
 
     Raises:
-        ConfigurationError: a value is of the wrong type or out of its range.
+        ConfigurationError: a value has the wrong type or is out of range.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first are named
+    def __init__(  # noqa: PLR0913 - keyword-only but the first
         self,
         channel: str,
         *,
@@ -82,36 +83,38 @@ class ChannelLimiter:
         emit: Callable[[Event], None] | None = None,
         max_pause: float = 60.0,
     ) -> None:
-        ceiling = _ceiling(rate)
+        ceiling = _checked_per_second(rate)
         self._channel = channel
-        # The highest rate there may ever be; a learnt one has no such bound.
+        # The highest possible rate; an estimated one has no bound.
         self._ceiling = None if rate is None else rate.per_second
         self._clock = clock
         self._emit = emit
-        self._max_pause = _seconds("max_pause", max_pause)
+        self._max_pause = _checked_seconds("max_pause", max_pause)
         self._learner = HoldAndProbe(ceiling) if adaptive else None
-        self._ramp = SlowStart() if not adaptive and ceiling is None else None
-        self._window = SlidingWindowCounter() if self._ramp is not None else None
-        self._pacer = TokenBucket(clock, ceiling, on_paced=self._on_paced if ceiling is None or adaptive else None)
-        self._gate_probe_until = -math.inf
-        self._told_rate = math.inf if ceiling is None else ceiling
+        self._slow_start = SlowStart() if not adaptive and ceiling is None else None
+        self._window = SlidingWindowCounter() if self._slow_start is not None else None
+        self._bucket = TokenBucket(
+            clock, ceiling, on_delayed_grant=self._on_delayed_grant if ceiling is None or adaptive else None
+        )
+        self._probe_pause_until = -math.inf
+        self._last_emitted_rate = math.inf if ceiling is None else ceiling
         self._epoch = 0
-        # Permits are values, so while nothing is limited one serves all callers.
-        self._free_permit = Permit(1, 0, paced=False)
+        # Permits are values, so all callers share one while the channel is unlimited.
+        self._free_permit = Permit(1, 0, refundable=False)
 
     def __repr__(self) -> str:
         learner = f", {self._learner!r}" if self._learner is not None else ""
-        return f"ChannelLimiter({self._channel!r}, {self._pacer!r}{learner})"
+        return f"ChannelLimiter({self._channel!r}, {self._bucket!r}{learner})"
 
     @property
     def rate(self) -> float | None:
-        """Messages (segments) a second this channel is held to now; None while it is not held at all."""
-        return self._pacer.rate
+        """The current rate in messages (segments) per second; None while unlimited."""
+        return self._bucket.rate
 
     @property
     def waiting(self) -> int:
-        """How many callers wait for a permit."""
-        return self._pacer.waiting
+        """The number of callers waiting for a permit."""
+        return self._bucket.waiting
 
     @property
     def epoch(self) -> int:
@@ -119,158 +122,158 @@ class ChannelLimiter:
         return self._epoch
 
     def try_acquire(self, weight: int = 1, lane: Lane = "interactive") -> Permit | None:
-        """Return a permit if that needs no waiting and overtakes nobody.
+        """Return a permit if none has to be waited for and no waiter is overtaken, else None.
 
         Raises:
             ConfigurationError: the weight is not a whole number of at least 1, or there is no such lane.
-            BaseException: what `abort` was given, after it.
+            BaseException: the error of `abort`, after it was called.
         """
-        if self._pacer.free and weight == 1 and lane in LANES:
+        if self._bucket.free and weight == 1 and lane in LANES:
             return self._free_permit
         checked_count("weight", weight)
         checked_lane(lane)
-        if self._ramp is not None and self._ramp.active:
-            self._follow(self._ramp)
-        if not self._pacer.try_acquire(weight, lane):
+        if self._slow_start is not None and self._slow_start.active:
+            self._update_slow_start(self._slow_start)
+        if not self._bucket.try_acquire(weight, lane):
             return None
         if self._learner is not None and self._learner.half_open:
-            self._probe_gate(self._clock.monotonic())
-        return Permit(weight, self._epoch, paced=self._pacer.rate is not None)
+            self._pause_for_probe(self._clock.monotonic())
+        return Permit(weight, self._epoch, refundable=self._bucket.rate is not None)
 
     async def acquire(self, weight: int = 1, lane: Lane = "interactive", *, deadline: float | None = None) -> Permit:
-        """Return a permit, waiting for it as long as it takes or `deadline` allows.
+        """Return a permit, waiting until `deadline` at most.
 
-        A cancelled caller leaves the line and loses nobody's place.
+        A cancelled caller leaves the queue; the other waiters keep their places.
 
         Args:
-            weight: how many messages (segments) the attempt stands for.
-            lane: which line to wait in.
-            deadline: in the clock's seconds; when the wait is known to be longer it is not begun.
+            weight: messages (segments) that the attempt counts as.
+            lane: the lane to wait in.
+            deadline: in the clock's seconds. If the wait is known to be longer, raise without waiting.
 
         Raises:
-            RateLimitError: with ``local=True``: there is no permit in time; `retry_after` says when there would be.
+            RateLimitError: with ``local=True``: no permit is available in time; `retry_after` says when one will be.
             ConfigurationError: the weight is not a whole number of at least 1, or there is no such lane.
-            BaseException: what `abort` was given, from then on.
+            BaseException: the error of `abort`, after it was called.
         """
         permit = self.try_acquire(weight, lane)
         if permit is not None:
             return permit
         began = self._clock.monotonic()
-        if deadline is not None and began + (wait := self._expected_wait(weight, lane)) > deadline:
+        if deadline is not None and began + (wait := self._min_wait(weight, lane)) > deadline:
             raise deadline_error(self._channel, wait)
-        if not await self._pacer.acquire(weight, lane, deadline):
-            raise deadline_error(self._channel, self._expected_wait(weight, lane))
-        # No await from here on: a caller cancelled later holds the permit and gives it back itself.
+        if not await self._bucket.acquire(weight, lane, deadline):
+            raise deadline_error(self._channel, self._min_wait(weight, lane))
+        # No await from here on: a caller that is cancelled later refunds the permit itself.
         if self._emit is not None:
             waited = self._clock.monotonic() - began
             self._emit(LimitWaitEvent(channel=self._channel, lane=lane, seconds=waited))
-        return Permit(weight, self._epoch, paced=self._pacer.rate is not None)
+        return Permit(weight, self._epoch, refundable=self._bucket.rate is not None)
 
     def refund(self, permit: Permit) -> None:
-        """Take back a permit whose attempt never left this process; the next in line gets it."""
+        """Return a permit whose attempt was not sent; it goes to the next waiter."""
         if permit.epoch == self._epoch:
-            self._open_probed_gate(self._clock.monotonic())
-        if permit.paced:
-            self._pacer.refund(permit.weight)
+            self._end_probe_pause(self._clock.monotonic())
+        if permit.refundable:
+            self._bucket.refund(permit.weight)
 
     def accepted(self, permit: Permit) -> None:
-        """Learn that the service took the message."""
+        """Record that the service accepted the message."""
         if self._learner is not None:
             now = self._clock.monotonic()
             self._learner.on_accept(now, permit.weight, permit.epoch)
             if self._epoch == 1 and permit.epoch == 0:
-                self._pacer.set_rate(self._learner.rate())
+                self._bucket.set_rate(self._learner.rate())
             if self._epoch and permit.epoch == self._epoch:
-                self._proved(now)
+                self._on_current_accept(now)
         elif self._window is not None:
             self._window.add(self._clock.monotonic(), permit.weight)
 
-    def refused(self, permit: Permit, retry_after: float | None) -> None:
-        """Learn that the service answered 429.
+    def rejected(self, permit: Permit, retry_after: float | None) -> None:
+        """Record that the service answered 429.
 
         Args:
-            permit: the attempt's.
-            retry_after: what the service asked for, in seconds; None when it asked for nothing.
+            permit: the permit of the attempt.
+            retry_after: the pause that the service requested, in seconds; None for none.
         """
         now = self._clock.monotonic()
         pause = 0.0
-        if retry_after is not None and retry_after >= 0:  # a NaN is not
+        if retry_after is not None and retry_after >= 0:  # False for NaN
             pause = min(float(retry_after), self._max_pause)
         if self._learner is not None:
             pause = self._learner.on_429(now, permit.epoch, pause)
-        was_closed_until = self._pacer.paused_until
-        opens = max(now + pause, was_closed_until)
-        # First the gate, then the rate: the other way round, a higher rate would let waiters slip through.
-        if opens > max(now, was_closed_until):
-            self._pacer.pause_until(opens)
+        was_paused_until = self._bucket.paused_until
+        resume_at = max(now + pause, was_paused_until)
+        # Pause before changing the rate: a higher rate would grant waiters at once.
+        if resume_at > max(now, was_paused_until):
+            self._bucket.pause_until(resume_at)
             if self._emit is not None and (
-                was_closed_until <= now or opens - was_closed_until > _PAUSE_EVENT_THRESHOLD
+                was_paused_until <= now or resume_at - was_paused_until > _PAUSE_EVENT_THRESHOLD
             ):
-                self._emit(SendsPausedEvent(channel=self._channel, seconds=opens - now))
+                self._emit(SendsPausedEvent(channel=self._channel, seconds=resume_at - now))
         if self._learner is not None:
-            self._follow_cut(self._learner)
-        elif self._ramp is not None and self._window is not None and pause:
-            if was_closed_until <= now:
-                self._ramp.end()  # a new episode, measured anew
-            self._pacer.set_rate(self._ramp.begin(opens, self._window.per_second(now)))
+            self._apply_cut(self._learner)
+        elif self._slow_start is not None and self._window is not None and pause:
+            if was_paused_until <= now:
+                self._slow_start.end()  # a new episode starts with a new measurement
+            self._bucket.set_rate(self._slow_start.begin(resume_at, self._window.per_second(now)))
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
-        """End every wait, now and later, with an error of its own: the client is closing."""
-        self._pacer.abort(make_error)
+        """End every wait, current and future, with a separate error: the client is closing."""
+        self._bucket.abort(make_error)
 
-    def _on_paced(self, now: float, weight: int) -> float | None:
-        """Say at which rate the pacer goes on after it served somebody who had waited."""
+    def _on_delayed_grant(self, now: float, weight: int) -> float | None:
+        """Return the rate after a caller that had to wait was granted."""
         if self._learner is not None:
             if self._learner.half_open:
-                self._probe_gate(now)
+                self._pause_for_probe(now)
             return self._learner.on_grant(weight)
-        if self._ramp is not None and self._ramp.active:
-            if not self._pacer.waiting:
-                self._ramp.end()
-            return self._ramp.rate(now)
-        return self._pacer.rate
+        if self._slow_start is not None and self._slow_start.active:
+            if not self._bucket.waiting:
+                self._slow_start.end()
+            return self._slow_start.rate(now)
+        return self._bucket.rate
 
-    def _follow(self, ramp: SlowStart) -> None:
+    def _update_slow_start(self, slow_start: SlowStart) -> None:
         now = self._clock.monotonic()
-        if not self._pacer.waiting and ramp.idle(now):
-            ramp.end()
-        self._pacer.set_rate(ramp.rate(now))
+        if not self._bucket.waiting and slow_start.can_end(now):
+            slow_start.end()
+        self._bucket.set_rate(slow_start.rate(now))
 
-    def _follow_cut(self, learner: HoldAndProbe) -> None:
+    def _apply_cut(self, learner: HoldAndProbe) -> None:
         if learner.epoch == self._epoch:
             return
         self._epoch = learner.epoch
-        self._free_permit = Permit(1, self._epoch, paced=False)
+        self._free_permit = Permit(1, self._epoch, refundable=False)
         rate = learner.rate()
-        self._pacer.set_rate(rate)
-        if rate is not None and rate != self._told_rate:
-            self._tell_rate(rate, "refused")
+        self._bucket.set_rate(rate)
+        if rate is not None and rate != self._last_emitted_rate:
+            self._emit_rate_change(rate, "refused")
 
-    def _proved(self, now: float) -> None:
-        """Go on after an accepted message: the gate is open, and the rate that let it through is sound."""
-        self._open_probed_gate(now)
-        rate = self._pacer.rate
-        if rate is not None and rate > self._told_rate * _RATE_CHANGE_THRESHOLD:
-            self._tell_rate(rate, "probe")
+    def _on_current_accept(self, now: float) -> None:
+        """Handle an acceptance in the current epoch: end the probe pause, and emit the rate if it has risen."""
+        self._end_probe_pause(now)
+        rate = self._bucket.rate
+        if rate is not None and rate > self._last_emitted_rate * _RATE_CHANGE_THRESHOLD:
+            self._emit_rate_change(rate, "probe")
 
-    def _probe_gate(self, now: float) -> None:
-        """Let nobody follow the message that left just now until its answer is known."""
-        self._gate_probe_until = now + _PROBE_PATIENCE
-        self._pacer.pause_until(self._gate_probe_until)
+    def _pause_for_probe(self, now: float) -> None:
+        """Pause until the answer to the message that has just left is known."""
+        self._probe_pause_until = now + _PROBE_TIMEOUT
+        self._bucket.pause_until(self._probe_pause_until)
 
-    def _open_probed_gate(self, now: float) -> None:
-        # A Retry-After that came meanwhile has set another end, and is kept.
-        if self._gate_probe_until > now and self._pacer.paused_until == self._gate_probe_until:
-            self._pacer.pause_until(now)
+    def _end_probe_pause(self, now: float) -> None:
+        # Keep a pause that a Retry-After has extended in the meantime.
+        if self._probe_pause_until > now and self._bucket.paused_until == self._probe_pause_until:
+            self._bucket.pause_until(now)
 
-    def _tell_rate(self, rate: float, cause: Literal["refused", "probe"]) -> None:
-        self._told_rate = rate
+    def _emit_rate_change(self, rate: float, cause: Literal["refused", "probe"]) -> None:
+        self._last_emitted_rate = rate
         if self._emit is not None:
             self._emit(LimitChangedEvent(channel=self._channel, rate=rate, cause=cause))
 
-    def _expected_wait(self, weight: int, lane: Lane) -> float:
-        if self._ramp is None or not self._ramp.active:
-            return self._pacer.least_wait(weight, lane, self._ceiling)
+    def _min_wait(self, weight: int, lane: Lane) -> float:
+        if self._slow_start is None or not self._slow_start.active:
+            return self._bucket.min_wait(weight, lane, self._ceiling)
         now = self._clock.monotonic()
-        wanted = self._pacer.weight_ahead(lane) + weight
-        return max(0.0, self._pacer.paused_until - now) + self._ramp.seconds_for(wanted, now)
+        wanted = self._bucket.weight_ahead(lane) + weight
+        return max(0.0, self._bucket.paused_until - now) + self._slow_start.seconds_for(wanted, now)

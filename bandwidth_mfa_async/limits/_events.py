@@ -1,4 +1,4 @@
-"""When a change of the shared limit is worth an event. No I/O."""
+"""Decides which changes of a shared limit are emitted as events."""
 
 from __future__ import annotations
 
@@ -13,40 +13,44 @@ if TYPE_CHECKING:
     from .._validation import Lane
     from ..telemetry import Event
 
-# The same as in _channel.py.
+# The same values as in _channel_limiter.py.
 _RATE_CHANGE_THRESHOLD: Final = 1.25
 _PAUSE_EVENT_THRESHOLD: Final = 0.5
 
 
 class LimitEvents:
-    """Builds the events of one channel.
+    """Emits the events of one channel.
 
     Args:
         channel: its name.
         emit: receives events; None to build none.
-        rate: what is known already.
+        rate: the configured rate; None when unknown.
     """
 
     def __init__(self, channel: str, emit: Callable[[Event], None] | None, rate: float | None) -> None:
         self._channel = channel
         self._emit = emit
-        self._told = math.inf if rate is None else rate
+        self._last_emitted_rate = math.inf if rate is None else rate
 
     def waited(self, lane: Lane, seconds: float) -> None:
-        """Tell that a call waited for its permit."""
+        """Emit that a call waited for its permit."""
         if self._emit is not None:
             self._emit(LimitWaitEvent(channel=self._channel, lane=lane, seconds=seconds))
 
-    def gate(self, before: float, until: float, now: float) -> None:
-        """Tell that a refusal closed the gate, unless it was closed for about as long already."""
-        if self._emit is not None and until > now and (before <= now or until - before > _PAUSE_EVENT_THRESHOLD):
+    def paused(self, was_paused_until: float, until: float, now: float) -> None:
+        """Emit that a rejection paused the channel, unless it was already paused for about as long."""
+        if (
+            self._emit is not None
+            and until > now
+            and (was_paused_until <= now or until - was_paused_until > _PAUSE_EVENT_THRESHOLD)
+        ):
             self._emit(SendsPausedEvent(channel=self._channel, seconds=until - now))
 
-    def rate(self, rate: float | None, *, cut: bool) -> None:
-        """Tell that the rate was cut, or has climbed far enough."""
-        if rate is None or self._emit is None or not (cut or rate > self._told * _RATE_CHANGE_THRESHOLD):
+    def rate_changed(self, rate: float | None, *, cut: bool) -> None:
+        """Emit that the rate was cut, or has risen far enough."""
+        if rate is None or self._emit is None or not (cut or rate > self._last_emitted_rate * _RATE_CHANGE_THRESHOLD):
             return
-        if rate != self._told:
-            self._told = rate
+        if rate != self._last_emitted_rate:
+            self._last_emitted_rate = rate
             cause: Final = "refused" if cut else "probe"
             self._emit(LimitChangedEvent(channel=self._channel, rate=rate, cause=cause))

@@ -1,4 +1,4 @@
-"""Two first-in-first-out lines of waiters, of which the interactive one is always served first. No I/O."""
+"""A FIFO queue of waiters with two lanes; the interactive lane goes first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INTERACTIVE: Final = "interactive"
 
 
 class Waiter:
-    """One suspended caller; its future's result says whether it was served (or ran out of time)."""
+    """A suspended caller. The result of its future is True when it was granted, False when its deadline passed."""
 
     __slots__ = ("future", "lane", "weight")
 
@@ -26,12 +26,12 @@ class Waiter:
 
 
 class LaneQueue:
-    """Waiters in the order in which they are to be served; leaving from the middle costs O(1)."""
+    """Waiters in the order in which they are granted. Removing one from the middle costs O(1)."""
 
     __slots__ = ("_bulk", "_interactive", "_weights")
 
     def __init__(self) -> None:
-        # OrderedDict, not dict: taking the first key of a plain dict scans all that were deleted before it.
+        # OrderedDict, not dict: finding the first key of a plain dict scans the deleted entries before it.
         self._interactive: OrderedDict[Waiter, None] = OrderedDict()
         self._bulk: OrderedDict[Waiter, None] = OrderedDict()
         self._weights = {INTERACTIVE: 0, "bulk": 0}
@@ -40,41 +40,41 @@ class LaneQueue:
         return len(self._interactive) + len(self._bulk)
 
     def count(self, lane: Lane) -> int:
-        """Return how many wait in one lane."""
+        """Return the number of waiters in a lane."""
         return len(self._interactive if lane == INTERACTIVE else self._bulk)
 
     def weight_ahead(self, lane: Lane) -> int:
-        """Return the weight that would be served before a newcomer of this lane."""
+        """Return the total weight that is granted before a new waiter of this lane."""
         ahead = self._weights[INTERACTIVE]
         return ahead if lane == INTERACTIVE else ahead + self._weights["bulk"]
 
     def must_wait(self, lane: Lane) -> bool:
-        """Tell whether a newcomer of this lane would overtake somebody if it were served now."""
+        """Return True if a new caller of this lane would overtake a waiter."""
         return bool(self._interactive) or (lane != INTERACTIVE and bool(self._bulk))
 
     def append(self, waiter: Waiter) -> None:
-        """Put a waiter at the end of its lane."""
+        """Add a waiter at the end of its lane."""
         (self._interactive if waiter.lane == INTERACTIVE else self._bulk)[waiter] = None
         self._weights[waiter.lane] += waiter.weight
 
     def head(self) -> Waiter | None:
-        """Return whoever is to be served next."""
-        for line in (self._interactive, self._bulk):
-            if line:
-                return next(iter(line))
+        """Return the waiter that is granted next, or None."""
+        for queue in (self._interactive, self._bulk):
+            if queue:
+                return next(iter(queue))
         return None
 
     def remove(self, waiter: Waiter) -> bool:
-        """Take a waiter out, wherever it stands; tell whether it was there."""
-        line = self._interactive if waiter.lane == INTERACTIVE else self._bulk
-        if waiter not in line:
+        """Remove a waiter from any position; return whether it was queued."""
+        queue = self._interactive if waiter.lane == INTERACTIVE else self._bulk
+        if waiter not in queue:
             return False
-        del line[waiter]
+        del queue[waiter]
         self._weights[waiter.lane] -= waiter.weight
         return True
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
-        """Empty both lanes, giving every waiter an error of its own."""
+        """Empty both lanes and give every waiter a separate error."""
         while (waiter := self.head()) is not None:
             self.remove(waiter)
             if not waiter.future.done():
@@ -82,6 +82,6 @@ class LaneQueue:
 
 
 def was_granted(future: asyncio.Future[bool]) -> bool:
-    """Tell whether a caller that is being cancelled had already been given what it waited for."""
-    # Reading the exception also keeps the loop from reporting it as never retrieved.
+    """Return whether a caller that is being cancelled had already been granted."""
+    # Reading the exception also prevents the loop's "exception was never retrieved" report.
     return future.done() and not future.cancelled() and future.exception() is None and future.result()

@@ -1,4 +1,4 @@
-"""What a limiter hands out, and what every limiter can be asked. No I/O."""
+"""The permit and the protocol that every limiter implements."""
 
 from __future__ import annotations
 
@@ -16,47 +16,48 @@ if TYPE_CHECKING:
 
 @frozen
 class Permit:
-    """The right to make one attempt; report its outcome to the limiter that gave it.
+    """The right to begin one attempt. Report the outcome to the limiter that granted it.
 
     Attributes:
-        weight: how many messages (segments) it stands for.
-        epoch: the limiter's epoch when it was given, so that late refusals are told from new ones.
-        paced: whether it was taken from a rate, and so can be given back to it.
+        weight: messages (segments) that the attempt counts as.
+        epoch: the limiter's epoch when it was granted; distinguishes late rejections from new ones.
+        refundable: whether the permit was taken from a rate, so that a refund goes back to it.
     """
 
     weight: int
     epoch: int
-    paced: bool
+    refundable: bool
 
 
 class Limiter(Protocol):
-    """One channel's limiter as the client sees it, whether of this process or shared with others.
+    """The limiter of one channel as the client sees it, local or shared.
 
-    Every permit ends in exactly one of `accepted`, `refused`, `refund`, or nothing (another answer, or none).
+    Every permit ends in exactly one of `accepted`, `rejected` or `refund`, or in none of them (any other answer, or no
+    answer).
     """
 
     def try_acquire(self, weight: int = 1, lane: Lane = "interactive") -> Permit | None:
-        """Return a permit if that needs no waiting."""
+        """Return a permit if none has to be waited for, else None."""
 
     async def acquire(self, weight: int = 1, lane: Lane = "interactive", *, deadline: float | None = None) -> Permit:
         """Wait for a permit."""
         ...
 
     def refund(self, permit: Permit) -> None:
-        """Take back a permit whose attempt never left this process."""
+        """Return a permit whose attempt was not sent."""
 
     def accepted(self, permit: Permit) -> None:
-        """Learn that the service took the message."""
+        """Record that the service accepted the message."""
 
-    def refused(self, permit: Permit, retry_after: float | None) -> None:
-        """Learn that the service answered 429."""
+    def rejected(self, permit: Permit, retry_after: float | None) -> None:
+        """Record that the service answered 429."""
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
-        """End every wait, now and later, with an error."""
+        """End every wait, current and future, with an error."""
 
 
 def deadline_error(channel: str, wait: float) -> RateLimitError:
-    """Return the error for a call whose time does not allow the wait."""
+    """Return the error for a call whose deadline comes before its permit."""
     return RateLimitError(
         f"the {channel} limit has no permit within the call's time; send later, or allow a longer timeout",
         None,

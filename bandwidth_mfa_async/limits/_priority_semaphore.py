@@ -1,4 +1,4 @@
-"""The in-flight semaphore: so many attempts at once, the interactive lane first."""
+"""The concurrency limit: a semaphore with an interactive and a bulk lane."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 
 class PrioritySemaphore:
-    """A semaphore with two lanes: a free slot goes to the longest waiting interactive caller, then to bulk.
+    """A semaphore with two lanes.
+
+    A freed slot goes to the longest waiting interactive caller, or to the longest waiting bulk caller when there is
+    none.
 
     Args:
-        limit: how many slots there are.
-        clock: for deadlines.
+        limit: the number of slots.
+        clock: measures deadlines.
 
     Raises:
         ConfigurationError: the limit is not a whole number of at least 1.
@@ -34,7 +37,7 @@ class PrioritySemaphore:
         self._taken = 0
         self._clock = clock
         self._queue = LaneQueue()
-        self._closed: Callable[[], BaseException] | None = None
+        self._abort_error: Callable[[], BaseException] | None = None
 
     def __repr__(self) -> str:
         waiting = f"interactive={self._queue.count('interactive')}, bulk={self._queue.count('bulk')}"
@@ -42,41 +45,41 @@ class PrioritySemaphore:
 
     @property
     def taken(self) -> int:
-        """How many slots are in use."""
+        """The number of slots in use."""
         return self._taken
 
     @property
     def waiting(self) -> int:
-        """How many callers wait, in both lanes."""
+        """The number of waiting callers in both lanes."""
         return len(self._queue)
 
     def try_acquire(self, lane: Lane = "interactive") -> bool:
-        """Take a slot if one is free and nobody would be overtaken; give it back with `release`.
+        """Take a slot if one is free and no waiter would be overtaken. Free it with `release`.
 
         Raises:
             ConfigurationError: there is no such lane.
-            BaseException: what `abort` was given, after it.
+            BaseException: the error of `abort`, after it was called.
         """
         checked_lane(lane)
-        if self._closed is not None:
-            raise self._closed()
-        # A slot is never free while somebody waits: `release` hands it on.
+        if self._abort_error is not None:
+            raise self._abort_error()
+        # No slot is free while callers wait: `release` hands it over.
         if self._taken < self._limit:
             self._taken += 1
             return True
         return False
 
     async def acquire(self, lane: Lane = "interactive", *, deadline: float | None = None) -> None:
-        """Take a slot, waiting for it; give it back with `release`. A cancelled caller loses no slot.
+        """Take a slot, waiting if necessary. Free it with `release`. A cancelled caller holds no slot.
 
         Args:
-            lane: which line to wait in.
+            lane: the lane to wait in.
             deadline: in the clock's seconds.
 
         Raises:
-            DeadlineExceededError: no slot was free in time; nothing was sent.
+            DeadlineExceededError: no slot became free in time; nothing was sent.
             ConfigurationError: there is no such lane.
-            BaseException: what `abort` was given, from then on.
+            BaseException: the error of `abort`, after it was called.
         """
         if self.try_acquire(lane):
             return
@@ -84,7 +87,7 @@ class PrioritySemaphore:
         self._queue.append(waiter)
         timer = None if deadline is None else self._clock.call_at(deadline, partial(self._expire, waiter))
         try:
-            served = await waiter.future
+            granted = await waiter.future
         except BaseException:
             if was_granted(waiter.future):
                 self.release()
@@ -94,14 +97,14 @@ class PrioritySemaphore:
         finally:
             if timer is not None:
                 timer.cancel()
-        if not served:
+        if not granted:
             raise DeadlineExceededError(
                 "the call's time ran out while every in-flight slot was taken; raise max_in_flight or the timeout",
                 attempts=0,
             )
 
     def release(self) -> None:
-        """Give a slot back: to the next in line, when somebody waits."""
+        """Free a slot, or hand it to the next waiter."""
         while (head := self._queue.head()) is not None:
             self._queue.remove(head)
             if not head.future.done():
@@ -110,8 +113,8 @@ class PrioritySemaphore:
         self._taken -= 1
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
-        """Give every waiter, and everyone who asks later, an error of its own; taken slots can still be released."""
-        self._closed = make_error
+        """Give every waiter, current and future, a separate error. Slots in use can still be released."""
+        self._abort_error = make_error
         self._queue.abort(make_error)
 
     def _expire(self, waiter: Waiter) -> None:

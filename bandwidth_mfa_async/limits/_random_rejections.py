@@ -1,4 +1,4 @@
-"""Tells refusals that no rate would avoid from those of a limit, by what got through between them. No I/O, no clock."""
+"""Distinguishes random rejections, which no rate would avoid, from those of a rate limit."""
 
 from __future__ import annotations
 
@@ -6,179 +6,185 @@ import math
 from collections import deque
 from typing import Final
 
-# So many of the last refusals that ended an epoch came while a measured limit was being held: a real one is kept then.
-_ENDINGS: Final = 6
-_ENDINGS_IN_HOLD: Final = 5
-# A limit that has fallen is approached: next to nothing gets through, then more and more from refusal to refusal, and
-# what got through before it fell was far more. Chance is even: the second half lets through no more than so many times
-# what the first does, and the other way round.
+# Rejections are classified as random when at least this many of the last epochs ended while an estimated limit was
+# being held. A real limit does not reject then.
+_MAX_EPOCH_ENDS: Final = 6
+_MIN_ENDS_IN_HOLD: Final = 5
+# When a limit has fallen, almost nothing is accepted at first, then more from rejection to rejection; before it fell,
+# far more was accepted. Random rejections are even: the mean count is at least _MIN_ACCEPTED, the second half of the
+# counts is at most _MAX_GROWTH times the first half, and the first half at most _MAX_DECLINE times the second.
 _MIN_ACCEPTED: Final = 1.5
-_GROWTH: Final = 3.0
-_DECLINE: Final = 4.0
-# Nor does it let through more and more so many times in a row, but now and then.
-_APPROACH: Final = 4
-# Nor, at the last refusal, so much less than on average, as where a limit has just fallen; nor once so many times what
-# it does on average otherwise.
-_LAST: Final = 0.2
-_ONCE: Final = 8.0
-# Chance scatters: where what gets through between refusals differs by less than this share of its mean, there is a
-# window that is used up again and again.
-_SCATTER: Final = 0.45
-# Over so many of the latest refusals the share of noise is taken.
-_GAPS: Final = 32
-# But no more than so many times what it was found to be, from a few refusals at first, then from those of the trial
-# too: noise does not grow with the rate, a limit's refusals do.
-_DRIFT_ON_TRIAL: Final = 1.6
-_DRIFT: Final = 1.2
-# Refusals beyond what three times the odds of noise would bring that mean a limit; more where there is much noise,
-# which has longer rows of them by chance, and among which a few more do not matter.
-_SURPRISE: Final = 4.0
-_SURPRISE_BY_SHARE: Final = 40.0
-# Until it has explained so many refusals it is on trial: the sending goes on at several times the limit that was being
-# held, so that were it one most would be refused, and fewer surprises refute it. What is less than a real limit would
-# refuse there is none.
-_TRIAL: Final = 8
-_SURPRISE_ON_TRIAL: Final = 2.0
-_SURPRISE_ON_TRIAL_BY_SHARE: Final = 16.0
-_TOLERATED_ON_TRIAL: Final = 0.15
-# After so many times the usual distance without one the noise has gone; sooner where a limit was measured just before,
-# since that is what keeping a real one looks like.
+_MAX_GROWTH: Final = 3.0
+_MAX_DECLINE: Final = 4.0
+# Random counts rarely rise this many times in a row.
+_RISING_RUN: Final = 4
+# The last random count is not below this share of the mean, as after a limit has just fallen. No random count is above
+# this multiple of the mean of the others.
+_MIN_LAST_SHARE: Final = 0.2
+_MAX_OUTLIER: Final = 8.0
+# Random counts scatter. A standard deviation below this share of the mean indicates a window that is used up again and
+# again.
+_MIN_SCATTER: Final = 0.45
+# The share is computed from this many of the latest rejections.
+_MAX_GAPS: Final = 32
+# The share never exceeds this multiple of the first one, found from a few rejections, and later of the one at the end
+# of the probation. Random rejections do not grow with the rate; those of a limit do.
+_MAX_DRIFT_ON_PROBATION: Final = 1.6
+_MAX_DRIFT: Final = 1.2
+# This many rejections more than three times the odds would bring indicate a limit. A larger share allows more: it has
+# longer random runs, and a few more do not matter.
+_MAX_EXCESS: Final = 4.0
+_MAX_EXCESS_BY_SHARE: Final = 40.0
+# The probation lasts this many rejections. Meanwhile messages leave at several times the estimate that was held. A real
+# limit would reject most of them, so a smaller excess refutes the classification, and a share below what a limit would
+# reject is tolerated.
+_PROBATION: Final = 8
+_MAX_EXCESS_ON_PROBATION: Final = 2.0
+_MAX_EXCESS_ON_PROBATION_BY_SHARE: Final = 16.0
+_MIN_TOLERATED_ON_PROBATION: Final = 0.15
+# Without a rejection for this multiple of the usual distance, random rejections have ended. After a cut it is lower,
+# because holding a real limit looks the same.
 _SILENCE: Final = 16.0
 _SILENCE_AFTER_CUT: Final = 8.0
 
 
 class RandomRejectionFilter:
-    """The share of messages that is refused at any rate, once it is known; until then each refusal is news.
+    """Estimates the share of messages that is rejected at any rate; 0 until it is known.
 
-    A broken gateway, or a test that injects refusals by chance: slowing down for those would end at a standstill, since
-    the next one comes however slow the sending. They betray themselves by coming while a measured limit is being held,
-    again and again. From then on only what exceeds their share counts as a limit's.
+    Random rejections come from a broken gateway, or from a test that injects faults. Slowing down for them would end at
+    a standstill, because they come at every rate. They are recognised because they keep coming while an estimated limit
+    is held. From then on only rejections in excess of their share count as those of a limit.
     """
 
     __slots__ = (
+        "_accepted_since_rejection",
         "_after_cut",
-        "_distance",
-        "_doubtful",
-        "_endings",
+        "_epoch_ends",
+        "_excess",
         "_gaps",
-        "_most",
-        "_surprise",
-        "_tolerated",
-        "_trial",
+        "_max_share",
+        "_probation",
+        "_tolerated_share",
+        "_undecided",
         "share",
     )
 
     def __init__(self) -> None:
         self.share = 0.0
-        """The share of refusals that are taken for noise; 0 while none is known."""
-        # How the last epochs ended: whether while a limit was held, and after how many acceptances.
-        self._endings: deque[tuple[bool, int]] = deque(maxlen=_ENDINGS)
-        # What was accepted before each of the latest refusals, and before those of which it is not clear yet.
-        self._gaps: deque[int] = deque(maxlen=_GAPS)
-        self._doubtful: list[int] = []
-        self._distance = 0
-        self._surprise = 0.0
-        self._tolerated = 0.0
-        self._trial = 0
+        """The share of messages that is rejected at random; 0 while none is known."""
+        # The last epochs: whether each ended while a limit was held, and its accepted messages.
+        self._epoch_ends: deque[tuple[bool, int]] = deque(maxlen=_MAX_EPOCH_ENDS)
+        # Messages accepted before each of the latest random rejections, and before each undecided one.
+        self._gaps: deque[int] = deque(maxlen=_MAX_GAPS)
+        self._undecided: list[int] = []
+        self._accepted_since_rejection = 0
+        self._excess = 0.0
+        self._tolerated_share = 0.0
+        self._probation = 0
         self._after_cut = False
-        self._most = 1.0
+        self._max_share = 1.0
 
     @property
-    def on_trial(self) -> bool:
-        """Whether it was found lately, and may yet turn out to be a limit."""
-        return self._trial > 0
+    def on_probation(self) -> bool:
+        """Whether the rejections were classified as random lately, and may still turn out to be those of a limit."""
+        return self._probation > 0
 
     def accepted(self, weight: int) -> None:
-        """Learn that a message was taken."""
+        """Record accepted messages."""
         if not self.share:
             return
-        self._distance += weight
-        self._surprise -= self._tolerated * weight
-        if self._surprise <= 0.0:
-            self._surprise = 0.0
-            if self._doubtful:
-                self._explained()
-        if self._distance * self.share > (_SILENCE_AFTER_CUT if self._after_cut else _SILENCE):
-            self._forget()
+        self._accepted_since_rejection += weight
+        self._excess -= self._tolerated_share * weight
+        if self._excess <= 0.0:
+            self._excess = 0.0
+            if self._undecided:
+                self._absorb_undecided()
+        if self._accepted_since_rejection * self.share > (_SILENCE_AFTER_CUT if self._after_cut else _SILENCE):
+            self._reset()
 
-    def explains(self) -> bool:
-        """Learn of a refusal; tell whether it may well be noise."""
+    def absorbs_rejection(self) -> bool:
+        """Record a rejection; return whether it is probably random."""
         if not self.share:
             return False
-        self._doubtful.append(self._distance)
-        self._distance = 0
-        self._surprise += 1.0 - self._tolerated
+        self._undecided.append(self._accepted_since_rejection)
+        self._accepted_since_rejection = 0
+        self._excess += 1.0 - self._tolerated_share
         self._after_cut = False
-        most = _SURPRISE + _SURPRISE_BY_SHARE * self.share
-        if self._trial:
-            most = _SURPRISE_ON_TRIAL + _SURPRISE_ON_TRIAL_BY_SHARE * self.share
-        if self._surprise <= most:
+        max_excess = _MAX_EXCESS + _MAX_EXCESS_BY_SHARE * self.share
+        if self._probation:
+            max_excess = _MAX_EXCESS_ON_PROBATION + _MAX_EXCESS_ON_PROBATION_BY_SHARE * self.share
+        if self._excess <= max_excess:
             return True
-        # A limit's: it teaches nothing of the noise, unless that there is none.
+        # The rejection of a limit says nothing about the share, except during the probation: then the share is 0.
         self._after_cut = True
-        if self._trial:
-            self._forget()
-        self._surprise = 0.0
-        self._doubtful.clear()
+        if self._probation:
+            self._reset()
+        self._excess = 0.0
+        self._undecided.clear()
         return False
 
-    def found(self, *, in_hold: bool, accepted: int) -> bool:
-        """Learn how an epoch ended that noise did not explain; tell whether it does, now that this is known.
+    def on_epoch_end(self, *, in_hold: bool, accepted: int) -> bool:
+        """Record the end of an epoch by a rejection; return whether such rejections are now classified as random.
 
         Args:
-            in_hold: whether a measured limit was being held.
-            accepted: how many messages got through since the last cut.
+            in_hold: whether an estimated limit was being held.
+            accepted: messages accepted since the last cut.
         """
-        endings = self._endings
-        endings.append((in_hold, accepted))
-        counts = [count for _, count in endings]
-        measured = [count for held, count in endings if held]
-        if not in_hold or len(counts) < _ENDINGS or len(measured) < _ENDINGS_IN_HOLD or not _by_chance(counts):
+        epoch_ends = self._epoch_ends
+        epoch_ends.append((in_hold, accepted))
+        counts = [count for _, count in epoch_ends]
+        measured = [count for held, count in epoch_ends if held]
+        if (
+            not in_hold
+            or len(counts) < _MAX_EPOCH_ENDS
+            or len(measured) < _MIN_ENDS_IN_HOLD
+            or not _looks_random(counts)
+        ):
             return False
-        # What got through before the first of them was sent at a limit that may have been right until then.
+        # The first count was sent at an estimate that may still have been correct.
         del measured[0]
         mean = sum(measured) / len(measured)
         scatter = math.sqrt(sum((count - mean) ** 2 for count in measured) / len(measured))
-        if mean < _MIN_ACCEPTED or scatter < _SCATTER * mean:
+        if mean < _MIN_ACCEPTED or scatter < _MIN_SCATTER * mean:
             return False
-        endings.clear()
-        self._distance, self._surprise, self._trial, self._after_cut = 0, 0.0, _TRIAL, False
-        self._most = 1.0
-        self._take(measured)
-        self._most = _DRIFT_ON_TRIAL * self.share
+        epoch_ends.clear()
+        self._accepted_since_rejection, self._excess, self._probation, self._after_cut = 0, 0.0, _PROBATION, False
+        self._max_share = 1.0
+        self._add_gaps(measured)
+        self._max_share = _MAX_DRIFT_ON_PROBATION * self.share
         return True
 
-    def _explained(self) -> None:
-        """Take the refusals of which it was not clear yet for noise."""
-        on_trial = self._trial > 0
-        self._trial = max(0, self._trial - len(self._doubtful))
-        self._take(self._doubtful)
-        self._doubtful.clear()
-        if on_trial and not self._trial:
-            self._most = _DRIFT * self.share
+    def _absorb_undecided(self) -> None:
+        """Classify the undecided rejections as random."""
+        on_probation = self._probation > 0
+        self._probation = max(0, self._probation - len(self._undecided))
+        self._add_gaps(self._undecided)
+        self._undecided.clear()
+        if on_probation and not self._probation:
+            self._max_share = _MAX_DRIFT * self.share
 
-    def _forget(self) -> None:
-        self.share, self._trial = 0.0, 0
+    def _reset(self) -> None:
+        self.share, self._probation = 0.0, 0
         self._gaps.clear()
-        self._doubtful.clear()
+        self._undecided.clear()
 
-    def _take(self, gaps: list[int]) -> None:
+    def _add_gaps(self, gaps: list[int]) -> None:
         self._gaps.extend(gaps)
-        self.share = min(len(self._gaps) / (len(self._gaps) + sum(self._gaps)), self._most)
-        self._tolerated = 3.0 * self.share / (1.0 + 2.0 * self.share)
-        if self._trial:
-            self._tolerated = max(self._tolerated, _TOLERATED_ON_TRIAL)
+        self.share = min(len(self._gaps) / (len(self._gaps) + sum(self._gaps)), self._max_share)
+        self._tolerated_share = 3.0 * self.share / (1.0 + 2.0 * self.share)
+        if self._probation:
+            self._tolerated_share = max(self._tolerated_share, _MIN_TOLERATED_ON_PROBATION)
 
 
-def _by_chance(counts: list[int]) -> bool:
-    """Tell whether what got through from refusal to refusal is not that of a limit which is found, or has fallen."""
-    half, every, most = len(counts) // 2, sum(counts), max(counts)
+def _looks_random(counts: list[int]) -> bool:
+    """Return whether the accepted counts do not look like those of a limit that is being found, or has fallen."""
+    half, total, highest = len(counts) // 2, sum(counts), max(counts)
     earlier, later = sum(counts[:half]), sum(counts[half:])
-    even = later <= _GROWTH * earlier and earlier <= _DECLINE * later
-    rows = (counts[start : start + _APPROACH] for start in range(len(counts) - _APPROACH + 1))
+    even = later <= _MAX_GROWTH * earlier and earlier <= _MAX_DECLINE * later
+    runs = (counts[start : start + _RISING_RUN] for start in range(len(counts) - _RISING_RUN + 1))
     return (
         even
-        and counts[-1] >= _LAST * every / len(counts)
-        and most <= _ONCE * (every - most) / (len(counts) - 1)
-        and not any(row == sorted(row) for row in rows)
+        and counts[-1] >= _MIN_LAST_SHARE * total / len(counts)
+        and highest <= _MAX_OUTLIER * (total - highest) / (len(counts) - 1)
+        and not any(run == sorted(run) for run in runs)
     )

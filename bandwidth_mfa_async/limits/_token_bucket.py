@@ -1,4 +1,4 @@
-"""The local pacer: hands out permits at a rate, first come first served within two lanes."""
+"""The token bucket: grants permits at a rate, first come first served within two lanes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from .._validation import Lane
 
 BURST_SECONDS: Final = 0.05
-"""How much of a second may leave at once: enough to make up for a late timer, too little to look like a burst."""
+"""The burst in seconds of the rate: enough to compensate for a late timer, too little to look like a burst."""
 
-# A timer may fire a rounding error early. Without a tolerance its waiter would be put back for 1e-16 s, again and
-# again, and in virtual time for ever; so a hair less than a whole permit is one, and no wait is shorter than this.
+# A timer may fire early by a rounding error. Without a tolerance its waiter would wait for another 1e-16 s, again and
+# again, and in virtual time endlessly. So slightly less than a permit counts as one, and waits have a minimum.
 _TOLERANCE: Final = 1e-5
 _MIN_WAIT: Final = 1e-5
 
 
 def checked_rate(rate: object) -> float | None:
-    """Return a rate in permits a second, None for unlimited.
+    """Return a rate in permits per second; None for unlimited.
 
     Raises:
         ConfigurationError: not a finite number above 0.
@@ -40,18 +40,18 @@ def checked_rate(rate: object) -> float | None:
 
 
 class TokenBucket:
-    """A token bucket that callers queue at: strict order within a lane, one timer for all of them.
+    """A token bucket with a queue: strict order within a lane, one timer for all waiters.
 
-    A heavy permit saves up at the head of its lane and lighter ones wait behind it, so that weight never starves;
-    for one heavier than the bucket, the bucket grows until it fits. Between any two moments no more than
-    ``rate * seconds + max(burst, heaviest weight)`` permits are granted (and not given back).
+    A heavy permit saves up tokens at the head of its lane while lighter ones wait behind it, so heavy permits do not
+    starve. The bucket grows for a permit that is heavier than its capacity. Between any two moments at most
+    ``rate * seconds + max(burst, heaviest weight)`` permits are granted and not refunded.
 
     Args:
-        clock: where time and the one timer come from.
-        rate: permits a second; None for unlimited.
-        burst: permits that may leave at once after a quiet time; by default 50 ms of the rate, at least 1.
-        on_paced: called with the time and the weight when a caller that had to wait is served; returns the rate to
-            go on with.
+        clock: provides time and the timer.
+        rate: permits per second; None for unlimited.
+        burst: permits that may leave at once after idle time; by default 50 ms of the rate, at least 1.
+        on_delayed_grant: called with the time and the weight when a caller that had to wait is granted; returns the
+            rate to continue with.
     """
 
     def __init__(
@@ -60,34 +60,34 @@ class TokenBucket:
         rate: float | None = None,
         *,
         burst: float | None = None,
-        on_paced: Callable[[float, int], float | None] | None = None,
+        on_delayed_grant: Callable[[float, int], float | None] | None = None,
     ) -> None:
         self._clock = clock
         self._rate = checked_rate(rate)
         self._fixed_burst = burst
         self._burst = 1.0
-        self._on_paced = on_paced
+        self._on_delayed_grant = on_delayed_grant
         self._queue = LaneQueue()
-        # Deadlines of waiters, earliest first; entries of those who left stay until their time or the next clean-up.
+        # Heap of deadlines. Entries of waiters that left stay until their time or the next clean-up.
         self._deadlines: list[tuple[float, int, Waiter]] = []
-        self._order = itertools.count()
+        self._sequence = itertools.count()
         self._timer: TimerHandle | None = None
-        self._wake = math.inf
+        self._timer_at = math.inf
         self._paused_until = -math.inf
-        self._resize()
-        # The bucket held `level` at `stamp` and fills from there on; before first use it has always been full.
+        self._update_burst()
+        # The bucket held `_level` at `_refilled_at`. Before first use it is full.
         self._level = self._burst
-        self._stamp = -math.inf
-        self._serving = False
-        self._closed: Callable[[], BaseException] | None = None
+        self._refilled_at = -math.inf
+        self._granting = False
+        self._abort_error: Callable[[], BaseException] | None = None
         self.free = self._rate is None
-        """True while a permit costs nothing at all: unlimited, not paused and nobody waiting."""
+        """True while every permit is granted at once: unlimited, not paused, no waiters."""
 
     def __repr__(self) -> str:
         parts = ["unlimited" if self._rate is None else f"rate={self._rate:.4g}/s"]
         try:
             now = self._clock.monotonic()
-        except RuntimeError:  # outside the event loop there is no time to tell
+        except RuntimeError:  # outside the event loop there is no time
             now = math.nan
         if self._rate is not None:
             level = self._level if math.isnan(now) else self._level_at(now)
@@ -96,74 +96,73 @@ class TokenBucket:
         if self._paused_until > now:
             parts.append(f"paused for {self._paused_until - now:.3f} s")
         if self._timer is not None and not math.isnan(now):
-            parts.append(f"next wake-up in {max(0.0, self._wake - now):.3f} s")
+            parts.append(f"next wake-up in {max(0.0, self._timer_at - now):.3f} s")
         else:
             parts.append("no wake-up set")
         return f"TokenBucket({', '.join(parts)})"
 
     @property
     def rate(self) -> float | None:
-        """Permits a second; None when unlimited."""
+        """Permits per second; None when unlimited."""
         return self._rate
 
     @property
     def burst(self) -> float:
-        """Permits that may leave at once after a quiet time."""
+        """Permits that may leave at once after idle time."""
         return self._burst
 
     @property
     def paused_until(self) -> float:
-        """Until when nothing leaves, in the clock's seconds; a past moment when not paused."""
+        """The end of the pause in the clock's seconds; a past time when not paused."""
         return self._paused_until
 
     @property
     def waiting(self) -> int:
-        """How many callers wait, in both lanes."""
+        """The number of waiting callers in both lanes."""
         return len(self._queue)
 
     def weight_ahead(self, lane: Lane) -> int:
-        """Return the weight that would leave before a newcomer of this lane."""
+        """Return the total weight that leaves before a new waiter of this lane."""
         return self._queue.weight_ahead(lane)
 
     def try_acquire(self, weight: int, lane: Lane) -> bool:
-        """Take a permit if that needs no waiting and overtakes nobody; raises what `abort` was given, after it."""
+        """Take a permit without waiting and without overtaking a waiter. Raise the error of `abort` after it."""
         if self.free:
             return True
-        if self._closed is not None:
-            raise self._closed()
+        if self._abort_error is not None:
+            raise self._abort_error()
         now = self._clock.monotonic()
         if now < self._paused_until or self._queue.must_wait(lane):
             return False
         if self._rate is None:
             self._update_free(now)
             return True
-        self._settle(now, weight)
+        self._refill(now, weight)
         if self._level < weight - _TOLERANCE:
             return False
         self._level -= weight
         return True
 
-    def least_wait(self, weight: int, lane: Lane, fastest: float | None) -> float:
-        """Return after how many seconds a newcomer would be served at the earliest, if nobody left.
+    def min_wait(self, weight: int, lane: Lane, max_rate: float | None) -> float:
+        """Return the shortest possible wait of a new caller in seconds, if no waiter leaves.
 
         Args:
-            weight: the newcomer's.
-            lane: where it would wait.
-            fastest: the highest rate that the present one may become; None for no bound, since a learnt rate may
-                turn out to be too low by far.
+            weight: the weight of the new caller.
+            lane: its lane.
+            max_rate: the highest rate the bucket may reach; None for no bound, because an estimate may be far too low.
         """
         now = self._clock.monotonic()
         pause = max(0.0, self._paused_until - now)
-        if self._rate is None or fastest is None:
+        if self._rate is None or max_rate is None:
             return pause
         wanted = self._queue.weight_ahead(lane) + weight
-        return pause + max(0.0, wanted - self._level_at(now)) / max(fastest, self._rate)
+        return pause + max(0.0, wanted - self._level_at(now)) / max(max_rate, self._rate)
 
     async def acquire(self, weight: int, lane: Lane, deadline: float | None = None) -> bool:
-        """Wait for a permit; False when `deadline` (in the clock's seconds) came first.
+        """Wait for a permit; return False when `deadline` (in the clock's seconds) passed first.
 
-        A caller that is cancelled leaves the line, and one that is cancelled in the very moment in which it was
-        served gives its permit back: no place is ever lost.
+        A cancelled caller leaves the queue. A caller that is cancelled at the moment of its grant refunds the permit,
+        so no capacity is lost.
         """
         if self.try_acquire(weight, lane):
             return True
@@ -171,142 +170,142 @@ class TokenBucket:
         self._queue.append(waiter)
         self.free = False
         if deadline is not None:
-            self._remember_deadline(deadline, waiter)
-        self._arm(self._clock.monotonic())
+            self._add_deadline(deadline, waiter)
+        self._schedule_timer(self._clock.monotonic())
         try:
             return await waiter.future
         except BaseException:
             if was_granted(waiter.future):
                 self.refund(weight)
             elif self._queue.remove(waiter):
-                self._serve()  # the next in line may be lighter
+                self._grant_ready()  # the next waiter may be lighter
             raise
 
     def refund(self, weight: int) -> None:
-        """Take back a permit that was not used, and serve whoever it is enough for."""
+        """Return an unused permit and grant the waiters that it suffices for."""
         if self._rate is not None:
-            self._settle(self._clock.monotonic())
+            self._refill(self._clock.monotonic())
             head = self._queue.head()
             self._level = min(self._level + weight, max(self._burst, head.weight if head else 0.0))
-        self._serve()
+        self._grant_ready()
 
     def set_rate(self, rate: float | None) -> None:
-        """Go on at another rate; what was saved up at the old one is kept, as far as the new bucket holds it."""
+        """Change the rate. Saved tokens are kept up to the capacity of the new bucket."""
         self._change_rate(checked_rate(rate), self._clock.monotonic())
-        self._serve()
+        self._grant_ready()
 
     def pause_until(self, when: float) -> None:
-        """Let nothing leave before `when`; an earlier moment than before shortens the pause.
+        """Grant nothing before `when`. An earlier time than before shortens the pause.
 
-        Nothing is saved up meanwhile, so that afterwards waiters leave at the rate and not together. `on_paced` may
-        call this; whoever is next then waits already.
+        No tokens are saved up during the pause, so waiters leave at the rate afterwards, not together.
+        `on_delayed_grant` may call this; the remaining waiters then wait for the end of the pause.
         """
         now = self._clock.monotonic()
-        self._settle(now)
+        self._refill(now)
         self._level = min(self._level, 1.0)
-        self._stamp = max(now, when)
+        self._refilled_at = max(now, when)
         self._paused_until = when
-        self._serve()
+        self._grant_ready()
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
-        """Give every waiter, and everyone who asks later, an error of its own."""
-        self._closed = make_error
+        """Give every waiter, current and future, a separate error."""
+        self._abort_error = make_error
         self._queue.abort(make_error)
-        self._arm(self._clock.monotonic())
+        self._schedule_timer(self._clock.monotonic())
 
-    def _resize(self) -> None:
+    def _update_burst(self) -> None:
         if self._fixed_burst is not None:
             self._burst = max(1.0, self._fixed_burst)
         else:
             self._burst = 1.0 if self._rate is None else max(1.0, self._rate * BURST_SECONDS)
 
     def _level_at(self, now: float, need: float = 0.0) -> float:
-        elapsed = now - self._stamp
+        elapsed = now - self._refilled_at
         if elapsed <= 0 or self._rate is None:
             return self._level
         return min(self._level + elapsed * self._rate, max(self._burst, need, self._level))
 
-    def _settle(self, now: float, need: float = 0.0) -> None:
-        """Bring the level up to date; whoever waits at the head may save up more than a bucketful."""
+    def _refill(self, now: float, need: float = 0.0) -> None:
+        """Update the level. The waiter at the head may save up more than the capacity."""
         head = self._queue.head()
         if head is not None:
             need = max(need, head.weight)
-        # A level above both is what a heavy waiter, gone since, had saved up.
+        # A higher level was saved up by a heavy waiter that has left.
         self._level = min(self._level_at(now, need), max(self._burst, need))
-        self._stamp = max(self._stamp, now)
+        self._refilled_at = max(self._refilled_at, now)
 
     def _change_rate(self, rate: float | None, now: float) -> None:
         if rate == self._rate:
             return
         if self._rate is None:
-            self._level, self._stamp = min(self._level, 1.0), max(now, self._paused_until)
+            self._level, self._refilled_at = min(self._level, 1.0), max(now, self._paused_until)
         else:
-            self._settle(now)
+            self._refill(now)
         self._rate = rate
-        self._resize()
-        self._settle(now)
+        self._update_burst()
+        self._refill(now)
 
-    def _serve(self) -> None:
-        """Serve everyone whose time has come, then set the timer for the next."""
-        if self._serving:
+    def _grant_ready(self) -> None:
+        """Grant every waiter whose turn has come, then set the timer for the next one."""
+        if self._granting:
             return
         now = self._clock.monotonic()
         self._expire(now)
-        self._settle(now)
-        self._serving = True
+        self._refill(now)
+        self._granting = True
         try:
             while now >= self._paused_until and (head := self._queue.head()) is not None:
                 if self._rate is not None:
-                    self._settle(now)
+                    self._refill(now)
                     if self._level < head.weight - _TOLERANCE:
                         break
                 self._queue.remove(head)
-                if head.future.done():  # cancelled, and its task has not run yet: nothing was used
+                if head.future.done():  # cancelled, but its task has not run yet: no permit is used
                     continue
                 if self._rate is not None:
                     self._level -= head.weight
                 head.future.set_result(True)
-                if self._on_paced is not None:
-                    self._change_rate(checked_rate(self._on_paced(now, head.weight)), now)
+                if self._on_delayed_grant is not None:
+                    self._change_rate(checked_rate(self._on_delayed_grant(now, head.weight)), now)
         finally:
-            self._serving = False
-        self._arm(now)
+            self._granting = False
+        self._schedule_timer(now)
 
-    def _arm(self, now: float) -> None:
-        """Have the one timer fire when the next waiter is due, or is out of time."""
+    def _schedule_timer(self, now: float) -> None:
+        """Set the one timer to the next grant or deadline."""
         self._update_free(now)
-        wake = math.inf
+        when = math.inf
         head = self._queue.head()
         if head is not None:
-            wake = self._paused_until
+            when = self._paused_until
             if self._rate is not None:
-                wake = max(wake, self._stamp + (head.weight - self._level) / self._rate)
+                when = max(when, self._refilled_at + (head.weight - self._level) / self._rate)
             if self._deadlines:
-                wake = min(wake, self._deadlines[0][0])
-            wake = max(wake, now + _MIN_WAIT)
+                when = min(when, self._deadlines[0][0])
+            when = max(when, now + _MIN_WAIT)
         elif self._deadlines:
             self._deadlines.clear()
         if self._timer is not None:
-            if self._wake == wake:
+            if self._timer_at == when:
                 return
             self._timer.cancel()
             self._timer = None
-        self._wake = wake
-        if wake < math.inf:
-            self._timer = self._clock.call_at(wake, self._on_timer)
+        self._timer_at = when
+        if when < math.inf:
+            self._timer = self._clock.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._serve()
+        self._grant_ready()
 
     def _update_free(self, now: float) -> None:
-        self.free = self._rate is None and not self._queue and now >= self._paused_until and self._closed is None
+        self.free = self._rate is None and not self._queue and now >= self._paused_until and self._abort_error is None
 
-    def _remember_deadline(self, deadline: float, waiter: Waiter) -> None:
+    def _add_deadline(self, deadline: float, waiter: Waiter) -> None:
         if len(self._deadlines) > 2 * len(self._queue) + 64:
             self._deadlines = [entry for entry in self._deadlines if not entry[2].future.done()]
             heapq.heapify(self._deadlines)
-        heapq.heappush(self._deadlines, (deadline, next(self._order), waiter))
+        heapq.heappush(self._deadlines, (deadline, next(self._sequence), waiter))
 
     def _expire(self, now: float) -> None:
         while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].future.done()):

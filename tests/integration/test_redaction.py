@@ -173,7 +173,7 @@ def public_instances(path: pathlib.Path) -> list[object]:
         ItemOutcome(0, SENTINELS["to"], request, Delivery.ACCEPTED),
         ChannelLimiter("messaging", rate=None, adaptive=True, clock=clock),
         PrioritySemaphore(1, clock=clock),
-        Permit(1, 0, paced=False),
+        Permit(1, 0, refundable=False),
         LoggingHook(),
         telemetry.OpenTelemetryHook(),
         telemetry.HookList([LoggingHook()]),

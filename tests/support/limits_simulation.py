@@ -12,7 +12,7 @@ from attrs import Factory, define
 from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async.limits import ChannelLimiter
 
-REFUSAL_TRIP = 0.035
+REJECTION_TRIP = 0.035
 ROUND_TRIP = 0.090
 
 
@@ -115,16 +115,16 @@ class Tally:
     """What the closed loop saw, each as (virtual second, ...)."""
 
     accepted: list[float] = Factory(list)
-    refused: list[float] = Factory(list)
+    rejected: list[float] = Factory(list)
     interactive: list[tuple[float, float]] = Factory(list)
 
     def goodput(self, start, end):
         return sum(start <= at < end for at in self.accepted) / (end - start)
 
-    def refused_share(self, start, end):
-        refused = sum(start <= at < end for at in self.refused)
+    def rejected_share(self, start, end):
+        rejected = sum(start <= at < end for at in self.rejected)
         accepted = sum(start <= at < end for at in self.accepted)
-        return refused / max(1, refused + accepted)
+        return rejected / max(1, rejected + accepted)
 
     def time_to(self, rate, start, window=2.0):
         """Seconds from `start` until a window of 2 s first reaches `rate`."""
@@ -161,18 +161,18 @@ async def closed_loop(
         began = loop.time()
         while True:
             permit = await limiter.acquire(1, lane)
-            await asyncio.sleep(REFUSAL_TRIP * rng.uniform(0.45, 0.55))
+            await asyncio.sleep(REJECTION_TRIP * rng.uniform(0.45, 0.55))
             now = loop.time()
             if server.take(now, 1):
-                await asyncio.sleep((ROUND_TRIP - REFUSAL_TRIP / 2) * rng.uniform(0.9, 1.1))
+                await asyncio.sleep((ROUND_TRIP - REJECTION_TRIP / 2) * rng.uniform(0.9, 1.1))
                 limiter.accepted(permit)
                 tally.accepted.append(now - start)
                 if lane == "interactive":
                     tally.interactive.append((began - start, loop.time() - began))
                 return
-            await asyncio.sleep(REFUSAL_TRIP / 2)
-            tally.refused.append(now - start)
-            limiter.refused(permit, None if retry_after is None else retry_after(now))
+            await asyncio.sleep(REJECTION_TRIP / 2)
+            tally.rejected.append(now - start)
+            limiter.rejected(permit, None if retry_after is None else retry_after(now))
 
     async def worker():
         while True:

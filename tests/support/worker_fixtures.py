@@ -53,7 +53,7 @@ async def make_worker(redis_server, simulator, monkeypatch):
     """Make workers on brokers of their own that share a ledger; all are shut down at the end."""
     # What waits for a second or two in production is looked at without delay here.
     monkeypatch.setattr(_runtime, "POLL_INTERVAL", 0.05)
-    monkeypatch.setattr(_runtime, "_STALE_CODES", 0.1)
+    monkeypatch.setattr(_runtime, "_STALE_CODE_AGE", 0.1)
     brokers = []
 
     async def make(*, start=True, limits=FAST, retry=QUICK, broker=None, lease=30.0, clock=None, **options):
@@ -77,7 +77,7 @@ async def make_worker(redis_server, simulator, monkeypatch):
 
 
 @pytest.fixture
-async def asker(redis_server, simulator):
+async def producer(redis_server, simulator):
     """Return an MFAWorker of a process that only asks: its queue loses every message."""
 
     def no_client():

@@ -1,1 +1,1 @@
-"""One rate limit for several processes, kept in Redis."""
+"""A rate limit that several processes share through Redis."""

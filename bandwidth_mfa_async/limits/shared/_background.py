@@ -1,4 +1,4 @@
-"""A task that runs only while there is something to do."""
+"""A background task that runs only while a step is due."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class BackgroundTask:
-    """Does a step whenever one is due, one after another, in a task that ends when none will be.
+    """Runs a step whenever one is due, one after another, in a task that ends when no step is due.
 
     Args:
-        clock: what `due` is measured with.
-        due: says when the next step is due; infinity for never. It is asked again after each step and `look`.
-        step: does it; must not raise.
+        clock: measures `due`.
+        due: returns when the next step is due; infinity for never. Called again after each step and each `notify`.
+        step: runs one step; must not raise.
     """
 
     def __init__(self, clock: Clock, due: Callable[[], float], step: Callable[[], Awaitable[None]]) -> None:
@@ -26,29 +26,29 @@ class BackgroundTask:
         self._due = due
         self._step = step
         self._running: asyncio.Task[None] | None = None
-        self._nap: asyncio.Future[None] | None = None
-        self._nap_until = math.inf
+        self._wakeup: asyncio.Future[None] | None = None
+        self._wakeup_at = math.inf
         self._closed = False
 
-    def look(self) -> None:
-        """Have another look at what is due: something has changed."""
+    def notify(self) -> None:
+        """Re-evaluate when the next step is due, because something has changed."""
         if self._closed:
             return
-        nap = self._nap
+        wakeup = self._wakeup
         if self._running is None:
             if self._due() < math.inf:
                 self._running = asyncio.get_running_loop().create_task(self._run())
-        elif nap is not None and not nap.done() and self._due() < self._nap_until:
-            nap.set_result(None)
+        elif wakeup is not None and not wakeup.done() and self._due() < self._wakeup_at:
+            wakeup.set_result(None)
 
     def abort(self) -> None:
-        """End the task, and let none begin again."""
+        """Cancel the task and start no other."""
         self._closed = True
         if self._running is not None:
             self._running.cancel()
 
     async def aclose(self) -> None:
-        """The same, and wait until it has ended."""
+        """Cancel the task and wait until it has ended."""
         self.abort()
         if self._running is not None:
             await asyncio.wait([self._running])
@@ -64,11 +64,11 @@ class BackgroundTask:
             self._running = None
 
     async def _sleep_until(self, when: float) -> None:
-        nap: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._nap, self._nap_until = nap, when
-        timer = self._clock.call_at(when, lambda: None if nap.done() else nap.set_result(None))
+        wakeup: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wakeup, self._wakeup_at = wakeup, when
+        timer = self._clock.call_at(when, lambda: None if wakeup.done() else wakeup.set_result(None))
         try:
-            await nap
+            await wakeup
         finally:
             timer.cancel()
-            self._nap = None
+            self._wakeup = None

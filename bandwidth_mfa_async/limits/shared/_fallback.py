@@ -1,4 +1,4 @@
-"""What takes over while the shared state cannot be reached: a limiter of this process's own, for one outage. No I/O."""
+"""The local limiter that replaces the shared one during one outage of Redis."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from ..._validation import Lane
     from .._channel_limiter import ChannelLimiter
 
-# Permits of an outage carry epochs below zero: so many for each outage, counted down.
-_EPOCHS: Final = 1_000_000
+# Permits of an outage have negative epochs. Each outage uses a range of this size.
+_EPOCHS_PER_OUTAGE: Final = 1_000_000
 
 
 class FallbackEndedError(Exception):
-    """The shared state is back: whoever waits here joins the shared line again."""
+    """The shared state is available again: the waiting caller returns to the shared queue."""
 
 
 class FallbackLimiter:
-    """A `ChannelLimiter` whose permits can be told from the shared ones and from those of other outages.
+    """A `ChannelLimiter` whose permits are distinguishable from shared ones and from those of other outages.
 
     Args:
-        limiter: at this process's own share.
-        outage: its number, from 1.
+        limiter: a limiter at this process's own share.
+        outage: the number of the outage, from 1.
     """
 
     def __init__(self, limiter: ChannelLimiter, outage: int) -> None:
@@ -37,51 +37,53 @@ class FallbackLimiter:
 
     @property
     def rate(self) -> float | None:
-        """Messages (segments) a second of this process."""
+        """The rate of this process in messages (segments) per second."""
         return self._limiter.rate
 
     @property
     def waiting(self) -> int:
-        """How many callers wait here."""
+        """The number of waiting callers."""
         return self._limiter.waiting
 
     def try_acquire(self, weight: int, lane: Lane) -> Permit | None:
-        """Return a permit if that needs no waiting."""
+        """Return a permit if none has to be waited for, else None."""
         permit = self._limiter.try_acquire(weight, lane)
-        return None if permit is None else self._marked(permit)
+        return None if permit is None else self._tag(permit)
 
     async def acquire(self, weight: int, lane: Lane, deadline: float | None) -> Permit:
-        """Wait for a permit; raises `FallbackEndedError` when the outage is over."""
-        return self._marked(await self._limiter.acquire(weight, lane, deadline=deadline))
+        """Wait for a permit. Raise `FallbackEndedError` when the outage ends."""
+        return self._tag(await self._limiter.acquire(weight, lane, deadline=deadline))
 
     def refund(self, permit: Permit) -> None:
-        """Take back a permit, if it is one of this outage's."""
-        if self._gave(permit):
-            self._limiter.refund(self._plain(permit))
+        """Return a permit, if it belongs to this outage."""
+        if self._owns(permit):
+            self._limiter.refund(self._untag(permit))
 
     def accepted(self, permit: Permit) -> None:
-        """Learn that the service took the message, if the permit is one of this outage's."""
-        if self._gave(permit):
-            self._limiter.accepted(self._plain(permit))
+        """Record that the service accepted the message, if the permit belongs to this outage."""
+        if self._owns(permit):
+            self._limiter.accepted(self._untag(permit))
 
-    def refused(self, permit: Permit, retry_after: float | None) -> None:
-        """Learn that the service answered 429, whoever gave the permit: what was refused then is refused now."""
-        seen = self._plain(permit) if self._gave(permit) else Permit(permit.weight, self._limiter.epoch, paced=True)
-        self._limiter.refused(seen, retry_after)
+    def rejected(self, permit: Permit, retry_after: float | None) -> None:
+        """Record that the service answered 429. The origin of the permit does not matter: the limit is the same."""
+        local = (
+            self._untag(permit) if self._owns(permit) else Permit(permit.weight, self._limiter.epoch, refundable=True)
+        )
+        self._limiter.rejected(local, retry_after)
 
-    def close_gate(self, seconds: float) -> None:
-        """Let nothing leave for so long, and learn nothing from that."""
-        self._limiter.refused(Permit(1, -1, paced=True), seconds)
+    def pause(self, seconds: float) -> None:
+        """Grant nothing for this many seconds, without adapting the rate."""
+        self._limiter.rejected(Permit(1, -1, refundable=True), seconds)
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
-        """End every wait, now and later, with an error."""
+        """End every wait, current and future, with an error."""
         self._limiter.abort(make_error)
 
-    def _gave(self, permit: Permit) -> bool:
-        return permit.epoch < 0 and -permit.epoch // _EPOCHS == self._outage
+    def _owns(self, permit: Permit) -> bool:
+        return permit.epoch < 0 and -permit.epoch // _EPOCHS_PER_OUTAGE == self._outage
 
-    def _marked(self, permit: Permit) -> Permit:
-        return Permit(permit.weight, -(self._outage * _EPOCHS + permit.epoch), paced=permit.paced)
+    def _tag(self, permit: Permit) -> Permit:
+        return Permit(permit.weight, -(self._outage * _EPOCHS_PER_OUTAGE + permit.epoch), refundable=permit.refundable)
 
-    def _plain(self, permit: Permit) -> Permit:
-        return Permit(permit.weight, -permit.epoch % _EPOCHS, paced=permit.paced)
+    def _untag(self, permit: Permit) -> Permit:
+        return Permit(permit.weight, -permit.epoch % _EPOCHS_PER_OUTAGE, refundable=permit.refundable)

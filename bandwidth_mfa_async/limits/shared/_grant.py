@@ -1,4 +1,4 @@
-"""What a process says to the shared limiter and what it is answered. No I/O."""
+"""The messages between a process and the shared limiter: the report and the grant."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..._redis._fail_fast import StoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ANSWERS: Final = 9
+_ANSWER_FIELDS: Final = 9
 
 
 class LimitStore(Protocol):
-    """The way to the shared state of one channel."""
+    """Access to the shared state of one channel."""
 
     async def exchange(self, arguments: Sequence[str]) -> Any:
-        """Run the script once; raises `StoreUnavailableError` when that is not possible."""
+        """Run the script once. Raise `StoreUnavailableError` if that is not possible."""
         ...
 
     async def aclose(self) -> None:
@@ -27,7 +27,7 @@ class LimitStore(Protocol):
 
 @define(kw_only=True)
 class Report:
-    """What happened since the last exchange, and what is wanted now; the fields are the script's arguments."""
+    """What happened since the last exchange and what is needed now. The fields are the script's arguments."""
 
     adaptive: bool
     ceiling: float = 0.0
@@ -40,16 +40,16 @@ class Report:
     epoch: int = 0
     accepted: int = 0
     accepted_before: int = 0
-    bad: int = 0
-    bad_epoch: int = -1
+    rejected: int = 0
+    rejected_epoch: int = -1
     retry_after: float = 0.0
-    back: int = 0
+    unused: int = 0
     seed: float = 0.0
     expires: float = 0.0
     process: str = ""
 
     def arguments(self) -> list[str]:
-        """Return them in the script's order; `%.6f`, since a time stamp has sixteen digits."""
+        """Return the fields in the script's order, with `%.6f` because a time stamp has sixteen digits."""
         numbers = (
             self.ceiling,
             self.want_interactive,
@@ -61,10 +61,10 @@ class Report:
             self.epoch,
             self.accepted,
             self.accepted_before,
-            self.bad,
-            self.bad_epoch,
+            self.rejected,
+            self.rejected_epoch,
             self.retry_after,
-            self.back,
+            self.unused,
             self.seed,
         )
         formatted = (f"{number:.6f}" for number in numbers)
@@ -77,11 +77,14 @@ class PermitGrant:
 
     Attributes:
         granted: permits that may be used now.
-        tickets: each lane's next slot, in Redis's own time, and how far off it is, in seconds; 0 without one.
-        epoch: how often the rate was cut.
-        rate: messages (segments) a second for all processes together; None while nothing is limited.
-        pause: for how many seconds nothing is granted.
-        half_open: all was refused lately, and one message is to try.
+        interactive_ticket: the next slot of the interactive lane in Redis's own time; 0 for none.
+        interactive_wait: seconds until then; 0 without a slot.
+        bulk_ticket: the next slot of the bulk lane.
+        bulk_wait: seconds until then.
+        epoch: how many times the rate was cut.
+        rate: messages (segments) per second of all processes together; None while unlimited.
+        pause: seconds for which nothing is granted.
+        half_open: everything was rejected lately, and one message goes first as a probe.
     """
 
     granted: int
@@ -96,18 +99,18 @@ class PermitGrant:
 
     @classmethod
     def parse(cls, answer: Any) -> PermitGrant:
-        """Read an answer.
+        """Parse an answer.
 
         Raises:
-            StoreUnavailableError: it is not one of ours.
+            StoreUnavailableError: the answer does not come from the script.
         """
         try:
             values = [float(value) for value in answer]
         except (TypeError, ValueError):
             values = []
-        if len(values) != _ANSWERS:
-            raise StoreUnavailableError("an answer that is not the script's")
-        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, closed = values
+        if len(values) != _ANSWER_FIELDS:
+            raise StoreUnavailableError("its answer does not come from the limiter's script")
+        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, half_open = values
         return cls(
             granted=int(granted),
             interactive_ticket=ticket,
@@ -117,5 +120,5 @@ class PermitGrant:
             epoch=int(epoch),
             rate=rate if rate > 0 else None,
             pause=pause,
-            half_open=closed > 0,
+            half_open=half_open > 0,
         )

@@ -1,4 +1,4 @@
-"""Callers of this process who wait for leased permits, and the permits in hand for them. No I/O."""
+"""The waiters of this process and the permits granted to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class GrantWaiter(Waiter):
-    """A suspended caller; served without a permit, it is to ask again elsewhere."""
+    """A suspended caller. If its future ends without a permit, it must ask again."""
 
     __slots__ = ("permit",)
 
@@ -25,79 +25,79 @@ class GrantWaiter(Waiter):
 
 
 class GrantQueue:
-    """Two lanes of waiters and the permits that were leased for whoever comes first."""
+    """Two lanes of waiters, and the granted permits that are available to them."""
 
-    __slots__ = ("_lanes", "in_hand")
+    __slots__ = ("_lanes", "available")
 
     def __init__(self) -> None:
         self._lanes = LaneQueue()
-        self.in_hand = 0
-        """Leased permits (segments) that nobody has used yet."""
+        self.available = 0
+        """Granted permits (segments) that are not used yet."""
 
     def __len__(self) -> int:
         return len(self._lanes)
 
     def __repr__(self) -> str:
         lanes = self._lanes
-        return f"in hand={self.in_hand}, interactive={lanes.count('interactive')}, bulk={lanes.count('bulk')}"
+        return f"available={self.available}, interactive={lanes.count('interactive')}, bulk={lanes.count('bulk')}"
 
     def must_wait(self, lane: Lane) -> bool:
-        """Tell whether a newcomer of this lane would overtake somebody if it were served now."""
+        """Return True if a new caller of this lane would overtake a waiter."""
         return self._lanes.must_wait(lane)
 
-    def needed(self, weight: int, lane: Lane) -> int:
-        """Return how many more permits there must be before a newcomer of this weight is served."""
-        return self._lanes.weight_ahead(lane) + weight - self.in_hand
+    def shortfall(self, weight: int, lane: Lane) -> int:
+        """Return how many more permits are needed before a new caller of this weight is granted."""
+        return self._lanes.weight_ahead(lane) + weight - self.available
 
-    def wanted(self) -> tuple[int, int]:
-        """Return how many more permits those who wait need, in the interactive lane and in the bulk lane."""
-        interactive = max(0, self._lanes.weight_ahead(INTERACTIVE) - self.in_hand)
-        total = self._lanes.weight_ahead("bulk") - self.in_hand
+    def shortfalls(self) -> tuple[int, int]:
+        """Return how many more permits the waiters need: in the interactive lane, and in the bulk lane."""
+        interactive = max(0, self._lanes.weight_ahead(INTERACTIVE) - self.available)
+        total = self._lanes.weight_ahead("bulk") - self.available
         return interactive, max(0, total - interactive)
 
-    def first_needs(self) -> int:
-        """Return how many more permits whoever is next needs; 1 when nobody waits."""
+    def head_shortfall(self) -> int:
+        """Return how many more permits the next waiter needs; 1 without waiters."""
         head = self._lanes.head()
-        return 1 if head is None else max(1, head.weight - self.in_hand)
+        return 1 if head is None else max(1, head.weight - self.available)
 
     def take(self, weight: int) -> bool:
-        """Take from the permits in hand, if there are enough."""
-        if self.in_hand < weight:
+        """Take available permits, if there are enough."""
+        if self.available < weight:
             return False
-        self.in_hand -= weight
+        self.available -= weight
         return True
 
-    def give_up(self) -> int:
-        """Empty the hand; return what was in it."""
-        count, self.in_hand = self.in_hand, 0
+    def take_all(self) -> int:
+        """Take all available permits; return their number."""
+        count, self.available = self.available, 0
         return count
 
     def append(self, waiter: GrantWaiter) -> None:
-        """Put a waiter at the end of its lane."""
+        """Add a waiter at the end of its lane."""
         self._lanes.append(waiter)
 
     def remove(self, waiter: GrantWaiter) -> bool:
-        """Take a waiter out, wherever it stands; tell whether it was there."""
+        """Remove a waiter from any position; return whether it was queued."""
         return self._lanes.remove(waiter)
 
     def serve(self, make_permit: Callable[[int], Permit]) -> None:
-        """Hand out what is in hand, in order; a heavy waiter at the head is waited for."""
-        while (head := self._lanes.head()) is not None and self.in_hand >= head.weight:
+        """Hand out the available permits in order. A heavy waiter at the head holds up the others."""
+        while (head := self._lanes.head()) is not None and self.available >= head.weight:
             self._lanes.remove(head)
-            if head.future.done():  # cancelled, and its task has not run yet: nothing was used
+            if head.future.done():  # cancelled, but its task has not run yet: no permit is used
                 continue
-            self.in_hand -= head.weight
+            self.available -= head.weight
             if isinstance(head, GrantWaiter):
                 head.permit = make_permit(head.weight)
             head.future.set_result(True)
 
-    def release(self) -> None:
-        """Send everybody away without a permit."""
+    def release_all(self) -> None:
+        """Resume every waiter without a permit."""
         while (head := self._lanes.head()) is not None:
             self._lanes.remove(head)
             if not head.future.done():
                 head.future.set_result(True)
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
-        """Give every waiter an error of its own."""
+        """Give every waiter a separate error."""
         self._lanes.abort(make_error)

@@ -1,4 +1,4 @@
-"""What a process has still to report to the shared state. No I/O, no clock."""
+"""The counts that a process has not yet reported to the shared state."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ if TYPE_CHECKING:
 
 
 class PendingReport:
-    """Counts between two exchanges, and by when they must be reported."""
+    """Counts since the last exchange, and the deadline for reporting them."""
 
-    __slots__ = ("_accepted", "_accepted_before", "_bad", "_bad_epoch", "asked_until", "back", "due")
+    __slots__ = ("_accepted", "_accepted_before", "_rejected", "_rejected_epoch", "due", "retry_after_until", "unused")
 
     def __init__(self) -> None:
-        self.back = 0
-        """Permits that were not used."""
+        self.unused = 0
+        """Permits to return."""
         self._clear()
 
     def _clear(self) -> None:
-        self._accepted = self._accepted_before = self._bad = 0
-        self._bad_epoch = -1
-        self.asked_until = -math.inf
-        """Until when the service asked to be left alone, in the clock's seconds."""
+        self._accepted = self._accepted_before = self._rejected = 0
+        self._rejected_epoch = -1
+        self.retry_after_until = -math.inf
+        """End of the latest Retry-After, in the clock's seconds."""
         self.due = math.inf
-        """When to report at the latest; infinity while there is nothing to report."""
+        """Deadline for the next report; infinity while there is nothing to report."""
 
-    def accept(self, weight: int, *, current: bool) -> None:
-        """Count an accepted message, of this epoch or an earlier one."""
+    def add_accepted(self, weight: int, *, current: bool) -> None:
+        """Count an accepted message of the current epoch or an earlier one."""
         if current:
             self._accepted += weight
         else:
             self._accepted_before += weight
 
-    def refuse(self, epoch: int) -> None:
-        """Count a refused message; those of earlier epochs than the latest were already answered for."""
-        if epoch > self._bad_epoch:
-            self._bad, self._bad_epoch = 0, epoch
-        if epoch == self._bad_epoch >= 0:
-            self._bad += 1
+    def add_rejected(self, epoch: int) -> None:
+        """Count a rejected message. Only the latest epoch counts; earlier ones have already caused a cut."""
+        if epoch > self._rejected_epoch:
+            self._rejected, self._rejected_epoch = 0, epoch
+        if epoch == self._rejected_epoch >= 0:
+            self._rejected += 1
 
     def pause(self, until: float) -> None:
-        """Note a Retry-After."""
-        self.asked_until = max(self.asked_until, until)
+        """Record a Retry-After."""
+        self.retry_after_until = max(self.retry_after_until, until)
 
-    def has_news(self, now: float) -> bool:
-        """Tell whether something was refused since the last report."""
-        return self._bad > 0 or self.asked_until > now
+    def has_rejections(self, now: float) -> bool:
+        """Return whether a message was rejected since the last report."""
+        return self._rejected > 0 or self.retry_after_until > now
 
     def epoch_changed(self) -> None:
-        """Count what was accepted until now to the epoch before."""
+        """Attribute the accepted messages so far to earlier epochs."""
         self._accepted_before, self._accepted = self._accepted_before + self._accepted, 0
 
-    def move_to(self, report: Report, now: float) -> None:
-        """Write everything into a report and forget it."""
+    def drain_into(self, report: Report, now: float) -> None:
+        """Move all counts into a report."""
         report.accepted, report.accepted_before = self._accepted, self._accepted_before
-        report.bad, report.bad_epoch = self._bad, self._bad_epoch
-        report.retry_after = max(0.0, self.asked_until - now)
-        report.back, self.back = self.back, 0
+        report.rejected, report.rejected_epoch = self._rejected, self._rejected_epoch
+        report.retry_after = max(0.0, self.retry_after_until - now)
+        report.unused, self.unused = self.unused, 0
         self._clear()
 
-    def keep_refusals(self, report: Report) -> None:
-        """Take back the refusals of a report that did not arrive; counts are dropped, since it may have."""
-        if report.bad and report.bad_epoch >= self._bad_epoch:
-            newer = self._bad if report.bad_epoch == self._bad_epoch else 0
-            self._bad, self._bad_epoch = report.bad + newer, report.bad_epoch
+    def restore_rejections(self, report: Report) -> None:
+        """Restore the rejections of a report that failed. Accepted counts are dropped, because it may have arrived."""
+        if report.rejected and report.rejected_epoch >= self._rejected_epoch:
+            newer = self._rejected if report.rejected_epoch == self._rejected_epoch else 0
+            self._rejected, self._rejected_epoch = report.rejected + newer, report.rejected_epoch

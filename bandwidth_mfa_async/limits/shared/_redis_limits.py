@@ -1,12 +1,12 @@
-"""`RedisLimits`: one limit for every process and machine that uses an account, kept in Redis."""
+"""`RedisLimits`: one limit for all processes and machines of an account, stored in Redis."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._config import Rate, rate_for
-from ..._redis._connect import make_client, names_its_database
+from ..._config import Rate, parse_rate
+from ..._redis._connect import is_valid_redis_url, make_client
 from ..._redis._fail_fast import OPERATION_TIMEOUT, FailFastConnection, StoreUnavailableError
 from ..._redis._script import Script
 from ...errors import ConfigurationError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._status import SharedStatus
 
 
-# For a person who looks; no call waits for it.
+# For display only; no call waits for it.
 _STATUS_TIMEOUT: Final = 2.0
 
 
@@ -30,38 +30,37 @@ _MAX_KEY: Final = 200
 _MAX_SECONDS: Final = 1e9
 
 
-# Read on import and not in the event loop.
+# Read on import, not in the event loop.
 _SCRIPT: Final = Script.load(__package__, "adaptive.lua")
 
 
 class RedisLimits:
     """The account's limits, shared through Redis (5 or later): ``Limits(shared=RedisLimits(url, key=account_id))``.
 
-    What one process learns from a 429 all of them keep to, sign-ins go before bulk items of every process, and each
-    process gets its turn. Time is Redis's own, so clocks need not agree.
+    All processes follow the limit that one of them learns from a 429. Interactive sends go before the bulk items of
+    every process, and the processes take turns. Time is Redis's own, so clocks need not agree.
 
-    Redis never makes a call fail: when it cannot be reached, hangs, refuses the password or cannot run the script,
-    each process goes on at the share it had lately, and tries again every second or so. The log says so once, and why.
+    Redis never makes a call fail. If it cannot be reached, hangs, rejects the password or cannot run the script, each
+    process continues at its own recent share and retries about every second. One log line says so, with the reason.
 
-    The same object may serve several clients; every client opens a connection per channel at its first send and
-    closes it with itself.
+    The same object may serve several clients. Every client opens one connection per channel at its first send and
+    closes it in `aclose`.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database as redis-py reads
-            them.
-        key: what the limit belongs to: the account id. Two accounts never share one.
-        fallback_rate: this process's own rate for a start without Redis, when no share is known yet: a `Rate` or a
-            text like ``"5/s"``. None: the client's configured rate, or unlimited until the first 429.
-        prefix: what every Redis key begins with.
-        expires: seconds after which an unused limit is forgotten.
-        required: raise ConfigurationError from a call when Redis refuses us: its password, its permissions, its
-            version. A Redis that is only away is never an error.
+        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database in redis-py's format.
+        key: the owner of the limit: the account id. Two accounts never share one.
+        fallback_rate: the rate of this process if it starts without Redis and has no known share: a `Rate` or a text
+            like ``"5/s"``. None: the client's configured rate, or unlimited until the first 429.
+        prefix: the prefix of every Redis key.
+        expires: seconds after which an unused limit is deleted.
+        required: raise ConfigurationError from a call if Redis rejects the client: its password, its permissions, its
+            version. An unreachable Redis is never an error.
 
     Raises:
-        ConfigurationError: the URL, the key or another value is wrong, or redis-py is not installed.
+        ConfigurationError: the URL, the key or another value is invalid, or redis-py is not installed.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first are named
+    def __init__(  # noqa: PLR0913 - keyword-only but the first
         self,
         url: str,
         *,
@@ -74,7 +73,7 @@ class RedisLimits:
         self._url = _checked_redis_url(url)
         self._key = _checked_name("key", key)
         self._prefix = _checked_name("prefix", prefix)
-        fallback_rate = rate_for("fallback_rate", fallback_rate)
+        fallback_rate = parse_rate("fallback_rate", fallback_rate)
         if fallback_rate is not None and not isinstance(fallback_rate, Rate):
             raise ConfigurationError("fallback_rate: must be a Rate, a text like '5/s', or None")
         self._fallback = None if fallback_rate is None else fallback_rate.per_second
@@ -88,18 +87,19 @@ class RedisLimits:
         return f"RedisLimits(key={self._key!r}, prefix={self._prefix!r})"  # the URL may hold a password
 
     def redis_keys(self, channel: str) -> tuple[str, str]:
-        """Return the keys of a channel's state and of who waits; the braces keep them on one node of a cluster."""
+        """Return the keys of a channel's state and of its waiting processes; braces keep them on one cluster node."""
         state = f"{self._prefix}:{{{self._key}}}:{channel}"
         return state, f"{state}:waiting"
 
     async def status(self, channel: str = "messaging") -> SharedStatus:
-        """Return what the processes share now, for people to look at.
+        """Return the state that the processes share, for display.
 
         Args:
             channel: ``"messaging"`` or ``"voice"``.
 
         Raises:
-            ConfigurationError: Redis cannot be reached or refuses us; the text says why and shows no address.
+            ConfigurationError: Redis cannot be reached or rejects the client. The text names the reason, not the
+                address.
         """
         store = self._store(channel, _STATUS_TIMEOUT)
         try:
@@ -107,7 +107,7 @@ class RedisLimits:
         except StoreUnavailableError as error:
             msg = f"Redis cannot be used: {error}"
             raise ConfigurationError(msg) from None
-        except (KeyError, ValueError):  # a hash that is not of our script's making
+        except (KeyError, ValueError):  # the hash does not come from our script
             raise ConfigurationError(
                 "Redis cannot be used: a key of ours holds something else; choose another prefix"
             ) from None
@@ -117,7 +117,7 @@ class RedisLimits:
     def _store(self, channel: str, timeout: float = OPERATION_TIMEOUT) -> _RedisStore:
         return _RedisStore(FailFastConnection(self._url, timeout), self.redis_keys(channel), self._script)
 
-    def limiter(  # noqa: PLR0913 - those of ChannelLimiter
+    def limiter(  # noqa: PLR0913 - the parameters of ChannelLimiter
         self,
         channel: str,
         *,
@@ -127,15 +127,15 @@ class RedisLimits:
         emit: Callable[[Event], None] | None = None,
         max_pause: float = 60.0,
     ) -> SharedLimiter:
-        """Return one channel's limiter for one client, which closes it; nothing is opened before its first use.
+        """Return one channel's limiter for one client, which closes it. It connects at its first use.
 
         Args:
             channel: ``"messaging"`` or ``"voice"``.
             rate: the account's known limit, for all processes together; None when unknown.
-            adaptive: learn from 429 answers.
-            clock: where time comes from.
+            adaptive: adapt the rate to 429 answers.
+            clock: provides time and timers.
             emit: receives events; None to build none.
-            max_pause: the longest a Retry-After may close the gate, in seconds.
+            max_pause: the longest pause for a Retry-After, in seconds.
         """
         return SharedLimiter(
             channel,
@@ -155,8 +155,8 @@ class _RedisStore:
     """The state of one channel in Redis.
 
     Args:
-        connection: closed with it.
-        keys: of the channel's state and of the processes that wait.
+        connection: closed by `aclose`.
+        keys: of the channel's state and of its waiting processes.
         script: runs one exchange.
     """
 
@@ -166,10 +166,10 @@ class _RedisStore:
         self._script = script
 
     async def exchange(self, arguments: Sequence[str]) -> Any:
-        return await self._connection.ask(lambda client: self._script.run(client, self._keys, arguments))
+        return await self._connection.call(lambda client: self._script.run(client, self._keys, arguments))
 
     async def status(self, channel: str) -> SharedStatus:
-        ask = self._connection.ask
+        ask = self._connection.call
         seconds, micros = await ask(lambda client: client.time())
         state = await ask(lambda client: client.hgetall(self._keys[0]))
         waiting = await ask(lambda client: client.hgetall(self._keys[1]))
@@ -195,12 +195,12 @@ def _checked_redis_url(url: object) -> str:
         import_module("redis")
     except ImportError:
         raise ConfigurationError("RedisLimits needs redis-py: pip install 'bandwidth-mfa-async[redis]'") from None
-    if not names_its_database(url):
+    if not is_valid_redis_url(url):
         raise ConfigurationError(_URL_FORM)
     try:
-        # Options that redis-py does not know come out only when it makes a connection object; this opens none.
+        # redis-py reports unknown options only when it creates a connection object. This does not connect.
         make_client(url).connection_pool.make_connection()
-    except Exception:  # noqa: BLE001 - its text may quote the password
+    except Exception:  # noqa: BLE001 - the error text may contain the password
         raise ConfigurationError(_URL_FORM) from None
     return url
 
@@ -210,7 +210,7 @@ def _checked_name(name: str, value: object) -> str:
         msg = f"{name}: must be a text of 1 to {_MAX_KEY} characters, like '9900000'"
         raise ConfigurationError(msg)
     if not value.isprintable() or any(char in "{} " for char in value):
-        msg = f"{name}: must not hold braces, blanks or control characters"
+        msg = f"{name}: must not contain braces, blanks or control characters"
         raise ConfigurationError(msg)
     return value
 

@@ -1,4 +1,4 @@
-"""One process's end of a limit that several share: what it reports and is granted, and how it goes on without."""
+"""The limiter of one process under a shared limit: reports, receives grants, and falls back during outages."""
 
 from __future__ import annotations
 
@@ -35,38 +35,38 @@ if TYPE_CHECKING:
     from ...telemetry import Event
     from ._grant import LimitStore
 
-_FLUSH_AFTER: Final = 0.1  # seconds after which counts are reported even if nothing is wanted
-_FRESH_FOR: Final = 1.0  # how long "nothing is limited" is believed without asking again
-_POLL: Final = 1.0  # how long a slot far away is waited for before asking whether things have changed
-_RETRY: Final = (0.5, 1.0)  # how long a lost store is left alone
-_SEED: Final = 0.8  # with what share of the last known rate an empty Redis begins
-_SHARE_WINDOW: Final = 2.0  # seconds over which a process's own share is measured
-_MIN_SHARE: Final = 0.05  # of the whole rate, for a process that sent nothing lately
+_FLUSH_DELAY: Final = 0.1  # seconds after which counts are reported even if no permit is needed
+_UNLIMITED_TTL: Final = 1.0  # seconds for which "unlimited" is valid without another exchange
+_POLL_INTERVAL: Final = 1.0  # seconds between exchanges while waiting for a distant slot
+_RETRY_DELAY: Final = (0.5, 1.0)  # seconds between attempts to reach an unavailable store (random)
+_SEED_SHARE: Final = 0.8  # an empty Redis starts with this share of the last known rate
+_SHARE_WINDOW: Final = 2.0  # seconds over which the share of this process is measured
+_MIN_SHARE: Final = 0.05  # of the shared rate, for a process that sent nothing recently
 
 _logger = logging.getLogger(LOGGER_NAME)
 
 
 class SharedLimiter:
-    """A `Limiter` for one channel whose rate, gate and turns are kept elsewhere, for all processes together.
+    """A `Limiter` for one channel whose rate, pause and turns are shared by all processes.
 
-    While nothing is limited permits are free and only counts are reported. Else the weight of all who wait is asked
-    for, and what is granted goes to them in order. When the store is lost a `ChannelLimiter` at this process's own
-    recent share takes over, until the store is back.
+    While the channel is unlimited, permits are free and only counts are reported. Otherwise the limiter requests
+    permits for the total weight of its waiters and hands them out in order. When the store is unavailable, a
+    `ChannelLimiter` at this process's own recent share takes over until the store is back.
 
     Args:
         channel: its name in events and errors.
-        store: the way to the shared state.
+        store: access to the shared state.
         rate: the account's known limit, for all processes together.
-        adaptive: learn from 429 answers.
-        clock: where time comes from.
+        adaptive: adapt the rate to 429 answers.
+        clock: provides time and timers.
         emit: receives events.
-        max_pause: the longest a Retry-After may close the gate, in seconds.
-        fallback_rate: messages a second of this process while the store was never there.
-        expires: seconds after which unused shared state is forgotten.
-        required: whether a store that refuses us (its password, its version) is an error of the call.
+        max_pause: the longest pause for a Retry-After, in seconds.
+        fallback_rate: messages per second of this process if the store was never available.
+        expires: seconds after which unused shared state is deleted.
+        required: whether a store that rejects the client (its password, its version) is an error of the call.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first are named
+    def __init__(  # noqa: PLR0913 - keyword-only but the first
         self,
         channel: str,
         *,
@@ -84,18 +84,18 @@ class SharedLimiter:
         self._adaptive = adaptive
         self._clock = clock
         self._max_pause = max_pause
-        self._alone(None if rate is None else rate.per_second)  # checks the values
+        self._local_limiter(None if rate is None else rate.per_second)  # validates the arguments
         self._store = store
         self._ceiling = None if rate is None else rate.per_second
         self._events = LimitEvents(channel, emit, self._ceiling)
         self._fallback_rate = fallback_rate
         self._expires = expires
         self._required = required
-        self._process = secrets.token_hex(6)
-        self._rng = random.Random()  # noqa: S311 - spreads retries
-        self._closed: Callable[[], BaseException] | None = None
-        # The shared state as the last answer told it.
-        self._heard = False
+        self._process_id = secrets.token_hex(6)
+        self._rng = random.Random()  # noqa: S311 - jitter for retries
+        self._abort_error: Callable[[], BaseException] | None = None
+        # The shared state according to the last answer.
+        self._synced = False
         self._fresh_until = -math.inf
         self._rate: float | None = None
         self._epoch = 0
@@ -103,34 +103,34 @@ class SharedLimiter:
         self._paused_until = -math.inf
         self._tickets: dict[str, tuple[float, float]] = {}
         self._queue = GrantQueue()
-        self._unreported = PendingReport()
+        self._pending = PendingReport()
         self._task = BackgroundTask(clock, self._due, self._exchange)
-        self._asked_at = -math.inf
-        # Outages.
-        self._shares = SlidingWindowCounter(_SHARE_WINDOW)
+        self._last_exchange_at = -math.inf
+        # State of outages.
+        self._recent_grants = SlidingWindowCounter(_SHARE_WINDOW)
         self._fallback: FallbackLimiter | None = None
         self._outages = 0
         self._retry_at = -math.inf
-        self._used = False
+        self._called_since_retry = False
 
     def __repr__(self) -> str:
         state = "unlimited" if self._rate is None else f"rate={self._rate:.4g}/s"
         local = "" if self._fallback is None else f", without the shared state: {self._fallback!r}"
-        heard = "" if self._heard else ", not asked yet"
-        about = f"{state}{heard}, epoch={self._epoch}, {self._queue!r}{local}"
+        synced = "" if self._synced else ", not synced yet"
+        about = f"{state}{synced}, epoch={self._epoch}, {self._queue!r}{local}"
         return f"SharedLimiter({self._channel!r}, {about})"
 
     @property
     def rate(self) -> float | None:
-        """Messages (segments) a second of all processes together; None while nothing is limited or known.
+        """The rate of all processes in messages (segments) per second; None while unlimited or unknown.
 
-        During an outage this process's own.
+        During an outage the rate of this process.
         """
         return self._rate if self._fallback is None else self._fallback.rate
 
     @property
     def waiting(self) -> int:
-        """How many callers of this process wait for a permit."""
+        """The number of callers of this process waiting for a permit."""
         return len(self._queue) + (0 if self._fallback is None else self._fallback.waiting)
 
     @property
@@ -139,116 +139,116 @@ class SharedLimiter:
         return self._epoch
 
     def try_acquire(self, weight: int = 1, lane: Lane = "interactive") -> Permit | None:
-        """Return a permit if that needs neither waiting nor asking, and overtakes nobody of this process.
+        """Return a permit if that needs neither waiting nor Redis, and overtakes no waiter of this process.
 
         Raises:
             ConfigurationError: the weight is not a whole number of at least 1, or there is no such lane.
-            BaseException: what `abort` was given, after it.
+            BaseException: the error of `abort`, after it was called.
         """
         if weight != 1 or lane not in LANES:
             checked_count("weight", weight)
             checked_lane(lane)
-        if self._closed is not None:
-            raise self._closed()
+        if self._abort_error is not None:
+            raise self._abort_error()
         if self._fallback is not None:
-            self._used = True
-            self._task.look()
+            self._called_since_retry = True
+            self._task.notify()
             return self._fallback.try_acquire(weight, lane)
         if self._queue.must_wait(lane):
             return None
         now = self._clock.monotonic()
         if self._rate is None:
             if now < self._fresh_until and now >= self._paused_until:
-                self._shares.add(now, weight)
-                return Permit(weight, self._epoch, paced=False)
+                self._recent_grants.add(now, weight)
+                return Permit(weight, self._epoch, refundable=False)
             return None
-        return self._leased(weight) if self._queue.take(weight) else None
+        return self._make_permit(weight) if self._queue.take(weight) else None
 
     async def acquire(self, weight: int = 1, lane: Lane = "interactive", *, deadline: float | None = None) -> Permit:
-        """Return a permit, waiting for it as long as it takes or `deadline` allows.
+        """Return a permit, waiting until `deadline` at most.
 
-        A cancelled caller leaves the line and loses nobody's place.
+        A cancelled caller leaves the queue; the other waiters keep their places.
 
         Args:
-            weight: how many messages (segments) the attempt stands for.
-            lane: which line to wait in.
-            deadline: in the clock's seconds; when the wait is known to be longer it is not begun.
+            weight: messages (segments) that the attempt counts as.
+            lane: the lane to wait in.
+            deadline: in the clock's seconds. If the wait is known to be longer, raise without waiting.
 
         Raises:
-            RateLimitError: with ``local=True``: there is no permit in time.
+            RateLimitError: with ``local=True``: no permit is available in time.
             ConfigurationError: the weight is not a whole number of at least 1, or there is no such lane.
-            BaseException: what `abort` was given, from then on.
+            BaseException: the error of `abort`, after it was called.
         """
         permit = self.try_acquire(weight, lane)
         if permit is not None:
             return permit
         began = self._clock.monotonic()
         while permit is None:
-            if self._closed is not None:
-                raise self._closed()
+            if self._abort_error is not None:
+                raise self._abort_error()
             local = self._fallback
             if local is None:
-                permit = await self._in_line(weight, lane, deadline)
+                permit = await self._wait_in_queue(weight, lane, deadline)
                 continue
-            self._used = True
-            self._task.look()
+            self._called_since_retry = True
+            self._task.notify()
             with contextlib.suppress(FallbackEndedError):
                 permit = await local.acquire(weight, lane, deadline)
         self._events.waited(lane, self._clock.monotonic() - began)
         return permit
 
     def refund(self, permit: Permit) -> None:
-        """Take back a permit whose attempt never left this process; the next in line gets it."""
+        """Return a permit whose attempt was not sent; it goes to the next waiter."""
         if self._fallback is not None:
             self._fallback.refund(permit)
-        elif permit.paced and permit.epoch >= 0 and self._closed is None:
+        elif permit.refundable and permit.epoch >= 0 and self._abort_error is None:
             if permit.epoch == self._epoch and not self._half_open:
-                self._queue.in_hand += permit.weight
-                self._serve()
+                self._queue.available += permit.weight
+                self._grant_ready()
             else:
-                self._unreported.back += permit.weight
-            self._flush(0.0 if self._half_open else _FLUSH_AFTER)
+                self._pending.unused += permit.weight
+            self._flush(0.0 if self._half_open else _FLUSH_DELAY)
 
     def accepted(self, permit: Permit) -> None:
-        """Learn that the service took the message."""
+        """Record that the service accepted the message."""
         if self._fallback is not None:
             self._fallback.accepted(permit)
         elif permit.epoch >= 0:
-            self._unreported.accept(permit.weight, current=permit.epoch == self._epoch)
-            self._flush(0.0 if self._half_open else _FLUSH_AFTER)
+            self._pending.add_accepted(permit.weight, current=permit.epoch == self._epoch)
+            self._flush(0.0 if self._half_open else _FLUSH_DELAY)
 
-    def refused(self, permit: Permit, retry_after: float | None) -> None:
-        """Learn that the service answered 429.
+    def rejected(self, permit: Permit, retry_after: float | None) -> None:
+        """Record that the service answered 429.
 
         Args:
-            permit: the attempt's.
-            retry_after: what the service asked for, in seconds; None when it asked for nothing.
+            permit: the permit of the attempt.
+            retry_after: the pause that the service requested, in seconds; None for none.
         """
         now = self._clock.monotonic()
-        if retry_after is not None and retry_after > 0:  # a NaN is not
-            self._unreported.pause(now + min(float(retry_after), self._max_pause))
-        self._unreported.refuse(permit.epoch)
+        if retry_after is not None and retry_after > 0:  # False for NaN
+            self._pending.pause(now + min(float(retry_after), self._max_pause))
+        self._pending.add_rejected(permit.epoch)
         if self._fallback is not None:
-            self._fallback.refused(permit, retry_after)
+            self._fallback.rejected(permit, retry_after)
             return
-        # Nothing leaves before the answer to this is known.
-        self._put_back()
+        # Nothing leaves before this report is answered.
+        self._return_available()
         self._fresh_until = -math.inf
         before = self._paused_until
-        self._paused_until = max(before, self._unreported.asked_until)
-        self._events.gate(before, self._paused_until, now)
+        self._paused_until = max(before, self._pending.retry_after_until)
+        self._events.paused(before, self._paused_until, now)
         self._flush(0.0)
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
-        """End every wait, now and later, with an error of its own: the client is closing."""
-        self._closed = make_error
+        """End every wait, current and future, with a separate error: the client is closing."""
+        self._abort_error = make_error
         self._queue.abort(make_error)
         if self._fallback is not None:
             self._fallback.abort(make_error)
         self._task.abort()
 
     async def aclose(self) -> None:
-        """Say what is left to say and close the link; waits should have been ended with `abort`."""
+        """Send the last report and close the connection. Call `abort` first to end the waits."""
         try:
             await self._task.aclose()
             if self._fallback is None and self._due() < math.inf:
@@ -257,85 +257,85 @@ class SharedLimiter:
         finally:
             await self._store.aclose()
 
-    # The line of this process.
+    # The queue of this process.
 
-    async def _in_line(self, weight: int, lane: Lane, deadline: float | None) -> Permit | None:
-        """Wait for a permit; None when the link was lost meanwhile."""
-        if deadline is not None and self._clock.monotonic() + (wait := self._least_wait(weight, lane)) > deadline:
+    async def _wait_in_queue(self, weight: int, lane: Lane, deadline: float | None) -> Permit | None:
+        """Wait for a permit; return None when the store became unavailable meanwhile."""
+        if deadline is not None and self._clock.monotonic() + (wait := self._min_wait(weight, lane)) > deadline:
             raise deadline_error(self._channel, wait)
         waiter = GrantWaiter(asyncio.get_running_loop().create_future(), weight, lane)
         self._queue.append(waiter)
-        self._task.look()
+        self._task.notify()
         timer = None if deadline is None else self._clock.call_at(deadline, partial(self._expire, waiter))
         try:
-            served = await waiter.future
+            granted = await waiter.future
         except BaseException:
             if was_granted(waiter.future):
                 if waiter.permit is not None:
                     self.refund(waiter.permit)
             elif self._queue.remove(waiter):
-                self._serve()  # the next in line may be lighter
+                self._grant_ready()  # the next waiter may be lighter
             raise
         finally:
             if timer is not None:
                 timer.cancel()
-        if not served:
-            raise deadline_error(self._channel, self._least_wait(weight, lane))
+        if not granted:
+            raise deadline_error(self._channel, self._min_wait(weight, lane))
         return waiter.permit
 
-    def _leased(self, weight: int) -> Permit:
-        self._shares.add(self._clock.monotonic(), weight)
-        return Permit(weight, self._epoch, paced=self._rate is not None)
+    def _make_permit(self, weight: int) -> Permit:
+        self._recent_grants.add(self._clock.monotonic(), weight)
+        return Permit(weight, self._epoch, refundable=self._rate is not None)
 
-    def _serve(self) -> None:
-        """Hand out what is there, in order."""
-        self._queue.serve(self._leased)
-        if self._queue.in_hand and not self._queue:
-            self._flush(_FLUSH_AFTER)
+    def _grant_ready(self) -> None:
+        """Hand out the available permits in order."""
+        self._queue.serve(self._make_permit)
+        if self._queue.available and not self._queue:
+            self._flush(_FLUSH_DELAY)
 
     def _expire(self, waiter: GrantWaiter) -> None:
         if self._queue.remove(waiter) and not waiter.future.done():
             waiter.future.set_result(False)
-            self._serve()
+            self._grant_ready()
 
-    def _least_wait(self, weight: int, lane: Lane) -> float:
+    def _min_wait(self, weight: int, lane: Lane) -> float:
         pause = max(0.0, self._paused_until - self._clock.monotonic())
         if self._ceiling is None or self._rate is None:
             return pause
-        wanted = self._queue.needed(weight, lane)
-        # Redis may have some saved up: up to a batch is not counted as a wait.
-        return pause + max(0.0, wanted - 1.0 - 0.15 * self._ceiling) / self._ceiling
+        shortfalls = self._queue.shortfall(weight, lane)
+        # The shared bucket may hold tokens, so its capacity is not counted as a wait.
+        return pause + max(0.0, shortfalls - 1.0 - 0.15 * self._ceiling) / self._ceiling
 
-    # Talking to the shared state.
+    # Exchanges with the shared state.
 
-    def _put_back(self) -> None:
-        self._unreported.back += self._queue.give_up()
+    def _return_available(self) -> None:
+        self._pending.unused += self._queue.take_all()
 
     def _flush(self, after: float) -> None:
-        """See to it that what is to be reported is, so many seconds from now."""
-        self._unreported.due = min(self._unreported.due, self._clock.monotonic() + after)
-        self._task.look()
+        """Schedule the pending report within this many seconds."""
+        self._pending.due = min(self._pending.due, self._clock.monotonic() + after)
+        self._task.notify()
 
     def _due(self) -> float:
         """Return when the next exchange is needed; infinity for never."""
         if self._fallback is not None:
-            # With nobody here the store is left alone until the next caller comes.
-            return self._retry_at if self._used or self._fallback.waiting else math.inf
-        due = self._unreported.due
-        for lane, want in zip(LANES, self._queue.wanted(), strict=True):
+            # Without callers, do not retry until the next one comes.
+            return self._retry_at if self._called_since_retry or self._fallback.waiting else math.inf
+        due = self._pending.due
+        for lane, want in zip(LANES, self._queue.shortfalls(), strict=True):
             if want > 0:
                 slot = self._tickets.get(lane, (0.0, -math.inf))[1]
-                due = min(due, slot, self._asked_at + _POLL)
+                due = min(due, slot, self._last_exchange_at + _POLL_INTERVAL)
         return due
 
     def _report(self, now: float) -> Report:
-        """Take what is to be reported."""
+        """Build a report from the pending counts and the current needs."""
         if not self._queue:
-            self._put_back()
+            self._return_available()
         if self._rate is None:
-            self._unreported.back = 0
-        interactive, bulk = self._queue.wanted()
-        first = self._queue.first_needs()
+            self._pending.unused = 0
+        interactive, bulk = self._queue.shortfalls()
+        first = self._queue.head_shortfall()
         report = Report(
             adaptive=self._adaptive,
             ceiling=self._ceiling or 0.0,
@@ -346,100 +346,100 @@ class SharedLimiter:
             head_bulk=1 if interactive else first,
             ticket_bulk=self._tickets.get("bulk", (0.0, 0.0))[0],
             epoch=self._epoch,
-            seed=_SEED * self._rate if self._rate is not None and self._heard else 0.0,
+            seed=_SEED_SHARE * self._rate if self._rate is not None and self._synced else 0.0,
             expires=self._expires,
-            process=self._process,
+            process=self._process_id,
         )
-        self._unreported.move_to(report, now)
+        self._pending.drain_into(report, now)
         return report
 
     async def _exchange(self) -> None:
-        self._asked_at = now = self._clock.monotonic()
-        self._used = False
+        self._last_exchange_at = now = self._clock.monotonic()
+        self._called_since_retry = False
         report = self._report(now)
         try:
-            lease = PermitGrant.parse(await self._store.exchange(report.arguments()))
+            grant = PermitGrant.parse(await self._store.exchange(report.arguments()))
         except StoreUnavailableError as error:
-            self._lost(error, report)
+            self._on_store_unavailable(error, report)
         else:
-            self._found(lease, report)
+            self._on_grant(grant, report)
 
-    def _found(self, lease: PermitGrant, report: Report) -> None:
+    def _on_grant(self, grant: PermitGrant, report: Report) -> None:
         now = self._clock.monotonic()
-        if lease.epoch != self._epoch:
-            self._put_back()
-            self._unreported.epoch_changed()
+        if grant.epoch != self._epoch:
+            self._return_available()
+            self._pending.epoch_changed()
         was_rate, was_paused = self._rate, self._paused_until
-        self._heard, self._epoch, self._rate = True, lease.epoch, lease.rate
-        self._half_open, self._paused_until = lease.half_open, max(now + lease.pause, self._unreported.asked_until)
-        # A refusal that came during this exchange is still to be answered.
-        refused = self._unreported.has_news(now)
-        self._fresh_until = -math.inf if refused else now + _FRESH_FOR
+        self._synced, self._epoch, self._rate = True, grant.epoch, grant.rate
+        self._half_open, self._paused_until = grant.half_open, max(now + grant.pause, self._pending.retry_after_until)
+        # A rejection during this exchange is not answered yet.
+        rejected = self._pending.has_rejections(now)
+        self._fresh_until = -math.inf if rejected else now + _UNLIMITED_TTL
         self._tickets = {
             lane: (ticket, now + wait)
             for lane, ticket, wait in (
-                ("interactive", lease.interactive_ticket, lease.interactive_wait),
-                ("bulk", lease.bulk_ticket, lease.bulk_wait),
+                ("interactive", grant.interactive_ticket, grant.interactive_wait),
+                ("bulk", grant.bulk_ticket, grant.bulk_wait),
             )
             if ticket > 0
         }
-        self._queue.in_hand += lease.granted
-        if refused:
-            self._put_back()
+        self._queue.available += grant.granted
+        if rejected:
+            self._return_available()
         local, self._fallback = self._fallback, None
-        self._serve()
-        if lease.rate is None or lease.half_open:
-            self._put_back()
+        self._grant_ready()
+        if grant.rate is None or grant.half_open:
+            self._return_available()
         if local is not None:
-            _logger.warning("%s limit: Redis answers again, the limit is shared", self._channel)
+            _logger.warning("%s limit: Redis answers again; the limit is shared again", self._channel)
             local.abort(FallbackEndedError)
-        if report.bad or report.retry_after:
-            self._events.gate(was_paused, self._paused_until, now)
-        self._events.rate(self._rate, cut=was_rate is None or (self._rate or math.inf) < was_rate)
+        if report.rejected or report.retry_after:
+            self._events.paused(was_paused, self._paused_until, now)
+        self._events.rate_changed(self._rate, cut=was_rate is None or (self._rate or math.inf) < was_rate)
 
-    def _lost(self, error: StoreUnavailableError, report: Report) -> None:
-        """Go on alone, or end the calls that wait where that was asked for."""
+    def _on_store_unavailable(self, error: StoreUnavailableError, report: Report) -> None:
+        """Continue with a local limiter, or end the waiting calls if `required` says so."""
         now = self._clock.monotonic()
-        self._retry_at = now + self._rng.uniform(*_RETRY)
-        self._unreported.keep_refusals(report)
+        self._retry_at = now + self._rng.uniform(*_RETRY_DELAY)
+        self._pending.restore_rejections(report)
         if self._fallback is not None:
             return
         if self._required and error.refused:
             self._queue.abort(lambda: ConfigurationError(f"shared: {error}"))
             return
         _logger.warning(
-            "%s limit: Redis cannot be used (%s); this process goes on at its own recent share", self._channel, error
+            "%s limit: Redis cannot be used (%s); this process continues at its own recent share", self._channel, error
         )
         self._outages += 1
-        share = self._share(now)
-        self._fallback = fallback = FallbackLimiter(self._alone(share), self._outages)
-        self._queue.give_up()
-        self._unreported.back = 0
+        share = self._recent_share(now)
+        self._fallback = fallback = FallbackLimiter(self._local_limiter(share), self._outages)
+        self._queue.take_all()
+        self._pending.unused = 0
         self._tickets.clear()
         paused = max(self._paused_until - now, report.retry_after)
-        if report.bad:
-            fallback.refused(Permit(1, 0, paced=True), max(0.0, paused))
+        if report.rejected:
+            fallback.rejected(Permit(1, 0, refundable=True), max(0.0, paused))
         elif paused > 0:
-            fallback.close_gate(paused)
+            fallback.pause(paused)
         elif share is not None:
-            # What this process would have been given while it waited for the answer.
-            self._queue.in_hand = int(share * (now - self._asked_at))
-            self._queue.serve(self._owed)
-            self._queue.give_up()
-        self._queue.release()
+            # The permits that this process would have received while it waited for the answer.
+            self._queue.available = int(share * (now - self._last_exchange_at))
+            self._queue.serve(self._grace_permit)
+            self._queue.take_all()
+        self._queue.release_all()
 
-    def _owed(self, weight: int) -> Permit:
-        return Permit(weight, -1, paced=True)  # of no outage: its outcome is nobody's
+    def _grace_permit(self, weight: int) -> Permit:
+        return Permit(weight, -1, refundable=True)  # belongs to no outage, so its outcome is ignored
 
-    def _share(self, now: float) -> float | None:
-        """Return what this process was given a second lately; None for unlimited."""
-        if not self._heard:
+    def _recent_share(self, now: float) -> float | None:
+        """Return the recent rate of this process; None for unlimited."""
+        if not self._synced:
             return self._fallback_rate or self._ceiling
         if self._rate is None:
             return None
-        return min(self._rate, max(self._shares.per_second(now), _MIN_SHARE * self._rate))
+        return min(self._rate, max(self._recent_grants.per_second(now), _MIN_SHARE * self._rate))
 
-    def _alone(self, share: float | None) -> ChannelLimiter:
+    def _local_limiter(self, share: float | None) -> ChannelLimiter:
         """Return a limiter for this process alone."""
         return ChannelLimiter(
             self._channel,

@@ -1,4 +1,4 @@
-"""What the shared state says, for people: the learnt rate, who waits, and the last refusals. No I/O."""
+"""The shared state for display: the rate, the waiting processes and the latest rejections."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# A process that waits asks at least every second; one that has not for so long is gone.
+# A waiting process calls at least every second. One that has not called for this long is gone.
 _GONE_AFTER: Final = 3.0
 _LISTS: Final = frozenset({"endings", "gaps", "doubtful", "streak", "refused"})
 
 
 @frozen(kw_only=True)
 class Refusals:
-    """The 429s of one second.
+    """The 429s within one second.
 
     Attributes:
         ago: seconds since the first of them.
         count: how many.
-        rate_before: messages (segments) a second until then; None for unlimited.
-        rate_after: and from then on.
-        retry_after: what the service asked for, in seconds; 0 for nothing.
+        rate_before: the rate before them in messages (segments) per second; None for unlimited.
+        rate_after: the rate after them.
+        retry_after: the pause that the service requested, in seconds; 0 for none.
     """
 
     ago: float
@@ -39,19 +39,19 @@ class SharedStatus:
 
     Attributes:
         channel: ``"messaging"`` or ``"voice"``.
-        state: ``"unused"``, ``"unlimited"`` until the first refusal, ``"known"`` (a configured rate, never refused),
-            ``"paused"``, ``"holding"`` just below the learnt limit, or ``"probing"`` above it.
-        rate: messages (segments) a second of all processes together; None for unlimited.
+        state: ``"unused"``, ``"unlimited"`` until the first rejection, ``"known"`` (a configured rate, no rejection
+            yet), ``"paused"``, ``"holding"`` just below the estimated limit, or ``"probing"`` above it.
+        rate: messages (segments) per second of all processes together; None for unlimited.
         ceiling: the configured rate; None without one.
         pause: seconds for which nothing may be sent.
-        interactive: weight that waits in this lane, in all processes.
-        bulk: the same of the bulk lane.
-        processes: how many processes wait.
-        accepted: messages that the service took, since the state began.
+        interactive: total weight waiting in the interactive lane of all processes.
+        bulk: the same for the bulk lane.
+        processes: number of processes with waiters.
+        accepted: messages accepted by the service since the state was created.
         refused: messages that it answered with 429.
-        epoch: how often the rate was cut.
-        noise: the share of messages that is refused at any rate; 0 while none is known.
-        refusals: the last ones, newest first.
+        epoch: how many times the rate was cut.
+        noise: the share of messages that is rejected at any rate; 0 while none is known.
+        refusals: the latest rejections, newest first.
     """
 
     channel: str
@@ -70,13 +70,13 @@ class SharedStatus:
 
 
 def read_status(channel: str, now: float, state: Mapping[str, str], waiting: Mapping[str, str]) -> SharedStatus:
-    """Read what the script keeps.
+    """Parse the state that the script stores.
 
     Args:
         channel: its name.
         now: Redis's own time, in seconds.
         state: the hash of the channel.
-        waiting: the hash of who waits.
+        waiting: the hash of the waiting processes.
     """
     if not state:
         return SharedStatus(channel=channel)

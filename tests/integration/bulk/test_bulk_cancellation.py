@@ -29,9 +29,9 @@ def texts(server: FaultServer) -> collections.Counter[str]:
 async def assert_whole(client: MFAClient) -> None:
     for _ in range(10):
         await asyncio.sleep(0)
-    caller = client._executor
-    assert (caller.slots.taken, caller.slots.waiting, caller.state._active) == (0, 0, 0)
-    assert {limiter.waiting for limiter in caller.limiters.values()} == {0}
+    executor = client._executor
+    assert (executor.slots.taken, executor.slots.waiting, executor.state._active) == (0, 0, 0)
+    assert {limiter.waiting for limiter in executor.limiters.values()} == {0}
     assert taken(client) == 0
 
 
@@ -170,7 +170,7 @@ async def test_a_journal_cancelled_at_every_wait(tmp_path: pathlib.Path, templat
         if not task.cancelled():
             assert task.exception() is None
         journal = journals[-1]
-        while journal._writing:
+        while journal._is_writing:
             await asyncio.sleep(0)
         await journal.aclose()
         try:

@@ -205,7 +205,7 @@ async def test_an_input_cut_off_by_a_cancellation_of_its_own_says_so(
 
     async with BulkSender(make_client()) as bulk:
         outcomes = []
-        with pytest.raises(RuntimeError, match="before its time"):
+        with pytest.raises(RuntimeError, match="the input ended early"):
             async for outcome in bulk.send(waiting() if kind == "async" else asking(), template=template):
                 outcomes.append(outcome.delivery)
     assert outcomes == [Delivery.ACCEPTED] * 5
@@ -631,7 +631,7 @@ async def test_every_task_cancelled_loses_no_item(
         stream = bulk.send(numbers(20), template=template)
         reader = asyncio.ensure_future(anext(stream))
         await turns(turns_)
-        for task in (stream._feeder, *stream._workers):
+        for task in (stream._producer, *stream._workers):
             assert task is not None
             task.cancel()
         await asyncio.wait([reader])

@@ -35,7 +35,7 @@ from bandwidth_mfa_async._keys import Keys
 from bandwidth_mfa_async.bulk._item import Item
 from bandwidth_mfa_async.bulk._run_journal import RunJournal
 from bandwidth_mfa_async.bulk.journal import _file, _schema
-from bandwidth_mfa_async.bulk.journal._file import Batch, JournalRow, Store
+from bandwidth_mfa_async.bulk.journal._file import Batch, JournalFile, JournalRow
 from tests.support.fault_server import Act, FaultServer, answer
 
 if TYPE_CHECKING:
@@ -229,16 +229,16 @@ def id_of(known: int | JournalRow) -> int:
 def interrupted(path: pathlib.Path, template: CodeTemplate, numbers: list[str]) -> None:
     """Make the file of a run that was killed with these numbers under way."""
     keys = Keys("messaging", "")
-    store = Store(str(path))
-    store.open(1_700_000_000.0)
+    file = JournalFile(str(path))
+    file.open(1_700_000_000.0)
     batch = Batch()
     for position, number in enumerate(numbers):
-        batch.keys += keys.of(template.to(number))
+        batch.keys += keys.digest(template.to(number))
         batch.positions.append(position)
         batch.payloads += bytes(8)
-    known = store.apply(batch)
-    store.apply(Batch(begun=dict.fromkeys(map(id_of, known))))
-    store._release()
+    known = file.apply(batch)
+    file.apply(Batch(intents=dict.fromkeys(map(id_of, known))))
+    file._close_connections()
 
 
 async def test_what_was_under_way_at_a_kill_is_unknown(
@@ -379,15 +379,15 @@ def scribbled(path: pathlib.Path) -> None:
 
 
 def made(path: pathlib.Path) -> None:
-    store = Store(str(path))
-    store.open(1_700_000_000.0)
+    file = JournalFile(str(path))
+    file.open(1_700_000_000.0)
     batch = Batch()
     for index in range(2_000):
         batch.keys += index.to_bytes(16, "big")
         batch.positions.append(index)
         batch.payloads += bytes(8)
-    store.apply(batch)
-    store.close("finished", 1_700_000_001.0)
+    file.apply(batch)
+    file.close("finished", 1_700_000_001.0)
 
 
 def folder(path: pathlib.Path) -> None:
@@ -399,7 +399,7 @@ def folder(path: pathlib.Path) -> None:
     [
         (newer, "newer bandwidth-mfa-async"),
         (foreign, "another program's database"),
-        (text, "damaged, or no journal"),
+        (text, "damaged, or not a journal"),
         (torn, "damaged"),
         (scribbled, "damaged"),
         (folder, "is a folder"),
@@ -531,14 +531,14 @@ async def test_a_result_that_cannot_be_written_is_told_once(
 ) -> None:
     """By the stream, or by leaving the `async with` when nobody reads that far; an error on its way stays."""
     path = tmp_path / "run.db"
-    apply = Store.apply
+    apply = JournalFile.apply
 
-    def fails(store: Store, batch: Batch) -> Any:
+    def fails(file: JournalFile, batch: Batch) -> Any:
         if batch.accepted:
             raise JournalError("no room")
-        return apply(store, batch)
+        return apply(file, batch)
 
-    monkeypatch.setattr(Store, "apply", fails)
+    monkeypatch.setattr(JournalFile, "apply", fails)
     bulk = BulkSender(make_client(), journal=path, max_in_flight=1)
     expected = ZeroDivisionError if how.endswith("error") else JournalError
     with pytest.raises(expected) as caught:
@@ -554,7 +554,7 @@ async def test_a_result_that_cannot_be_written_is_told_once(
     assert "no room" in str(caught.value) + str(getattr(caught.value, "__notes__", ""))
     assert getattr(caught.value, "__notes__", []) == (["no room"] if how.endswith("error") else [])
     assert bulk.summary.ending == "failed"
-    monkeypatch.setattr(Store, "apply", apply)
+    monkeypatch.setattr(JournalFile, "apply", apply)
     assert await counts(path) == {"unknown": 1}
 
 
@@ -657,42 +657,42 @@ def new_items(*names: int) -> Batch:
 def test_a_batch_is_written_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
     """And nothing is written after one that failed, until the file is opened anew."""
     path = tmp_path / "run.db"
-    store = Store(str(path))
-    store.open(1_700_000_000.0)
-    first, second = map(id_of, store.apply(new_items(1, 2)))
-    assert store._db is not None
-    store._db.execute(
+    file = JournalFile(str(path))
+    file.open(1_700_000_000.0)
+    first, second = map(id_of, file.apply(new_items(1, 2)))
+    assert file._db is not None
+    file._db.execute(
         "CREATE TEMP TRIGGER full BEFORE INSERT ON item WHEN NEW.position = 5 "
         "BEGIN SELECT raise(ABORT, 'disk full'); END"
     )
     batch = new_items(3, 4, 5)
-    batch.begun[first] = None
+    batch.intents[first] = None
     batch.accept(second, "m-2", 1, 1_700_000_001.0)
     with pytest.raises(JournalError, match="free some space"):
-        store.apply(batch)
+        file.apply(batch)
     with pytest.raises(JournalError, match="free some space"):
-        store.apply(Batch(begun={first: None}))
+        file.apply(Batch(intents={first: None}))
     assert rows(path) == [(JournalState.PENDING,), (JournalState.PENDING,)]
-    store._release()
-    store.open(1_700_000_002.0)
-    store.apply(Batch(begun={first: None}))
+    file._close_connections()
+    file.open(1_700_000_002.0)
+    file.apply(Batch(intents={first: None}))
     assert rows(path) == [(JournalState.SENDING,), (JournalState.PENDING,)]
-    store._release()
+    file._close_connections()
 
 
 def test_items_that_are_not_all_new(tmp_path: pathlib.Path) -> None:
     """Each is told what is known of it, by its place in the batch; no row has another's id."""
-    store = Store(str(tmp_path / "run.db"))
-    store.open(1_700_000_000.0)
-    one, two = store.apply(new_items(1, 2))
+    file = JournalFile(str(tmp_path / "run.db"))
+    file.open(1_700_000_000.0)
+    one, two = file.apply(new_items(1, 2))
     assert isinstance(one, int), "all are new, and so just numbered"
     assert isinstance(two, int)
-    again, new, twice, more = store.apply(new_items(2, 3, 3, 4))
+    again, new, twice, more = file.apply(new_items(2, 3, 3, 4))
     assert again == JournalRow(two, JournalState.PENDING)
     assert new == twice
     assert len({one, two, id_of(new), id_of(more)}) == 4
-    assert [id_of(known) for known in store.apply(new_items(4, 5, 1))][::2] == [id_of(more), one]
-    store._release()
+    assert [id_of(known) for known in file.apply(new_items(4, 5, 1))][::2] == [id_of(more), one]
+    file._close_connections()
 
 
 @pytest.mark.parametrize("provider_id", ["1589228074636lm4k2je7j7jklbn2", "", 'é"\\\n\u2028,1', "x" * 3000])
@@ -705,17 +705,17 @@ def test_an_accepted_item_in_full(
 ) -> None:
     """Its attempts add up over the runs, and nothing is left of how an earlier one failed."""
     path = tmp_path / "run.db"
-    store = Store(str(path))
-    store.open(1_700_000_000.0)
-    store._next_id = first
-    (row, other) = map(id_of, store.apply(new_items(1, 2)))
+    file = JournalFile(str(path))
+    file.open(1_700_000_000.0)
+    file._next_id = first
+    (row, other) = map(id_of, file.apply(new_items(1, 2)))
     failed = (JournalState.NOT_SENT, None, "ServerError", 503, True, 12, 1_700_000_001.0)
-    store.apply(Batch(settled={row: failed, other: failed}))
-    store.apply(Batch(begun={row: None}))
+    file.apply(Batch(settled={row: failed, other: failed}))
+    file.apply(Batch(intents={row: None}))
     batch = Batch()
     batch.accept(row, provider_id, attempts, at)
-    store.apply(batch)
-    store._release()
+    file.apply(batch)
+    file._close_connections()
     columns = "status, provider_id, cause, http_status, again, attempts, settled_at"
     assert rows(path, f"SELECT {columns} FROM item ORDER BY id") == [
         (JournalState.ACCEPTED, provider_id, None, None, 0, attempts + 12, at),
@@ -732,13 +732,13 @@ async def test_a_journal_that_failed_keeps_nobody_waiting(
 ) -> None:
     """Whoever comes afterwards, such as an item that was between two attempts, is told at once."""
 
-    def fails(_store: Store, _batch: Batch) -> Any:
+    def fails(_file: JournalFile, _batch: Batch) -> Any:
         raise JournalError("no room")
 
     told: list[int | JournalRow | JournalError] = []
     journal = SQLiteJournal(tmp_path / "run.db")
     await journal.open()
-    monkeypatch.setattr(Store, "apply", fails)
+    monkeypatch.setattr(JournalFile, "apply", fails)
     with pytest.raises(JournalError, match="no room"):
         await asyncio.wait_for(journal.begin(1), 5)
     with pytest.raises(JournalError, match="no room"):
@@ -757,14 +757,14 @@ def test_a_new_item_that_comes_again(template: CodeTemplate) -> None:
             """Write nothing."""
 
     journal: Any = Deaf()
-    record = RunJournal(journal, ManualClock(), "messaging", "generate_messaging_code", resends_unknown=False)
+    run_journal = RunJournal(journal, ManualClock(), "messaging", "generate_messaging_code", resends_unknown=False)
     items = [Item(None, index, "", template.to(NUMBERS[0])) for index in range(3)]  # type: ignore[arg-type]  # no run
-    assert record.begin(items[0], 7) is None
-    outcome = record.begin(items[1], JournalRow(7, JournalState.PENDING))
+    assert run_journal.admit(items[0], 7) is None
+    outcome = run_journal.admit(items[1], JournalRow(7, JournalState.PENDING))
     assert outcome is not None
     assert (outcome.delivery, outcome.previous) == (Delivery.SKIPPED, None)
-    record.accepted(items[0], "m-1")
-    outcome = record.begin(items[2], JournalRow(7, JournalState.ACCEPTED, provider_id="m-1", attempts=1))
+    run_journal.record_accepted(items[0], "m-1")
+    outcome = run_journal.admit(items[2], JournalRow(7, JournalState.ACCEPTED, provider_id="m-1", attempts=1))
     assert outcome is not None
     assert (outcome.delivery, outcome.previous) == (Delivery.SKIPPED, Delivery.ACCEPTED)
 
@@ -774,9 +774,9 @@ async def test_an_invalid_item_of_a_run_that_was_killed(tmp_path: pathlib.Path) 
     path = tmp_path / "run.db"
     for _ in range(2):
         journal = SQLiteJournal(path)
-        record = RunJournal(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
+        run_journal = RunJournal(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
         async with journal:
-            record.invalid("no number", 0, pytest.fail)
+            run_journal.record_invalid("no number", 0, pytest.fail)
             await journal.flush()
             assert await journal.counts() == {"invalid": 1}
         with sqlite3.connect(path) as db:
@@ -789,28 +789,30 @@ async def test_what_fills_a_batch_is_counted_in_it(tmp_path: pathlib.Path, templ
     """A batch is handed over in the moment it is large; nobody may tell anything more after its last end."""
     path = tmp_path / "run.db"
     journal = SQLiteJournal(path)
-    record = RunJournal(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
+    run_journal = RunJournal(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
     async with journal:
         items: list[Item] = []
 
         def known(item: Item, row: int | JournalRow | JournalError) -> None:
             assert not isinstance(row, JournalError)
-            record.begin(item, row)
+            run_journal.admit(item, row)
             items.append(item)
 
         for index in range(32):
             if end == "invalid":
-                record.invalid(f"no number {index}", index, pytest.fail)
+                run_journal.record_invalid(f"no number {index}", index, pytest.fail)
             else:
                 item = Item(None, index, "", template.to(NUMBERS[0]))  # type: ignore[arg-type]  # no run
                 journal.add(index.to_bytes(16, "big"), index, None, known, item)
         await journal.flush()
         for item in items:
             if end == "accepted":
-                record.accepted(item, "m-1")
+                run_journal.record_accepted(item, "m-1")
             else:
-                record.failed(item, Delivery.NOT_SENT, NotSentError("no connection", "generate_messaging_code"))
-        while journal._writing:
+                run_journal.record_failed(
+                    item, Delivery.NOT_SENT, NotSentError("no connection", "generate_messaging_code")
+                )
+        while journal._is_writing:
             await asyncio.sleep(0)
     assert rows(path, f"SELECT total({end}) FROM second") == [(32,)]
 
@@ -819,13 +821,13 @@ async def test_a_busy_run_and_its_disk_work_side_by_side(tmp_path: pathlib.Path)
     """Much in one round of the loop does not wait for the round's end; little does, and is one transaction."""
     journal = SQLiteJournal(tmp_path / "run.db")
     sizes: list[int] = []
-    apply = journal._store.apply
+    apply = journal._file.apply
 
     def noted(batch: Batch) -> Sequence[int | JournalRow]:
         sizes.append(batch.size)
         return apply(batch)
 
-    journal._store.apply = noted  # type: ignore[method-assign]
+    journal._file.apply = noted  # type: ignore[method-assign]
     async with journal:
         for index in range(1, 5):
             journal.add(index.to_bytes(16, "big"), index, None, ignored, None)

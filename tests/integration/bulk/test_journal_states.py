@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bandwidth_mfa_async._item_state import JournalState
-from bandwidth_mfa_async.bulk.journal._file import Batch, JournalRow, Store
+from bandwidth_mfa_async.bulk.journal._file import Batch, JournalFile, JournalRow
 
 NOW = 1_700_000_000.0
 ENDS = [JournalState.ACCEPTED, JournalState.REJECTED, JournalState.NOT_SENT, JournalState.UNKNOWN, JournalState.PENDING]
@@ -41,11 +41,11 @@ class JournalMachine(RuleBasedStateMachine):
 
     @initialize()
     def opened(self) -> None:
-        self.store = Store(str(self.path))
-        self.store.open(NOW)
+        self.file = JournalFile(str(self.path))
+        self.file.open(NOW)
 
     def teardown(self) -> None:
-        self.store.close("finished", NOW)
+        self.file.close("finished", NOW)
         shutil.rmtree(self.folder)
 
     @rule(keys=st.lists(st.integers(0, 30), min_size=1, max_size=8))
@@ -63,17 +63,17 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def begin(self, data: Any) -> None:
         key = data.draw(st.sampled_from(self.may_begin()))
-        self.batch.begun[self.rows[key]] = None
+        self.batch.intents[self.rows[key]] = None
         self.planned[key] = JournalState.SENDING
 
-    def under_way(self) -> list[int]:
+    def sending(self) -> list[int]:
         # As in a run: an end is told only once the intent is on disk.
         return [key for key in self.rows if self.now[key] is JournalState.SENDING and key not in self.planned]
 
-    @precondition(lambda self: self.under_way())
+    @precondition(lambda self: self.sending())
     @rule(data=st.data(), end=st.sampled_from(ENDS))
     def end(self, data: Any, end: JournalState) -> None:
-        key = data.draw(st.sampled_from(self.under_way()))
+        key = data.draw(st.sampled_from(self.sending()))
         if end is JournalState.ACCEPTED:
             self.batch.accept(self.rows[key], f"id-{key}", 1, NOW)
         else:
@@ -82,7 +82,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule()
     def write(self) -> None:
-        known = self.store.apply(self.batch)
+        known = self.file.apply(self.batch)
         keys = list(self.batch.positions)
         after = self.now | self.planned
         for key in keys:
@@ -105,9 +105,9 @@ class JournalMachine(RuleBasedStateMachine):
         log = before.with_name(f"{before.name}-wal")
         kept = int(log.stat().st_size * (1 - lost)) if log.exists() else 0
         self.path.with_name(f"{self.path.name}-wal").write_bytes(log.read_bytes()[:kept] if log.exists() else b"")
-        self.store.close("failed", NOW)
-        self.store = Store(str(self.path))
-        self.store.open(NOW)
+        self.file.close("failed", NOW)
+        self.file = JournalFile(str(self.path))
+        self.file.open(NOW)
         found = self.on_disk()
         possible = [self.interrupted(commit) for commit in self.commits]
         assert found in (possible if lost else possible[-1:])
@@ -125,13 +125,13 @@ class JournalMachine(RuleBasedStateMachine):
         }
 
     def on_disk(self) -> dict[int, JournalState]:
-        rows = self.store._opened().execute("SELECT position, status FROM item")
+        rows = self.file._require_open().execute("SELECT position, status FROM item")
         return {key: JournalState(status) for key, status in rows}
 
     @invariant()
     def agrees(self) -> None:
         assert self.on_disk() == self.now
-        counts = self.store.counts()
+        counts = self.file.counts()
         assert sum(counts.values()) == len(self.now)
 
 

@@ -31,7 +31,7 @@ from bandwidth_mfa_async import (
 )
 from bandwidth_mfa_async.bulk.report import _timeline
 from bandwidth_mfa_async.bulk.report._causes import describe_cause
-from bandwidth_mfa_async.bulk.report._timeline import POINTS, Interval
+from bandwidth_mfa_async.bulk.report._timeline import MAX_POINTS, Interval
 from bandwidth_mfa_async.testing import ManualClock
 from tests.support.fault_server import FaultServer, answer
 from tests.support.journal_file import BEGAN, COUNTED, make_journal, make_launch
@@ -146,7 +146,7 @@ def test_sessions_are_bounded(tmp_path: Path) -> None:
     assert (len(report.sessions), report.sessions[-1].number) == (1_000, 1_500)
     assert report.sessions_by_ending == {"finished": 1_500}
     assert sum(point.accepted for point in points(report)) == 1_500
-    assert len(points(report)) <= POINTS
+    assert len(points(report)) <= MAX_POINTS
 
 
 def test_times_are_utc_and_json_holds_all(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_rebinning_keeps_every_sum(
     found = points(report)
     for name in COUNTED:
         assert sum(getattr(point, name) for point in found) == sum(row[name] for row in seconds.values())
-    assert 1 <= len(found) <= POINTS
+    assert 1 <= len(found) <= MAX_POINTS
     edges = [(point.start.timestamp(), point.start.timestamp() + point.seconds) for point in found]
     assert all(stop <= start for (_, stop), (start, _) in itertools.pairwise(edges))
     assert all(1 <= point.seconds <= report.timeline.point_seconds for point in found)
@@ -302,7 +302,7 @@ def of_values(*statements: str) -> Callable[[Path], None]:
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: None, "there is no such file"),
     "a folder": (lambda path: path.mkdir(), "this is not a file"),
-    "empty": (lambda path: path.touch(), "nothing was written down"),
+    "empty": (lambda path: path.touch(), "this journal is empty"),
     "text": (lambda path: path.write_text("to\n+19195551234\n" * 400), "is not a journal"),
     "newer": (newer, "upgrade"),
     "another program's": (foreign, "another program"),

@@ -112,11 +112,11 @@ async def test_cancelled_at_every_step(
             if not await cancel_at(step, lambda: one(client)):
                 continue
             cancelled += 1
-            caller = client._executor
-            assert caller.slots.taken == 0
-            assert caller.slots.waiting == 0
-            assert caller.limiters["messaging"].waiting == 0
-            assert caller.state._active == 0
+            executor = client._executor
+            assert executor.slots.taken == 0
+            assert executor.slots.waiting == 0
+            assert executor.limiters["messaging"].waiting == 0
+            assert executor.state._active == 0
             if situation != "behind others" and step and last.event is not None:
                 if last.event.delivery is Delivery.NOT_SENT:
                     for _ in range(20):  # whatever is on its way would arrive now

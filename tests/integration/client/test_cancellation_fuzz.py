@@ -56,7 +56,7 @@ PUBLIC: dict[str, str] = {
     "Limiter.acquire": "limits/test_redis_cancellation::test_a_send_cancelled",
     "PrioritySemaphore.acquire": FUZZ + "a_call_cancelled",
     "OutcomeStream.aclose": BULK + "run_cancelled",
-    "OutcomeStream.quiet": BULK + "run_cancelled",
+    "OutcomeStream.wait_idle": BULK + "run_cancelled",
     **{f"SQLiteJournal.{name}": BULK + "journal_cancelled" for name in ("open", "bind", "counts", "flush", "aclose")},
     "DeliveryTracker.wait": FUZZ + "a_wait_for_a_receipt",
     **{f"Job.{name}": QUESTION for name in ("cancel", "outcomes", "progress", "resume", "watch")},
@@ -64,12 +64,12 @@ PUBLIC: dict[str, str] = {
     "MFAWorker.jobs": QUESTION,
     "MFAWorker.submit": SUBMISSION,
     "MFAWorker.aclose": OPENING,
-    **{f"RedisLedger.{name}": QUESTION for name in ("check", "facts", "flush", "has", "jobs", "pick", "results")},
-    **{f"RedisLedger.{name}": QUESTION for name in ("resume", "stop")},
-    **{f"RedisLedger.{name}": WORK for name in ("leave", "plan", "take")},
+    **{f"RedisLedger.{name}": QUESTION for name in ("check", "exists", "facts", "flush", "jobs", "next_chunk")},
+    **{f"RedisLedger.{name}": QUESTION for name in ("results", "resume", "stop")},
+    **{f"RedisLedger.{name}": WORK for name in ("claim_chunk", "plan", "release_chunk")},
     **{f"RedisLedger.{name}": SUBMISSION for name in ("register", "submit")},
     # One command to Redis each, like those above.
-    **{f"RedisLedger.{name}": QUESTION for name in ("drop", "forget")},
+    **{f"RedisLedger.{name}": QUESTION for name in ("drop_results", "forget")},
     "RedisLedger.aclose": OPENING,
     **{f"Simulator.{name}": SIMULATOR for name in ("accept_connections", "refuse_connections", "start", "stop")},
     "Simulator.wait_for_message": SIMULATOR,
@@ -122,14 +122,14 @@ class LastCall:
 
 async def assert_whole(client: MFAClient) -> None:
     """Slots, permits, connections and waits are as before the call."""
-    caller = client._executor
+    executor = client._executor
     for _ in range(5):  # what was cancelled closes its connection in the next rounds
         await asyncio.sleep(0)
-    while getattr(caller.state.authorizer, "_task", None) is not None:
+    while getattr(executor.state.authorizer, "_task", None) is not None:
         await asyncio.sleep(0)  # a token is fetched for all, so whoever leaves does not take it along
-    assert (caller.slots.taken, caller.slots.waiting) == (0, 0)
-    assert {limiter.waiting for limiter in caller.limiters.values()} == {0}
-    assert caller.state._active == 0
+    assert (executor.slots.taken, executor.slots.waiting) == (0, 0)
+    assert {limiter.waiting for limiter in executor.limiters.values()} == {0}
+    assert executor.state._active == 0
     assert taken(client) == 0
 
 

@@ -212,15 +212,15 @@ async def test_nothing_is_written_after_the_calls_end(
     """Not even where a connection is at hand and the time ran out in a wait that has no limit, such as a record's."""
 
     class Slow:
-        guard = None
+        check_before_write = None
 
-        async def begin(self) -> None:
+        async def before_attempt(self) -> None:
             await asyncio.sleep(3.0)
 
-        def failed(self, error: RequestError) -> None:
+        def attempt_failed(self, error: RequestError) -> None:
             pass
 
-        def cut(self, delivery: Delivery) -> None:
+        def cancelled(self, delivery: Delivery) -> None:
             pass
 
     client = make_client()

@@ -125,7 +125,7 @@ async def test_a_redis_without_room(redis_server, make_limiter, caplog):
             await make_limiter(redis_server.url).acquire()
         finally:
             client.config_set("maxmemory", 0)
-    assert "takes no writes: it is out of memory" in warnings(caplog)[0]
+    assert "accepts no writes: it is out of memory" in warnings(caplog)[0]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ async def test_status(redis_server, make_limiter):
     one, other = make_limiter(redis_server.url), make_limiter(redis_server.url)
     for _ in range(30):
         one.accepted(await one.acquire())
-    one.refused(await one.acquire(), 0.6)
+    one.rejected(await one.acquire(), 0.6)
     await until(lambda: one.epoch == 1)
     waiting = [
         asyncio.create_task(limiter.acquire(2, lane)) for limiter, lane in ((one, "bulk"), (other, "interactive"))

@@ -145,10 +145,10 @@ async def test_what_one_learns_all_keep_to(redis_server, make_limiter):
     mine, theirs = await one.acquire(), await other.acquire()
     another = await one.acquire()
     one.accepted(another)
-    one.refused(mine, None)
+    one.rejected(mine, None)
     await until(lambda: one.epoch == 1)
     assert one.rate is not None
-    other.refused(theirs, None)
+    other.rejected(theirs, None)
     await until(lambda: other.epoch == 1)
     assert other.rate == pytest.approx(one.rate, rel=0.05)
     await asyncio.sleep(0.02)
@@ -162,7 +162,7 @@ async def test_a_retry_after_closes_the_gate_of_all(redis_server, make_limiter):
     events = []
     one = make_limiter(redis_server.url, emit=events.append)
     other = make_limiter(redis_server.url)
-    one.refused(await one.acquire(), 0.4)
+    one.rejected(await one.acquire(), 0.4)
     closed = asyncio.get_running_loop().time()
     await until(lambda: one.epoch == 1)
     await other.acquire()
@@ -255,7 +255,7 @@ async def test_no_wait_that_is_known_to_be_too_long_is_begun(redis_server, make_
     with pytest.raises(RateLimitError) as caught:
         await limiter.acquire(deadline=loop.time() + 0.1)
     assert caught.value.local
-    limiter.refused(permit, 30.0)
+    limiter.rejected(permit, 30.0)
     with pytest.raises(RateLimitError):
         await limiter.acquire(deadline=loop.time() + 5.0)
     assert loop.time() - began < 0.6
@@ -269,7 +269,7 @@ async def test_two_accounts_and_two_channels_do_not_share(redis_server, make_lim
         make_limiter(redis_server.url, key="9900001"),
     ]
     permits = [await limiter.acquire() for limiter in limiters]
-    limiters[0].refused(permits[0], None)
+    limiters[0].rejected(permits[0], None)
     await until(lambda: limiters[0].epoch == 1)
     for limiter, permit in list(zip(limiters, permits, strict=True))[1:]:
         limiter.accepted(permit)
@@ -295,7 +295,7 @@ async def test_state_expires_and_is_begun_anew_below_what_was_known(redis_server
     limiter = make_limiter(redis_server.url, expires=5)
     for _ in range(20):
         limiter.accepted(await limiter.acquire())
-    limiter.refused(await limiter.acquire(), None)
+    limiter.rejected(await limiter.acquire(), None)
     await until(lambda: limiter.epoch == 1)
     rate, key = limiter.rate, "bandwidth-mfa:{9900000}:messaging"
     with redis_server.client() as client:
@@ -311,7 +311,7 @@ async def test_not_adaptive_and_no_rate_ramps_up_after_the_gate(redis_server, ma
     """As locally: after a Retry-After the queue leaves at a pace that doubles, then all is free again."""
     limiter = make_limiter(redis_server.url, adaptive=False)
     permit = await limiter.acquire()
-    limiter.refused(permit, 0.2)
+    limiter.rejected(permit, 0.2)
     began, times = asyncio.get_running_loop().time(), []
 
     async def one():

@@ -25,7 +25,7 @@ async def test_killed_and_restarted_empty(own_redis, make_limiter, caplog):
     for limiter in limiters:
         for _ in range(30):
             limiter.accepted(await limiter.acquire())
-    limiters[0].refused(await limiters[0].acquire(), None)
+    limiters[0].rejected(await limiters[0].acquire(), None)
     await until(lambda: limiters[0].epoch == 1)
     limiters[1].accepted(await limiters[1].acquire())
     await until(lambda: limiters[1].epoch == 1)
@@ -76,7 +76,7 @@ async def test_a_start_without_redis(own_redis, make_limiter, caplog):
         await limiter.acquire()
         assert limiter.rate == rate
     refused = await unknown.acquire()
-    unknown.refused(refused, 0.05)
+    unknown.rejected(refused, 0.05)
     assert unknown.rate is not None, "it learns alone meanwhile"
     own_redis.start()
     await until(lambda: careful.try_acquire() is None and careful._fallback is None, 2.5)

@@ -183,7 +183,7 @@ async def test_the_logging_hook(
     assert [record.levelname for record in calls] == ["INFO", "WARNING", "ERROR", "INFO"]
     attempts = [record for record in caplog.records if isinstance(record.__dict__["mfa_event"], AttemptEvent)]
     assert [record.levelname for record in attempts] == ["DEBUG", "DEBUG", "DEBUG", "INFO", "DEBUG"]
-    assert "again in" in attempts[3].getMessage()
+    assert "next attempt in" in attempts[3].getMessage()
     assert TO not in caplog.text
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 ONCE = RetryPolicy(max_attempts=1)
 
-# In a process of its own: whatever ran here before may have freed a large block.
+# In a separate process: what ran here before may have freed a large block.
 _FAULTS = """
 import asyncio, resource
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient
@@ -150,7 +150,7 @@ async def test_a_cancellation_in_the_moment_of_a_timeout_is_obeyed(
     call = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
     while not server.seen:
         await asyncio.sleep(0)
-    client._executor.state.transport._attempts.cut()
+    client._executor.state.transport._deadlines.cancel()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -161,7 +161,7 @@ async def test_a_cancellation_in_the_moment_of_a_timeout_is_obeyed(
 async def test_a_timeout_leaves_no_cancellation_behind(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """A caller's task goes on as if nobody had cancelled it; another timeout around the call keeps its own account."""
+    """A caller's task goes on as if nobody had cancelled it; another timeout around the call keeps its own count."""
     client = make_client(retry=RetryPolicy(attempt_timeout=5.0))
     server.play(Act(then="hang"), Act(then="hang"))
     task = asyncio.current_task()
@@ -183,36 +183,36 @@ async def test_an_attempt_that_ends_stops_its_timer() -> None:
     """Nothing is cancelled afterwards, and a cut that came twice is taken back once."""
     task = asyncio.current_task()
     assert task is not None
-    attempts = DeadlineGroup()
-    line = attempts.line(0.0)
-    attempt = line.begin()
-    assert line.end(attempt) is False
+    deadlines = DeadlineGroup()
+    bucket = deadlines.bucket(0.0)
+    attempt = bucket.begin()
+    assert bucket.end(attempt) is False
     await asyncio.sleep(0)
-    line = attempts.line(60.0)
-    attempt = line.begin()
-    attempts.cut()
-    attempts.cut()
+    bucket = deadlines.bucket(60.0)
+    attempt = bucket.begin()
+    deadlines.cancel()
+    deadlines.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(0)
-    assert line.end(attempt) is True
+    assert bucket.end(attempt) is True
     assert task.cancelling() == 0
 
 
 @pytest.mark.parametrize("make_loop", [VirtualTimeLoop, virtual_uvloop], ids=["asyncio", "uvloop"])
 def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """Attempts of two lengths that began one after the other end at their own moments, and leave no timer."""
-    attempts = DeadlineGroup()
+    """Attempts of two lengths that began one after the other end when their own time is up, and leave no timer."""
+    deadlines = DeadlineGroup()
     ended: list[tuple[str, float, bool]] = []
 
     async def make(name: str, after: float, seconds: float, takes: float) -> None:
         await asyncio.sleep(after)
         began = asyncio.get_running_loop().time()
-        line = attempts.line(seconds)
-        attempt = line.begin()
+        bucket = deadlines.bucket(seconds)
+        attempt = bucket.begin()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(takes)
-        own = line.end(attempt)
-        ended.append((name, round(asyncio.get_running_loop().time() - began, 1), own))
+        timed_out = bucket.end(attempt)
+        ended.append((name, round(asyncio.get_running_loop().time() - began, 1), timed_out))
 
     async def main() -> None:
         await asyncio.gather(
@@ -222,11 +222,11 @@ def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio
             make("short", 3, 4, 99),
             make("after all", 30, 10, 99),
         )
-        line = attempts.line(60)
-        assert not line.end(line.begin())
+        bucket = deadlines.bucket(60)
+        assert not bucket.end(bucket.begin())
         scheduled = getattr(asyncio.get_running_loop(), "_scheduled", ())  # uvloop does not tell
         assert not [timer for timer in scheduled if not timer.cancelled()]
-        assert not attempts._lines
+        assert not deadlines._buckets
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(main())
@@ -242,16 +242,16 @@ def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio
 @pytest.mark.parametrize("make_loop", [VirtualTimeLoop, virtual_uvloop], ids=["asyncio", "uvloop"])
 def test_a_timer_keeps_nothing_of_the_first_caller(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """What a call's context held, such as a web request, is free once the call has ended, however busy the line is."""
-    attempts = DeadlineGroup()
+    deadlines = DeadlineGroup()
     request: contextvars.ContextVar[set[str]] = contextvars.ContextVar("request")
 
     async def make(after: float, takes: float, held: set[str]) -> None:
         request.set(held)
         await asyncio.sleep(after)
-        line = attempts.line(10)
-        attempt = line.begin()
+        bucket = deadlines.bucket(10)
+        attempt = bucket.begin()
         await asyncio.sleep(takes)
-        line.end(attempt)
+        bucket.end(attempt)
 
     async def main() -> None:
         held = {"a request"}
@@ -283,16 +283,16 @@ class EarlyLoop(VirtualTimeLoop):
 
 def test_a_timer_that_runs_early_is_set_once() -> None:
     """And one goes on from attempt to attempt: no more timers than moments at which time is up."""
-    attempts = DeadlineGroup()
+    deadlines = DeadlineGroup()
     go_on = asyncio.Event()
-    cut: list[bool] = []
+    timed_out: list[bool] = []
 
     async def make() -> None:
-        line = attempts.line(10)
-        attempt = line.begin()
+        bucket = deadlines.bucket(10)
+        attempt = bucket.begin()
         with contextlib.suppress(asyncio.CancelledError):
             await go_on.wait()
-        cut.append(line.end(attempt))
+        timed_out.append(bucket.end(attempt))
 
     async def main(loop: EarlyLoop) -> None:
         tasks = []
@@ -302,7 +302,7 @@ def test_a_timer_that_runs_early_is_set_once() -> None:
         timers, loop.timers = loop.timers, 0
         await asyncio.gather(*tasks)
         assert (timers, loop.timers) == (3 + 1, 2)
-        assert cut == [True] * 3
+        assert timed_out == [True] * 3
 
     with asyncio.Runner(loop_factory=EarlyLoop) as runner:
         loop = runner.get_loop()
@@ -311,35 +311,35 @@ def test_a_timer_that_runs_early_is_set_once() -> None:
 
 
 async def test_closing_cuts_attempts_of_all_lengths() -> None:
-    """Not just those of the first line."""
-    attempts = DeadlineGroup()
+    """Not just those of the first timeout."""
+    deadlines = DeadlineGroup()
 
     async def make(seconds: float) -> bool:
-        line = attempts.line(seconds)
-        attempt = line.begin()
+        bucket = deadlines.bucket(seconds)
+        attempt = bucket.begin()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        return line.end(attempt)
+        return bucket.end(attempt)
 
     tasks = [asyncio.create_task(make(seconds)) for seconds in (10, 10, 20, 30)]
     await asyncio.sleep(0)
-    attempts.cut()
+    deadlines.cancel()
     assert await asyncio.wait_for(asyncio.gather(*tasks), 5) == [True] * 4
 
 
 def test_an_attempt_that_ends_long_after_its_cut_takes_no_other_with_it() -> None:
     """Closing still cuts those that began since, and the timer knows them."""
-    attempts = DeadlineGroup()
-    cut: list[str] = []
+    deadlines = DeadlineGroup()
+    timed_out: list[str] = []
 
     async def make(name: str, go_on: asyncio.Event) -> None:
-        line = attempts.line(1.0)
-        attempt = line.begin()
+        bucket = deadlines.bucket(1.0)
+        attempt = bucket.begin()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(99)
         await go_on.wait()
-        if line.end(attempt):
-            cut.append(name)
+        if bucket.end(attempt):
+            timed_out.append(name)
 
     async def main() -> None:
         go_on, at_once = asyncio.Event(), asyncio.Event()
@@ -351,9 +351,9 @@ def test_an_attempt_that_ends_long_after_its_cut_takes_no_other_with_it() -> Non
         await asyncio.sleep(0)
         go_on.set()
         await stubborn
-        attempts.cut()
+        deadlines.cancel()
         await asyncio.wait([other], timeout=0.5)
-        assert cut == ["late", "stubborn", "other"]
+        assert timed_out == ["late", "stubborn", "other"]
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(main())

@@ -18,8 +18,8 @@ def bandwidth_mfa(*arguments):
 
 
 @pytest.fixture
-async def job(asker, template):
-    return await asker.submit((f"+1919555{n:04}" for n in range(1_200)), name="launch", template=template)
+async def job(producer, template):
+    return await producer.submit((f"+1919555{n:04}" for n in range(1_200)), name="launch", template=template)
 
 
 async def shown(server, *arguments):
@@ -39,9 +39,9 @@ async def test_jobs_are_listed_cancelled_and_resumed(redis_server, job):
     assert (told["name"], told["total"], told["done"], told["ending"]) == ("launch", 1200, 0, None)
 
 
-async def test_a_job_of_a_newer_version_hides_no_other(redis_server, asker, job, template):
+async def test_a_job_of_a_newer_version_hides_no_other(redis_server, producer, job, template):
     """The others are shown and can be stopped; of that one it is said what to do."""
-    await asker.submit(["+19195551234"], name="next", template=template)
+    await producer.submit(["+19195551234"], name="next", template=template)
     with redis_server.client() as client:
         client.hset("bandwidth-mfa:{next}:job", "version", VERSION + 1)
     listed = await shown(redis_server)
@@ -81,12 +81,12 @@ def test_a_ledger_url_that_is_none():
 
 def test_a_redis_that_is_not_there(monkeypatch):
     """Told while it is waited for, and at the end in one line, without redis-py's own words."""
-    monkeypatch.setattr(_connection, "_QUIET", 0.0)
-    monkeypatch.setitem(RedisLedger.check.__kwdefaults__, "patience", 0.2)
+    monkeypatch.setattr(_connection, "_LOG_OUTAGE_AFTER", 0.0)
+    monkeypatch.setitem(RedisLedger.check.__kwdefaults__, "max_wait", 0.2)
     result = bandwidth_mfa("--ledger", "redis://:secret@127.0.0.1:1/0")
     assert result.exit_code == 2
     waits, error = result.stderr.splitlines()
     assert waits.startswith(
-        "warning: the ledger cannot be reached: start its Redis, or mend the URL; it is asked again"
+        "warning: the ledger cannot be reached: start its Redis, or correct the URL; the operation is retried"
     )
-    assert error == "error: the ledger cannot be reached: start its Redis, or mend the URL"
+    assert error == "error: the ledger cannot be reached: start its Redis, or correct the URL"

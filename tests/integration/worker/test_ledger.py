@@ -37,7 +37,7 @@ async def filled(ledger, job="launch", chunks=1, size=SIZE):
     for chunk in range(chunks):
         await ledger.submit(job, "add", chunk, "0" * size, b"requests", b"digest%02d" % chunk, "", chunk=chunk)
     await ledger.submit(job, "close", chunks)
-    await ledger.plan(job, ledger.new_lease(), window=chunks, again_after=60)
+    await ledger.plan(job, ledger.new_lease(), max_queued_chunks=chunks, requeue_after=60)
 
 
 def run_out(server, job="launch", chunk=0):
@@ -73,13 +73,13 @@ async def next_moment(clock):
 async def test_a_row_goes_from_pending_to_accepted(ledger):
     """Taken under a lease, its intent first, its end after; the chunk is done when all its rows are."""
     await filled(ledger)
-    chunk = await ledger.take("launch", 0, ledger.new_lease())
+    chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     for row in range(SIZE):
-        assert await ledger.intent(chunk, row, repeats=False) == "1"
+        assert await ledger.intent(chunk, row, resends_unknown=False) == "1"
     assert await states(ledger) == "1111"
     for row in range(SIZE):
-        ledger.settle(chunk, row, LedgerState.ACCEPTED, pack_record(f"id-{row}", None, 1), repeats=False)
-    assert await ledger.leave(chunk, b"") == "done"
+        ledger.settle(chunk, row, LedgerState.ACCEPTED, pack_record(f"id-{row}", None, 1), resends_unknown=False)
+    assert await ledger.release_chunk(chunk, b"") == "done"
     assert await states(ledger) == "2222"
     facts = await ledger.facts("launch")
     assert (facts["s1"], facts["s2"], facts["chunks_done"]) == ("0", "4", "1")
@@ -97,40 +97,40 @@ async def test_one_worker_at_a_time(ledger):
     """A living lease keeps everybody else out; taking it again with the same token is its owner's right."""
     await filled(ledger)
     lease = ledger.new_lease()
-    assert (await ledger.take("launch", 0, lease)).states == "0000"
-    assert await ledger.take("launch", 0, ledger.new_lease()) == "held"
-    assert (await ledger.take("launch", 0, lease)).states == "0000"
+    assert (await ledger.claim_chunk("launch", 0, lease)).states == "0000"
+    assert await ledger.claim_chunk("launch", 0, ledger.new_lease()) == "held"
+    assert (await ledger.claim_chunk("launch", 0, lease)).states == "0000"
 
 
 async def test_a_takeover_makes_what_was_under_way_unknown(ledger, redis_server):
     """The first worker gets no further attempt; the row it was at is unknown, and its late answer settles that."""
     await filled(ledger)
-    first = await ledger.take("launch", 0, ledger.new_lease())
-    assert await ledger.intent(first, 0, repeats=False) == "1"
-    assert await ledger.intent(first, 1, repeats=False) == "1"
+    first = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+    assert await ledger.intent(first, 0, resends_unknown=False) == "1"
+    assert await ledger.intent(first, 1, resends_unknown=False) == "1"
     run_out(redis_server)
-    second = await ledger.take("launch", 0, ledger.new_lease())
+    second = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     assert second.states == "5500"
-    assert await ledger.intent(first, 2, repeats=False) == "L"
+    assert await ledger.intent(first, 2, resends_unknown=False) == "L"
     assert await ledger.renew("launch", 0, first.lease) == "L"
-    assert await ledger.intent(second, 0, repeats=False) == "5"
-    ledger.settle(first, 0, LedgerState.ACCEPTED, pack_record("late", None, 1), repeats=False)
-    ledger.settle(first, 1, LedgerState.NOT_SENT, pack_record(None, None, 1), repeats=False)
+    assert await ledger.intent(second, 0, resends_unknown=False) == "5"
+    ledger.settle(first, 0, LedgerState.ACCEPTED, pack_record("late", None, 1), resends_unknown=False)
+    ledger.settle(first, 1, LedgerState.NOT_SENT, pack_record(None, None, 1), resends_unknown=False)
     await ledger.flush()
     assert await states(ledger) == "2400"
-    assert await ledger.intent(second, 0, repeats=True) == "2", "nothing leaves accepted"
+    assert await ledger.intent(second, 0, resends_unknown=True) == "2", "nothing leaves accepted"
 
 
 async def test_a_late_no_says_nothing_where_unknown_rows_are_sent_again(ledger, redis_server):
     """The other attempt may have reached the person."""
     await filled(ledger)
-    first = await ledger.take("launch", 0, ledger.new_lease())
-    await ledger.intent(first, 0, repeats=True)
+    first = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+    await ledger.intent(first, 0, resends_unknown=True)
     run_out(redis_server)
-    second = await ledger.take("launch", 0, ledger.new_lease())
-    assert await ledger.intent(second, 0, repeats=True) == "1"
-    ledger.settle(second, 0, LedgerState.UNKNOWN, pack_record(None, None, 1), repeats=True)
-    ledger.settle(first, 0, LedgerState.NOT_SENT, pack_record(None, None, 1), repeats=True)
+    second = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+    assert await ledger.intent(second, 0, resends_unknown=True) == "1"
+    ledger.settle(second, 0, LedgerState.UNKNOWN, pack_record(None, None, 1), resends_unknown=True)
+    ledger.settle(first, 0, LedgerState.NOT_SENT, pack_record(None, None, 1), resends_unknown=True)
     await ledger.flush()
     assert await states(ledger) == "5000"
 
@@ -138,41 +138,41 @@ async def test_a_late_no_says_nothing_where_unknown_rows_are_sent_again(ledger, 
 async def test_a_lease_that_ran_out_and_that_nobody_took_goes_on(ledger, redis_server):
     """No attempt until it is renewed, and all of them after."""
     await filled(ledger)
-    chunk = await ledger.take("launch", 0, ledger.new_lease())
+    chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     run_out(redis_server)
-    assert await ledger.intent(chunk, 0, repeats=False) == "L"
+    assert await ledger.intent(chunk, 0, resends_unknown=False) == "L"
     assert await ledger.renew("launch", 0, chunk.lease) == "K"
-    assert await ledger.intent(chunk, 0, repeats=False) == "1"
+    assert await ledger.intent(chunk, 0, resends_unknown=False) == "1"
 
 
 async def test_a_stopped_job_begins_no_attempt(ledger):
     """Not even under a living lease, and nobody takes a chunk of it."""
     await filled(ledger, chunks=2)
-    chunk = await ledger.take("launch", 0, ledger.new_lease())
+    chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     await ledger.stop("launch", "cancelled")
-    assert await ledger.intent(chunk, 0, repeats=False) == "X"
+    assert await ledger.intent(chunk, 0, resends_unknown=False) == "X"
     assert await ledger.renew("launch", 0, chunk.lease) == "X"
-    assert await ledger.take("launch", 1, ledger.new_lease()) == "stopped"
-    assert await ledger.plan("launch", ledger.new_lease(), window=4, again_after=0) == ("stopped", [])
-    assert await ledger.pick("launch") is None
+    assert await ledger.claim_chunk("launch", 1, ledger.new_lease()) == "stopped"
+    assert await ledger.plan("launch", ledger.new_lease(), max_queued_chunks=4, requeue_after=0) == ("stopped", [])
+    assert await ledger.next_chunk("launch") is None
     await ledger.resume("launch")
-    assert await ledger.intent(chunk, 0, repeats=False) == "1"
+    assert await ledger.intent(chunk, 0, resends_unknown=False) == "1"
 
 
 async def test_what_was_not_sent_is_tried_again_by_a_resume(ledger):
     """A chunk with rows that never left, or were refused for a passing cause, is opened again; others stay done."""
     await filled(ledger, chunks=2)
     for number, ends in enumerate(([2, 2, 2, 2], [2, 4, 7, 3])):
-        chunk = await ledger.take("launch", number, ledger.new_lease())
+        chunk = await ledger.claim_chunk("launch", number, ledger.new_lease())
         for row, end in enumerate(ends, start=number * SIZE):
-            await ledger.intent(chunk, row, repeats=False)
-            ledger.settle(chunk, row, LedgerState(str(end)), pack_record(None, None, 1), repeats=False)
-        assert await ledger.leave(chunk, b"") == "done"
-    assert (await ledger.plan("launch", ledger.new_lease(), window=4, again_after=0))[0] == "ended"
+            await ledger.intent(chunk, row, resends_unknown=False)
+            ledger.settle(chunk, row, LedgerState(str(end)), pack_record(None, None, 1), resends_unknown=False)
+        assert await ledger.release_chunk(chunk, b"") == "done"
+    assert (await ledger.plan("launch", ledger.new_lease(), max_queued_chunks=4, requeue_after=0))[0] == "ended"
     assert await ledger.resume("launch") == 1
-    again = await ledger.take("launch", 1, ledger.new_lease())
+    again = await ledger.claim_chunk("launch", 1, ledger.new_lease())
     assert (again.states, again.requests) == ("2473", b"requests")
-    assert [await ledger.intent(again, row, repeats=False) for row in range(4, 8)] == ["2", "1", "1", "3"]
+    assert [await ledger.intent(again, row, resends_unknown=False) for row in range(4, 8)] == ["2", "1", "1", "3"]
 
 
 async def test_the_coordinator_keeps_a_window(ledger, redis_server):
@@ -181,21 +181,21 @@ async def test_the_coordinator_keeps_a_window(ledger, redis_server):
     for number in range(10):
         await ledger.submit("launch", "add", number, "0", b"r", b"%08d" % number, "", chunk=number)
     coordinator = ledger.new_lease()
-    assert await ledger.plan("launch", coordinator, window=3, again_after=60) == ("going", [0, 1, 2])
-    assert await ledger.plan("launch", coordinator, window=3, again_after=60) == ("going", [])
-    assert await ledger.plan("launch", ledger.new_lease(), window=3, again_after=60) == ("held", [])
-    chunk = await ledger.take("launch", 1, ledger.new_lease())
-    assert await ledger.pick("launch") == 0
+    assert await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60) == ("going", [0, 1, 2])
+    assert await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60) == ("going", [])
+    assert await ledger.plan("launch", ledger.new_lease(), max_queued_chunks=3, requeue_after=60) == ("held", [])
+    chunk = await ledger.claim_chunk("launch", 1, ledger.new_lease())
+    assert await ledger.next_chunk("launch") == 0
     # Leased ones are left alone, those that nobody took are named again.
     named_before(redis_server, 50)
-    assert await ledger.plan("launch", coordinator, window=3, again_after=60) == ("going", [])
+    assert await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60) == ("going", [])
     named_before(redis_server, 10)
-    assert sorted((await ledger.plan("launch", coordinator, window=3, again_after=60))[1]) == [0, 2]
-    assert await ledger.plan("launch", coordinator, window=3, again_after=60) == ("going", [])
-    await ledger.intent(chunk, 1, repeats=False)
-    ledger.settle(chunk, 1, LedgerState.ACCEPTED, pack_record("id", None, 1), repeats=False)
-    assert await ledger.leave(chunk, b"") == "done"
-    assert await ledger.plan("launch", coordinator, window=3, again_after=60) == ("going", [3])
+    assert sorted((await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60))[1]) == [0, 2]
+    assert await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60) == ("going", [])
+    await ledger.intent(chunk, 1, resends_unknown=False)
+    ledger.settle(chunk, 1, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
+    assert await ledger.release_chunk(chunk, b"") == "done"
+    assert await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60) == ("going", [3])
 
 
 async def test_submitting_again_changes_nothing_and_other_input_is_refused(ledger):
@@ -211,7 +211,7 @@ async def test_submitting_again_changes_nothing_and_other_input_is_refused(ledge
 
 OTHERS = {
     str(VERSION + 1): "'launch' was made by a newer .* upgrade with pip install -U",
-    str(VERSION - 1): "'launch' was made by an older .* submit what is left under another name",
+    str(VERSION - 1): "'launch' was made by an older .* submit the remaining items under another name",
     "x": "holds something else; choose another prefix",
 }
 
@@ -224,8 +224,8 @@ async def test_another_version_is_left_alone(ledger, redis_server, version, reme
         client.hset("bandwidth-mfa:{launch}:job", "version", version)
         before = {key: client.dump(key) for key in client.scan_iter("bandwidth-mfa:{launch}:*")}
     for call in (
-        ledger.take("launch", 0, ledger.new_lease()),
-        ledger.plan("launch", ledger.new_lease(), window=1, again_after=1),
+        ledger.claim_chunk("launch", 0, ledger.new_lease()),
+        ledger.plan("launch", ledger.new_lease(), max_queued_chunks=1, requeue_after=1),
         ledger.facts("launch"),
         ledger.submit("launch", "open", "{}", SIZE, "messaging"),
         ledger.submit("launch", "add", 2, "0000", b"r", b"digest02", "", chunk=2),
@@ -261,7 +261,7 @@ async def test_a_worker_that_is_not_upgraded_yet(ledger, redis_server, caplog):
 
     coordinator = Coordinator(ledger, hint)
     for _ in range(3):
-        assert await coordinator.round() == ["next"]
+        assert await coordinator.plan_all() == ["next"]
     assert len(caplog.messages) == 1
     assert "newer" in caplog.messages[0]
     assert await ledger.jobs() == ["launch", "next"], "it was forgotten"
@@ -271,11 +271,11 @@ async def test_a_job_resumed_as_it_is_forgotten(ledger, redis_server, monkeypatc
     """Workers go on to look after it, though one of them had just seen its end."""
     await filled(ledger)
     await ledger.register("launch")
-    chunk = await ledger.take("launch", 0, ledger.new_lease())
+    chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     for row in range(SIZE):
-        await ledger.intent(chunk, row, repeats=False)
-        ledger.settle(chunk, row, LedgerState.NOT_SENT, pack_record(None, NotSentError("x"), 1), repeats=False)
-    assert await ledger.leave(chunk, b"") == "done"
+        await ledger.intent(chunk, row, resends_unknown=False)
+        ledger.settle(chunk, row, LedgerState.NOT_SENT, pack_record(None, NotSentError("x"), 1), resends_unknown=False)
+    assert await ledger.release_chunk(chunk, b"") == "done"
     forget = ledger.forget
 
     async def late(job):
@@ -289,7 +289,7 @@ async def test_a_job_resumed_as_it_is_forgotten(ledger, redis_server, monkeypatc
 
     monkeypatch.setattr(ledger, "forget", late)
     coordinator = Coordinator(ledger, hint)
-    assert await coordinator.round() == ["launch"]
+    assert await coordinator.plan_all() == ["launch"]
     assert await ledger.jobs() == ["launch"]
 
 
@@ -298,9 +298,9 @@ async def test_all_keys_of_a_job_are_on_one_node(ledger, redis_server):
     from redis.crc import key_slot
 
     await filled(ledger)
-    chunk = await ledger.take("launch", 0, ledger.new_lease())
-    await ledger.intent(chunk, 0, repeats=False)
-    ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), repeats=False)
+    chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+    await ledger.intent(chunk, 0, resends_unknown=False)
+    ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
     await ledger.flush()
     with redis_server.client() as client:
         keys = [key for key in client.scan_iter() if b"{" in key]
@@ -310,13 +310,13 @@ async def test_all_keys_of_a_job_are_on_one_node(ledger, redis_server):
 
 async def test_everything_of_an_ended_job_expires(redis_server):
     """Nothing is left behind for ever."""
-    async with RedisLedger(redis_server.url, keep=600) as ledger:
+    async with RedisLedger(redis_server.url, retention=600) as ledger:
         await filled(ledger)
-        chunk = await ledger.take("launch", 0, ledger.new_lease())
+        chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
         for row in range(SIZE):
-            await ledger.intent(chunk, row, repeats=False)
-            ledger.settle(chunk, row, LedgerState.NOT_SENT, pack_record(None, None, 1), repeats=False)
-        await ledger.leave(chunk, b"")
+            await ledger.intent(chunk, row, resends_unknown=False)
+            ledger.settle(chunk, row, LedgerState.NOT_SENT, pack_record(None, None, 1), resends_unknown=False)
+        await ledger.release_chunk(chunk, b"")
     with redis_server.client() as client:
         keys = list(client.scan_iter())
         assert len(keys) == 8
@@ -350,7 +350,7 @@ async def test_no_redis_and_a_wrong_password(tmp_path):
         server.kill()
     ledger = RedisLedger(server.url)
     with pytest.raises(LedgerError, match="cannot be reached"):
-        await ledger.check(patience=0.1)
+        await ledger.check(max_wait=0.1)
     await ledger.aclose()
 
 
@@ -363,7 +363,7 @@ async def test_no_redis_and_a_wrong_password(tmp_path):
         ({"url": 7}, "URL"),
         ({"url": "redis://x", "prefix": "a b"}, "prefix"),
         ({"url": "redis://x", "lease": 0}, "lease"),
-        ({"url": "redis://x", "keep": float("nan")}, "keep"),
+        ({"url": "redis://x", "retention": float("nan")}, "retention"),
         ({"url": "redis://x", "timeout": True}, "timeout"),
     ],
 )
@@ -378,13 +378,13 @@ async def test_a_redis_that_restarts_is_waited_for(own_redis):
     clock = ManualClock()
     async with RedisLedger(own_redis.url, clock=clock) as ledger:
         await filled(ledger)
-        chunk = await ledger.take("launch", 0, ledger.new_lease())
-        asked = asyncio.ensure_future(ledger.intent(chunk, 0, repeats=False))
+        chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+        asked = asyncio.ensure_future(ledger.intent(chunk, 0, resends_unknown=False))
         await next_moment(clock)
         assert await asked == "1"
         own_redis.kill()
-        ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), repeats=False)
-        asked = asyncio.ensure_future(ledger.intent(chunk, 1, repeats=False))
+        ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
+        asked = asyncio.ensure_future(ledger.intent(chunk, 1, resends_unknown=False))
         for _ in range(4):  # the batch leaves, and is refused three times
             await next_moment(clock)
         await until(lambda: clock.pending)
@@ -397,15 +397,15 @@ async def test_a_redis_that_restarts_is_waited_for(own_redis):
 
 async def test_a_redis_without_room_is_waited_for(redis_server, ledger, monkeypatch, caplog):
     """An outcome is not lost for it, and the log names the remedy."""
-    monkeypatch.setattr(_connection, "_QUIET", 0.0)
+    monkeypatch.setattr(_connection, "_LOG_OUTAGE_AFTER", 0.0)
     await filled(ledger)
-    chunk = await ledger.take("launch", 0, ledger.new_lease())
-    assert await ledger.intent(chunk, 0, repeats=False) == "1"
+    chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+    assert await ledger.intent(chunk, 0, resends_unknown=False) == "1"
     with redis_server.client() as client:
         client.config_set("maxmemory", 1)
         try:
-            ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), repeats=False)
-            asked = asyncio.ensure_future(ledger.intent(chunk, 1, repeats=False))
+            ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
+            asked = asyncio.ensure_future(ledger.intent(chunk, 1, resends_unknown=False))
             async with asyncio.timeout(10):
                 while not caplog.messages:
                     await asyncio.sleep(0.01)
@@ -436,15 +436,15 @@ async def test_a_wait_for_redis_is_told_of_once(own_redis, caplog):
         clock.tick(clock.next_timer - clock.monotonic())
         assert {facts["total"] for facts in await asyncio.gather(*asked)} == {"4"}
     told, ended = caplog.messages
-    assert "cannot be reached: start its Redis, or mend the URL" in told
+    assert "cannot be reached: start its Redis, or correct the URL" in told
     assert ended == "the ledger can be used again"
 
 
 async def test_a_batch_that_comes_late_does_nothing(ledger):
     """One that was given up, sent again, and then arrives on its old connection must not undo what came after it."""
     await filled(ledger)
-    chunk = await ledger.take("launch", 0, ledger.new_lease())
-    await ledger.intent(chunk, 0, repeats=False)
+    chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+    await ledger.intent(chunk, 0, resends_unknown=False)
     sent = []
     script = ledger.connection.script
 
@@ -453,9 +453,9 @@ async def test_a_batch_that_comes_late_does_nothing(ledger):
         return await script(name, keys, arguments, **options)
 
     ledger.connection.script = noted
-    ledger.settle(chunk, 0, LedgerState.PENDING, "", repeats=False)
+    ledger.settle(chunk, 0, LedgerState.PENDING, "", resends_unknown=False)
     await ledger.flush()
-    assert await ledger.intent(chunk, 0, repeats=False) == "1"
+    assert await ledger.intent(chunk, 0, resends_unknown=False) == "1"
     late, _ = sent
     await script(*late)
     assert await states(ledger) == "1000", "an attempt is under way"
@@ -466,9 +466,9 @@ async def test_closing_ends_the_wait_for_redis(own_redis):
     clock = ManualClock()
     ledger = RedisLedger(own_redis.url, clock=clock)
     await filled(ledger)
-    chunk = await ledger.take("launch", 0, ledger.new_lease())
+    chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     own_redis.kill()
-    asked = asyncio.ensure_future(ledger.intent(chunk, 0, repeats=False))
+    asked = asyncio.ensure_future(ledger.intent(chunk, 0, resends_unknown=False))
     await next_moment(clock)  # the batch leaves, and is refused
     await until(lambda: clock.pending)
     assert not asked.done()
@@ -484,18 +484,18 @@ def test_a_lease_is_believed_for_less_time_than_it_lasts():
     lease = Lease(10.0, clock)
     with pytest.raises(NotSentError):
         lease.check()
-    lease.granted(lease.asked())
+    lease.renewed_at(lease.now())
     clock.tick(8.9)
     lease.check()
     clock.tick(0.2)
-    assert not lease.holds
-    lease.granted(lease.asked())
+    assert not lease.is_valid
+    lease.renewed_at(lease.now())
     lease.check()
     clock._wall_offset += 60
-    assert not lease.holds
-    lease.granted(lease.asked())
+    assert not lease.is_valid
+    lease.renewed_at(lease.now())
     lease.lost = True
-    assert not lease.holds
+    assert not lease.is_valid
 
 
 def test_requests_come_back_as_they_were(template):
@@ -545,7 +545,7 @@ async def test_no_row_is_ever_sent_twice(redis_server, operations):  # noqa: PLR
         reached = {0: [], 1: []}  # what is true of each row's attempts: True, False, None while nobody can know
         for kind, *rest in operations:
             if kind == "take":
-                found = await ledger.take("launch", 0, ledger.new_lease())
+                found = await ledger.claim_chunk("launch", 0, ledger.new_lease())
                 if not isinstance(found, str):
                     held[rest[0]] = found
             elif kind == "run out":
@@ -555,7 +555,7 @@ async def test_no_row_is_ever_sent_twice(redis_server, operations):  # noqa: PLR
             elif kind == "renew" and held[rest[0]]:
                 await ledger.renew("launch", 0, held[rest[0]].lease)
             elif kind == "intent" and held[rest[0]] and (rest[0], rest[1]) not in under_way:
-                if await ledger.intent(held[rest[0]], rest[1], repeats=False) == "1":
+                if await ledger.intent(held[rest[0]], rest[1], resends_unknown=False) == "1":
                     assert all(known is False for known in reached[rest[1]]), (operations, reached)
                     under_way[rest[0], rest[1]] = (held[rest[0]], len(reached[rest[1]]))
                     reached[rest[1]].append(None)
@@ -564,10 +564,10 @@ async def test_no_row_is_ever_sent_twice(redis_server, operations):  # noqa: PLR
                 chunk, attempt = under_way.pop((worker, row))
                 reached[row][attempt] = {"2": True, "5": None}.get(state, False)
                 record = "" if state == "0" else pack_record(None, None, 1)
-                ledger.settle(chunk, row, LedgerState(state), record, repeats=False)
+                ledger.settle(chunk, row, LedgerState(state), record, resends_unknown=False)
                 await ledger.flush()
             elif kind == "leave" and held[rest[0]] and not any(worker == rest[0] for worker, _ in under_way):
-                await ledger.leave(held[rest[0]], b"")
+                await ledger.release_chunk(held[rest[0]], b"")
                 held[rest[0]] = None
             elif kind == "again":
                 await ledger.resume("launch")
@@ -601,11 +601,11 @@ async def test_a_ledger_in_a_cluster(tmp_path, template):
             await filled(ledger, chunks=2)
             await ledger.register("launch")
             assert await ledger.jobs() == ["launch"]
-            chunk = await ledger.take("launch", await ledger.pick("launch"), ledger.new_lease())
+            chunk = await ledger.claim_chunk("launch", await ledger.next_chunk("launch"), ledger.new_lease())
             for row in range(SIZE):
-                assert await ledger.intent(chunk, row, repeats=False) == "1"
-                ledger.settle(chunk, row, LedgerState.ACCEPTED, pack_record("id", None, 1), repeats=False)
-            assert await ledger.leave(chunk, b"") == "done"
+                assert await ledger.intent(chunk, row, resends_unknown=False) == "1"
+                ledger.settle(chunk, row, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
+            assert await ledger.release_chunk(chunk, b"") == "done"
             await ledger.stop("launch", "cancelled")
             assert await ledger.resume("launch") == 0
             codes = CodeQueue(ledger)

@@ -44,16 +44,16 @@ async def passing(clock, ledger, work):
 
     Timers more than a second ahead are left alone: what comes before them may need real sockets.
     """
-    under_way, ask = [], ledger.connection.ask
+    in_flight, call = [], ledger.connection.call
 
     async def counted(*arguments, **options):
-        under_way.append(1)
+        in_flight.append(1)
         try:
-            return await ask(*arguments, **options)
+            return await call(*arguments, **options)
         finally:
-            under_way.pop()
+            in_flight.pop()
 
-    ledger.connection.ask = counted
+    ledger.connection.call = counted
     task = asyncio.ensure_future(work)
     try:
         async with asyncio.timeout(30):
@@ -61,13 +61,13 @@ async def passing(clock, ledger, work):
                 for _ in range(50):
                     await asyncio.sleep(0)
                 ahead = clock.next_timer - clock.monotonic() if clock.pending else math.inf
-                if ahead <= 1.0 and not under_way:
+                if ahead <= 1.0 and not in_flight:
                     clock.tick(ahead)
                 else:
                     await asyncio.sleep(0.001)
         return await task
     finally:
-        ledger.connection.ask = ask
+        ledger.connection.call = call
 
 
 async def finished(job):
@@ -147,10 +147,10 @@ async def test_what_was_not_sent_is_sent_when_asked_for_again(make_worker, simul
 async def test_without_workers_nothing_is_sent_and_that_is_certain(make_worker, simulator, template):
     """The code is taken back when its time is over; a worker that comes later finds nothing to do."""
     clock = ManualClock()
-    asker = await make_worker(start=False, broker=LossyBroker(), clock=clock)
+    producer = await make_worker(start=False, broker=LossyBroker(), clock=clock)
     began = clock.monotonic()
     with pytest.raises(RequestError) as caught:
-        await passing(clock, asker.ledger, asker.send_code.kiq(template.to(TO), key="login:42", timeout=20))
+        await passing(clock, producer.ledger, producer.send_code.kiq(template.to(TO), key="login:42", timeout=20))
     assert 20 <= clock.monotonic() - began < 21
     assert caught.value.delivery is Delivery.NOT_SENT
     codes = await make_worker()
@@ -159,25 +159,25 @@ async def test_without_workers_nothing_is_sent_and_that_is_certain(make_worker, 
     assert [message.to for message in simulator.inbox] == ["+19195550000"]
 
 
-async def test_a_hint_that_is_lost_delays_a_code_and_no_more(asker, make_worker, simulator, template):
+async def test_a_hint_that_is_lost_delays_a_code_and_no_more(producer, make_worker, simulator, template):
     """Workers look for codes that nobody took."""
     await make_worker()
-    message_id = await asker.send_code.kiq(template.to(TO), key="login:42", timeout=20)
+    message_id = await producer.send_code.kiq(template.to(TO), key="login:42", timeout=20)
     assert message_id == simulator.inbox[0].message_id
 
 
-async def test_a_queue_that_fails_keeps_nothing_from_being_sent(make_worker, asker, simulator, template, caplog):
+async def test_a_queue_that_fails_keeps_nothing_from_being_sent(make_worker, producer, simulator, template, caplog):
     """The ledger has the code before the queue is told."""
 
     async def broken(_message):
         raise ConnectionError("the queue is away")
 
-    asker.broker.kick = broken
+    producer.broker.kick = broken
     await make_worker()
-    assert await asker.send_code.kiq(template.to(TO), key="login:42", timeout=20)
-    job = await asker.submit(numbers(10), name="launch", template=template)
+    assert await producer.send_code.kiq(template.to(TO), key="login:42", timeout=20)
+    job = await producer.submit(numbers(10), name="launch", template=template)
     assert (await finished(job)).accepted == 10
-    assert "takes no hints" in caplog.text
+    assert "did not accept a wake-up message" in caplog.text
 
 
 async def test_a_code_left_to_the_workers(make_worker, simulator, template):
@@ -198,12 +198,12 @@ async def test_a_voice_code(make_worker, simulator, template):
 
 
 @pytest.mark.parametrize("key", ["", 7, "x" * 513])
-async def test_a_bad_key(asker, template, key):
+async def test_a_bad_key(producer, template, key):
     """Named, before anything is written."""
     with pytest.raises(InvalidRequestError, match="key"):
-        await asker.send_code.kiq(template.to(TO), key=key)
+        await producer.send_code.kiq(template.to(TO), key=key)
     with pytest.raises(InvalidRequestError, match="CodeRequest"):
-        await asker.send_code.kiq(TO, key="login:42")
+        await producer.send_code.kiq(TO, key="login:42")
 
 
 # Jobs.
@@ -226,7 +226,7 @@ async def test_a_job(make_worker, simulator, template):
     assert collections.Counter(message.to for message in simulator.inbox).most_common(1)[0][1] == 1
 
 
-async def test_a_job_submitted_again_is_continued(make_worker, asker, simulator, template):
+async def test_a_job_submitted_again_is_continued(make_worker, producer, simulator, template):
     """Also one whose submission broke off; nobody is sent to twice."""
 
     def breaks_off():
@@ -234,8 +234,8 @@ async def test_a_job_submitted_again_is_continued(make_worker, asker, simulator,
         raise RuntimeError("the source is gone")
 
     with pytest.raises(RuntimeError, match="gone"):
-        await asker.submit(breaks_off(), name="launch", chunk=5, template=template)
-    assert not (await asker.job("launch").progress()).complete
+        await producer.submit(breaks_off(), name="launch", chunk=5, template=template)
+    assert not (await producer.job("launch").progress()).complete
     codes = await make_worker()
     job = await codes.submit(numbers(30), name="launch", chunk=5, template=template)
     await finished(job)
@@ -244,23 +244,23 @@ async def test_a_job_submitted_again_is_continued(make_worker, asker, simulator,
 
 
 @pytest.mark.timeout(60)
-async def test_a_submission_cancelled_anywhere_is_continued(make_worker, asker, simulator, template):
+async def test_a_submission_cancelled_anywhere_is_continued(make_worker, producer, simulator, template):
     """At each of its waits; the same again completes the job, and nobody is sent to twice in it."""
     jobs = []
 
     def submission():
         jobs.append(f"launch-{len(jobs)}")
-        return asker.submit(numbers(7), name=jobs[-1], chunk=3, template=template)
+        return producer.submit(numbers(7), name=jobs[-1], chunk=3, template=template)
 
     async for suspensions, task in every_suspension(submission):
         assert task.cancelled() == suspensions.struck, f"the wait {suspensions.at} swallows a cancellation"
-        job = await asker.submit(numbers(7), name=jobs[-1], chunk=3, template=template)
+        job = await producer.submit(numbers(7), name=jobs[-1], chunk=3, template=template)
         progress = await job.progress()
         assert (progress.total, progress.chunks, progress.complete, progress.pending) == (7, 3, True, 7)
     assert len(jobs) > 20
     await make_worker()
     for name in jobs:
-        assert (await finished(asker.job(name))).accepted == 7
+        assert (await finished(producer.job(name))).accepted == 7
     assert collections.Counter(message.to for message in simulator.inbox) == dict.fromkeys(numbers(7), len(jobs))
 
 
@@ -302,20 +302,20 @@ async def test_keys_of_a_cancelled_submission_are_closed_after_their_thread(monk
     await closing
 
 
-async def test_another_job_under_the_same_name(asker, template):
+async def test_another_job_under_the_same_name(producer, template):
     """Another template, another chunk size, another input: refused by name, and nothing of it is sent."""
     from attrs import evolve
 
-    await asker.submit(numbers(10), name="launch", chunk=5, template=template)
+    await producer.submit(numbers(10), name="launch", chunk=5, template=template)
     other = evolve(template, message="Other {CODE}", scope="other")
     with pytest.raises(LedgerError, match="another message, scope"):
-        await asker.submit(numbers(10), name="launch", chunk=5, template=other)
+        await producer.submit(numbers(10), name="launch", chunk=5, template=other)
     with pytest.raises(LedgerError, match="another chunk"):
-        await asker.submit(numbers(10), name="launch", chunk=6, template=template)
+        await producer.submit(numbers(10), name="launch", chunk=6, template=template)
     for entries in (numbers(11), numbers(9), numbers(4), [*numbers(9), "+19195559999"]):
         with pytest.raises(LedgerError, match="another input"):
-            await asker.submit(entries, name="launch", chunk=5, template=template)
-    assert (await asker.job("launch").progress()).total == 10
+            await producer.submit(entries, name="launch", chunk=5, template=template)
+    assert (await producer.job("launch").progress()).total == 10
 
 
 async def test_own_keys_name_the_outcomes(make_worker, template):
@@ -333,23 +333,23 @@ async def test_own_keys_name_the_outcomes(make_worker, template):
     ]
 
 
-async def test_cancel_and_resume(make_worker, asker, simulator, template):
+async def test_cancel_and_resume(make_worker, producer, simulator, template):
     """Nothing more of it begins; what was cancelled waits, and a resume by name goes on with it."""
-    job = await asker.submit(numbers(30), name="launch", chunk=5, template=template)
+    job = await producer.submit(numbers(30), name="launch", chunk=5, template=template)
     await job.cancel()
     assert (await finished(job)).ending == "cancelled"
     codes = await make_worker()
-    rounds, service = [], codes._service
-    look = service._look
+    rounds, runtime = [], codes._runtime
+    poll_once = runtime._poll_once
 
     async def counted():
-        await look()
+        await poll_once()
         rounds.append(1)
 
-    service._look = counted
+    runtime._poll_once = counted
     async with asyncio.timeout(30):
-        while len(rounds) < 3 or service._tasks:  # rounds of the watch, which must find nothing to do
-            service._wake.set()
+        while len(rounds) < 3 or runtime._tasks:  # rounds of the watch, which must find nothing to do
+            runtime._wake.set()
             await asyncio.sleep(0.001)
     assert not simulator.inbox
     assert set(await words(job)) == {Delivery.NOT_SENT}
@@ -396,32 +396,32 @@ async def test_outcomes_are_drained_once_they_are_kept_elsewhere(make_worker, re
     assert [listed.name for listed in await codes.jobs()] == ["launch"]
 
 
-async def test_an_unknown_job(asker):
+async def test_an_unknown_job(producer):
     """Named, with what to do."""
-    job = asker.job("nothing")
+    job = producer.job("nothing")
     for call in (job.progress(), job.cancel(), job.resume()):
         with pytest.raises(LedgerError, match="no job 'nothing'"):
             await call
     assert repr(job) == "Job('nothing')"
 
 
-async def test_a_name_that_is_refused_today_hides_no_job(asker):
+async def test_a_name_that_is_refused_today_hides_no_job(producer):
     """A ledger may hold one that was let in before; it is listed, and so are the others."""
     for name in ("my list", "launch"):
-        await Submission(asker.ledger, name, [], 10, "messaging", None, None).run()
-    assert {job.name for job in await asker.jobs()} == {"my list", "launch"}
+        await Submission(producer.ledger, name, [], 10, "messaging", None, None).run()
+    assert {job.name for job in await producer.jobs()} == {"my list", "launch"}
 
 
-async def test_nothing_that_anybody_can_see_holds_a_number(make_worker, asker, redis_server, template, caplog):
+async def test_nothing_that_anybody_can_see_holds_a_number(make_worker, producer, redis_server, template, caplog):
     """Not the messages, the logs at their loudest, the results; and not the ledger once nothing can be sent again."""
     caplog.set_level(logging.DEBUG)
     codes = await make_worker()
     await codes.send_code.kiq(template.to(TO), key=f"login:{TO}")
     job = await codes.submit(numbers(10), name="launch", template=template)
     await finished(job)
-    await asker.send_code.kiq(template.to(numbers(1)[0]), key="login:1", timeout=20)
+    await producer.send_code.kiq(template.to(numbers(1)[0]), key="login:1", timeout=20)
     shown = caplog.text + repr(job) + repr([outcome async for outcome in job.outcomes()]) + repr(codes)
-    shown += repr(asker.broker.messages)
+    shown += repr(producer.broker.messages)
     with redis_server.client() as client:
         for name in client.scan_iter():
             kind = client.type(name)
@@ -441,11 +441,11 @@ async def test_a_worker_frozen_between_its_question_and_its_write(make_worker, s
     original = Ledger.intent
     granted = []
 
-    async def then_frozen(self, chunk, row, *, repeats):
-        letter = await original(self, chunk, row, repeats=repeats)
+    async def then_frozen(self, chunk, row, *, resends_unknown):
+        letter = await original(self, chunk, row, resends_unknown=resends_unknown)
         if not granted:
             # What the clocks say after a stop: the lease has run out.
-            chunk.lease._until = (-math.inf, -math.inf)
+            chunk.lease._valid_until = (-math.inf, -math.inf)
         granted.append(letter)
         return letter
 
@@ -460,14 +460,14 @@ async def test_a_worker_frozen_between_its_question_and_its_write(make_worker, s
     assert len(simulator.requests) == 1
 
 
-async def test_a_chunk_is_taken_over_from_a_dead_worker(make_worker, asker, simulator, redis_server, template):
+async def test_a_chunk_is_taken_over_from_a_dead_worker(make_worker, producer, simulator, redis_server, template):
     """What was under way at its death is unknown, the rest is sent."""
-    job = await asker.submit(numbers(10), name="launch", template=template)
-    ledger = asker.ledger
-    dead = await ledger.take("launch", 0, ledger.new_lease())
-    assert [await ledger.intent(dead, row, repeats=False) for row in range(3)] == ["1"] * 3
+    job = await producer.submit(numbers(10), name="launch", template=template)
+    ledger = producer.ledger
+    dead = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+    assert [await ledger.intent(dead, row, resends_unknown=False) for row in range(3)] == ["1"] * 3
     with redis_server.client() as client:
-        client.hset("bandwidth-mfa:{launch}:leases", 0, f"{dead.lease.token} 1")
+        client.hset("bandwidth-mfa:{launch}:leases", 0, f"{dead.lease.fencing_token} 1")
     await make_worker()
     progress = await finished(job)
     assert (progress.accepted, progress.unknown) == (7, 3)
@@ -476,19 +476,19 @@ async def test_a_chunk_is_taken_over_from_a_dead_worker(make_worker, asker, simu
     assert causes == ["LeaseExpired"] * 3 + [None] * 7
 
 
-async def test_unknown_ones_are_sent_again_only_where_that_was_chosen(make_worker, asker, redis_server, template):
+async def test_unknown_ones_are_sent_again_only_where_that_was_chosen(make_worker, producer, redis_server, template):
     """At least once, and perhaps twice."""
-    job = await asker.submit(numbers(3), name="launch", template=template)
-    ledger = asker.ledger
-    dead = await ledger.take("launch", 0, ledger.new_lease())
-    await ledger.intent(dead, 0, repeats=True)
+    job = await producer.submit(numbers(3), name="launch", template=template)
+    ledger = producer.ledger
+    dead = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+    await ledger.intent(dead, 0, resends_unknown=True)
     with redis_server.client() as client:
-        client.hset("bandwidth-mfa:{launch}:leases", 0, f"{dead.lease.token} 1")
+        client.hset("bandwidth-mfa:{launch}:leases", 0, f"{dead.lease.fencing_token} 1")
     await make_worker(retry=RetryPolicy(resend=Resend.AT_LEAST_ONCE))
     assert (await finished(job)).accepted == 3
 
 
-async def test_a_shutdown_waits_for_what_is_under_way(make_worker, asker, simulator, template):
+async def test_a_shutdown_waits_for_what_is_under_way(make_worker, producer, simulator, template):
     """The client is closed after it, and nothing is unknown; the rest waits for the next worker."""
     simulator.faults.chance(Fault(delay=0.2), 1.0, operation="messaging")
     codes = await make_worker()
@@ -496,23 +496,23 @@ async def test_a_shutdown_waits_for_what_is_under_way(make_worker, asker, simula
     while not simulator.inbox:
         await asyncio.sleep(0.01)
     await codes.broker.shutdown()
-    progress = await asker.job("launch").progress()
+    progress = await producer.job("launch").progress()
     assert (progress.unknown, progress.sending) == (0, 0)
     assert 0 < progress.accepted == len(simulator.inbox) < 300
     simulator.faults.clear()
     await make_worker()
-    assert (await finished(asker.job("launch"))).accepted == len(simulator.inbox) == 300
+    assert (await finished(producer.job("launch"))).accepted == len(simulator.inbox) == 300
     assert job.name == "launch"
 
 
-async def test_a_shutdown_that_takes_too_long_cuts(make_worker, asker, simulator, template):
+async def test_a_shutdown_that_takes_too_long_cuts(make_worker, producer, simulator, template):
     """What was cut is unknown, at once and by name."""
     simulator.faults.chance(Fault(delay=math.inf), 1.0, operation="messaging")
     clock = ManualClock()
     codes = await make_worker(drain_timeout=0.5, clock=clock)
 
     async def sending(count):
-        while (await asker.job("launch").progress()).sending < count:
+        while (await producer.job("launch").progress()).sending < count:
             await asyncio.sleep(0.001)
 
     await passing(clock, codes.ledger, codes.submit(numbers(5), name="launch", template=template))
@@ -520,7 +520,7 @@ async def test_a_shutdown_that_takes_too_long_cuts(make_worker, asker, simulator
     began = clock.monotonic()
     await passing(clock, codes.ledger, codes.broker.shutdown())
     assert 0.5 <= clock.monotonic() - began < 0.6
-    progress = await asker.job("launch").progress()
+    progress = await producer.job("launch").progress()
     assert (progress.unknown, progress.pending, progress.ending) == (5, 0, "finished")
 
 
@@ -534,7 +534,7 @@ async def test_workers_share_a_job(make_worker, simulator, template):
     assert int(facts["runs"]) == 30
 
 
-async def test_sign_ins_go_before_chunks(make_worker, asker, simulator, template):
+async def test_sign_ins_go_before_chunks(make_worker, producer, simulator, template):
     """A code asked for in the middle of a job does not wait for its end."""
     codes = await make_worker(limits=Limits(rate="100/s", adaptive=False))
     job = await codes.submit(numbers(300), name="launch", template=template)
@@ -555,9 +555,9 @@ async def test_sign_ins_go_before_chunks(make_worker, asker, simulator, template
         ({"ledger": 7}, "ledger"),
         ({"client": "user"}, "client"),
         ({"runs": 0}, "runs"),
-        ({"window": True}, "window"),
-        ({"run_for": 0}, "run_for"),
-        ({"again_after": float("nan")}, "again_after"),
+        ({"max_queued_chunks": True}, "max_queued_chunks"),
+        ({"max_chunk_seconds": 0}, "max_chunk_seconds"),
+        ({"requeue_after": float("nan")}, "requeue_after"),
         ({"drain_timeout": "1"}, "drain_timeout"),
     ],
 )
@@ -581,10 +581,10 @@ def test_wrong_arguments(options, word):
         ({"requests": "+19195551234"}, "requests"),
     ],
 )
-async def test_wrong_submissions(asker, options, word):
+async def test_wrong_submissions(producer, options, word):
     """The same."""
     with pytest.raises(ConfigurationError, match=word):
-        await asker.submit(**({"requests": [], "name": "launch"} | options))
+        await producer.submit(**({"requests": [], "name": "launch"} | options))
 
 
 async def test_a_factory_that_makes_no_client(make_worker, redis_server):

@@ -27,9 +27,9 @@ def test_token_bucket():
     tally = run_virtual(closed_loop(TokenBucket(100), STEPS, until=130, seed=3))
     for phase, rate in zip(PHASES, RATES, strict=True):
         assert tally.goodput(*phase) >= 0.98 * rate
-        assert tally.refused_share(*phase) <= 0.01
+        assert tally.rejected_share(*phase) <= 0.01
     assert tally.time_to(0.9 * 200, 80) <= 8.0
-    assert sum(40 <= at < 45 for at in tally.refused) <= 20
+    assert sum(40 <= at < 45 for at in tally.rejected) <= 20
     assert tally.p99(PHASES) <= 0.3
 
 
@@ -37,7 +37,7 @@ def test_token_bucket():
 def test_a_limit_that_falls_right_after_a_cut(at):
     """What the old limit let through since that cut does not hide the new one: <= 20 refusals, whenever it falls."""
     tally = run_virtual(closed_loop(TokenBucket(100), ((at, 30),), until=at + 10, seed=1))
-    assert sum(at <= refused < at + 5 for refused in tally.refused) <= 20
+    assert sum(at <= refused < at + 5 for refused in tally.rejected) <= 20
     assert tally.goodput(at + 5, at + 10) >= 0.95 * 30
 
 
@@ -54,7 +54,7 @@ def test_other_servers(make_server):
     tallies = [run_virtual(closed_loop(make_server(), STEPS, until=130, seed=seed)) for seed in (1, 2, 3)]
     for phase, rate in zip(PHASES, RATES, strict=True):
         assert all(tally.goodput(*phase) >= 0.93 * rate for tally in tallies)
-        assert mean(tally.refused_share(*phase) for tally in tallies) <= 0.013
+        assert mean(tally.rejected_share(*phase) for tally in tallies) <= 0.013
     assert all(tally.p99(PHASES) <= 0.3 for tally in tallies)
 
 
@@ -71,7 +71,7 @@ def test_sixty_a_minute_known(server):
     """A known limit of 60 a minute: >= 0.97 of it, no 429, and (nearly) no queue at the provider."""
     tally = run_virtual(closed_loop(server, (), until=600, rate=Rate.parse("60/m"), per_second=0.1))
     assert tally.goodput(30, 600) >= 0.97
-    assert tally.refused == []
+    assert tally.rejected == []
     # One message under way is a wait of one second; two may meet where their trips differ by milliseconds.
     assert getattr(server, "longest", 0.0) <= 1.01
 
@@ -85,7 +85,7 @@ def test_a_minute_window_does_not_drive_the_rate_down():
 def test_a_low_limit_that_rises_is_found():
     """At one a second the climb begins too: a limit raised to ten is used within a minute and a half."""
     tally = run_virtual(closed_loop(TokenBucket(1, 10), ((300, 10),), until=420, per_second=0.05))
-    assert tally.refused_share(100, 300) <= 0.05
+    assert tally.rejected_share(100, 300) <= 0.05
     assert tally.goodput(390, 420) >= 9.0
 
 

@@ -24,23 +24,26 @@ class Chance:
         return (self.server is None or self.server.take(now, weight)) and self.rng.random() >= self.share
 
 
-def find(noise, between):
+def find(random_filter, between):
     """Refuse six times by chance, with so many messages between on average; tell whether that was seen."""
-    found = [noise.found(in_hold=True, accepted=round(between * part)) for part in (1, 0.4, 1.8, 0.5, 1.7, 0.6)]
+    found = [
+        random_filter.on_epoch_end(in_hold=True, accepted=round(between * part))
+        for part in (1, 0.4, 1.8, 0.5, 1.7, 0.6)
+    ]
     assert not any(found[:-1])
     return found[-1]
 
 
 def known(share=0.1):
-    """A noise that was found, and has stood its trial."""
-    noise = RandomRejectionFilter()
+    """A random_filter that was found, and has stood its trial."""
+    random_filter = RandomRejectionFilter()
     between = round(1 / share) - 1
-    assert find(noise, between)
+    assert find(random_filter, between)
     for _ in range(8):
-        noise.accepted(between)
-        assert noise.explains()
-    noise.accepted(between)
-    return noise
+        random_filter.accepted(between)
+        assert random_filter.absorbs_rejection()
+    random_filter.accepted(between)
+    return random_filter
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -56,16 +59,16 @@ def test_a_limit_among_noise_is_kept(share):
     """Noise does not grow with the rate as a limit's refusals do, so these are not taken for it."""
     tally = run_virtual(closed_loop(Chance(share, 1, TokenBucket(100)), (), until=120))
     assert tally.goodput(20, 120) >= 0.5 * 100
-    assert tally.refused_share(20, 120) <= 2.5 * share
+    assert tally.rejected_share(20, 120) <= 2.5 * share
 
 
 def test_the_first_refusals_are_news():
     """Until there were as many as it takes, each is a limit's."""
-    noise = RandomRejectionFilter()
-    assert not any(noise.found(in_hold=True, accepted=accepted) for accepted in (9, 3, 16, 8, 15))
-    assert not noise.explains()
-    assert noise.found(in_hold=True, accepted=4)
-    assert noise.share == pytest.approx(0.1, rel=0.1)
+    random_filter = RandomRejectionFilter()
+    assert not any(random_filter.on_epoch_end(in_hold=True, accepted=accepted) for accepted in (9, 3, 16, 8, 15))
+    assert not random_filter.absorbs_rejection()
+    assert random_filter.on_epoch_end(in_hold=True, accepted=4)
+    assert random_filter.share == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -88,53 +91,53 @@ def test_the_first_refusals_are_news():
     ],
 )
 def test_what_is_a_limits(endings):
-    noise = RandomRejectionFilter()
-    assert not any(noise.found(in_hold=held, accepted=accepted) for held, accepted in endings)
+    random_filter = RandomRejectionFilter()
+    assert not any(random_filter.on_epoch_end(in_hold=held, accepted=accepted) for held, accepted in endings)
 
 
 def test_much_more_than_its_share_is_a_limits():
-    """A row of refusals ends what noise explains; it stays known, as the limit teaches nothing of it."""
-    noise = known()
-    assert sum(noise.explains() for _ in range(20)) < 20
-    assert noise.share == pytest.approx(0.1, rel=0.6)
+    """A row of refusals ends what random_filter explains; it stays known, as the limit teaches nothing of it."""
+    random_filter = known()
+    assert sum(random_filter.absorbs_rejection() for _ in range(20)) < 20
+    assert random_filter.share == pytest.approx(0.1, rel=0.6)
 
 
 def test_on_trial_a_short_row_refutes_it():
-    noise = RandomRejectionFilter()
-    assert find(noise, 99)
-    assert noise.on_trial
-    assert [noise.explains() for _ in range(3)] == [True, True, False]
-    assert not noise.share
-    assert not noise.on_trial
+    random_filter = RandomRejectionFilter()
+    assert find(random_filter, 99)
+    assert random_filter.on_probation
+    assert [random_filter.absorbs_rejection() for _ in range(3)] == [True, True, False]
+    assert not random_filter.share
+    assert not random_filter.on_probation
 
 
 def test_on_trial_what_is_little_is_tolerated():
     """A few more than its share do not refute it: a limit would refuse most of what is sent at several times itself."""
-    noise = RandomRejectionFilter()
-    assert find(noise, 99)
+    random_filter = RandomRejectionFilter()
+    assert find(random_filter, 99)
     for _ in range(8):
-        noise.accepted(10)
-        assert noise.explains()
-    noise.accepted(10)
-    assert not noise.on_trial
-    assert noise.share == pytest.approx(0.02, rel=0.3)
+        random_filter.accepted(10)
+        assert random_filter.absorbs_rejection()
+    random_filter.accepted(10)
+    assert not random_filter.on_probation
+    assert random_filter.share == pytest.approx(0.02, rel=0.3)
 
 
 def test_noise_that_has_ended_is_forgotten():
-    noise = known()
-    noise.accepted(140)
-    assert noise.share
-    noise.accepted(40)
-    assert not noise.share
-    assert not noise.explains()
+    random_filter = known()
+    random_filter.accepted(140)
+    assert random_filter.share
+    random_filter.accepted(40)
+    assert not random_filter.share
+    assert not random_filter.absorbs_rejection()
 
 
 @given(st.floats(0.01, 0.3), st.lists(st.integers(0, 400), max_size=300))
 def test_it_never_explains_away_a_limit(share, gaps):
     """Whatever comes, its share stays below a quarter more than it was found to be in its trial."""
-    noise = known(share)
-    found = noise.share
+    random_filter = known(share)
+    found = random_filter.share
     for gap in gaps:
-        noise.accepted(gap)
-        noise.explains()
-        assert noise.share <= 1.25 * max(found, share)
+        random_filter.accepted(gap)
+        random_filter.absorbs_rejection()
+        assert random_filter.share <= 1.25 * max(found, share)

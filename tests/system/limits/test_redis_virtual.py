@@ -50,9 +50,9 @@ class Processes:
         self.accepts[turn] += 1
         self.limiters[turn].accepted(permit)
 
-    def refused(self, taken, retry_after):
+    def rejected(self, taken, retry_after):
         turn, permit = taken
-        self.limiters[turn].refused(permit, retry_after)
+        self.limiters[turn].rejected(permit, retry_after)
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_eight_processes_find_the_limit_together(script, make_server, least, mos
     tally, processes = run(script, make_server(), STEPS, until=120, workers=80, seed=3)
     phases = list(zip(PHASES, RATES, strict=True))
     assert mean(tally.goodput(*phase) / rate for phase, rate in phases) >= least
-    assert mean(tally.refused_share(*phase) for phase in PHASES) <= most
+    assert mean(tally.rejected_share(*phase) for phase in PHASES) <= most
     assert tally.time_to(0.9 * 200, 80) <= 11.0
-    assert sum(40 <= at < 45 for at in tally.refused) <= 30
+    assert sum(40 <= at < 45 for at in tally.rejected) <= 30
     assert tally.p99(PHASES) <= 0.3
     assert script.calls <= len(tally.accepted)
     assert min(processes.accepts) >= 0.9 * max(processes.accepts)
@@ -107,7 +107,7 @@ def test_a_known_limit_is_kept_by_all_together(script):
     tally, _ = run(
         script, AccountQueue(1, 100), (), until=300, count=4, rate=Rate.parse("60/m"), workers=8, per_second=0.05
     )
-    assert tally.refused == []
+    assert tally.rejected == []
     assert tally.goodput(30, 300) >= 0.97
 
 
@@ -128,15 +128,17 @@ def test_the_script_decides_as_the_local_policy_does(script, seed):
         if kind < 0.85:
             weight = rng.randint(1, 3)
             local.on_accept(now, weight, epoch)
-            lease = PermitGrant.parse(script(now, report(epoch=epoch, accepted=weight)))
+            grant = PermitGrant.parse(script(now, report(epoch=epoch, accepted=weight)))
         else:
             sent_in = max(0, epoch - rng.choice([0, 0, 0, 1]))
             asked = rng.choice([0.0, 0.0, 0.4])
             local.on_429(now, sent_in, asked)
-            lease = PermitGrant.parse(script(now, report(epoch=epoch, bad=1, bad_epoch=sent_in, retry_after=asked)))
+            grant = PermitGrant.parse(
+                script(now, report(epoch=epoch, rejected=1, rejected_epoch=sent_in, retry_after=asked))
+            )
         epoch = local.epoch
-        assert lease.epoch == epoch
-        assert lease.rate == pytest.approx(local.rate(), rel=1e-3) if local.rate() else lease.rate is None
+        assert grant.epoch == epoch
+        assert grant.rate == pytest.approx(local.rate(), rel=1e-3) if local.rate() else grant.rate is None
 
 
 def test_refusals_that_do_not_depend_on_the_rate_are_noticed(script):
@@ -172,7 +174,7 @@ def test_what_happened_is_reported_in_time(script):
         limiter._store = Watched(script)
         loop = asyncio.get_running_loop()
         taken = await asyncio.gather(*(limiter.acquire(1, "bulk") for _ in range(200)))
-        granted = [lease.granted for _, lease, _, _ in seen]
+        granted = [grant.granted for _, grant, _, _ in seen]
         assert sum(granted) == 200
         assert len(seen) <= 30
         assert max(granted[1:]) <= 200 * 0.05 + 1
@@ -181,10 +183,10 @@ def test_what_happened_is_reported_in_time(script):
         limiter.accepted(taken[0])
         await asyncio.sleep(0.5)
         refused_at = loop.time()
-        limiter.refused(taken[1], None)
+        limiter.rejected(taken[1], None)
         await asyncio.sleep(0.5)
         (accepted,) = [at for at, _, count, _ in seen if count]
-        (refused,) = [at for at, _, _, bad in seen if bad]
+        (refused,) = [at for at, _, _, rejected in seen if rejected]
         assert 0.0 < accepted - accepted_at <= 0.1 + 1e-9
         assert refused - refused_at <= 1e-9
         await limiter.aclose()
@@ -193,14 +195,14 @@ def test_what_happened_is_reported_in_time(script):
 
 
 def test_slots_of_the_dead_are_used_by_others(script):
-    """A process that asked and never came back costs the others nothing but its turn."""
+    """A process that asked and never came unused costs the others nothing but its turn."""
     for n in range(20):
         script(1_000.0 + n / 1000, report(ceiling=100.0, want_bulk=50, head_bulk=1))
     granted, now, ticket = 0, 1_000.02, 0.0
     while now < 1_004.0:
         now += 0.01
-        lease = PermitGrant.parse(script(now, report(ceiling=100.0, want_bulk=50, head_bulk=1, ticket_bulk=ticket)))
-        granted, ticket = granted + lease.granted, lease.bulk_ticket
+        grant = PermitGrant.parse(script(now, report(ceiling=100.0, want_bulk=50, head_bulk=1, ticket_bulk=ticket)))
+        granted, ticket = granted + grant.granted, grant.bulk_ticket
     assert 280 <= granted <= 420
 
 
@@ -213,7 +215,7 @@ def test_slots_of_the_dead_are_used_by_others(script):
             st.sampled_from(["interactive", "bulk"]),
             st.integers(1, 30),  # for how many
             st.sampled_from(["own", "own", "stale", "none"]),  # with which slot
-            st.integers(0, 3),  # how many it gives back
+            st.integers(0, 3),  # how many it gives unused
         ),
         max_size=60,
     ),
@@ -224,15 +226,15 @@ def test_never_more_than_the_rate_and_what_was_saved_up(script, asked, rate):
     script.client.flushall()
     now = start = 1_000.0
     tickets, held, granted = {}, 0, 0
-    for passed, who, lane, want, slot, back in asked:
+    for passed, who, lane, want, slot, unused in asked:
         now += passed
-        back = min(back, held)  # noqa: PLW2901 - nobody gives back what it was not given
+        unused = min(unused, held)  # noqa: PLW2901 - nobody gives unused what it was not given
         ticket = {"own": tickets.get((who, lane), 0.0), "stale": EPOCH + now - 1.0, "none": 0.0}[slot]
         wanted = {f"want_{lane}": want, f"head_{lane}": 1, f"ticket_{lane}": ticket}
-        lease = PermitGrant.parse(script(now, report(ceiling=rate, back=back, **wanted)))
-        assert lease.granted <= want
-        tickets[who, lane] = getattr(lease, f"{lane}_ticket")
-        held, granted = held - back + lease.granted, granted - back + lease.granted
+        grant = PermitGrant.parse(script(now, report(ceiling=rate, unused=unused, **wanted)))
+        assert grant.granted <= want
+        tickets[who, lane] = getattr(grant, f"{lane}_ticket")
+        held, granted = held - unused + grant.granted, granted - unused + grant.granted
         assert granted <= rate * (now - start) + 1 + 0.15 * rate + 1e-3
 
 
@@ -280,28 +282,28 @@ def test_bug_2_the_hold_is_bounded_at_tiny_rates(script):
     """A hundred messages at 0.05 a second would be held for half an hour; a hundred seconds are enough."""
     now, epoch = 1_000.0, 0
     for _ in range(3):
-        epoch = PermitGrant.parse(script(now, report(epoch=epoch, accepted=1, bad=1, bad_epoch=epoch))).epoch
+        epoch = PermitGrant.parse(script(now, report(epoch=epoch, accepted=1, rejected=1, rejected_epoch=epoch))).epoch
         now += 200.0
     assert float(script.client.hget(script.key, "believed")) < 1
     rates, ticket = [], 0.0
     for _ in range(60):
         now += 5.0
-        lease = PermitGrant.parse(script(now, report(epoch=epoch, want_bulk=9, head_bulk=1, ticket_bulk=ticket)))
-        rates.append(lease.rate)
-        ticket = lease.bulk_ticket
+        grant = PermitGrant.parse(script(now, report(epoch=epoch, want_bulk=9, head_bulk=1, ticket_bulk=ticket)))
+        rates.append(grant.rate)
+        ticket = grant.bulk_ticket
     assert max(rates) > 1.2 * rates[0]
 
 
 def test_bug_3_a_closed_window_does_not_cut_the_rate_to_the_floor(script):
     """Refusals while nothing at all gets through pause longer and longer, and leave the rate alone."""
     script(1_000.0, report(accepted=100))
-    first = PermitGrant.parse(script(1_000.9, report(bad=1, bad_epoch=0)))
-    now, lease = 1_000.9, first
+    first = PermitGrant.parse(script(1_000.9, report(rejected=1, rejected_epoch=0)))
+    now, grant = 1_000.9, first
     for _ in range(6):
-        now += lease.pause + 0.05
-        lease = PermitGrant.parse(script(now, report(epoch=lease.epoch, bad=1, bad_epoch=lease.epoch)))
-    assert lease.rate == pytest.approx(first.rate)
-    assert lease.pause > first.pause
+        now += grant.pause + 0.05
+        grant = PermitGrant.parse(script(now, report(epoch=grant.epoch, rejected=1, rejected_epoch=grant.epoch)))
+    assert grant.rate == pytest.approx(first.rate)
+    assert grant.pause > first.pause
 
 
 def test_bug_4_no_spinning_on_waits_of_no_length(script):
@@ -319,14 +321,14 @@ def test_bug_4_no_spinning_on_waits_of_no_length(script):
 def test_an_empty_redis_climbs_back_to_what_was_known_and_no_higher(script):
     """0.8 of it at first, all of it within 3 s, and then it is held: what the service saved up ends no sooner."""
     now, ticket = 1_000.0, 0.0
-    lease = PermitGrant.parse(script(now, report(epoch=4, seed=80.0, want_bulk=99, head_bulk=1)))
-    assert lease.rate == pytest.approx(80.0)
+    grant = PermitGrant.parse(script(now, report(epoch=4, seed=80.0, want_bulk=99, head_bulk=1)))
+    assert grant.rate == pytest.approx(80.0)
     rates = []
     for _ in range(500):
         now += 0.01
-        lease = PermitGrant.parse(script(now, report(epoch=5, want_bulk=99, head_bulk=1, ticket_bulk=ticket)))
-        ticket = lease.bulk_ticket
-        rates.append(lease.rate)
+        grant = PermitGrant.parse(script(now, report(epoch=5, want_bulk=99, head_bulk=1, ticket_bulk=ticket)))
+        ticket = grant.bulk_ticket
+        rates.append(grant.rate)
     assert max(rates) <= 100.0
     assert max(rates[:300]) >= 95.0
 
@@ -334,19 +336,19 @@ def test_an_empty_redis_climbs_back_to_what_was_known_and_no_higher(script):
 def test_after_a_silence_the_limit_is_held_anew(script):
     """A climb that Redis slept through is not gone on with: the service has saved up for it."""
     now, ticket = 1_000.0, 0.0
-    epoch = PermitGrant.parse(script(now, report(accepted=100, bad=1, bad_epoch=0))).epoch
+    epoch = PermitGrant.parse(script(now, report(accepted=100, rejected=1, rejected_epoch=0))).epoch
     for n in range(600):
         now += 0.01
-        lease = PermitGrant.parse(
+        grant = PermitGrant.parse(
             script(now, report(epoch=epoch, accepted=n % 2, want_bulk=99, head_bulk=1, ticket_bulk=ticket))
         )
-        ticket = lease.bulk_ticket
-    assert lease.rate > 102
-    lease = PermitGrant.parse(script(now + 4.0, report(epoch=epoch, want_bulk=99, head_bulk=1)))
-    assert lease.rate < 100
+        ticket = grant.bulk_ticket
+    assert grant.rate > 102
+    grant = PermitGrant.parse(script(now + 4.0, report(epoch=epoch, want_bulk=99, head_bulk=1)))
+    assert grant.rate < 100
 
 
 def test_time_stamps_keep_their_microseconds(script):
     """Lua prints 14 digits unless told otherwise, which would cut time stamps to a tenth of a millisecond."""
-    lease = PermitGrant.parse(script(1_000.123456, report(ceiling=1.0, want_bulk=5, head_bulk=1)))
-    assert round(lease.bulk_ticket % 1, 6) == pytest.approx(0.123456, abs=1e-6)
+    grant = PermitGrant.parse(script(1_000.123456, report(ceiling=1.0, want_bulk=5, head_bulk=1)))
+    assert round(grant.bulk_ticket % 1, 6) == pytest.approx(0.123456, abs=1e-6)

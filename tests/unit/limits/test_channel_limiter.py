@@ -55,7 +55,7 @@ async def test_retry_after_closes_the_gate_for_everyone(adaptive):
     """A 429 with a Retry-After stops the channel, people included, until then, adaptive or not."""
     clock = ManualClock()
     limiter = make(clock, adaptive=adaptive)
-    limiter.refused(limiter.try_acquire(), 5.0)
+    limiter.rejected(limiter.try_acquire(), 5.0)
     assert limiter.try_acquire(1, "interactive") is None
     tasks, times = line(limiter, clock, 1, "interactive")
     await clock.advance(4.99)
@@ -69,7 +69,7 @@ async def test_after_the_gate_waiters_leave_at_a_known_rate():
     """A fixed rate paces those who waited at the gate; they do not leave together."""
     clock = ManualClock()
     limiter = make(clock, rate=Rate(100), adaptive=False)
-    limiter.refused(limiter.try_acquire(), 1.0)
+    limiter.rejected(limiter.try_acquire(), 1.0)
     tasks, times = line(limiter, clock, 100)
     await clock.advance(1.5)
     assert 49 <= len(times) <= 52
@@ -85,7 +85,7 @@ async def test_after_the_gate_waiters_leave_at_the_learnt_rate():
     for permit in permits[:-1]:
         clock.tick(0.02)
         limiter.accepted(permit)
-    limiter.refused(permits[-1], 2.0)
+    limiter.rejected(permits[-1], 2.0)
     tasks, times = line(limiter, clock, 200)
     await clock.advance(3.0)
     assert 45 <= len(times) <= 52
@@ -97,7 +97,7 @@ async def test_after_the_gate_a_channel_without_any_rate_ramps_up():
     """Not adaptive and no rate: the queue leaves at ten a second, doubling each second, and then all is free again."""
     clock = ManualClock()
     limiter = make(clock, adaptive=False)
-    limiter.refused(limiter.try_acquire(), 1.0)
+    limiter.rejected(limiter.try_acquire(), 1.0)
     tasks, times = line(limiter, clock, 100)
     opens = clock.monotonic() + 1.0
     await clock.advance(2.0)
@@ -119,7 +119,7 @@ async def test_the_ramp_starts_at_what_was_accepted():
     for _ in range(400):
         clock.tick(0.005)
         limiter.accepted(limiter.try_acquire())
-    limiter.refused(limiter.try_acquire(), 1.0)
+    limiter.rejected(limiter.try_acquire(), 1.0)
     tasks, times = line(limiter, clock, 500)
     await clock.advance(1.5)
     assert 90 <= len(times) <= 140
@@ -131,7 +131,7 @@ async def test_a_gate_nobody_waited_at_leaves_no_pace_behind():
     """With nobody waiting a second after the gate opened, the channel is unlimited again."""
     clock = ManualClock()
     limiter = make(clock, adaptive=False)
-    limiter.refused(limiter.try_acquire(), 1.0)
+    limiter.rejected(limiter.try_acquire(), 1.0)
     clock.tick(2.5)
     assert all(limiter.try_acquire(1, "bulk") for _ in range(100))
 
@@ -139,7 +139,7 @@ async def test_a_gate_nobody_waited_at_leaves_no_pace_behind():
 def test_not_adaptive_and_no_retry_after_pauses_nothing():
     """Without a word from the service and without learning, a 429 changes nothing here."""
     limiter = make(ManualClock(), adaptive=False)
-    limiter.refused(limiter.try_acquire(), None)
+    limiter.rejected(limiter.try_acquire(), None)
     assert limiter.try_acquire() is not None
 
 
@@ -147,13 +147,13 @@ def test_retry_after_is_clamped():
     """A service that asks for an hour closes the gate for `max_pause`; rubbish closes nothing."""
     clock = ManualClock()
     limiter = make(clock, adaptive=False, max_pause=60.0)
-    limiter.refused(limiter.try_acquire(), 3600.0)
+    limiter.rejected(limiter.try_acquire(), 3600.0)
     clock.tick(60.0)
     assert limiter.try_acquire() is not None
     clock.tick(100.0)
     for rubbish in (float("nan"), -5.0):
         permit = limiter.try_acquire()
-        limiter.refused(permit, rubbish)
+        limiter.rejected(permit, rubbish)
         assert limiter.try_acquire() is not None
 
 
@@ -166,10 +166,10 @@ def test_an_old_epoch_does_not_cut_twice():
         clock.tick(0.01)
         limiter.accepted(permit)
     for permit in permits[20:]:
-        limiter.refused(permit, None)
+        limiter.rejected(permit, None)
     assert limiter.epoch == 1
     assert limiter.rate == pytest.approx(0.97 * 20)
-    limiter.refused(permits[-1], 7.0)
+    limiter.rejected(permits[-1], 7.0)
     assert limiter.epoch == 1
     clock.tick(6.9)
     assert limiter.try_acquire() is None
@@ -182,8 +182,8 @@ async def test_a_shorter_retry_after_does_not_open_the_gate():
     clock = ManualClock()
     limiter = make(clock, adaptive=False)
     first, second = limiter.try_acquire(), limiter.try_acquire()
-    limiter.refused(first, 10.0)
-    limiter.refused(second, 1.0)
+    limiter.rejected(first, 10.0)
+    limiter.rejected(second, 1.0)
     clock.tick(5.0)
     assert limiter.try_acquire() is None
 
@@ -195,9 +195,9 @@ async def test_one_message_tries_a_closed_gate():
     permits = [limiter.try_acquire() for _ in range(100)]
     for permit in permits[:-1]:
         limiter.accepted(permit)
-    limiter.refused(permits[-1], None)
+    limiter.rejected(permits[-1], None)
     clock.tick(0.11)
-    limiter.refused(limiter.try_acquire(), None)  # the first of the new epoch is refused too: closed
+    limiter.rejected(limiter.try_acquire(), None)  # the first of the new epoch is refused too: closed
     tasks, times = line(limiter, clock, 30)
     await clock.advance(0.3)
     assert len(times) == 1
@@ -213,9 +213,9 @@ async def test_a_gate_probe_without_an_answer_holds_nobody_for_long():
     clock = ManualClock()
     limiter = make(clock)
     permit = limiter.try_acquire()
-    limiter.refused(permit, None)
+    limiter.rejected(permit, None)
     clock.tick(0.2)
-    limiter.refused(limiter.try_acquire(), None)
+    limiter.rejected(limiter.try_acquire(), None)
     tasks, times = line(limiter, clock, 3)
     await clock.advance(0.35)  # the pause of 0.2 s, then one permit's time at 9.7 a second
     assert len(times) == 1
@@ -254,7 +254,7 @@ async def test_a_closed_gate_beyond_the_deadline_fails_at_once(adaptive):
     """The rest of a Retry-After counts as known wait, with a rate or without."""
     clock = ManualClock()
     limiter = make(clock, adaptive=adaptive)
-    limiter.refused(limiter.try_acquire(), 30.0)
+    limiter.rejected(limiter.try_acquire(), 30.0)
     clock.tick(10.0)
     with pytest.raises(RateLimitError) as caught:
         await limiter.acquire(deadline=clock.monotonic() + 5.0)
@@ -268,7 +268,7 @@ async def test_time_that_runs_out_while_waiting_fails_alike():
     permit = limiter.try_acquire()
     task = asyncio.create_task(limiter.acquire(1, "bulk", deadline=clock.monotonic() + 3.0))
     await clock.advance(0.5)
-    limiter.refused(permit, 10.0)
+    limiter.rejected(permit, 10.0)
     await clock.advance(2.6)
     with pytest.raises(RateLimitError) as caught:
         await task
@@ -307,7 +307,7 @@ async def test_abort_ends_every_wait_now_and_later():
     free = make(clock)
     permit = free.try_acquire()
     free.abort(lambda: ClientStateError("closing"))
-    free.refused(permit, 1.0)
+    free.rejected(permit, 1.0)
     clock.tick(5.0)
     with pytest.raises(ClientStateError):
         await free.acquire()
@@ -324,7 +324,7 @@ async def test_events_tell_waits_gates_and_changes():
         limiter.accepted(permit)
     assert events == []
     for permit in permits[20:]:
-        limiter.refused(permit, 2.0)
+        limiter.rejected(permit, 2.0)
     assert [type(event) for event in events] == [SendsPausedEvent, LimitChangedEvent]
     assert events[0] == SendsPausedEvent(channel="messaging", seconds=2.0)
     assert events[1].cause == "refused"
@@ -344,7 +344,7 @@ async def test_probing_is_told_when_it_has_proved_itself():
     clock = ManualClock()
     events = []
     limiter = make(clock, emit=events.append)
-    limiter.refused(limiter.try_acquire(), None)
+    limiter.rejected(limiter.try_acquire(), None)
     events.clear()
 
     async def sender():
@@ -394,4 +394,4 @@ def test_repr_explains_itself():
     """The repr shows the pacer and what was learnt."""
     limiter = make(ManualClock(), rate=Rate(5))
     assert repr(limiter).startswith("ChannelLimiter('messaging', TokenBucket(rate=5/s, ")
-    assert "HoldAndProbe(trusting" in repr(limiter)
+    assert "HoldAndProbe(unlimited" in repr(limiter)

@@ -36,7 +36,7 @@ def test_no_limit_is_believed_in_before_the_first_refusal():
         machine.on_grant(1)
         machine.on_accept(n / 100, 1, 0)
     assert machine.rate() is None
-    assert machine.state == "trusting"
+    assert machine.state == "unlimited"
 
 
 def test_the_first_refusal_estimates_from_what_was_accepted():
@@ -68,15 +68,15 @@ def test_refused_before_anything_was_accepted():
 def test_hold_then_climb():
     """The limit is approached from 0.97 for a hundred messages, then exceeded slowly at first, then ever faster."""
     machine = learnt(100)
-    believed = machine.rate() / 0.97
+    estimate = machine.rate() / 0.97
     now = send(machine, 3.7, now=100.1)
     assert machine.state == "holding"
-    assert 0.99 * believed < machine.rate() <= believed
+    assert 0.99 * estimate < machine.rate() <= estimate
     now = send(machine, 1.0, now=now)
     assert machine.state == "probing"
-    assert believed < machine.rate() < 1.15 * believed
+    assert estimate < machine.rate() < 1.15 * estimate
     send(machine, 4.0, now=now)
-    assert machine.rate() > 4 * believed
+    assert machine.rate() > 4 * estimate
 
 
 def test_one_episode_cuts_once():
@@ -106,7 +106,7 @@ def test_the_time_until_the_first_answers_is_no_lower_rate():
     for n in range(130):
         machine.on_accept(100.3 + n / 97, 1, 1)
     machine.on_429(100.3 + 130 / 97, 1)
-    assert 0.95 * 97 <= machine._believed <= 97.0
+    assert 0.95 * 97 <= machine._estimate <= 97.0
 
 
 def test_a_ceiling_is_never_exceeded():
@@ -144,7 +144,7 @@ def test_bug_2_the_hold_is_bounded_at_tiny_rates():
     """At 0.05 a second a hundred messages would be held for 2000 s; the hold ends after 100 s."""
     machine = HoldAndProbe(ceiling=0.05)
     machine.on_429(10.0, 0)
-    assert machine._hold() == 100.0
+    assert machine._hold_seconds() == 100.0
 
 
 def test_bug_3_a_closed_window_does_not_cut_the_rate_to_the_floor():
@@ -205,11 +205,11 @@ def test_the_window_counts_the_last_one_to_two_seconds():
 
 def test_repr_tells_state_and_rates():
     """The repr names what it does and what it believes."""
-    assert repr(HoldAndProbe()) == "HoldAndProbe(trusting, rate=unlimited, believed=inf/s, epoch=0)"
+    assert repr(HoldAndProbe()) == "HoldAndProbe(unlimited, rate=unlimited, estimate=inf/s, epoch=0)"
     assert "holding, rate=97" in repr(learnt(100))
 
 
-def by_chance(share, seed, *, until):
+def run_random_rejections(share, seed, *, until):
     """Refuse this share of everything whatever the rate; return the machine and how much was accepted."""
     rng = random.Random(seed)
     machine, now, accepted = HoldAndProbe(), 0.0, 0
@@ -231,8 +231,8 @@ def by_chance(share, seed, *, until):
 @pytest.mark.parametrize("share", [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3])
 def test_refusals_by_chance_do_not_end_at_a_standstill(share, seed):
     """What comes at any rate is known as that, and its share too; from then on it slows nothing."""
-    machine, _, _ = by_chance(share, seed, until=int(400 / share))
-    assert machine.noise == pytest.approx(share, rel=0.6)
+    machine, _, _ = run_random_rejections(share, seed, until=int(400 / share))
+    assert machine.random_rejection_share == pytest.approx(share, rel=0.6)
     assert machine.rate() > 500, machine
 
 
@@ -251,7 +251,7 @@ def test_a_limit_that_is_kept_is_no_noise():
             refused += 1
             pause = machine.on_429(now, machine.epoch)
             now, level = now + pause, min(50.0, level + 50 * pause)
-        assert not machine.noise
+        assert not machine.random_rejection_share
 
 
 def test_what_turns_out_to_be_a_limit_is_one_again():
@@ -263,10 +263,10 @@ def test_what_turns_out_to_be_a_limit_is_one_again():
             machine.on_grant(1)
             machine.on_accept(now, 1, machine.epoch)
         now += machine.on_429(now, machine.epoch)
-        if machine.noise:
+        if machine.random_rejection_share:
             break
     held = machine.rate()
-    assert machine.noise
+    assert machine.random_rejection_share
     assert machine.state == "probing"
     refused, epoch = 0, machine.epoch
     while machine.epoch == epoch:
@@ -275,7 +275,7 @@ def test_what_turns_out_to_be_a_limit_is_one_again():
     assert refused <= 4
     assert machine.state == "holding"
     assert machine.rate() < held / 2
-    assert not machine.noise
+    assert not machine.random_rejection_share
 
 
 def test_what_was_under_way_at_the_first_refusal_raises_the_estimate():

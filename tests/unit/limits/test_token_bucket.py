@@ -1,4 +1,4 @@
-"""The local pacer: order, weights, cancellation, pauses and the rate itself."""
+"""The local bucket: order, weights, cancellation, pauses and the rate itself."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bandwidth_mfa_async.limits._token_bucket import TokenBucket
 from tests.support.limits_simulation import run_virtual
 
 
-def queue(pacer, served, *entries):
+def queue(bucket, served, *entries):
     """Start one waiter per (name, weight, lane), in order."""
 
     async def wait(name, weight, lane):
-        await pacer.acquire(weight, lane)
+        await bucket.acquire(weight, lane)
         served.append(name)
 
     return [asyncio.create_task(wait(*entry)) for entry in entries]
@@ -26,9 +26,9 @@ def queue(pacer, served, *entries):
 async def test_order_within_a_lane_is_first_come_first_served():
     """Waiters of one lane leave in the order in which they came, one every 1/rate seconds."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 10.0)
+    bucket = TokenBucket(clock, 10.0)
     served = []
-    tasks = queue(pacer, served, *((n, 1, "bulk") for n in range(5)))
+    tasks = queue(bucket, served, *((n, 1, "bulk") for n in range(5)))
     await clock.advance(0.0)
     assert served == [0]
     for expected in range(2, 6):
@@ -41,11 +41,11 @@ async def test_order_within_a_lane_is_first_come_first_served():
 async def test_the_interactive_lane_goes_first():
     """A person overtakes every queued bulk item; bulk items keep their order."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 10.0)
-    assert pacer.try_acquire(1, "bulk")
+    bucket = TokenBucket(clock, 10.0)
+    assert bucket.try_acquire(1, "bulk")
     served = []
     tasks = queue(
-        pacer, served, ("b1", 1, "bulk"), ("b2", 1, "bulk"), ("i1", 1, "interactive"), ("i2", 1, "interactive")
+        bucket, served, ("b1", 1, "bulk"), ("b2", 1, "bulk"), ("i1", 1, "interactive"), ("i2", 1, "interactive")
     )
     await clock.advance(0.401)
     await asyncio.gather(*tasks)
@@ -55,10 +55,10 @@ async def test_the_interactive_lane_goes_first():
 async def test_one_timer_serves_all_waiters():
     """However many wait, with deadlines or without, the clock holds one timer."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 1.0)
-    tasks = [asyncio.create_task(pacer.acquire(1, "bulk", clock.monotonic() + 5 + n)) for n in range(50)]
+    bucket = TokenBucket(clock, 1.0)
+    tasks = [asyncio.create_task(bucket.acquire(1, "bulk", clock.monotonic() + 5 + n)) for n in range(50)]
     await clock.advance(0.0)
-    assert pacer.waiting == 49
+    assert bucket.waiting == 49
     assert clock.pending == 1
     await clock.advance(100.0)
     assert sum(await asyncio.gather(*tasks)) == len([t for t in tasks if t.result()]) >= 6
@@ -67,13 +67,13 @@ async def test_one_timer_serves_all_waiters():
 async def test_nobody_overtakes_a_heavy_waiter_of_its_lane():
     """While a heavy permit saves up, a lighter newcomer of the same lane waits even if there is enough for it."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 10.0)
-    assert pacer.try_acquire(1, "bulk")
+    bucket = TokenBucket(clock, 10.0)
+    assert bucket.try_acquire(1, "bulk")
     served = []
-    tasks = queue(pacer, served, ("heavy", 5, "bulk"))
+    tasks = queue(bucket, served, ("heavy", 5, "bulk"))
     await clock.advance(0.4)
-    assert not pacer.try_acquire(1, "bulk")
-    tasks += queue(pacer, served, ("light", 1, "bulk"))
+    assert not bucket.try_acquire(1, "bulk")
+    tasks += queue(bucket, served, ("light", 1, "bulk"))
     await clock.advance(0.1001)
     assert served == ["heavy"]
     await clock.advance(0.1)
@@ -84,9 +84,9 @@ async def test_nobody_overtakes_a_heavy_waiter_of_its_lane():
 async def test_a_weight_above_the_burst_is_served():
     """A permit heavier than the bucket waits until it is paid for, and does not hang."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 2.0)
-    assert pacer.try_acquire(1, "bulk")
-    task = asyncio.create_task(pacer.acquire(9, "bulk"))
+    bucket = TokenBucket(clock, 2.0)
+    assert bucket.try_acquire(1, "bulk")
+    task = asyncio.create_task(bucket.acquire(9, "bulk"))
     await clock.advance(4.4)
     assert not task.done()
     await clock.advance(0.2)
@@ -97,11 +97,11 @@ async def test_a_weight_above_the_burst_is_served():
 async def test_a_heavy_permit_may_use_what_a_quiet_time_saved():
     """After a quiet time as long as it costs, a permit above the burst leaves at once, and the next one waits."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 1.0)
-    assert pacer.try_acquire(1, "interactive")
+    bucket = TokenBucket(clock, 1.0)
+    assert bucket.try_acquire(1, "interactive")
     clock.tick(3.0)
-    assert pacer.try_acquire(3, "interactive")
-    assert not pacer.try_acquire(1, "interactive")
+    assert bucket.try_acquire(3, "interactive")
+    assert not bucket.try_acquire(1, "interactive")
 
 
 def test_a_weight_of_five_among_a_hundred_of_one_waits_its_fair_share():
@@ -109,16 +109,16 @@ def test_a_weight_of_five_among_a_hundred_of_one_waits_its_fair_share():
 
     async def scenario():
         loop = asyncio.get_running_loop()
-        pacer = TokenBucket(SystemClock(), 100.0)
+        bucket = TokenBucket(SystemClock(), 100.0)
 
         async def light():
             while True:
-                await pacer.acquire(1, "bulk")
+                await bucket.acquire(1, "bulk")
 
         lights = [asyncio.create_task(light()) for _ in range(100)]
         await asyncio.sleep(0.5)
         began = loop.time()
-        await pacer.acquire(5, "bulk")
+        await bucket.acquire(5, "bulk")
         waited = loop.time() - began
         for task in lights:
             task.cancel()
@@ -133,11 +133,11 @@ def test_half_of_the_waiters_cancelled_loses_nothing():
 
     async def scenario():
         loop = asyncio.get_running_loop()
-        pacer = TokenBucket(SystemClock(), 200.0)
+        bucket = TokenBucket(SystemClock(), 200.0)
         served = []
 
         async def wait():
-            await pacer.acquire(1, "bulk")
+            await bucket.acquire(1, "bulk")
             served.append(loop.time())
 
         tasks = [asyncio.create_task(wait()) for _ in range(500)]
@@ -148,12 +148,12 @@ def test_half_of_the_waiters_cancelled_loses_nothing():
             task.cancel()
         survivors = [task for task in tasks[1::2] if not task.done()]
         await asyncio.gather(*tasks, return_exceptions=True)
-        return (len(served) - done) / (loop.time() - began), len(survivors), pacer
+        return (len(served) - done) / (loop.time() - began), len(survivors), bucket
 
-    rate, survivors, pacer = run_virtual(scenario())
+    rate, survivors, bucket = run_virtual(scenario())
     assert survivors > 200
     assert 0.98 * 200 <= rate <= 1.02 * 200
-    assert pacer.waiting == 0
+    assert bucket.waiting == 0
 
 
 def test_random_timeouts_lose_no_capacity():
@@ -161,7 +161,7 @@ def test_random_timeouts_lose_no_capacity():
 
     async def scenario():
         loop = asyncio.get_running_loop()
-        pacer = TokenBucket(SystemClock(), 200.0)
+        bucket = TokenBucket(SystemClock(), 200.0)
         rng = random.Random(7)
         end = loop.time() + 5.0
         granted = 0
@@ -171,7 +171,7 @@ def test_random_timeouts_lose_no_capacity():
             while loop.time() < end:
                 try:
                     async with asyncio.timeout(rng.uniform(0.001, 0.3)):
-                        await pacer.acquire(1, "bulk")
+                        await bucket.acquire(1, "bulk")
                     granted += 1
                 except TimeoutError:
                     pass
@@ -185,9 +185,9 @@ def test_random_timeouts_lose_no_capacity():
 async def test_cancelled_in_the_moment_of_its_grant_gives_the_permit_back():
     """A waiter that was served and cancelled in the same loop iteration passes its permit to the next in line."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 10.0)
-    assert pacer.try_acquire(1, "bulk")
-    first, second = (asyncio.create_task(pacer.acquire(1, "bulk")) for _ in range(2))
+    bucket = TokenBucket(clock, 10.0)
+    assert bucket.try_acquire(1, "bulk")
+    first, second = (asyncio.create_task(bucket.acquire(1, "bulk")) for _ in range(2))
     await clock.advance(0.0)
     clock.tick(0.1)  # the timer runs, and the first waiter's task has not yet
     first.cancel()
@@ -200,12 +200,12 @@ async def test_cancelled_in_the_moment_of_its_grant_gives_the_permit_back():
 async def test_a_cancelled_heavy_head_frees_the_light_ones_behind_it():
     """What a heavy waiter had saved up goes, up to a bucketful, to whoever stands behind it when it leaves."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 1.0)
-    assert pacer.try_acquire(1, "bulk")
-    heavy = asyncio.create_task(pacer.acquire(50, "bulk"))
+    bucket = TokenBucket(clock, 1.0)
+    assert bucket.try_acquire(1, "bulk")
+    heavy = asyncio.create_task(bucket.acquire(50, "bulk"))
     await clock.advance(5.0)
-    light = asyncio.create_task(pacer.acquire(1, "bulk"))
-    later = asyncio.create_task(pacer.acquire(1, "bulk"))
+    light = asyncio.create_task(bucket.acquire(1, "bulk"))
+    later = asyncio.create_task(bucket.acquire(1, "bulk"))
     await clock.advance(0.0)
     heavy.cancel()
     await clock.advance(0.0)
@@ -218,11 +218,11 @@ async def test_a_cancelled_heavy_head_frees_the_light_ones_behind_it():
 async def test_refund_goes_to_the_next_in_line():
     """A permit given back is used at once by whoever waits."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 1.0)
-    assert pacer.try_acquire(1, "bulk")
-    task = asyncio.create_task(pacer.acquire(1, "bulk"))
+    bucket = TokenBucket(clock, 1.0)
+    assert bucket.try_acquire(1, "bulk")
+    task = asyncio.create_task(bucket.acquire(1, "bulk"))
     await clock.advance(0.0)
-    pacer.refund(1)
+    bucket.refund(1)
     await clock.advance(0.0)
     assert await task
 
@@ -230,54 +230,54 @@ async def test_refund_goes_to_the_next_in_line():
 async def test_set_rate_applies_to_those_who_wait():
     """A new rate moves the one timer: faster and slower both count from the moment they are set."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 1.0)
+    bucket = TokenBucket(clock, 1.0)
     served = []
-    tasks = queue(pacer, served, *((n, 1, "bulk") for n in range(4)))
+    tasks = queue(bucket, served, *((n, 1, "bulk") for n in range(4)))
     await clock.advance(0.5)
     assert served == [0]
-    pacer.set_rate(10.0)
+    bucket.set_rate(10.0)
     await clock.advance(0.051)
     assert served == [0, 1]
-    pacer.set_rate(0.1)
+    bucket.set_rate(0.1)
     await clock.advance(9.0)
     assert served == [0, 1]
-    pacer.set_rate(None)
+    bucket.set_rate(None)
     await clock.advance(0.0)
     assert served == [0, 1, 2, 3]
-    assert pacer.free
+    assert bucket.free
     await asyncio.gather(*tasks)
 
 
 async def test_a_pause_lets_nothing_leave_and_saves_nothing_up():
-    """After a pause waiters leave at the rate, not together; an unlimited pacer is closed by it as well."""
+    """After a pause waiters leave at the rate, not together; an unlimited bucket is closed by it as well."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 100.0)
-    pacer.pause_until(clock.monotonic() + 10.0)
+    bucket = TokenBucket(clock, 100.0)
+    bucket.pause_until(clock.monotonic() + 10.0)
     served = []
-    tasks = queue(pacer, served, *((n, 1, "bulk") for n in range(10)))
+    tasks = queue(bucket, served, *((n, 1, "bulk") for n in range(10)))
     await clock.advance(9.99)
     assert served == []
     await clock.advance(0.0101)
     assert served == [0]
     await clock.advance(0.0500)
     assert served == [0, 1, 2, 3, 4, 5]
-    pacer.set_rate(None)
+    bucket.set_rate(None)
     await asyncio.gather(*tasks)
-    pacer.pause_until(clock.monotonic() + 1.0)
-    assert not pacer.try_acquire(1, "interactive")
+    bucket.pause_until(clock.monotonic() + 1.0)
+    assert not bucket.try_acquire(1, "interactive")
     clock.tick(1.0)
-    assert pacer.try_acquire(1, "interactive")
-    assert pacer.free
+    assert bucket.try_acquire(1, "interactive")
+    assert bucket.free
 
 
 async def test_a_shortened_pause_opens_at_once():
     """`pause_until` an earlier moment wakes those who wait."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 1.0)
-    pacer.pause_until(clock.monotonic() + 10.0)
-    task = asyncio.create_task(pacer.acquire(1, "bulk"))
+    bucket = TokenBucket(clock, 1.0)
+    bucket.pause_until(clock.monotonic() + 10.0)
+    task = asyncio.create_task(bucket.acquire(1, "bulk"))
     await clock.advance(1.0)
-    pacer.pause_until(clock.monotonic())
+    bucket.pause_until(clock.monotonic())
     await clock.advance(0.0)
     assert await task
 
@@ -285,10 +285,10 @@ async def test_a_shortened_pause_opens_at_once():
 async def test_a_deadline_ends_the_wait():
     """A waiter whose time runs out gets False; its place goes to the next, and nothing was taken."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 1.0)
-    assert pacer.try_acquire(1, "bulk")
-    late = asyncio.create_task(pacer.acquire(1, "bulk", clock.monotonic() + 0.5))
-    patient = asyncio.create_task(pacer.acquire(1, "bulk"))
+    bucket = TokenBucket(clock, 1.0)
+    assert bucket.try_acquire(1, "bulk")
+    late = asyncio.create_task(bucket.acquire(1, "bulk", clock.monotonic() + 0.5))
+    patient = asyncio.create_task(bucket.acquire(1, "bulk"))
     await clock.advance(0.6)
     assert late.done()
     assert not await late
@@ -297,19 +297,19 @@ async def test_a_deadline_ends_the_wait():
 
 
 async def test_a_timer_that_fires_a_hair_early_does_not_spin():
-    """Rounding never makes the pacer set a timer for 1e-16 s: each permit costs one wake-up, two at most."""
+    """Rounding never makes the bucket set a timer for 1e-16 s: each permit costs one wake-up, two at most."""
     clock = ManualClock(monotonic=123_456.789)
-    pacer = TokenBucket(clock, 3.0)
+    bucket = TokenBucket(clock, 3.0)
     wakes = 0
-    original = pacer._on_timer
+    original = bucket._on_timer
 
     def counted():
         nonlocal wakes
         wakes += 1
         original()
 
-    pacer._on_timer = counted
-    tasks = [asyncio.create_task(pacer.acquire(1, "bulk")) for _ in range(100)]
+    bucket._on_timer = counted
+    tasks = [asyncio.create_task(bucket.acquire(1, "bulk")) for _ in range(100)]
     await clock.advance(34.0)
     await asyncio.gather(*tasks)
     assert wakes <= 200
@@ -318,17 +318,17 @@ async def test_a_timer_that_fires_a_hair_early_does_not_spin():
 async def test_repr_explains_itself():
     """The repr tells the rate, the level, the waiters of each lane, a pause, and when it wakes next."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 4.0)
-    tasks = queue(pacer, [], ("a", 1, "bulk"), ("b", 1, "bulk"), ("c", 1, "interactive"))
+    bucket = TokenBucket(clock, 4.0)
+    tasks = queue(bucket, [], ("a", 1, "bulk"), ("b", 1, "bulk"), ("c", 1, "interactive"))
     await clock.advance(0.05)
-    assert repr(pacer) == "TokenBucket(rate=4/s, level=0.20 of 1, interactive=1, bulk=1, next wake-up in 0.200 s)"
-    pacer.pause_until(clock.monotonic() + 2.0)
-    assert "paused for 2.000 s" in repr(pacer)
-    pacer.set_rate(None)
-    assert repr(pacer).startswith("TokenBucket(unlimited, ")
+    assert repr(bucket) == "TokenBucket(rate=4/s, level=0.20 of 1, interactive=1, bulk=1, next wake-up in 0.200 s)"
+    bucket.pause_until(clock.monotonic() + 2.0)
+    assert "paused for 2.000 s" in repr(bucket)
+    bucket.set_rate(None)
+    assert repr(bucket).startswith("TokenBucket(unlimited, ")
     await clock.advance(2.0)
     await asyncio.gather(*tasks)
-    assert repr(pacer).endswith("no wake-up set)")
+    assert repr(bucket).endswith("no wake-up set)")
 
 
 def test_repr_outside_a_loop():
@@ -347,14 +347,14 @@ def test_a_bad_rate_is_named(rate):
 
 
 async def test_left_deadlines_do_not_pile_up():
-    """Callers that come with a deadline and leave early do not make the pacer grow."""
+    """Callers that come with a deadline and leave early do not make the bucket grow."""
     clock = ManualClock()
-    pacer = TokenBucket(clock, 0.001)
-    pacer.try_acquire(1, "bulk")
+    bucket = TokenBucket(clock, 0.001)
+    bucket.try_acquire(1, "bulk")
     for _ in range(300):
-        task = asyncio.create_task(pacer.acquire(1, "bulk", clock.monotonic() + 1e6))
+        task = asyncio.create_task(bucket.acquire(1, "bulk", clock.monotonic() + 1e6))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert len(pacer._deadlines) <= 66
-    assert pacer.waiting == 0
+    assert len(bucket._deadlines) <= 66
+    assert bucket.waiting == 0

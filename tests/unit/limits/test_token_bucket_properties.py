@@ -1,4 +1,4 @@
-"""What the pacer promises over any sequence of events."""
+"""What the bucket promises over any sequence of events."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def test_never_too_much_and_nobody_forgotten(sequence):
 
 async def _check(sequence):
     clock = ManualClock()
-    pacer = TokenBucket(clock, 5.0)
+    bucket = TokenBucket(clock, 5.0)
     # What may have left since the start: the burst, then each stretch of time at its rate.
-    allowed, since = max(pacer.burst, HEAVIEST), clock.monotonic()
+    allowed, since = max(bucket.burst, HEAVIEST), clock.monotonic()
     net = 0
     held, open_tasks, all_tasks = [], [], []
 
     def settle_account():
         nonlocal allowed, since
         now = clock.monotonic()
-        if pacer.rate is not None:
-            allowed += (now - since) * pacer.rate
+        if bucket.rate is not None:
+            allowed += (now - since) * bucket.rate
         since = now
 
     async def caller(weight, lane, deadline=None):
         nonlocal net
-        if await pacer.acquire(weight, lane, deadline):
+        if await bucket.acquire(weight, lane, deadline):
             net += weight
             held.append(weight)
             return True
@@ -70,11 +70,11 @@ async def _check(sequence):
         elif name == "refund" and held:
             weight = held.pop()
             net -= weight
-            pacer.refund(weight)
+            bucket.refund(weight)
         elif name == "rate":
-            pacer.set_rate(values[0])
+            bucket.set_rate(values[0])
         elif name == "pause":
-            pacer.pause_until(clock.monotonic() + values[0])
+            bucket.pause_until(clock.monotonic() + values[0])
         elif name == "time":
             await clock.advance(values[0], settle=4)
         elif name == "tick":
@@ -82,14 +82,14 @@ async def _check(sequence):
         settle_account()
         assert net <= allowed + 1e-3 * (1 + len(all_tasks) + len(open_tasks) + net)
     settle_account()
-    pacer.set_rate(1000.0)
-    pacer.pause_until(clock.monotonic())
+    bucket.set_rate(1000.0)
+    bucket.pause_until(clock.monotonic())
     await clock.advance(20.0, settle=4)
     settle_account()
     for task in open_tasks:
         assert task.done(), "a waiter that was not cancelled is served"
         assert await task
     await asyncio.gather(*all_tasks, return_exceptions=True)
-    assert pacer.waiting == 0
+    assert bucket.waiting == 0
     assert clock.pending == 0
     assert net <= allowed + 1e-3 * (1 + net)
