@@ -29,13 +29,14 @@ async def shown(server, *arguments):
 
 
 async def test_jobs_are_listed_cancelled_and_resumed(redis_server, job):
-    assert (await shown(redis_server)).output == "launch: going, 0 of 1,200 done (1,200 pending)\n"
+    """By name, with their counts."""
+    assert (await shown(redis_server)).output == "launch: running, 0 of 1,200 done (1,200 pending)\n"
     cancelled = await shown(redis_server, "launch", "--cancel")
     assert cancelled.output == "launch: cancelled, 0 of 1,200 done (1,200 pending)\n"
     assert (await job.progress()).ending == "cancelled"
-    assert "going" in (await shown(redis_server, "launch", "--resume")).output
-    document = json.loads((await shown(redis_server, "--json")).output)
-    assert (document["name"], document["total"], document["done"], document["ending"]) == ("launch", 1200, 0, None)
+    assert "running" in (await shown(redis_server, "launch", "--resume")).output
+    told = json.loads((await shown(redis_server, "--json")).output)
+    assert (told["name"], told["total"], told["done"], told["ending"]) == ("launch", 1200, 0, None)
 
 
 async def test_a_job_of_a_newer_version_does_not_hide_the_others(redis_server, producer, job, template):
@@ -45,7 +46,7 @@ async def test_a_job_of_a_newer_version_does_not_hide_the_others(redis_server, p
         client.hset("bandwidth-mfa:{next}:job", "version", VERSION + 1)
     listed = await shown(redis_server)
     assert listed.exit_code == 2
-    assert listed.stdout == "launch: going, 0 of 1,200 done (1,200 pending)\n"
+    assert listed.stdout == "launch: running, 0 of 1,200 done (1,200 pending)\n"
     assert listed.stderr.startswith("error: job 'next' was made by a newer bandwidth-mfa-async")
     assert (await shown(redis_server, "launch", "--cancel")).exit_code == 0
     assert (await job.progress()).ending == "cancelled"

@@ -121,7 +121,7 @@ async def test_a_cancelled_job_is_said_to_be_one(redis_server, producer, numbers
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--journal", "x.db"], "--journal: leave it out with --worker: the ledger remembers every code"),
+        (["--journal", "x.db"], "--journal: leave it out with --worker: the ledger records every code"),
         (["--rate", "5/s"], "--rate: leave it out with --worker"),
         (["--max-in-flight", "100"], "--max-in-flight: leave it out"),
         (["--resend", "rejected"], "--resend: leave it out"),
