@@ -14,6 +14,7 @@ from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RetryPolicy
 
 # Imports block, whoever makes them first: this one reads a file, which a test in a loop would be blamed for.
 from bandwidth_mfa_async.limits import _redis as _redis  # noqa: PLC0414
+from tests.support import processes
 from tests.support.fault_server import FaultServer
 from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
 
@@ -47,6 +48,15 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
         return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.SelectorEventLoop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Fail the run if it leaves a process behind, and kill that process."""
+    processes.adopt_orphans()
+    yield
+    left = processes.kill_descendants()
+    assert not left, "\n".join(["processes left behind:", *left])
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Fixtures of the workers' tests: one Redis for all, and one of its own for tests that break it."""
+"""Fixtures of the workers' tests: a Redis for tests that break it, and workers that send to a simulator."""
 
 from __future__ import annotations
 
@@ -8,30 +8,16 @@ from taskiq import AsyncBroker, InMemoryBroker
 from bandwidth_mfa_async import Limits, MFAClient, RetryPolicy
 from bandwidth_mfa_async.simulator import Simulator
 from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, _service
-from tests.support.ledger_redis import LedgerRedis
+from tests.support.redis_server import RedisServer
 
 FAST = Limits(adaptive=False)
 QUICK = RetryPolicy(wait_initial=0.001, wait_max=0.002, max_attempts=2)
 
 
-@pytest.fixture(scope="session")
-def common_ledger_redis(tmp_path_factory):
-    server = LedgerRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
 @pytest.fixture
-def redis_server(common_ledger_redis):
-    """Return a Redis that is empty and must not be broken."""
-    common_ledger_redis.empty()
-    return common_ledger_redis
-
-
-@pytest.fixture
-def own_redis(tmp_path):
+def own_redis(tmp_path, common_redis):  # the second for its skip
     """Return a Redis that keeps its data, and may be killed and frozen."""
-    server = LedgerRedis(tmp_path, "--appendonly", "yes")
+    server = RedisServer(tmp_path, "--appendonly", "yes")
     yield server
     server.kill()
 

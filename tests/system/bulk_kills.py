@@ -20,6 +20,7 @@ from typing import Any
 
 from bandwidth_mfa_async import BulkSender, CodeTemplate, Limits, MFAClient, RetryPolicy
 from bandwidth_mfa_async.simulator import Fault, Simulator
+from tests.support import processes
 
 LOGIN = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
 IN_FLIGHT = 64
@@ -64,22 +65,22 @@ async def one_run(items: int, how: signal.Signals, rng: random.Random, folder: p
         marks = sorted(rng.sample(range(items // 20, items * 9 // 10), KILLS))
         while True:
             passes += 1
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.system.bulk_kills", "--child", str(items), str(journal)),
-                env=environment | {"PATH": "/usr/bin:/bin"},
-                stdout=asyncio.subprocess.PIPE,
-            )
-            output = asyncio.create_task(process.communicate())
-            while not output.done():
-                if marks and len(simulator.inbox) >= marks[0]:
-                    marks.pop(0)
-                    await asyncio.sleep(rng.random() * 0.05)  # a moment within the work, not the end of a turn of it
-                    if process.returncode is None:
-                        process.send_signal(how)
-                        kills += 1
-                    break
-                await asyncio.wait([output], timeout=0.005)
-            said, _ = await output
+            command = (sys.executable, "-m", "tests.system.bulk_kills", "--child", items, journal)
+            variables = environment | {"PATH": "/usr/bin:/bin"}
+            async with processes.running_async(*command, env=variables, stdout=processes.PIPE) as process:
+                output = asyncio.create_task(process.communicate())
+                while not output.done():
+                    if marks and len(simulator.inbox) >= marks[0]:
+                        marks.pop(0)
+                        await asyncio.sleep(
+                            rng.random() * 0.05
+                        )  # a moment within the work, not the end of a turn of it
+                        if process.returncode is None:
+                            process.send_signal(how)
+                            kills += 1
+                        break
+                    await asyncio.wait([output], timeout=0.005)
+                said, _ = await output
             if process.returncode == 0 and (found := json.loads(said))["ending"] == "finished":
                 break
             assert passes < 100, "the run does not come to its end"

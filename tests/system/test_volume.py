@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
+
+from tests.support import processes
 
 SCRIPT = """
 import asyncio, collections, json, os, sys
@@ -85,7 +86,7 @@ asyncio.run(main())
 def test_ten_thousand_sends() -> None:
     """Inbox and answers agree one to one, nothing is lost or sent twice, nothing on stderr, no socket left."""
     seed = int.from_bytes(os.urandom(2), "big")
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-W", "error", "-c", SCRIPT, str(seed)],
         capture_output=True,
         text=True,

@@ -8,6 +8,8 @@ from collections import defaultdict
 
 import pytest
 
+from tests.support import processes
+
 PACKAGE = "bandwidth_mfa_async"
 ROOT = pathlib.Path(__file__).parents[2] / PACKAGE
 
@@ -157,9 +159,7 @@ def test_modules_are_small_and_say_what_they_are_for(path: pathlib.Path) -> None
 
 def test_the_visible_top_level() -> None:
     """The root holds what was agreed, and nothing else that is committed."""
-    import subprocess
-
-    tracked = subprocess.run(
+    tracked = processes.run(
         ["git", "ls-files"], cwd=ROOT.parent, capture_output=True, text=True, check=False
     ).stdout.split()
     visible = {path.split("/")[0] for path in tracked if not path.startswith(".")}

@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import socket
-import subprocess
 import sys
 import time
 from email.utils import format_datetime
@@ -21,6 +20,7 @@ from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.testing import ManualClock, ThreadedSimulator
 from tests.conftest import APPLICATION, FROM, TO
+from tests.support import processes
 from tests.support.fault_server import environment, full_backlog, refused_port
 
 
@@ -302,7 +302,7 @@ def over_tls(
     variables = environment(simulator)  # type: ignore[arg-type]
     if trusted:
         variables["SSL_CERT_FILE"] = str(authority)
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-m", "bandwidth_mfa_async", "doctor", "--json", "--timeout", "5"],
         capture_output=True,
         text=True,
@@ -371,7 +371,7 @@ def test_for_people(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatc
 
 def test_it_leaves_nothing_behind(simulator: ThreadedSimulator) -> None:
     """No task, connection or warning, in a process where each is an error."""
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-W", "error", "-m", "bandwidth_mfa_async", "doctor"],
         capture_output=True,
         text=True,

@@ -18,7 +18,7 @@ from bandwidth_mfa_async.worker._lease import Lease
 from bandwidth_mfa_async.worker._states import VERSION, State
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support.fault_server import until
-from tests.support.ledger_redis import LedgerRedis
+from tests.support.redis_server import RedisServer
 
 SIZE = 4
 
@@ -317,7 +317,7 @@ async def test_everything_of_an_ended_job_expires(redis_server):
 
 async def test_a_redis_that_evicts_is_refused(tmp_path):
     """By name, and before anything is written."""
-    server = LedgerRedis(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    server = RedisServer(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     try:
         with pytest.raises(LedgerError, match="allkeys-lru"):
             async with RedisLedger(server.url):
@@ -328,7 +328,7 @@ async def test_a_redis_that_evicts_is_refused(tmp_path):
 
 async def test_no_redis_and_a_wrong_password(tmp_path):
     """Named errors that show neither address nor password."""
-    server = LedgerRedis(tmp_path, "--requirepass", "right")
+    server = RedisServer(tmp_path, "--requirepass", "right")
     try:
         for url, said in (
             (f"redis://:wrong@127.0.0.1:{server.port}/0", "wrong password"),
@@ -583,7 +583,7 @@ def test_what_is_kept_of_an_outcome_holds_no_separators():
 
 async def test_a_ledger_in_a_cluster(tmp_path, template):
     """Every script runs where its job's keys are."""
-    server = LedgerRedis(tmp_path, "--cluster-enabled", "yes")
+    server = RedisServer(tmp_path, "--cluster-enabled", "yes")
     try:
         with server.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))

@@ -1,13 +1,5 @@
-"""One Redis for all tests of workers, one of its own for each test that breaks it, and workers on a simulator."""
+"""A Redis for tests that break it, a simulator, and workers."""
 
-from tests.support.worker_fixtures import (
-    asker,
-    common_ledger_redis,
-    ledger,
-    make_worker,
-    own_redis,
-    redis_server,
-    simulator,
-)
+from tests.support.worker_fixtures import asker, ledger, make_worker, own_redis, simulator
 
-__all__ = ["asker", "common_ledger_redis", "ledger", "make_worker", "own_redis", "redis_server", "simulator"]
+__all__ = ["asker", "ledger", "make_worker", "own_redis", "simulator"]
