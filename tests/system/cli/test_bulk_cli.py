@@ -818,6 +818,16 @@ def test_help_says_how_it_ends(bulk: Any) -> None:
         assert word.lower() in text.lower(), word
 
 
+@pytest.fixture
+def restored_signals() -> Iterator[None]:
+    """Restore the signals that `send` leaves to its caller, ignored."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("restored_signals")
 async def test_nothing_blocks_the_loop(simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
     """Rows are read by a thread: a disk that hangs does not make requests under way time out."""
     from bandwidth_mfa_async import CodeTemplate, MFAClient
