@@ -13,14 +13,15 @@ import json
 import os
 import pathlib
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
 from bandwidth_mfa_async import BulkSender, CodeTemplate, Limits, MFAClient
-from tests.system.worker_kills import Redis, Workers, numbers
+from tests.support import processes
+from tests.support.redis_server import RedisServer
+from tests.support.worker_processes import Workers, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +56,7 @@ def cpu_of(pid: int) -> float:
 
 async def through_workers(port: int, items: int, processes: int, folder: pathlib.Path) -> dict[str, float]:
     """Send through workers, and return what it cost a code."""
-    redis = Redis(pathlib.Path(tempfile.mkdtemp(dir=folder)))
-    await redis.start()
+    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
     environment = os.environ | {
         "BW_MFA_URL": f"http://127.0.0.1:{port}/api/v1",
         "WORKER_REDIS": redis.url,
@@ -101,7 +101,7 @@ async def through_workers(port: int, items: int, processes: int, folder: pathlib
             }
     finally:
         await workers.end()
-        await redis.kill()
+        redis.kill()
 
 
 def strewn(count: int) -> Iterator[str]:
@@ -111,8 +111,7 @@ def strewn(count: int) -> Iterator[str]:
 
 async def memory(keys: int, folder: pathlib.Path) -> dict[str, Any]:
     """Submit a job of many keys, and return what it weighs, before anything of it is sent."""
-    redis = Redis(pathlib.Path(tempfile.mkdtemp(dir=folder)))
-    await redis.start()
+    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
     from redis.asyncio import Redis as Client
     from taskiq_redis import RedisStreamBroker
 
@@ -139,7 +138,7 @@ async def memory(keys: int, folder: pathlib.Path) -> dict[str, Any]:
                 "ms for the counts": round(asked * 1e3, 2),
             }
     finally:
-        await redis.kill()
+        redis.kill()
 
 
 def run(options: argparse.Namespace, port: int, folder: pathlib.Path) -> dict[str, Any]:
@@ -147,7 +146,7 @@ def run(options: argparse.Namespace, port: int, folder: pathlib.Path) -> dict[st
     found: dict[int, list[dict[str, float]]] = {count: [] for count in options.processes}
     for _ in range(options.rounds):
         command = [sys.executable, "-m", "benchmarks.worker_cost", "--child", str(port), str(options.items)]
-        done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True)
+        done = processes.run([*command, str(folder)], timeout=None, capture_output=True, text=True, check=True)
         local.append(json.loads(done.stdout)["cpu"] / options.items * 1e6)
         for count in options.processes:
             found[count].append(asyncio.run(through_workers(port, options.items, count, folder)))
@@ -177,14 +176,10 @@ def main() -> None:
         port, items, name = options.child
         local_bulk(int(port), int(items), pathlib.Path(name))
         return
-    server = subprocess.Popen([sys.executable, "-m", "benchmarks._server"], stdout=subprocess.PIPE, text=True)
-    try:
+    command = [sys.executable, "-m", "benchmarks._server"]
+    with processes.running(command, stdout=processes.PIPE, text=True) as server, tempfile.TemporaryDirectory() as name:
         assert server.stdout is not None
-        with tempfile.TemporaryDirectory() as name:
-            results = run(options, int(server.stdout.readline()), pathlib.Path(name))
-    finally:
-        server.terminate()
-        server.wait()
+        results = run(options, int(server.stdout.readline()), pathlib.Path(name))
     if options.as_json:
         print(json.dumps(results))
         return

@@ -23,7 +23,8 @@ from taskiq import AsyncBroker, InMemoryBroker
 from bandwidth_mfa_async import CodeTemplate, Limits, Rate, RedisLimits
 from bandwidth_mfa_async.testing import FakeTransport
 from bandwidth_mfa_async.worker import MFAWorker
-from tests.system.worker_kills import Redis, numbers
+from tests.support.redis_server import RedisServer
+from tests.support.worker_processes import numbers
 
 from .worker_cost import cpu_of
 
@@ -61,7 +62,7 @@ def client(url: str, rate: int) -> MFAClient:
 
 
 @contextlib.asynccontextmanager
-async def workers(redis: Redis, count: int, rate: int) -> AsyncIterator[None]:
+async def workers(redis: RedisServer, count: int, rate: int) -> AsyncIterator[None]:
     started = []
     for _ in range(count):
         broker = InMemoryBroker()
@@ -76,7 +77,7 @@ async def workers(redis: Redis, count: int, rate: int) -> AsyncIterator[None]:
             await worker.aclose()
 
 
-async def counted(redis: Redis, seconds: float) -> dict[str, float]:
+async def counted(redis: RedisServer, seconds: float) -> dict[str, float]:
     """Return what Redis did in so many seconds."""
     from redis.asyncio import Redis as Client
 
@@ -103,8 +104,7 @@ async def counted(redis: Redis, seconds: float) -> dict[str, float]:
 
 async def busy(count: int, rate: int, seconds: float, folder: pathlib.Path) -> dict[str, float]:
     """Let workers send at a rate, and return what a code cost Redis."""
-    redis = Redis(pathlib.Path(tempfile.mkdtemp(dir=folder)))
-    await redis.start()
+    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
     try:
         items = round(rate * (2 * seconds + 10))
         async with MFAWorker(Silent(), ledger=redis.url, client=lambda: client(redis.url, rate)) as codes:
@@ -125,13 +125,12 @@ async def busy(count: int, rate: int, seconds: float, folder: pathlib.Path) -> d
             "bytes over the wire a code": round(found["bytes"] / done),
         }
     finally:
-        await redis.kill()
+        redis.kill()
 
 
 async def idle(count: int, seconds: float, folder: pathlib.Path) -> dict[str, float]:
     """Let workers wait for work, and return what each of them costs Redis."""
-    redis = Redis(pathlib.Path(tempfile.mkdtemp(dir=folder)))
-    await redis.start()
+    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
     try:
         async with workers(redis, count, 1_000):
             await asyncio.sleep(1.0)
@@ -144,7 +143,7 @@ async def idle(count: int, seconds: float, folder: pathlib.Path) -> dict[str, fl
             "bytes a second each": round(found["bytes"] / share),
         }
     finally:
-        await redis.kill()
+        redis.kill()
 
 
 def cost_at(pace: float, measured: list[dict[str, float]], name: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, Redi
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.errors import ConfigurationError, RateLimitError
 from bandwidth_mfa_async.telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
+from tests.support import processes
 from tests.support.virtual_redis import VirtualRedisLimits
 
 pytestmark = pytest.mark.virtual_time
@@ -106,7 +106,7 @@ def test_without_redis_py_the_error_names_the_extra(monkeypatch):
 def test_importing_the_name_does_not_import_redis():
     """Importing the package does not import redis-py."""
     code = "import sys; from bandwidth_mfa_async import RedisLimits, MFAClient; assert 'redis' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    processes.run([sys.executable, "-c", code], check=True)
 
 
 def test_keys_belong_to_one_account_and_one_channel():

@@ -17,6 +17,7 @@ import pytest
 
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.testing import ManualClock
+from tests.support import processes
 from tests.support.fault_server import environment, refused_port
 
 if TYPE_CHECKING:
@@ -88,13 +89,13 @@ async def app(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIt
     said = tmp_path / "said"
     async with Simulator(clock=clock) as sim:
         with said.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
+            process = await processes.start_async(
                 sys.executable,
                 *arguments,
                 cwd=HERE,
                 env=os.environ | environment(sim),
                 stdout=output,
-                stderr=asyncio.subprocess.STDOUT,
+                stderr=processes.STDOUT,
             )
         running = App(sim, clock, process, port)
         try:
@@ -102,9 +103,7 @@ async def app(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIt
             yield running
         finally:
             await running.browser.close()
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            await processes.end_async(process)
     assert "Traceback" not in said.read_text()
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from bandwidth_mfa_async import Limits, Rate
 from bandwidth_mfa_async.simulator import Fault
+from tests.support import processes
 
 SENDER = ("--from", "+19195554321", "--application-id", "any")
 NUMBERS = [f"+1919555{n:04}" for n in range(1_200)]
@@ -27,16 +28,17 @@ def numbers(tmp_path):
     return path
 
 
-async def begun(*arguments, **environment):
+def begun(*arguments, **environment):
+    """Start the command; to be used in `async with`."""
     env = {name: value for name, value in os.environ.items() if name not in UNSET} | environment
-    command = [sys.executable, "-m", "bandwidth_mfa_async", "bulk", *map(str, arguments), *SENDER]
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(*command, env=env, stdin=pipe, stdout=pipe, stderr=pipe)
+    command = [sys.executable, "-m", "bandwidth_mfa_async", "bulk", *arguments, *SENDER]
+    pipe = processes.PIPE
+    return processes.running_async(*command, env=env, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 async def bulk(*arguments, **environment):
-    process = await begun(*arguments, **environment)
-    out, err = await process.communicate()
+    async with begun(*arguments, **environment) as process:
+        out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
 
@@ -85,12 +87,12 @@ async def test_rejects_of_a_file_with_no_good_row(redis_server, producer, tmp_pa
 async def test_the_workers_go_on_without_it(redis_server, make_worker, simulator, numbers, number):
     """Told to stop it stops watching and says so; the workers send the rest, and the same command sees them do it."""
     worker = await make_worker(limits=Limits(rate=Rate(1_000)))
-    process = await begun(numbers, "--worker", redis_server.url, "--run", "november")
-    async with asyncio.timeout(30):
-        while not simulator.inbox:
-            await asyncio.sleep(0.01)
-    process.send_signal(number)
-    out, err = await process.communicate()
+    async with begun(numbers, "--worker", redis_server.url, "--run", "november") as process:
+        async with asyncio.timeout(30):
+            while not simulator.inbox:
+                await asyncio.sleep(0.01)
+        process.send_signal(number)
+        out, err = await process.communicate()
     assert (process.returncode, err) == (1, b"")
     assert "bandwidth-mfa jobs november --cancel" in out.decode()
     code, out, _ = await bulk(numbers, "--worker", redis_server.url, "--run", "november", "--json")
@@ -101,21 +103,23 @@ async def test_the_workers_go_on_without_it(redis_server, make_worker, simulator
 
 async def test_a_cancelled_job_is_said_to_be_one(redis_server, producer, numbers):
     """And the same command goes on with it."""
-    process = await begun(numbers, "--worker", redis_server.url)
-    job = producer.job("launch")
-    async with asyncio.timeout(30):
-        while not any(known.name == "launch" for known in await producer.jobs()) or not (await job.progress()).complete:
-            await asyncio.sleep(0.01)
-    await job.cancel()
-    out, _ = await process.communicate()
+    async with begun(numbers, "--worker", redis_server.url) as process:
+        job = producer.job("launch")
+        async with asyncio.timeout(30):
+            while not any(known.name == "launch" for known in await producer.jobs()):
+                await asyncio.sleep(0.01)
+            while not (await job.progress()).complete:
+                await asyncio.sleep(0.01)
+        await job.cancel()
+        out, _ = await process.communicate()
     assert process.returncode == 1
     assert "was cancelled; run the same command again" in out.decode()
-    again = await begun(numbers, "--worker", redis_server.url)
-    async with asyncio.timeout(30):
-        while (await job.progress()).ending is not None:
-            await asyncio.sleep(0.01)
-    again.send_signal(signal.SIGTERM)
-    await again.communicate()
+    async with begun(numbers, "--worker", redis_server.url) as again:
+        async with asyncio.timeout(30):
+            while (await job.progress()).ending is not None:
+                await asyncio.sleep(0.01)
+        again.send_signal(signal.SIGTERM)
+        await again.communicate()
 
 
 @pytest.mark.parametrize(
@@ -165,12 +169,12 @@ async def test_a_file_whose_name_can_be_no_jobs(redis_server, producer, tmp_path
 
 async def test_the_same_name_for_another_text(redis_server, producer, numbers):
     """Refused with the difference named."""
-    process = await begun(numbers, "--worker", redis_server.url)
-    async with asyncio.timeout(30):
-        while not any(known.name == "launch" for known in await producer.jobs()):
-            await asyncio.sleep(0.01)
-    code, _, err = await bulk(numbers, "--worker", redis_server.url, "--scope", "other")
-    assert code == 2
-    assert "another scope" in err
-    process.send_signal(signal.SIGTERM)
-    await process.communicate()
+    async with begun(numbers, "--worker", redis_server.url) as process:
+        async with asyncio.timeout(30):
+            while not any(known.name == "launch" for known in await producer.jobs()):
+                await asyncio.sleep(0.01)
+        code, _, err = await bulk(numbers, "--worker", redis_server.url, "--scope", "other")
+        assert code == 2
+        assert "another scope" in err
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
 import re
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -17,6 +17,7 @@ from bandwidth_mfa_async.worker import Job, RedisLedger
 from bandwidth_mfa_async.worker._coordinator import Coordinator
 from bandwidth_mfa_async.worker._submission import Submission
 from tests.conftest import TO
+from tests.support import processes
 from tests.support.fault_server import environment
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -24,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 def kills(*options):
     command = [sys.executable, "-m", "tests.system.worker_kills", "--json", "--lease", "2", "--rate", "0", *options]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert run.stdout, run.stderr
     return json.loads(run.stdout)
 
@@ -61,11 +62,10 @@ async def main():
 asyncio.run(main())
 """
     env = os.environ | environment(simulator) | {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
-    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=env, stderr=asyncio.subprocess.DEVNULL)
-    try:
-        producer = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", ask), cwd=tmp_path, env=env, stdout=asyncio.subprocess.PIPE
-        )
+    async with (
+        processes.running_async(*command, cwd=tmp_path, env=env, stderr=processes.DEVNULL) as process,
+        processes.running_async(sys.executable, "-c", ask, cwd=tmp_path, env=env, stdout=processes.PIPE) as producer,
+    ):
         said, _ = await producer.communicate()
         lines = said.decode().splitlines()
         assert lines[0] == simulator.inbox[0].message_id
@@ -73,10 +73,6 @@ asyncio.run(main())
         assert len(simulator.inbox) == 51
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def finished(job):
@@ -99,14 +95,13 @@ async def test_a_worker_that_starts_before_its_redis(own_redis, simulator, templ
     """It says what it waits for and what to do, and works as soon as Redis is there."""
     own_redis.kill()
     (tmp_path / "early.py").write_text(EARLY.format(url=own_redis.url))
-    process = await asyncio.create_subprocess_exec(
+    async with processes.running_async(
         *(sys.executable, "-m", "taskiq", "worker", "early:broker", "--workers", "1"),
         cwd=tmp_path,
         env=os.environ | environment(simulator),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    try:
+        stderr=processes.PIPE,
+    ) as process:
+        assert process.stderr is not None
         while (
             "cannot be reached: start its Redis, or correct the URL"
             not in (line := await process.stderr.readline()).decode()
@@ -122,10 +117,6 @@ async def test_a_worker_that_starts_before_its_redis(own_redis, simulator, templ
         _, said = await process.communicate()
         assert b"Traceback" not in said
         assert b"the ledger can be used again" in said
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def no_queue(_job, _chunk):
@@ -174,24 +165,19 @@ async def submitted_at_once(url, *odd):
 
     The first is slow at the beginning, the second at the end, so that each is ahead for a while.
     """
-    pipe = asyncio.subprocess.PIPE
-    processes = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", SUBMITTER, url, place, *slow), stdin=pipe, stdout=pipe
-        )
-        for place, slow in zip(odd, (("0.001", "0", "1000"), ("0.01", "1000", "2000")), strict=True)
-    ]
-    try:
-        for process in processes:
-            assert await process.stdout.readline() == b"ready\n"
-        for process in processes:
-            process.stdin.write(b"go\n")
-        return [(await process.communicate())[0].decode().strip() for process in processes]
-    finally:
-        for process in processes:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+    pipe = processes.PIPE
+    async with contextlib.AsyncExitStack() as stack:
+        submitters = [
+            await stack.enter_async_context(
+                processes.running_async(sys.executable, "-c", SUBMITTER, url, place, *slow, stdin=pipe, stdout=pipe)
+            )
+            for place, slow in zip(odd, (("0.001", "0", "1000"), ("0.01", "1000", "2000")), strict=True)
+        ]
+        for submitter in submitters:
+            assert await submitter.stdout.readline() == b"ready\n"
+        for submitter in submitters:
+            submitter.stdin.write(b"go\n")
+        return [(await submitter.communicate())[0].decode().strip() for submitter in submitters]
 
 
 @pytest.mark.timeout(60)
@@ -260,20 +246,15 @@ if __name__ == "__main__":
 @pytest.mark.timeout(60)
 async def test_a_receiver_that_does_not_end(redis_server, simulator):
     """taskiq waits for a read of its queue that it has cancelled; where that goes on, the worker ends all the same."""
-    process = await asyncio.create_subprocess_exec(
+    async with processes.running_async(
         *(sys.executable, "-c", STUBBORN, redis_server.url),
         env=os.environ | environment(simulator),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
+        stdout=processes.PIPE,
+        stderr=processes.PIPE,
+    ) as process:
+        assert process.stdout is not None
         assert await process.stdout.readline() == b"listening\n"
         process.send_signal(signal.SIGTERM)
         out, err = await process.communicate()
         assert out.decode().splitlines() == ["not yet", "closed: True", "shut down"], err.decode()
         assert process.returncode == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
