@@ -1,10 +1,10 @@
-"""Workers that are killed, frozen and cut off while they send: the server's own ledger says who got a text.
+"""Kills, suspends and disconnects workers while they send, and compares outcomes with the texts that went out.
 
 Run: python -m tests.system.worker_kills [--items 20000] [--workers 4] [--kills 12] [--rate 200] [--signal KILL]
      [--lease 5] [--seed N] [--json]
 Real ``taskiq worker`` processes on Redis streams, the ledger and the shared rate in the same Redis, a simulated
-service with faults and a limit that nobody was told. Processes are killed at random moments and started again; one is
-frozen beyond its lease and thawed; Redis is killed once and comes back with its data.
+service with faults and with a rate limit that the workers do not know. Processes are killed at random moments and
+started again; one is suspended past its lease and continued; Redis is killed once and starts again with its data.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
 from tests.support.redis_server import RedisServer
 from tests.support.worker_processes import Workers, numbers
 
-INTERRUPTED, UNDER_WAY = "unknown for a kill or a freeze", "those under way then"
+INTERRUPTED, IN_FLIGHT = "unknown for a kill or a freeze", "those under way then"
 START_UP = 3.0
-"""Seconds from the start of a worker until it has imported everything and found its first chunk."""
+"""Seconds from the start of a worker until it sends its first chunk."""
 NOT_SENT = {Delivery.REJECTED, Delivery.NOT_SENT, Delivery.INVALID, Delivery.SKIPPED}
 
 
@@ -82,7 +82,7 @@ async def scene(
 ) -> dict[str, Any]:
     items = options.items
     kills = frozen = restarts = graceful = 0
-    under_way_at_kills = 0
+    in_flight_at_kills = 0
     async with app.codes as codes:
         began = time.monotonic()
         job = await codes.submit(numbers(items), name="kills", chunk=options.chunk, template=app.LOGIN)
@@ -106,7 +106,7 @@ async def scene(
                 if options.signal == "KILL":
                     await workers.kill(place)
                     kills += 1
-                    under_way_at_kills += (await job.progress()).sending
+                    in_flight_at_kills += (await job.progress()).sending
                 else:
                     workers.send(place, signal.SIGTERM)
                     process = workers.processes[place]
@@ -120,7 +120,7 @@ async def scene(
                 frozen = 1
                 place = rng.choice(workers.alive() or [0])
                 workers.send(place, signal.SIGSTOP)
-                under_way_at_kills += (await job.progress()).sending
+                in_flight_at_kills += (await job.progress()).sending
 
                 async def thaw(place: int = place) -> None:
                     await asyncio.sleep(2.5 * options.lease)
@@ -149,13 +149,13 @@ async def scene(
             if process is not None:
                 await process.wait()
         stopped = time.monotonic() - stopped
-        words: list[Delivery | None] = [None] * items
+        deliveries: list[Delivery | None] = [None] * items
         interrupted = 0
         async for outcome in job.outcomes():
-            words[outcome.index] = outcome.delivery
+            deliveries[outcome.index] = outcome.delivery
             interrupted += outcome.error == "LeaseExpired"
     texts = collections.Counter(message.to for message in simulator.inbox)
-    by_number = dict(zip(numbers(items), words, strict=True))
+    by_number = dict(zip(numbers(items), deliveries, strict=True))
     requests = simulator.requests
     refused = sum(request.status == 429 for request in requests)
     pace = _pace(steady, options.rate)
@@ -167,13 +167,17 @@ async def scene(
         "frozen": frozen,
         "redis restarts": restarts,
         "texted twice": sum(count > 1 for count in texts.values()),
-        "missing in silence": words.count(None),
-        "accepted without a text": sum(word is Delivery.ACCEPTED and not texts[to] for to, word in by_number.items()),
-        "texted and called not sent": sum(bool(texts[to]) and word in NOT_SENT for to, word in by_number.items()),
-        "unknown": words.count(Delivery.UNKNOWN),
+        "missing in silence": deliveries.count(None),
+        "accepted without a text": sum(
+            delivery is Delivery.ACCEPTED and not texts[to] for to, delivery in by_number.items()
+        ),
+        "texted and called not sent": sum(
+            bool(texts[to]) and delivery in NOT_SENT for to, delivery in by_number.items()
+        ),
+        "unknown": deliveries.count(Delivery.UNKNOWN),
         INTERRUPTED: interrupted,
-        UNDER_WAY: under_way_at_kills,
-        "outcomes": {str(word): count for word, count in collections.Counter(words).items()},
+        IN_FLIGHT: in_flight_at_kills,
+        "outcomes": {str(delivery): count for delivery, count in collections.Counter(deliveries).items()},
         "seconds": round(seconds, 1),
         "redis away, seconds": round(down, 2),
         "all stopped after SIGTERM in, seconds": round(stopped, 1),
@@ -184,7 +188,7 @@ async def scene(
 
 
 def _pace(steady: list[tuple[float, int, float]], rate: float) -> float | None:
-    """Return the pace as a share of the limit, at times when no worker was being started or had been just before."""
+    """Return the pace as a share of the limit, without the seconds after the start of a worker."""
     if not rate:
         return None
     seconds = texts = 0.0
@@ -197,7 +201,7 @@ def _pace(steady: list[tuple[float, int, float]], rate: float) -> float | None:
 
 def sound(found: dict[str, Any]) -> bool:
     wrong = ("texted twice", "missing in silence", "accepted without a text", "texted and called not sent")
-    return not any(found[name] for name in wrong) and found[INTERRUPTED] <= found[UNDER_WAY]  # 0 after SIGTERM
+    return not any(found[name] for name in wrong) and found[INTERRUPTED] <= found[IN_FLIGHT]  # 0 after SIGTERM
 
 
 def main() -> None:
