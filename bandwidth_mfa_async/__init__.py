@@ -1,4 +1,4 @@
-"""An asyncio client for Bandwidth's multi-factor-authentication API that says whether a code was sent.
+"""An asyncio client for Bandwidth's multi-factor-authentication API that reports whether a code was sent.
 
 ::
 
@@ -9,12 +9,12 @@
         if check.valid:
             ...
 
-What stands beside it: `bandwidth_mfa_async.simulator`, a service on this machine; `.testing` and the pytest fixtures
+Other modules: `bandwidth_mfa_async.simulator`, a local simulator of the service; `.testing` and the pytest fixtures
 `mfa_simulator`, `mfa_client` and `mfa_environ`; `.webhooks`, delivery receipts; `.telemetry`, events and hooks;
-`.worker`, codes through taskiq; `.errors`, the tree of errors. Durations are seconds; numbers are E.164.
+`.worker`, codes through taskiq; `.errors`, the error hierarchy. Durations are in seconds; numbers are E.164.
 
-Names are loaded when they are first used: the webhooks, the command line's help and the pytest plugin need no HTTP
-client, and importing it costs a fifth of a second.
+Names are loaded on first use: the webhooks, the command line's help and the pytest plugin need no HTTP client, and
+importing one takes a fifth of a second.
 """
 
 from __future__ import annotations

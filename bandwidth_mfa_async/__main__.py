@@ -1,4 +1,4 @@
-"""`python -m bandwidth_mfa_async` is `bandwidth-mfa`."""
+"""`python -m bandwidth_mfa_async` runs the `bandwidth-mfa` command."""
 
 from .cli import main
 

@@ -1,4 +1,4 @@
-"""Which Authorization header goes with a request: Basic's, or a bearer token fetched once for all. No I/O."""
+"""Provides the Authorization header of a request: Basic, or a bearer token shared by all calls."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from ._clock import Clock
     from ._credentials import Auth, OAuth2ClientCredentials
 
-# The margin that five of Bandwidth's six SDKs use.
+# Seconds before expiry; the margin that five of Bandwidth's six SDKs use.
 REFRESH_MARGIN: Final = 60.0
-# After a refresh in the background failed, the token at hand is used this long before the next try.
+# Seconds to keep the current token after a failed background refresh, before the next refresh.
 REFRESH_PAUSE: Final = 5.0
 
 
@@ -27,26 +27,26 @@ class _Token(Protocol):
 
 
 class Authorizer(Protocol):
-    """Gives the Authorization header of the next request."""
+    """Provides the Authorization header of the next request."""
 
     def current(self) -> str | None:
-        """Return a header that can be used now, or None if `obtain` must be awaited."""
+        """Return a header that is valid now, or None if `obtain` must be awaited."""
         ...
 
     async def obtain(self) -> str:
-        """Return a header, fetching what it takes."""
+        """Return a valid header; fetch a token if necessary."""
         ...
 
     def reject(self, header: str) -> bool:
-        """Drop a header that the service refused; return whether another one can be had."""
+        """Discard a header that the service rejected; return whether a new one can be obtained."""
         ...
 
     def secrets(self) -> tuple[str, ...]:
-        """Return every value that must not be shown."""
+        """Return the values that must not appear in any text."""
         ...
 
     async def aclose(self) -> None:
-        """End what runs in the background."""
+        """Cancel the background refresh."""
 
 
 class _Basic:
@@ -71,10 +71,10 @@ class _Basic:
 
 
 class _ClientCredentials:
-    """One token for all concurrent calls, fetched by one task, refreshed early in the background.
+    """One token for all concurrent calls, fetched by one task and refreshed early in the background.
 
-    Nothing here is locked: a caller that has a usable header goes on at once, and callers without one wait for the
-    same task. A caller that is cancelled leaves the task running for the others.
+    No locks: a caller with a valid header continues immediately, and callers without one wait for the same task. A
+    cancelled caller leaves the task running for the others.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class _ClientCredentials:
         return self._header
 
     async def obtain(self) -> str:
-        # A token that came while this caller waited may have been refused to another one already, hence the loop.
+        # Loop, because the new token may already have been rejected for another call.
         while (header := self.current()) is None:
             if self._task is None:
                 self._start()
@@ -110,7 +110,7 @@ class _ClientCredentials:
         return header
 
     def reject(self, header: str) -> bool:
-        # Another call may have replaced the refused token already; then the new one is simply used.
+        # Another call may already have replaced the rejected token; keep the new one.
         if header == self._header:
             self._header = None
         return True
@@ -130,11 +130,11 @@ class _ClientCredentials:
         self._task.add_done_callback(self._done)
 
     async def _refresh(self) -> None:
-        # Returns nothing: a finished task's repr, which debug mode logs, shows its result.
+        # No return value: debug mode logs the repr of a finished task, which shows its result.
         token = await self._fetch()
-        # Counted from now: a token that is shorter-lived than its own delivery would otherwise be fetched for ever.
+        # Count from now: otherwise a token that lives shorter than its fetch takes would be fetched for ever.
         now = self._clock.monotonic()
-        # A token that lives shorter than twice the margin is refreshed at half of its life.
+        # Refresh a token that lives shorter than twice the margin at half of its life.
         self._refresh_at = now + token.lifetime - min(REFRESH_MARGIN, token.lifetime / 2)
         self._expires_at = now + token.lifetime
         self._header = token.header
@@ -146,12 +146,12 @@ class _ClientCredentials:
 
 
 def make_authorizer(auth: Auth, fetch: Callable[[], Awaitable[_Token]], clock: Clock) -> Authorizer:
-    """Return what gives the headers for these credentials.
+    """Return the authorizer for these credentials.
 
     Args:
         auth: the credentials.
-        fetch: gets a token from the token endpoint; called for OAuth2 only.
-        clock: tells when a token is old.
+        fetch: fetches a token from the token endpoint; called for OAuth2 only.
+        clock: the source of time.
     """
     if isinstance(auth, BasicAuth):
         return _Basic(auth)

@@ -1,4 +1,4 @@
-"""One source of time, so that tests can own it. No I/O."""
+"""The source of time for every wait, deadline and expiry, so that tests can control it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class TimerHandle(Protocol):
-    """What `Clock.call_at` returns."""
+    """A timer set by `Clock.call_at`."""
 
     def cancel(self) -> None:
-        """Stop the callback from running; harmless when it already ran."""
+        """Prevent the callback from running; no effect if it already ran."""
 
 
 class Clock(Protocol):
-    """Time as the library sees it: every wait, deadline and expiry goes through one of these."""
+    """The library's view of time. Every wait, deadline and expiry uses a clock."""
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that never goes back; only differences mean anything."""
+        """Return seconds on a clock that never goes backwards; only differences are meaningful."""
         ...
 
     def time(self) -> float:
@@ -31,12 +31,12 @@ class Clock(Protocol):
         ...
 
     def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
-        """Run `callback` in the running loop once `monotonic()` has reached `when`."""
+        """Run `callback` in the running loop when `monotonic()` reaches `when`."""
         ...
 
 
 class SystemClock:
-    """Real time: the running event loop's own clock, so that its timeouts and ours agree."""
+    """Real time, from the running event loop's clock, so that its timeouts and ours agree."""
 
     def monotonic(self) -> float:
         """Return the running loop's time in seconds."""
@@ -63,11 +63,11 @@ class _ManualTimer:
 
 
 class ManualClock:
-    """A clock that moves only when told to, for tests that must not sleep.
+    """A clock that moves only when a test advances it, for tests that must not sleep.
 
     Args:
-        monotonic: where `monotonic()` starts, in seconds.
-        wall: where `time()` starts, in seconds since the Unix epoch.
+        monotonic: the initial value of `monotonic()`, in seconds.
+        wall: the initial value of `time()`, in seconds since the Unix epoch.
     """
 
     def __init__(self, monotonic: float = 1_000.0, wall: float = 1_750_000_000.0) -> None:
@@ -81,38 +81,38 @@ class ManualClock:
 
     @property
     def pending(self) -> int:
-        """How many timers are set."""
+        """The number of timers that are set."""
         return sum(1 for _, _, timer in self._timers if not timer.cancelled)
 
     @property
     def next_timer(self) -> float | None:
-        """When the earliest timer is due, as a `monotonic()` value; None without one."""
+        """The `monotonic()` time of the earliest timer; None if no timer is set."""
         while self._timers and self._timers[0][2].cancelled:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
     def monotonic(self) -> float:
-        """Return the time this clock was moved to."""
+        """Return the current time of this clock."""
         return self._monotonic
 
     def time(self) -> float:
-        """Return wall time, which moves with `monotonic()`."""
+        """Return wall time, which advances with `monotonic()`."""
         return self._monotonic + self._wall_offset
 
     def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
-        """Remember `callback` until the clock is moved to `when` or past it."""
+        """Run `callback` when the clock is advanced to `when` or beyond."""
         timer = _ManualTimer(callback)
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
     def tick(self, seconds: float) -> None:
-        """Move forward and run the timers that came due, in order, without yielding to the loop.
+        """Advance the time and run the timers that are due, in order, without yielding to the loop.
 
         Args:
-            seconds: how far, at least 0.
+            seconds: by how much, at least 0.
         """
         if not seconds >= 0:
-            msg = "seconds must be at least 0: time does not go back"
+            msg = "seconds: must be at least 0; time does not go backwards"
             raise ValueError(msg)
         target = self._monotonic + seconds
         while (due := self.next_timer) is not None and due <= target:
@@ -122,10 +122,10 @@ class ManualClock:
         self._monotonic = target
 
     async def advance(self, seconds: float, *, settle: int = 20) -> None:
-        """Move forward, letting the loop's other tasks run before, between and after the timers.
+        """Advance the time; let the loop's other tasks run before, between and after the timers.
 
         Args:
-            seconds: how far, at least 0.
+            seconds: by how much, at least 0.
             settle: how often to yield to the loop at every stop.
         """
         target = self._monotonic + seconds
@@ -149,7 +149,7 @@ async def sleep_until(clock: Clock, when: float) -> None:
     waiter = asyncio.get_running_loop().create_future()
 
     def wake() -> None:
-        """Let it go on."""
+        """End the wait."""
         if not waiter.done():
             waiter.set_result(None)
 
@@ -161,10 +161,10 @@ async def sleep_until(clock: Clock, when: float) -> None:
 
 
 class Sleeper:
-    """Waits that can all be ended early, so that a client which closes need not wait for its backoffs.
+    """Sleeps that can all be ended early, so that closing a client does not wait for backoffs.
 
     Args:
-        clock: whose time is waited for.
+        clock: the source of time.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -173,7 +173,7 @@ class Sleeper:
         self._ended = False
 
     async def sleep(self, seconds: float) -> bool:
-        """Wait; return True, or False when `end` cut the wait short.
+        """Sleep; return True, or False if `end` ended the sleep early.
 
         Args:
             seconds: how long; 0 or less yields once to the event loop.
@@ -183,7 +183,7 @@ class Sleeper:
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def wake() -> None:
-            """Let it go on."""
+            """End the sleep."""
             if not waiter.done():
                 waiter.set_result(True)
 
@@ -196,7 +196,7 @@ class Sleeper:
             timer.cancel()
 
     def end(self) -> None:
-        """Cut short every wait that is under way or still to come."""
+        """End every current sleep, and every later one immediately."""
         self._ended = True
         for waiter in tuple(self._waiting):
             if not waiter.done():

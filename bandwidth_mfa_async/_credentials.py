@@ -1,4 +1,4 @@
-"""Credentials: `BasicAuth` and `OAuth2ClientCredentials`."""
+"""Credentials of a client: `BasicAuth` and `OAuth2ClientCredentials`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 
-# The only token URL Bandwidth publishes: bandwidth.yml of Bandwidth/python-sdk, since v21.1.0.
+# The only token URL that Bandwidth publishes: bandwidth.yml of Bandwidth/python-sdk, since v21.1.0.
 DEFAULT_TOKEN_URL: Final = "https://api.bandwidth.com/api/v1/oauth2/token"  # noqa: S105 - a URL
 
 
-def _no_colon(_instance: object, attribute: Attribute[Any], value: str) -> None:
+def _check_no_colon(_instance: object, attribute: Attribute[Any], value: str) -> None:
     # https://www.rfc-editor.org/rfc/rfc7617#section-2
     if ":" in value:
         raise configuration_error(
@@ -26,33 +26,33 @@ def _no_colon(_instance: object, attribute: Attribute[Any], value: str) -> None:
         )
 
 
-def basic_header(login: str, password: str) -> str:
-    """Return an Authorization header's value for HTTP Basic (RFC 7617, UTF-8)."""
-    return Secret("Basic " + base64.b64encode(f"{login}:{password}".encode()).decode("ascii"))
+def basic_header(user: str, password: str) -> str:
+    """Return the value of an Authorization header for HTTP Basic (RFC 7617, UTF-8)."""
+    return Secret("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii"))
 
 
 @frozen
 class BasicAuth:
-    """A Dashboard API user's name and password, both case-sensitive.
+    """User name and password of a Dashboard API user, both case-sensitive.
 
-    Bandwidth has announced that API users end on 2026-12-02
+    Bandwidth has announced the end of API users on 2026-12-02
     (https://dev.bandwidth.com/docs/account/credentials/management); `OAuth2ClientCredentials` is the successor.
 
     Raises:
-        ConfigurationError: empty, bytes, with control characters, or a ':' in the user name.
+        ConfigurationError: a value is empty, is bytes or contains control characters, or the user name contains ':'.
     """
 
-    username: str = field(repr=hide, validator=[secret_text, _no_colon])
+    username: str = field(repr=hide, validator=[secret_text, _check_no_colon])
     password: str = field(repr=hide, validator=secret_text)
 
     @property
     def header(self) -> str:
-        """The Authorization header's value; a secret."""
+        """Value of the Authorization header; a secret."""
         return basic_header(self.username, self.password)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every value that must not be shown."""
+        """All values that must not appear in errors and logs."""
         return (self.username, self.password, self.header.partition(" ")[2])
 
 
@@ -62,33 +62,33 @@ def _check_token_url(_instance: object, attribute: Attribute[Any], value: object
 
 @frozen
 class OAuth2ClientCredentials:
-    """A client id and secret, exchanged for a bearer token that all calls of a client share.
+    """Client id and secret, exchanged for a bearer token that all calls of a client share.
 
-    MFA was seen to refuse such tokens in June 2026 (Bandwidth staff, repository phoneware/bandwidth-mcp, commit
-    eaa2db8); whether it accepts them now is not documented.
+    In June 2026 MFA rejected such tokens (Bandwidth staff, repository phoneware/bandwidth-mcp, commit eaa2db8).
+    Whether it accepts them now is not documented.
 
     Args:
-        client_id: the OAuth2 client's id.
+        client_id: id of the OAuth2 client.
         client_secret: one of its secrets.
-        token_url: where tokens are fetched.
+        token_url: URL of the token endpoint.
 
     Raises:
-        ConfigurationError: empty, bytes, with control characters, a ':' in the client id, or a token URL that is
-            not https (loopback excepted).
+        ConfigurationError: a value is empty, is bytes or contains control characters, the client id contains ':', or
+            the token URL is not https (except on loopback).
     """
 
-    client_id: str = field(repr=hide, validator=[secret_text, _no_colon])
+    client_id: str = field(repr=hide, validator=[secret_text, _check_no_colon])
     client_secret: str = field(repr=hide, validator=secret_text)
     token_url: str = field(default=DEFAULT_TOKEN_URL, validator=_check_token_url)
 
     @property
     def header(self) -> str:
-        """The token request's Authorization header; a secret."""
+        """Value of the Authorization header of the token request; a secret."""
         return basic_header(self.client_id, self.client_secret)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every value that must not be shown, tokens excepted."""
+        """All values except tokens that must not appear in errors and logs."""
         return (self.client_id, self.client_secret, self.header.partition(" ")[2])
 
 

@@ -1,4 +1,4 @@
-"""States of an item in journals and ledgers, and how errors map to them."""
+"""Item states in journals and ledgers, their stored codes, and how errors map to them."""
 
 from __future__ import annotations
 
@@ -22,36 +22,13 @@ if TYPE_CHECKING:
     from .errors import MFAError
 
 
-# 4xx answers that are about the credentials, the address, the hour or the pace, not about the item.
-_ACCOUNT_OR_PACE_ERRORS: Final = (
-    AuthenticationError,
-    PermissionDeniedError,
-    NotFoundError,
-    RateLimitError,
-    ServerError,
-)
-_RETRYABLE_STATUSES: Final = frozenset({408, 425})
-
-
-def is_retryable_next_run(error: MFAError | None) -> bool:
-    """Return whether another run may try an item again that ended with this error and was not sent."""
-    if isinstance(error, APIStatusError):
-        return isinstance(error, _ACCOUNT_OR_PACE_ERRORS) or error.status in _RETRYABLE_STATUSES
-    return True
-
-
-def is_account_error(error: MFAError | None) -> bool:
-    """Return whether the service refused the account, its credentials or the address, rather than an item."""
-    return isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError))
-
-
 class JournalState(enum.IntEnum):
-    """What the journal knows of an item."""
+    """State of an item in a bulk run's journal; the values are stored in SQLite."""
 
     PENDING = 0
-    """Taken from the input; no attempt is under way, and none so far can have reached a person."""
+    """Read from the input. No attempt is in flight, and no earlier one can have been delivered."""
     SENDING = 1
-    """Its intent is on disk: an attempt may be under way."""
+    """The intent is on disk: an attempt may be in flight."""
     ACCEPTED = 2
     REJECTED = 3
     NOT_SENT = 4
@@ -66,51 +43,42 @@ JOURNAL_STATE_OF: Final = {
     Delivery.UNKNOWN: JournalState.UNKNOWN,
     Delivery.INVALID: JournalState.INVALID,
 }
-DELIVERY_OF_JOURNAL_STATE: Final = {status: delivery for delivery, status in JOURNAL_STATE_OF.items()}
+DELIVERY_OF_JOURNAL_STATE: Final = {state: delivery for delivery, state in JOURNAL_STATE_OF.items()}
 INTERRUPTED_RUN: Final = "InterruptedRun"
-"""The cause of an unknown item that was under way when its run was killed."""
+"""The cause of an unknown item that was in flight when its run was killed."""
 
 
-def pack_error(error: MFAError | None) -> str:
-    """Return an error as JSON: its class and what rebuilds it. Errors of ours hold nothing personal."""
-    if error is None:
-        return ""
-    return json.dumps([type(error).__name__, list(error.args)])
+class DenyReason(enum.Enum):
+    """Why an attempt of a job item or a single code may not begin."""
 
-
-def unpack_error(text: str) -> MFAError | None:
-    """Return the error that `pack_error` wrote; one of a class that is not known here is a `RequestError`."""
-    if not text:
-        return None
-    name, arguments = json.loads(text)
-    kind = getattr(errors, name, RequestError)
-    error: MFAError = kind(*arguments)
-    return error
-
-
-LEASE_EXPIRED: Final = "LeaseExpired"
-"""The cause of an unknown row that was under way when its owner's lease ran out."""
-CODE_EXPIRED: Final = "Expired"
-"""The cause of a single code that nobody took in time."""
+    STOPPING = "stopping"
+    """The worker begins no more attempts."""
+    LEASE_LOST = "lease_lost"
+    """The lease has expired, or another worker holds it."""
+    JOB_STOPPED = "job_stopped"
+    GONE = "gone"
+    """The ledger does not contain the item."""
+    ALREADY_SETTLED = "already_settled"
+    """The item has an outcome that does not allow another attempt."""
 
 
 class LedgerState(enum.StrEnum):
-    """What the ledger knows of a row."""
+    """The state of an item in the ledger."""
 
     PENDING = "0"
-    """No attempt is under way, and none so far can have reached a person."""
+    """No attempt is in flight, and no earlier attempt can have reached the recipient."""
     SENDING = "1"
-    """Its intent is in the ledger: an attempt may be under way."""
+    """The intent is stored: an attempt may be in flight."""
     ACCEPTED = "2"
     REJECTED = "3"
-    """Refused for good: its own fault."""
+    """Rejected because of the item itself; not sent again."""
     NOT_SENT = "4"
     UNKNOWN = "5"
     INVALID = "6"
     REFUSED = "7"
-    """Refused for a cause that may pass: the credentials, the pace, the hour."""
+    """Rejected for a cause that may pass: credentials, throttling or a failure of the service."""
     DUPLICATE = "8"
-    """Stands in the input a second time."""
+    """An earlier item of the input asks for the same."""
 
 
 DELIVERY_OF_LEDGER_STATE: Final = {
@@ -124,15 +92,59 @@ DELIVERY_OF_LEDGER_STATE: Final = {
     LedgerState.REFUSED: Delivery.REJECTED,
     LedgerState.DUPLICATE: Delivery.SKIPPED,
 }
+LEASE_EXPIRED: Final = "LeaseExpired"
+"""Cause of an item that became unknown because its owner's lease expired while an attempt was in flight."""
+CODE_EXPIRED: Final = "Expired"
+"""Cause of a single code that no worker took in time."""
+
+
+# 4xx and 5xx errors that concern the credentials, the URL, the rate or an outage, not the item.
+_ACCOUNT_OR_PACE_ERRORS: Final = (
+    AuthenticationError,
+    PermissionDeniedError,
+    NotFoundError,
+    RateLimitError,
+    ServerError,
+)
+_RETRYABLE_STATUSES: Final = frozenset({408, 425})
+
+
+def is_retryable_next_run(error: MFAError | None) -> bool:
+    """Return whether the next run may send an item again that was not sent because of this error."""
+    if isinstance(error, APIStatusError):
+        return isinstance(error, _ACCOUNT_OR_PACE_ERRORS) or error.status in _RETRYABLE_STATUSES
+    return True
+
+
+def is_account_error(error: MFAError | None) -> bool:
+    """Return whether the service rejected the account, its credentials or the URL, not the item."""
+    return isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError))
 
 
 def ledger_state_of(delivery: Delivery, error: MFAError) -> LedgerState:
-    """Return the state of a row that ended with an error.
+    """Return the state of an item that ended with an error.
 
     Args:
-        delivery: what is known of its message.
+        delivery: what is known of the text.
         error: why it was not accepted.
     """
     if delivery is Delivery.REJECTED:
         return LedgerState.REFUSED if is_retryable_next_run(error) else LedgerState.REJECTED
     return LedgerState.UNKNOWN if delivery is Delivery.UNKNOWN else LedgerState.NOT_SENT
+
+
+def pack_error(error: MFAError | None) -> str:
+    """Encode an error as JSON: its class name and its arguments, which hold no personal data."""
+    if error is None:
+        return ""
+    return json.dumps([type(error).__name__, list(error.args)])
+
+
+def unpack_error(text: str) -> MFAError | None:
+    """Decode an error from `pack_error`; a class that this version does not have becomes a `RequestError`."""
+    if not text:
+        return None
+    name, arguments = json.loads(text)
+    kind = getattr(errors, name, RequestError)
+    error: MFAError = kind(*arguments)
+    return error

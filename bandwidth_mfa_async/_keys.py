@@ -1,4 +1,4 @@
-"""What makes two items the same: idempotency keys, and the digests a journal keeps of them. No I/O."""
+"""Idempotency keys of items, and the digests that a journal stores instead of keys and payloads."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ if TYPE_CHECKING:
     from ._models import CodeRequest, CodeTemplate
 
 TEMPLATE_FIELDS: Final = ("from_", "application_id", "scope", "message", "digits", "callback_url")
-MAX_KEY: Final = 512
+MAX_KEY_LENGTH: Final = 512
 
 _KEY_BYTES: Final = 16
 _PAYLOAD_BYTES: Final = 8
 
 
 def key_digest(key: str) -> bytes:
-    """Return what a journal keeps of a key."""
-    # A file's name or line that was no UTF-8 holds lone surrogates.
+    """Return the 16-byte digest under which a journal stores a key."""
+    # A key made from a line or a file name that is not valid UTF-8 contains lone surrogates.
     return blake2b(key.encode(errors="surrogatepass"), digest_size=_KEY_BYTES).digest()
 
 
 def fact_digest(value: object) -> str:
-    """Return what a journal keeps of a template's value, so that another value can be told from it."""
+    """Return the digest of a template field, so that a journal can detect another value."""
     return blake2b(repr(value).encode(), digest_size=_PAYLOAD_BYTES).hexdigest()
 
 
 class Keys:
-    """Makes default keys: the same number with the same template in the same run has the same key.
+    """Make default keys: same number, template, channel and run name, same key.
 
     Args:
-        channel: texts and calls are different things.
+        channel: ``"messaging"`` or ``"voice"``.
         run: the run's name.
     """
 
@@ -40,13 +40,13 @@ class Keys:
         self._hash = blake2b(digest_size=_KEY_BYTES)
 
     def payload(self, request: CodeRequest) -> bytes:
-        """Return a digest of all that is sent, to tell two requests under one key apart."""
-        return self.of(request)[:_PAYLOAD_BYTES]
+        """Return an 8-byte digest of the whole request, to detect two requests under one key."""
+        return self.digest(request)[:_PAYLOAD_BYTES]
 
-    def of(self, request: CodeRequest) -> bytes:
-        """Return the digest that a request has for a key; in hexadecimal it is the key users see."""
+    def digest(self, request: CodeRequest) -> bytes:
+        """Return the digest that is a request's default key; users see it in hexadecimal."""
         fields = template_values(request)
-        # The items of a run mostly share one template, so its share of the digest is kept.
+        # Most items of a run share one template: keep the hash state of its fields.
         if fields != self._fields:
             self._fields = fields
             self._hash = blake2b(repr((*self._prefix, *fields)).encode(), digest_size=_KEY_BYTES)
@@ -56,7 +56,7 @@ class Keys:
 
 
 def template_values(source: CodeRequest | CodeTemplate) -> tuple[Any, ...]:
-    """Return everything of a request but its recipient, in the order of `TEMPLATE_FIELDS`."""
+    """Return all fields of a request except the recipient, in the order of `TEMPLATE_FIELDS`."""
     return (
         source.from_,
         source.application_id,

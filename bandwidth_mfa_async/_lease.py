@@ -1,4 +1,4 @@
-"""A lease as its holder sees it: what it may still do on the strength of it, by clocks of its own. No I/O."""
+"""The holder's view of a lease: until when its own clocks allow it to send."""
 
 from __future__ import annotations
 
@@ -10,52 +10,53 @@ from .errors import NotSentError
 if TYPE_CHECKING:
     from ._clock import Clock
 
-# Of a lease's time, so much is not used, for the clocks' differences and for the way of a request to the wire.
+# The share of a lease that stays unused: for differences between clocks and for the time from the check to the wire.
 _MARGIN = 0.1
 
 
 class Lease:
-    """The right to send what a chunk or a single code holds.
+    """The right to send what a chunk or a single code contains.
 
-    Redis says who holds a lease, and it is asked before every attempt; this says, without asking, whether the answer
-    may still be believed. The time is counted from before the question, on two clocks, so that neither a process that
-    was stopped nor a machine that was put to sleep believes in a lease that may have run out.
+    Redis decides who holds a lease and is asked before every attempt. This class checks locally whether that answer is
+    still valid. The time counts from before the question was sent, on the monotonic clock and on the wall clock, so
+    that a process that was stopped and a machine that was suspended both notice that the lease may have expired.
 
     Args:
-        seconds: how long it lasts from each renewal.
-        clock: where time comes from.
+        seconds: the duration of the lease from each renewal.
+        clock: the time source.
     """
 
     def __init__(self, seconds: float, clock: Clock) -> None:
-        self.token: str = secrets.token_hex(8)
+        self.fencing_token: str = secrets.token_hex(8)
         self.seconds = seconds
         self.lost = False
         self._clock = clock
-        self._until = (0.0, 0.0)
+        self._valid_until = (0.0, 0.0)
 
-    def asked(self) -> tuple[float, float]:
-        """Return the time now, to be given to `granted` when Redis has said yes."""
+    def now(self) -> tuple[float, float]:
+        """Return the time on both clocks. Call it before Redis is asked, and pass it to `renewed_at` afterwards."""
         return self._clock.monotonic(), self._clock.time()
 
-    def granted(self, asked: tuple[float, float]) -> None:
-        """Note that Redis has given or renewed it.
+    def renewed_at(self, now: tuple[float, float]) -> None:
+        """Record that Redis granted or renewed the lease.
 
         Args:
-            asked: when it was asked to.
+            now: the time before the question was sent.
         """
         usable = self.seconds * (1 - _MARGIN)
-        self._until = (asked[0] + usable, asked[1] + usable)
+        self._valid_until = (now[0] + usable, now[1] + usable)
 
     @property
-    def holds(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether an attempt may be written now."""
-        return not self.lost and self._clock.monotonic() < self._until[0] and self._clock.time() < self._until[1]
+        monotonic, wall = self._valid_until
+        return not self.lost and self._clock.monotonic() < monotonic and self._clock.time() < wall
 
     def check(self) -> None:
-        """Keep an attempt from being written on the strength of a lease that may have been lost.
+        """Prevent an attempt from being written under a lease that may have expired.
 
         Raises:
-            NotSentError: it may.
+            NotSentError: the lease may have expired or is lost.
         """
-        if not self.holds:
-            raise NotSentError("the worker's lease ran out before the request was written", attempts=1)
+        if not self.is_valid:
+            raise NotSentError("the worker's lease expired before the request was written", attempts=1)

@@ -1,7 +1,7 @@
-"""What is asked and answered, as frozen classes that check their values when they are made. No I/O.
+"""Requests and responses: frozen classes that validate their values at construction.
 
-The field rules are Bandwidth's (https://dev.bandwidth.com/docs/mfa, bandwidth.yml of Bandwidth/python-sdk); a comment
-stands wherever its documents disagree.
+The field rules are Bandwidth's (https://dev.bandwidth.com/docs/mfa, bandwidth.yml of Bandwidth/python-sdk). Comments
+mark the places where its documents disagree.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ _E164 = re.compile(r"\+[0-9]{2,15}", re.ASCII)
 _CODE = re.compile(r"[0-9]{4,8}", re.ASCII)
 
 
-def _text(name: str, value: object, *, longest: int | None = None) -> str:
-    """Return a non-empty text that JSON and UTF-8 can carry, or raise with the rule."""
+def _checked_text(name: str, value: object, *, max_length: int | None = None) -> str:
+    """Return a non-empty text that UTF-8 can encode.
+
+    Raises:
+        InvalidRequestError: the value breaks a rule; the error names the field and the rule.
+    """
     if not isinstance(value, str):
         raise InvalidRequestError(name, f"must be str, not {type(value).__name__}")
     if not value.strip():
         raise InvalidRequestError(name, "must not be empty")
-    if longest is not None and len(value) > longest:
-        raise InvalidRequestError(name, f"must be at most {longest} characters, not {len(value)}")
+    if max_length is not None and len(value) > max_length:
+        raise InvalidRequestError(name, f"must be at most {max_length} characters, not {len(value)}")
     if not value.isascii():
         try:
             value.encode()
@@ -40,7 +44,7 @@ def _text(name: str, value: object, *, longest: int | None = None) -> str:
     return value
 
 
-def _number(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_phone_number(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, str):
         raise InvalidRequestError(attribute.name, f"must be str, not {type(value).__name__}")
     if not _E164.fullmatch(value):
@@ -50,35 +54,35 @@ def _number(_instance: object, attribute: Attribute[Any], value: object) -> None
         )
 
 
-def _application_id(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    _text(attribute.name, value, longest=50)
+def _check_application_id(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    _checked_text(attribute.name, value, max_length=50)
 
 
-def _scope(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_scope(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None:
-        _text(attribute.name, value, longest=25)
+        _checked_text(attribute.name, value, max_length=25)
 
 
-def _message(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    # Before July 2020 the service chose the text; today's API requires one. None leaves it out.
+def _check_message(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    # None omits the key. Until July 2020 the service chose the text; today's API requires one.
     if value is None:
         return
-    if "{CODE}" not in _text(attribute.name, value, longest=2048):
+    if "{CODE}" not in _checked_text(attribute.name, value, max_length=2048):
         raise InvalidRequestError(attribute.name, "must hold {CODE}, where the service puts the code")
 
 
-def _digits(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    # The spec's text still says 2 to 8, its schema 4 to 8, and a verify takes no code shorter than 4.
+def _check_digits(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    # The text of the spec says 2 to 8, its schema 4 to 8. A verify rejects codes shorter than 4.
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or not 4 <= value <= 8:
         raise InvalidRequestError(attribute.name, "must be a whole number from 4 to 8")
 
 
-def _callback_url(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_callback_url(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is None:
         return
-    url = _text(attribute.name, value, longest=2048)
+    url = _checked_text(attribute.name, value, max_length=2048)
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
@@ -88,7 +92,7 @@ def _callback_url(_instance: object, attribute: Attribute[Any], value: object) -
         raise InvalidRequestError(attribute.name, "must be an http:// or https:// URL that the service can reach")
 
 
-def _code(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _check_code(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, str):
         raise InvalidRequestError(
             attribute.name, f"must be str, not {type(value).__name__}; a code may begin with zeros"
@@ -97,63 +101,65 @@ def _code(_instance: object, attribute: Attribute[Any], value: object) -> None:
         raise InvalidRequestError(attribute.name, "must be 4 to 8 digits, as the person received them")
 
 
-def _minutes(_instance: object, attribute: Attribute[Any], value: object) -> None:
-    # The comparison is False for NaN, and works for integers that are too large for a float.
+def _check_minutes(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    # This comparison is False for NaN and also works for integers too large for a float.
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 15:
         raise InvalidRequestError(attribute.name, "must be a number of minutes greater than 0 and at most 15")
 
 
 @frozen
 class CodeRequest:
-    """Ask the service to make a code and send it, by text or by voice.
+    """A request to generate a code and send it by text or by voice.
 
-    A field that is None is left out of the request. The defaults are what today's API requires; with `message` and
-    `digits` None the request is the four-key one that the API took in 2020.
+    A field that is None is omitted from the request body. The defaults are what today's API requires. With
+    ``scope=...``, ``message=None`` and ``digits=None`` the body has exactly the four keys of the API of 2020.
 
     Args:
         to: the recipient, E.164: ``+`` and 2 to 15 digits.
-        from_: the sender, E.164; a Bandwidth number associated with the application.
-        application_id: 1 to 50 characters; a messaging application for texts, a voice application for calls.
-        scope: at most 25 characters; a verify must name the same. The service's default is ``"2FA"``.
-        message: at most 2048 characters with ``{CODE}``; ``{NAME}`` is the application's name, ``{SCOPE}`` the scope.
-        digits: the code's length, 4 to 8.
-        callback_url: where delivery receipts for a text go; documented in prose only, for messaging only.
+        from_: the sender, E.164: a Bandwidth number associated with the application.
+        application_id: 1 to 50 characters: a messaging application for texts, a voice application for calls.
+        scope: at most 25 characters. The verify request must use the same scope. The service's default is ``"2FA"``.
+        message: at most 2048 characters, with ``{CODE}``. The service replaces ``{NAME}`` by the application's name
+            and ``{SCOPE}`` by the scope.
+        digits: length of the code, 4 to 8.
+        callback_url: URL that receives the delivery receipt of a text. Bandwidth documents it in prose only, and for
+            messaging only.
 
     Raises:
         InvalidRequestError: a value breaks a rule; the error names the field and the rule, never the value.
     """
 
-    to: str = field(validator=_number, repr=mask_phone_repr)
-    from_: str = field(validator=_number, repr=mask_phone_repr)
-    application_id: str = field(validator=_application_id)
-    scope: str | None = field(default=None, validator=_scope)
-    message: str | None = field(default=DEFAULT_MESSAGE, validator=_message, repr=hide)
-    digits: int | None = field(default=6, validator=_digits)
-    callback_url: str | None = field(default=None, validator=_callback_url, repr=show_host_only)
+    to: str = field(validator=_check_phone_number, repr=mask_phone_repr)
+    from_: str = field(validator=_check_phone_number, repr=mask_phone_repr)
+    application_id: str = field(validator=_check_application_id)
+    scope: str | None = field(default=None, validator=_check_scope)
+    message: str | None = field(default=DEFAULT_MESSAGE, validator=_check_message, repr=hide)
+    digits: int | None = field(default=6, validator=_check_digits)
+    callback_url: str | None = field(default=None, validator=_check_callback_url, repr=show_host_only)
 
 
 @frozen
 class CodeTemplate:
-    """Everything of a `CodeRequest` but the recipient.
+    """All fields of a `CodeRequest` except the recipient.
 
     Args:
-        from_: as in `CodeRequest`, as are all others.
-        application_id: see there.
-        scope: see there.
-        message: see there.
-        digits: see there.
-        callback_url: see there.
+        from_: see `CodeRequest`.
+        application_id: see `CodeRequest`.
+        scope: see `CodeRequest`.
+        message: see `CodeRequest`.
+        digits: see `CodeRequest`.
+        callback_url: see `CodeRequest`.
 
     Raises:
         InvalidRequestError: a value breaks a rule.
     """
 
-    from_: str = field(validator=_number, repr=mask_phone_repr)
-    application_id: str = field(validator=_application_id)
-    scope: str | None = field(default=None, validator=_scope)
-    message: str | None = field(default=DEFAULT_MESSAGE, validator=_message, repr=hide)
-    digits: int | None = field(default=6, validator=_digits)
-    callback_url: str | None = field(default=None, validator=_callback_url, repr=show_host_only)
+    from_: str = field(validator=_check_phone_number, repr=mask_phone_repr)
+    application_id: str = field(validator=_check_application_id)
+    scope: str | None = field(default=None, validator=_check_scope)
+    message: str | None = field(default=DEFAULT_MESSAGE, validator=_check_message, repr=hide)
+    digits: int | None = field(default=6, validator=_check_digits)
+    callback_url: str | None = field(default=None, validator=_check_callback_url, repr=show_host_only)
 
     def to(self, number: str) -> CodeRequest:
         """Return the request for one recipient.
@@ -162,51 +168,51 @@ class CodeTemplate:
             number: the recipient, E.164.
 
         Raises:
-            InvalidRequestError: not an E.164 number.
+            InvalidRequestError: it is not an E.164 number.
         """
-        _number(self, _TO, number)
-        # The other values were checked when this template was made, which is most of what a request costs.
+        _check_phone_number(self, _TO_ATTRIBUTE, number)
+        # Skip the other validators: the template has validated these values, and they are most of a request's cost.
         request = object.__new__(CodeRequest)
         object.__setattr__(request, "to", number)
-        for name in _SHARED:
+        for name in _TEMPLATE_FIELDS:
             object.__setattr__(request, name, getattr(self, name))
         return request
 
 
-_TO: Final = fields(CodeRequest).to
-_SHARED: Final = tuple(item.name for item in fields(CodeTemplate))
+_TO_ATTRIBUTE: Final = fields(CodeRequest).to
+_TEMPLATE_FIELDS: Final = tuple(item.name for item in fields(CodeTemplate))
 
 
 @frozen
 class VerifyCodeRequest:
-    """Ask the service whether a code is right.
+    """A request to check a code.
 
     Args:
-        to: the number the code was sent to, E.164.
-        code: what the person typed: 4 to 8 digits.
+        to: the number that the code was sent to, E.164.
+        code: the code as the person typed it: 4 to 8 digits.
         scope: the scope of the code request, if it had one.
-        expiration_time_in_minutes: how old a code may be, more than 0 and at most 15; the verifier chooses, and any
-            code made within that time is accepted.
+        expiration_time_in_minutes: maximum age of the code, more than 0 and at most 15. The verifier chooses it: the
+            service accepts every code that it generated within this time.
 
     Raises:
-        InvalidRequestError: a value breaks a rule; the error never holds the number or the code.
+        InvalidRequestError: a value breaks a rule; the error never contains the number or the code.
     """
 
-    to: str = field(validator=_number, repr=mask_phone_repr)
-    code: str = field(validator=_code, repr=hide)
-    scope: str | None = field(default=None, validator=_scope)
-    expiration_time_in_minutes: float = field(default=3, validator=_minutes)
+    to: str = field(validator=_check_phone_number, repr=mask_phone_repr)
+    code: str = field(validator=_check_code, repr=hide)
+    scope: str | None = field(default=None, validator=_check_scope)
+    expiration_time_in_minutes: float = field(default=3, validator=_check_minutes)
 
 
 @frozen
 class ResponseMeta:
-    """How an answer came about.
+    """Facts about the call that produced a response.
 
     Attributes:
-        attempts: how many requests it took.
-        elapsed: seconds from the call to the answer, waits and backoffs included.
-        request_id: the service's request id, when the answer carried one.
-        possible_duplicate: an earlier attempt's outcome is unknown, so the person may get two codes.
+        attempts: number of HTTP attempts.
+        elapsed: seconds from the call to the response, including waits and backoffs.
+        request_id: the service's request id, if the response contains one.
+        possible_duplicate: the outcome of an earlier attempt is unknown, so the person may get two codes.
     """
 
     attempts: int = 1
@@ -215,49 +221,49 @@ class ResponseMeta:
     possible_duplicate: bool = False
 
 
-_NO_META: Final = ResponseMeta()
+_DEFAULT_META: Final = ResponseMeta()
 
 
 @frozen
 class MessagingCodeResponse:
-    """The service took a text.
+    """The service accepted a text.
 
     Attributes:
-        message_id: the service's name for it (29 characters in its own tests); delivery receipts carry it.
-        meta: how the answer came about.
+        message_id: the service's id of the text (29 characters in its own tests). Delivery receipts contain it.
+        meta: facts about the call.
     """
 
     message_id: str
-    meta: ResponseMeta = field(default=_NO_META, eq=False)
+    meta: ResponseMeta = field(default=_DEFAULT_META, eq=False)
 
 
 @frozen
 class VoiceCodeResponse:
-    """The service took a call.
+    """The service accepted a voice call.
 
     Attributes:
-        call_id: the service's name for it (47 characters in its own tests).
-        meta: how the answer came about.
+        call_id: the service's id of the voice call (47 characters in its own tests).
+        meta: facts about the call.
     """
 
     call_id: str
-    meta: ResponseMeta = field(default=_NO_META, eq=False)
+    meta: ResponseMeta = field(default=_DEFAULT_META, eq=False)
 
 
 @frozen
 class VerifyCodeResponse:
-    """The service checked a code. A wrong code is an answer, not an error: read `.valid`.
+    """The service checked a code. A wrong code is a response, not an error: read `.valid`.
 
     Attributes:
         valid: whether the code is right.
-        meta: how the answer came about.
+        meta: facts about the call.
     """
 
     valid: bool
-    meta: ResponseMeta = field(default=_NO_META, eq=False)
+    meta: ResponseMeta = field(default=_DEFAULT_META, eq=False)
 
     def __bool__(self) -> bool:
-        """Refuse truth testing, which would let everyone in.
+        """Raise: ``if await mfa.verify_code(...)`` would otherwise accept every code.
 
         Raises:
             TypeError: always.
@@ -270,6 +276,6 @@ _Response = TypeVar("_Response", MessagingCodeResponse, VoiceCodeResponse, Verif
 
 
 def attach_meta(response: _Response, meta: ResponseMeta) -> _Response:
-    """Write on a response that nobody has seen yet how it came about; `attrs.evolve` costs ten times as much."""
+    """Set the `meta` of a new response in place, before it is returned; `attrs.evolve` costs ten times as much."""
     object.__setattr__(response, "meta", meta)
     return response

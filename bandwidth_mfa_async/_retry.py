@@ -1,4 +1,4 @@
-"""Whether, when and how often a failed attempt is repeated; the only module that knows tenacity. No I/O."""
+"""Decides whether, when and how often a failed attempt is retried; the only module that uses tenacity."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# The figures of the AWS SDKs' 2026 revision: a store of tokens that a storm of failures empties.
+# The figures of the AWS SDKs' 2026 revision: a burst of failures empties the budget.
 BUDGET_CAPACITY: Final = 500
 TRANSIENT_COST: Final = 14
 THROTTLED_COST: Final = 5
 
 _THROTTLED: Final = frozenset({429, 503})
-_VERIFY_AGAIN: Final = frozenset({500, 503})
-_SEND_AGAIN: Final = frozenset({408, 425})
+_RETRYABLE_VERIFY_STATUSES: Final = frozenset({500, 503})
+_RETRYABLE_SEND_STATUSES: Final = frozenset({408, 425})
 
 
 class RetryBudget:
-    """Tokens that retries cost and successes give back, so that an outage is not multiplied by its own retries."""
+    """Tokens that retries cost and successes return, so that retries do not multiply the load of an outage."""
 
     __slots__ = ("tokens",)
 
@@ -47,34 +47,34 @@ class RetryBudget:
         return f"RetryBudget(tokens={self.tokens}/{BUDGET_CAPACITY})"
 
     def withdraw(self, cost: int) -> bool:
-        """Take the cost of one retry; return False, and take nothing, where there is not enough."""
+        """Take the cost of one retry; return False and take nothing if there are too few tokens."""
         if cost > self.tokens:
             return False
         self.tokens -= cost
         return True
 
     def deposit(self, amount: int) -> None:
-        """Give back, up to the capacity."""
+        """Return tokens, up to the capacity."""
         self.tokens = min(BUDGET_CAPACITY, self.tokens + amount)
 
 
 def is_throttled(error: RequestError) -> bool:
-    """Tell whether the service said that it has too much to do."""
+    """Return whether the service is throttling (429 or 503)."""
     return isinstance(error, APIStatusError) and error.status in _THROTTLED
 
 
 def retry_cost(error: RequestError) -> int:
-    """Return how many budget tokens a retry after this error costs."""
+    """Return the number of budget tokens that a retry after this error costs."""
     return THROTTLED_COST if is_throttled(error) else TRANSIENT_COST
 
 
 def is_retryable(  # noqa: PLR0911 - a table with a row a line
     error: RequestError, *, sends: bool, resend: Resend
 ) -> bool:
-    """Tell whether an attempt that ended so may be repeated.
+    """Return whether an attempt that ended with this error may be retried.
 
     Args:
-        error: how it ended.
+        error: the attempt's error.
         sends: whether a success reaches a person; False for a verify.
         resend: the user's choice for sends.
     """
@@ -82,36 +82,35 @@ def is_retryable(  # noqa: PLR0911 - a table with a row a line
         return False
     status = error.status if isinstance(error, APIStatusError) else None
     if error.delivery is Delivery.NOT_SENT:
-        # With a status it is the token endpoint's: the code request has not left, but a refusal stays one.
+        # A status is the token endpoint's: the code request was not sent, but a rejection stays one.
         return status is None or status == 429 or status >= 500
     if not sends:
-        return status in _VERIFY_AGAIN
+        return status in _RETRYABLE_VERIFY_STATUSES
     if status is not None and 300 <= status < 400:
-        # A 303 is unknown, but what answers with it has taken the request and would only do so again.
+        # A 303 is unknown, but a server that responds so has accepted the request and would accept it again.
         return False
     if status == 429:
         return True
     if resend is Resend.NEVER_TWICE:
         return False
-    if status is not None and (status >= 500 or status in _SEND_AGAIN):
+    if status is not None and (status >= 500 or status in _RETRYABLE_SEND_STATUSES):
         return True
     return resend is Resend.AT_LEAST_ONCE and error.delivery is Delivery.UNKNOWN
 
 
 def backoff(policy: RetryPolicy, error: RequestError, retry: int, rng: random.Random) -> float:
-    """Return how many seconds to wait before a retry.
+    """Return the seconds to wait before a retry.
 
-    Full jitter below a doubling bound; where the service is throttling, the upper half of twice that; never less
-    than `Retry-After`, which gets up to 10 % (at most 1 s) on top so that those who were refused do not come back
-    together.
+    Full jitter below a bound that doubles; the upper half of twice that bound if the service is throttling; never less
+    than `Retry-After`, plus up to 10 % (at most 1 s) so that throttled clients do not retry at the same time.
 
     Args:
-        policy: bounds.
-        error: how the last attempt ended.
+        policy: the bounds.
+        error: the last attempt's error.
         retry: 1 for the first retry.
         rng: the source of jitter.
     """
-    # The exponent is capped because 2.0**1024 overflows and any real bound is reached long before.
+    # Cap the exponent: 2.0**1024 overflows, and any real bound is reached long before.
     doubled = 2.0 ** min(retry - 1, 60)
     if is_throttled(error):
         bound = min(policy.wait_max, policy.wait_initial * 2 * doubled)
@@ -123,7 +122,7 @@ def backoff(policy: RetryPolicy, error: RequestError, retry: int, rng: random.Ra
     return max(delay, error.retry_after + rng.uniform(0.0, min(0.1 * error.retry_after, 1.0)))
 
 
-async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the call, each closure one of tenacity's
+async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the call, each closure one callback of tenacity's
     first_error: RequestError,
     attempt: Callable[[], Awaitable[_T]],
     *,
@@ -135,35 +134,35 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
     before_sleep: Callable[[RequestError, float], None],
     rng: random.Random,
 ) -> _T:
-    """Repeat a call whose first attempt, made by the caller, has failed.
+    """Retry a call whose first attempt, made by the caller, has failed.
 
-    The first attempt is not run in here because most calls need no second one, and tenacity costs 40 us a call.
+    The first attempt runs outside because most calls need no second one, and tenacity costs 40 us per call.
 
     Args:
-        first_error: how the first attempt ended.
-        attempt: makes one more.
+        first_error: the first attempt's error.
+        attempt: makes another attempt.
         sends: whether a success reaches a person.
-        policy: how often and how long.
-        budget: paid from before each retry.
-        time_left: seconds until the call's deadline.
-        sleep: waits so many seconds.
-        before_sleep: told of each failure that will be followed by another attempt, and in how many seconds.
+        policy: the number of attempts and their waits.
+        budget: each retry withdraws its cost from it.
+        time_left: returns the seconds until the call's deadline.
+        sleep: sleeps for a number of seconds.
+        before_sleep: called before each sleep with the error and the seconds until the next attempt.
         rng: the source of jitter.
 
     Raises:
-        RequestError: the last attempt's, with `retry_stopped_by` set where it could have been repeated.
+        RequestError: the last attempt's error, with `retry_stopped_by` set if it was retryable.
     """
-    # Loaded with the first failure: most processes that import this library never see one.
+    # Import on the first failure: most processes never see one.
     import tenacity as _t
 
-    recorded: RequestError | None = first_error
+    unraised: RequestError | None = first_error
     cost = 0
 
-    async def again() -> _T:
-        """Fail with what is already known, then try for real."""
-        nonlocal recorded
-        if recorded is not None:
-            error, recorded = recorded, None
+    async def next_attempt() -> _T:
+        """Raise the first attempt's error, then make attempts."""
+        nonlocal unraised
+        if unraised is not None:
+            error, unraised = unraised, None
             raise error
         return await attempt()
 
@@ -174,11 +173,11 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
         return error
 
     def wait(state: _t.RetryCallState) -> float:
-        """Return the seconds before the next attempt."""
+        """Return the seconds until the next attempt."""
         return backoff(policy, failure(state), state.attempt_number, rng)
 
     def stop(state: _t.RetryCallState) -> bool:
-        """Say whether this was the last attempt, and note why."""
+        """Return whether to stop, and store the reason on the error."""
         nonlocal cost
         error = failure(state)
         reason: StopReason | None = None
@@ -196,8 +195,8 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
         error._update(retry_stopped_by=reason)  # noqa: SLF001 - errors are this package's own
         return True
 
-    # A new instance for every call: one that is shared mixes up the calls of concurrent tasks. The predicate names
-    # RequestError, because one that accepts BaseException would swallow cancellation and send again.
+    # A new instance for each call: a shared one would mix up the calls of concurrent tasks. The predicate accepts only
+    # RequestError: one that accepts BaseException would swallow a cancellation and send again.
     retrying = _t.AsyncRetrying(
         retry=_t.retry_if_exception(
             lambda error: isinstance(error, RequestError) and is_retryable(error, sends=sends, resend=policy.resend)
@@ -208,6 +207,6 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
         before_sleep=lambda state: before_sleep(failure(state), state.upcoming_sleep),
         reraise=True,
     )
-    result: _T = await retrying(again)
+    result: _T = await retrying(next_attempt)
     budget.deposit(cost)
     return result

@@ -1,4 +1,7 @@
-"""Checks of arguments, which raise `ConfigurationError` with the name of the argument."""
+"""Argument checks, whose `ConfigurationError` begins with the name of the argument.
+
+The functions with the signature ``(instance, attribute, value)`` are attrs validators.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +17,58 @@ if TYPE_CHECKING:
 
 
 Lane: TypeAlias = Literal["interactive", "bulk"]
-"""Which queue a call waits in: a person who signs in goes before any bulk item."""
+"""The queue in which a call waits. An interactive call goes before every bulk item."""
 LANES: Final = ("interactive", "bulk")
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}", re.ASCII)
-# What a resolver takes; more would be read differently by those who come after us. An underscore is no host name's, but
-# containers have it in theirs.
+# What resolvers accept; aiohttp, proxies and servers may parse anything else differently. Underscores are invalid in
+# host names but common in the names of containers.
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.ASCII)
 MAX_NUMBER: Final = 1e15
+"""Exclusive upper bound of every number in the settings."""
 
 
 def configuration_error(name: str, rule: str) -> ConfigurationError:
+    """Return the error for an argument that breaks a rule.
+
+    Args:
+        name: name of the argument, as the user typed it.
+        rule: the rule in plain English, without the value.
+    """
     return ConfigurationError(f"{name}: {rule}")
 
 
 def number(
-    *, above: float | None = None, least: float | None = None, whole: bool = False
+    *, minimum: float | None = None, exclusive: bool = False, whole: bool = False
 ) -> Any:  # attrs types validators as invariant in the attribute's type
-    """Return an attrs validator for a finite number."""
+    """Return an attrs validator for a finite number.
+
+    Args:
+        minimum: lower bound; None for no lower bound.
+        exclusive: whether `minimum` itself is invalid.
+        whole: whether the number must be an integer.
+    """
 
     def check(_instance: object, attribute: Attribute[Any], value: object) -> None:
         kinds = (int,) if whole else (int, float)
-        # The comparison is False for NaN, and works for integers that are too large for a float.
+        # This comparison is False for NaN and also works for integers too large for a float.
         if not isinstance(value, kinds) or isinstance(value, bool) or not abs(value) < MAX_NUMBER:
             raise configuration_error(attribute.name, f"must be a finite {'whole ' if whole else ''}number")
-        if above is not None and not value > above:
-            raise configuration_error(attribute.name, f"must be greater than {above:g}")
-        if least is not None and not value >= least:
-            raise configuration_error(attribute.name, f"must be at least {least:g}")
+        if minimum is None:
+            return
+        if exclusive and not value > minimum:
+            raise configuration_error(attribute.name, f"must be greater than {minimum:g}")
+        if not value >= minimum:
+            raise configuration_error(attribute.name, f"must be at least {minimum:g}")
 
     return check
 
 
 def secret_text(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    """Check that a credential is a non-empty str without control characters. The errors never contain the value.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
     if isinstance(value, (bytes, bytearray)):
         raise configuration_error(attribute.name, "must be str, not bytes; decode it first: value.decode()")
     if not isinstance(value, str):
@@ -61,20 +84,25 @@ def secret_text(_instance: object, attribute: Attribute[Any], value: object) -> 
 
 
 def checked_url(name: str, url: object) -> str:
-    """Return an http(s) URL that is safe to send credentials to, without a trailing slash.
+    """Return an http(s) URL to which credentials may be sent, without trailing slashes.
+
+    Args:
+        name: name of the argument, for the error.
+        url: the value to check.
 
     Raises:
-        ConfigurationError: not a URL, credentials or a query in it, or plain http to a host that is not loopback.
+        ConfigurationError: it is not a URL, contains credentials, a query or a fragment, or is plain http to a host
+            that is not loopback.
     """
     if not isinstance(url, str):
         raise configuration_error(name, f"must be str, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
-        # An IPv6 address must be all that stands between the brackets and the port.
+        # With brackets, the host must be an IPv6 address and nothing else before the port.
         bracketed = bool(re.fullmatch(r"(.*@)?\[[^\[\]]+\](:[0-9]*)?", parts.netloc))
         host_is_whole = bracketed or "[" not in parts.netloc
-        (host or "").encode("ascii", "ignore").decode("idna")  # an xn-- form that stands for nothing
+        (host or "").encode("ascii", "ignore").decode("idna")  # raises for an invalid xn-- form
     except ValueError:
         raise configuration_error(name, "is not a URL; write it like https://mfa.bandwidth.com/api/v1") from None
     if not url.isascii() or not host_is_whole:
@@ -89,7 +117,7 @@ def checked_url(name: str, url: object) -> str:
         raise configuration_error(
             name, "must name a host by letters, digits, '-', '_' and '.', like https://mfa.bandwidth.com/api/v1"
         )
-    # By their marks: an empty query or fragment would take in the path that is added to the URL.
+    # Search for '?' and '#' themselves: even an empty query or fragment would swallow the path appended to the URL.
     if "?" in url or "#" in url or any(ord(char) <= 32 or ord(char) == 127 for char in url):
         raise configuration_error(name, "must not hold a query, a fragment, white space or control characters")
     if parts.scheme == "http" and not is_loopback(host):
@@ -100,7 +128,7 @@ def checked_url(name: str, url: object) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine itself."""
+    """Return whether a host name or address is a loopback one."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -110,10 +138,11 @@ def is_loopback(host: str) -> bool:
 
 
 def checked_account_id(account_id: object) -> str:
-    """Return an account id that can stand in a URL path.
+    """Return an account id that is safe to use as a segment of a URL path.
 
     Raises:
-        ConfigurationError: empty, not a string, or with characters that would change the path.
+        ConfigurationError: it is not a str, is empty or longer than 64 characters, or contains characters that would
+            change the path.
     """
     if not isinstance(account_id, str):
         raise configuration_error("account_id", f"must be str, not {type(account_id).__name__}")
@@ -123,17 +152,27 @@ def checked_account_id(account_id: object) -> str:
 
 
 def flag(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    """Check that a value is a bool.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
     if not isinstance(value, bool):
         raise configuration_error(attribute.name, f"must be True or False, not {type(value).__name__}")
 
 
 def optional_text(_instance: object, attribute: Attribute[Any], value: object) -> None:
+    """Check that a value is a str or None.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
     if value is not None and not isinstance(value, str):
         raise configuration_error(attribute.name, f"must be str or None, not {type(value).__name__}")
 
 
 def checked_lane(lane: object) -> None:
-    """Refuse a lane that does not exist.
+    """Check that a value is a `Lane`.
 
     Raises:
         ConfigurationError: it is neither ``"interactive"`` nor ``"bulk"``.
@@ -143,10 +182,14 @@ def checked_lane(lane: object) -> None:
 
 
 def checked_count(name: str, value: object) -> None:
-    """Refuse what is not a whole number of at least 1.
+    """Check that a value is a whole number of at least 1.
+
+    Args:
+        name: name of the argument, for the error.
+        value: the value to check.
 
     Raises:
-        ConfigurationError: names the value.
+        ConfigurationError: it is not.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         msg = f"{name}: must be a whole number of at least 1"

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, and what is known about the message when it does. No I/O.
+"""The errors of this library, and what each one says about the delivery of the message.
 
 ::
 
@@ -8,16 +8,16 @@
     ├─ ClientStateError (RuntimeError)       closed, used in another event loop, or in a forked process
     ├─ JournalError                          a bulk run's journal cannot be read or written; says what to do
     ├─ LedgerError                           the workers' ledger cannot be used, or belongs to something else
-    └─ RequestError                          a call did not succeed; `.delivery` says what that means
+    └─ RequestError                          a call did not succeed; `.delivery` says what is known
        ├─ NotSentError (ConnectionError)     the request never left this process
        │  ├─ ConnectTimeoutError (TimeoutError)
        │  └─ TLSError
-       ├─ DeliveryUnknownError               written, and no trustworthy answer
+       ├─ DeliveryUnknownError               written, and no trustworthy response
        │  ├─ ReadTimeoutError (TimeoutError)
        │  ├─ DisconnectedError (ConnectionError)
        │  └─ ResponseDecodeError
        ├─ DeadlineExceededError (TimeoutError)   the whole call's time ran out between attempts
-       └─ APIStatusError                     the service (or a gateway before it) answered no
+       └─ APIStatusError                     the service, or a gateway in front of it, rejected the request
           ├─ BadRequestError                 400
           ├─ AuthenticationError             401
           ├─ PermissionDeniedError           403
@@ -26,8 +26,8 @@
           │  └─ VerificationLockedError      429 on a verify: too many wrong codes for that number
           └─ ServerError                     5xx
 
-Every error can be pickled and rebuilt as ``type(error)(*error.args)``; none holds a phone number, a code, a body
-or a credential.
+Every error can be pickled and rebuilt as ``type(error)(*error.args)``. No error contains a phone number, a code, a
+body or a credential.
 """
 
 from __future__ import annotations
@@ -36,43 +36,43 @@ import enum
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 StopReason: TypeAlias = Literal["attempts", "budget", "deadline", "retry_after", "closed"]
-"""Why a call that could have been tried again was not."""
+"""Why a retryable call was not retried."""
 
 
 class Delivery(enum.StrEnum):
     """What is known about the message (or the check) after a call."""
 
     ACCEPTED = "accepted"
-    """The service took it and named it."""
+    """The service accepted it and returned an id."""
     REJECTED = "rejected"
-    """The service answered no; nothing was sent."""
+    """The service rejected it; nothing was sent."""
     NOT_SENT = "not_sent"
-    """The request never left: nothing was sent."""
+    """The request was not written; nothing was sent."""
     UNKNOWN = "unknown"
-    """The request was written and no trustworthy answer came: it may have been sent."""
+    """The request was written and no trustworthy response arrived; it may have been sent."""
     INVALID = "invalid"
-    """An item of a bulk run that breaks a rule: nothing was sent. Calls raise `InvalidRequestError` instead."""
+    """A bulk item that breaks a rule; nothing was sent. Calls raise `InvalidRequestError` instead."""
     SKIPPED = "skipped"
-    """An item of a bulk run that was done before, by its journal: nothing was sent now."""
+    """A bulk item that an earlier run completed, according to the journal; nothing was sent now."""
 
     def __repr__(self) -> str:
         return f"Delivery.{self.name}"
 
 
 class MFAError(Exception):
-    """Base of every error this library raises on purpose."""
+    """Base class of every error that this library raises deliberately."""
 
 
 class ConfigurationError(MFAError):
-    """A setting is wrong or missing; raised before any I/O, and says what to change."""
+    """A setting is wrong or missing. Raised before any I/O; the message says what to change."""
 
 
 class InvalidRequestError(MFAError, ValueError):
-    """A request's field breaks a rule; raised when the request is made, and nothing was sent.
+    """A field of a request breaks a rule. Raised when the request is constructed; nothing was sent.
 
     Attributes:
         field: the field's Python name.
-        rule: what it must be. The offending value is never part of the error.
+        rule: what the field must be. The error never contains the value.
     """
 
     def __init__(self, field: str, rule: str) -> None:
@@ -85,15 +85,15 @@ class InvalidRequestError(MFAError, ValueError):
 
 
 class ClientStateError(MFAError, RuntimeError):
-    """The client cannot be used here: it is closed, bound to another event loop, or was made before a fork."""
+    """The client cannot be used here: it is closed, bound to another event loop, or was used before a fork."""
 
 
 class JournalError(MFAError):
-    """A bulk run's journal cannot be read or written, or belongs to something else; nothing is sent without it."""
+    """A bulk run's journal cannot be read or written, or belongs to another run; nothing is sent without it."""
 
 
 class LedgerError(MFAError):
-    """The workers' ledger cannot be used, or a job in it is not this one; nothing is sent without it."""
+    """The workers' ledger cannot be used, or its job of this name is another one; nothing is sent without it."""
 
 
 _FIELDS: Final = (
@@ -114,14 +114,14 @@ class RequestError(MFAError):
     Attributes:
         message: what happened, in one lower-case line.
         operation: the client method, such as ``"generate_messaging_code"``.
-        delivery: what is known about the message; the worst attempt of the call decides.
-        attempts: how many times the request was tried.
+        delivery: what is known about the message. If any attempt is unknown, the call is unknown.
+        attempts: the number of attempts.
         elapsed: seconds from the call to this error.
-        request_id: the service's ``requestId``, when it gave one.
-        retry_after: seconds the service asked to wait, when it did.
-        retry_stopped_by: why a failure that may be retried was not tried again: ``"attempts"``, ``"budget"``,
-            ``"deadline"``, ``"retry_after"`` (asked to wait too long) or ``"closed"``; None when a failure of its
-            kind is never retried.
+        request_id: the service's ``requestId``, or None.
+        retry_after: seconds that the service asked to wait, or None.
+        retry_stopped_by: why a retryable failure was not retried: ``"attempts"``, ``"budget"``, ``"deadline"``,
+            ``"retry_after"`` (the service asked to wait too long) or ``"closed"``; None if failures of this kind are
+            never retried.
     """
 
     _default_delivery: ClassVar[Delivery] = Delivery.UNKNOWN
@@ -139,10 +139,10 @@ class RequestError(MFAError):
         retry_stopped_by: StopReason | None = None,
         *extra: object,
     ) -> None:
-        # A task queue that speaks JSON gives the word back, not the member.
+        # A task queue that uses JSON passes the value, not the member.
         delivery = self._default_delivery if delivery is None else Delivery(delivery)
         values = (message, operation, delivery, attempts, elapsed, request_id, retry_after, retry_stopped_by, *extra)
-        # OSError, an ancestor of some subclasses, would read a pair of arguments as errno and text.
+        # OSError, a base of some subclasses, would take two arguments for errno and text.
         Exception.__init__(self, *values)
         self.message = message
         self.operation = operation
@@ -169,7 +169,7 @@ class RequestError(MFAError):
         return type(self), self.args, self.__dict__ or None
 
     def _update(self, **changes: Any) -> None:
-        """Replace data of this error, keeping `args` able to rebuild it."""
+        """Replace data of this error and rebuild `args` to match."""
         names = (*_FIELDS, *self._extra_fields)
         values = {name: changes.get(name, getattr(self, name)) for name in names}
         for name, value in values.items():
@@ -178,47 +178,47 @@ class RequestError(MFAError):
 
 
 class NotSentError(RequestError, ConnectionError):
-    """The request never left this process: DNS, a refused connection, the pool; sending again is safe."""
+    """The request was not written: DNS, a refused connection, the pool. Sending again is safe."""
 
     _default_delivery = Delivery.NOT_SENT
 
 
 class ConnectTimeoutError(NotSentError, TimeoutError):
-    """No connection was made in time."""
+    """The connection was not established in time."""
 
 
 class TLSError(NotSentError):
-    """The TLS handshake failed or the certificate is not to be trusted; never retried."""
+    """The TLS handshake failed or the certificate is not trusted; never retried."""
 
 
 class DeliveryUnknownError(RequestError):
-    """The request was written and no trustworthy answer came: the person may or may not get a code."""
+    """The request was written and no trustworthy response arrived: the person may or may not get a code."""
 
 
 class ReadTimeoutError(DeliveryUnknownError, TimeoutError):
-    """The answer did not come, or not whole, in time."""
+    """The response did not arrive completely in time."""
 
 
 class DisconnectedError(DeliveryUnknownError, ConnectionError):
-    """The connection was cut after the request was written."""
+    """The connection was lost after the request was written."""
 
 
 class ResponseDecodeError(DeliveryUnknownError):
-    """The answer says success but cannot be read as one, or is not HTTP."""
+    """The response has a success status but cannot be parsed, or is not HTTP."""
 
 
 class DeadlineExceededError(RequestError, TimeoutError):
-    """The call's `timeout` ran out while it waited for a permit, a slot, a token or a connection."""
+    """The call's `timeout` expired while it waited for a permit, a slot, a token or a connection."""
 
     _default_delivery = Delivery.NOT_SENT
 
 
 class APIStatusError(RequestError):
-    """The service, or a gateway in front of it, answered with a status that is not success.
+    """The service, or a gateway in front of it, responded with an unsuccessful status.
 
     Attributes:
         status: the HTTP status.
-        error_text: the service's own words, scrubbed of numbers and secrets; None when it gave none.
+        error_text: the service's error text without numbers and secrets, or None.
     """
 
     _default_delivery = Delivery.REJECTED
@@ -226,7 +226,7 @@ class APIStatusError(RequestError):
 
     def __init__(  # noqa: PLR0913 - every datum is an argument, so that args rebuild the error
         self,
-        message: str = "the service answered no",
+        message: str = "the service rejected the request",
         operation: str | None = None,
         delivery: Delivery | None = None,
         attempts: int = 1,
@@ -256,11 +256,11 @@ class APIStatusError(RequestError):
 
 
 class BadRequestError(APIStatusError):
-    """400: a value was refused by the service."""
+    """400: the service rejected a value."""
 
 
 class AuthenticationError(APIStatusError):
-    """401: no credentials reached the service, or it does not know them."""
+    """401: the service received no credentials, or does not know them."""
 
 
 class PermissionDeniedError(APIStatusError):
@@ -268,14 +268,14 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404: no such path; usually a wrong base URL or account id."""
+    """404: no such path; usually base_url or account_id is wrong."""
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests, or our own limiter says the wait would outlast the call.
+    """429: too many requests; or the client's limiter refused the call, as its wait would outlast the call.
 
     Attributes:
-        local: True when this library refused the call before sending it.
+        local: True if this library refused the call before sending it.
     """
 
     _extra_fields: ClassVar[tuple[str, ...]] = ("status", "error_text", "local")
@@ -311,11 +311,11 @@ class RateLimitError(APIStatusError):
 
 
 class VerificationLockedError(RateLimitError):
-    """429 on a verify: too many wrong codes for this number; `retry_after` says how long, when the service did.
+    """429 on a verify: too many wrong codes for this number. `retry_after` is the wait, if the service gives one.
 
-    Not a rate: other numbers can still be verified. https://dev.bandwidth.com/docs/mfa/errors
+    This is not a rate limit: other numbers can still be verified. https://dev.bandwidth.com/docs/mfa/errors
     """
 
 
 class ServerError(APIStatusError):
-    """5xx: the service or a gateway failed; `delivery` says whether the service itself answered."""
+    """5xx: the service or a gateway failed; `delivery` is REJECTED if the service itself responded."""

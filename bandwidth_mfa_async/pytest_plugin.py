@@ -1,6 +1,7 @@
-"""Pytest fixtures: `mfa_simulator`, `mfa_client`, and `mfa_simulator_options` and `mfa_client_options` to override.
+"""Pytest fixtures: `mfa_simulator`, `mfa_client` and `mfa_environ`.
 
-Found by pytest through the `pytest11` entry point. Nothing but pytest is imported before a test asks for a fixture.
+Override `mfa_simulator_options` and `mfa_client_options` to configure them. pytest loads this module through the
+`pytest11` entry point, in every test run, so it imports nothing but pytest until a test requests a fixture.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ if TYPE_CHECKING:
     from .testing import ThreadedSimulator
 
 _SCOPES: Final = ("function", "class", "module", "package", "session")
-# Options that differ from test to test make a server each; the oldest are stopped beyond so many.
-_MAX_SERVERS: Final = 4
-# Seconds that calls of a test that is over are given to end.
-_DRAIN: Final = 1.0
+# Each set of options has a simulator. When more are running, the oldest one stops.
+_MAX_SIMULATORS: Final = 4
+# Seconds for which closing a client waits for the calls that the test left in flight.
+_DRAIN_TIMEOUT: Final = 1.0
 
 
-class _Servers:
-    """The running simulators, one for each set of options that was asked for."""
+class _SimulatorPool:
+    """The running simulators, one for each set of options."""
 
     def __init__(self) -> None:
-        self._servers: list[tuple[dict[str, Any], ThreadedSimulator]] = []
+        self._simulators: list[tuple[dict[str, Any], ThreadedSimulator]] = []
 
     def get(self, options: dict[str, Any]) -> ThreadedSimulator:
-        """Return a simulator with these options, as good as new."""
-        for known, simulator in self._servers:
+        """Return a running simulator with these options, in its initial state."""
+        for known, simulator in self._simulators:
             if known == options:
                 simulator.reset()
                 return simulator
@@ -39,55 +40,55 @@ class _Servers:
 
         simulator = ThreadedSimulator(**options)
         simulator.open()
-        self._servers.append((dict(options), simulator))
-        if len(self._servers) > _MAX_SERVERS:
-            self._servers.pop(0)[1].close()
+        self._simulators.append((dict(options), simulator))
+        if len(self._simulators) > _MAX_SIMULATORS:
+            self._simulators.pop(0)[1].close()
         return simulator
 
     def close(self) -> None:
-        """Stop them all."""
-        for _, simulator in self._servers:
+        """Stop all simulators."""
+        for _, simulator in self._simulators:
             simulator.close()
 
 
 @pytest.fixture(scope="session")
 def mfa_simulator_options() -> dict[str, Any]:
-    """Arguments for `Simulator`; override it in a conftest, module or class, in any scope, to give your own.
+    """Arguments of `Simulator`; override this fixture in a conftest, module or class, with any scope.
 
-    Tests with equal options share a server.
+    Tests with equal options share one simulator.
     """
     return {}
 
 
 @pytest.fixture
 def mfa_client_options() -> dict[str, Any]:
-    """Arguments for `MFAClient` besides those that lead to the simulator; override it to give your own."""
+    """Further arguments of `MFAClient`, besides those of the simulator; override this fixture to set them."""
     return {}
 
 
 @pytest.fixture(scope="session")
-def _mfa_servers() -> Iterator[_Servers]:
-    servers = _Servers()
-    yield servers
-    servers.close()
+def _mfa_simulators() -> Iterator[_SimulatorPool]:
+    pool = _SimulatorPool()
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
-def mfa_simulator(_mfa_servers: _Servers, mfa_simulator_options: dict[str, Any]) -> ThreadedSimulator:
-    """A running simulator of Bandwidth's MFA service, empty when the test begins.
+def mfa_simulator(_mfa_simulators: _SimulatorPool, mfa_simulator_options: dict[str, Any]) -> ThreadedSimulator:
+    """A running simulator of Bandwidth's MFA service, in its initial state when the test starts.
 
-    It is started by the first test that asks for it, runs in a thread of its own until the session ends, and may be
-    used from the test's thread, async or not: `inbox`, `last_code(number)`, `faults.script(...)`, `client_kwargs()`
-    and the rest of `bandwidth_mfa_async.simulator.Simulator`.
+    The first test that requests it starts it. It runs in its own thread until the session ends. Sync and async tests
+    can use it: `inbox`, `last_code(number)`, `faults.script(...)`, `client_kwargs()` and the other members of
+    `bandwidth_mfa_async.simulator.Simulator`.
     """
-    return _mfa_servers.get(mfa_simulator_options)
+    return _mfa_simulators.get(mfa_simulator_options)
 
 
 @pytest.fixture
 def mfa_environ(mfa_simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables that lead `MFAClient.from_env` to `mfa_simulator`, set for the length of the test.
+    """Environment variables that make `MFAClient.from_env` use `mfa_simulator`, set until the test ends.
 
-    For an application that makes its own client: ask for this before the application starts.
+    For applications that make their own client. Request this fixture before the application starts.
     """
     variables = mfa_simulator.environ()
     monkeypatch.delenv("BW_AUTH", raising=False)
@@ -96,7 +97,7 @@ def mfa_environ(mfa_simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatc
     return variables
 
 
-def _make(simulator: ThreadedSimulator, options: dict[str, Any]) -> MFAClient:
+def _make_client(simulator: ThreadedSimulator, options: dict[str, Any]) -> MFAClient:
     from ._client import MFAClient
 
     arguments: dict[str, Any] = {**simulator.client_kwargs(), **options}
@@ -105,10 +106,10 @@ def _make(simulator: ThreadedSimulator, options: dict[str, Any]) -> MFAClient:
 
 @pytest.fixture
 def mfa_client(request: pytest.FixtureRequest) -> Any:
-    """An `MFAClient` that talks to `mfa_simulator`; closed after the test, in the test's event loop.
+    """An `MFAClient` that sends to `mfa_simulator`; closed after the test, in the test's event loop.
 
-    For async tests, under pytest-asyncio (auto or strict mode, any loop scope) or anyio's plugin. In other tests make
-    a client where your loop runs: ``MFAClient(**mfa_simulator.client_kwargs())``.
+    For async tests under pytest-asyncio (auto or strict mode, any loop scope) or anyio's plugin. In other tests, make
+    a client in your own event loop: ``MFAClient(**mfa_simulator.client_kwargs())``.
     """
     mode = _asyncio_mode(request.config)
     if mode != "auto" and "anyio_backend" in request.fixturenames:
@@ -122,13 +123,13 @@ def mfa_client(request: pytest.FixtureRequest) -> Any:
 async def _mfa_client_anyio(
     mfa_simulator: ThreadedSimulator, mfa_client_options: dict[str, Any]
 ) -> AsyncIterator[MFAClient]:
-    client = _make(mfa_simulator, mfa_client_options)
+    client = _make_client(mfa_simulator, mfa_client_options)
     yield client
-    await client.aclose(drain_timeout=_DRAIN)
+    await client.aclose(drain_timeout=_DRAIN_TIMEOUT)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Add pytest-asyncio's kind of fixtures where it is in use; strict mode takes no others."""
+    """Register pytest-asyncio fixtures if pytest-asyncio is in use; its strict mode accepts no others."""
     if _asyncio_mode(config) is None:
         return
     from pytest_asyncio import fixture
@@ -136,23 +137,23 @@ def pytest_configure(config: pytest.Config) -> None:
     plugin = types.ModuleType("bandwidth_mfa_async_asyncio_fixtures")
     for scope in _SCOPES:
         name = f"_mfa_client_{scope}"
-        setattr(plugin, name, fixture(_new_fixture(), loop_scope=scope, name=name))
+        setattr(plugin, name, fixture(_make_fixture_function(), loop_scope=scope, name=name))
     config.pluginmanager.register(plugin, plugin.__name__)
 
 
-def _new_fixture() -> Callable[..., AsyncIterator[MFAClient]]:
-    """Return a new function, because pytest-asyncio writes the loop's scope on it."""
+def _make_fixture_function() -> Callable[..., AsyncIterator[MFAClient]]:
+    """Return a new function for each fixture, because pytest-asyncio stores the loop scope on the function."""
 
     async def client(mfa_simulator: ThreadedSimulator, mfa_client_options: dict[str, Any]) -> AsyncIterator[MFAClient]:
-        client = _make(mfa_simulator, mfa_client_options)
+        client = _make_client(mfa_simulator, mfa_client_options)
         yield client
-        await client.aclose(drain_timeout=_DRAIN)
+        await client.aclose(drain_timeout=_DRAIN_TIMEOUT)
 
     return client
 
 
 def _asyncio_mode(config: pytest.Config) -> str | None:
-    """Return pytest-asyncio's mode; None where it is not in use."""
+    """Return the mode of pytest-asyncio; None if it is not in use."""
     try:
         configured = config.getini("asyncio_mode")
     except ValueError:
@@ -161,7 +162,7 @@ def _asyncio_mode(config: pytest.Config) -> str | None:
 
 
 def _loop_scope(request: pytest.FixtureRequest) -> str:
-    """Return the scope of the event loop that the test runs in: a client is bound to one."""
+    """Return the scope of the test's event loop, because a client is bound to one loop."""
     marker = request.node.get_closest_marker("asyncio")
     if marker is not None and (scope := marker.kwargs.get("loop_scope") or marker.kwargs.get("scope")):
         return str(scope)

@@ -1,4 +1,4 @@
-"""The client: the order of the steps of a call, and nothing else."""
+"""The client: runs the steps of a call in order; each step is implemented in a lower layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call's running account: what it was asked, what its attempts came to, and the events that tell of it. No I/O."""
+"""The state of one call, and the events that describe it."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ NO_DEADLINE = float("inf")
 
 
 class Call(Generic[_Request, _Response]):
-    """One call.
+    """The state of one call.
 
     Args:
-        operation: what is asked.
-        request: with which values.
-        body: the same as it goes over the wire.
-        policy: how often and how long.
-        lane: where it waits.
-        started: when it was made, in the clock's seconds.
-        name: its id in events; empty where nobody listens.
-        recorder: who keeps a record of its attempts, if anybody does.
+        operation: the requested operation.
+        request: its values.
+        body: the encoded request.
+        policy: the retry policy.
+        lane: the lane in which the call waits.
+        started: when the call began, in the clock's monotonic seconds.
+        call_id: the id in events; empty without hooks.
+        observer: records the attempts; None for most calls.
     """
 
     __slots__ = (
         "attempts",
         "body",
+        "call_id",
         "deadline",
         "elapsed",
         "error",
         "header",
         "lane",
-        "name",
+        "maybe_delivered",
+        "observer",
         "operation",
         "payload",
         "policy",
-        "recorder",
-        "refreshed",
         "request",
         "started",
-        "unknown",
+        "token_renewed",
         "waited",
     )
 
@@ -63,8 +63,8 @@ class Call(Generic[_Request, _Response]):
         policy: RetryPolicy,
         lane: Lane,
         started: float,
-        name: str,
-        recorder: AttemptObserver | None = None,
+        call_id: str,
+        observer: AttemptObserver | None = None,
     ) -> None:
         self.operation: Operation[_Request, _Response] = operation
         self.request: _Request = request
@@ -72,16 +72,16 @@ class Call(Generic[_Request, _Response]):
         self.policy = policy
         self.lane: Lane = lane
         self.started = started
-        self.name = name
-        self.recorder = recorder
-        # A bulk item may queue for hours; its time begins with its first permit.
+        self.call_id = call_id
+        self.observer = observer
+        # A bulk item may queue for hours: its time begins with the first permit.
         self.deadline = NO_DEADLINE if lane == "bulk" else started + policy.timeout
         self.attempts = 0
-        # Whether an attempt's outcome is unknown: it stays so, whatever the later ones say.
-        self.unknown = False
+        # Whether an attempt's outcome is unknown. Later attempts do not change that.
+        self.maybe_delivered = False
         # Whether a bearer token was renewed for this call.
-        self.refreshed = False
-        # The attempt under way or the last one: its credentials, its body, how it ended, how long it took and waited.
+        self.token_renewed = False
+        # The current or last attempt: its credentials, body, error, duration and wait. No payload: it was not made.
         self.header = ""
         self.payload: Body | None = None
         self.error: BaseException | None = None
@@ -90,45 +90,45 @@ class Call(Generic[_Request, _Response]):
 
     @property
     def begun(self) -> bool:
-        """Whether the last attempt's body was written, in part at least."""
+        """Whether the last attempt's body may have been written."""
         return self.payload is not None and self.payload.begun
 
     @property
     def wait_until(self) -> float | None:
-        """The deadline as those take it who wait without one when it is None."""
+        """The deadline, or None without one."""
         return None if self.deadline == NO_DEADLINE else self.deadline
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The values of this call that must not be shown."""
+        """The values of this call that must not appear in any text."""
         request: CodeRequest | VerifyCodeRequest = self.request
         other = request.code if isinstance(request, VerifyCodeRequest) else request.from_
-        # Numbers may be quoted without their plus sign.
+        # Error texts may quote numbers without the plus sign.
         return (request.to, other, request.to[1:], other.lstrip("+"), self.header.partition(" ")[2])
 
-    def failed(self, error: RequestError) -> None:
-        """Note how the last attempt ended."""
+    def record_failure(self, error: RequestError) -> None:
+        """Record how the last attempt failed."""
         self.error = error
-        self.unknown = self.unknown or error.delivery is Delivery.UNKNOWN
-        if self.recorder is not None:
-            self.recorder.failed(error)
+        self.maybe_delivered = self.maybe_delivered or error.delivery is Delivery.UNKNOWN
+        if self.observer is not None:
+            self.observer.attempt_failed(error)
 
-    def cancelled(self, error: BaseException) -> bool:
-        """Note that the call was cancelled; return whether an attempt was under way."""
-        # Cancelled in an attempt, or in a wait before or after one?
-        under_way = self.error is None and self.payload is not None
+    def record_cancellation(self, error: BaseException) -> bool:
+        """Record that the call was cancelled; return whether an attempt was in flight."""
+        # Otherwise the call was waiting before or after an attempt.
+        in_flight = self.error is None and self.payload is not None
         self.error = error
-        if self.recorder is not None:
-            written = self.unknown or (under_way and self.begun)
-            self.recorder.cut(Delivery.UNKNOWN if written else Delivery.NOT_SENT)
-        return under_way
+        if self.observer is not None:
+            written = self.maybe_delivered or (in_flight and self.begun)
+            self.observer.cancelled(Delivery.UNKNOWN if written else Delivery.NOT_SENT)
+        return in_flight
 
-    def sign(self, error: RequestError, elapsed: float) -> RequestError:
-        """Write this call's account on the error it ends with; return that error, or the one that fits better.
+    def finalize_error(self, error: RequestError, elapsed: float) -> RequestError:
+        """Complete the data of the call's error; return that error, or one of a class that fits the whole call.
 
-        An error whose class says that nothing was sent does not fit a call with an earlier attempt that may have been.
+        If any attempt is unknown, the call is unknown: a `NotSentError` then becomes a `DeliveryUnknownError`.
         """
-        delivery = Delivery.UNKNOWN if self.unknown else error.delivery
+        delivery = Delivery.UNKNOWN if self.maybe_delivered else error.delivery
         if delivery is Delivery.UNKNOWN and isinstance(error, NotSentError):
             error = DeliveryUnknownError(
                 f"an earlier attempt may have been sent, and the last one was not: {error.message}",
@@ -142,16 +142,16 @@ class Call(Generic[_Request, _Response]):
         return error
 
     def started_event(self, url: str) -> CallStartedEvent:
-        """Describe the call before anything was done for it."""
-        return CallStartedEvent(call_id=self.name, operation=self.operation.name, lane=self.lane, url=url)
+        """Return the event for the start of the call."""
+        return CallStartedEvent(call_id=self.call_id, operation=self.operation.name, lane=self.lane, url=url)
 
     def attempt_event(self, retry_in: float | None) -> AttemptEvent | None:
-        """Describe the last attempt; None when it got no permit or token and so was not made."""
+        """Return the event for the last attempt; None if it got no permit or token and was not made."""
         if self.payload is None:
             return None
         error = self.error
         return AttemptEvent(
-            call_id=self.name,
+            call_id=self.call_id,
             operation=self.operation.name,
             attempt=self.attempts,
             elapsed=self.elapsed,
@@ -164,19 +164,19 @@ class Call(Generic[_Request, _Response]):
         )
 
     def call_event(self, error: BaseException | None, elapsed: float) -> CallEvent:
-        """Describe the whole call."""
+        """Return the event for the end of the call."""
         return CallEvent(
-            call_id=self.name,
+            call_id=self.call_id,
             operation=self.operation.name,
             lane=self.lane,
             attempts=self.attempts,
             elapsed=elapsed,
-            delivery=Delivery.UNKNOWN if self.unknown and error is not None else self._delivery(error),
+            delivery=Delivery.UNKNOWN if self.maybe_delivered and error is not None else self._delivery(error),
             status=_status(error),
             error_type=None if error is None else type(error).__name__,
             request_id=error.request_id if isinstance(error, RequestError) else None,
             retry_stopped_by=error.retry_stopped_by if isinstance(error, RequestError) else None,
-            possible_duplicate=error is None and self.unknown and self.operation.sends,
+            possible_duplicate=error is None and self.maybe_delivered and self.operation.sends,
         )
 
     def _delivery(self, error: BaseException | None) -> Delivery:

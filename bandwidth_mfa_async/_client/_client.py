@@ -1,4 +1,4 @@
-"""The client as users see it."""
+"""The public client class."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ _VERIFY_KEYWORDS: Final = {"to", "code", "scope", "expiration_time_in_minutes"}
 
 
 class MFAClient:
-    """Sends, calls and verifies codes, and says what became of each.
+    """Sends codes by text and voice and verifies them; each outcome states what is known of the delivery.
 
-    Cheap to make; its pool opens on first use in the running loop. Use it as ``async with`` or end with
-    ``await client.aclose()``. One client serves any number of concurrent tasks of one event loop.
+    Cheap to construct: its pool opens on first use in the running loop. Use it with ``async with``, or call
+    ``await client.aclose()`` at the end. One client serves any number of concurrent tasks of one event loop.
 
     Args:
         account_id: the Bandwidth account.
         auth: `BasicAuth` or `OAuth2ClientCredentials`.
         base_url: another address of the service, such as a simulator's; plain http for loopback only.
-        retry: how often, how long and after what a call is tried again.
-        limits: how fast and how wide to send.
+        retry: how often, for how long and after which failures a call is retried.
+        limits: rate and concurrency limits.
         hooks: receive an event for each attempt and each call.
-        session: an `aiohttp.ClientSession` whose connection pool is to be used. It is never closed, and its
-            headers, cookies, credentials, timeouts and middlewares are not used.
-        ssl: an `ssl.SSLContext`; None verifies against the usual certificate authorities.
-        proxy: an http(s) proxy's URL, for an https base URL; the environment's proxies are not read.
-        clock: where time comes from; for tests.
+        session: an `aiohttp.ClientSession` whose connection pool to use. It is never closed, and its headers,
+            cookies, credentials, timeouts and middlewares are not used.
+        ssl: an `ssl.SSLContext`; None verifies against the system's certificate authorities.
+        proxy: the URL of an http(s) proxy, for an https base URL; proxies of the environment are not read.
+        clock: the source of time, for tests.
 
     Raises:
         ConfigurationError: an argument is wrong; raised before any I/O.
@@ -75,24 +75,24 @@ class MFAClient:
         proxy: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        core = SharedState(account_id, auth, base_url, clock or SystemClock(), session, ssl, proxy)
+        state = SharedState(account_id, auth, base_url, clock or SystemClock(), session, ssl, proxy)
         policy = _checked(retry, RetryPolicy, "retry")
-        core.token_policy = policy
-        self._executor = CallExecutor(core, policy, HookList(hooks), _checked(limits, Limits, "limits"))
-        self._owner = True
+        state.token_policy = policy
+        self._executor = CallExecutor(state, policy, HookList(hooks), _checked(limits, Limits, "limits"))
+        self._owns_pool = True
 
     @classmethod
     def from_env(cls, **overrides: Unpack[ClientOptions]) -> Self:
-        """Return a client configured by the environment.
+        """Return a client configured by environment variables.
 
-        Reads `BW_ACCOUNT_ID`, then `BW_USERNAME` and `BW_PASSWORD`, or `BW_CLIENT_ID` and `BW_CLIENT_SECRET` (Basic
-        wins when both are there, unless `BW_AUTH=oauth2`), and `BW_MFA_URL` and `BW_TOKEN_URL` when set.
+        Reads `BW_ACCOUNT_ID`, `BW_USERNAME` and `BW_PASSWORD` or `BW_CLIENT_ID` and `BW_CLIENT_SECRET` (if both are
+        set, Basic is used unless `BW_AUTH=oauth2`), and, if set, `BW_MFA_URL` and `BW_TOKEN_URL`.
 
         Args:
-            **overrides: constructor arguments that win over the environment.
+            **overrides: constructor arguments that take precedence over the environment.
 
         Raises:
-            ConfigurationError: names every variable that is missing.
+            ConfigurationError: variables are missing; names all of them.
         """
         return cls(**settings_from_env(overrides))
 
@@ -106,32 +106,33 @@ class MFAClient:
     ) -> Self:
         """Return a view: the same account, pool and retry budget with other options.
 
-        Closing a view does nothing; the client it came from closes the pool for all.
+        Closing a view does nothing; the original client closes the pool for all views.
 
         Args:
             retry: another policy.
-            timeout: seconds for a whole call, in place of the policy's.
-            limits: limits of the view's own; by default it shares this client's.
-            hooks: in place of this client's.
+            timeout: seconds for a whole call, instead of the policy's.
+            limits: separate limits for the view; by default it shares this client's.
+            hooks: hooks instead of this client's.
 
         Raises:
             ConfigurationError: an option is wrong.
         """
-        caller = self._executor
-        policy = caller.policy if retry is None else _checked(retry, RetryPolicy, "retry")
+        executor = self._executor
+        policy = executor.policy if retry is None else _checked(retry, RetryPolicy, "retry")
         if timeout is not None:
             policy = attrs.evolve(policy, timeout=timeout)
-        hook_list = caller.hooks if hooks is None else HookList(hooks)
-        own_limits = caller.limits if limits is None else _checked(limits, Limits, "limits")
+        hook_list = executor.hooks if hooks is None else HookList(hooks)
+        own_limits = executor.limits if limits is None else _checked(limits, Limits, "limits")
         view = object.__new__(type(self))
-        view._executor = CallExecutor(caller.state, policy, hook_list, own_limits, caller if limits is None else None)
-        view._owner = False
+        parent = executor if limits is None else None
+        view._executor = CallExecutor(executor.state, policy, hook_list, own_limits, parent)
+        view._owns_pool = False
         return view
 
     def __repr__(self) -> str:
-        core = self._executor.state
-        state = ", closed" if core.closed else ""
-        return f"{type(self).__name__}(account_id={core.account_id!r}, base_url={core.base_url!r}{state})"
+        state = self._executor.state
+        closed = ", closed" if state.closed else ""
+        return f"{type(self).__name__}(account_id={state.account_id!r}, base_url={state.base_url!r}{closed})"
 
     async def __aenter__(self) -> Self:
         self._executor.state.check()
@@ -143,57 +144,57 @@ class MFAClient:
         await self.aclose()
 
     async def aclose(self, *, drain_timeout: float = DRAIN_TIMEOUT) -> None:
-        """Refuse new calls, wait for those under way, then cut what is left and close the pool.
+        """Refuse new calls, wait for current ones, then cancel those that remain and close the pool.
 
-        Harmless when repeated. A call that is cut raises its own error, with `delivery` saying what is known.
+        Safe to repeat. A call that is cancelled so raises its own error; `delivery` says what is known.
 
         Args:
-            drain_timeout: seconds to wait for calls under way.
+            drain_timeout: seconds to wait for current calls.
 
         Raises:
-            ConfigurationError: the drain timeout is no number of at least 0.
+            ConfigurationError: the drain timeout is not a number of at least 0.
             ClientStateError: called in another event loop or process than the client was used in.
         """
         if type(drain_timeout) not in {int, float} or not 0 <= drain_timeout < 1e9:
             raise ConfigurationError("drain_timeout: must be a number of seconds of at least 0")
-        if self._owner:
+        if self._owns_pool:
             await self._executor.state.aclose(drain_timeout)
 
     async def warm_up(self, n: int = 1) -> None:
-        """Open connections ahead of the first call, so that it pays no TLS handshake.
+        """Open connections ahead of the first call, so that it needs no TLS handshake.
 
         An idle connection is kept for 10 seconds.
 
         Args:
-            n: how many, at least 1.
+            n: the number of connections, at least 1.
 
         Raises:
-            ConfigurationError: n is no whole number of at least 1.
+            ConfigurationError: n is not a whole number of at least 1.
             NotSentError: the service could not be reached.
             ClientStateError: the client is closed or belongs to another loop.
         """
         if type(n) is not int or n < 1:
             raise ConfigurationError("n: must be a whole number of at least 1")
-        core = self._executor.state
-        core.enter()
+        state = self._executor.state
+        state.call_started()
         try:
-            await core.transport.warm_up(core.urls[MESSAGING.name], n, self._executor.policy.connect_timeout)
+            await state.transport.warm_up(state.urls[MESSAGING.name], n, self._executor.policy.connect_timeout)
         finally:
-            core.leave()
+            state.call_finished()
 
     async def generate_messaging_code(
         self, request: CodeRequest, *, timeout: float | None = None, lane: Lane = "interactive"
     ) -> MessagingCodeResponse:
-        """Have the service make a code and text it to a person.
+        """Have the service generate a code and text it to a person.
 
         Args:
-            request: to whom, from whom, and the text.
+            request: recipient, sender and text.
             timeout: seconds for the whole call; by default the retry policy's. In the bulk lane they begin with the
                 first permit; use `asyncio.timeout` to bound the wait before it.
             lane: ``"interactive"``, or ``"bulk"`` for what can wait behind sign-ins.
 
         Raises:
-            RequestError: no success; `delivery` says whether the text may have been sent.
+            RequestError: the call failed; `delivery` says whether the text may have been sent.
             InvalidRequestError: not a `CodeRequest`.
             ClientStateError: the client is closed or belongs to another loop.
         """
@@ -203,22 +204,22 @@ class MFAClient:
     async def generate_voice_code(
         self, request: CodeRequest, *, timeout: float | None = None, lane: Lane = "interactive"
     ) -> VoiceCodeResponse:
-        """Have the service make a code and call a person to say it.
+        """Have the service generate a code and speak it to a person in a voice call.
 
         Args:
-            request: to whom, from whom, and the text; its application must be a voice application.
+            request: recipient, sender and text; its application must be a voice application.
             timeout: seconds for the whole call; by default the retry policy's. In the bulk lane they begin with the
                 first permit; use `asyncio.timeout` to bound the wait before it.
             lane: ``"interactive"``, or ``"bulk"`` for what can wait behind sign-ins.
 
         Raises:
-            RequestError: no success; `delivery` says whether the call may have been made.
-            InvalidRequestError: not a `CodeRequest`, or one with a `callback_url`, which calls do not have.
+            RequestError: the call failed; `delivery` says whether the person may have been called.
+            InvalidRequestError: not a `CodeRequest`, or one with a `callback_url`, which voice calls do not support.
             ClientStateError: the client is closed or belongs to another loop.
         """
         _checked_request(request, CodeRequest)
         if request.callback_url is not None:
-            raise InvalidRequestError("callback_url", "is documented for texts only; leave it out of a call")
+            raise InvalidRequestError("callback_url", "is documented for texts only; leave it out for voice calls")
         return await self._executor.call(VOICE, request, timeout, lane)
 
     @overload
@@ -246,20 +247,20 @@ class MFAClient:
         lane: Lane = "interactive",
         **keywords: Any,
     ) -> VerifyCodeResponse:
-        """Ask whether a code is right; read the answer's `.valid`. A wrong code is an answer, not an error.
+        """Check whether a code is right: read `.valid` of the response. A wrong code is a response, not an error.
 
-        Takes a `VerifyCodeRequest` or its keywords. Retried only when the request did not leave, and on 500 and 503:
-        asking twice may use up the code.
+        Takes a `VerifyCodeRequest` or its keywords. Retried only if the request was not written, and on 500 and 503:
+        a second request may use up the code.
 
         Args:
-            request: whose code, and what they typed.
+            request: the number, and the code that the person typed.
             timeout: seconds for the whole call; by default the retry policy's.
-            lane: which queue to wait in for a free slot; a verify counts against no rate.
+            lane: the lane in which to wait for a free slot; no rate limit applies to a verify.
             **keywords: `to`, `code`, `scope` and `expiration_time_in_minutes` of a `VerifyCodeRequest`.
 
         Raises:
             VerificationLockedError: too many wrong codes for this number; `retry_after` says how long to wait.
-            RequestError: no answer.
+            RequestError: the call failed.
             InvalidRequestError: a value breaks a rule.
             ClientStateError: the client is closed or belongs to another loop.
         """
@@ -269,7 +270,7 @@ class MFAClient:
                 wrong = f"unknown: {', '.join(sorted(unknown))}; " if unknown else ""
                 raise TypeError(f"verify_code: {wrong}pass to=... and code=..., and scope=... if the code had one")
             request = VerifyCodeRequest(**keywords)
-            keywords.clear()  # or a crash reporter would show the code
+            keywords.clear()  # crash reporters show local variables
         elif keywords:
             raise TypeError("verify_code takes a VerifyCodeRequest or keywords, not both")
         _checked_request(request, VerifyCodeRequest)
@@ -296,5 +297,5 @@ def _checked(value: _Option, kind: type[_Option], name: str) -> _Option:
 
 
 def executor_of(client: MFAClient) -> CallExecutor:
-    """Return what makes a client's calls, for modules of this package that observe each attempt."""
-    return client._executor  # noqa: SLF001 - the named way to it
+    """Return a client's executor, for modules of this package that observe each attempt."""
+    return client._executor  # noqa: SLF001 - the one place that reads it

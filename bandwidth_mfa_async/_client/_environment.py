@@ -1,4 +1,4 @@
-"""Reads the arguments of a client from environment variables."""
+"""Reads a client's constructor arguments from environment variables."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _IDENTIFYING: Final = ("BW_USERNAME", "BW_PASSWORD", "BW_CLIENT_ID", "BW_CLIENT_
 
 
 def settings_from_env(overrides: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the client's constructor arguments as the environment and `overrides` give them.
+    """Return the client's constructor arguments from `overrides` and, for the rest, the environment.
 
-    `BW_ACCOUNT_ID`; `BW_USERNAME` and `BW_PASSWORD`, or `BW_CLIENT_ID` and `BW_CLIENT_SECRET` (Basic wins when both
-    are there, unless `BW_AUTH=oauth2`); `BW_MFA_URL` and `BW_TOKEN_URL` where the service is not the real one.
+    `BW_ACCOUNT_ID`; `BW_USERNAME` and `BW_PASSWORD`, or `BW_CLIENT_ID` and `BW_CLIENT_SECRET` (if both are set, Basic
+    is used unless `BW_AUTH=oauth2`); `BW_MFA_URL` and `BW_TOKEN_URL` for a service other than the real one.
     The names are those of Bandwidth's own samples and command-line tool.
 
     Raises:
-        ConfigurationError: names every variable that is missing.
+        ConfigurationError: variables are missing; names all of them.
     """
     env = os.environ if environ is None else environ
     settings: dict[str, Any] = dict(overrides)
@@ -59,7 +59,7 @@ def _auth_from_env(env: Mapping[str, str], missing: list[str]) -> Auth | None:
     if has_oauth and chosen != "basic":
         token_url = env.get("BW_TOKEN_URL") or DEFAULT_TOKEN_URL
         return OAuth2ClientCredentials(client_id, client_secret, token_url)
-    # Name what is missing of the kind that was begun; with neither begun, both ways are open.
+    # Name the missing variables of the kind that is partly set; if neither is, name both kinds.
     oauth_begun = chosen == "oauth2" or (chosen != "basic" and bool(client_id or client_secret))
     basic_begun = chosen == "basic" or (chosen != "oauth2" and bool(username or password))
     pairs: list[tuple[str, str]] = []

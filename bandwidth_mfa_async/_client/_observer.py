@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class AttemptObserver(Protocol):
-    """Who keeps a record of a call's attempts, such as a bulk run's journal."""
+    """Records the attempts of a call, for example in a bulk run's journal, and can prevent them."""
 
     @property
-    def guard(self) -> Callable[[], None] | None:
-        """Called when an attempt has its connection; what it raises keeps the request from being written."""
+    def check_before_write(self) -> Callable[[], None] | None:
+        """A function to call when an attempt has a connection; if it raises, the request is not written."""
 
-    async def begin(self) -> None:
-        """Return once the coming attempt is on record; raising stops it before it is written."""
+    async def before_attempt(self) -> None:
+        """Record the coming attempt; raise to stop it before it is written."""
 
-    def failed(self, error: RequestError) -> None:
-        """Note how the attempt that was begun ended; its success is the call's."""
+    def attempt_failed(self, error: RequestError) -> None:
+        """Record that an attempt failed, or that the call failed before one; success is the call's result."""
 
-    def cut(self, delivery: Delivery) -> None:
-        """Note that the call was cancelled, and what is known of its message."""
+    def cancelled(self, delivery: Delivery) -> None:
+        """Record that the call was cancelled; `delivery` is what is known of its message."""

@@ -1,4 +1,4 @@
-"""The client's arguments as a type, for those who hand them on. No I/O."""
+"""The client's constructor arguments as a `TypedDict`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ClientOptions(TypedDict, total=False):
-    """Arguments of `MFAClient`, each of which may be left out."""
+    """Arguments of `MFAClient`; all are optional."""
 
     account_id: str
     auth: Auth

@@ -1,4 +1,4 @@
-"""One verify request outside of a client's retries, for diagnosis: its raw answer is returned."""
+"""Sends single verify requests without retries and returns the raw responses, for diagnosis."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
 
 
 class Probe:
-    """Sends single requests; made by `open_probe`."""
+    """Sends single requests; created by `open_probe`."""
 
-    def __init__(self, core: SharedState, timeout: float) -> None:
-        self._core = core
+    def __init__(self, state: SharedState, timeout: float) -> None:
+        self._state = state
         self._timeout = timeout
 
     @property
     def needs_token(self) -> bool:
         """Whether `authorize` must fetch a bearer token."""
-        return self._core.authorizer.current() is None
+        return self._state.authorizer.current() is None
 
     async def authorize(self) -> None:
-        """Get credentials ready.
+        """Obtain the Authorization header.
 
         Raises:
-            RequestError: no token could be had.
+            RequestError: no token could be fetched.
         """
-        await self._core.authorizer.obtain()
+        await self._state.authorizer.obtain()
 
     async def verify(self, request: VerifyCodeRequest) -> RawResponse:
-        """Ask once and return the answer, whatever its status.
+        """Send one verify request and return the response, whatever its status.
 
         Raises:
-            RequestError: no answer came.
+            RequestError: no response arrived.
         """
-        core = self._core
-        return await core.transport.send(
-            core.urls[VERIFY.name],
-            core.headers(await core.authorizer.obtain()),
+        state = self._state
+        return await state.transport.send(
+            state.urls[VERIFY.name],
+            state.headers(await state.authorizer.obtain()),
             Body(encode(request)),
             operation=VERIFY.name,
             timeout=self._timeout,
@@ -60,23 +60,23 @@ class Probe:
 async def open_probe(
     account_id: str, auth: Auth, base_url: str, *, timeout: float, clock: Clock
 ) -> AsyncGenerator[Probe]:
-    """Open a connection pool for single requests, and close it at the end.
+    """Open a connection pool for single requests, and close it on exit.
 
     Args:
         account_id: the Bandwidth account.
         auth: the credentials to try.
-        base_url: where the service is.
-        timeout: seconds for the token request and for each other one.
-        clock: where time comes from.
+        base_url: the service's address.
+        timeout: seconds for the token request and for each request.
+        clock: the source of time.
 
     Raises:
         ConfigurationError: an argument is wrong.
     """
-    core = SharedState(account_id, auth, base_url, clock, None, None, None)
-    core.token_policy = RetryPolicy(attempt_timeout=timeout, connect_timeout=timeout)
-    core.enter()
+    state = SharedState(account_id, auth, base_url, clock, None, None, None)
+    state.token_policy = RetryPolicy(attempt_timeout=timeout, connect_timeout=timeout)
+    state.call_started()
     try:
-        yield Probe(core, timeout)
+        yield Probe(state, timeout)
     finally:
-        core.leave()
-        await core.aclose(0)
+        state.call_finished()
+        await state.aclose(0)

@@ -1,11 +1,11 @@
-"""One row or single code on its way through the client: the recorder that asks the ledger before each attempt."""
+"""Sends one job item or single code and stores each attempt in the ledger before it is written."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._item_state import LedgerState, ledger_state_of
+from .._item_state import DenyReason, LedgerState, ledger_state_of
 from .._models import MessagingCodeResponse
 from .._wire import MESSAGING, VOICE
 from ..errors import Delivery, DeliveryUnknownError, MFAError, RequestError
@@ -18,133 +18,141 @@ if TYPE_CHECKING:
     from .._validation import Lane
     from ._executor import CallExecutor
 
-    Answer = MessagingCodeResponse | VoiceCodeResponse
+    Response = MessagingCodeResponse | VoiceCodeResponse
 
 
 class AttemptDenied(MFAError):  # noqa: N818 - never leaves this package
-    """The ledger said no to an attempt; its one argument is the ledger's letter. Never leaves this package."""
+    """Raised when an attempt may not begin. Never leaves this package.
+
+    Args:
+        reason: why.
+    """
+
+    def __init__(self, reason: DenyReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Entry(Protocol):
-    """What is sent, as the ledger knows it."""
+    """An item or a single code as the ledger knows it."""
 
     lease: Lease
 
     @property
-    def stopping(self) -> bool:
-        """Whether no further attempt is to begin."""
+    def is_stopping(self) -> bool:
+        """Whether no further attempt may begin."""
         ...
 
-    async def intent(self) -> str:
-        """Put an attempt on record; return ``1``, or the letter that says why not."""
+    async def intent(self) -> DenyReason | None:
+        """Store the intent of an attempt; return None, or why the attempt may not begin."""
         ...
 
     def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:
-        """Write soon what became of it."""
+        """Schedule the write of an outcome."""
 
 
 class AttemptRecorder:
-    """The attempts of one call, each on record before it is written.
+    """Stores the intent of each attempt of one call before the attempt is written.
 
     Args:
-        entry: what is sent.
+        entry: the item or single code.
     """
 
-    __slots__ = ("_entry", "attempts", "recorded", "under_way", "unknown")
+    __slots__ = ("_entry", "attempts", "in_flight", "maybe_delivered", "recorded")
 
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
         self.attempts = 0
-        # Whether the ledger says sending; whether an attempt is under way; whether one may have reached a person.
+        # Whether the ledger may hold an intent, an attempt is in flight, and an attempt may have reached the recipient.
         self.recorded = False
-        self.under_way = False
-        self.unknown = False
+        self.in_flight = False
+        self.maybe_delivered = False
 
     @property
-    def guard(self) -> Callable[[], None]:
-        """The lease's check: a worker that was frozen after it had asked the ledger must not write."""
+    def check_before_write(self) -> Callable[[], None]:
+        """The check of the lease: a worker that was suspended after the ledger's reply must not write."""
         return self._entry.lease.check
 
-    async def begin(self) -> None:
-        """Return once the ledger has the intent.
+    async def before_attempt(self) -> None:
+        """Return once the ledger holds the intent.
 
         Raises:
-            AttemptDenied: it says no: the lease is lost, the job stopped, or the row done by somebody else.
-            LedgerError: it cannot be asked.
+            AttemptDenied: the worker stops, or the ledger denies the attempt.
+            LedgerError: the ledger cannot be used.
         """
         entry = self._entry
-        if entry.stopping:
-            raise AttemptDenied("S")
-        # From here on it may stand in the ledger, whether or not the answer is waited for.
+        if entry.is_stopping:
+            raise AttemptDenied(DenyReason.STOPPING)
+        # From here the ledger may hold the intent, even if the wait for its reply is cancelled.
         self.recorded = True
-        letter = await entry.intent()
-        if letter != LedgerState.SENDING:
+        reason = await entry.intent()
+        if reason is not None:
             self.recorded = False
-            raise AttemptDenied(letter)
-        self.under_way = True
+            raise AttemptDenied(reason)
+        self.in_flight = True
         self.attempts += 1
 
-    def failed(self, error: RequestError) -> None:
-        """Note a failed attempt: one that certainly sent nothing leaves the row as if it had not begun."""
-        if not self.under_way:
+    def attempt_failed(self, error: RequestError) -> None:
+        """Record a failed attempt. If it sent nothing, the item is pending again."""
+        if not self.in_flight:
             return
-        self.under_way = False
-        self.unknown = self.unknown or error.delivery is Delivery.UNKNOWN
-        self.give_back()
-        if self._entry.stopping and (task := asyncio.current_task()) is not None:
+        self.in_flight = False
+        self.maybe_delivered = self.maybe_delivered or error.delivery is Delivery.UNKNOWN
+        self.return_to_pending()
+        if self._entry.is_stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
-    def cut(self, delivery: Delivery) -> None:
-        """Note that the call was cancelled."""
-        self.under_way = False
-        self.unknown = self.unknown or delivery is Delivery.UNKNOWN
+    def cancelled(self, delivery: Delivery) -> None:
+        """Record that the call was cancelled."""
+        self.in_flight = False
+        self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 
-    def give_back(self) -> None:
-        """Let the row be pending again, unless it may have been sent."""
-        if self.recorded and not self.unknown:
+    def return_to_pending(self) -> None:
+        """Make the item pending again, unless it may have been sent."""
+        if self.recorded and not self.maybe_delivered:
             self.recorded = False
             self._entry.settle(LedgerState.PENDING, None, None, self.attempts)
 
 
-async def send(caller: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
-    """Send one request under the ledger's eyes, and settle what became of it.
+async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
+    """Send one request, with each attempt stored in the ledger first, and settle the outcome.
 
     Args:
-        caller: the client's engine.
+        executor: the client's executor.
         channel: ``"messaging"`` or ``"voice"``.
-        request: what to send.
-        lane: where it waits.
-        entry: what the ledger knows it as.
+        request: the request.
+        lane: the lane it waits in.
+        entry: its entry in the ledger.
 
     Returns:
-        Its state; `State.PENDING` when it was let go of before anything was sent.
+        Its state; `LedgerState.PENDING` if it was abandoned before anything was sent.
 
     Raises:
-        AttemptDenied: the ledger said no, with its letter.
-        MFAError: the client or the ledger is closed; what is known was settled.
-        CancelledError: the same.
+        AttemptDenied: an attempt may not begin.
+        MFAError: the client or the ledger is closed. What is known is settled.
+        CancelledError: the task was cancelled. What is known is settled.
     """
-    attempts = AttemptRecorder(entry)
+    recorder = AttemptRecorder(entry)
     operation: Any = MESSAGING if channel == "messaging" else VOICE
     try:
-        answer: Answer = await caller.call(operation, request, None, lane, attempts)
+        response: Response = await executor.call(operation, request, None, lane, recorder)
     except RequestError as error:
-        delivery = Delivery.UNKNOWN if attempts.unknown else error.delivery
-        if delivery is Delivery.NOT_SENT and (entry.stopping or not entry.lease.holds):
-            # Not its fault: whoever works at it next tries it.
-            attempts.give_back()
+        delivery = Delivery.UNKNOWN if recorder.maybe_delivered else error.delivery
+        if delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
+            # The cause is this worker, not the item: the next worker tries it.
+            recorder.return_to_pending()
             return LedgerState.PENDING
         state = ledger_state_of(delivery, error)
-        entry.settle(state, None, error, attempts.attempts)
+        entry.settle(state, None, error, recorder.attempts)
         return state
     except BaseException:
-        # Cancelled, closed, or no answer from the ledger: what may have been sent is unknown, the rest is pending.
-        if attempts.unknown or attempts.under_way:
-            lost = DeliveryUnknownError("the worker was stopped while the request was under way", operation.name)
-            entry.settle(LedgerState.UNKNOWN, None, lost, attempts.attempts)
+        # Cancelled, closed, or the ledger did not reply: unknown if it may have been sent, otherwise pending.
+        if recorder.maybe_delivered or recorder.in_flight:
+            lost = DeliveryUnknownError("the worker was stopped while the request was in flight", operation.name)
+            entry.settle(LedgerState.UNKNOWN, None, lost, recorder.attempts)
         else:
-            attempts.give_back()
+            recorder.return_to_pending()
         raise
-    provider_id = answer.message_id if isinstance(answer, MessagingCodeResponse) else answer.call_id
-    entry.settle(LedgerState.ACCEPTED, provider_id, None, attempts.attempts)
+    provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
+    entry.settle(LedgerState.ACCEPTED, provider_id, None, recorder.attempts)
     return LedgerState.ACCEPTED

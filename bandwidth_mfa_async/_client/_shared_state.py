@@ -1,4 +1,4 @@
-"""What a client and its views share, from the first call to the close."""
+"""The state that a client and its views share, and how it is closed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class SharedState:
-    """What a client and its views share: credentials, connections, the retry budget, and being open or closed."""
+    """The state that a client and its views share: credentials, connections, the retry budget, open or closed."""
 
     def __init__(  # noqa: PLR0913 - the client's own arguments
         self,
@@ -66,10 +66,10 @@ class SharedState:
         self._active = 0
         self._closed = False
         self._idle: asyncio.Event | None = None
-        # Weak: a view made for one request must not be remembered for ever.
-        self._waits: weakref.WeakSet[Limiter | PrioritySemaphore] = weakref.WeakSet()
-        # Strong: these hold connections. One for each set of options, which views made for one request share.
-        self._shared: dict[tuple[object, ...], SharedLimiter] = {}
+        # Weak references: a view made for one request must not be kept for ever.
+        self._waiters: weakref.WeakSet[Limiter | PrioritySemaphore] = weakref.WeakSet()
+        # Strong references: these hold connections. Views with the same options share one.
+        self._shared_limiters: dict[tuple[object, ...], SharedLimiter] = {}
 
     @property
     def closed(self) -> bool:
@@ -77,44 +77,44 @@ class SharedState:
         return self._closed
 
     def headers(self, authorization: str) -> Any:
-        """Return a request's headers with this Authorization."""
-        # Built once for Basic and once for each token; aiohttp copies them into every request.
+        """Return a request's headers with this Authorization header."""
+        # Built once for Basic and once per token; aiohttp copies them into each request.
         if authorization != self._header:
             self._headers = self._headers.copy()
             self._headers["Authorization"] = authorization
             self._header = authorization
         return self._headers
 
-    def register(self, *waits: Limiter | PrioritySemaphore) -> None:
-        """Remember limiters of the client or of a view, so that closing ends their waits."""
-        for wait in waits:
-            self._waits.add(wait)
+    def register(self, *waiters: Limiter | PrioritySemaphore) -> None:
+        """Register limiters and semaphores of the client or of a view, so that closing ends their waits."""
+        for waiter in waiters:
+            self._waiters.add(waiter)
 
     def shared_limiter(self, options: tuple[object, ...], make: Callable[[], SharedLimiter]) -> SharedLimiter:
-        """Return the limiter with these options, which is closed with the client."""
-        if options not in self._shared:
-            self._shared[options] = make()
-        return self._shared[options]
+        """Return the limiter for these options; it is closed with the client."""
+        if options not in self._shared_limiters:
+            self._shared_limiters[options] = make()
+        return self._shared_limiters[options]
 
     def check(self) -> None:
-        """Raise `ClientStateError` if a call cannot be made here and now."""
+        """Raise `ClientStateError` if the client is closed or belongs to another loop or process."""
         if self._closed:
             raise ClientStateError("this client is closed; make a new one")
         self.transport.check()
 
-    def enter(self) -> None:
-        """Begin a call, which closing then waits for."""
+    def call_started(self) -> None:
+        """Count a call that begins; closing waits for it."""
         self.check()
         self._active += 1
 
-    def leave(self) -> None:
-        """End a call."""
+    def call_finished(self) -> None:
+        """Count a call that has ended."""
         self._active -= 1
         if self._active == 0 and self._idle is not None:
             self._idle.set()
 
     async def aclose(self, drain_timeout: float) -> None:
-        """Close, whatever an earlier or concurrent close came to; one that is cancelled cuts what is under way."""
+        """Drain, then close. Safe to repeat or to run concurrently; if cancelled, cancel the attempts in flight."""
         if not self.transport.bound:
             self._closed = True
             return
@@ -123,29 +123,29 @@ class SharedState:
         try:
             timer = self.clock.call_at(self.clock.monotonic() + drain_timeout, self.abort)
             try:
-                await self._none_active()
+                await self._wait_idle()
             finally:
                 timer.cancel()
         finally:
             self.abort()
-            # Each is closed whatever the others come to, and the pool last, since the token is fetched over it.
+            # Each is closed even if another fails, and the pool last, since tokens are fetched over it.
             async with contextlib.AsyncExitStack() as closing:
                 closing.push_async_callback(self.transport.aclose)
                 closing.push_async_callback(self.authorizer.aclose)
-                for limiter in self._shared.values():
+                for limiter in self._shared_limiters.values():
                     closing.push_async_callback(limiter.aclose)
-                await self._none_active()
+                await self._wait_idle()
 
-    async def _none_active(self) -> None:
+    async def _wait_idle(self) -> None:
         if self._active:
             if self._idle is None:
                 self._idle = asyncio.Event()
             await self._idle.wait()
 
     def abort(self) -> None:
-        """Cut short whatever waits or is under way; every call ends with an error that says what is known."""
-        for wait in tuple(self._waits):
-            wait.abort(closed_before_sending)
+        """Cancel all waits and attempts; each call ends with an error whose `delivery` says what is known."""
+        for waiter in tuple(self._waiters):
+            waiter.abort(closed_before_sending)
         self.sleeper.end()
         self.transport.abort()
 
@@ -155,7 +155,7 @@ class SharedState:
         assert url is not None  # noqa: S101 - the same
         headers = request_headers(Authorization=auth.header, **{"Content-Type": "application/x-www-form-urlencoded"})
         try:
-            answer = await self.transport.send(
+            response = await self.transport.send(
                 url,
                 headers,
                 Body(TOKEN_BODY),
@@ -164,7 +164,7 @@ class SharedState:
                 connect_timeout=self.token_policy.connect_timeout,
             )
         except RequestError as failure:
-            # Whatever became of the token request, the code request has not left.
+            # However the token request ended, the code request was not sent.
             kind: type[NotSentError] = NotSentError
             if isinstance(failure, TLSError):
                 kind = TLSError
@@ -172,10 +172,10 @@ class SharedState:
                 kind = ConnectTimeoutError
             error = kind(f"no token: {failure.message}", TOKEN_OPERATION)
         else:
-            return decipher_token(answer, now=self.clock.time(), secrets=lambda: auth.secrets)
+            return decipher_token(response, now=self.clock.time(), secrets=lambda: auth.secrets)
         raise error
 
 
 def closed_before_sending() -> NotSentError:
-    """Return the error of a call that was still waiting when the client was closed."""
+    """Return the error of a call that was waiting when the client was closed."""
     return NotSentError("the client was closed before the request was written", attempts=0, retry_stopped_by="closed")

@@ -1,1 +1,1 @@
-"""The parts of bulk runs and jobs that know no client: reading items from an input."""
+"""The parts that bulk runs and jobs share and that need no client: reading items from an input, deduplication."""

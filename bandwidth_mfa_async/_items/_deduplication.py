@@ -1,4 +1,4 @@
-"""Finds duplicate keys in an input of any length."""
+"""Detection of duplicate keys in an input of any length."""
 
 from __future__ import annotations
 
@@ -13,40 +13,43 @@ if TYPE_CHECKING:
 
 
 class DedupIndex:
-    """The keys of a submission, on disk, since a set of ten million would not fit into memory. Used in threads."""
+    """The keys of a submission, in a temporary file: a set of ten million keys would not fit into memory.
+
+    Call it from worker threads, never from the event loop.
+    """
 
     def __init__(self) -> None:
         self._db: sqlite3.Connection | None = None
-        # A submission that is cancelled leaves the thread that adds to itself, and closes in another.
+        # After a cancelled submission one thread may still be adding while another one closes.
         self._lock = threading.Lock()
 
     def add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[LedgerState]:
-        """Return pending for a new key, duplicate for a known one, invalid for one that stands for something else."""
+        """Return pending for a new key, duplicate for a known one, invalid for an empty key or another payload."""
         with self._lock:
             return self._add(keys)
 
     def _add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[LedgerState]:
         if self._db is None:
-            # An empty name: a file of SQLite's own, which is deleted when it is closed.
+            # An empty name makes a temporary file that SQLite deletes on close.
             self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = OFF")
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, payload BLOB) WITHOUT ROWID")
-        words: list[LedgerState] = []
+        states: list[LedgerState] = []
         self._db.execute("BEGIN")
         for key, payload in keys:
             if not key:
-                words.append(LedgerState.INVALID)
+                states.append(LedgerState.INVALID)
             elif self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, payload)).rowcount:
-                words.append(LedgerState.PENDING)
+                states.append(LedgerState.PENDING)
             else:
                 (known,) = self._db.execute("SELECT payload FROM seen WHERE key = ?", (key,)).fetchone()
-                words.append(LedgerState.DUPLICATE if known == payload else LedgerState.INVALID)
+                states.append(LedgerState.DUPLICATE if known == payload else LedgerState.INVALID)
         self._db.execute("COMMIT")
-        return words
+        return states
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close and delete the temporary file."""
         with self._lock:
             if self._db is not None:
                 self._db.close()

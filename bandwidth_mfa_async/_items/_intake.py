@@ -1,4 +1,4 @@
-"""From what a user's input holds to a request and its key, or to the reason why not."""
+"""Turns values of the user's input into requests and idempotency keys, or into errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from .._keys import MAX_KEY, Keys, key_digest
+from .._keys import MAX_KEY_LENGTH, Keys, key_digest
 from .._models import CodeRequest
 from ..errors import InvalidRequestError
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Intake:
-    """Reads the input of a run.
+    """Read the input of a run.
 
     Args:
         source: an iterable or an async iterable.
         channel: ``"messaging"`` or ``"voice"``.
         run: the run's name, for default keys.
-        key: makes keys; None for default ones.
-        template: makes requests of numbers.
+        key: returns the key of a request; None for default keys.
+        template: makes requests from numbers.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Intake:
         self._template = template
 
     async def values(self) -> AsyncIterator[Any]:
-        """Give what the input holds; an `InvalidRequestError` it raises is given too, if it can go on after that.
+        """Iterate over the input; an `InvalidRequestError` that it raises is yielded too, if it can continue after it.
 
         Raises:
-            Exception: whatever else the input raises.
+            Exception: any other exception of the input.
         """
         source: Any = self._source
         if hasattr(source, "__aiter__"):
@@ -56,9 +56,9 @@ class Intake:
                 except StopAsyncIteration:
                     return
                 except asyncio.CancelledError as error:
-                    raise _cancellation(error) from error
+                    raise _classify_cancellation(error) from error
                 except InvalidRequestError as error:
-                    value = _survived(error, inspect.isasyncgen(asynchronous))
+                    value = _raise_if_generator(error, inspect.isasyncgen(asynchronous))
                 yield value
         iterator = iter(source)
         while True:
@@ -67,16 +67,16 @@ class Intake:
             except StopIteration:
                 return
             except asyncio.CancelledError as error:
-                raise _cancellation(error) from error
+                raise _classify_cancellation(error) from error
             except InvalidRequestError as error:
-                value = _survived(error, inspect.isgenerator(iterator))
+                value = _raise_if_generator(error, inspect.isgenerator(iterator))
             yield value
 
     def request(self, value: Any) -> CodeRequest:
-        """Return the request that a value stands for.
+        """Return the request for a value.
 
         Raises:
-            InvalidRequestError: none, or one that breaks a rule.
+            InvalidRequestError: the value is not a request or number, or breaks a rule.
         """
         if isinstance(value, InvalidRequestError):
             raise value
@@ -86,47 +86,47 @@ class Intake:
             remedy = "; pass template= to send to numbers" if isinstance(value, str) else ""
             raise InvalidRequestError("request", f"must be a CodeRequest, not {type(value).__name__}{remedy}")
         if self._voice and value.callback_url is not None:
-            raise InvalidRequestError("callback_url", "is documented for texts only; leave it out of a call")
+            raise InvalidRequestError("callback_url", "is documented for texts only; remove it from a call")
         return value
 
     def key(self, request: CodeRequest) -> tuple[str, bytes, bytes | None]:
-        """Return a request's key, the key's digest, and a digest of what is sent where the key does not say that.
+        """Return a request's key, the key's digest, and for a custom key also the payload's digest.
 
         Raises:
-            InvalidRequestError: the user's function made no usable key.
+            InvalidRequestError: the user's key function raised, or did not return a usable key.
         """
         if self._key is None:
-            digest = self._keys.of(request)
+            digest = self._keys.digest(request)
             return digest.hex(), digest, None
         try:
             key: object = self._key(request)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it raises is about this item only
-            # A cancellation too: it is that of a future it asked, as a run is cancelled only where it waits.
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - any error concerns this item only
+            # A CancelledError comes from a future that the function read: a run is cancelled only where it awaits.
             name = type(error).__name__
             raise InvalidRequestError("key", f"the key function raised {name} for this item") from None
-        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
-            raise InvalidRequestError("key", f"must be a str of 1 to {MAX_KEY} characters")
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
+            raise InvalidRequestError("key", f"must be a str of 1 to {MAX_KEY_LENGTH} characters")
         return key, key_digest(key), self._keys.payload(request)
 
 
-def _survived(error: InvalidRequestError, generator: bool) -> InvalidRequestError:  # noqa: FBT001 - a fact
-    if generator:
+def _raise_if_generator(error: InvalidRequestError, is_generator: bool) -> InvalidRequestError:  # noqa: FBT001 - not an option
+    if is_generator:
         error.add_note(
-            "the input is a generator, and Python ends a generator that raises; to go on after a bad item "
+            "the input is a generator, and Python ends a generator that raises; to continue after an invalid item "
             "pass the numbers themselves and template=..."
         )
         raise error
     return error
 
 
-def _cancellation(error: asyncio.CancelledError) -> BaseException:
-    """Tell the end of the run from the end of something that the input waited for, which nobody else would hear of."""
+def _classify_cancellation(error: asyncio.CancelledError) -> BaseException:
+    """Return the cancellation if the run itself is cancelled; else an error, because the input was cut off."""
     task = asyncio.current_task()
     if task is None or task.cancelling():
         return error
-    return RuntimeError("the input ended before its time: something that it waited for was cancelled")
+    return RuntimeError("the input ended early: something that it awaited was cancelled")
 
 
 def unexpected_error(error: Exception) -> InvalidRequestError:
-    """Return what is said of an item that raised when it was looked at."""
-    return InvalidRequestError("request", f"raised {type(error).__name__} when it was looked at")
+    """Return the error of an item that raised an unexpected exception while it was validated."""
+    return InvalidRequestError("request", f"raised {type(error).__name__} while it was validated")

@@ -1,1 +1,1 @@
-"""Connections to Redis, shared by the limits and the ledger."""
+"""Connections, scripts and batches for Redis, shared by the limits and the ledger."""

@@ -1,4 +1,4 @@
-"""Makes redis-py clients from URLs and closes them."""
+"""Creates and closes redis-py clients."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 
 async def close_quietly(close: Callable[[], Awaitable[Any]], seconds: float) -> None:
-    """Close what redis-py has open, also where that is cancelled; it is given up after so many seconds."""
+    """Close a redis-py object, even if the close is cancelled.
+
+    Args:
+        close: closes the object. Its errors are ignored.
+        seconds: how long to wait for it.
+    """
 
     async def attempt() -> None:
-        """What hangs is not waited for, and what is broken already may say so."""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(seconds):
                 await close()
@@ -24,33 +28,33 @@ async def close_quietly(close: Callable[[], Awaitable[Any]], seconds: float) -> 
     try:
         await attempt()
     except asyncio.CancelledError:
-        # redis-py closes its connections in tasks, and those that had not begun have closed nothing.
+        # redis-py closes connections in tasks; a task that was cancelled before it started has closed nothing.
         await attempt()
         raise
 
 
 def make_client(url: str, *, cluster: bool = False) -> Any:
-    """Return a client of redis-py that leaves time limits and patience to us and opens nothing yet."""
+    """Return a redis-py client without timeouts and retries; it opens its connections at first use."""
     from redis.asyncio import Redis, RedisCluster
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    # Not telling Redis which client this is saves two round trips, and a search for redis-py's version on the disk.
-    untold: dict[str, Any] = {"lib_name": None, "lib_version": None}
-    if "redis.driver_info" in sys.modules:  # where newer versions keep these
-        untold = {"driver_info": None}
-    # RESP 3 needs Redis 6. With a time limit of its own redis-py writes inside `asyncio.wait_for`, which loses
-    # cancellations before Python 3.12; each operation here has one anyway.
-    options = untold | {"protocol": 2, "socket_timeout": None}
+    # Without its name and version a connection saves two round trips, and redis-py reads no package metadata.
+    no_driver_info: dict[str, Any] = {"lib_name": None, "lib_version": None}
+    if "redis.driver_info" in sys.modules:  # newer versions of redis-py
+        no_driver_info = {"driver_info": None}
+    # RESP 3 needs Redis 6. With a socket timeout redis-py writes inside `asyncio.wait_for`, which loses cancellations
+    # before Python 3.12; the callers set a timeout for each operation.
+    options = no_driver_info | {"protocol": 2, "socket_timeout": None}
     if cluster:
         return RedisCluster.from_url(url, **options)
-    kind: Any = Redis  # redis-py gives its keywords no types
-    # Its own retries would outlast that time limit.
+    kind: Any = Redis  # redis-py does not annotate its keywords
+    # The default retries of redis-py would outlast the timeouts of the callers.
     return kind.from_url(url, retry=Retry(NoBackoff(), 0), **options)
 
 
-def names_its_database(url: str) -> bool:
-    """Tell whether all of a URL means something: redis-py takes database 0 for a path that is no number."""
+def is_valid_redis_url(url: str) -> bool:
+    """Return whether every part of a URL is valid: redis-py reads a path that is not a number as database 0."""
     try:
         parts = urlsplit(url)
     except ValueError:

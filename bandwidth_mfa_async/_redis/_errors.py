@@ -1,4 +1,4 @@
-"""Classifies what redis-py raises."""
+"""Classifies errors of redis-py."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 def error_text(error: Exception) -> str:
-    """Return what redis-py raised, in lower case, to look for signs in; nothing of it may be shown."""
+    """Return class and text of an error in lower case, to search for signs. Never show it: it may contain secrets."""
     return f"{type(error).__name__} {error}".lower()
 
 
 def classify_redis_error(error: Exception, meanings: Sequence[tuple[tuple[str, ...], str]]) -> str | None:
-    """Return the first meaning of which a sign is in an error; None when there is none."""
-    words = error_text(error)
-    return next((meaning for signs, meaning in meanings if any(sign in words for sign in signs)), None)
+    """Return the first meaning one of whose signs is in the error's text; None if there is none."""
+    text = error_text(error)
+    return next((meaning for signs, meaning in meanings if any(sign in text for sign in signs)), None)

@@ -1,4 +1,4 @@
-"""A connection that gives up after a quarter of a second, for limits that work without Redis too."""
+"""A Redis connection that fails after a quarter of a second, for limits that also work without Redis."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class StoreUnavailableError(Exception):
-    """The shared state cannot be reached or used now.
+    """Raised when the shared state cannot be used now.
 
     Args:
         reason: why, without addresses or credentials.
-        refused: whether it was reached and refused us, which waiting does not mend.
+        refused: whether Redis answered and refused the operation, which waiting does not change.
     """
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
@@ -27,16 +27,16 @@ class StoreUnavailableError(Exception):
 
 
 OPERATION_TIMEOUT: Final = 0.25
-"""Seconds a Redis call may take, connecting included; redis-py's own default is for ever."""
+"""Seconds that an operation may take, connecting included. redis-py has no limit by default."""
 _SLICES: Final = 10
 
 
 class FailFastConnection:
-    """One connection, opened when it is first needed and again after every failure.
+    """One connection, opened at first use and again after every failure.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
-        timeout: seconds one question may take, connecting included.
+        timeout: seconds that one operation may take, connecting included.
     """
 
     def __init__(self, url: str, timeout: float = OPERATION_TIMEOUT) -> None:
@@ -44,14 +44,14 @@ class FailFastConnection:
         self._url = url
         self._client: Any = None
 
-    async def ask(self, question: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Ask once, for no longer than the timeout.
+    async def call(self, operation: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Run an operation once, within the timeout.
 
         Args:
-            question: is given a redis-py client and returns an awaitable of the answer.
+            operation: takes a redis-py client and returns an awaitable of the reply.
 
         Raises:
-            StoreUnavailableError: Redis cannot be reached, did not answer in time or refused.
+            StoreUnavailableError: Redis cannot be reached, did not answer in time or refused the operation.
         """
         from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -59,17 +59,17 @@ class FailFastConnection:
             async with _stall_aware_timeout(self._timeout):
                 was_open = self._client is not None
                 try:
-                    return await question(self._open())
+                    return await operation(self._open())
                 except RedisConnectionError:
-                    # A connection that was idle may have been closed by the other side, which is no outage.
+                    # The server may have closed an idle connection, which is no outage.
                     if not was_open:
                         raise
                 await self.aclose()
-                return await question(self._open())
+                return await operation(self._open())
         except asyncio.CancelledError:
-            await self.aclose()  # its answer is still on the way, and would be taken for the next one's
+            await self.aclose()  # the reply is still to come, and would be read as that of the next operation
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with Redis, sends go on
+        except Exception as error:  # noqa: BLE001 - no failure of Redis may stop sends
             failure = _unavailable(error, self._timeout)
         await self.aclose()
         raise failure
@@ -80,7 +80,7 @@ class FailFastConnection:
         return self._client
 
     async def aclose(self) -> None:
-        """Close the connection, if there is one; the next question opens another."""
+        """Close the connection, if there is one; the next operation opens a new one."""
         client, self._client = self._client, None
         if client is not None:
             await close_quietly(lambda: client.aclose(close_connection_pool=True), OPERATION_TIMEOUT)
@@ -88,9 +88,10 @@ class FailFastConnection:
 
 @contextlib.asynccontextmanager
 async def _stall_aware_timeout(seconds: float) -> AsyncGenerator[None]:
-    """Raise TimeoutError after so many seconds, of which those that this process itself was held up do not count.
+    """Raise TimeoutError after so many seconds, not counting the time for which this process itself was blocked.
 
-    A busy process finds the answer in its socket when it runs again; blaming Redis would set it off on its own.
+    A process that was blocked finds the reply in its socket when it continues. If it treated that as a failure of
+    Redis, it would leave the shared limit without a reason.
     """
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle | None = None
@@ -111,7 +112,7 @@ async def _stall_aware_timeout(seconds: float) -> AsyncGenerator[None]:
                 timer.cancel()
 
 
-# What Redis says, in lower case, and what that means; its own words may quote keys, names and addresses.
+# Signs in the lower-case text of an error, and what to report: the text itself may contain keys, names and addresses.
 _REJECTIONS: Final = (
     (
         ("wrongpass", "invalid password", "invalid username-password", "noauth", "authentication"),
@@ -122,9 +123,9 @@ _REJECTIONS: Final = (
         ("unknown command", "non deterministic", "script_kill"),
         "this Redis is too old for the script; 5 or later is needed",
     ),
-    (("wrongtype",), "a key of ours holds something else; choose another prefix"),
+    (("wrongtype",), "a key of its prefix holds something else; choose another prefix"),
     (("readonly", "read only"), "this Redis is a read-only replica"),
-    (("oom ", "outofmemory", "misconf"), "this Redis takes no writes: it is out of memory or cannot save"),
+    (("oom ", "outofmemory", "misconf"), "this Redis accepts no writes: it is out of memory or cannot save"),
     (("invalid db index", "out of range"), "there is no such database"),
 )
 

@@ -1,4 +1,4 @@
-"""A Lua script, run by its digest so that its text travels once."""
+"""A Lua script that runs by its digest, so that its text is sent once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 class Script:
     """A Lua script.
 
-    redis-py's `register_script` is not used: it needs SCRIPT LOAD, which is another permission and a round trip more,
-    and computes a SHA-1 that FIPS builds of Python refuse.
+    Does not use redis-py's `register_script`: that needs SCRIPT LOAD, which is one more permission and one more round
+    trip, and computes SHA-1 in a way that FIPS builds of Python refuse.
 
     Args:
-        text: its source.
+        text: the source.
     """
 
     __slots__ = ("sha", "text")
@@ -28,14 +28,14 @@ class Script:
 
     @classmethod
     def load(cls, package: str, *path: str) -> Self:
-        """Read a script from a package's files; call it on import, not in the event loop."""
+        """Read a script from a package's files. Call it at import, not in the event loop."""
         return cls(resources.files(package).joinpath(*path).read_text("utf-8"))
 
     async def run(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run it with a redis-py client; send the text only if Redis does not have it."""
+        """Run the script with a redis-py client; send its text only if Redis does not have it."""
         from redis.exceptions import NoScriptError
 
         try:
             return await client.evalsha(self.sha, len(keys), *keys, *arguments)
-        except NoScriptError:  # a new Redis, or one that was restarted
+        except NoScriptError:  # a new or restarted Redis
             return await client.eval(self.text, len(keys), *keys, *arguments)

@@ -1,4 +1,4 @@
-"""A request's headers, and its body, which knows whether it may have been written."""
+"""A request's headers, and its body, which records whether it may have been written."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ Headers: TypeAlias = CIMultiDict[str]
 
 
 class Body:
-    """A request's body that knows whether it was begun: whether the attempt was handed a connection.
+    """A request's body, which records whether the attempt was handed a connection (`begun`).
 
-    Before, whatever is raised, the service cannot have acted; from then on it may have. Exception types prove
-    nothing: the same ones are raised before and after.
+    Until then the service cannot have acted, whatever exception is raised; afterwards it may have. Exception types
+    prove nothing, because the same ones are raised before and after.
 
     Args:
-        value: its bytes.
-        guard: called at the last moment before it is begun; what it raises keeps it from being written.
+        value: the bytes.
+        check_before_write: called immediately before the body is begun; if it raises, nothing is written.
     """
 
-    __slots__ = ("begun", "guard", "value")
+    __slots__ = ("begun", "check_before_write", "value")
 
-    def __init__(self, value: bytes, guard: Callable[[], None] | None = None) -> None:
+    def __init__(self, value: bytes, check_before_write: Callable[[], None] | None = None) -> None:
         self.value: bytes = value
-        self.guard: Callable[[], None] | None = guard
+        self.check_before_write: Callable[[], None] | None = check_before_write
         self.begun: bool = False
 
     def begin(self) -> None:
-        """Mark it as begun, unless its guard objects."""
-        if self.guard is not None:
-            self.guard()
+        """Mark the body as begun, unless `check_before_write` raises."""
+        if self.check_before_write is not None:
+            self.check_before_write()
         self.begun = True

@@ -1,4 +1,4 @@
-"""The attempts under way: how long each may take, and how it is cut. One timer for all that may take equally long."""
+"""Time limits of the attempts in flight, with one timer for all attempts that have the same timeout."""
 
 from __future__ import annotations
 
@@ -8,69 +8,69 @@ from typing import Any
 
 
 class AttemptDeadline:
-    """One attempt: it cancels its task when its time is up or the client closes, and knows that it did.
+    """Cancels an attempt's task when its time is up or the client closes, and remembers that it did.
 
     Args:
-        task: the one that makes it.
+        task: the task that makes the attempt.
     """
 
-    __slots__ = ("_before", "_cut", "_task")
+    __slots__ = ("_cancelled", "_cancelling_before", "_task")
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self._task = task
-        self._before = task.cancelling()
-        self._cut = False
+        self._cancelling_before = task.cancelling()
+        self._cancelled = False
 
-    def cut(self) -> None:
-        """End it now."""
-        if not self._cut:
-            self._cut = True
+    def cancel(self) -> None:
+        """Cancel the attempt now."""
+        if not self._cancelled:
+            self._cancelled = True
             self._task.cancel()
 
-    def was_cut(self) -> bool:
-        """Tell, once, when it has ended, whether a cancellation that has come is this one alone."""
-        # Both may come in one round of the loop, and then whoever cancelled the call is obeyed.
-        return self._cut and self._task.uncancel() <= self._before
+    def timed_out(self) -> bool:
+        """Return whether only this deadline cancelled the task. Call it once, when the attempt has ended."""
+        # Both can happen in one iteration of the loop. The cancellation of the call then takes precedence.
+        return self._cancelled and self._task.uncancel() <= self._cancelling_before
 
 
 class DeadlineGroup:
-    """The attempts under way, by how long they may take.
+    """The attempts in flight, grouped by timeout.
 
-    What `asyncio.timeout` does around each, for a fraction of what that costs: the time of attempts that may take
-    equally long is up in the order in which they began, so only the first of them needs a timer.
+    Does what `asyncio.timeout` around each attempt does, for a fraction of the cost: attempts with the same timeout
+    expire in the order in which they began, so only the first of them needs a timer.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[float, TimeoutBucket] = {}
-        # Not the caller's: a timer that goes on from attempt to attempt would keep what the first of them held.
+        self._buckets: dict[float, TimeoutBucket] = {}
+        # Not the caller's context: the timer outlives the first attempt and would keep that caller's values alive.
         self._context = contextvars.Context()
 
-    def line(self, seconds: float) -> TimeoutBucket:
-        """Return the line of attempts that may take so many seconds."""
-        line = self._lines.get(seconds)
-        if line is None:
-            line = self._lines[seconds] = TimeoutBucket(self._lines, seconds, self._context)
-        return line
+    def bucket(self, seconds: float) -> TimeoutBucket:
+        """Return the bucket of attempts with this timeout."""
+        bucket = self._buckets.get(seconds)
+        if bucket is None:
+            bucket = self._buckets[seconds] = TimeoutBucket(self._buckets, seconds, self._context)
+        return bucket
 
-    def cut(self) -> None:
-        """End all of them now."""
-        for line in tuple(self._lines.values()):
-            line.cut()
+    def cancel(self) -> None:
+        """Cancel all attempts now."""
+        for bucket in tuple(self._buckets.values()):
+            bucket.cancel()
 
 
 class TimeoutBucket:
-    """Attempts that may take equally long, in the order in which their time is up.
+    """Attempts with the same timeout, in the order in which they expire.
 
     Args:
-        lines: where this one stands while it has an attempt.
-        seconds: how long each may take.
-        context: in which its timer runs.
+        buckets: the group's buckets; this one removes itself when its last attempt ends.
+        seconds: the timeout of each attempt.
+        context: the context in which the timer runs.
     """
 
-    __slots__ = ("_context", "_lines", "_loop", "_seconds", "_timer", "_until")
+    __slots__ = ("_buckets", "_context", "_loop", "_seconds", "_timer", "_until")
 
-    def __init__(self, lines: dict[float, TimeoutBucket], seconds: float, context: contextvars.Context) -> None:
-        self._lines = lines
+    def __init__(self, buckets: dict[float, TimeoutBucket], seconds: float, context: contextvars.Context) -> None:
+        self._buckets = buckets
         self._seconds = seconds
         self._context = context
         self._loop = asyncio.get_running_loop()
@@ -78,7 +78,7 @@ class TimeoutBucket:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> AttemptDeadline:
-        """Begin one in the current task."""
+        """Begin an attempt in the current task."""
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - an attempt is awaited
         attempt = AttemptDeadline(task)
@@ -88,28 +88,28 @@ class TimeoutBucket:
         return attempt
 
     def end(self, attempt: AttemptDeadline) -> bool:
-        """Forget one, and tell whether a cancellation that has come is its own alone."""
+        """Remove an attempt; return whether its deadline, and nothing else, cancelled it."""
         del self._until[attempt]
         if not self._until:
             if self._timer is not None:
                 self._timer.cancel()
-            del self._lines[self._seconds]
-        return attempt.was_cut()
+            del self._buckets[self._seconds]
+        return attempt.timed_out()
 
-    def cut(self) -> None:
-        """End all of them now."""
+    def cancel(self) -> None:
+        """Cancel all attempts now."""
         for attempt in self._until:
-            attempt.cut()
+            attempt.cancel()
 
-    def _cut_late(self, now: float) -> None:
+    def _cancel_expired(self, now: float) -> None:
         self._timer = None
-        # The timers of uvloop run up to a millisecond early: what this one was set for has come, whatever the time is.
+        # uvloop's timers run up to a millisecond early: count what this one was set for as expired.
         now = max(now, self._loop.time())
         for attempt, until in self._until.items():
             if until > now:
                 self._set_timer(until)
                 return
-            attempt.cut()
+            attempt.cancel()
 
     def _set_timer(self, until: float) -> None:
-        self._timer = self._loop.call_at(until, self._cut_late, until, context=self._context)
+        self._timer = self._loop.call_at(until, self._cancel_expired, until, context=self._context)

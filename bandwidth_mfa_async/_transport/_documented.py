@@ -1,4 +1,4 @@
-"""Sends a request through aiohttp's documented interface."""
+"""Sends a request through aiohttp's documented interface; the reference for what `_fast_path` does."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ async def post(  # noqa: PLR0913 - the parts of a request
     url: URL,
     headers: Headers,
     body: Body,
-    answer: RawResponse,
+    response: RawResponse,
     timeout: Any,
     *,
     ssl: SSLContext | bool,
     proxy: URL | None,
 ) -> None:
-    """POST through a session whose responses are of the class `Response`.
+    """POST through a session whose response class is `Response`.
 
     Args:
-        session: with the pool.
-        url: where to.
-        headers: all of them, the credentials included.
-        body: marked as begun once there is a connection.
-        answer: filled in as far as it comes.
-        timeout: an `aiohttp.ClientTimeout`, for the connection.
+        session: the session with the pool.
+        url: the operation's URL.
+        headers: all headers, including the credentials.
+        body: the body; marked as begun once there is a connection.
+        response: filled in as far as the response arrives.
+        timeout: an `aiohttp.ClientTimeout` for the connection.
         ssl: how to verify the server.
-        proxy: through which, or None.
+        proxy: the proxy's URL, or None.
     """
     async with session.post(
         url,
@@ -50,21 +50,21 @@ async def post(  # noqa: PLR0913 - the parts of a request
         timeout=timeout,
         ssl=ssl,
         proxy=proxy,
-    ) as response:
-        await read_body(answer, response.status, response.headers, response.content)
-        if answer.flaw == "too large":
-            response.close()
+    ) as received:
+        await read_body(response, received.status, received.headers, received.content)
+        if response.defect == "too large":
+            received.close()
 
 
 class Response(aiohttp.ClientResponse):
-    """An answer whose connection is closed where aiohttp would keep one that is out of step.
+    """Closes the connection of a response where aiohttp would reuse one that is out of sync.
 
-    aiohttp has given the connection back when `start` returns, if the body came with the head. Nobody else can have
-    taken it by then, and the pool gives out none that is closed.
+    If the body arrived with the head, aiohttp has already released the connection when `start` returns. No other
+    request can have taken it by then, and the pool gives out no closed connection.
     """
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        """Read the head."""
+        """Read the status line and the headers."""
         protocol = connection.protocol
         await super().start(connection)
         if protocol is None:
@@ -83,7 +83,7 @@ class Response(aiohttp.ClientResponse):
 class _Payload(aiohttp.payload.BytesPayload):
     """Marks a body as begun when aiohttp begins to write it.
 
-    That is after the connector has handed over a connection, and until then the headers are held back as well.
+    That is after the connector has handed over a connection; aiohttp holds the headers back until then as well.
     """
 
     def __init__(self, body: Body) -> None:

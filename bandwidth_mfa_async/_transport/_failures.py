@@ -1,4 +1,4 @@
-"""What an exception of aiohttp's or the system's means for the message, before and after its body was begun."""
+"""Translates exceptions of aiohttp and the system into errors, for attempts with an unsent and with a begun body."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def error_before_send(failure: BaseException, operation: str) -> RequestError:  # noqa: PLR0911 - a table, row by row
-    """Name what kept the body from being begun."""
+    """Return the error for a failure that occurred before the body was begun."""
     # The order matters: aiohttp's certificate errors are TLS errors, and its DNS errors are connection errors.
     if isinstance(failure, aiohttp.ClientConnectorCertificateError):
         return TLSError(
@@ -35,22 +35,22 @@ def error_before_send(failure: BaseException, operation: str) -> RequestError:  
     if isinstance(failure, asyncio.CancelledError):
         return NotSentError("the session was closed while the request waited for a connection", operation)
     if isinstance(failure, TimeoutError):
-        return ConnectTimeoutError("no connection was made in time", operation)
+        return ConnectTimeoutError("the connection was not established in time", operation)
     if isinstance(failure, (aiohttp.ClientConnectorDNSError, socket.gaierror)):
-        return NotSentError("the service's host name was not resolved; check base_url and DNS", operation)
+        return NotSentError("the service's host name could not be resolved; check base_url and DNS", operation)
     if isinstance(failure, (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError)):
-        return NotSentError("the proxy made no connection; check proxy=", operation)
-    return NotSentError(f"no connection could be made ({_kind(failure)})", operation)
+        return NotSentError("the proxy could not connect; check proxy=", operation)
+    return NotSentError(f"the connection could not be established ({_kind(failure)})", operation)
 
 
 def error_after_send(failure: BaseException, operation: str) -> RequestError:
-    """Name what happened after the body was begun and before a status came."""
+    """Return the error for a failure that occurred after the body was begun and before a status arrived."""
     if isinstance(failure, TimeoutError):
-        return ReadTimeoutError("the request was written and no answer came in time", operation)
+        return ReadTimeoutError("the request was written and no response arrived in time", operation)
     if isinstance(failure, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError)):
-        # The parser's errors carry a made-up status of 400, which nobody sent.
-        return ResponseDecodeError("the request was written and the answer is not valid HTTP", operation)
-    return DisconnectedError(f"the request was written and the connection was cut ({_kind(failure)})", operation)
+        # The parser's errors carry a status of 400 that the server did not send.
+        return ResponseDecodeError("the request was written and the response is not valid HTTP", operation)
+    return DisconnectedError(f"the request was written and the connection was lost ({_kind(failure)})", operation)
 
 
 def _kind(failure: BaseException) -> str:

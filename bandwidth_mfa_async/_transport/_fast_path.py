@@ -1,6 +1,7 @@
-"""Sends a request on a connection of aiohttp's pool, for half the CPU of aiohttp's documented interface.
+"""Sends a request directly on a connection of aiohttp's pool, for half the CPU of the documented interface.
 
-What it calls is not all documented, so `fast_path_available` probes for it; `_documented` does the same without it.
+Read `_documented` first: it defines the behaviour, and this module only does the same faster. Some of what it calls in
+aiohttp is not documented, so `fast_path_available` checks for it, and `_documented` is used otherwise.
 """
 
 from __future__ import annotations
@@ -29,27 +30,27 @@ _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class _Destination(aiohttp.ClientRequest):
-    """What a connector asks where to connect to; its answer is always the same, so it is made once."""
+    """The request from which a connector takes the destination; its connection key is computed once."""
 
-    _made: ConnectionKey | None = None
+    _cached_key: ConnectionKey | None = None
 
     @property
     def connection_key(self) -> ConnectionKey:
-        """Name the pool's connections that will do."""
-        if self._made is None:
-            self._made = super().connection_key
-        return self._made
+        """Return the key of the pool's connections that can be used."""
+        if self._cached_key is None:
+            self._cached_key = super().connection_key
+        return self._cached_key
 
 
 class _Route:
-    """The part of the requests of one operation that is always the same.
+    """The constant part of an operation's requests.
 
     Args:
-        url: of the operation.
-        headers: all of them, the credentials included.
-        session: whose connections are used.
+        url: the operation's URL.
+        headers: all headers, including the credentials.
+        session: the session with the pool.
         ssl: how to verify the server.
-        proxy: through which, or None.
+        proxy: the proxy's URL, or None.
     """
 
     __slots__ = ("head", "headers", "request", "url")
@@ -60,7 +61,7 @@ class _Route:
         self.url = url
         self.headers = headers
         loop = asyncio.get_running_loop()
-        # A connector asks a request only where to connect to, so one serves them all.
+        # A connector takes only the destination from a request, so one instance serves all of them.
         self.request = _Destination("POST", url, loop=loop, session=session, ssl=ssl, proxy=proxy)
         lines = [f"{name}: {value}" for name, value in (("Host", self.request.headers["Host"]), *headers.items())]
         if session.connector is not None and session.connector.force_close:
@@ -75,7 +76,7 @@ class FastPath:
 
     Args:
         ssl: how to verify the server.
-        proxy: through which, or None.
+        proxy: the proxy's URL, or None.
     """
 
     def __init__(self, *, ssl: SSLContext | bool, proxy: URL | None) -> None:
@@ -96,21 +97,21 @@ class FastPath:
         url: URL,
         headers: Headers,
         body: Body,
-        answer: RawResponse,
+        response: RawResponse,
         timeout: Any,
     ) -> None:
-        """POST as `aiohttp.ClientSession` does, without what a code request does not need.
+        """POST as `aiohttp.ClientSession` does, without the features that a code request does not need.
 
-        No redirects, cookies, middlewares, traces, compression or chunked uploads.
+        Those are redirects, cookies, middlewares, traces, compression and chunked uploads.
 
         Args:
-            session: with the pool.
-            operation: the client method, whose requests differ in their bodies only.
-            url: where to.
-            headers: all of them, the credentials included.
-            body: marked as begun once there is a connection.
-            answer: filled in as far as it comes.
-            timeout: an `aiohttp.ClientTimeout`, for the connection.
+            session: the session with the pool.
+            operation: the client method; its requests differ only in their bodies.
+            url: the operation's URL.
+            headers: all headers, including the credentials.
+            body: the body; marked as begun once there is a connection.
+            response: filled in as far as the response arrives.
+            timeout: an `aiohttp.ClientTimeout` for the connection.
         """
         route = self._route(session, operation, url, headers)
         connector = session.connector
@@ -128,35 +129,35 @@ class FastPath:
             if protocol is None or transport is None or transport.is_closing():
                 raise aiohttp.ClientConnectionResetError("the connection was closed before the request was written")
             protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-            # One write: what the system's buffer does not take waits in the transport, within the attempt's deadline.
+            # One write: the transport buffers what the socket does not accept, within the attempt's deadline.
             transport.write(b"%b%d\r\n\r\n%b" % (route.head, len(body.value), body.value))
             while True:
                 try:
                     message, stream = await protocol.read()
                 except _Unreadable:
                     raise aiohttp.ClientPayloadError("not HTTP") from None
-                # 100 Continue and its like announce the answer; after 101 there is none to come.
+                # 1xx statuses precede the final response; after 101 there is none.
                 if not 100 <= message.code < 200 or message.code == 101:
                     break
             if PURE_PYTHON_PARSER:
                 ensure_complete(message.headers, protocol)
-            await read_body(answer, message.code, message.headers, stream)
+            await read_body(response, message.code, message.headers, stream)
         except BaseException:
             connection.close()
             raise
         if message.code == 101:
-            # What the server says from here on is another protocol's.
+            # The server speaks another protocol from here on.
             connection.close()
             return
-        # Goes back to the pool only when the answer was read to its end and nothing came after it.
+        # Returns to the pool only if the response was read to its end and nothing followed it.
         connection.release()
 
 
 class _Never(Exception):  # noqa: N818 - never raised
-    """Stands for an exception that this aiohttp does not have."""
+    """Stands in for an exception class that this aiohttp does not have."""
 
 
-def _is_aiohttps_own(function: object) -> bool:
+def _is_defined_by_aiohttp(function: object) -> bool:
     return isinstance(function, types.FunctionType) and function.__globals__.get("__name__") == "aiohttp.client"
 
 
@@ -172,15 +173,15 @@ else:
     if (
         {"read_until_eof", "auto_decompress"} <= set(getattr(ResponseHandler.set_response_params, "__kwdefaults__", ()))
         and {"read", "should_close", "transport"} <= set(dir(ResponseHandler))
-        and _is_aiohttps_own(aiohttp.ClientSession._request)  # noqa: SLF001 - compared, never called
+        and _is_defined_by_aiohttp(aiohttp.ClientSession._request)  # noqa: SLF001 - compared, never called
     ):
         _request = aiohttp.ClientSession._request  # noqa: SLF001
 
 
 def fast_path_available(session: aiohttp.ClientSession) -> bool:
-    """Return whether `FastPath` works with this aiohttp and nothing else needs to see the requests.
+    """Return whether `FastPath` works with this aiohttp and no other tool needs to see the requests.
 
-    aioresponses and VCR.py replace a method of the session, OpenTelemetry and Sentry add a trace: their users expect
-    to see our requests as well.
+    aioresponses and VCR.py replace a method of the session, and OpenTelemetry and Sentry add a trace. Their users
+    expect to see these requests as well.
     """
     return aiohttp.ClientSession._request is _request and not session.trace_configs  # noqa: SLF001

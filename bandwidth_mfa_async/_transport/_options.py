@@ -1,4 +1,4 @@
-"""Checks of the constructor arguments that concern the transport."""
+"""Checks the constructor arguments that concern the transport."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..errors import ConfigurationError
 
 
 def checked_transport_options(session: object, ssl: object, proxy: object, base_url: str) -> None:
-    """Check the constructor arguments that go to the transport.
+    """Check the session, SSL context and proxy passed to the client.
 
     Raises:
-        ConfigurationError: names the argument and what it takes.
+        ConfigurationError: an argument is wrong; names it and what it accepts.
     """
     from ssl import SSLContext
 
@@ -27,12 +27,12 @@ def checked_transport_options(session: object, ssl: object, proxy: object, base_
         if not isinstance(proxy, str):
             raise ConfigurationError("proxy: must be a URL like 'http://proxy.example.com:3128'")
         if base_url.lower().startswith("http://"):
-            # A proxy for plain http reads the credentials, and its own 502 looks like the service's.
+            # A proxy for plain http can read the credentials, and its own 502 looks like the service's.
             raise ConfigurationError("proxy: works with an https base_url only")
         try:
             url = URL(proxy)
             sound = url.scheme in {"http", "https"} and bool(url.host)
-        except ValueError:  # of the host as well, which is decoded when it is asked for
+        except ValueError:  # also from `host`, which is decoded on access
             sound = False
         if not sound:
             raise ConfigurationError("proxy: must be a URL like 'http://proxy.example.com:3128'")

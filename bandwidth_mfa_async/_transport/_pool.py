@@ -1,4 +1,4 @@
-"""The connector of the pool, which gives out only connections without unread bytes."""
+"""The pool's connector, which gives out only connections without unread bytes, and its settings."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 
-# Load balancers close idle connections after 60 s or more; a request written to one that is being closed has an
-# unknown outcome, so ours are given up well before.
+# Seconds. Load balancers close idle connections after 60 s or more. A request written to a connection that is being
+# closed has an unknown outcome, so close idle ones well before.
 KEEPALIVE_TIMEOUT: Final = 10.0
-# Long enough to spare the resolver, short enough to follow a failover.
+# Seconds: long enough to spare the resolver, short enough to follow a failover.
 DNS_CACHE_TTL: Final = 30
-# asyncio reads every answer into a fresh buffer of 256 KiB, TLS another.
+# asyncio reads every response into a new buffer of 256 KiB, and TLS into another.
 _MAX_READ_BUFFER: Final = 256 * 1024
 
 
 class CheckedConnector:
-    """A connector, ours or a borrowed session's, that gives out no connection with bytes nobody asked for.
+    """Wraps a connector, ours or a borrowed session's, and gives out no connection with unsolicited bytes.
 
-    aiohttp would take them for the answer to the next request (its issue 13656). Bytes that come after this look
-    still are; nothing in the service's answers could tell.
+    aiohttp would take such bytes for the response to the next request (its issue 13656). Bytes that arrive after this
+    check are still taken for it: nothing in the service's responses identifies the request.
     """
 
     def __init__(self, connector: aiohttp.BaseConnector) -> None:
@@ -36,6 +36,7 @@ class CheckedConnector:
         return getattr(self._connector, name)
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+        """Return a connection without unread bytes; close those that have some."""
         while True:
             connection = await self._connector.connect(req, traces, timeout)
             protocol = connection.protocol
@@ -45,9 +46,10 @@ class CheckedConnector:
 
 
 def raise_mmap_threshold() -> None:
-    """Let glibc take buffers as large as asyncio's from its heap, where by default it asks the system for each.
+    """Make glibc allocate buffers as large as asyncio's from its heap instead of with `mmap`.
 
-    Those are three system calls and a page fault or two for an answer, a third of a call's CPU. The default ends
-    once a program has freed one block that large, so that is all that is done here. Other allocators do not mind.
+    Mapping each buffer costs three system calls and one or two page faults per response, a third of a call's CPU.
+    glibc raises its threshold once a program has freed one block of that size, so allocate and free one. Other
+    allocators are not affected.
     """
     bytes(2 * _MAX_READ_BUFFER)

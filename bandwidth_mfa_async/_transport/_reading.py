@@ -1,4 +1,4 @@
-"""Reads answers with a size limit and rejects incomplete ones."""
+"""Reads responses with a size limit, and rejects those whose end is in doubt."""
 
 from __future__ import annotations
 
@@ -18,48 +18,52 @@ if TYPE_CHECKING:
 try:
     from aiohttp.http import HttpResponseParser
 except ImportError:
-    PURE_PYTHON_PARSER: bool = False
-    """Whether aiohttp reads answers with its parser in Python, as it does where it has no C extensions."""
+    _parser_module = ""
 else:
-    PURE_PYTHON_PARSER = HttpResponseParser.__module__ == "aiohttp.http_parser"
+    _parser_module = HttpResponseParser.__module__
 
-MAX_ANSWER: Final = 64 * 1024
-"""Bytes of an answer that are read; the largest documented one has about 400."""
+PURE_PYTHON_PARSER: Final = _parser_module == "aiohttp.http_parser"
+"""Whether aiohttp parses responses in Python, as it does without its C extensions."""
+
+MAX_RESPONSE_BYTES: Final = 64 * 1024
+"""Limit of a response body in bytes; the largest documented one has about 400."""
 
 
-async def read_body(answer: RawResponse, status: int, headers: Mapping[str, str], stream: aiohttp.StreamReader) -> None:
-    """Read a body as far as it may go, and say why it is not whole or not readable."""
-    answer.status, answer.headers = status, headers
+async def read_body(
+    response: RawResponse, status: int, headers: Mapping[str, str], stream: aiohttp.StreamReader
+) -> None:
+    """Read a body up to the size limit; set `defect` if it is too large or encoded."""
+    response.status, response.headers = status, headers
     content = bytearray()
     try:
         while not stream.at_eof():
             content += await stream.readany()
-            if len(content) > MAX_ANSWER:
-                answer.flaw = "too large"
+            if len(content) > MAX_RESPONSE_BYTES:
+                response.defect = "too large"
                 return
     finally:
-        answer.body = bytes(content)
+        response.body = bytes(content)
     if headers.get("Content-Encoding", "identity").lower() != "identity":
-        answer.flaw = "encoded"
+        response.defect = "encoded"
 
 
 def has_unread_bytes(protocol: ResponseHandler) -> bool:
-    """Tell whether aiohttp's parser in Python holds the beginning of a line or a head that nobody asked for.
+    """Return whether aiohttp's Python parser holds the beginning of a line or a head that no request asked for.
 
-    Only for a connection between two requests, or with an answer whose head was read. The parser in C refuses what
-    begins no answer, and closes the connection.
+    Use it only for a connection between two requests, or for one whose response head was read. The C parser rejects
+    bytes that do not begin a response, and closes the connection.
     """
     parser = getattr(protocol, "_parser", None)
     return bool(getattr(parser, "_tail", None) or getattr(parser, "_lines", None))
 
 
 def ensure_complete(headers: CIMultiDictProxy[str], protocol: ResponseHandler) -> None:
-    """Refuse an answer that aiohttp's parser in Python takes and the one in C does not.
+    """Reject a response that aiohttp's Python parser accepts and its C parser rejects.
 
-    Where it ends is doubtful, so what it says may belong to something else.
+    It is unclear where such a response ends, so its body may belong to something else.
 
     Raises:
-        aiohttp.ClientPayloadError: it has two lengths, or bytes came after its end.
+        aiohttp.ClientPayloadError: the response has two lengths, or bytes followed its end.
     """
     if len(headers.getall("Content-Length", ())) > 1 or has_unread_bytes(protocol):
         raise aiohttp.ClientPayloadError("not HTTP")

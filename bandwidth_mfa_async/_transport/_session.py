@@ -1,4 +1,4 @@
-"""The pool of connections, and one attempt over it: how long it may take and what became of it."""
+"""The connection pool and one attempt over it: its time limit, and the error when no response arrives."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _NEVER_CEIL: Final = 1e9
 
 
 def request_headers(**extra: str) -> Headers:
-    """Return the headers every request carries, and some more."""
+    """Return the headers that every request carries, plus `extra`."""
     return Headers(
         {
             "Accept": "application/json",
-            # An answer that inflates from kilobytes to gigabytes is thereby not an answer.
+            # Without compression, a response cannot inflate from kilobytes to gigabytes.
             "Accept-Encoding": "identity",
             "User-Agent": USER_AGENT,
             **extra,
@@ -43,23 +43,23 @@ def request_headers(**extra: str) -> Headers:
 
 
 def endpoint(base_url: str, account_id: str, path: str) -> URL:
-    """Return the URL of an operation; the parts are checked and already safe in a path."""
+    """Return the URL of an operation. The parts must be checked and safe in a path."""
     return URL(f"{base_url}/accounts/{account_id}/{path}", encoded=True)
 
 
 def absolute_url(url: str) -> URL:
-    """Return a checked URL as aiohttp takes it."""
+    """Return a checked URL in aiohttp's type."""
     return URL(url)
 
 
 class Transport:
-    """A pool of connections, bound to the event loop and the process of its first use.
+    """A connection pool, bound to the event loop and the process of its first use.
 
     Args:
-        session: a session whose connections are to be used; only its connector is, never its headers, cookies,
-            credentials or hooks, and it is never closed.
+        session: a session whose connector is used. Its headers, cookies, credentials and hooks are not used, and it
+            is never closed.
         ssl: how to verify the service; None for the system's certificate authorities.
-        proxy: an http(s) proxy's URL; the environment's proxies are not read.
+        proxy: the URL of an http(s) proxy; proxies of the environment are not read.
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
-        self._attempts = DeadlineGroup()
+        self._deadlines = DeadlineGroup()
         self._fast_path = FastPath(ssl=self._ssl, proxy=self._proxy)
         self._aborted = False
 
     @property
     def bound(self) -> bool:
-        """Whether it was used, and so belongs to a loop."""
+        """Whether the pool was used, and so belongs to a loop."""
         return self._loop is not None
 
     def check(self) -> None:
-        """Bind to the running loop and this process, or see that they are still the same.
+        """Bind to the running loop and this process on the first call; check them on later ones.
 
         Raises:
-            ClientStateError: another loop or, after a fork, another process.
+            ClientStateError: this is another loop or, after a fork, another process.
         """
         loop = asyncio.get_running_loop()
         if self._loop is loop and self._pid == os.getpid():
@@ -102,7 +102,7 @@ class Transport:
         borrowed = self._borrowed
         connector: aiohttp.BaseConnector | None
         if borrowed is None:
-            # limit=0: the client's own slots bound the attempts, so nobody queues inside an attempt's timeout.
+            # limit=0: the client's slots bound the attempts, so that no request queues inside an attempt's timeout.
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_TIMEOUT, ttl_dns_cache=DNS_CACHE_TTL)
         else:
             connector = borrowed.connector
@@ -119,10 +119,10 @@ class Transport:
         return self._session
 
     def _timeout(self, connect: float) -> aiohttp.ClientTimeout:
-        # No total: one asyncio timeout around the attempt is cheaper and covers the answer's body as well.
+        # No total: `DeadlineGroup` is cheaper and covers the response's body as well.
         timeout = self._timeouts.get(connect)
         if timeout is None:
-            if len(self._timeouts) > 64:  # views made for single calls may each bring their own
+            if len(self._timeouts) > 64:  # views made for single calls may each have their own
                 self._timeouts.clear()
             timeout = aiohttp.ClientTimeout(
                 total=None, connect=connect, sock_connect=connect, sock_read=None, ceil_threshold=_NEVER_CEIL
@@ -133,56 +133,56 @@ class Transport:
     async def send(  # noqa: PLR0913 - the parts of a request
         self, url: URL, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
     ) -> RawResponse:
-        """POST once and read the answer.
+        """POST once and read the response.
 
         Args:
-            url: where to.
-            headers: all of them, the credentials included.
-            payload: the body; tells afterwards whether it was begun, even to a caller that was cancelled.
+            url: the operation's URL.
+            headers: all headers, including the credentials.
+            payload: the body; its `begun` is valid afterwards, also if the caller was cancelled.
             operation: the client method, for the error.
-            timeout: seconds for everything, to the answer's last byte.
-            connect_timeout: seconds for the connection, TLS included.
+            timeout: seconds for the whole attempt, to the response's last byte.
+            connect_timeout: seconds for the connection, including TLS.
 
         Raises:
             NotSentError: the body was not begun.
-            DeliveryUnknownError: it was, and not even a status came back.
+            DeliveryUnknownError: the body was begun and no status arrived.
         """
         session = self._session or self._open()
-        answer = RawResponse(0, {}, b"")
-        own = False
+        response = RawResponse(0, {}, b"")
+        timed_out = False
         error: RequestError
-        line = self._attempts.line(timeout)
-        attempt = line.begin()
+        bucket = self._deadlines.bucket(timeout)
+        attempt = bucket.begin()
         try:
             try:
                 connect = self._timeout(connect_timeout)
                 if fast_path_available(session):
-                    await self._fast_path.post(session, operation, url, headers, payload, answer, connect)
+                    await self._fast_path.post(session, operation, url, headers, payload, response, connect)
                 else:
-                    await post(session, url, headers, payload, answer, connect, ssl=self._ssl, proxy=self._proxy)
+                    await post(session, url, headers, payload, response, connect, ssl=self._ssl, proxy=self._proxy)
             finally:
-                own = line.end(attempt)
+                timed_out = bucket.end(attempt)
         except asyncio.CancelledError as failure:
-            # aiohttp also cancels those who wait for DNS or a connection when its pool is closed under them.
+            # aiohttp also cancels requests that wait for DNS or a connection when their pool is closed.
             task = asyncio.current_task()
-            if not own and (task is None or task.cancelling()):
+            if not timed_out and (task is None or task.cancelling()):
                 raise
-            answer.flaw = "timeout" if own and not self._aborted else "disconnected"
-            error = self._unanswered(TimeoutError() if own else failure, operation, begun=payload.begun)
+            response.defect = "timeout" if timed_out and not self._aborted else "disconnected"
+            error = self._unanswered(TimeoutError() if timed_out else failure, operation, begun=payload.begun)
         except Exception as failure:  # noqa: BLE001 - aiohttp raises OSError, RuntimeError and ValueError as well
-            answer.flaw = "timeout" if isinstance(failure, TimeoutError) and not self._aborted else "disconnected"
+            response.defect = "timeout" if isinstance(failure, TimeoutError) and not self._aborted else "disconnected"
             error = self._unanswered(failure, operation, begun=payload.begun)
         else:
-            return answer
-        if answer.status:
-            return answer
-        # Raised out of the handlers, so that no context brings aiohttp's error, whose repr shows the credentials.
+            return response
+        if response.status:
+            return response
+        # Outside the handlers, so that `__context__` does not hold aiohttp's error, whose repr shows the credentials.
         raise error
 
     def _unanswered(self, failure: BaseException, operation: str, *, begun: bool) -> RequestError:
         if self._aborted:
             if begun:
-                return DisconnectedError("the client was closed before the answer came", operation)
+                return DisconnectedError("the client was closed before the response arrived", operation)
             return NotSentError("the client was closed before the request was written", operation)
         return error_after_send(failure, operation) if begun else error_before_send(failure, operation)
 
@@ -191,11 +191,11 @@ class Transport:
 
         Args:
             url: any URL of the service.
-            connections: how many.
+            connections: the number of connections.
             connect_timeout: seconds for each.
 
         Raises:
-            NotSentError: one of them failed.
+            NotSentError: a connection could not be opened.
         """
         session = self._session or self._open()
         connector = session.connector
@@ -206,39 +206,39 @@ class Transport:
         failure: BaseException | None = None
 
         async def connect() -> None:
-            """Open one."""
+            """Open one connection."""
             opened.append(await connector.connect(request, [], self._timeout(connect_timeout)))
 
-        line = self._attempts.line(connect_timeout)
-        attempt = line.begin()
-        own = False
+        bucket = self._deadlines.bucket(connect_timeout)
+        attempt = bucket.begin()
+        timed_out = False
         try:
             try:
                 results = await asyncio.gather(*(connect() for _ in range(connections)), return_exceptions=True)
             finally:
-                own = line.end(attempt)
+                timed_out = bucket.end(attempt)
             failure = next((result for result in results if isinstance(result, BaseException)), None)
         except asyncio.CancelledError:
-            if not own:
+            if not timed_out:
                 raise
             failure = TimeoutError()
         finally:
-            # Given back together: one that is given back early would be taken again by the next.
+            # Released together: an early release would let the next one reuse the connection.
             for connection in opened:
                 connection.release()
         if failure is not None:
             raise error_before_send(failure, "warm_up")
 
     def abort(self) -> None:
-        """Cut every attempt that is under way; each raises its own error."""
+        """Cancel every attempt in flight; each raises its own error."""
         self._aborted = True
-        self._attempts.cut()
+        self._deadlines.cancel()
 
     async def aclose(self) -> None:
-        """Close the pool if it is ours."""
+        """Close the pool, unless its connector is borrowed."""
         session = self._session
         if session is None:
             return
         await session.close()
-        # TLS connections say goodbye in the next rounds of the loop; without them the interpreter warns at exit.
+        # TLS connections shut down in the next iterations of the loop; without one the interpreter warns at exit.
         await asyncio.sleep(0)

@@ -1,4 +1,7 @@
-"""The service's JSON and HTTP statuses as values and errors: pure functions over a table of operations."""
+"""The service's wire format: encode requests to JSON, decipher responses into values and errors.
+
+Pure functions over a table of operations. The transport moves the bytes and knows nothing of their meaning.
+"""
 
 from __future__ import annotations
 

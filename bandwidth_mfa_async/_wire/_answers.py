@@ -1,7 +1,4 @@
-"""What the service expects and what its answers mean: JSON, statuses, headers. No I/O.
-
-`encode` and `decipher` are pure functions over the table of operations; whoever moves the bytes knows none of this.
-"""
+"""Translates responses of the service into values and errors: statuses, headers and JSON bodies."""
 
 from __future__ import annotations
 
@@ -38,64 +35,69 @@ if TYPE_CHECKING:
 
 
 BodyDefect: TypeAlias = Literal["timeout", "disconnected", "too large", "encoded"]
-"""Why an answer's body is not whole or not readable."""
+"""Why a response's body is incomplete or unreadable."""
 
 
 @define
 class RawResponse:
-    """What came back, before anybody knows what it means.
+    """An HTTP response that is not interpreted yet.
 
     Attributes:
-        status: the HTTP status.
+        status: the HTTP status; 0 if none arrived.
         headers: case-insensitive.
-        body: as far as it came.
-        flaw: why the body is not whole, or None.
+        body: as much of it as arrived.
+        defect: why the body is incomplete or unreadable, or None.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
-    flaw: BodyDefect | None = None
+    defect: BodyDefect | None = None
 
 
 def decipher(
-    operation: Operation[Request, Response], answer: RawResponse, *, now: float = 0.0, secrets: Secrets = tuple
+    operation: Operation[Request, Response], response: RawResponse, *, now: float = 0.0, secrets: Secrets = tuple
 ) -> Response:
-    """Return what the service said, or raise what its answer means.
+    """Return the parsed response of a success, or raise the error that a response stands for.
 
     Args:
-        operation: what was asked.
-        answer: what came back.
-        now: wall time in seconds, for a `Retry-After` date in an answer that has no `Date`.
-        secrets: called only for an error: values that must not survive in its text.
+        operation: the operation that was requested.
+        response: the response.
+        now: wall time in seconds, for a `Retry-After` date in a response without `Date`.
+        secrets: returns the values to remove from an error's text; called only for an error.
 
     Raises:
-        APIStatusError: a status other than 2xx.
-        DeliveryUnknownError: a 2xx that is cut, late, or not the documented answer.
+        APIStatusError: the status is 3xx, 4xx or 5xx.
+        DeliveryUnknownError: a 2xx is incomplete, late, or not the documented document; or no request ends with this
+            status.
     """
-    if 200 <= answer.status < 300:
-        return _success(operation, answer)
-    raise status_error(operation, answer, now, secrets)
+    if 200 <= response.status < 300:
+        return _success(operation, response)
+    raise status_error(operation, response, now, secrets)
 
 
-def _success(operation: Operation[Request, Response], answer: RawResponse) -> Response:
-    if answer.flaw == "timeout":
-        raise ReadTimeoutError(f"the answer began with {answer.status} and did not end in time", operation.name)
-    if answer.flaw == "disconnected":
-        raise DisconnectedError(f"the connection was cut in the middle of a {answer.status} answer", operation.name)
-    document = None if answer.flaw else parse_json(answer.body)
+def _success(operation: Operation[Request, Response], response: RawResponse) -> Response:
+    if response.defect == "timeout":
+        raise ReadTimeoutError(
+            f"the response began with status {response.status} and did not end in time", operation.name
+        )
+    if response.defect == "disconnected":
+        raise DisconnectedError(
+            f"the connection was lost in the middle of a {response.status} response", operation.name
+        )
+    document = None if response.defect else parse_json(response.body)
     try:
-        response: Response = STRUCTURE_HOOKS[operation.response](document, operation.response)
-    except Exception:  # noqa: BLE001 - cattrs raises KeyError, TypeError and its own for what is one fact to us
+        parsed: Response = STRUCTURE_HOOKS[operation.response](document, operation.response)
+    except Exception:  # noqa: BLE001 - cattrs raises KeyError, TypeError and its own errors for one and the same fact
         response_name, document = json_name(fields(operation.response)[0].name), None  # crash reporters show variables
     else:
-        return response
-    why = f"is {answer.flaw}" if answer.flaw else f"holds no {response_name}"
-    raise ResponseDecodeError(f"the answer has status {answer.status} but {why}", operation.name)
+        return parsed
+    why = f"is {response.defect}" if response.defect else f"has no {response_name}"
+    raise ResponseDecodeError(f"the response has status {response.status} but {why}", operation.name)
 
 
-# The first row that fits decides. https://dev.bandwidth.com/docs/mfa/errors documents 400, 401, 403, 429 and 500.
-_CLASSES: Final[tuple[tuple[range, type[APIStatusError]], ...]] = (
+# The first matching row decides. https://dev.bandwidth.com/docs/mfa/errors documents 400, 401, 403, 429 and 500.
+_ERROR_CLASSES: Final[tuple[tuple[range, type[APIStatusError]], ...]] = (
     (range(400, 401), BadRequestError),
     (range(401, 402), AuthenticationError),
     (range(403, 404), PermissionDeniedError),
@@ -105,56 +107,57 @@ _CLASSES: Final[tuple[tuple[range, type[APIStatusError]], ...]] = (
     (range(300, 1000), APIStatusError),
 )
 
-_MEANINGS: Final = {
-    400: "the service refused a value",
-    401: "the service found no valid credentials",
+_MESSAGES: Final = {
+    400: "the service rejected a value",
+    401: "the service received no valid credentials",
     403: "wrong credentials, or this user may not use MFA",
     404: "no such path; check base_url and account_id",
     408: "the service or a gateway waited too long for the request",
     413: "the request is too large for the service",
     429: "too many requests",
     500: "the service failed",
-    502: "a gateway got no valid answer from the service",
+    502: "a gateway received no valid response from the service",
     503: "the service is unavailable",
-    504: "a gateway got no answer from the service in time",
+    504: "a gateway received no response from the service in time",
 }
 
-# A protocol refusal; whatever sent it did not process the request.
+# Rejections at the protocol level: the request was not processed.
 _NOT_PROCESSED: Final = frozenset({501, 505, 511})
-# A gateway speaks: it does not know what the service behind it did.
+# Sent by a gateway, which does not know what the service behind it did.
 _GATEWAY: Final = frozenset({502, 504})
 
 
-def _delivery(status: int, *, own_word: bool) -> Delivery:
-    """Say what an unsuccessful status proves; `own_word`: the body is the service's own error."""
+def _delivery(status: int, *, from_service: bool) -> Delivery:
+    """Return what an unsuccessful status proves; `from_service`: the body is the service's own error."""
     if status in _NOT_PROCESSED:
         return Delivery.REJECTED
-    if status in _GATEWAY or status == 303:  # 303: the request was taken and the result is elsewhere
+    if status in _GATEWAY or status == 303:  # 303: the request was accepted and the result is elsewhere
         return Delivery.UNKNOWN
     if status == 408 or status >= 500:
-        # "Any 4xx or 5xx is not billed" is said of the service's own answers, not of a proxy's page.
-        return Delivery.REJECTED if own_word else Delivery.UNKNOWN
+        # "Any 4xx or 5xx is not billed" is documented for the service's own responses, not for a proxy's page.
+        return Delivery.REJECTED if from_service else Delivery.UNKNOWN
     return Delivery.REJECTED
 
 
 def status_error(
-    operation: Operation[Request, Response], answer: RawResponse, now: float, secrets: Secrets
+    operation: Operation[Request, Response], response: RawResponse, now: float, secrets: Secrets
 ) -> RequestError:
-    status = answer.status
+    """Return the error for a status other than 2xx; arguments as for `decipher`."""
+    status = response.status
     if status < 300 or status >= 600:
-        return ResponseDecodeError(f"the answer has status {status}, which ends no request", operation.name)
-    document = {} if answer.flaw else parse_object(answer.body)
-    text, request_id = _error_text(document, secrets), _request_id(document, answer.headers, secrets)
-    retry_after = parse_retry_after(answer.headers, now)
-    message = f"{_MEANINGS.get(status, 'the service answered no')} ({status})"
+        return ResponseDecodeError(f"the response has status {status}, which does not end a request", operation.name)
+    document = {} if response.defect else parse_object(response.body)
+    text, request_id = _error_text(document, secrets), _request_id(document, response.headers, secrets)
+    retry_after = parse_retry_after(response.headers, now)
+    message = f"{_MESSAGES.get(status, 'the service rejected the request')} ({status})"
     if 300 <= status < 400:
         message = f"redirected ({status}); redirects are not followed, so check base_url"
     if text:
         message = f"{message}: {text}"
     if text == "Missing Authentication Token":
-        # What the gateway says of a path it does not know, whatever the credentials.
+        # The gateway's text for an unknown path, whatever the credentials.
         message += "; check that base_url ends in /api/v1"
-    cls = next(cls for statuses, cls in _CLASSES if status in statuses)
+    cls = next(cls for statuses, cls in _ERROR_CLASSES if status in statuses)
     if status == 429 and not operation.sends:
         cls = VerificationLockedError
         message = f"this number is locked after too many wrong codes (429){f': {text}' if text else ''}"
@@ -162,7 +165,7 @@ def status_error(
     return cls(
         message,
         operation.name,
-        _delivery(status, own_word=isinstance(document.get("error"), str)),
+        _delivery(status, from_service=isinstance(document.get("error"), str)),
         1,
         0.0,
         request_id,
@@ -186,7 +189,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_=/.-]{1,80}", re.ASCII)
 
 
 def _request_id(document: dict[str, Any], headers: Mapping[str, str], secrets: Secrets) -> str | None:
-    # The body's key is documented ("from AWS"); the header is what AWS gateways add, no source shows it on MFA.
+    # The body's key is documented ("from AWS"). AWS gateways add the header; no source shows it on MFA.
     for value in (document.get("requestId"), headers.get("x-amzn-requestid")):
         if isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             # Numbers are also written without their country code.

@@ -1,4 +1,4 @@
-"""Encodes requests to JSON and structures JSON answers, with cattrs."""
+"""Encodes requests to JSON and parses JSON responses, with cattrs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def json_name(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def _only(kind: type) -> Callable[[Any, Any], Any]:
+def _strict(kind: type) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _type: Any) -> Any:
-        # cattrs' own hook would turn null into the text 'None' and 7 into '7'.
+        # cattrs' default hook would turn null into the text 'None' and 7 into '7'.
         if not isinstance(value, kind) or value == "":
             msg = f"must be a non-empty {kind.__name__}"
             raise TypeError(msg)
         if isinstance(value, str):
-            value.encode()  # half a surrogate pair, which json takes, fits into no journal, ledger or request
+            value.encode()  # json accepts a lone surrogate, but no journal, ledger or request can hold it
         return value
 
     return structure
@@ -58,7 +58,7 @@ def _structure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any,
     names: dict[str, Any] = {item.name: override(rename=json_name(item.name)) for item in wanted}
     names["meta"] = override(omit=True)
     every = cast("Callable[[Any, Any], Any]", make_dict_structure_fn(cls, converter, **names))
-    # The page of 2020 spells the ids MessageId and CallId; no capture shows it was ever sent so, and both are read.
+    # The page of 2020 spells the ids MessageId and CallId. No capture shows that spelling; both are accepted.
     capitals = [
         (json_name(item.name), json_name(item.name)[0].upper() + json_name(item.name)[1:])
         for item in wanted
@@ -77,7 +77,7 @@ def _structure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any,
 
 
 def configure_converter(converter: cattrs.Converter) -> None:
-    """Teach a converter the service's JSON: its names, no keys for None, no coercion of answers."""
+    """Register hooks for the service's JSON: its names, no keys for None, no coercion in responses."""
 
     def unstructure_factory(cls: type) -> Callable[[Any], dict[str, Any]]:
         return _unstructure_factory(cls, converter)
@@ -85,8 +85,8 @@ def configure_converter(converter: cattrs.Converter) -> None:
     def structure_factory(cls: type) -> Callable[[Any, Any], Any]:
         return _structure_factory(cls, converter)
 
-    converter.register_structure_hook(str, _only(str))
-    converter.register_structure_hook(bool, _only(bool))
+    converter.register_structure_hook(str, _strict(str))
+    converter.register_structure_hook(bool, _strict(bool))
     converter.register_unstructure_hook_factory(has, unstructure_factory)
     converter.register_structure_hook_factory(has, structure_factory)
 
@@ -101,14 +101,14 @@ def make_converter() -> cattrs.Converter:
 _converter = make_converter()
 _unstructure = {cls: _converter.get_unstructure_hook(cls) for cls in (CodeRequest, VerifyCodeRequest)}
 STRUCTURE_HOOKS = {operation.response: _converter.get_structure_hook(operation.response) for operation in OPERATIONS}
-# One encoder, kept: json.dumps builds a new one on every call that has separators.
+# One shared encoder: json.dumps builds a new one for each call with separators.
 _json_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 def encode(request: CodeRequest | VerifyCodeRequest) -> bytes:
-    """Return a request's body."""
+    """Return a request's JSON body."""
     if isinstance(request, CodeRequest):
-        # A checked number is a plus sign and digits, which JSON writes as they are.
+        # A validated number is a plus sign and digits, which need no escaping in JSON.
         tail = _encode_without_recipient(
             request.from_,
             request.application_id,
@@ -130,9 +130,9 @@ def _encode_without_recipient(  # noqa: PLR0913 - the fields of a request
     digits: int | None,
     callback_url: str | None,
 ) -> bytes:
-    """Return what follows the recipient in a code request's body: with most users, the same for very many of them."""
-    anybody = CodeRequest("+10", from_, application_id, scope, message, digits, callback_url)
-    return _document(_unstructure[CodeRequest](anybody)).removeprefix(b'{"to":"+10",')
+    """Return what follows the recipient in a code request's body; cached, since most requests differ only in `to`."""
+    template = CodeRequest("+10", from_, application_id, scope, message, digits, callback_url)
+    return _document(_unstructure[CodeRequest](template)).removeprefix(b'{"to":"+10",')
 
 
 def _document(document: dict[str, Any]) -> bytes:
@@ -147,7 +147,7 @@ def _document(document: dict[str, Any]) -> bytes:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse a JSON object, or return an empty one where there is none to parse."""
+    """Parse a JSON object; return an empty one if the body is not a JSON object."""
     document = parse_json(body)
     return document if _is_object(document) else {}
 
@@ -157,7 +157,7 @@ def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse JSON, or return None where there is none to parse."""
+    """Parse JSON; return None if the body is not JSON."""
     try:
         return json.loads(body) if orjson is None else orjson.loads(body)
     except (ValueError, RecursionError):

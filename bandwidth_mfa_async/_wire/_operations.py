@@ -1,4 +1,4 @@
-"""The three operations of the service: names, paths and response classes."""
+"""The three operations of the service: names, paths, response classes and channels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Response = TypeVar("Response", MessagingCodeResponse, VoiceCodeResponse, VerifyC
 
 @frozen
 class Operation(Generic[Request, Response]):
-    """One thing the service does.
+    """An operation of the service.
 
     Attributes:
         name: the client method, used in errors and events.
         path: what follows ``/accounts/{accountId}/``.
-        response: the class of a successful answer.
-        channel: whose rate it counts against; None for a verify, which sends nothing.
+        response: the class of a successful response.
+        channel: the channel whose rate limit applies; None for a verify, which sends nothing.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Operation(Generic[Request, Response]):
 
     @property
     def sends(self) -> bool:
-        """Whether a success reaches a person, so that a repeat may too."""
+        """Whether a success reaches a person, so that a repeated request may reach them twice."""
         return self.channel is not None
 
 

@@ -1,4 +1,4 @@
-"""The OAuth2 token request and its answer."""
+"""The OAuth2 token request and its response."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_LIFETIME: Final = 1e9
 
 @frozen
 class Token:
-    """A bearer token's Authorization header and how many seconds it lives."""
+    """A bearer token's Authorization header and its lifetime in seconds."""
 
     header: str
     lifetime: float
@@ -37,29 +37,29 @@ class Token:
         return f"Token(header='***', lifetime={self.lifetime!r})"
 
 
-def decipher_token(answer: RawResponse, *, now: float = 0.0, secrets: Secrets = tuple) -> Token:
-    """Return the token of a token endpoint's answer.
+def decipher_token(response: RawResponse, *, now: float = 0.0, secrets: Secrets = tuple) -> Token:
+    """Return the token from a token endpoint's response.
 
     Raises:
-        RequestError: there is none; `delivery` is always NOT_SENT, since the code request waits for the token.
+        RequestError: the response has no token; `delivery` is NOT_SENT, since the code request waits for the token.
     """
-    document = {} if answer.flaw else parse_object(answer.body)
-    if 200 <= answer.status < 300:
+    document = {} if response.defect else parse_object(response.body)
+    if 200 <= response.status < 300:
         token, lifetime = document.get("access_token"), document.get("expires_in", _TOKEN_LIFETIME)
         if isinstance(lifetime, str):
             lifetime = seconds(lifetime)
         if isinstance(lifetime, bool) or not isinstance(lifetime, (int, float)) or not lifetime > 0:
             lifetime = _TOKEN_LIFETIME
         if isinstance(token, str) and _TOKEN.fullmatch(token):
-            # min first: an integer of four hundred digits is JSON and no float.
+            # min first: JSON allows an integer of four hundred digits, which float() does not.
             return Token(Secret(f"Bearer {token}"), float(min(lifetime, _MAX_LIFETIME)))
         raise NotSentError(
-            f"no token: the token endpoint answered {answer.status} without an access_token", TOKEN_OPERATION
+            f"no token: the token endpoint responded {response.status} without an access_token", TOKEN_OPERATION
         )
-    error = status_error(MESSAGING, answer, now, secrets)
+    error = status_error(MESSAGING, response, now, secrets)
     if isinstance(error, ResponseDecodeError):
         error = NotSentError(error.message)
-    hint = "; check client_id, client_secret and token_url" if answer.status in {400, 401, 403, 404} else ""
+    hint = "; check client_id, client_secret and token_url" if response.status in {400, 401, 403, 404} else ""
     error._update(  # noqa: SLF001 - errors are this package's own
         message=f"no token: {error.message}{hint}", operation=TOKEN_OPERATION, delivery=Delivery.NOT_SENT
     )

@@ -1,4 +1,4 @@
-"""Many codes: a stream of requests in, a stream of outcomes out, and a journal that survives `kill -9`."""
+"""Bulk sending: a stream of requests in, a stream of outcomes out, and a journal that survives `kill -9`."""
 
 from __future__ import annotations
 

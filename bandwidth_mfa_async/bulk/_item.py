@@ -1,4 +1,4 @@
-"""One item of a run on its way, which is also the recorder of its call."""
+"""The state of one item in a bulk run; it observes the attempts of its call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RunContext(Protocol):
-    """What an item needs of its run."""
+    """The part of a run that its items use."""
 
     clock: Clock
     journal: SQLiteJournal | None
@@ -26,28 +26,28 @@ class RunContext(Protocol):
 
 
 class Item:
-    """One item.
+    """One item of a bulk run.
 
     Args:
-        run: its run.
-        index: its place in the input.
-        key: its idempotency key.
-        request: what is to be sent.
-        payload: a digest of that, where the key does not say it.
+        run: the run that sends it.
+        index: position in the input.
+        key: idempotency key.
+        request: the request to send.
+        payload: digest of the request, if the key is a custom one.
     """
 
     __slots__ = (
         "attempts",
-        "begun_at",
         "error",
+        "in_flight",
         "index",
         "key",
+        "maybe_delivered",
         "payload",
         "request",
-        "row",
+        "row_id",
         "run",
-        "under_way",
-        "unknown",
+        "started_at",
     )
 
     def __init__(
@@ -58,70 +58,71 @@ class Item:
         self.key = key
         self.request = request
         self.payload = payload
-        # Its row in the journal; 0 without a journal.
-        self.row = 0
+        # Id of the journal row; 0 without a journal.
+        self.row_id = 0
         self.attempts = 0
-        self.begun_at = 0.0
-        # Whether an attempt is under way, and whether one may have reached a person without our knowing.
-        self.under_way = False
-        self.unknown = False
-        # How the last attempt that ended came to fail.
+        self.started_at = 0.0
+        # Whether an attempt is in flight.
+        self.in_flight = False
+        # Whether an attempt with an unknown outcome may have been delivered.
+        self.maybe_delivered = False
+        # Error of the last failed attempt.
         self.error: RequestError | None = None
 
     @property
-    def guard(self) -> None:
-        """None: what a journal has on record, no other process can take over."""
+    def check_before_write(self) -> None:
+        """None: the journal is locked, so no other process can take over the item."""
 
-    async def begin(self) -> None:
-        """Put the intent on record, and count the attempt."""
+    async def before_attempt(self) -> None:
+        """Wait until the intent is on disk, then count the attempt."""
         run = self.run
         if run.journal is not None:
-            await run.journal.begin(self.row)
+            await run.journal.begin(self.row_id)
         if run.stopping:
-            # Between two attempts nothing may have been waited for, so that the cancellation below has not come yet.
+            # If the call awaited nothing since the last attempt, the cancellation below is not delivered yet.
             raise asyncio.CancelledError
-        self.under_way = True
+        self.in_flight = True
         self.attempts += 1
         run.summary.in_flight += 1
-        self.begun_at = run.clock.monotonic()
+        self.started_at = run.clock.monotonic()
 
-    def failed(self, error: RequestError) -> None:
-        """Note a failed attempt: one that certainly sent nothing leaves the item as if it had not begun."""
+    def attempt_failed(self, error: RequestError) -> None:
+        """Record a failed attempt; put the item back to pending unless an attempt may have been delivered."""
         self.error = error
-        if not self.under_way:
+        if not self.in_flight:
             return
         run = self.run
-        self.end()
-        self.unknown = self.unknown or error.delivery is Delivery.UNKNOWN
+        self.end_attempt()
+        self.maybe_delivered = self.maybe_delivered or error.delivery is Delivery.UNKNOWN
         if isinstance(error, RateLimitError):
             run.summary.throttled += 1
         if run.journal is not None:
             if isinstance(error, RateLimitError):
                 run.journal.count("throttled", run.clock.time())
-            if not self.unknown:
-                run.journal.settle(self.row, JournalState.PENDING)
+            if not self.maybe_delivered:
+                run.journal.settle(self.row_id, JournalState.PENDING)
         if run.stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
-    def cut(self, delivery: Delivery) -> None:
-        """Note that the call was cancelled."""
-        self.end()
-        self.unknown = self.unknown or delivery is Delivery.UNKNOWN
+    def cancelled(self, delivery: Delivery) -> None:
+        """Record that the call was cancelled."""
+        self.end_attempt()
+        self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 
-    def end(self) -> None:
-        """Note that no attempt is under way any more."""
-        if self.under_way:
-            self.under_way = False
+    def end_attempt(self) -> None:
+        """Record that no attempt is in flight."""
+        if self.in_flight:
+            self.in_flight = False
             self.run.summary.in_flight -= 1
 
-    def cut_short(self, operation: str) -> MFAError:
-        """Return the error of an item that its run let go of.
+    def abandoned_error(self, operation: str) -> MFAError:
+        """Return the error of an item that its run abandoned.
 
         Args:
-            operation: the client's method.
+            operation: name of the client method.
         """
-        if self.unknown:
-            text = "the run was ended while an attempt was under way or its outcome unknown"
+        if self.maybe_delivered:
+            text = "the run ended while an attempt was in flight or its outcome unknown"
             return DeliveryUnknownError(text, operation, attempts=self.attempts, retry_stopped_by="closed")
         if self.error is not None:
             self.error._update(operation=operation, attempts=self.attempts)  # noqa: SLF001 - this package's own

@@ -1,4 +1,4 @@
-"""What became of an item, and of all of them. No I/O."""
+"""The outcome of an item and the counts of a run."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     )
 
 Ending: TypeAlias = Literal["finished", "stopped", "failed"]
-"""How a run ended: its input was used up, it was told to stop, or an error ended it."""
+"""How a run ended: the input was used up, the run was stopped, or an error ended it."""
 
 
 @frozen
 class ItemOutcome:
-    """What became of one item of a bulk run.
+    """The outcome of one item of a bulk run.
 
     Attributes:
-        index: its place in the input, from 0.
-        key: its idempotency key, by default a digest of number, template and run name; empty for an item that is no
-            request. Not shown in the `repr`, since a key of the caller's own may hold anything.
-        request: what was asked; None when the input held something that is no request.
-        delivery: what is known; `Delivery.INVALID` for an item that breaks a rule, `Delivery.SKIPPED` for one that was
-            done before or stands in the input twice.
-        response: the answer of an accepted one, also of one that an earlier run of the same journal had.
-        error: why it was not accepted.
-        previous: of a skipped one, what the journal says became of it; None when it is still under way or, in this
-            run, came to nothing that lasts.
+        index: position in the input, from 0.
+        key: idempotency key, by default a digest of number, template, channel and run name; empty if the input value is
+            not a request. Not part of the `repr`, because a custom key may contain personal data.
+        request: the request; None if the input value is not a request.
+        delivery: what is known of the text; `Delivery.INVALID` if the item breaks a rule, `Delivery.SKIPPED` if it was
+            done before or is a duplicate in the input.
+        response: the response if the item was accepted, now or in an earlier run with the same journal.
+        error: why the item was not accepted.
+        previous: for a skipped item, the outcome that the journal has; None if its first occurrence in the input was
+            still active in this run.
     """
 
     index: int
@@ -45,22 +45,22 @@ class ItemOutcome:
 
 @define(kw_only=True)
 class BulkSummary:
-    """A run's counts, kept up to date while it runs.
+    """The counts of a run, updated while it runs.
 
     Attributes:
-        taken: items taken from the input.
-        accepted: codes the service took.
-        rejected: codes it refused.
-        not_sent: codes that never left.
-        unknown: codes of which nobody can say.
+        taken: items read from the input.
+        accepted: items that the service accepted.
+        rejected: items that the service rejected.
+        not_sent: items whose request was never written.
+        unknown: items that may have been sent.
         invalid: items that break a rule.
-        skipped: items done before, or twice in the input.
-        in_flight: requests under way now.
-        throttled: attempts answered 429, whether or not they were tried again.
-        possible_duplicates: accepted ones of which an earlier attempt may have gone out too.
-        attempts: requests made for those that ended.
-        elapsed: seconds since the first item was asked for, up to the last outcome; of several streams, their sum.
-        ending: ``"finished"``, ``"stopped"``, ``"failed"``, or None while it runs.
+        skipped: items done before, or duplicates in the input.
+        in_flight: requests in flight now.
+        throttled: attempts answered with 429, retried or not.
+        possible_duplicates: accepted items of which an earlier attempt may have been delivered too.
+        attempts: attempts of all finished items.
+        elapsed: seconds from the first read of the stream to the last outcome; the sum over several streams.
+        ending: ``"finished"``, ``"stopped"``, ``"failed"``, or None while the run is active.
     """
 
     taken: int = 0
@@ -79,9 +79,9 @@ class BulkSummary:
 
     @property
     def done(self) -> int:
-        """Items that ended, in whatever way."""
+        """Number of items that have an outcome."""
         return self.accepted + self.rejected + self.not_sent + self.unknown + self.invalid + self.skipped
 
     def count(self, delivery: Delivery) -> None:
-        """Count one item's end."""
+        """Count one outcome."""
         setattr(self, delivery.value, getattr(self, delivery.value) + 1)

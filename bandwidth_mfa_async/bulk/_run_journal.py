@@ -1,4 +1,4 @@
-"""What a run writes of its items into its journal, and what it learns of them there; without a journal, nothing."""
+"""The journal operations of a run: look items up and record their outcomes; no-ops without a journal."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class RunJournal:
-    """A run's side of its journal.
+    """Look up and record the items of one run.
 
     Args:
-        journal: None for a run that remembers nothing.
-        clock: the client's.
+        journal: None for a run without a journal.
+        clock: the client's clock.
         channel: ``"messaging"`` or ``"voice"``.
-        operation: the client's method, for errors.
-        resends_unknown: whether what an earlier run left unknown is sent again.
+        operation: name of the client method, for errors.
+        resends_unknown: whether to send items again that an earlier run left unknown.
     """
 
     def __init__(
@@ -39,102 +39,105 @@ class RunJournal:
         self._response = MessagingCodeResponse if channel == "messaging" else VoiceCodeResponse
         self._operation = operation
         self._resends_unknown = resends_unknown
-        # The rows of items that this run has taken on and not yet ended.
-        self._active: set[int] = set()
+        # Ids of the rows whose items this run has admitted and not finished.
+        self._active_rows: set[int] = set()
 
-    def begin(self, item: Item, row: int | JournalRow) -> ItemOutcome | None:
-        """Take an item on, unless what the journal knows of it is its outcome already.
+    def admit(self, item: Item, result: int | JournalRow) -> ItemOutcome | None:
+        """Admit an item for sending and return None, or return its outcome if it must not be sent.
 
         Args:
-            item: it learns its row, and whether it may have been sent before.
-            row: what the journal knows; the number of a new one.
+            item: the item; gets its row id, and whether an earlier run may have delivered it.
+            result: the row that the journal has, or the id of a new row.
         """
-        if isinstance(row, int):
-            item.row = row
-            self._active.add(row)
+        if isinstance(result, int):
+            item.row_id = result
+            self._active_rows.add(result)
             return None
-        item.row = row.id
+        row = result
+        item.row_id = row.id
         payload = item.payload
-        item.unknown = row.status is JournalState.UNKNOWN
+        item.maybe_delivered = row.status is JournalState.UNKNOWN
         if payload is not None and row.payload is not None and row.payload != payload.hex().upper():
-            error = InvalidRequestError("key", "stands for another request in this journal; give each request its own")
+            error = InvalidRequestError(
+                "key", "is used by another request in this journal; use a different key for each request"
+            )
             return ItemOutcome(item.index, item.key, item.request, Delivery.INVALID, error=error)
-        if row.id in self._active or row.status is JournalState.SENDING:
-            # Under way in this very run: a row that an earlier run left so became unknown when the file was opened.
+        if row.id in self._active_rows or row.status is JournalState.SENDING:
+            # Active in this run: rows that an earlier run left sending became unknown when the file was opened.
             return ItemOutcome(item.index, item.key, item.request, Delivery.SKIPPED)
-        if row.settled:
-            return self._done_before(item, row)
+        if row.is_final:
+            return self._skipped_outcome(item, row)
         if row.status is JournalState.UNKNOWN and not self._resends_unknown:
-            text = "it was under way when an earlier run ended, and nobody knows whether it was sent"
+            text = "in flight when an earlier run ended, so it may or may not have been sent"
             unknown = DeliveryUnknownError(text, self._operation, attempts=row.attempts)
             return ItemOutcome(item.index, item.key, item.request, Delivery.UNKNOWN, error=unknown)
-        self._active.add(row.id)
+        self._active_rows.add(row.id)
         return None
 
-    def _done_before(self, item: Item, row: JournalRow) -> ItemOutcome:
+    def _skipped_outcome(self, item: Item, row: JournalRow) -> ItemOutcome:
         response = None
         if row.provider_id is not None:
             response = self._response(row.provider_id, meta=ResponseMeta(attempts=row.attempts, elapsed=0.0))
         previous = DELIVERY_OF_JOURNAL_STATE[row.status]
         return ItemOutcome(item.index, item.key, item.request, Delivery.SKIPPED, response, previous=previous)
 
-    def accepted(self, item: Item, provider_id: str) -> None:
-        """Write that the service took an item."""
+    def record_accepted(self, item: Item, provider_id: str) -> None:
+        """Record that the service accepted an item."""
         journal = self._journal
         if journal is None:
             return
-        self._active.discard(item.row)
-        journal.accept(item.row, provider_id, item.attempts, self._clock.time(), self._latency(item))
+        self._active_rows.discard(item.row_id)
+        journal.accept(item.row_id, provider_id, item.attempts, self._clock.time(), self._latency(item))
 
-    def failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
-        """Write why an item was not taken."""
+    def record_failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
+        """Record why an item was not accepted."""
         journal = self._journal
         if journal is None:
             return
-        self._active.discard(item.row)
+        self._active_rows.discard(item.row_id)
         status = error.status if isinstance(error, APIStatusError) else None
         now = self._clock.time()
         journal.count(delivery.value, now, None if status is None else self._latency(item))
         journal.settle(
-            item.row,
+            item.row_id,
             JOURNAL_STATE_OF[delivery],
             cause=type(error).__name__,
             http_status=status,
-            again=delivery is not Delivery.UNKNOWN and is_retryable_next_run(error),
+            is_retryable_next_run=delivery is not Delivery.UNKNOWN and is_retryable_next_run(error),
             attempts=item.attempts,
             at=now,
         )
 
-    def put_back(self, item: Item) -> None:
-        """Let an item wait in the journal for the next run, whatever became of its intent."""
-        if self._journal is not None and (item.attempts or item.row in self._active):
-            self._journal.settle(item.row, JournalState.PENDING, attempts=item.attempts)
-        self._active.discard(item.row)
+    def record_pending(self, item: Item) -> None:
+        """Put an item back to pending for the next run, also if its intent is on disk."""
+        if self._journal is not None and (item.attempts or item.row_id in self._active_rows):
+            self._journal.settle(item.row_id, JournalState.PENDING, attempts=item.attempts)
+        self._active_rows.discard(item.row_id)
 
-    def invalid(self, value: object, index: int, on_failure: Callable[[JournalError], None]) -> None:
-        """Write that an item breaks a rule, once however often it comes.
+    def record_invalid(self, value: object, index: int, on_failure: Callable[[JournalError], None]) -> None:
+        """Record an item that breaks a rule; the same text is recorded once, however often it occurs.
 
         Args:
-            value: what the input held.
-            index: its place.
-            on_failure: told when the journal cannot take it.
+            value: the value from the input.
+            index: its position in the input.
+            on_failure: called with the error if the journal fails.
         """
         journal = self._journal
         if journal is None:
             return
 
-        def known(_value: object, row: LookupResult) -> None:
-            if isinstance(row, JournalError):
-                on_failure(row)
-            elif isinstance(row, int) or row.status is JournalState.PENDING:
+        def on_result(_value: object, result: LookupResult) -> None:
+            if isinstance(result, JournalError):
+                on_failure(result)
+            elif isinstance(result, int) or result.status is JournalState.PENDING:
                 now = self._clock.time()
-                id_ = row if isinstance(row, int) else row.id
+                row_id = result if isinstance(result, int) else result.id
                 journal.count(Delivery.INVALID.value, now)
-                journal.settle(id_, JournalState.INVALID, cause=InvalidRequestError.__name__, at=now)
+                journal.settle(row_id, JournalState.INVALID, cause=InvalidRequestError.__name__, at=now)
 
         name = value if type(value) is str else index
-        journal.add(key_digest(f"invalid {name}"), index, None, known, value)
+        journal.add(key_digest(f"invalid {name}"), index, None, on_result, value)
 
     def _latency(self, item: Item) -> float | None:
-        """Return how long the answer took, in seconds; None for an item of which nothing was sent."""
-        return self._clock.monotonic() - item.begun_at if item.attempts else None
+        """Return the seconds since the last attempt started; None if there was none."""
+        return self._clock.monotonic() - item.started_at if item.attempts else None

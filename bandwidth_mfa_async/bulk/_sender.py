@@ -1,4 +1,4 @@
-"""`BulkSender`: what a user of bulk sending holds in hand."""
+"""`BulkSender`, the public interface of bulk sending."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _MAX_IN_FLIGHT = 10_000
 
 
 class BulkSender:
-    """Sends any number of codes through one client, and says of each what became of it.
+    """Send any number of codes through one client and report the outcome of each.
 
-    Memory does not grow with the input, a slow reader of the outcomes slows the sending, and one bad item ends
-    nothing::
+    Memory use does not grow with the input, a slow reader of the outcomes slows the sending (backpressure), and an
+    invalid item does not end the run::
 
         async with BulkSender(mfa, journal="launch.db") as bulk:
             async for outcome in bulk.send(numbers, template=login):
@@ -37,25 +37,26 @@ class BulkSender:
                     ...
         print(bulk.summary)
 
-    With a journal every item's intent is on disk before its request is written and its result after. A run that was
-    killed is started again with the same input and the same file: what was done is `Delivery.SKIPPED`, what was under
-    way at the kill is `Delivery.UNKNOWN` and is sent again only under `Resend.AT_LEAST_ONCE`, and the rest is sent.
+    With a journal, the intent of every item is on disk before its request is written, and its result after. After a
+    kill, start the run again with the same input and the same file: finished items are `Delivery.SKIPPED`, items that
+    were in flight at the kill are `Delivery.UNKNOWN` and are sent again only under `Resend.AT_LEAST_ONCE`, and all
+    others are sent.
 
-    Leaving the ``async with``, by its end, an error or a cancellation, takes no more items, lets the requests under way
-    end within `drain_timeout`, and then cuts them; the stream can still be read for what became of them. A journal that
-    failed raises its `JournalError` there, if the stream has not.
+    Leaving the ``async with``, normally, by an error or by a cancellation, drains the run: it takes no more items,
+    waits up to `drain_timeout` for the requests in flight, and cancels those that remain. Their outcomes can still be
+    read from the stream. If the journal failed and the stream has not raised its `JournalError`, the exit raises it.
 
     Args:
-        client: sends; its retry policy, limits and credentials are used. It is not closed.
-        journal: a path, or a `SQLiteJournal`; None remembers nothing once the run has ended.
-        max_in_flight: how many items at once; by default the client's own `Limits.max_in_flight`, which always bounds.
-        ordered: give outcomes in the order of the input instead of as they come.
-        lane: where items wait: ``"bulk"`` lets interactive calls of the same client go first.
+        client: sends the codes, with its retry policy, limits and credentials. It is not closed.
+        journal: a path or a `SQLiteJournal`; None keeps no record after the run.
+        max_in_flight: items sent at once; by default the client's `Limits.max_in_flight`, which is always a bound.
+        ordered: whether outcomes come in the order of the input instead of the order of completion.
+        lane: ``"bulk"`` lets interactive calls of the same client go first.
         channel: ``"messaging"`` or ``"voice"``.
-        drain_timeout: seconds for requests under way to end when the run is left early.
+        drain_timeout: seconds that an early exit waits for the requests in flight.
 
     Raises:
-        ConfigurationError: an argument is wrong.
+        ConfigurationError: an argument is invalid.
     """
 
     def __init__(  # noqa: PLR0913 - keyword arguments with defaults
@@ -81,15 +82,17 @@ class BulkSender:
             raise ConfigurationError("drain_timeout: must be a number of seconds of at least 0")
         if journal is not None and not isinstance(journal, SQLiteJournal):
             journal = SQLiteJournal(journal)
-        caller = executor_of(client)
-        width = caller.limits.max_in_flight if max_in_flight is None else max_in_flight
+        executor = executor_of(client)
+        concurrency = executor.limits.max_in_flight if max_in_flight is None else max_in_flight
         self.journal = journal
         self.summary: BulkSummary = BulkSummary()
-        self._options = RunOptions(caller=caller, channel=channel, lane=lane, width=width, ordered=bool(ordered))
+        self._options = RunOptions(
+            executor=executor, channel=channel, lane=lane, concurrency=concurrency, ordered=bool(ordered)
+        )
         self._drain_timeout = float(drain_timeout)
         self._stream: OutcomeStream | None = None
         self._entered = False
-        self._left = False
+        self._exited = False
         self._stopped = False
 
     def __repr__(self) -> str:
@@ -99,31 +102,31 @@ class BulkSender:
         """Open the journal.
 
         Raises:
-            JournalError: it cannot be used; nothing was sent.
-            ClientStateError: entered twice, or the client is closed.
+            JournalError: the journal cannot be used; nothing was sent.
+            ClientStateError: the sender was entered before, or the client is closed.
         """
         if self._entered:
             raise ClientStateError("this BulkSender was entered before; make a new one for another run")
-        self._options.caller.state.check()
+        self._options.executor.state.check()
         self._entered = True
         if self.journal is not None:
-            await self.journal.open(self._options.caller.state.clock)
+            await self.journal.open(self._options.executor.state.clock)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._left = True
+        self._exited = True
         stream = self._stream
         try:
             if stream is not None:
                 stream.stop()
-                await self._drained(stream)
+                await self._drain(stream)
         finally:
             if self.journal is not None:
-                await self._close(self.journal, error)
+                await self._close_journal(self.journal, error)
 
-    async def _close(self, journal: SQLiteJournal, error: BaseException | None) -> None:
+    async def _close_journal(self, journal: SQLiteJournal, error: BaseException | None) -> None:
         try:
             await journal.aclose(self.summary.ending or ("finished" if error is None else "stopped"))
         except JournalError as failure:
@@ -132,15 +135,15 @@ class BulkSender:
                 raise
             error.add_note(str(failure))
 
-    async def _drained(self, stream: OutcomeStream) -> None:
-        clock = self._options.caller.state.clock
+    async def _drain(self, stream: OutcomeStream) -> None:
+        clock = self._options.executor.state.clock
         timer = clock.call_at(clock.monotonic() + self._drain_timeout, stream.cancel)
         try:
-            await stream.quiet()
+            await stream.wait_idle()
         except asyncio.CancelledError:
-            # Somebody is in a hurry: cut what is under way, and write down what is known of it.
+            # Cancelled again during the drain: cancel the requests in flight, and record their outcomes.
             stream.cancel()
-            await stream.quiet()
+            await stream.wait_idle()
             raise
         finally:
             timer.cancel()
@@ -170,21 +173,21 @@ class BulkSender:
         key: Callable[[CodeRequest], str] | None = None,
         template: CodeTemplate | None = None,
     ) -> OutcomeStream:
-        """Return the outcomes of sending to everybody in the input; sending begins with the first one asked for.
+        """Return a stream of outcomes; sending starts when the first outcome is read.
 
-        Give numbers and a `template` rather than ``(template.to(n) for n in numbers)``: a bad number is then one
-        `Delivery.INVALID`, where it would end the generator, which Python cannot resume.
+        Prefer numbers and a `template` to ``(template.to(n) for n in numbers)``: an invalid number is then one
+        `Delivery.INVALID` outcome, whereas it would end the generator, which Python cannot resume.
 
         Args:
-            requests: `CodeRequest`s, or numbers when `template` is given; any iterable or async iterable.
-            key: makes an item's idempotency key, at most 512 characters; by default number, template, channel and the
-                journal's run name. The same key with another payload is `Delivery.INVALID`.
-            template: makes requests of numbers; a journal is held to it.
+            requests: `CodeRequest`s, or numbers if `template` is given; any iterable or async iterable.
+            key: returns an item's idempotency key of at most 512 characters; by default the key is made from number,
+                template, channel and the journal's run name. The same key with another payload is `Delivery.INVALID`.
+            template: makes requests from numbers; the journal refuses another template later.
 
         Raises:
-            ClientStateError: not inside ``async with``, or another stream of this sender has not ended.
-            ConfigurationError: an argument is wrong.
-            JournalError: raised by the stream when the journal fails; nothing more was sent from then on.
+            ClientStateError: the sender is not inside its ``async with``, or another stream of it has not ended.
+            ConfigurationError: an argument is invalid.
+            JournalError: raised by the stream if the journal fails; nothing is sent after that.
         """
         if template is not None and not isinstance(template, CodeTemplate):
             raise ConfigurationError("template: must be a CodeTemplate")
@@ -192,10 +195,10 @@ class BulkSender:
             raise ConfigurationError("key: must be a function of a CodeRequest")
         if isinstance(requests, (str, bytes)) or not (hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")):
             raise ConfigurationError("requests: must be an iterable or an async iterable of CodeRequests")
-        if not self._entered or self._left:
+        if not self._entered or self._exited:
             raise ClientStateError("use the BulkSender in an async with")
         if self._stream is not None and not self._stream.ended:
-            raise ClientStateError("this BulkSender is sending already; read that stream to its end first")
+            raise ClientStateError("this BulkSender is sending already; read its stream to the end first")
         self.summary.ending = None
         self._stream = OutcomeStream(self._options, self.journal, self.summary, requests, key, template)
         if self._stopped:
@@ -203,17 +206,18 @@ class BulkSender:
         return self._stream
 
     def stop(self) -> None:
-        """Take no more items and begin no more attempts; what is under way ends, and the stream after it.
+        """Take no more items and start no more attempts; the stream ends after the requests in flight.
 
-        May be called from a signal handler of the loop, at any time: a stream made after it sends nothing. What was
-        taken and not begun is `Delivery.NOT_SENT`. To end one stream and begin another, use `OutcomeStream.aclose`.
+        Can be called at any time, also from a signal handler of the loop; a stream that is made later sends nothing.
+        Items taken but not started are `Delivery.NOT_SENT`. To end one stream and start another, use
+        `OutcomeStream.aclose`.
         """
         self._stopped = True
         if self._stream is not None:
             self._stream.stop()
 
     def cancel(self) -> None:
-        """Do as `stop` does, and cut what is under way: its outcome is `Delivery.UNKNOWN`."""
+        """Stop, and cancel the requests in flight: their outcome is `Delivery.UNKNOWN`."""
         self._stopped = True
         if self._stream is not None:
             self._stream.cancel()

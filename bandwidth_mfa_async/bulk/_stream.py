@@ -1,4 +1,4 @@
-"""One run: takes items, sends them side by side, hands out outcomes, and knows at every moment what is under way."""
+"""One bulk run: a producer reads items, workers send them concurrently, and a stream yields the outcomes."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ if TYPE_CHECKING:
     from ._outcome import BulkSummary
     from .journal._journal import LookupResult, SQLiteJournal
 
-# So many items in a row refused for the credentials or the address, and the run has no future.
+# Circuit breaker: after this many items in a row rejected for the credentials or the URL, the run ends.
 MAX_CONSECUTIVE_ACCOUNT_ERRORS: Final = 10
 
 
 @frozen(kw_only=True)
 class RunOptions:
-    """What a run is told.
+    """Options of a bulk run.
 
     Attributes:
-        caller: the client's engine.
+        executor: makes the client's calls.
         channel: ``"messaging"`` or ``"voice"``.
-        lane: where calls wait.
-        width: how many items at once.
+        lane: lane of the calls.
+        concurrency: number of items sent at once.
         ordered: whether outcomes come in the order of the input.
     """
 
-    caller: CallExecutor
+    executor: CallExecutor
     channel: str
     lane: Lane
-    width: int
+    concurrency: int
     ordered: bool
 
 
 class OutcomeStream:
-    """The outcomes of a run, as an async iterator; made by `BulkSender.send`.
+    """Async iterator over the outcomes of a run; returned by `BulkSender.send`.
 
-    Sending begins when the first outcome is asked for. The stream ends when the input is used up or the run was
-    stopped, and everything taken has its outcome; an error that ended the run is raised then.
+    Sending starts when the first outcome is read. The stream ends when the input is used up or the run was stopped, and
+    every item taken has its outcome. An error that ended the run is raised at that point.
     """
 
     def __init__(  # noqa: PLR0913 - made in one place
@@ -68,44 +68,44 @@ class OutcomeStream:
         key: Callable[[CodeRequest], str] | None,
         template: CodeTemplate | None,
     ) -> None:
-        self.clock: Clock = options.caller.state.clock
+        self.clock: Clock = options.executor.state.clock
         self.journal = journal
         self.summary = summary
         self.stopping: bool = False
         self.ended: bool = False
         self._options = options
         self._operation: Any = MESSAGING if options.channel == "messaging" else VOICE
-        self._record = RunJournal(
+        self._run_journal = RunJournal(
             journal,
             self.clock,
             options.channel,
             self._operation.name,
-            resends_unknown=options.caller.policy.resend is Resend.AT_LEAST_ONCE,
+            resends_unknown=options.executor.policy.resend is Resend.AT_LEAST_ONCE,
         )
         self._template = template
-        self._own_keys = key is not None
+        self._custom_keys = key is not None
         self._intake = Intake(source, options.channel, "" if journal is None else journal.run, key, template)
-        # What was taken and not read yet: it bounds memory, and lets a slow reader slow the sending.
-        self._window = asyncio.Semaphore(2 * options.width)
-        self._began = 0.0
+        # Backpressure: bounds the items that were taken from the input and whose outcome is not read yet.
+        self._capacity = asyncio.Semaphore(2 * options.concurrency)
+        self._started_at = 0.0
         self._taken = 0
         self._done = 0
-        self._done_in_order = 0
+        self._next_in_order = 0
         self._exhausted = False
         self._unsent = 0
-        self._refused_in_a_row = 0
+        self._consecutive_account_errors = 0
         self._failure: BaseException | None = None
-        self._feeder: asyncio.Task[None] | None = None
+        self._producer: asyncio.Task[None] | None = None
         self._ready: deque[Item] = deque()
-        self._idle: list[asyncio.Future[None]] = []
+        self._idle_workers: list[asyncio.Future[None]] = []
         self._workers: set[asyncio.Task[None]] = set()
-        self._at_work: dict[asyncio.Task[None], Item] = {}
+        self._in_flight: dict[asyncio.Task[None], Item] = {}
         self._outcomes: deque[ItemOutcome] = deque()
-        self._early: dict[int, ItemOutcome] = {}
+        self._reorder_buffer: dict[int, ItemOutcome] = {}
         self._reader: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        state = "ended" if self.ended else "stopping" if self.stopping else f"{len(self._at_work)} at work"
+        state = "ended" if self.ended else "stopping" if self.stopping else f"{len(self._in_flight)} active"
         return f"<{type(self).__name__} {self._taken} taken, {self._done} done, {state}>"
 
     def __aiter__(self) -> Self:
@@ -115,85 +115,85 @@ class OutcomeStream:
         """Return the next outcome.
 
         Raises:
-            JournalError: the journal failed, and the run with it.
-            RequestError: the service refuses the credentials or the account, whatever the item.
-            Exception: what the input raised.
+            JournalError: the journal failed, which ends the run.
+            RequestError: the service rejects the credentials or the account for every item.
+            Exception: the input raised it.
         """
-        if self._feeder is None and not self.ended:
-            self._began = self.clock.monotonic() - self.summary.elapsed  # a sender's streams add up
-            self._feeder = asyncio.create_task(self._feed())
-            self._feeder.add_done_callback(self._fed)
+        if self._producer is None and not self.ended:
+            self._started_at = self.clock.monotonic() - self.summary.elapsed  # the streams of a sender add up
+            self._producer = asyncio.create_task(self._produce())
+            self._producer.add_done_callback(self._on_producer_done)
         if self._reader is not None:
             raise ClientStateError("this stream is being read by another task; read it in one place")
         while not self._outcomes:
             if self.ended:
-                await self._conclude()
+                await self._flush_and_raise()
                 raise StopAsyncIteration
             self._reader = asyncio.get_running_loop().create_future()
             try:
                 await self._reader
             finally:
                 self._reader = None
-        self._window.release()
+        self._capacity.release()
         return self._outcomes.popleft()
 
     async def aclose(self) -> None:
-        """Stop the run and wait for what is under way."""
+        """Stop the run and wait for the requests in flight."""
         self.stop()
-        await self.quiet()
+        await self.wait_idle()
 
     def stop(self) -> None:
-        """Take no more and begin no more; see `BulkSender.stop`."""
+        """Take no more items and start no more attempts; see `BulkSender.stop`."""
         if self.stopping or self.ended:
             return
         self.stopping = True
-        if self._feeder is None:
-            self._check_end()
+        if self._producer is None:
+            self._end_if_done()
             return
-        self._feeder.cancel()
-        self._let_all_go()
-        for task, item in tuple(self._at_work.items()):
-            if not item.under_way:
+        self._producer.cancel()
+        self._abandon_queued()
+        for task, item in tuple(self._in_flight.items()):
+            if not item.in_flight:
                 task.cancel()
-        self._check_end()
+        self._end_if_done()
 
     def cancel(self) -> None:
-        """Stop, and cut what is under way; see `BulkSender.cancel`."""
+        """Stop, and cancel the requests in flight; see `BulkSender.cancel`."""
         self.stop()
-        for task in (self._feeder, *self._at_work):
+        for task in (self._producer, *self._in_flight):
             if task is not None:
                 task.cancel()
 
-    async def quiet(self) -> None:
-        """Return once nothing of this run is under way."""
-        while tasks := {task for task in (self._feeder, *self._workers) if task is not None and not task.done()}:
+    async def wait_idle(self) -> None:
+        """Wait until no task of this run is active."""
+        while tasks := {task for task in (self._producer, *self._workers) if task is not None and not task.done()}:
             await asyncio.wait(tasks)
 
-    # Taking.
+    # Input.
 
-    async def _feed(self) -> None:
+    async def _produce(self) -> None:
         try:
             if self.journal is not None:
-                await self.journal.bind(self._template, channel=self._options.channel, own_keys=self._own_keys)
+                await self.journal.bind(self._template, channel=self._options.channel, custom_keys=self._custom_keys)
             values = self._intake.values()
-            await self._window.acquire()
+            await self._capacity.acquire()
             async for value in values:
                 self._take(value)
                 if self.stopping:
-                    return  # even where the input kept the cancellation to itself
-                await self._window.acquire()
+                    return  # even if the input suppressed the cancellation
+                await self._capacity.acquire()
             self._exhausted = True
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - the input is the user's; the stream raises it at its end
-            # What was taken before is still sent.
+        except BaseException as error:  # noqa: BLE001 - the input is user code; the stream raises the error at its end
+            # Items taken before the error are still sent.
             self._failure = self._failure or error
             self._exhausted = True
 
-    def _fed(self, _feeder: asyncio.Task[None]) -> None:
+    def _on_producer_done(self, _producer: asyncio.Task[None]) -> None:
         if not self._exhausted:
             self.stop()
-        self._check_end()
+        self._end_if_done()
 
     def _take(self, value: Any) -> None:
         index = self._taken
@@ -204,140 +204,140 @@ class OutcomeStream:
         try:
             request = self._intake.request(value)
             key, digest, payload = self._intake.key(request)
-        except Exception as failure:  # noqa: BLE001 - a strange thing in the input is about that item only
+        except Exception as failure:  # noqa: BLE001 - an invalid value concerns this item only
             error = failure if isinstance(failure, InvalidRequestError) else unexpected_error(failure)
-            self._record.invalid(value, index, self._fail)
+            self._run_journal.record_invalid(value, index, self._fail)
             self._emit(ItemOutcome(index, "", request, Delivery.INVALID, error=error))
             return
         item = Item(self, index, key, request, payload)
         if journal is None:
-            self._offer(item)
+            self._enqueue(item)
         else:
-            journal.add(digest, index, payload, self._known, item)
+            journal.add(digest, index, payload, self._on_lookup, item)
 
-    def _known(self, item: Item, row: LookupResult) -> None:
-        """Go on with an item, now that it is known what the journal knows of it."""
-        if isinstance(row, JournalError):
-            self._fail(row)
-            self._let_go(item)
-        elif (outcome := self._record.begin(item, row)) is not None:
+    def _on_lookup(self, item: Item, result: LookupResult) -> None:
+        """Continue with an item after its lookup in the journal."""
+        if isinstance(result, JournalError):
+            self._fail(result)
+            self._abandon(item)
+        elif (outcome := self._run_journal.admit(item, result)) is not None:
             self._emit(outcome)
         elif self.stopping:
-            self._let_go(item)
+            self._abandon(item)
         else:
-            self._offer(item)
+            self._enqueue(item)
 
     # Sending.
 
-    def _offer(self, item: Item) -> None:
-        """Put an item in line, and see to it that somebody takes it: an idle worker, a new one, or the first free."""
+    def _enqueue(self, item: Item) -> None:
+        """Queue an item and wake an idle worker, or start one; if all are busy, the next free worker takes it."""
         self._ready.append(item)
-        while self._idle:
-            waiter = self._idle.pop()
+        while self._idle_workers:
+            waiter = self._idle_workers.pop()
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        if len(self._workers) < self._options.width:
-            worker = asyncio.create_task(self._work())
+        if len(self._workers) < self._options.concurrency:
+            worker = asyncio.create_task(self._run_worker())
             self._workers.add(worker)
-            worker.add_done_callback(self._gone)
+            worker.add_done_callback(self._on_worker_done)
 
-    def _gone(self, worker: asyncio.Task[None]) -> None:
+    def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
-        if worker.cancelled():  # by somebody who cancels every task there is
+        if worker.cancelled():  # by code outside this run, such as one that cancels all tasks
             self.stop()
-            self._let_all_go()
+            self._abandon_queued()
 
-    def _let_all_go(self) -> None:
+    def _abandon_queued(self) -> None:
         while self._ready:
-            self._let_go(self._ready.popleft())
+            self._abandon(self._ready.popleft())
 
-    async def _work(self) -> None:
+    async def _run_worker(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - workers are tasks
         while True:
             while self._ready:
                 item = self._ready.popleft()
                 if self.stopping:
-                    self._let_go(item)
+                    self._abandon(item)
                     continue
-                self._at_work[task] = item
+                self._in_flight[task] = item
                 try:
                     await self._send(item)
                 finally:
-                    del self._at_work[task]
+                    del self._in_flight[task]
             if self.stopping or self.ended:
                 return
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._idle.append(waiter)
+            self._idle_workers.append(waiter)
             await waiter
 
     async def _send(self, item: Item) -> None:
-        """Send one item; whatever happens, it gets its outcome."""
+        """Send one item and emit exactly one outcome for it, whatever happens."""
         options = self._options
         error: MFAError
         try:
-            answer: MessagingCodeResponse | VoiceCodeResponse = await options.caller.call(
+            response: MessagingCodeResponse | VoiceCodeResponse = await options.executor.call(
                 self._operation, item.request, None, options.lane, item
             )
         except RequestError as failure:
             error, delivery = failure, failure.delivery
         except asyncio.CancelledError:
-            # Only this run cancels its workers, or the loop when it is torn down.
+            # Workers are cancelled by this run, or when the loop shuts down.
             self.stop()
-            self._let_go(item)
+            self._abandon(item)
             return
         except MFAError as failure:
-            # The journal would not take the intent, or the client is closed: no item has a future.
+            # The journal could not store the intent, or the client is closed: no further item can be sent.
             self._fail(failure)
             error, delivery = failure, Delivery.NOT_SENT
-        except Exception as failure:  # noqa: BLE001 - a fault of ours or of a hook's must not lose what is known
+        except Exception as failure:  # noqa: BLE001 - a bug of ours or of a hook must not lose the outcome
             self._fail(failure)
-            item.unknown = item.unknown or item.under_way
-            error, delivery = item.cut_short(self._operation.name), Delivery.NOT_SENT
+            item.maybe_delivered = item.maybe_delivered or item.in_flight
+            error, delivery = item.abandoned_error(self._operation.name), Delivery.NOT_SENT
         else:
-            self._accepted(item, answer)
+            self._finish_accepted(item, response)
             return
-        item.end()
-        self._failed(item, Delivery.UNKNOWN if item.unknown else delivery, error)
+        item.end_attempt()
+        self._finish_failed(item, Delivery.UNKNOWN if item.maybe_delivered else delivery, error)
 
-    def _accepted(self, item: Item, answer: MessagingCodeResponse | VoiceCodeResponse) -> None:
-        item.end()
-        if item.unknown and not answer.meta.possible_duplicate:
-            answer = attrs.evolve(answer, meta=attrs.evolve(answer.meta, possible_duplicate=True))
-        self.summary.possible_duplicates += answer.meta.possible_duplicate
-        self._refused_in_a_row = 0
-        provider_id = answer.message_id if isinstance(answer, MessagingCodeResponse) else answer.call_id
-        self._record.accepted(item, provider_id)
+    def _finish_accepted(self, item: Item, response: MessagingCodeResponse | VoiceCodeResponse) -> None:
+        item.end_attempt()
+        if item.maybe_delivered and not response.meta.possible_duplicate:
+            response = attrs.evolve(response, meta=attrs.evolve(response.meta, possible_duplicate=True))
+        self.summary.possible_duplicates += response.meta.possible_duplicate
+        self._consecutive_account_errors = 0
+        provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
+        self._run_journal.record_accepted(item, provider_id)
         self.summary.attempts += item.attempts
-        self._emit(ItemOutcome(item.index, item.key, item.request, Delivery.ACCEPTED, answer))
+        self._emit(ItemOutcome(item.index, item.key, item.request, Delivery.ACCEPTED, response))
 
-    def _failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
-        self._refused_in_a_row = self._refused_in_a_row + 1 if is_account_error(error) else 0
-        if self._refused_in_a_row >= MAX_CONSECUTIVE_ACCOUNT_ERRORS:
+    def _finish_failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
+        self._consecutive_account_errors = self._consecutive_account_errors + 1 if is_account_error(error) else 0
+        if self._consecutive_account_errors >= MAX_CONSECUTIVE_ACCOUNT_ERRORS:
             error.add_note(
-                f"the run was ended: {MAX_CONSECUTIVE_ACCOUNT_ERRORS} items in a row were refused like this, "
-                "whatever they were"
+                f"the run was ended: {MAX_CONSECUTIVE_ACCOUNT_ERRORS} items in a row were rejected with an error that "
+                "concerns the account, not the item"
             )
             self._fail(error)
-        self._record.failed(item, delivery, error)
+        self._run_journal.record_failed(item, delivery, error)
         self.summary.attempts += item.attempts
         self._emit(ItemOutcome(item.index, item.key, item.request, delivery, error=error))
 
-    def _let_go(self, item: Item) -> None:
-        """Give an item its outcome that the run ends without."""
-        item.end()
-        error = item.cut_short(self._operation.name)
-        if item.unknown:
-            self._failed(item, Delivery.UNKNOWN, error)
+    def _abandon(self, item: Item) -> None:
+        """Emit the outcome of an item that the run does not send or finish."""
+        item.end_attempt()
+        error = item.abandoned_error(self._operation.name)
+        if item.maybe_delivered:
+            self._finish_failed(item, Delivery.UNKNOWN, error)
             return
-        self._record.put_back(item)
+        self._run_journal.record_pending(item)
         self._unsent += 1
         self.summary.attempts += item.attempts
         delivery = error.delivery if isinstance(error, RequestError) else Delivery.NOT_SENT
         self._emit(ItemOutcome(item.index, item.key, item.request, delivery, error=error))
 
-    # Ending.
+    # Outcomes and the end of the run.
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
@@ -347,45 +347,45 @@ class OutcomeStream:
     def _emit(self, outcome: ItemOutcome) -> None:
         self._done += 1
         self.summary.count(outcome.delivery)
-        self.summary.elapsed = self.clock.monotonic() - self._began
+        self.summary.elapsed = self.clock.monotonic() - self._started_at
         if self._options.ordered:
-            self._early[outcome.index] = outcome
-            while (following := self._early.pop(self._done_in_order, None)) is not None:
-                self._done_in_order += 1
+            self._reorder_buffer[outcome.index] = outcome
+            while (following := self._reorder_buffer.pop(self._next_in_order, None)) is not None:
+                self._next_in_order += 1
                 self._outcomes.append(following)
         else:
             self._outcomes.append(outcome)
-        self._wake()
+        self._wake_reader()
         if self._done == self._taken:
-            self._check_end()
+            self._end_if_done()
 
-    def _wake(self) -> None:
+    def _wake_reader(self) -> None:
         if self._outcomes or self.ended:
             reader = self._reader
             if reader is not None and not reader.done():
                 reader.set_result(None)
 
-    def _check_end(self) -> None:
-        feeder = self._feeder
+    def _end_if_done(self) -> None:
+        producer = self._producer
         if self.ended or self._done < self._taken or not (self._exhausted or self.stopping):
             return
-        if feeder is not None and not feeder.done() and not self._exhausted:
-            return  # it is being cancelled, and says so when it is
+        if producer is not None and not producer.done() and not self._exhausted:
+            return  # its cancellation is pending; its done callback checks again
         self.ended = True
-        for waiter in self._idle:
+        for waiter in self._idle_workers:
             if not waiter.done():
                 waiter.set_result(None)
-        self._idle.clear()
+        self._idle_workers.clear()
         if self._failure is not None:
             self.summary.ending = "failed"
         elif self._exhausted and not self._unsent:
             self.summary.ending = "finished"
         else:
             self.summary.ending = "stopped"
-        self._wake()
+        self._wake_reader()
 
-    async def _conclude(self) -> None:
-        """Wait for the journal, and raise what ended the run, once."""
+    async def _flush_and_raise(self) -> None:
+        """Flush the journal, then raise the error that ended the run, once."""
         if self.journal is not None and self.journal.is_open:
             try:
                 await self.journal.flush()

@@ -1,10 +1,10 @@
-"""What a client tells about its calls: frozen events, hooks that receive them, one that logs, one for OpenTelemetry.
+"""Events of a client, the `Hook` protocol that receives them, and hooks for logging and OpenTelemetry.
 
-Events hold ids, durations and outcomes; never a phone number, a code, a text or a credential.
+Events contain ids, durations and outcomes; never a phone number, a code, a text or a credential.
 
-Every event of one call carries the same `call_id`. `CallStartedEvent` comes when a call is made, `AttemptEvent` once
-per attempt, `CallEvent` once per call, after the last attempt; all of them in the task that made the call. The limit
-events come when a limiter does something a person would want to know.
+All events of one call have the same `call_id`. A call emits a `CallStartedEvent` when it starts, an `AttemptEvent`
+after each attempt and a `CallEvent` when it ends, all of them in the caller's task. Rate limiters emit
+`LimitWaitEvent`, `LimitChangedEvent` and `SendsPausedEvent`.
 """
 
 from __future__ import annotations

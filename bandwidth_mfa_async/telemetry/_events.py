@@ -1,4 +1,4 @@
-"""The frozen events that a client emits, and what a hook must be to receive them. No I/O."""
+"""The events that a client emits and the `Hook` protocol that receives them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Literal, Protocol, TypeAlias
 
 from attrs import frozen
 
-from ..errors import Delivery  # noqa: TC001 - so that the types of an event can be resolved at run time
+from ..errors import Delivery  # noqa: TC001 - lets callers resolve the types of an event at run time
 
 
 @frozen(kw_only=True)
 class CallStartedEvent:
-    """One call was made; it is checked and has not waited for anything yet.
+    """A call started: its arguments are valid, and it has not waited for anything yet.
 
     Attributes:
-        call_id: a random id of this call; its `CallEvent`, which always follows, has the same.
-        operation: the client method.
-        lane: the lane it waits in.
-        url: where its requests go; holds the account's id and no credentials.
+        call_id: random id of the call. A `CallEvent` with the same id always follows.
+        operation: name of the client method.
+        lane: lane of the call.
+        url: URL of the call's requests; contains the account id and no credentials.
     """
 
     call_id: str
@@ -28,19 +28,19 @@ class CallStartedEvent:
 
 @frozen(kw_only=True)
 class AttemptEvent:
-    """One request was tried and ended.
+    """An attempt ended.
 
     Attributes:
-        call_id: a random id of the call this attempt belongs to.
-        operation: the client method.
-        attempt: 1 for the first.
-        elapsed: seconds this attempt took, from its start (after limits and slots) to its outcome.
-        waited: seconds spent waiting for a permit and a slot before it.
-        delivery: what is known of the message after this attempt alone.
-        status: the HTTP status, when there was one.
-        error_type: the error's class name; None on success.
-        request_id: the service's request id, when it gave one.
-        retry_in: seconds until the next attempt; None when this was the last.
+        call_id: id of the call.
+        operation: name of the client method.
+        attempt: number of the attempt in its call; the first is 1.
+        elapsed: duration of the attempt in seconds, without the wait for its permit and slot.
+        waited: seconds that the attempt waited for its permit and slot.
+        delivery: outcome of this attempt alone.
+        status: HTTP status; None if there was no response.
+        error_type: class name of the error; None on success.
+        request_id: the service's request id, if the response contains one.
+        retry_in: seconds until the next attempt; None for the last attempt.
     """
 
     call_id: str
@@ -57,20 +57,20 @@ class AttemptEvent:
 
 @frozen(kw_only=True)
 class CallEvent:
-    """One call ended.
+    """A call ended.
 
     Attributes:
-        call_id: the same as on this call's attempts.
-        operation: the client method.
-        lane: the lane it waited in.
-        attempts: how many requests were tried; 0 when none was.
-        elapsed: seconds from call to outcome.
-        delivery: the outcome; the worst attempt decides.
-        status: the last HTTP status, when there was one.
-        error_type: the error's class name; None on success, ``"CancelledError"`` when the caller cancelled.
-        request_id: the service's request id, when it gave one.
-        retry_stopped_by: as on the error.
-        possible_duplicate: the call succeeded after an attempt whose outcome is unknown.
+        call_id: id of the call; its attempts have the same id.
+        operation: name of the client method.
+        lane: lane of the call.
+        attempts: number of attempts; 0 if none started.
+        elapsed: seconds from the call to its outcome.
+        delivery: outcome of the call. If any attempt is unknown and none succeeded, the call is unknown.
+        status: the last HTTP status; None if there was no response.
+        error_type: class name of the error; None on success, ``"CancelledError"`` if the caller cancelled the call.
+        request_id: the service's request id, if the response contains one.
+        retry_stopped_by: the same as on the error.
+        possible_duplicate: the call succeeded after an attempt with an unknown outcome.
     """
 
     call_id: str
@@ -92,8 +92,8 @@ class LimitWaitEvent:
 
     Attributes:
         channel: ``"messaging"`` or ``"voice"``.
-        lane: the lane it waited in.
-        seconds: how long.
+        lane: lane of the call.
+        seconds: duration of the wait.
     """
 
     channel: str
@@ -103,12 +103,12 @@ class LimitWaitEvent:
 
 @frozen(kw_only=True)
 class LimitChangedEvent:
-    """The limiter believes in another rate now.
+    """The limiter changed its estimate of the account's rate limit.
 
     Attributes:
         channel: ``"messaging"`` or ``"voice"``.
-        rate: messages (segments) a second.
-        cause: ``"refused"`` after a 429, ``"probe"`` after accepted sends above the old belief.
+        rate: the new estimate in messages (segments) per second.
+        cause: ``"refused"`` after a 429, ``"probe"`` after accepted sends above the previous estimate.
     """
 
     channel: str
@@ -118,11 +118,11 @@ class LimitChangedEvent:
 
 @frozen(kw_only=True)
 class SendsPausedEvent:
-    """A 429 stopped all sends of this channel for a while.
+    """A 429 paused all sends of a channel.
 
     Attributes:
         channel: ``"messaging"`` or ``"voice"``.
-        seconds: until sends go on.
+        seconds: seconds until sends resume.
     """
 
     channel: str
@@ -133,10 +133,10 @@ Event: TypeAlias = CallStartedEvent | AttemptEvent | CallEvent | LimitWaitEvent 
 
 
 class Hook(Protocol):
-    """Receives every event, in the event loop, synchronously: be quick, and do not block.
+    """Receives every event synchronously in the event loop: return quickly and do not block.
 
-    An exception from a hook is logged and goes no further: telemetry never fails a call.
+    An exception from a hook is logged and not propagated: telemetry never fails a call.
     """
 
     def on_event(self, event: Event) -> None:
-        """Take one event; pick the kinds you want with ``isinstance`` or ``match``."""
+        """Handle one event. Select event types with ``isinstance`` or ``match``."""

@@ -1,4 +1,4 @@
-"""A hook that writes events to a logger, and what hands each event to all hooks. No I/O but the logger's."""
+"""`LoggingHook`, which writes events to a logger, and `HookList`, which calls all hooks of a client."""
 
 from __future__ import annotations
 
@@ -22,20 +22,25 @@ _logger.addHandler(logging.NullHandler())
 class LoggingHook:
     """Writes events to the ``bandwidth_mfa_async`` logger.
 
-    A call that succeeded is INFO, one that was refused WARNING, one whose delivery is unknown ERROR; attempts that
-    are tried again are INFO, other attempts DEBUG, limit waits DEBUG, limit changes and closed gates INFO. Each
-    record carries the event as ``record.mfa_event``, and those of a call its id as ``record.mfa_call_id``, which is
-    ``bandwidth_mfa.call_id`` on the spans of `OpenTelemetryHook`.
+    Levels:
+
+    - ERROR: a call whose delivery is unknown;
+    - WARNING: a call that was rejected or not sent, or that may be a duplicate;
+    - INFO: a successful call, an attempt that is followed by another one, a rate change, a pause of all sends;
+    - DEBUG: any other attempt, a wait for a permit.
+
+    Each record has the event as ``record.mfa_event``. Records of calls and attempts also have ``record.mfa_call_id``,
+    which is the attribute ``bandwidth_mfa.call_id`` on the spans of `OpenTelemetryHook`.
 
     Args:
-        logger: another logger to write to.
+        logger: the logger to write to instead.
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = _logger if logger is None else logger
 
     def on_event(self, event: Event) -> None:
-        """Write one record; none for a call that begins, since its end says more."""
+        """Write one record; skip `CallStartedEvent`, because the record at the call's end has more facts."""
         if isinstance(event, CallStartedEvent):
             return
         level, text = _describe(event)
@@ -62,7 +67,7 @@ def _describe(
             level = _CALL_LEVELS[event.delivery] if event.error_type else logging.INFO
             text = (
                 f"{event.operation} {event.delivery} after {event.attempts} attempts in {event.elapsed:.3f} s"
-                f"{_because(event.error_type, event.status)}"
+                f"{_reason(event.error_type, event.status)}"
             )
             if event.retry_stopped_by:
                 text += f", retries stopped by {event.retry_stopped_by}"
@@ -73,33 +78,33 @@ def _describe(
             level = logging.DEBUG if event.retry_in is None else logging.INFO
             text = (
                 f"{event.operation} attempt {event.attempt}: {event.delivery} in {event.elapsed:.3f} s"
-                f"{_because(event.error_type, event.status)}"
+                f"{_reason(event.error_type, event.status)}"
             )
             if event.retry_in is not None:
-                text += f", again in {event.retry_in:.3f} s"
+                text += f", next attempt in {event.retry_in:.3f} s"
             return level, f"{text} [call {event.call_id}]"
         case LimitWaitEvent():
             return logging.DEBUG, f"{event.channel} permit after {event.seconds:.3f} s in the {event.lane} lane"
         case LimitChangedEvent():
             return logging.INFO, f"{event.channel} rate is now {event.rate:.3g}/s ({event.cause})"
         case SendsPausedEvent():
-            return logging.INFO, f"{event.channel} sends stopped for {event.seconds:.3f} s after a 429"
+            return logging.INFO, f"{event.channel} sends paused for {event.seconds:.3f} s after a 429"
 
 
-def _because(error_type: str | None, status: int | None) -> str:
+def _reason(error_type: str | None, status: int | None) -> str:
     if error_type is None:
         return ""
     return f" ({error_type}{f' {status}' if status else ''})"
 
 
 class HookList:
-    """Hands each event to every hook and keeps their exceptions from the call.
+    """Calls every hook with each event and catches their exceptions.
 
     Args:
-        hooks: in the order in which they are called.
+        hooks: the hooks, in the order in which to call them.
 
     Raises:
-        ConfigurationError: one of them has no `on_event`.
+        ConfigurationError: a hook has no `on_event` method.
     """
 
     __slots__ = ("_hooks",)
@@ -114,10 +119,10 @@ class HookList:
         return bool(self._hooks)
 
     def emit(self, event: Event) -> None:
-        """Tell all hooks."""
+        """Call all hooks with an event."""
         for hook in self._hooks:
             try:
                 hook.on_event(event)
             except Exception as error:  # noqa: BLE001 - a broken hook must not fail a send
-                # The exception's text and traceback may quote anything, so only its type is logged.
+                # Log only the type: the exception's text and traceback may contain secrets.
                 _logger.warning("hook %s raised %s", type(hook).__name__, type(error).__name__)

@@ -1,10 +1,9 @@
-"""What tests of code that uses this library need.
+"""Tools for testing code that uses this library.
 
-- `ManualClock`: time that moves when told to, for `MFAClient(clock=...)`, `Simulator(clock=...)` and the webhooks.
-- `FakeTransport`: a real client without sockets, whose outcomes are scripted.
-- `ThreadedSimulator`: the simulator in a thread of its own, for tests that are not async or whose event loops come and
-  go; the pytest fixtures `mfa_simulator`, `mfa_client` and `mfa_environ` (`bandwidth_mfa_async.pytest_plugin`) are made
-  of it.
+- `ManualClock`: a clock that only the test advances, for `MFAClient(clock=...)`, `Simulator(clock=...)` and webhooks.
+- `FakeTransport`: gives a real client scripted outcomes instead of sockets.
+- `ThreadedSimulator`: a simulator in its own thread, for sync tests and for tests that each have their own event loop.
+  The pytest fixtures `mfa_simulator`, `mfa_client` and `mfa_environ` (`bandwidth_mfa_async.pytest_plugin`) use it.
 """
 
 from __future__ import annotations

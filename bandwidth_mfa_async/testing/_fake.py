@@ -1,4 +1,4 @@
-"""`FakeTransport`: the real client with everything above the socket, and a script below it."""
+"""`FakeTransport`: scripted outcomes in place of a client's connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..errors import (
     NotSentError,
     ReadTimeoutError,
 )
-from ._outcome import Outcome, documented
+from ._outcome import Outcome, documented_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,36 +49,36 @@ _MASKS: Final[dict[str, Callable[[Any], str]]] = {
 }
 
 
-def _masked(document: dict[str, Any]) -> str:
+def _masked_repr(document: dict[str, Any]) -> str:
     shown = (f"{key!r}: {_MASKS.get(key, repr)(value)}" for key, value in document.items())
     return f"{{{', '.join(shown)}}}"
 
 
 @frozen(kw_only=True)
 class SentRequest:
-    """One attempt of the client's, as it would have gone over the wire. Its `repr` shows no number, code or text.
+    """One attempt of a client, as it would appear on the wire. Its `repr` shows no number, code or text.
 
     Attributes:
         operation: ``"messaging"``, ``"voice"``, ``"verify"`` or ``"token"``.
-        document: the body, under the HTTP API's own names: ``to``, ``from``, ``applicationId``, ...
-        time: when, in the client's clock's `monotonic()` seconds.
-        written: False for an attempt that failed before it left.
+        document: the request body, with the keys of the HTTP API: ``to``, ``from``, ``applicationId``, ...
+        time: time of the attempt in `monotonic()` seconds of the client's clock.
+        written: False if the attempt failed before the request was written.
     """
 
     operation: Operation
-    document: dict[str, Any] = field(repr=_masked)
+    document: dict[str, Any] = field(repr=_masked_repr)
     time: float
     written: bool
 
 
 Scripted: TypeAlias = "Outcome | Callable[[SentRequest], Outcome]"
-"""An outcome, or a function that chooses one by the request (whose `written` is not decided yet)."""
+"""An outcome, or a function that returns one for a request. The function must not use `SentRequest.written`."""
 
 
 class FakeTransport:
-    """Takes the place of a client's connections: nothing leaves the process, and outcomes follow a script.
+    """Replaces a client's connections: nothing leaves the process, and the test scripts the outcomes.
 
-    Everything else is real: values are checked, attempts are retried, limits wait, hooks hear events::
+    Everything else is real: validation, retries, rate limits, events::
 
         fake = FakeTransport()
         async with fake.client() as mfa:
@@ -86,71 +86,72 @@ class FakeTransport:
             await sign_in(mfa)
         assert [request.document["to"] for request in fake.sent] == ["+19195551234"] * 2
 
-    Where the script has run out, texts and calls are accepted with a new id, and a verify is valid when it is asked
-    about `code`.
+    When the script is used up, texts and voice calls are accepted with a new id, and a verify is valid if it asks for
+    `code`.
 
     Args:
-        code: the code that is right.
+        code: the valid code.
     """
 
     def __init__(self, *, code: str = "123456") -> None:
         self.code = code
         self.requests: list[SentRequest] = []
-        """Every attempt, in order, those included that failed before they left."""
+        """All attempts in order, including those that failed before their request was written."""
         self._script: list[tuple[Scripted, Operation | None]] = []
-        self._always: dict[Operation | None, Scripted] = {}
-        self._count = 0
+        self._defaults: dict[Operation | None, Scripted] = {}
+        self._response_count = 0
 
     def __repr__(self) -> str:
         return f"<FakeTransport {len(self.requests)} requests, {len(self._script)} outcomes to come>"
 
     @property
     def sent(self) -> list[SentRequest]:
-        """The requests that left: each `messaging` and `voice` among them may have reached a person."""
+        """The requests that were written; each ``messaging`` and ``voice`` request may have reached a person."""
         return [request for request in self.requests if request.written]
 
     @property
     def pending(self) -> int:
-        """How many scripted outcomes were not used yet."""
+        """Number of scripted outcomes not used yet."""
         return len(self._script)
 
     def script(self, *outcomes: Scripted, operation: Operation | None = None) -> None:
-        """Let the next attempts come to these outcomes, one each, in order.
+        """Append outcomes for the next attempts, one per attempt, in order.
 
         Args:
-            outcomes: what becomes of each of the next attempts.
-            operation: of that operation only; None for texts, calls and verifies, but not for tokens.
+            outcomes: outcomes of the next attempts.
+            operation: only for attempts of this operation; None for texts, voice calls and verifies, but not for
+                tokens.
 
         Raises:
-            TypeError: neither an `Outcome` nor a function.
+            TypeError: an argument is neither an `Outcome` nor a function.
         """
-        self._script.extend((_checked(outcome), operation) for outcome in outcomes)
+        self._script.extend((_checked_outcome(outcome), operation) for outcome in outcomes)
 
     def always(self, outcome: Scripted, *, operation: Operation | None = None) -> None:
-        """Let every attempt come to this outcome for which the script holds none.
+        """Set the outcome of every attempt for which the script has none.
 
         Args:
-            outcome: such as ``Outcome.answer(500)`` for a service that is down.
-            operation: as in `script`; an outcome for one operation goes before one for all.
+            outcome: for example ``Outcome.answer(500)`` for a service that is down.
+            operation: as in `script`; an outcome for one operation has precedence over one for all.
 
         Raises:
-            TypeError: neither an `Outcome` nor a function.
+            TypeError: `outcome` is neither an `Outcome` nor a function.
         """
-        self._always[operation] = _checked(outcome)
+        self._defaults[operation] = _checked_outcome(outcome)
 
     def clear(self) -> None:
-        """Forget the script, the standing outcomes and the requests."""
+        """Remove the script, the outcomes set with `always` and the recorded requests."""
         self._script.clear()
-        self._always.clear()
+        self._defaults.clear()
         self.requests.clear()
 
     def client(self, **options: Unpack[ClientOptions]) -> MFAClient:
         """Return a new client on this transport.
 
         Args:
-            **options: arguments of `MFAClient`; `account_id` and `auth` have defaults. With neither `retry` nor
-                `clock`, backoffs take no time; a wait that the service asks for (`Retry-After`) or a limiter makes
-                does, so test those with a `ManualClock`.
+            **options: arguments of `MFAClient`; `account_id` and `auth` have defaults. Without `retry` and `clock`,
+                backoffs take no time. Waits for a `Retry-After` or a limiter take real time; test them with a
+                `ManualClock`.
         """
         settings: dict[str, Any] = {"account_id": "9900000", "auth": BasicAuth("user", "password")}
         if "clock" not in options:
@@ -161,62 +162,62 @@ class FakeTransport:
         return client
 
     def attach(self, client: MFAClient) -> None:
-        """Put this transport under a client that was made elsewhere, and under all its views.
+        """Replace the transport of an existing client and of all its views.
 
         Args:
-            client: that was not used yet.
+            client: a client that has not made a call yet.
 
         Raises:
-            ClientStateError: it was.
+            ClientStateError: the client has made a call.
         """
-        core = executor_of(client).state
-        if core.transport.bound:
-            raise ClientStateError("the client was used already; attach a FakeTransport before its first call")
-        core.transport = _Wire(self, core.clock)
+        state = executor_of(client).state
+        if state.transport.bound:
+            raise ClientStateError("the client has made a call already; attach the FakeTransport before its first call")
+        state.transport = _ScriptedTransport(self, state.clock)
 
-    def _next(self, name: str, payload: Body, now: float) -> tuple[Operation, Outcome, dict[str, Any]]:
-        """Record an attempt and decide what becomes of it."""
+    def _record(self, name: str, payload: Body, now: float) -> tuple[Operation, Outcome, dict[str, Any]]:
+        """Record an attempt and choose its outcome."""
         operation = _OPERATIONS[name]
         text = payload.value.decode()
         document: dict[str, Any] = dict(parse_qsl(text)) if operation == "token" else json.loads(text)
         request = SentRequest(operation=operation, document=document, time=now, written=True)
-        scripted = self._pick(operation)
+        scripted = self._pick_outcome(operation)
         outcome = scripted if isinstance(scripted, Outcome) else scripted(request)
         self.requests.append(evolve(request, written=outcome.written))
         return operation, outcome, document
 
-    def _pick(self, operation: Operation) -> Scripted:
+    def _pick_outcome(self, operation: Operation) -> Scripted:
         accepted = {operation, None} - ({None} if operation == "token" else set())
         for index, (outcome, wanted) in enumerate(self._script):
             if wanted in accepted:
                 del self._script[index]
                 return outcome
         for wanted in (operation, None):
-            if wanted in accepted and wanted in self._always:
-                return self._always[wanted]
+            if wanted in accepted and wanted in self._defaults:
+                return self._defaults[wanted]
         return Outcome.accepted()
 
-    def _body(self, operation: Operation, outcome: Outcome, document: dict[str, Any]) -> bytes:
+    def _response_body(self, operation: Operation, outcome: Outcome, document: dict[str, Any]) -> bytes:
         if outcome.body is not None:
             return outcome.body
         status = outcome.status or 200
         if status != 200:
-            return documented(status, operation)
-        self._count += 1
+            return documented_body(status, operation)
+        self._response_count += 1
         answer: dict[str, Any]
         if operation == "verify":
             answer = {"valid": document.get("code") == self.code}
         elif operation == "token":
-            answer = {"access_token": f"fake-token-{self._count}", "expires_in": 3600, "token_type": "Bearer"}
+            answer = {"access_token": f"fake-token-{self._response_count}", "expires_in": 3600, "token_type": "Bearer"}
         elif operation == "voice":
-            answer = {"callId": outcome.identifier or f"c-fake0000-0000-4000-8000-{self._count:021d}"}
+            answer = {"callId": outcome.identifier or f"c-fake0000-0000-4000-8000-{self._response_count:021d}"}
         else:
-            answer = {"messageId": outcome.identifier or f"1750000000000fake{self._count:012d}"}
+            answer = {"messageId": outcome.identifier or f"1750000000000fake{self._response_count:012d}"}
         return json.dumps(answer).encode()
 
 
-class _Wire(Transport):
-    """The client's transport without its sockets; it is bound to a loop and a process as the real one is."""
+class _ScriptedTransport(Transport):
+    """A `Transport` without sockets; bound to an event loop and a process like its base class."""
 
     def __init__(self, fake: FakeTransport, clock: Clock) -> None:
         super().__init__()
@@ -224,50 +225,50 @@ class _Wire(Transport):
         self._clock = clock
         self._sleeper = Sleeper(clock)
 
-    async def send(  # noqa: PLR0913 - the transport's own arguments
+    async def send(  # noqa: PLR0913 - the arguments of `Transport.send`
         self, url: Any, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
     ) -> RawResponse:
         del url, headers
-        kind, outcome, document = self._fake._next(operation, payload, self._clock.monotonic())  # noqa: SLF001
+        kind, outcome, document = self._fake._record(operation, payload, self._clock.monotonic())  # noqa: SLF001
         payload.begun = outcome.written
         limit = timeout if outcome.written else min(timeout, connect_timeout)
         error: RequestError | None = None
         if outcome.delay > 0:
             if not await self._sleeper.sleep(min(outcome.delay, limit)):
-                error = _closed(operation, written=outcome.written)
+                error = _closed_error(operation, written=outcome.written)
             elif outcome.delay >= limit:
-                error = _late(operation, written=outcome.written)
+                error = _timeout_error(operation, written=outcome.written)
         else:
-            # Attempts overlap as real ones do.
+            # Yield, so that concurrent attempts overlap like real ones.
             await asyncio.sleep(0)
         if error is None and outcome.error is not None:
             error = outcome.error("a scripted failure", operation)
         if error is not None:
             raise error
-        body = self._fake._body(kind, outcome, document)  # noqa: SLF001
+        body = self._fake._response_body(kind, outcome, document)  # noqa: SLF001
         return RawResponse(outcome.status or 200, Headers(outcome.headers), body)
 
     async def warm_up(self, url: Any, connections: int, connect_timeout: float) -> None:
-        """Open nothing."""
+        """Do nothing."""
 
     def abort(self) -> None:
         super().abort()
         self._sleeper.end()
 
 
-def _closed(operation: str, *, written: bool) -> RequestError:
+def _closed_error(operation: str, *, written: bool) -> RequestError:
     if written:
-        return DisconnectedError("the client was closed before the answer came", operation)
+        return DisconnectedError("the client was closed before the response arrived", operation)
     return NotSentError("the client was closed before the request was written", operation)
 
 
-def _late(operation: str, *, written: bool) -> RequestError:
+def _timeout_error(operation: str, *, written: bool) -> RequestError:
     if written:
-        return ReadTimeoutError("the request was written and no answer came in time", operation)
-    return ConnectTimeoutError("no connection was made in time", operation)
+        return ReadTimeoutError("the request was written and no response arrived in time", operation)
+    return ConnectTimeoutError("the connection was not established in time", operation)
 
 
-def _checked(outcome: Scripted) -> Scripted:
+def _checked_outcome(outcome: Scripted) -> Scripted:
     if not isinstance(outcome, Outcome) and not callable(outcome):
-        raise TypeError("an outcome is an Outcome, or a function that returns one")
+        raise TypeError("an outcome must be an Outcome or a function that returns one")
     return outcome

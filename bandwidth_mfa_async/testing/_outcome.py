@@ -1,4 +1,4 @@
-"""What may become of a request that a `FakeTransport` is given. No I/O."""
+"""`Outcome`: the scripted outcome of one attempt of a `FakeTransport`."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def _check_error(_instance: object, _attribute: Attribute[Any], value: object) -
 
 @frozen(kw_only=True)
 class Outcome:
-    """What becomes of one request. Made by its class methods: `accepted`, `answer`, `not_sent` and so on.
+    """The outcome of one attempt. Make it with a class method: `accepted`, `answer`, `not_sent` and so on.
 
     Attributes:
-        status: what is answered; None where nothing is.
-        body: of the answer; None for the one that is documented for the status.
-        headers: of the answer.
-        identifier: the `messageId` or `callId` of a success; None for a new one.
-        error: what the attempt raises instead of an answer.
-        delay: seconds of the client's clock that pass first; `math.inf` for a server that never answers.
+        status: HTTP status of the response; None for no response.
+        body: body of the response; None for the documented body of the status.
+        headers: headers of the response.
+        identifier: `messageId` or `callId` of a success; None for a new one.
+        error: error class that the attempt raises instead of returning a response.
+        delay: delay in seconds of the client's clock; `math.inf` for a server that never answers.
     """
 
     status: int | None = field(default=None, validator=_check_status)
@@ -78,26 +78,26 @@ class Outcome:
 
     @property
     def written(self) -> bool:
-        """Whether the request leaves, so that a person may get a code."""
+        """Whether the request is written, so that a person may get a code."""
         return self.error is None or not issubclass(self.error, NotSentError)
 
     @classmethod
     def accepted(cls, identifier: str | None = None, *, delay: float = 0.0) -> Outcome:
-        """Succeed: a text or a call is taken; a verify is answered by the fake's `code`.
+        """Accept a text or a voice call; answer a verify according to `FakeTransport.code`.
 
         Args:
             identifier: the `messageId` or `callId`; None for a new one.
-            delay: seconds of the clock before the answer.
+            delay: seconds of the clock before the response.
         """
         return cls(status=200, identifier=identifier, delay=delay)
 
     @classmethod
-    def verified(cls, valid: bool = True, *, delay: float = 0.0) -> Outcome:  # noqa: FBT001, FBT002 - it is the answer
-        """Answer a verify with ``{"valid": ...}``, whatever the code.
+    def verified(cls, valid: bool = True, *, delay: float = 0.0) -> Outcome:  # noqa: FBT001, FBT002 - reads well as `verified(False)`
+        """Answer a verify with ``{"valid": ...}``, regardless of the code.
 
         Args:
-            valid: what to answer.
-            delay: seconds of the clock before the answer.
+            valid: the value to answer.
+            delay: seconds of the clock before the response.
         """
         return cls(status=200, body={"valid": valid}, delay=delay)
 
@@ -105,62 +105,62 @@ class Outcome:
     def answer(
         cls, status: int, body: Body = None, *, headers: Mapping[str, object] | None = None, delay: float = 0.0
     ) -> Outcome:
-        """Answer with any status, such as ``answer(429, headers={"Retry-After": 2})``.
+        """Answer with any status, for example ``answer(429, headers={"Retry-After": 2})``.
 
         Args:
-            status: from 200 to 599.
-            body: bytes, text, or something to send as JSON; None for the documented body of that status, which is
-                empty where none is documented.
-            headers: to send with it.
-            delay: seconds of the clock before the answer.
+            status: HTTP status, 200 to 599.
+            body: bytes, text, or a dict or list to send as JSON; None for the documented body of the status, or an
+                empty body if none is documented.
+            headers: headers of the response.
+            delay: seconds of the clock before the response.
         """
         return cls(status=status, body=body, headers=headers, delay=delay)
 
     @classmethod
     def not_sent(cls, error: type[NotSentError] = NotSentError, *, delay: float = 0.0) -> Outcome:
-        """Fail before anything is written, so that nobody gets a code.
+        """Fail before the request is written: no code is sent.
 
         Args:
             error: `NotSentError`, `ConnectTimeoutError` or `TLSError`.
-            delay: seconds of the clock before the failure; `connect_timeout` ends them.
+            delay: seconds of the clock before the failure, at most `connect_timeout`.
         """
         return cls(error=error, delay=delay)
 
     @classmethod
     def unknown(cls, error: type[DeliveryUnknownError] = DisconnectedError, *, delay: float = 0.0) -> Outcome:
-        """Fail after the request was written, so that nobody knows whether a code was sent.
+        """Fail after the request was written: it is unknown whether a code was sent.
 
         Args:
-            error: `DisconnectedError`, `ReadTimeoutError` (raised without waiting for any timeout) or
+            error: `DisconnectedError`, `ReadTimeoutError` (raised without waiting for a timeout) or
                 `ResponseDecodeError`.
-            delay: seconds of the clock before the failure; `attempt_timeout` ends them.
+            delay: seconds of the clock before the failure, at most `attempt_timeout`.
         """
         return cls(error=error, delay=delay)
 
     @classmethod
     def silence(cls) -> Outcome:
-        """Take the request and never answer: `attempt_timeout` (30 s unless set) has to pass on the client's clock."""
+        """Accept the request and never answer: the attempt ends after `attempt_timeout` (30 s by default)."""
         return cls(status=200, delay=math.inf)
 
 
-# https://dev.bandwidth.com/docs/mfa/errors; the 401's and 403's bodies are a gateway's, and differ in their key.
+# https://dev.bandwidth.com/docs/mfa/errors. The bodies of 401 and 403 come from a gateway; their keys differ.
 _DOCUMENTED: Final[dict[int, dict[str, str]]] = {
     400: {"error": "400 Request is malformed or invalid", "requestId": REQUEST_ID},
     401: {"message": "Unauthorized"},
     403: {"Message": "User is not authorized to access this resource with an explicit deny"},
-    # How MFA words the 429 of a send is not known; its own error shape is used.
+    # The body of a send's 429 is not documented; this is MFA's usual error shape.
     429: {"error": "Too many requests", "requestId": REQUEST_ID},
     500: {"error": "Internal Error", "requestId": REQUEST_ID},
 }
-_LOCKED: Final = {
+_LOCKED_OUT: Final = {
     "error": "This number has exceeded verification attempts, please wait 2 minutes",
     "requestId": REQUEST_ID,
 }
 
 
-def documented(status: int, operation: Operation) -> bytes:
-    """Return the body that is documented for a refusal; empty where none is."""
+def documented_body(status: int, operation: Operation) -> bytes:
+    """Return the documented body of an error status; empty if none is documented."""
     if status == 429 and operation == "verify":
-        return json.dumps(_LOCKED).encode()
+        return json.dumps(_LOCKED_OUT).encode()
     known = _DOCUMENTED.get(status)
     return b"" if known is None else json.dumps(known).encode()

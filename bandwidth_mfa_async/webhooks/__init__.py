@@ -1,8 +1,7 @@
-"""Delivery receipts: what became of a text after the service took it, received over HTTP and waited for.
+"""Delivery receipts: receivers for aiohttp and ASGI, and a tracker that waits for the receipt of a text.
 
-A `CodeRequest` with a `callback_url` makes the service post one receipt there. Mount a receiver at that address,
-`add_receipt_route` for aiohttp or `receipt_asgi_app` for everything that speaks ASGI, and give it a callback or a
-`DeliveryTracker`::
+For a `CodeRequest` with a `callback_url`, the service posts one receipt to this URL. Serve the URL with
+`add_receipt_route` (aiohttp) or `receipt_asgi_app` (any ASGI server), and pass it a callback or a `DeliveryTracker`::
 
     tracker = DeliveryTracker()
     add_receipt_route(app, "/mfa/receipts", tracker)
@@ -12,9 +11,9 @@ A `CodeRequest` with a `callback_url` makes the service post one receipt there. 
     if not receipt.delivered:
         ...
 
-Receipts exist for texts only; none is documented for voice calls. They are not signed, and MFA has no documented way
-to authenticate them: an address that cannot be guessed, and `auth` where the sender answers a Basic challenge, are
-what there is. So let a receipt change what a page shows, never who is let in.
+Receipts are documented for texts only, not for voice calls. They are not signed, and MFA documents no way to
+authenticate them. The only protections are a URL that cannot be guessed, and `auth` if the sender answers a Basic
+challenge. So use a receipt to inform a person, never to sign a person in.
 """
 
 from __future__ import annotations

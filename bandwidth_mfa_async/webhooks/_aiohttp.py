@@ -1,10 +1,10 @@
-"""Receipts through `aiohttp.web`, which is imported when a handler is made and not before."""
+"""Receiver of delivery receipts for `aiohttp.web`; imports aiohttp when a handler is made."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._receiver import MAX_BODY, NOT_READ, TOO_LARGE, Receiver
+from ._receiver import MAX_BODY, TOO_LARGE, UNREADABLE, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -18,35 +18,42 @@ if TYPE_CHECKING:
 def receipt_handler(
     on_receipt: OnReceipt, **options: Unpack[ReceiverOptions]
 ) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
-    """Return an aiohttp handler that takes posted receipts.
+    """Return an aiohttp handler that receives delivery receipts.
 
-    It answers 204 to a receipt that was handled, now or before; 400 to a body that is none; 401 without the right
-    credentials; 405 to other methods; 413 above 64 KiB; 500 when the callback raised, so that the sender tries again
-    (for 24 hours in North America and never elsewhere: https://dev.bandwidth.com/docs/mfa/webhooks).
-    What the sender makes of an answer and how long it waits for one is not documented for MFA; the messaging platform
-    wants a 2xx within 10 s, so let the callback be quick.
+    It answers:
+
+    - 204: the receipt was handled, now or earlier;
+    - 400: the body is not a receipt;
+    - 401: the credentials are missing or wrong;
+    - 405: the method is not POST;
+    - 413: the body is larger than 64 KiB;
+    - 500: the callback raised an exception, so the sender should retry. Bandwidth retries for 24 hours in North
+      America and never elsewhere (https://dev.bandwidth.com/docs/mfa/webhooks).
+
+    For MFA, neither the sender's reaction to a response nor its timeout is documented. The messaging platform expects
+    a 2xx within 10 s, so the callback should return quickly.
 
     Args:
-        on_receipt: a `DeliveryTracker`, or a function or coroutine function of a `DeliveryReceipt`; called once for
-            each message id and type, in the server's event loop.
+        on_receipt: a `DeliveryTracker`, or a function or coroutine function that takes a `DeliveryReceipt`. It is
+            called once for each message id and type, in the server's event loop.
         **options: see `ReceiverOptions`.
 
     Raises:
-        ConfigurationError: an option cannot work.
+        ConfigurationError: an option is invalid.
     """
     from aiohttp import web
 
     receiver = Receiver(on_receipt, options)
 
     async def handle(request: web.BaseRequest) -> web.Response:
-        """Answer one receipt."""
-        reply = receiver.refuse(request.method, request.headers.get("Authorization"), request.content_length)
+        """Answer one request."""
+        reply = receiver.check_head(request.method, request.headers.get("Authorization"), request.content_length)
         if reply is None:
             try:
-                body = await _read(request)
+                body = await _read_body(request)
             except (web.RequestPayloadError, ConnectionError):
-                # Gzip that is none, or a sender that left in the middle and will not see the answer.
-                reply = NOT_READ
+                # The body is not valid gzip, or the sender disconnected and cannot read the response.
+                reply = UNREADABLE
             else:
                 reply = TOO_LARGE if body is None else await receiver.receive(body)
         return _response(reply)
@@ -61,22 +68,23 @@ def receipt_handler(
 def add_receipt_route(
     app: web.Application, path: str, on_receipt: OnReceipt, **options: Unpack[ReceiverOptions]
 ) -> None:
-    """Take receipts that are posted to a path of an aiohttp application.
+    """Receive delivery receipts on a path of an aiohttp application.
 
     Args:
-        app: the application, before it is started.
-        path: such as ``"/mfa/receipts"``; `callback_url` is this application's public address and this path.
+        app: the application; it must not be running yet.
+        path: for example ``"/mfa/receipts"``. The `callback_url` of a request is the application's public address plus
+            this path.
         on_receipt: see `receipt_handler`.
         **options: see `ReceiverOptions`.
 
     Raises:
-        ConfigurationError: an option cannot work.
+        ConfigurationError: an option is invalid.
     """
     app.router.add_post(path, receipt_handler(on_receipt, **options))
 
 
-async def _read(request: web.BaseRequest) -> bytes | None:
-    """Return the body, or None when it is too large, whatever its Content-Length says."""
+async def _read_body(request: web.BaseRequest) -> bytes | None:
+    """Return the body, or None if it is larger than `MAX_BODY`; ignore its Content-Length."""
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk

@@ -1,4 +1,4 @@
-"""Receipts through ASGI 3, with no framework.
+"""Receiver of delivery receipts as an ASGI 3 application, without a framework.
 
 https://asgi.readthedocs.io/en/latest/specs/www.html
 """
@@ -21,19 +21,19 @@ _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 
 
 class ReceiptASGIApp:
-    """An ASGI application that takes receipts on every path it is given; made by `receipt_asgi_app`."""
+    """ASGI application that receives delivery receipts on every path; made by `receipt_asgi_app`."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
-        """Serve one connection, as ASGI has it."""
+        """Serve one connection scope of ASGI."""
         if scope["type"] == "http":
-            reply = await self._answer(scope, receive)
+            reply = await self._handle(scope, receive)
             if reply is not None:
                 await _respond(reply, send)
         elif scope["type"] == "lifespan":
-            await _live(receive, send)
+            await _serve_lifespan(receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1000})
@@ -41,13 +41,13 @@ class ReceiptASGIApp:
             msg = f"this application serves http, not {scope['type']}"
             raise ValueError(msg)
 
-    async def _answer(self, scope: _Message, receive: _Receive) -> Reply | None:
+    async def _handle(self, scope: _Message, receive: _Receive) -> Reply | None:
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape"))
         declared = headers.get("content-length", "")
         length = int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 20 else None
-        reply = self._receiver.refuse(scope["method"], headers.get("authorization"), length)
+        reply = self._receiver.check_head(scope["method"], headers.get("authorization"), length)
         if reply is not None:
             return reply
         body = bytearray()
@@ -64,18 +64,18 @@ class ReceiptASGIApp:
 
 
 def receipt_asgi_app(on_receipt: OnReceipt, **options: Unpack[ReceiverOptions]) -> ReceiptASGIApp:
-    """Return an ASGI 3 application that takes posted receipts, whatever path it is mounted on.
+    """Return an ASGI 3 application that receives delivery receipts on every path.
 
-    In Starlette and FastAPI use ``app.add_route("/mfa/receipts", receipt_asgi_app(tracker), methods=["POST"])``;
-    ``app.mount`` would redirect a URL without a trailing slash, and no source says that the sender follows redirects.
-    Under a server on its own it serves every path. It answers as `receipt_handler` does.
+    In Starlette and FastAPI, use ``app.add_route("/mfa/receipts", receipt_asgi_app(tracker), methods=["POST"])``.
+    ``app.mount`` would redirect URLs without a trailing slash, and it is not documented that the sender follows
+    redirects. It can also run directly under an ASGI server. Its responses are those of `receipt_handler`.
 
     Args:
         on_receipt: see `receipt_handler`.
         **options: see `ReceiverOptions`.
 
     Raises:
-        ConfigurationError: an option cannot work.
+        ConfigurationError: an option is invalid.
     """
     return ReceiptASGIApp(Receiver(on_receipt, options))
 
@@ -89,7 +89,7 @@ async def _respond(reply: Reply, send: _Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _live(receive: _Receive, send: _Send) -> None:
+async def _serve_lifespan(receive: _Receive, send: _Send) -> None:
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

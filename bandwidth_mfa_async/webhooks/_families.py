@@ -1,8 +1,8 @@
-"""What a receipt's error code means, as far as Bandwidth documents it. No I/O.
+"""The documented meaning of the error codes in delivery receipts.
 
 North America: Bandwidth/api-docs `site/docs/messaging/errors.mdx` (2023-09), https://dev.bandwidth.com/docs/messaging/errors.
-International: `site/docs/messaging/international.mdx` (2022-08); for its codes in MFA receipts the page says only
-"contact support".
+International: `site/docs/messaging/international.mdx` (2022-08). For international codes in MFA receipts the page says
+only "contact support".
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ INTERNATIONAL: Final = "GlobalSMS"
 
 @frozen(kw_only=True)
 class ErrorFamily:
-    """What the documents say of an error code.
+    """The documented facts about an error code.
 
     Attributes:
-        region: whose code it is: ``"north_america"`` (Messaging V2, four digits) or ``"international"`` (0 to 999).
-        fault: ``"client"`` (4xxx), ``"server"`` (5xxx) or ``"ambiguous"`` (9xxx); None where nothing is documented.
-        reported_by: ``"bandwidth"`` or ``"carrier"``; None where nothing is documented.
-        permanent: True when sending again is documented to give the same result, False when it may succeed (after a
-            carrier's 5xxx: try once at most), None when nothing is documented, as for all international codes.
-        meaning: the documented words, for ambiguous and international codes; None otherwise.
+        region: list to which the code belongs: ``"north_america"`` (Messaging V2, four digits) or ``"international"``
+            (0 to 999).
+        fault: the party that caused the error: ``"client"`` (4xxx), ``"server"`` (5xxx) or ``"ambiguous"`` (9xxx);
+            None if not documented.
+        reported_by: ``"bandwidth"`` or ``"carrier"``; None if not documented.
+        permanent: True if sending again is documented to give the same result; False if it may succeed (after a
+            carrier's 5xxx: once at most); None if not documented, as for all international codes.
+        meaning: the documented text, for ambiguous and international codes; None otherwise.
     """
 
     region: Region
@@ -39,31 +41,32 @@ class ErrorFamily:
     meaning: str | None = None
 
 
-def _client(by: Reporter, *, permanent: bool = True) -> ErrorFamily:
+def _client_error(by: Reporter, *, permanent: bool = True) -> ErrorFamily:
     return ErrorFamily(region="north_america", fault="client", reported_by=by, permanent=permanent)
 
 
-def _server(by: Reporter) -> ErrorFamily:
+def _server_error(by: Reporter) -> ErrorFamily:
     return ErrorFamily(region="north_america", fault="server", reported_by=by, permanent=False)
 
 
-def _ambiguous(meaning: str | None = None) -> ErrorFamily:
+def _ambiguous_error(meaning: str | None = None) -> ErrorFamily:
     return ErrorFamily(region="north_america", fault="ambiguous", meaning=meaning)
 
 
-# The second digit says who reported it. 40 and 59 are not in the schema, but 4001 and 5999 are in the lists.
+# By the first two digits; the second one identifies the reporter. The schema lacks 40 and 59, but the lists contain
+# 4001 and 5999.
 _NORTH_AMERICA: Final = {
-    **dict.fromkeys((40, 41, 43, 44), _client("bandwidth")),
-    47: _client("carrier"),
-    **dict.fromkeys((51, 52, 55, 59), _server("bandwidth")),
-    56: _server("carrier"),
+    **dict.fromkeys((40, 41, 43, 44), _client_error("bandwidth")),
+    47: _client_error("carrier"),
+    **dict.fromkeys((51, 52, 55, 59), _server_error("bandwidth")),
+    56: _server_error("carrier"),
 }
 
-_EXCEPTIONS: Final = {
-    # "Repeating the request will produce the same result", says the page of 4xxx; of this one, "retry after some time".
-    4785: _client("carrier", permanent=False),
-    9902: _ambiguous("timed out waiting for the carrier's delivery receipt"),
-    9999: _ambiguous("the carrier reported a code that Bandwidth does not know"),
+_SPECIAL_CODES: Final = {
+    # The page says of 4xxx: "Repeating the request will produce the same result"; of 4785: "retry after some time".
+    4785: _client_error("carrier", permanent=False),
+    9902: _ambiguous_error("timed out waiting for the carrier's delivery receipt"),
+    9999: _ambiguous_error("the carrier reported a code that Bandwidth does not know"),
 }
 
 _INTERNATIONAL: Final = {
@@ -119,11 +122,12 @@ _INTERNATIONAL: Final = {
 
 
 def error_family(code: int | None, platform: str | None = None) -> ErrorFamily | None:
-    """Return what is documented of an error code; None where that is nothing.
+    """Return the documented facts about an error code; None if it is not documented.
 
     Args:
-        code: a receipt's `error_code`.
-        platform: the receipt's `platform`; a code that is not of its kind means nothing. By default the code decides.
+        code: `error_code` of a receipt.
+        platform: `platform` of the receipt. A code that does not belong to the platform counts as not documented. If
+            None, the code alone selects the list.
     """
     if code is None:
         return None
@@ -135,5 +139,5 @@ def error_family(code: int | None, platform: str | None = None) -> ErrorFamily |
     if platform not in {None, NORTH_AMERICA}:
         return None
     if 9000 <= code <= 9999:
-        return _EXCEPTIONS.get(code, _ambiguous())
-    return _EXCEPTIONS.get(code) or _NORTH_AMERICA.get(code // 100)
+        return _SPECIAL_CODES.get(code, _ambiguous_error())
+    return _SPECIAL_CODES.get(code) or _NORTH_AMERICA.get(code // 100)

@@ -1,4 +1,4 @@
-"""A delivery receipt and how it is read from what was posted. No I/O.
+"""`DeliveryReceipt` and its parser.
 
 https://dev.bandwidth.com/docs/mfa/webhooks (Bandwidth/api-docs `site/docs/mfa/webhooks`, 2022 and 2023).
 """
@@ -25,65 +25,65 @@ FAILED: Final = "message-failed"
 
 ReceiptBody: TypeAlias = bytes | str | Mapping[str, Any] | Sequence[Any]
 
-# 29 letters and digits in all examples; a bound keeps hostile ones from filling memories and logs.
+# 29 letters and digits in all examples. The bound keeps hostile ids from filling the memory and the log.
 _MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ERROR_CODE = re.compile(r"[0-9]{1,9}", re.ASCII)
-_MAX_TEXT: Final = 500
+_MAX_TEXT_LENGTH: Final = 500
 
 
-def _scrubbed(text: str | None) -> str:
+def _scrubbed_repr(text: str | None) -> str:
     return "None" if text is None else repr(scrub(text))
 
 
 @frozen(kw_only=True)
 class DeliveryReceipt:
-    """What became of one text.
+    """The delivery receipt of one text.
 
     Attributes:
-        message_id: as in `MessagingCodeResponse.message_id`.
-        delivered: True when the text was handed to the carrier, which does not say that anybody read it.
+        message_id: the same id as `MessagingCodeResponse.message_id`.
+        delivered: True if the text was handed to the carrier; that does not mean that the person has read it.
         type: ``"message-delivered"`` or ``"message-failed"``.
-        time: when it happened; None when it is missing or cannot be read.
-        description: the service's words, at most 500 characters. International failures may say ``No error``.
+        time: time of the event; None if it is missing, unreadable or without a UTC offset.
+        description: the service's text, at most 500 characters. International failures may say ``No error``.
         platform: ``"NorthAmericaSMS"`` (numbers that begin with +1) or ``"GlobalSMS"``.
-        error_code: of a failed one; None on success, and when it is missing or not a whole number.
+        error_code: error code of a failure; None on success, and if it is missing or not a whole number.
     """
 
     message_id: str
     delivered: bool
     type: str
     time: datetime | None = None
-    description: str | None = field(default=None, repr=_scrubbed)
+    description: str | None = field(default=None, repr=_scrubbed_repr)
     platform: str | None = None
     error_code: int | None = None
 
     @property
     def error_family(self) -> ErrorFamily | None:
-        """What is documented of the error code; None where that is nothing."""
+        """The documented facts about the error code; None if it is not documented."""
         return error_family(self.error_code, self.platform)
 
 
 def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
-    """Return the receipt that a request's body holds.
+    """Parse the body of a posted receipt.
 
-    Takes the documented single object, and an array of one: whoever points the Dashboard's 2FA callback URL elsewhere
-    gets North American receipts as the Messaging API words them, in an array, with the same keys. Unknown keys are
-    ignored. The documented examples have a trailing comma, so they are no JSON and are refused.
+    Accepts the documented single object and an array of one object: if the Dashboard's 2FA callback URL is changed,
+    North American receipts arrive in the format of the Messaging API, as an array whose objects have the same keys.
+    Ignores unknown keys. The documented examples contain a trailing comma, so they are not JSON and are refused.
 
     Args:
-        body: the body as it came, or its parsed JSON.
+        body: the raw body or its parsed JSON.
 
     Raises:
-        WebhookError: not JSON, not one object, another type of event, or no usable message id.
+        WebhookError: the body is not JSON or not one object, its event type is unknown, or it has no valid message id.
     """
-    document = _load(body)
+    document = _parse_json(body)
     if _is_array(document):
         if len(document) != 1:
-            msg = f"a receipt is one JSON object, or an array of one; this array holds {len(document)}"
+            msg = f"a receipt must be one JSON object or an array of one object; this array contains {len(document)}"
             raise WebhookError(msg)
         document = document[0]
     if not _is_object(document):
-        raise WebhookError("a receipt is a JSON object")
+        raise WebhookError("a receipt must be a JSON object")
     kind = document.get("type")
     if kind not in (DELIVERED, FAILED):
         raise WebhookError(f"type must be {DELIVERED!r} or {FAILED!r}")
@@ -95,10 +95,10 @@ def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
         message_id=message_id,
         delivered=kind == DELIVERED,
         type=kind,
-        time=_time(document.get("time")),
-        description=_text(document.get("description")),
-        platform=_text(document.get("platform")),
-        error_code=_error_code(document.get("errorCode")),
+        time=_parse_time(document.get("time")),
+        description=_parse_text(document.get("description")),
+        platform=_parse_text(document.get("platform")),
+        error_code=_parse_error_code(document.get("errorCode")),
     )
 
 
@@ -110,7 +110,7 @@ def _is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(value, Mapping)
 
 
-def _load(body: Any) -> Any:
+def _parse_json(body: Any) -> Any:
     if isinstance(body, (bytearray, memoryview)):
         body = bytes(cast("bytearray | memoryview[int]", body))
     if not isinstance(body, (bytes, str)):
@@ -118,29 +118,29 @@ def _load(body: Any) -> Any:
     try:
         return json.loads(body.decode() if isinstance(body, bytes) else body)
     except (ValueError, RecursionError):
-        # From None: the parser's error holds the whole body.
+        # `from None`: the parser's error contains the whole body.
         raise WebhookError("the body is not JSON in UTF-8") from None
 
 
-def _time(value: object) -> datetime | None:
+def _parse_time(value: object) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None
-    # The documented form ends in Z; what a time without an offset means is written nowhere.
+    # The documented format ends in Z; the meaning of a time without an offset is not documented.
     return moment if moment.tzinfo is not None else None
 
 
-def _text(value: object) -> str | None:
+def _parse_text(value: object) -> str | None:
     if not isinstance(value, str) or not value:
         return None
-    # JSON can spell half a surrogate pair, which no file or socket takes.
-    return value[:_MAX_TEXT].encode("utf-8", "replace").decode()
+    # JSON can contain lone surrogates, which UTF-8 cannot encode.
+    return value[:_MAX_TEXT_LENGTH].encode("utf-8", "replace").decode()
 
 
-def _error_code(value: object) -> int | None:
+def _parse_error_code(value: object) -> int | None:
     if isinstance(value, str) and _ERROR_CODE.fullmatch(value):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9:

@@ -1,4 +1,4 @@
-"""What to answer to a posted receipt, whatever carries it: credentials, duplicates, the callback. No I/O."""
+"""Handling of a posted receipt, independent of the web framework: credentials, deduplication, callback."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ if TYPE_CHECKING:
     from .._clock import Clock
 
 OnReceipt: TypeAlias = Callable[[DeliveryReceipt], Any]
-"""What receipts are handed to: a `DeliveryTracker`, a function, or a coroutine function."""
+"""Callback for receipts: a `DeliveryTracker`, a function or a coroutine function."""
 
 _logger = logging.getLogger(f"{LOGGER_NAME}.webhooks")
 
 MAX_BODY: Final = 64 * 1024
-"""Bytes; a documented receipt has about 200."""
+"""Maximum size of a body in bytes; a documented receipt has about 200."""
 
 # North American receipts are retried for 24 hours: https://dev.bandwidth.com/docs/mfa/webhooks
-_REMEMBER_FOR: Final = 25 * 3600.0
-_REMEMBER: Final = 10_000
-_REALM: Final = "delivery receipts"
+_DEFAULT_REMEMBER_FOR: Final = 25 * 3600.0
+_DEFAULT_REMEMBER: Final = 10_000
+_DEFAULT_REALM: Final = "delivery receipts"
 
 
 class ReceiverOptions(TypedDict, total=False):
-    """What the receivers take besides the callback; all of it may be left out.
+    """Options of the receivers; all are optional.
 
     Keys:
-        auth: credentials the sender must show, as a `BasicAuth`. It is challenged first, with a 401, as Bandwidth
-            describes it for other callbacks (guides/callbacks); whether MFA's receipts answer a challenge is not
-            known. None, the default, takes every receipt.
-        realm: the challenge's realm; default ``"delivery receipts"``.
-        remember: of how many receipts it is remembered that they were handled; default 10,000.
-        remember_for: for how many seconds; default 25 hours, since North American receipts are retried for 24.
-        clock: what that age is measured on; real time by default.
+        auth: `BasicAuth` credentials that the sender must present. A request without credentials gets a 401 challenge
+            first, as Bandwidth describes it for other callbacks (guides/callbacks). It is not documented whether the
+            sender of MFA receipts answers a challenge. The default, None, accepts every receipt.
+        realm: realm of the challenge; default ``"delivery receipts"``.
+        remember: maximum number of handled receipts to remember for deduplication; default 10,000.
+        remember_for: seconds for which to remember them; default 25 hours, because North American receipts are retried
+            for 24 hours.
+        clock: clock for `remember_for`; real time by default.
     """
 
     auth: BasicAuth | None
@@ -58,30 +59,30 @@ class ReceiverOptions(TypedDict, total=False):
 
 @frozen
 class Reply:
-    """What to answer."""
+    """A response: status, body and extra headers."""
 
     status: int
     text: str = ""
     headers: tuple[tuple[str, str], ...] = ()
 
 
-TOO_LARGE: Final = Reply(413, f"a receipt has at most {MAX_BODY} bytes\n")
-NOT_READ: Final = Reply(400, "the body cannot be read\n")
-_NOT_POST: Final = Reply(405, "receipts are posted\n", (("Allow", "POST"),))
-_TAKEN: Final = Reply(204)
+TOO_LARGE: Final = Reply(413, f"a receipt must have at most {MAX_BODY} bytes\n")
+UNREADABLE: Final = Reply(400, "the body cannot be read\n")
+_METHOD_NOT_ALLOWED: Final = Reply(405, "send receipts with POST\n", (("Allow", "POST"),))
+_HANDLED: Final = Reply(204)
 _FAILED: Final = Reply(500, "the receipt was not handled; post it again\n")
 
 
 class Receiver:
-    """Decides on receipts, and hands each to the callback once.
+    """Checks posted receipts and passes each one to the callback once.
 
     Args:
-        on_receipt: called with each receipt; what it returns is awaited if it can be. When it raises, the sender gets a
-            500 and may post again, and the callback is called again then.
+        on_receipt: called with each receipt; an awaitable result is awaited. If it raises, the sender gets a 500, and
+            the callback is called again when the sender retries.
         options: see `ReceiverOptions`.
 
     Raises:
-        ConfigurationError: an option cannot work.
+        ConfigurationError: an option is invalid.
     """
 
     def __init__(self, on_receipt: OnReceipt, options: ReceiverOptions) -> None:
@@ -93,43 +94,43 @@ class Receiver:
         auth = options.get("auth")
         if auth is not None and not isinstance(auth, BasicAuth):
             raise ConfigurationError("auth: must be BasicAuth(username, password), or None")
-        realm = options.get("realm", _REALM)
+        realm = options.get("realm", _DEFAULT_REALM)
         if not realm.isascii() or not realm.isprintable() or '"' in realm or "\\" in realm:
             raise ConfigurationError("realm: must be printable ASCII without quotes and backslashes")
         self._on_receipt = on_receipt
         self._expected = None if auth is None else auth.header.partition(" ")[2].encode()
         self._challenge = Reply(401, "", (("WWW-Authenticate", f'Basic realm="{realm}"'),))
-        self._handled = _Memory(
-            options.get("remember", _REMEMBER),
-            options.get("remember_for", _REMEMBER_FOR),
+        self._handled = _HandledReceipts(
+            options.get("remember", _DEFAULT_REMEMBER),
+            options.get("remember_for", _DEFAULT_REMEMBER_FOR),
             options.get("clock") or SystemClock(),
         )
-        self._under_way: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._in_progress: dict[tuple[str, str], asyncio.Future[None]] = {}
 
-    def refuse(self, method: str, authorization: str | None, length: int | None) -> Reply | None:
-        """Return the answer to a request that is refused by its head alone; None for one whose body is to be read.
+    def check_head(self, method: str, authorization: str | None, length: int | None) -> Reply | None:
+        """Check everything but the body of a request; return the response if it is refused, else None.
 
         Args:
-            method: of the request.
-            authorization: the header's value, or None without one.
-            length: its Content-Length in bytes, if it has one.
+            method: HTTP method.
+            authorization: value of the Authorization header; None if absent.
+            length: Content-Length in bytes; None if absent or invalid.
         """
         if method != "POST":
-            return _NOT_POST
+            return _METHOD_NOT_ALLOWED
         if self._expected is not None:
-            scheme, _, shown = (authorization or "").partition(" ")
-            right = hmac.compare_digest(shown.strip().encode("utf-8", "surrogateescape"), self._expected)
-            if scheme.lower() != "basic" or not right:
+            scheme, _, presented = (authorization or "").partition(" ")
+            is_valid = hmac.compare_digest(presented.strip().encode("utf-8", "surrogateescape"), self._expected)
+            if scheme.lower() != "basic" or not is_valid:
                 if authorization is not None:
                     _logger.warning("refused a delivery receipt: wrong credentials")
                 return self._challenge
         return TOO_LARGE if length is not None and length > MAX_BODY else None
 
     async def receive(self, body: bytes) -> Reply:
-        """Handle one receipt and say what to answer.
+        """Handle the body of a request and return the response.
 
         Args:
-            body: the whole body.
+            body: the complete body.
         """
         try:
             receipt = parse_delivery_receipt(body)
@@ -137,35 +138,35 @@ class Receiver:
             _logger.warning("refused a delivery receipt: %s", error)
             return Reply(400, f"{error}\n")
         key = (receipt.message_id, receipt.type)
-        # A copy that comes while the first is being handled waits for it, and takes over if it fails.
-        while (first := self._under_way.get(key)) is not None:
+        # A duplicate that arrives while the callback runs waits for it, and calls it again if it failed.
+        while (first := self._in_progress.get(key)) is not None:
             await asyncio.wait([first])
         if key in self._handled:
-            return _TAKEN
-        done = self._under_way[key] = asyncio.get_running_loop().create_future()
+            return _HANDLED
+        done = self._in_progress[key] = asyncio.get_running_loop().create_future()
         try:
             result = self._on_receipt(receipt)
             if inspect.isawaitable(result):
                 await result
-        except Exception as error:  # noqa: BLE001 - whatever it is, the sender is to post again
-            # Neither the error's text nor its traceback: both may quote what the callback works with.
+        except Exception as error:  # noqa: BLE001 - the sender should retry after any error
+            # Log neither the error's text nor its traceback: both may contain the callback's data.
             _logger.error(  # noqa: TRY400
                 "the callback for the delivery receipt of message %s failed: %s at %s",
                 receipt.message_id,
                 type(error).__name__,
-                _place(error),
+                _location(error),
             )
             return _FAILED
         else:
             self._handled.add(key)
-            return _TAKEN
+            return _HANDLED
         finally:
-            del self._under_way[key]
+            del self._in_progress[key]
             done.set_result(None)
 
 
-class _Memory:
-    """The keys of the latest receipts, oldest first."""
+class _HandledReceipts:
+    """Keys of the latest handled receipts, oldest first; bounded in number and age."""
 
     def __init__(self, size: int, seconds: float, clock: Clock) -> None:
         if size < 1 or not seconds > 0:
@@ -176,7 +177,7 @@ class _Memory:
         self._expiry: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def __contains__(self, key: tuple[str, str]) -> bool:
-        self._forget_old()
+        self._evict_expired()
         return key in self._expiry
 
     def add(self, key: tuple[str, str]) -> None:
@@ -184,15 +185,15 @@ class _Memory:
         if len(self._expiry) > self._size:
             self._expiry.popitem(last=False)
 
-    def _forget_old(self) -> None:
+    def _evict_expired(self) -> None:
         now = self._clock.monotonic()
         while self._expiry and next(iter(self._expiry.values())) <= now:
             self._expiry.popitem(last=False)
 
 
-def _place(error: BaseException) -> str:
-    """Return the file and line that raised, which is what a person looks for first."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "?" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+def _location(error: BaseException) -> str:
+    """Return the file and the line that raised an error."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return "?" if traceback is None else f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"

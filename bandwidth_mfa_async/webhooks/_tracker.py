@@ -1,4 +1,4 @@
-"""Waiting for the receipt of a text. No I/O."""
+"""`DeliveryTracker`, which waits for the delivery receipt of a text."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 
 class DeliveryTracker:
-    """Brings receipts, which come over HTTP, to those who wait for them.
+    """Passes received receipts to the tasks that wait for them.
 
-    Give it to `add_receipt_route` or `receipt_asgi_app` as the callback, or call it with receipts yourself. A receipt
-    may come before anybody waits for it, and any number may wait for the same one. It lives in one event loop of one
-    process: behind several worker processes a receipt may come to another one than the one that waits.
+    Use it as the callback of `add_receipt_route` or `receipt_asgi_app`, or call it with receipts yourself. A receipt
+    may arrive before a task waits for it, and any number of tasks may wait for the same receipt. A tracker works in
+    one event loop of one process: with several worker processes, the receipt may reach another process than the one
+    that waits.
 
     Args:
-        max_receipts: how many receipts are kept, the oldest going first.
-        max_age: seconds for which a receipt is kept.
-        clock: what ages and timeouts are measured on; None for real time.
+        max_receipts: maximum number of receipts to keep; the oldest are dropped first.
+        max_age: seconds for which to keep a receipt.
+        clock: clock for ages and timeouts; None for real time.
 
     Raises:
-        ConfigurationError: a size or an age that is not above 0.
+        ConfigurationError: `max_receipts` or `max_age` is not above 0.
     """
 
     def __init__(self, *, max_receipts: int = 10_000, max_age: float = 900.0, clock: Clock | None = None) -> None:
@@ -46,33 +47,33 @@ class DeliveryTracker:
         return f"<DeliveryTracker {len(self._receipts)} receipts, {waiting} waiting>"
 
     def __call__(self, receipt: DeliveryReceipt) -> None:
-        """Keep a receipt and wake those who wait for it; a later one of the same message replaces it."""
-        self._forget_old()
+        """Store a receipt and wake its waiters; a later receipt of the same message replaces it."""
+        self._evict_expired()
         self._receipts.pop(receipt.message_id, None)
         self._receipts[receipt.message_id] = (self._clock.monotonic() + self._max_age, receipt)
         if len(self._receipts) > self._max_receipts:
             self._receipts.popitem(last=False)
         for waiter in self._waiting.get(receipt.message_id, ()):
-            _finish(waiter, receipt)
+            _resolve(waiter, receipt)
 
     def get(self, message_id: str) -> DeliveryReceipt | None:
-        """Return a message's receipt if it has come and is still kept."""
-        self._forget_old()
+        """Return the receipt of a message; None if it has not arrived or has been dropped."""
+        self._evict_expired()
         kept = self._receipts.get(message_id)
         return None if kept is None else kept[1]
 
     async def wait(self, message_id: str, timeout: float | None = 30.0) -> DeliveryReceipt:
-        """Return a message's receipt, waiting until it comes.
+        """Wait until the receipt of a message arrives and return it.
 
-        How long a receipt takes is documented nowhere; a carrier's own may take up to two hours before Bandwidth gives
-        up on it (error code 9902). There is none for voice calls, nor for texts sent without `callback_url`.
+        The usual delay of a receipt is not documented; Bandwidth waits up to two hours for the carrier's own receipt
+        (error code 9902). There is no receipt for voice calls and for texts without a `callback_url`.
 
         Args:
-            message_id: of a `MessagingCodeResponse`.
-            timeout: seconds, 0 only to look; None to wait for ever.
+            message_id: id from a `MessagingCodeResponse`.
+            timeout: seconds; 0 to return only a receipt that has arrived already, None to wait forever.
 
         Raises:
-            ReceiptTimeoutError: none came in time; a `TimeoutError`.
+            ReceiptTimeoutError: no receipt arrived in time; a `TimeoutError`.
         """
         if (receipt := self.get(message_id)) is not None:
             return receipt
@@ -82,7 +83,7 @@ class DeliveryTracker:
         self._waiting.setdefault(message_id, set()).add(waiter)
         timer = None
         if timeout is not None:
-            timer = self._clock.call_at(self._clock.monotonic() + timeout, partial(_finish, waiter, None))
+            timer = self._clock.call_at(self._clock.monotonic() + timeout, partial(_resolve, waiter, None))
         try:
             receipt = await waiter
         finally:
@@ -93,17 +94,17 @@ class DeliveryTracker:
             if not others:
                 del self._waiting[message_id]
         if receipt is None:
-            assert timeout is not None  # noqa: S101 - only the timer gives None
+            assert timeout is not None  # noqa: S101 - only the timer sets None
             raise ReceiptTimeoutError(message_id, timeout)
         return receipt
 
-    def _forget_old(self) -> None:
+    def _evict_expired(self) -> None:
         now = self._clock.monotonic()
         while self._receipts and next(iter(self._receipts.values()))[0] <= now:
             self._receipts.popitem(last=False)
 
 
-def _finish(waiter: asyncio.Future[DeliveryReceipt | None], receipt: DeliveryReceipt | None) -> None:
-    # The waiter is handed the receipt itself: by the time its task runs, the tracker may have forgotten it.
+def _resolve(waiter: asyncio.Future[DeliveryReceipt | None], receipt: DeliveryReceipt | None) -> None:
+    # The result is the receipt itself: when the task resumes, the tracker may have dropped it already.
     if not waiter.done():
         waiter.set_result(receipt)

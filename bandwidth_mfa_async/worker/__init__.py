@@ -1,6 +1,6 @@
-"""Many workers on one account: taskiq carries hints, and a ledger in Redis knows what was sent.
+"""Sends codes from many worker processes: taskiq carries wake-up messages, and a ledger in Redis holds all state.
 
-`MFAWorker` is loaded when it is first used: looking at a ledger needs no taskiq.
+`MFAWorker` is imported at its first use, because reading a ledger does not need taskiq.
 """
 
 from __future__ import annotations

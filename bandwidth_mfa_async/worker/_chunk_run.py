@@ -1,4 +1,4 @@
-"""One run at one chunk: its rows sent side by side under a lease that is renewed, for a bounded time."""
+"""Sends the open items of one claimed chunk concurrently, for a bounded time, under a lease that is renewed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 from .._client._recorded_call import AttemptDenied, send
 from .._clock import sleep_until
 from .._config import Resend
-from .._item_state import LedgerState
+from .._item_state import DenyReason, LedgerState
 from ..errors import LedgerError, MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
+from .ledger._protocol import ReleaseReply, Reply, deny_reason
 
 if TYPE_CHECKING:
     from .._client._executor import CallExecutor
@@ -21,58 +22,63 @@ if TYPE_CHECKING:
     from .ledger._ledger import Chunk, RedisLedger
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-# So many rows in a row refused for the credentials or the address, and the job has no future.
+# A job is stopped after this many consecutive items that were rejected for the credentials or the address.
 MAX_CONSECUTIVE_ACCOUNT_ERRORS: Final = 10
 _ACCOUNT_ERROR_STATUSES: Final = frozenset({401, 403, 404})
 
 
 class ChunkRun:
-    """A chunk being worked at.
+    """The sending of one claimed chunk.
 
     Args:
-        caller: the client's engine.
-        ledger: the truth.
-        chunk: what was taken.
+        executor: the client's executor.
+        ledger: the ledger that holds the chunk.
+        chunk: the claimed chunk.
     """
 
-    def __init__(self, caller: CallExecutor, ledger: RedisLedger, chunk: Chunk) -> None:
-        self.caller = caller
+    def __init__(self, executor: CallExecutor, ledger: RedisLedger, chunk: Chunk) -> None:
+        self.executor = executor
         self.ledger = ledger
         self.chunk = chunk
-        self.repeats = caller.policy.resend is Resend.AT_LEAST_ONCE
-        self.stopping = False
+        self.resends_unknown = executor.policy.resend is Resend.AT_LEAST_ONCE
+        self.is_stopping = False
         self.failure: MFAError | None = None
-        # The error that refused every item, if one did.
-        self.hopeless = ""
-        self._rows: deque[JobItem] = deque()
-        self._at_work: dict[asyncio.Task[None], JobItem] = {}
-        self._refused_in_a_row = 0
+        # The class of the error that stops the job; empty while there is none.
+        self.account_error = ""
+        self._queued: deque[JobItem] = deque()
+        self._in_flight: dict[asyncio.Task[None], JobItem] = {}
+        self._consecutive_account_errors = 0
 
-    async def run(self, seconds: float) -> str:
-        """Work, for no longer than so many seconds plus the requests then under way; return what `leave` says.
+    async def run(self, seconds: float) -> ReleaseReply:
+        """Send the open items and release the chunk.
+
+        No attempt begins after so many seconds; requests in flight then complete.
+
+        Returns:
+            The reply of `RedisLedger.release_chunk`.
 
         Raises:
-            LedgerError: the ledger refuses us.
+            LedgerError: the ledger cannot be used.
         """
         chunk, clock = self.chunk, self.ledger.clock
         requests = unpack_requests(chunk.requests)
         open_states = {LedgerState.PENDING, LedgerState.SENDING, LedgerState.NOT_SENT, LedgerState.REFUSED}
-        if self.repeats:
+        if self.resends_unknown:
             open_states.add(LedgerState.UNKNOWN)
         first = chunk.number * chunk.size
-        for place, (state, request) in enumerate(zip(chunk.states, requests, strict=True)):
+        for index, (state, request) in enumerate(zip(chunk.states, requests, strict=True), start=first):
             if request is not None and LedgerState(state) in open_states:
-                self._rows.append(JobItem(self, first + place, request))
+                self._queued.append(JobItem(self, index, request))
         timer = clock.call_at(clock.monotonic() + seconds, self.stop)
-        renewal = asyncio.create_task(self._keep_lease())
-        width = min(len(self._rows), self.caller.limits.max_in_flight)
-        workers = [asyncio.create_task(self._work()) for _ in range(width)]
+        renewal = asyncio.create_task(self._renewal_loop())
+        concurrency = min(len(self._queued), self.executor.limits.max_in_flight)
+        tasks = [asyncio.create_task(self._send_items()) for _ in range(concurrency)]
         try:
-            if workers:
-                await asyncio.wait(workers)
+            if tasks:
+                await asyncio.wait(tasks)
         except asyncio.CancelledError:
             self.cancel()
-            await asyncio.wait(workers)
+            await asyncio.wait(tasks)
             raise
         finally:
             timer.cancel()
@@ -80,57 +86,56 @@ class ChunkRun:
             await asyncio.wait([renewal])
         if chunk.lease.lost:
             await self.ledger.flush()
-            return "lost"
-        # The caller's own keys outlast the requests, since outcomes name them.
-        return await self.ledger.leave(chunk, keys_only(chunk.requests))
+            return ReleaseReply.LOST
+        # The custom keys outlive the requests, because outcomes name them.
+        return await self.ledger.release_chunk(chunk, keys_only(chunk.requests))
 
     def stop(self) -> None:
-        """Begin no more attempts; what is under way ends."""
-        if self.stopping:
+        """Begin no more attempts; requests in flight complete."""
+        if self.is_stopping:
             return
-        self.stopping = True
-        self._rows.clear()
-        for task, row in tuple(self._at_work.items()):
-            if not row.under_way:
+        self.is_stopping = True
+        self._queued.clear()
+        for task, item in tuple(self._in_flight.items()):
+            if not item.in_flight:
                 task.cancel()
 
     def cancel(self) -> None:
-        """Stop, and cut what is under way: its outcome is unknown."""
+        """Stop, and cancel requests in flight: their outcome is unknown."""
         self.stop()
-        for task in tuple(self._at_work):
+        for task in tuple(self._in_flight):
             task.cancel()
 
-    async def _work(self) -> None:
+    async def _send_items(self) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - workers are tasks
-        while self._rows:
-            row = self._at_work[task] = self._rows.popleft()
+        assert task is not None  # noqa: S101 - runs in tasks only
+        while self._queued:
+            item = self._in_flight[task] = self._queued.popleft()
             try:
-                await send(self.caller, self.chunk.channel, row.request, "bulk", row)
-            except AttemptDenied as held:
-                self._held(held.args[0])
+                await send(self.executor, self.chunk.channel, item.request, "bulk", item)
+            except AttemptDenied as denied:
+                self._on_denied(denied.reason)
             except asyncio.CancelledError:
-                # Only this run cancels its workers, or the loop when it is torn down.
+                # Cancelled by this run, or by the loop at its shutdown.
                 self.stop()
             except MFAError as error:
                 self.failure = self.failure or error
                 self.stop()
             finally:
-                del self._at_work[task]
+                del self._in_flight[task]
 
-    def _held(self, letter: str) -> None:
-        if letter in {"L", "G"}:
-            self._lose()
-        elif letter == "X":
+    def _on_denied(self, reason: DenyReason) -> None:
+        if reason in {DenyReason.LEASE_LOST, DenyReason.GONE}:
+            self._on_lease_lost()
+        elif reason is DenyReason.JOB_STOPPED:
             self.stop()
-        # Any other letter: somebody settled this row meanwhile.
 
-    def _lose(self) -> None:
+    def _on_lease_lost(self) -> None:
         self.chunk.lease.lost = True
         self.stop()
 
-    async def _keep_lease(self) -> None:
-        """Renew the lease until the run is over, however long its last requests take."""
+    async def _renewal_loop(self) -> None:
+        """Renew the lease until cancelled, however long the last requests take."""
         clock = self.ledger.clock
         while True:
             await sleep_until(clock, clock.monotonic() + self.chunk.lease.seconds / 4)
@@ -138,73 +143,82 @@ class ChunkRun:
                 if not await self.renew():
                     return
             except LedgerError:
-                return  # closed, or refused: the attempts find out by themselves
+                return  # the next attempt gets the same error
 
     async def renew(self) -> bool:
-        """Renew the lease once; return whether it is still ours.
+        """Renew the lease once; return whether this worker still holds it.
 
         Raises:
             LedgerError: the ledger cannot be used.
         """
         lease = self.chunk.lease
-        asked = lease.asked()
-        letter = await self.ledger.renew(self.chunk.job, self.chunk.number, lease)
-        if letter == "L":
-            self._lose()
+        now = lease.now()
+        reply = await self.ledger.renew(self.chunk.job, self.chunk.number, lease)
+        if reply == Reply.LEASE_LOST:
+            self._on_lease_lost()
             return False
-        lease.granted(asked)
-        if letter == "X":
+        lease.renewed_at(now)
+        if reply == Reply.JOB_STOPPED:
             self.stop()
         return True
 
-    def ended(self, state: LedgerState, error: MFAError | None) -> None:
-        """Note a row's end, and give up on a job whose credentials or address are refused."""
+    def on_settled(self, state: LedgerState, error: MFAError | None) -> None:
+        """Count consecutive account errors, and stop the run after too many."""
         status = getattr(error, "status", None)
-        self._refused_in_a_row = self._refused_in_a_row + 1 if status in _ACCOUNT_ERROR_STATUSES else 0
+        if status not in _ACCOUNT_ERROR_STATUSES:
+            self._consecutive_account_errors = 0
+            return
+        self._consecutive_account_errors += 1
         if (
-            self._refused_in_a_row == MAX_CONSECUTIVE_ACCOUNT_ERRORS
+            self._consecutive_account_errors == MAX_CONSECUTIVE_ACCOUNT_ERRORS
             and state is LedgerState.REFUSED
-            and not self.stopping
+            and not self.is_stopping
         ):
             name = type(error).__name__
-            _LOG.error("job %s is stopped: %s, whatever the item; mend it and resume the job", self.chunk.job, name)
-            self.hopeless = name
+            _LOG.error(
+                "job %s is stopped: the service rejected %d consecutive items with %s; "
+                "correct the credentials or the address, then resume the job",
+                self.chunk.job,
+                MAX_CONSECUTIVE_ACCOUNT_ERRORS,
+                name,
+            )
+            self.account_error = name
             self.stop()
 
 
 class JobItem:
-    """One row of a run; what `send` needs to know of it."""
+    """One item of a chunk; the `Entry` that `send` stores its attempts under."""
 
-    __slots__ = ("_run", "lease", "place", "request", "under_way")
+    __slots__ = ("_run", "in_flight", "index", "lease", "request")
 
-    def __init__(self, run: ChunkRun, place: int, request: CodeRequest) -> None:
+    def __init__(self, run: ChunkRun, index: int, request: CodeRequest) -> None:
         self._run = run
         self.lease: Lease = run.chunk.lease
-        self.place = place
+        self.index = index
         self.request = request
-        # Whether its intent is, or may be, on record.
-        self.under_way = False
+        # Whether the ledger holds an intent of it.
+        self.in_flight = False
 
     @property
-    def stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether the run begins no more attempts."""
-        return self._run.stopping
+        return self._run.is_stopping
 
-    async def intent(self) -> str:
-        """Put an attempt on record."""
+    async def intent(self) -> DenyReason | None:
+        """Store the intent of an attempt; return None, or why the attempt may not begin."""
         run = self._run
-        letter: str = await run.ledger.intent(run.chunk, self.place, repeats=run.repeats)
-        if letter == "L" and not self.lease.lost and await run.renew():
-            # It had run out, in a freeze or while Redis was away, and nobody had taken it.
-            letter = await run.ledger.intent(run.chunk, self.place, repeats=run.repeats)
-        self.under_way = letter == LedgerState.SENDING
-        return letter
+        reply: str = await run.ledger.intent(run.chunk, self.index, resends_unknown=run.resends_unknown)
+        if reply == Reply.LEASE_LOST and not self.lease.lost and await run.renew():
+            # The lease had expired, during a suspension or an outage of Redis, and no other worker had claimed it.
+            reply = await run.ledger.intent(run.chunk, self.index, resends_unknown=run.resends_unknown)
+        self.in_flight = reply == LedgerState.SENDING
+        return None if self.in_flight else deny_reason(reply)
 
     def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:
-        """Write soon what became of it."""
+        """Schedule the write of the outcome."""
         run = self._run
-        self.under_way = False
+        self.in_flight = False
         record = "" if state is LedgerState.PENDING else pack_record(provider_id, error, attempts)
-        run.ledger.settle(run.chunk, self.place, state, record, repeats=run.repeats)
+        run.ledger.settle(run.chunk, self.index, state, record, resends_unknown=run.resends_unknown)
         if state is not LedgerState.PENDING:
-            run.ended(state, error)
+            run.on_settled(state, error)

@@ -1,4 +1,4 @@
-"""The coordinator: keeps a window of chunks in the queue, and names again what is neither done nor worked at."""
+"""Keeps a bounded number of chunks in the queue, and queues again what is neither done nor claimed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from .._lease import Lease
 from ..errors import LedgerError
+from .ledger._protocol import PlanReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -14,72 +15,74 @@ if TYPE_CHECKING:
     from .ledger._ledger import RedisLedger
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-WINDOW: Final = 64
-AGAIN_AFTER: Final = 5.0
+MAX_QUEUED_CHUNKS: Final = 64
+REQUEUE_AFTER: Final = 5.0
 _LEASE: Final = 5.0
-"""Seconds after which another takes over from a coordinator that shows no sign of life."""
+"""Seconds without a renewal after which another process takes over the coordination of a job."""
+_HAS_WORK: Final = frozenset({PlanReply.ACTIVE, PlanReply.HELD})
+_IS_OVER: Final = frozenset({PlanReply.ENDED, PlanReply.GONE})
 
 
 class Coordinator:
-    """Plans the jobs of a ledger for whoever asks: every worker, and everybody who watches a job.
+    """Plans the jobs of a ledger. Every worker and every `Job.watch` runs one.
 
-    One at a time coordinates a job, under a lease of its own; all it knows is in the ledger, so that any other goes on
-    where it was killed.
+    One process at a time coordinates a job, under a lease. All state is in the ledger, so any other process continues
+    where a killed one stopped.
 
     Args:
-        ledger: the truth.
-        hint: puts a chunk into the queue.
-        window: how many chunks of a job may be in the queue or worked at.
-        again_after: seconds after which a chunk that nobody works at is put into the queue again.
+        ledger: the ledger.
+        wake: sends the wake-up message of a chunk.
+        max_queued_chunks: the number of chunks of a job that may be queued or claimed.
+        requeue_after: seconds after which a chunk that no worker has claimed is queued again.
     """
 
     def __init__(
         self,
         ledger: RedisLedger,
-        hint: Callable[[str, int], Awaitable[None]],
+        wake: Callable[[str, int], Awaitable[None]],
         *,
-        window: int = WINDOW,
-        again_after: float = AGAIN_AFTER,
+        max_queued_chunks: int = MAX_QUEUED_CHUNKS,
+        requeue_after: float = REQUEUE_AFTER,
     ) -> None:
         self._ledger = ledger
-        self._hint = hint
-        self._window = window
-        self._again_after = again_after
+        self._wake = wake
+        self._max_queued_chunks = max_queued_chunks
+        self._requeue_after = requeue_after
         self._leases: dict[str, Lease] = {}
-        self._queue_is_lost = False
-        # Jobs that cannot be worked at, and why: a round comes every second, and the log is told once.
-        self._told: dict[str, str] = {}
+        self._queue_failed = False
+        # The last error of each job: this runs every second, and each error is logged once.
+        self._logged_errors: dict[str, str] = {}
 
-    async def round(self) -> list[str]:
-        """Plan every job once; return the names of those there is work for.
+    async def plan_all(self) -> list[str]:
+        """Plan every job once; return the names of the jobs that have work.
 
         Raises:
             LedgerError: the ledger cannot be used.
         """
-        going: list[str] = []
+        active: list[str] = []
         for job in await self._ledger.jobs():
             try:
-                word = await self.plan(job)
-                if word in {"ended", "gone"}:
+                status = await self.plan(job)
+                if status in _IS_OVER:
                     await self._ledger.forget(job)
-                    # One that was resumed between the two would be nobody's.
-                    word = await self.plan(job)
-                    if word in {"going", "held"}:
+                    # It may have been resumed between the two.
+                    status = await self.plan(job)
+                    if status in _HAS_WORK:
                         await self._ledger.register(job)
             except LedgerError as error:
-                if self._told.get(job) != str(error):
-                    self._told[job] = str(error)
-                    _LOG.warning("job %s cannot be worked at: %s", job, error)
+                if self._logged_errors.get(job) != str(error):
+                    self._logged_errors[job] = str(error)
+                    _LOG.warning("this worker skips job %s: %s", job, error)
                 continue
-            self._told.pop(job, None)
-            if word in {"going", "held"}:
-                going.append(job)
-            elif word in {"ended", "gone"}:
+            self._logged_errors.pop(job, None)
+            if status in _HAS_WORK:
+                active.append(job)
+            elif status in _IS_OVER:
                 self._leases.pop(job, None)
-        return going
+        return active
 
-    async def plan(self, job: str) -> str:
-        """Plan one job once; return what the ledger says of it.
+    async def plan(self, job: str) -> PlanReply:
+        """Plan one job once; return its status.
 
         Raises:
             LedgerError: the ledger cannot be used.
@@ -87,14 +90,20 @@ class Coordinator:
         lease = self._leases.get(job)
         if lease is None:
             lease = self._leases[job] = Lease(min(_LEASE, self._ledger.lease), self._ledger.clock)
-        word, chunks = await self._ledger.plan(job, lease, window=self._window, again_after=self._again_after)
+        status, chunks = await self._ledger.plan(
+            job, lease, max_queued_chunks=self._max_queued_chunks, requeue_after=self._requeue_after
+        )
         for chunk in chunks:
             try:
-                await self._hint(job, chunk)
-            except Exception as error:  # noqa: BLE001 - whatever a broker raises: workers find the chunk by themselves
-                if not self._queue_is_lost:
-                    _LOG.warning("the queue takes no hints (%s); workers go on without", type(error).__name__)
-                self._queue_is_lost = True
+                await self._wake(job, chunk)
+            except Exception as error:  # noqa: BLE001 - brokers raise anything; workers find the chunk without a message
+                if not self._queue_failed:
+                    _LOG.warning(
+                        "the queue did not accept a wake-up message (%s); workers poll the ledger until it does: "
+                        "check that the broker runs",
+                        type(error).__name__,
+                    )
+                self._queue_failed = True
                 break
-            self._queue_is_lost = False
-        return word
+            self._queue_failed = False
+        return status

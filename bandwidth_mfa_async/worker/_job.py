@@ -1,4 +1,4 @@
-"""`Job`: many codes as they are submitted to workers: its counts, its outcomes, its end."""
+"""`Job`: a submitted job with its progress, its outcomes, and the operations cancel and resume."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ CANCELLED: Final = "cancelled"
 
 @frozen(kw_only=True)
 class JobProgress:
-    """A job's counts at one moment.
+    """The counts of a job at one moment.
 
     Attributes:
         total: items submitted so far.
-        complete: whether all of the input is submitted.
-        pending: items nobody has tried yet, or that wait for another try.
-        sending: requests under way, or in the hands of a worker that died.
-        accepted: codes the service took.
-        rejected: codes it refused.
-        not_sent: codes that never left.
-        unknown: codes of which nobody can say.
+        complete: whether the whole input is submitted.
+        pending: items that are not tried yet, or that wait for another attempt.
+        sending: items in flight, or claimed by a worker that died.
+        accepted: codes that the service accepted.
+        rejected: codes that the service rejected.
+        not_sent: codes that were not sent.
+        unknown: codes that may have been sent.
         invalid: items that break a rule.
-        skipped: items that stand in the input twice.
+        skipped: items that repeat an earlier item of the input.
         chunks: chunks submitted.
-        chunks_done: chunks of which every item has its outcome.
-        ending: ``"finished"``, ``"cancelled"``, the name of the error that refused every item, or None.
+        chunks_done: chunks of which every item has an outcome.
+        ending: ``"finished"``, ``"cancelled"``, the class of the account error that stopped the job, or None.
     """
 
     total: int
@@ -58,23 +58,23 @@ class JobProgress:
 
     @property
     def done(self) -> int:
-        """Items that have their outcome."""
+        """The number of items that have an outcome."""
         return self.total - self.pending - self.sending
 
 
 @frozen
 class JobOutcome:
-    """What became of one item of a job.
+    """The outcome of one item of a job.
 
     Attributes:
-        index: its place in the input, from 0.
-        key: the caller's own key; empty where none was given. Not shown in the `repr`, since it may hold anything.
-        delivery: what is known; `Delivery.INVALID` for an item that breaks a rule, `Delivery.SKIPPED` for one that
-            stands in the input twice, `Delivery.NOT_SENT` also for one whose turn has not come.
-        provider_id: the service's id of an accepted one.
-        error: the class of the error, by name.
-        status: the HTTP status of the answer.
-        attempts: how many there were.
+        index: its position in the input, from 0.
+        key: the custom key; empty if there is none. Not part of the `repr`, since it may contain personal data.
+        delivery: its delivery; `Delivery.INVALID` for an item that breaks a rule, `Delivery.SKIPPED` for one that
+            repeats an earlier item of the input, `Delivery.NOT_SENT` also for one that is not tried yet.
+        provider_id: the service's id of an accepted code.
+        error: the name of the error's class.
+        status: the HTTP status of the response.
+        attempts: the number of attempts.
     """
 
     index: int
@@ -89,12 +89,12 @@ class JobOutcome:
 class Job:
     """A job in the ledger; made by `MFAWorker.submit`, or by name with `MFAWorker.job`.
 
-    Workers work at it whether or not anybody watches.
+    Workers send its items whether or not a process watches it.
 
     Args:
-        name: its name.
-        ledger: where it is kept.
-        coordinator: plans it while it is watched.
+        name: the job's name.
+        ledger: the ledger that holds it.
+        coordinator: plans the job while it is watched.
     """
 
     def __init__(self, name: str, ledger: RedisLedger, coordinator: Coordinator) -> None:
@@ -106,7 +106,7 @@ class Job:
         return f"{type(self).__name__}({self.name!r})"
 
     async def progress(self) -> JobProgress:
-        """Return its counts; costs the same however large the job.
+        """Return the counts of the job, in constant time.
 
         Raises:
             LedgerError: there is no such job, or the ledger cannot be used.
@@ -114,10 +114,10 @@ class Job:
         return _progress(await self._facts())
 
     async def watch(self, interval: float = 1.0) -> AsyncIterator[JobProgress]:
-        """Give its counts until it has ended, and coordinate it meanwhile.
+        """Yield the counts of the job until it has ended, and coordinate the job meanwhile.
 
         Args:
-            interval: seconds from one to the next.
+            interval: seconds between two counts.
 
         Raises:
             LedgerError: there is no such job, or the ledger cannot be used.
@@ -132,41 +132,41 @@ class Job:
             await sleep_until(clock, clock.monotonic() + interval)
 
     async def outcomes(self, *, drain: bool = False) -> AsyncIterator[JobOutcome]:
-        """Give what became of each item, in the order of the input, a chunk at a time: memory does not grow.
+        """Yield the outcome of each item, in input order. Reads one chunk at a time: memory does not grow.
 
         Args:
-            drain: forget the ids and causes of each chunk once the next one is asked for, since the caller keeps them.
-                Draining is for a job that has ended.
+            drain: delete the ids and causes of each chunk when the next one is read, for callers that store them. The
+                job must have ended.
 
         Raises:
-            LedgerError: there is no such job, it has not ended and is to be drained, or the ledger cannot be used.
+            LedgerError: there is no such job, `drain` is set and the job has not ended, or the ledger cannot be used.
         """
         facts = await self._facts()
         if drain and _progress(facts).ending is None:
-            raise LedgerError(f"job {self.name!r} has not ended: watch it to its end before its outcomes are drained")
+            raise LedgerError(f"job {self.name!r} has not ended: wait until it has, then drain its outcomes")
         size = int(facts["chunk"])
         async for chunk, states, text, requests in self._ledger.results(self.name, size, int(facts["total"])):
-            records = unpack_records(text)
+            results = unpack_records(text)
             keys = unpack_keys(requests)
-            for place, letter in enumerate(states):
-                index = chunk * size + place
-                state = LedgerState(letter)
-                record = records.get(index)
-                known = record if record is not None and record.state == letter else None
+            for position, state in enumerate(states):
+                index = chunk * size + position
+                result = results.get(index)
+                if result is not None and result.state != state:
+                    result = None  # the item has moved on since
                 yield JobOutcome(
                     index,
-                    keys[place] if keys else "",
-                    DELIVERY_OF_LEDGER_STATE[state],
-                    None if known is None else known.provider_id,
-                    None if known is None else known.cause,
-                    None if known is None else known.status,
-                    0 if known is None else known.attempts,
+                    keys[position] if keys else "",
+                    DELIVERY_OF_LEDGER_STATE[LedgerState(state)],
+                    None if result is None else result.provider_id,
+                    None if result is None else result.cause,
+                    None if result is None else result.status,
+                    0 if result is None else result.attempts,
                 )
             if drain:
-                await self._ledger.drop(self.name, chunk)
+                await self._ledger.drop_results(self.name, chunk)
 
     async def cancel(self) -> None:
-        """Begin no more of it; what is under way ends. `resume` lets it go on.
+        """Begin no more attempts of the job; requests in flight complete. `resume` continues the job.
 
         Raises:
             LedgerError: there is no such job, or the ledger cannot be used.
@@ -175,7 +175,7 @@ class Job:
         await self._ledger.stop(self.name, CANCELLED)
 
     async def resume(self) -> JobProgress:
-        """Let it go on, from a cancel or after its end: what was not sent is tried again, what is done stays so.
+        """Continue a cancelled or ended job: try again what was not sent, and keep what is done.
 
         Raises:
             LedgerError: there is no such job, or the ledger cannot be used.
@@ -193,31 +193,29 @@ class Job:
         return facts
 
     def _unknown(self) -> LedgerError:
-        return LedgerError(f"there is no job {self.name!r} in this ledger: submit it, or mend its name or the prefix")
+        return LedgerError(
+            f"there is no job {self.name!r} in this ledger: submit it, or correct the name or the prefix"
+        )
 
 
 async def known_jobs(ledger: RedisLedger) -> list[Job]:
-    """Return the jobs of a ledger, oldest first, for whoever looks at them and neither sends nor has a queue.
+    """Return the jobs of a ledger, oldest first, without a broker.
 
-    Those of another version are among them; what is asked of one says so.
+    Jobs of another version are included; their methods raise a `LedgerError` that says so.
 
     Args:
-        ledger: an open one.
+        ledger: an open ledger.
 
     Raises:
-        LedgerError: it cannot be used.
+        LedgerError: the ledger cannot be used.
     """
-
-    async def no_queue(_job: str, _chunk: int) -> None:
-        """Leave it to the workers, who look for work by themselves."""
-
-    coordinator = Coordinator(ledger, no_queue)
+    coordinator = Coordinator(ledger, _no_queue)
     found: list[Job] = []
-    for name in await ledger.jobs(past=True):
-        if await ledger.has(name):
+    for name in await ledger.jobs(include_ended=True):
+        if await ledger.exists(name):
             found.append(Job(name, ledger, coordinator))
         else:
-            await ledger.forget(name, past=True)
+            await ledger.forget(name, include_ended=True)
     return found
 
 
@@ -233,7 +231,7 @@ def _progress(facts: Mapping[str, str]) -> JobProgress:
     return JobProgress(
         total=total,
         complete=complete,
-        # Not kept as a number of its own, which would be wrong for as long as a run lasts.
+        # Derived: a stored count would be wrong while a chunk is being sent.
         pending=max(0, total - sum(counts.values())),
         sending=counts[LedgerState.SENDING],
         accepted=counts[LedgerState.ACCEPTED],
@@ -249,13 +247,13 @@ def _progress(facts: Mapping[str, str]) -> JobProgress:
 
 
 async def _no_queue(_job: str, _chunk: int) -> None:
-    """Leave a chunk to the workers, which look for work by themselves."""
+    """Send no wake-up message: workers poll the ledger."""
 
 
 def open_job(ledger: RedisLedger, name: str) -> Job:
-    """Return a job by its name, without a broker: workers find its chunks by themselves.
+    """Return a job by its name, without a broker: workers find its chunks when they poll the ledger.
 
     Raises:
-        ConfigurationError: it can be no job's name.
+        ConfigurationError: a job may not have this name.
     """
     return Job(checked_name("name", name), ledger, Coordinator(ledger, _no_queue))

@@ -1,4 +1,4 @@
-"""One worker process: its client, what it works at, and the watch it keeps over jobs, so that no hint is needed."""
+"""One worker process: its client, its chunks and single codes, and the poll task that finds work without messages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from ..limits.shared._redis_limits import RedisLimits
 from ._chunk_run import ChunkRun
 from ._single_code import SingleCode
 from .ledger._codec import unpack_code
+from .ledger._ledger import Chunk
+from .ledger._protocol import ClaimReply, ReleaseReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,24 +31,25 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 POLL_INTERVAL: Final = 1.0
-"""Seconds between two looks at what is to do, when nothing else causes one."""
-_STALE_CODES: Final = 2.0
+"""Seconds between two polls of the ledger, if nothing wakes the poll task earlier."""
+_STALE_CODE_AGE: Final = 2.0
+"""Seconds after which a code is sent without its wake-up message."""
 _MAX_CODES: Final = 100
 FINAL_FLUSH_TIMEOUT: Final = 2.0
-"""Seconds in which what was cut is written down."""
+"""Seconds for writing the outcomes of cancelled requests."""
 
 
 class WorkerRuntime:
-    """What a worker process does between its start and its end.
+    """What a worker process runs between its start-up and its shutdown.
 
     Args:
-        ledger: the truth.
+        ledger: the ledger.
         codes: the single codes in it.
         factory: makes the client, or returns an awaitable of one.
-        coordinator: names chunks to other workers.
-        runs: how many chunks at once.
-        run_for: seconds after which a run at a chunk takes no more rows.
-        drain_timeout: seconds for requests under way to end.
+        coordinator: plans the jobs.
+        runs: the number of chunks sent concurrently.
+        max_chunk_seconds: seconds after which no attempt of a claimed chunk begins.
+        drain_timeout: seconds for requests in flight to complete at a shutdown.
         share_limits: whether a client without shared limits gets `RedisLimits` in the ledger's Redis.
     """
 
@@ -58,7 +61,7 @@ class WorkerRuntime:
         coordinator: Coordinator,
         *,
         runs: int,
-        run_for: float,
+        max_chunk_seconds: float,
         drain_timeout: float,
         share_limits: bool,
     ) -> None:
@@ -66,8 +69,8 @@ class WorkerRuntime:
         self._codes = codes
         self._factory = factory
         self._coordinator = coordinator
-        self._most_runs = runs
-        self._run_for = run_for
+        self._max_runs = runs
+        self._max_chunk_seconds = max_chunk_seconds
         self._drain_timeout = drain_timeout
         self._share_limits = share_limits
         self._client: MFAClient | None = None
@@ -75,33 +78,33 @@ class WorkerRuntime:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._code_tasks: set[asyncio.Task[Any]] = set()
         self._runs: set[ChunkRun] = set()
-        self._working = 0
-        self._turn = 0
-        self._watch: asyncio.Task[None] | None = None
+        self._running = 0
+        self._rotation = 0
+        self._poll_task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self.stopping = False
+        self.is_stopping = False
 
     @property
     def clock(self) -> Clock:
-        """Whose time counts."""
+        """The ledger's time source."""
         return self._ledger.clock
 
     @property
-    def caller(self) -> CallExecutor:
-        """The engine of the process's client."""
+    def executor(self) -> CallExecutor:
+        """The executor of the process's client."""
         assert self._view is not None  # noqa: S101 - started
         return executor_of(self._view)
 
     @property
-    def repeats(self) -> bool:
-        """Whether unknown ones are sent again."""
-        return self.caller.policy.resend is Resend.AT_LEAST_ONCE
+    def resends_unknown(self) -> bool:
+        """Whether unknown items and codes are sent again."""
+        return self.executor.policy.resend is Resend.AT_LEAST_ONCE
 
     async def start(self) -> None:
-        """Open the client and begin to work.
+        """Open the client and start the poll task.
 
         Raises:
-            ConfigurationError: the factory makes no client.
+            ConfigurationError: the factory does not make a client.
             LedgerError: the ledger cannot be used.
         """
         self._ledger.connection.open()
@@ -110,62 +113,62 @@ class WorkerRuntime:
         if not isinstance(client, MFAClient):
             raise ConfigurationError(f"client: must be a function that makes an MFAClient, not {type(client).__name__}")
         self._client = client
-        self._view = self._sharing(client)
+        self._view = self._with_shared_limits(client)
         try:
             await self._ledger.check()
         except BaseException:
             await client.aclose()
             raise
-        self._watch = asyncio.create_task(self._keep_watch())
+        self._poll_task = asyncio.create_task(self._poll_loop())
 
-    def _sharing(self, client: MFAClient) -> MFAClient:
-        """Return the client, or a view of it whose limits are those of every worker of the account."""
-        caller = executor_of(client)
-        if not self._share_limits or caller.limits.shared is not None:
+    def _with_shared_limits(self, client: MFAClient) -> MFAClient:
+        """Return the client, or a view of it that shares its limits with every worker of the account."""
+        executor = executor_of(client)
+        if not self._share_limits or executor.limits.shared is not None:
             return client
-        shared = RedisLimits(self._ledger.url, key=caller.state.account_id, prefix=self._ledger.prefix)
-        return client.with_options(limits=attrs.evolve(caller.limits, shared=shared))
+        shared = RedisLimits(self._ledger.url, key=executor.state.account_id, prefix=self._ledger.prefix)
+        return client.with_options(limits=attrs.evolve(executor.limits, shared=shared))
 
     def stop(self) -> None:
-        """Begin no more attempts; what is under way ends. May be called from the loop at any time."""
-        self.stopping = True
+        """Begin no more attempts; requests in flight complete. May be called from the loop at any time."""
+        self.is_stopping = True
         self._wake.set()
         for run in tuple(self._runs):
             run.stop()
 
     async def aclose(self) -> None:
-        """Stop, wait for what is under way, and close the client after it; being cancelled cuts what is under way."""
+        """Stop, wait for requests in flight, and close the client. A cancellation cancels the requests in flight."""
         self.stop()
         if self._client is None:
             return
         clock = self._ledger.clock
-        timer = clock.call_at(clock.monotonic() + self._drain_timeout, self._cut)
+        timer = clock.call_at(clock.monotonic() + self._drain_timeout, self._abort)
         try:
-            await self.quiet()
+            await self.wait_idle()
         except asyncio.CancelledError:
-            self._cut()
-            await self.quiet()
+            self._abort()
+            await self.wait_idle()
             raise
         finally:
             timer.cancel()
             client, self._client = self._client, None
             await client.aclose(drain_timeout=0)
 
-    def _cut(self) -> None:
-        """Cut what is under way; what is known of it is still written, unless Redis is away."""
+    def _abort(self) -> None:
+        """Cancel requests in flight. Their outcomes are still written, unless Redis cannot be reached."""
         for run in tuple(self._runs):
             run.cancel()
         for code in tuple(self._code_tasks):
             code.cancel()
         clock = self._ledger.clock
-        clock.call_at(clock.monotonic() + FINAL_FLUSH_TIMEOUT, self._ledger.connection.give_up)
+        clock.call_at(clock.monotonic() + FINAL_FLUSH_TIMEOUT, self._ledger.connection.stop_waiting)
 
-    async def quiet(self) -> None:
-        """Return once nothing is under way."""
-        while tasks := {*self._tasks, *([self._watch] if self._watch is not None else [])}:
-            if not (waiting := {task for task in tasks if not task.done()}):
+    async def wait_idle(self) -> None:
+        """Wait until no task of the runtime runs."""
+        while tasks := {*self._tasks, *([self._poll_task] if self._poll_task is not None else [])}:
+            if not (running := {task for task in tasks if not task.done()}):
                 break
-            await asyncio.wait(waiting)
+            await asyncio.wait(running)
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -177,121 +180,125 @@ class WorkerRuntime:
 
     @property
     def has_room(self) -> bool:
-        """Whether another chunk may be worked at."""
-        return not self.stopping and self._working < self._most_runs
+        """Whether another chunk may be claimed."""
+        return not self.is_stopping and self._running < self._max_runs
 
-    async def work(self, job: str, chunk: int | None) -> dict[str, Any]:
-        """Work at a chunk, and then at others of the job, for a bounded time; a full process leaves it to others.
+    async def send_chunks(self, job: str, chunk: int | None) -> dict[str, Any]:
+        """Send a chunk and then others of the job, for a bounded time. Does nothing in a process that is busy.
 
         Args:
-            job: which.
-            chunk: the one to begin with; None for any.
+            job: the job's name.
+            chunk: the number of the first chunk; None for any.
 
         Returns:
-            What came of it: ``{"chunks": 2}``, or ``{"chunks": 0, "why": "busy"}``.
+            The result of the taskiq task: ``{"chunks": 2, "why": "done"}``, or ``{"chunks": 0, "why": "busy"}``.
         """
         if not self.has_room or self._client is None:
             return {"chunks": 0, "why": "busy"}
-        self._working += 1
-        # In a task of its own: taskiq may give up on a task of its own, and this must come to its end.
-        task = self._spawn(self._work(job, chunk))
+        self._running += 1
+        # In a separate task: taskiq may cancel its own task, and the chunk must be settled and released.
+        task = self._spawn(self._send_chunks(job, chunk))
         return dict(await asyncio.shield(task))
 
-    async def _work(self, job: str, chunk: int | None) -> dict[str, Any]:
+    async def _send_chunks(self, job: str, chunk: int | None) -> dict[str, Any]:
         clock = self._ledger.clock
-        ends = clock.monotonic() + self._run_for
+        until = clock.monotonic() + self._max_chunk_seconds
         done = 0
         why = "done"
         try:
-            while not self.stopping and (left := ends - clock.monotonic()) > 0:
+            while not self.is_stopping and (seconds := until - clock.monotonic()) > 0:
                 if chunk is None:
-                    chunk = await self._ledger.pick(job)
+                    chunk = await self._ledger.next_chunk(job)
                     if chunk is None:
                         break
-                taken = await self._ledger.take(job, chunk, self._ledger.new_lease())
+                claimed = await self._ledger.claim_chunk(job, chunk, self._ledger.new_lease())
                 chunk = None
-                if isinstance(taken, str):
-                    why = taken
-                    if taken == "stopped":
+                if not isinstance(claimed, Chunk):
+                    why = claimed.value
+                    if claimed is ClaimReply.STOPPED:
                         break
                     continue
-                run = ChunkRun(self.caller, self._ledger, taken)
+                run = ChunkRun(self.executor, self._ledger, claimed)
                 self._runs.add(run)
                 try:
-                    word = await run.run(left)
+                    released = await run.run(seconds)
                 finally:
                     self._runs.discard(run)
-                done += word == "done"
-                if run.hopeless:
-                    await self._ledger.stop(job, run.hopeless, resumed=taken.resumed)
-                if run.hopeless or run.failure is not None:
-                    why = run.hopeless or type(run.failure).__name__
+                done += released is ReleaseReply.DONE
+                if run.account_error:
+                    await self._ledger.stop(job, run.account_error, resumed=claimed.resumed)
+                if run.account_error or run.failure is not None:
+                    why = run.account_error or type(run.failure).__name__
                     break
         except LedgerError as error:
-            _LOG.warning("a chunk was left to another worker: %s", error)
+            _LOG.warning("a chunk of job %s is left to another worker: %s", job, error)
             why = type(error).__name__
         finally:
-            self._working -= 1
+            self._running -= 1
             self._wake.set()
         return {"chunks": done, "why": why}
 
     # Single codes.
 
-    async def work_at_code(self, name: str) -> dict[str, Any]:
-        """Send a single code, unless somebody else does.
+    async def send_code(self, name: str) -> dict[str, Any]:
+        """Send a single code, unless another worker holds it.
 
         Args:
-            name: what the ledger knows it by.
+            name: the code's name in the ledger.
 
         Returns:
-            What came of it: ``{"delivery": "accepted", "id": ...}``; ``{"delivery": None}`` when it is not ours.
+            The result of the taskiq task: ``{"delivery": "accepted", "id": ...}``, or ``{"delivery": None}`` if this
+            worker did not settle the code.
         """
-        if self.stopping or self._client is None:
+        if self.is_stopping or self._client is None:
             return {"delivery": None}
         return dict(await asyncio.shield(self._spawn_code(name)))
 
     def _spawn_code(self, name: str) -> asyncio.Task[Any]:
-        task = self._spawn(self._work_at_code(name))
+        task = self._spawn(self._send_code(name))
         self._code_tasks.add(task)
         task.add_done_callback(self._code_tasks.discard)
         return task
 
-    async def _work_at_code(self, name: str) -> dict[str, Any]:
+    async def _send_code(self, name: str) -> dict[str, Any]:
         lease = self._ledger.new_lease()
+        resends_unknown = self.resends_unknown
         try:
-            payload = await self._codes.take(name, lease, repeats=self.repeats)
+            payload = await self._codes.claim(name, lease, resends_unknown=resends_unknown)
             if payload is None:
                 return {"delivery": None}
             channel, request = unpack_code(payload)
         except LedgerError as error:
-            _LOG.warning("a code was left to another worker: %s", error)
+            _LOG.warning("a single code is left to another worker: %s", error)
             return {"delivery": None}
-        code = SingleCode(self._codes, name, lease, is_stopping=lambda: self.stopping, resends_unknown=self.repeats)
-        renewal = asyncio.create_task(code.renew(self._ledger))
+        code = SingleCode(
+            self._codes, name, lease, is_stopping=lambda: self.is_stopping, resends_unknown=resends_unknown
+        )
+        renewal = asyncio.create_task(code.renewal_loop(self._ledger))
         try:
-            await send(self.caller, channel, request, "interactive", code)
+            await send(self.executor, channel, request, "interactive", code)
         except AttemptDenied:
             pass
         except MFAError as error:
-            _LOG.warning("a code was left to another worker: %s", type(error).__name__)
+            _LOG.warning("a single code is left to another worker: %s", type(error).__name__)
         finally:
             renewal.cancel()
             await asyncio.wait([renewal])
             await self._codes.flush()
         return code.result
 
-    # The watch.
+    # Polling.
 
-    async def _keep_watch(self) -> None:
-        """Coordinate jobs, and take up what no hint led to: a broker may lose messages, and be lost itself."""
+    async def _poll_loop(self) -> None:
+        """Coordinate jobs and find work without messages: a broker may lose messages or fail."""
         clock = self._ledger.clock
-        while not self.stopping:
+        while not self.is_stopping:
             try:
-                await self._look()
+                await self._poll_once()
             except LedgerError as error:
-                _LOG.warning("the worker could not look for work: %s", error)
-            except Exception:  # noqa: BLE001 - the watch must not end
-                _LOG.exception("the worker could not look for work")
+                _LOG.warning("the poll for work failed and is repeated: %s", error)
+            except Exception:  # noqa: BLE001 - the poll task must not end
+                _LOG.exception("the poll for work failed and is repeated")
             timer = clock.call_at(clock.monotonic() + POLL_INTERVAL, self._wake.set)
             try:
                 await self._wake.wait()
@@ -299,16 +306,16 @@ class WorkerRuntime:
                 timer.cancel()
             self._wake.clear()
 
-    async def _look(self) -> None:
-        for name in await self._codes.stale(_STALE_CODES, _MAX_CODES):
-            if not self.stopping:
+    async def _poll_once(self) -> None:
+        for name in await self._codes.stale(_STALE_CODE_AGE, _MAX_CODES):
+            if not self.is_stopping:
                 self._spawn_code(name)
-        jobs = await self._coordinator.round()
-        # Another one first each time, so that a long job lets a short one in.
-        self._turn += 1
-        turn = self._turn % max(1, len(jobs))
-        for job in [*jobs[turn:], *jobs[:turn]]:
-            while self.has_room and await self._ledger.pick(job) is not None:
-                self._working += 1
-                self._spawn(self._work(job, None))
+        jobs = await self._coordinator.plan_all()
+        # Round-robin, so that a long job does not delay a short one.
+        self._rotation += 1
+        first = self._rotation % max(1, len(jobs))
+        for job in [*jobs[first:], *jobs[:first]]:
+            while self.has_room and await self._ledger.next_chunk(job) is not None:
+                self._running += 1
+                self._spawn(self._send_chunks(job, None))
                 await asyncio.sleep(0)

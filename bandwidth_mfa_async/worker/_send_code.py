@@ -1,4 +1,4 @@
-"""`SendCode`: one code through the workers, awaited for its id or left to them."""
+"""`SendCode`: requests one code from the workers, and optionally waits for its id."""
 
 from __future__ import annotations
 
@@ -16,108 +16,113 @@ if TYPE_CHECKING:
     from .ledger._code_queue import CodeOutcome, CodeQueue
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-_FIRST_LOOK: Final = 0.01
+_MIN_POLL_INTERVAL: Final = 0.01
 _MAX_POLL_INTERVAL: Final = 0.25
 _CHANNELS: Final = ("messaging", "voice")
 
 
 class SendCode:
-    """Single codes: put into the ledger, hinted at in the queue, sent by a worker before any chunk's.
+    """Single codes: stored in the ledger, announced in the queue, sent by a worker before any item of a job.
 
     Args:
-        codes: where they are kept.
-        hint: puts a code's name into the queue.
-        clock: where time comes from.
+        codes: the single codes in the ledger.
+        wake: sends the wake-up message of a code.
+        clock: the time source.
     """
 
-    def __init__(self, codes: CodeQueue, hint: Callable[[str], Awaitable[None]], clock: Clock) -> None:
+    def __init__(self, codes: CodeQueue, wake: Callable[[str], Awaitable[None]], clock: Clock) -> None:
         self._codes = codes
-        self._hint = hint
+        self._wake = wake
         self._clock = clock
 
     async def kiq(self, request: CodeRequest, *, key: str, channel: str = "messaging", timeout: float = 60.0) -> str:
-        """Have a worker send a code, wait for what becomes of it, and return the service's id.
+        """Have a worker send a code, wait for the outcome, and return the service's id.
 
-        The same key is sent once: asked for again it gives the same id, and one that is under way is waited for. One
-        that was not sent is tried again. Being cancelled takes nothing back.
+        A key is sent once: a second call returns the same id, waits for a code in flight, and sends again a code that
+        was not sent. Cancelling the wait does not withdraw the code.
 
         Args:
-            request: to whom, from whom, and the text.
-            key: makes it the same code, for as long as the ledger keeps it: let it name one sign-in, not a person; at
-                most 512 characters, like ``"login:42"``.
+            request: the request.
+            key: the idempotency key, for as long as the ledger keeps it. It names one sign-in, not a person; at most
+                512 characters, like ``"login:42"``.
             channel: ``"messaging"`` or ``"voice"``.
-            timeout: seconds to wait; a code that no worker has taken by then is not sent.
+            timeout: seconds to wait. A code that no worker has claimed by then is not sent.
 
         Raises:
-            RequestError: no success; `delivery` says whether the code may have been sent, as the client's own do.
-            InvalidRequestError: not a `CodeRequest`, or the key stands for another request.
-            LedgerError: the ledger cannot be used; `outcome` says later whether the code was sent.
+            RequestError: the code was not accepted; `delivery` says whether it may have been sent, as in the client's
+                own errors.
+            InvalidRequestError: not a `CodeRequest`, or the key belongs to another request.
+            LedgerError: the ledger cannot be used; call `outcome` later to learn whether the code was sent.
         """
         until = self._clock.monotonic() + _checked_timeout(timeout)
         name = self._codes.name(key)
-        outcome = await self._asked(request, name, channel, timeout)
-        wait = _FIRST_LOOK
+        outcome = await self._put(request, name, channel, timeout)
+        wait = _MIN_POLL_INTERVAL
         while outcome.delivery is None:
             now = self._clock.monotonic()
             if now >= until:
-                return _id(await self._given_up(name))
+                return _id_or_raise(await self._withdraw(name))
             await sleep_until(self._clock, min(now + wait, until))
             wait = min(1.5 * wait, _MAX_POLL_INTERVAL)
             outcome = await self._codes.read(name) or outcome
-        return _id(outcome)
+        return _id_or_raise(outcome)
 
     async def enqueue(
         self, request: CodeRequest, *, key: str, channel: str = "messaging", timeout: float = 60.0
     ) -> None:
-        """Have a worker send a code, and do not wait for it; `outcome` says what became of it.
+        """Have a worker send a code without waiting for it; `outcome` returns the result later.
 
         Args:
-            request: as for `kiq`, as are all others.
-            key: see there.
-            channel: see there.
-            timeout: see there.
+            request: see `kiq`.
+            key: see `kiq`.
+            channel: see `kiq`.
+            timeout: see `kiq`.
 
         Raises:
-            InvalidRequestError: not a `CodeRequest`, or the key stands for another request.
+            InvalidRequestError: not a `CodeRequest`, or the key belongs to another request.
             LedgerError: the ledger cannot be used.
         """
-        await self._asked(request, self._codes.name(key), channel, _checked_timeout(timeout))
+        await self._put(request, self._codes.name(key), channel, _checked_timeout(timeout))
 
     async def outcome(self, key: str) -> CodeOutcome | None:
-        """Return what is known of a code; None when nothing is, or no longer.
+        """Return what is known of a code; None if the ledger does not know it or no longer keeps it.
 
         Args:
-            key: the one it was asked for with.
+            key: the key of the request.
 
         Raises:
             LedgerError: the ledger cannot be used.
         """
         return await self._codes.read(self._codes.name(key))
 
-    async def _asked(self, request: object, name: str, channel: str, timeout: float) -> CodeOutcome:
+    async def _put(self, request: object, name: str, channel: str, timeout: float) -> CodeOutcome:
         if not isinstance(request, CodeRequest):
             raise InvalidRequestError("request", f"must be a CodeRequest, not {type(request).__name__}")
         if channel not in _CHANNELS:
             raise ConfigurationError("channel: must be 'messaging' or 'voice'")
         if channel == "voice" and request.callback_url is not None:
-            raise InvalidRequestError("callback_url", "is documented for texts only; leave it out of a call")
+            raise InvalidRequestError("callback_url", "is documented for texts only; leave it out for voice calls")
         outcome = await self._codes.put(name, request, channel, timeout)
         if outcome.delivery is None:
             try:
-                await self._hint(name)
-            except Exception as error:  # noqa: BLE001 - whatever a broker raises: workers find the code by themselves
-                _LOG.warning("the queue takes no hints (%s); workers go on without", type(error).__name__)
+                await self._wake(name)
+            except Exception as error:  # noqa: BLE001 - brokers raise anything; workers find the code without a message
+                _LOG.warning(
+                    "the queue did not accept a wake-up message (%s); workers poll the ledger until it does: "
+                    "check that the broker runs",
+                    type(error).__name__,
+                )
         return outcome
 
-    async def _given_up(self, name: str) -> CodeOutcome:
+    async def _withdraw(self, name: str) -> CodeOutcome:
         outcome = await self._codes.withdraw(name)
         if outcome is not None and outcome.delivery is not None:
             return outcome
-        text = "a worker is sending the code, and the time to wait for it is over"
+        text = "the time to wait is over while a worker sends the code"
         raise DeliveryUnknownError(text, attempts=1, retry_stopped_by="deadline")
 
 
-def _id(outcome: CodeOutcome) -> str:
+def _id_or_raise(outcome: CodeOutcome) -> str:
     if outcome.delivery is Delivery.ACCEPTED and outcome.provider_id is not None:
         return outcome.provider_id
     raise outcome.error or DeadlineExceededError("the code was not sent", attempts=0)

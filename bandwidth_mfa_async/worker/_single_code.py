@@ -1,4 +1,4 @@
-"""One single code that a worker sends."""
+"""Sends one claimed single code under a lease that is renewed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from .._clock import sleep_until
 from .._item_state import LedgerState
 from ..errors import LedgerError
+from .ledger._protocol import Reply, deny_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._item_state import DenyReason
     from .._lease import Lease
     from ..errors import MFAError
     from .ledger._code_queue import CodeQueue
@@ -18,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class SingleCode:
-    """A single code being sent; what `send` needs to know of it.
+    """A single code that is being sent; the `Entry` that `send` stores its attempts under.
 
     Args:
         codes: the single codes in the ledger.
-        name: what the ledger knows it by.
+        name: its name in the ledger.
         lease: the right to send it.
-        is_stopping: whether no further attempt is to begin.
-        resends_unknown: whether an unknown one is sent again.
+        is_stopping: returns whether no further attempt may begin.
+        resends_unknown: whether an unknown code is sent again.
     """
 
     def __init__(
@@ -40,33 +42,33 @@ class SingleCode:
         self._codes = codes
         self._name = name
         self._is_stopping = is_stopping
-        self._repeats = resends_unknown
+        self._resends_unknown = resends_unknown
         self.lease = lease
         self.result: dict[str, Any] = {"delivery": None}
 
     @property
-    def stopping(self) -> bool:
-        """Whether no further attempt is to begin."""
+    def is_stopping(self) -> bool:
+        """Whether no further attempt may begin."""
         return self._is_stopping()
 
-    async def intent(self) -> str:
-        """Put an attempt on record."""
-        letter = await self._codes.intent(self._name, self.lease, repeats=self._repeats)
-        if letter == "L" and await self._codes.renew(self._name, self.lease):
-            # It had run out, in a freeze or while Redis was away, and nobody had taken it.
-            letter = await self._codes.intent(self._name, self.lease, repeats=self._repeats)
-        return letter
+    async def intent(self) -> DenyReason | None:
+        """Store the intent of an attempt; return None, or why the attempt may not begin."""
+        reply = await self._codes.intent(self._name, self.lease, resends_unknown=self._resends_unknown)
+        if reply == Reply.LEASE_LOST and await self._codes.renew(self._name, self.lease):
+            # The lease had expired, during a suspension or an outage of Redis, and no other worker had claimed it.
+            reply = await self._codes.intent(self._name, self.lease, resends_unknown=self._resends_unknown)
+        return None if reply == LedgerState.SENDING else deny_reason(reply)
 
     def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:  # noqa: ARG002 - the record of a single code holds no count
-        """Write soon what became of it."""
-        self._codes.settle(self._name, self.lease, state, provider_id, error, repeats=self._repeats)
+        """Schedule the write of the outcome."""
+        self._codes.settle(self._name, self.lease, state, provider_id, error, resends_unknown=self._resends_unknown)
         if state is not LedgerState.PENDING:
             self.result = {"delivery": state.name.lower(), "id": provider_id}
             if error is not None:
                 self.result["error"] = type(error).__name__
 
-    async def renew(self, ledger: RedisLedger) -> None:
-        """Renew the lease for as long as the code is worked at."""
+    async def renewal_loop(self, ledger: RedisLedger) -> None:
+        """Renew the lease until it is lost or the task is cancelled."""
         while True:
             await sleep_until(ledger.clock, ledger.clock.monotonic() + self.lease.seconds / 4)
             try:

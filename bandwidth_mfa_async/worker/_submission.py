@@ -1,4 +1,4 @@
-"""From an input of any length to chunks in the ledger, each key once, and the same again when submitted again."""
+"""Writes an input of any length to the ledger as chunks; the same input again continues the job."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .._items._intake import Intake, unexpected_error
 from .._keys import TEMPLATE_FIELDS, fact_digest, template_values
 from ..errors import InvalidRequestError, LedgerError
 from .ledger._codec import pack_record, pack_requests
+from .ledger._protocol import SubmitReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class Submission:
-    """Puts one job into the ledger.
+    """The submission of one job.
 
     Args:
-        ledger: where to.
-        job: its name.
+        ledger: the ledger.
+        job: the job's name.
         source: an iterable or an async iterable.
-        chunk: items a chunk.
+        chunk: the number of items of a chunk.
         channel: ``"messaging"`` or ``"voice"``.
-        template: makes requests of numbers; the job is held to it.
-        key: makes keys.
+        template: makes requests of numbers; another template cannot continue the job.
+        key: makes the custom keys.
     """
 
     def __init__(  # noqa: PLR0913 - made in one place
@@ -48,87 +49,88 @@ class Submission:
         self._chunk = chunk
         self._channel = channel
         self._template = template
-        self._own_keys = key is not None
+        self._has_custom_keys = key is not None
         self._intake = Intake(source, channel, job, key, template)
-        self._taken = 0
-        self._rows: list[tuple[CodeRequest | None, str, bytes, bytes, str]] = []
+        self._count = 0
+        # Request, custom key, digest of the key, payload of the request, record of an invalid item.
+        self._items: list[tuple[CodeRequest | None, str, bytes, bytes, str]] = []
 
     async def run(self) -> None:
-        """Submit everything; what is in the ledger already, from an earlier time, is only compared.
+        """Submit the whole input. Chunks that the ledger already holds are only compared.
 
         Raises:
-            LedgerError: the job is another's, or the ledger cannot be used; what was submitted so far stays.
-            Exception: what the input raised; submit the same again to go on.
+            LedgerError: the job has other input, or the ledger cannot be used; what was submitted so far stays.
+            Exception: raised by the input; submit the same input again to continue.
         """
-        await self._open()
-        seen = DedupIndex()
+        await self._create()
+        index = DedupIndex()
         try:
             async for value in self._intake.values():
-                self._take(value)
-                if len(self._rows) == self._chunk:
-                    await self._flush(seen)
-            if self._rows:
-                await self._flush(seen)
+                self._add(value)
+                if len(self._items) == self._chunk:
+                    await self._flush(index)
+            if self._items:
+                await self._flush(index)
         finally:
-            await asyncio.to_thread(seen.close)
-        chunks = -(-self._taken // self._chunk)
-        word, *_ = await self._ledger.submit(self._job, "close", chunks)
-        if word != "closed":
-            raise self._other(self._taken)
+            await asyncio.to_thread(index.close)
+        chunks = -(-self._count // self._chunk)
+        reply, *_ = await self._ledger.submit(self._job, "close", chunks)
+        if reply is not SubmitReply.CLOSED:
+            raise self._different_input(self._count)
 
-    async def _open(self) -> None:
+    async def _create(self) -> None:
         facts = {"channel": self._channel, "chunk": str(self._chunk)}
         if self._template is not None:
             values = zip(TEMPLATE_FIELDS, template_values(self._template), strict=True)
             facts |= {f"template.{name}": fact_digest(value) for name, value in values}
         text = json.dumps(facts, sort_keys=True)
-        word, *rest = await self._ledger.submit(self._job, "open", text, self._chunk, self._channel)
-        if word == "known":
+        reply, *rest = await self._ledger.submit(self._job, "open", text, self._chunk, self._channel)
+        if reply is SubmitReply.KNOWN:
             known = json.loads(rest[0])
             different = sorted(name for name in {*facts, *known} if facts.get(name) != known.get(name))
             if different:
                 names = ", ".join(name.removeprefix("template.") for name in different)
                 raise LedgerError(
-                    f"job {self._job!r} was submitted with another {names}; use what it used, or another name"
+                    f"job {self._job!r} was submitted with another {names}; use the same, or another job name"
                 )
         await self._ledger.register(self._job)
 
-    def _take(self, value: Any) -> None:
-        index = self._taken
-        self._taken += 1
+    def _add(self, value: Any) -> None:
+        index = self._count
+        self._count += 1
         request: CodeRequest | None = None
         try:
             request = self._intake.request(value)
             key, digest, payload = self._intake.key(request)
-        except Exception as failure:  # noqa: BLE001 - a strange thing in the input is about that item only
+        except Exception as failure:  # noqa: BLE001 - an invalid item ends nothing but itself
             error = failure if isinstance(failure, InvalidRequestError) else unexpected_error(failure)
             record = f"{index},{LedgerState.INVALID.value},{pack_record(None, error, 0)}\n"
-            self._rows.append((None, "", b"", b"", record))
+            self._items.append((None, "", b"", b"", record))
         else:
-            self._rows.append((request, key if self._own_keys else "", digest, payload or b"", ""))
+            self._items.append((request, key if self._has_custom_keys else "", digest, payload or b"", ""))
 
-    async def _flush(self, seen: DedupIndex) -> None:
+    async def _flush(self, index: DedupIndex) -> None:
         """Submit a chunk."""
-        rows, self._rows = self._rows, []
-        first = self._taken - len(rows)
-        words = await asyncio.to_thread(seen.add, [(digest, payload) for _, _, digest, payload, _ in rows])
+        items, self._items = self._items, []
+        first = self._count - len(items)
+        found = await asyncio.to_thread(index.add, [(digest, payload) for _, _, digest, payload, _ in items])
         states, records, requests = "", "", list[Any]()
-        for place, ((request, _, _, _, record), word) in enumerate(zip(rows, words, strict=True)):
-            state = LedgerState.INVALID if record else word
+        for position, ((request, _, _, _, record), known) in enumerate(zip(items, found, strict=True)):
+            state = LedgerState.INVALID if record else known
             if state is LedgerState.INVALID and not record:
-                rule = InvalidRequestError("key", "stands for another request in this job")
-                records += f"{first + place},{state.value},{pack_record(None, rule, 0)}\n"
+                rule = InvalidRequestError("key", "belongs to another request in this job")
+                records += f"{first + position},{state.value},{pack_record(None, rule, 0)}\n"
             states += state.value
             records += record
             requests.append(request if state is LedgerState.PENDING else None)
-        packed, digest = pack_requests(requests, [key for _, key, _, _, _ in rows] if self._own_keys else None)
+        packed, digest = pack_requests(requests, [key for _, key, _, _, _ in items] if self._has_custom_keys else None)
         number = first // self._chunk
-        word, *_ = await self._ledger.submit(self._job, "add", number, states, packed, digest, records, chunk=number)
-        if word not in {"added", "known"}:
-            raise self._other(first)
+        reply, *_ = await self._ledger.submit(self._job, "add", number, states, packed, digest, records, chunk=number)
+        if reply not in {SubmitReply.ADDED, SubmitReply.KNOWN}:
+            raise self._different_input(first)
 
-    def _other(self, index: int) -> LedgerError:
+    def _different_input(self, index: int) -> LedgerError:
         return LedgerError(
             f"job {self._job!r} was submitted with another input, which differs at item {index} or later; "
-            "submit the same input again, or use another name"
+            "submit the same input again, or use another job name"
         )

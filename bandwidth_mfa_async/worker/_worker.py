@@ -1,4 +1,4 @@
-"""`MFAWorker`: codes through taskiq, for those who ask for them and for the processes that send them."""
+"""`MFAWorker`: connects a taskiq broker, the ledger and the client, in requesting and in sending processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskiq import AsyncBroker, TaskiqEvents
 from .._clock import sleep_until
 from .._models import CodeTemplate
 from ..errors import ConfigurationError
-from ._coordinator import AGAIN_AFTER, WINDOW, Coordinator
+from ._coordinator import MAX_QUEUED_CHUNKS, REQUEUE_AFTER, Coordinator
 from ._job import Job, known_jobs
 from ._runtime import WorkerRuntime
 from ._send_code import SendCode
@@ -33,29 +33,29 @@ _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _CHANNELS: Final = ("messaging", "voice")
 _MAX_ITEMS: Final = 10_000
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
-_PATIENCE: Final = 5.0
-"""Seconds that taskiq's receiver has to end after the last of the work has; see `_end_in_time`."""
+_RECEIVER_EXIT_TIMEOUT: Final = 5.0
+"""Seconds that taskiq's receiver has to return after the last task; see `_force_exit`."""
 
 
 class MFAWorker:
-    """Codes through taskiq: asked for anywhere, sent by worker processes, each known to one ledger.
+    """Codes through taskiq: requested in any process, sent by worker processes, with all state in one ledger.
 
-    A message in the queue is a hint that holds a job's name and a chunk, or the digest of a key; it is acknowledged on
-    receipt, and losing it costs a second or two. Numbers and texts are in the ledger only. The module that makes this
-    object is what ``taskiq worker module:broker`` loads; every process of it opens one client at its start-up, and
-    closes it at its shutdown, after what was under way.
+    A wake-up message contains a job's name and a chunk number, or the digest of a key. It is acknowledged on receipt;
+    a lost one costs a second or two. Only the ledger holds numbers and texts. ``taskiq worker module:broker`` loads the
+    module that makes this object. Each worker process opens one client at its start-up and closes it at its shutdown,
+    after the requests in flight.
 
     Args:
         broker: any taskiq broker.
         ledger: a `RedisLedger`, or the URL of its Redis.
         client: makes a worker process's client, such as `MFAClient.from_env`; called in worker processes only.
-        runs: chunks a process works at side by side; its client's `Limits.max_in_flight` bounds what is under way.
-        run_for: seconds after which a run at a chunk takes no more of it, so that a process can end soon.
-        window: chunks of a job in the queue or worked at.
-        again_after: seconds after which a chunk that nobody works at is put into the queue again.
-        drain_timeout: seconds for requests under way to end at a shutdown, before they are cut.
+        runs: chunks that a process sends concurrently; its client's `Limits.max_in_flight` bounds the requests.
+        max_chunk_seconds: seconds after which no attempt of a claimed chunk begins, so that a process can stop soon.
+        max_queued_chunks: chunks of a job that may be queued or claimed.
+        requeue_after: seconds after which a chunk that no worker has claimed is queued again.
+        drain_timeout: seconds for requests in flight to complete at a shutdown, before they are cancelled.
         share_limits: give a client without `Limits.shared` a `RedisLimits` in the ledger's Redis, so that all workers
-            share the account's one rate. Not with a ledger in a Redis Cluster: share a limit of your own there.
+            share the account's rate. Has no effect with a Redis Cluster: pass your own `Limits.shared` there.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -68,9 +68,9 @@ class MFAWorker:
         ledger: RedisLedger | str,
         client: Callable[[], MFAClient | Awaitable[MFAClient]],
         runs: int = 2,
-        run_for: float = 20.0,
-        window: int = WINDOW,
-        again_after: float = AGAIN_AFTER,
+        max_chunk_seconds: float = 20.0,
+        max_queued_chunks: int = MAX_QUEUED_CHUNKS,
+        requeue_after: float = REQUEUE_AFTER,
         drain_timeout: float = 35.0,
         share_limits: bool = True,
     ) -> None:
@@ -78,42 +78,48 @@ class MFAWorker:
             raise ConfigurationError(f"broker: must be a taskiq broker, not {type(broker).__name__}")
         if not callable(client):
             raise ConfigurationError("client: must be a function that makes an MFAClient, like MFAClient.from_env")
-        for name, value in (("runs", runs), ("window", window)):
+        for name, value in (("runs", runs), ("max_queued_chunks", max_queued_chunks)):
             if type(value) is not int or not 1 <= value <= _MAX_ITEMS:
                 raise ConfigurationError(f"{name}: must be a whole number from 1 to {_MAX_ITEMS}")
-        for name, seconds in (("run_for", run_for), ("again_after", again_after), ("drain_timeout", drain_timeout)):
+        for name, seconds in (
+            ("max_chunk_seconds", max_chunk_seconds),
+            ("requeue_after", requeue_after),
+            ("drain_timeout", drain_timeout),
+        ):
             if type(seconds) not in {int, float} or not 0 < seconds < 1e6:
                 raise ConfigurationError(f"{name}: must be a number of seconds above 0")
         self.broker = broker
         self.ledger: RedisLedger = ledger if isinstance(ledger, RedisLedger) else RedisLedger(ledger)
         self._codes = CodeQueue(self.ledger)
-        self._coordinator = Coordinator(self.ledger, self._hint_chunk, window=window, again_after=again_after)
-        self._service: WorkerRuntime | None = None
-        self._service_options: dict[str, Any] = {
+        self._coordinator = Coordinator(
+            self.ledger, self._wake_for_chunk, max_queued_chunks=max_queued_chunks, requeue_after=requeue_after
+        )
+        self._runtime: WorkerRuntime | None = None
+        self._runtime_options: dict[str, Any] = {
             "runs": runs,
-            "run_for": run_for,
+            "max_chunk_seconds": max_chunk_seconds,
             "drain_timeout": drain_timeout,
             "share_limits": bool(share_limits) and not self.ledger.cluster,
         }
         self._factory = client
         self._started = False
         self._owns_broker = False
-        # Runs from the first signal to the shutdown.
-        self._deadline: asyncio.Task[None] | None = None
+        # Started by the first signal, cancelled by the shutdown.
+        self._exit_task: asyncio.Task[None] | None = None
         self._register()
-        self.send_code: SendCode = SendCode(self._codes, self._hint_code, self.ledger.clock)
+        self.send_code: SendCode = SendCode(self._codes, self._wake_for_code, self.ledger.clock)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.broker).__name__}, ledger={self.ledger!r})"
 
     async def __aenter__(self) -> Self:
-        """Open the ledger and start the broker, for a process that asks for codes.
+        """Open the ledger and start the broker, in a process that requests codes.
 
         Raises:
             LedgerError: the ledger cannot be used.
         """
         self.ledger.connection.open()
-        await self._ready()
+        await self._ensure_started()
         return self
 
     async def __aexit__(
@@ -122,7 +128,7 @@ class MFAWorker:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of the ledger, and of the broker if it was started here; workers go on."""
+        """Close the ledger, and the broker if it was started here. Workers continue."""
         try:
             await self.ledger.aclose()
         finally:
@@ -134,20 +140,20 @@ class MFAWorker:
         """Return a job by its name, to watch, cancel or resume it.
 
         Args:
-            name: the one it was submitted with.
+            name: the name it was submitted under.
 
         Raises:
-            ConfigurationError: it can be no job's name.
+            ConfigurationError: a job may not have this name.
         """
         return Job(checked_name("name", name), self.ledger, self._coordinator)
 
     async def jobs(self) -> list[Job]:
-        """Return the jobs the ledger knows, oldest first.
+        """Return the jobs in the ledger, oldest first.
 
         Raises:
             LedgerError: the ledger cannot be used.
         """
-        # Not by job(): a name that is refused today may have been taken by an earlier version.
+        # Not by job(): an earlier version may have allowed a name that is refused today.
         return [Job(job.name, self.ledger, self._coordinator) for job in await known_jobs(self.ledger)]
 
     async def submit(  # noqa: PLR0913 - keyword arguments with defaults
@@ -160,22 +166,22 @@ class MFAWorker:
         key: Callable[[CodeRequest], str] | None = None,
         channel: str = "messaging",
     ) -> Job:
-        """Put many codes into the ledger, and return the job; workers begin with the first chunk.
+        """Write many codes to the ledger, and return the job; workers start as soon as the first chunk is written.
 
-        Submitting the same input under the same name again continues the job, and sends to nobody twice. Within a job
-        a key is sent once; another job is another run.
+        The same input under the same name continues the job and sends no item twice. A key is sent once within a job;
+        another job may send it again.
 
         Args:
-            requests: `CodeRequest`s, or numbers when `template` is given; any iterable or async iterable.
+            requests: `CodeRequest`s, or numbers if `template` is given; any iterable or async iterable.
             name: the job's name: at most 100 characters, no blanks or braces.
-            chunk: items a worker takes at a time.
-            template: makes requests of numbers; the job is held to it.
-            key: makes an item's idempotency key; by default number, template, channel and the job's name.
+            chunk: items that a worker claims at a time.
+            template: makes requests of numbers; another template cannot continue the job.
+            key: makes the idempotency key of an item; by default number, template, channel and the job's name.
             channel: ``"messaging"`` or ``"voice"``.
 
         Raises:
             ConfigurationError: an argument is wrong.
-            LedgerError: the job was submitted with other input, or the ledger cannot be used.
+            LedgerError: the job has other input, or the ledger cannot be used.
         """
         checked_name("name", name)
         if type(chunk) is not int or not 1 <= chunk <= _MAX_ITEMS:
@@ -188,7 +194,7 @@ class MFAWorker:
             raise ConfigurationError("channel: must be 'messaging' or 'voice'")
         if isinstance(requests, (str, bytes)) or not (hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")):
             raise ConfigurationError("requests: must be an iterable or an async iterable of CodeRequests")
-        await self._ready()
+        await self._ensure_started()
         await Submission(self.ledger, name, requests, chunk, channel, template, key).run()
         job = self.job(name)
         await self._coordinator.plan(name)
@@ -198,60 +204,60 @@ class MFAWorker:
 
     def _register(self) -> None:
         async def send_chunk(job: str, chunk: int) -> dict[str, Any]:
-            return {} if self._service is None else await self._service.work(job, chunk)
+            return {} if self._runtime is None else await self._runtime.send_chunks(job, chunk)
 
         async def send_code(name: str) -> dict[str, Any]:
-            return {} if self._service is None else await self._service.work_at_code(name)
+            return {} if self._runtime is None else await self._runtime.send_code(name)
 
-        # Acknowledged before it is worked at: what a worker dies with is found in the ledger, not in the queue.
+        # Acknowledged on receipt: the ledger, not the queue, recovers the work of a worker that died.
         labels = {"ack_type": "when_received"}
         self._send_chunk = self.broker.register_task(send_chunk, task_name="bandwidth_mfa.send_chunk", **labels)
         self._send_code = self.broker.register_task(send_code, task_name="bandwidth_mfa.send_code", **labels)
-        self.broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, self._start)
-        self.broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, self._stop)
-        self.broker.add_event_handler(TaskiqEvents.CLIENT_STARTUP, self._note_start)
+        self.broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, self._on_worker_startup)
+        self.broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, self._on_worker_shutdown)
+        self.broker.add_event_handler(TaskiqEvents.CLIENT_STARTUP, self._on_client_startup)
 
-    async def _hint_chunk(self, job: str, chunk: int) -> None:
+    async def _wake_for_chunk(self, job: str, chunk: int) -> None:
         await self._send_chunk.kiq(job, chunk)
 
-    async def _hint_code(self, name: str) -> None:
-        await self._ready()
+    async def _wake_for_code(self, name: str) -> None:
+        await self._ensure_started()
         await self._send_code.kiq(name)
 
-    async def _ready(self) -> None:
+    async def _ensure_started(self) -> None:
         await self.ledger.check()
         if not self._started and not self.broker.is_worker_process:
             self._started = self._owns_broker = True
             await self.broker.startup()
 
-    def _note_start(self, _state: Any) -> None:
+    def _on_client_startup(self, _state: Any) -> None:
         self._started = True
 
-    async def _start(self, _state: Any) -> None:
-        self._service = WorkerRuntime(
-            self.ledger, self._codes, self._factory, self._coordinator, **self._service_options
+    async def _on_worker_startup(self, _state: Any) -> None:
+        self._runtime = WorkerRuntime(
+            self.ledger, self._codes, self._factory, self._coordinator, **self._runtime_options
         )
-        await self._service.start()
-        _on_signals(functools.partial(self._end, self._service))
+        await self._runtime.start()
+        _install_signal_handlers(functools.partial(self._on_signal, self._runtime))
 
-    def _end(self, service: WorkerRuntime) -> None:
-        service.stop()
-        if self._deadline is None:
-            self._deadline = asyncio.get_running_loop().create_task(_end_in_time(service))
+    def _on_signal(self, runtime: WorkerRuntime) -> None:
+        runtime.stop()
+        if self._exit_task is None:
+            self._exit_task = asyncio.get_running_loop().create_task(_force_exit(runtime))
 
-    async def _stop(self, _state: Any) -> None:
-        service, self._service = self._service, None
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if service is not None:
-            await service.aclose()
+    async def _on_worker_shutdown(self, _state: Any) -> None:
+        runtime, self._runtime = self._runtime, None
+        if self._exit_task is not None:
+            self._exit_task.cancel()
+        if runtime is not None:
+            await runtime.aclose()
             await self.ledger.aclose()
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
-    """Have the signals that end a taskiq worker stop its work at once, and not only when taskiq has waited for it.
+def _install_signal_handlers(stop: Callable[[], None]) -> None:
+    """Stop the work at the signals that end a taskiq worker, before taskiq waits for its running tasks.
 
-    Only where taskiq's own handlers stand: an application that embeds a worker sees to its signals itself.
+    Wraps taskiq's own handlers only: an application that embeds a worker handles its signals itself.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -260,29 +266,32 @@ def _on_signals(stop: Callable[[], None]) -> None:
         number = getattr(signal, name, None)
         if number is None:
             continue
-        theirs = signal.getsignal(number)
-        if callable(theirs) and getattr(theirs, "__module__", "").startswith("taskiq."):
+        previous = signal.getsignal(number)
+        if callable(previous) and getattr(previous, "__module__", "").startswith("taskiq."):
 
-            def handle(signum: int, frame: Any, theirs: Any = theirs) -> None:
+            def handle(signum: int, frame: Any, previous: Any = previous) -> None:
                 loop.call_soon_threadsafe(stop)
-                theirs(signum, frame)
+                previous(signum, frame)
 
             signal.signal(number, handle)
 
 
-async def _end_in_time(service: WorkerRuntime) -> None:
-    """End a worker whose receiver does not: one in some thousands waits for its queue for ever.
+async def _force_exit(runtime: WorkerRuntime) -> None:
+    """End a worker whose receiver does not return: about one in several thousand waits for its queue for ever.
 
-    taskiq cancels a read of its queue then and waits for it. redis-py writes inside `asyncio.wait_for`, which may lose
-    a cancellation before Python 3.12: of 40 reads that were cancelled 9 went on. What is raised here ends the loop of
-    `taskiq.cli.worker.run.start_listen`, which then shuts the broker down as usual.
+    At a shutdown taskiq cancels the read of its queue and waits for it. redis-py writes inside `asyncio.wait_for`,
+    which may lose a cancellation before Python 3.12: 9 of 40 cancelled reads continued. The `SystemExit` raised here
+    ends the loop of `taskiq.cli.worker.run.start_listen`, which then shuts the broker down as usual.
     """
-    await service.quiet()
-    clock = service.clock
-    await sleep_until(clock, clock.monotonic() + _PATIENCE)
-    _LOG.warning("taskiq's receiver did not end when it was told to; it is ended now, with no work under way")
-    asyncio.get_running_loop().call_soon(_leave)
+    await runtime.wait_idle()
+    clock = runtime.clock
+    await sleep_until(clock, clock.monotonic() + _RECEIVER_EXIT_TIMEOUT)
+    _LOG.warning(
+        "taskiq's receiver did not return within %g s of the last request; the worker exits, and nothing is lost",
+        _RECEIVER_EXIT_TIMEOUT,
+    )
+    asyncio.get_running_loop().call_soon(_raise_exit)
 
 
-def _leave() -> None:
+def _raise_exit() -> None:
     raise SystemExit(0)

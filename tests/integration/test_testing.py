@@ -412,7 +412,7 @@ async def test_closing_cuts_what_is_silent(fake, clock):
     closing = asyncio.create_task(client.aclose(drain_timeout=3))
     await clock.advance(3)
     await closing
-    with pytest.raises(DisconnectedError, match="closed before the answer"):
+    with pytest.raises(DisconnectedError, match="closed before the response"):
         await call
 
 
@@ -448,7 +448,7 @@ def test_the_seam_fits():
     from bandwidth_mfa_async.testing import _fake
 
     for name in ("send", "warm_up", "abort", "aclose", "check"):
-        real, ours = (inspect.signature(getattr(cls, name)).parameters for cls in (Transport, _fake._Wire))
+        real, ours = (inspect.signature(getattr(cls, name)).parameters for cls in (Transport, _fake._ScriptedTransport))
         assert list(real) == list(ours), name
 
 

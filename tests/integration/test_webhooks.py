@@ -784,7 +784,7 @@ async def test_waiting_ends_with_a_named_error(tracker, clock):
     await clock.advance(4.9)
     assert not waiting.done()
     await clock.advance(0.1)
-    with pytest.raises(ReceiptTimeoutError, match=f"message {ID} came within 5 s") as caught:
+    with pytest.raises(ReceiptTimeoutError, match=f"message {ID} arrived within 5 s") as caught:
         await waiting
     assert isinstance(caught.value, (TimeoutError, MFAError))
     assert tracker._waiting == {}

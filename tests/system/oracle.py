@@ -229,9 +229,9 @@ class World:
             watch = asyncio.ensure_future(self.watch())
             await asyncio.gather(*[self.task(mfa) for _ in range(TASKS)], self.interrupt())
             watch.cancel()
-            caller = mfa._executor
-            session = caller.state.transport._session
-            if caller.slots.taken or (session is not None and session.connector._acquired):
+            executor = mfa._executor
+            session = executor.state.transport._session
+            if executor.slots.taken or (session is not None and session.connector._acquired):
                 self.verdict.wrong.append(f"seed {self.seed}: slots or connections were not given back")
         await self.server.stop()
         for key, word in self.words.items():

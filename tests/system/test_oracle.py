@@ -63,7 +63,7 @@ def blind(_failure: object, operation: str) -> RequestError:
     ("where", "instead", "finds"),
     [
         ("bandwidth_mfa_async._retry.is_retryable", lambda *_, **__: True, "repeated after"),
-        ("bandwidth_mfa_async._transport._session.after", blind, "possible_duplicate is False"),
+        ("bandwidth_mfa_async._transport._session.error_after_send", blind, "possible_duplicate is False"),
     ],
     ids=["whatever failed is tried again", "what was written counts as not sent"],
 )

@@ -1,1 +1,1 @@
-"""The journal of a bulk run: a SQLite file with every item's state."""
+"""The journal of a bulk run: a SQLite file with the state of every item."""

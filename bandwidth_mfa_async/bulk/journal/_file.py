@@ -1,4 +1,4 @@
-"""The journal's file as its thread sees it: opened, checked, written in transactions. Knows no event loop."""
+"""Synchronous access to a journal's file, for the journal's thread: open, check, write batches in transactions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ _MIN_SQLITE: Final = (3, 33)  # UPDATE FROM
 _KEY_BYTES: Final = 16
 _COUNTS: Final = ("accepted", "rejected", "not_sent", "unknown", "invalid", "throttled")
 
-# A batch is one row written into a view whose trigger does the work, so that it is one statement and one transaction.
-# Around each statement Python lets go of its global lock, and a busy event loop is slow to give it back: a batch of
-# nine statements took three times as long as their work. What was accepted is read at the places where `Batch.accept`
-# puts it.
-_WRITER: Final = (
+# A batch is one row inserted into a view whose trigger does the work, so it is one statement and one transaction.
+# Python releases the GIL around each statement, and a busy event loop is slow to release it again: a batch of nine
+# statements took three times as long as their work. The `accepted` entries have the fixed columns of `Batch.accept`.
+_BATCH_TRIGGER: Final = (
     """CREATE TEMP VIEW batch (accepted, ended, begun, first, keys, positions, payloads, seconds, latencies) AS
     SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0""",
     f"""CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
@@ -65,17 +64,17 @@ _WRITER: Final = (
     ON CONFLICT (key) DO NOTHING;
     END""",  # noqa: S608 - our own columns
 )
-_WRITE: Final = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-# One row whatever the batch, for the same reason.
-_KNOWN: Final = """
+_INSERT_BATCH: Final = "INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# One result row for any number of items, for the same reason.
+_LOOK_UP: Final = """
 SELECT json_group_array(json_array(
     place, item.id, item.status, nullif(hex(item.payload), ''), provider_id, again, attempts, settled_at >= :since
 ))
 FROM (SELECT key AS place FROM json_each(:positions))
 CROSS JOIN item ON item.key = substr(:keys, 16 * place + 1, 16)
 """
-# The clock may have been set back since: what an earlier run left must not look like this one's.
-_INTERRUPT: Final = """
+# Cap settled_at: if the clock was set back, results of an earlier run must not look like results of this session.
+_MARK_INTERRUPTED: Final = """
 UPDATE item SET
     cause = iif(status = 1, :cause, cause),
     status = 5,
@@ -85,53 +84,55 @@ WHERE status = 1 OR (status = 5 AND settled_at >= :now)
 
 
 class JournalRow(NamedTuple):
-    """What the journal knows of an item."""
+    """The state of an item in the journal."""
 
     id: int
     status: JournalState
     payload: str | None = None
     provider_id: str | None = None
-    again: bool = False
+    is_retryable_next_run: bool = False
     attempts: int = 0
-    of_this_session: bool = False
+    settled_this_session: bool = False
 
     @property
-    def settled(self) -> bool:
-        """Whether it needs nothing more: taken, refused for good, or come to be unknown in this very run."""
+    def is_final(self) -> bool:
+        """Whether this run must not send the item: accepted, rejected for good, or unknown since this session."""
         if self.status is JournalState.REJECTED:
-            return not self.again
-        return self.status is JournalState.ACCEPTED or (self.status is JournalState.UNKNOWN and self.of_this_session)
+            return not self.is_retryable_next_run
+        return self.status is JournalState.ACCEPTED or (
+            self.status is JournalState.UNKNOWN and self.settled_this_session
+        )
 
 
 @define
 class Batch:
-    """What is to be written in one transaction, in this order: what ended, what begins, what is new."""
+    """Changes written in one transaction, in this order: results, intents, new items."""
 
     accepted: list[str] = Factory(list[str])
     settled: dict[int, tuple[Any, ...]] = Factory(dict[int, tuple[Any, ...]])
-    begun: dict[int, None] = Factory(dict[int, None])
+    intents: dict[int, None] = Factory(dict[int, None])
     keys: bytearray = Factory(bytearray)
     positions: list[int] = Factory(list[int])
     payloads: bytearray = Factory(bytearray)
     seconds: dict[int, dict[str, int]] = Factory(dict[int, dict[str, int]])
     latencies: dict[int, int] = Factory(dict[int, int])
-    # How many times a row was settled, begun or added.
+    # Number of results, intents and new items.
     size: int = 0
 
-    def accept(self, row: int, provider_id: str, attempts: int, at: float) -> None:
-        """Let an item be accepted.
+    def accept(self, row_id: int, provider_id: str, attempts: int, at: float) -> None:
+        """Add the result of an accepted item.
 
-        Most are, so this is short and SQLite finds what it says at fixed places, sooner than in JSON.
+        This is the most frequent change, so it is a string with fixed columns, which SQLite parses faster than JSON.
         """
-        self.accepted.append(f"{row:016}{attempts:09}{round(at * 1e6):017}{provider_id}")
+        self.accepted.append(f"{row_id:016}{attempts:09}{round(at * 1e6):017}{provider_id}")
 
 
-class Store:
-    """A journal's file.
+class JournalFile:
+    """The SQLite file of a journal.
 
     Args:
-        path: where it is, or is to be.
-        run: the run's name, kept for those who read the file.
+        path: path of the file.
+        run: the run's name.
     """
 
     def __init__(self, path: str, run: str = "") -> None:
@@ -139,19 +140,19 @@ class Store:
         self._run = run
         self._db: sqlite3.Connection | None = None
         self._lock: sqlite3.Connection | None = None
-        self._session = 0
-        self._since = 0.0
+        self._session_id = 0
+        self._opened_at = 0.0
         self._next_id = 1
         self._failure: JournalError | None = None
 
     def open(self, now: float) -> None:
-        """Open or create the file, and let what was under way in a run that was killed be unknown.
+        """Open or create the file; items that were in flight when an earlier run was killed become unknown.
 
         Args:
-            now: in Unix seconds.
+            now: the time in Unix seconds.
 
         Raises:
-            JournalError: it cannot be opened, or not by this process, or is no journal of this library.
+            JournalError: the file cannot be opened, is in use by another process, or is not a journal.
         """
         if sqlite3.sqlite_version_info < _MIN_SQLITE:
             wanted = ".".join(map(str, _MIN_SQLITE))
@@ -161,29 +162,31 @@ class Store:
         self._failure = None
         try:
             with translate_errors(self.path):
-                # One file has one lock, by whichever symbolic link it is named.
+                # Resolve symbolic links, so that one file has one lock.
                 path = os.path.realpath(self.path)
-                self._lock = _locked(path)
+                self._lock = _acquire_lock(path)
                 created = create_private_file(path)
                 self._db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
                 self._prepare(self._db, now, created=created)
         except BaseException:
-            self._release()
+            self._close_connections()
             raise
 
     def _prepare(self, db: sqlite3.Connection, now: float, *, created: bool) -> None:
-        version = check_kind(db, self.path)
+        version = check_schema_version(db, self.path)
         if not created and version:
             check_health(db, self.path)
         if not version:
             db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
-            raise JournalError(f"{self.path}: this file system does not carry SQLite's WAL mode; use a local disk")
-        # FULL: a commit outlasts a power cut, not just a kill.
+            raise JournalError(f"{self.path}: this file system does not support SQLite's WAL mode; use a local disk")
+        # FULL: a commit survives a power cut, not just a kill.
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA wal_autocheckpoint = {4_000_000 // PAGE_SIZE}")
-        db.execute("PRAGMA cache_size = -2000")  # KiB; a larger one is no faster, as the system keeps pages too
+        db.execute(
+            "PRAGMA cache_size = -2000"
+        )  # KiB; a larger cache is not faster, because the system caches pages too
         with transaction(db):
             for step in MIGRATIONS[version:]:
                 for statement in step:
@@ -192,47 +195,47 @@ class Store:
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             facts = {"created_at": repr(now), "made_by": __version__}
             db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
-            db.execute(_INTERRUPT, {"now": now, "cause": INTERRUPTED_RUN})
-            self._since = now
-            self._session = db.execute("INSERT INTO session (started_at) VALUES (?)", (now,)).lastrowid or 0
+            db.execute(_MARK_INTERRUPTED, {"now": now, "cause": INTERRUPTED_RUN})
+            self._opened_at = now
+            self._session_id = db.execute("INSERT INTO session (started_at) VALUES (?)", (now,)).lastrowid or 0
             (self._next_id,) = db.execute("SELECT 1 + coalesce(max(id), 0) FROM item").fetchone()
-        for statement in _WRITER:
+        for statement in _BATCH_TRIGGER:
             db.execute(statement)
 
     def bind(self, facts: Mapping[str, str]) -> None:
-        """Hold the file to facts that must be the same in every run.
+        """Store facts that must be the same in every run, or compare them with the stored ones.
 
         Args:
-            facts: names, such as ``template.message``, and digests.
+            facts: names, such as ``template.message``, and values or digests.
 
         Raises:
-            JournalError: the file was made with others; names which.
+            JournalError: the file was made with other values; the message names the facts.
         """
-        db = self._opened()
+        db = self._require_open()
         with translate_errors(self.path), transaction(db):
             db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
-            known = dict(db.execute("SELECT name, value FROM meta"))
-        different = [name.removeprefix("template.") for name, value in facts.items() if known[name] != value]
+            stored = dict(db.execute("SELECT name, value FROM meta"))
+        different = [name.removeprefix("template.") for name, value in facts.items() if stored[name] != value]
         if different:
             raise JournalError(
                 f"{self.path}: this journal belongs to a run with another {', '.join(different)}; "
-                "use what that run used, or another journal file"
+                "use the values of that run, or another journal file"
             )
 
     def apply(self, batch: Batch) -> Sequence[int | JournalRow]:
-        """Write a batch and return what is known of each item it adds, by place in the batch.
+        """Write a batch, and return the row of each item that it adds, in the order of the batch.
 
-        Where all are new, as in most runs, that is just the id of each one's row.
+        If all items are new, as in most runs, the result is just the range of their row ids.
 
         Raises:
-            JournalError: nothing of it was written, nor will be what comes after it: without this one it would be
-                half of the truth.
+            JournalError: nothing of the batch was written. All later batches fail too, because without this one the
+                file would be inconsistent.
         """
         if self._failure is not None:
             raise JournalError(*self._failure.args)
         try:
             with translate_errors(self.path):
-                return self._apply(self._opened(), batch)
+                return self._apply(self._require_open(), batch)
         except JournalError as error:
             self._failure = error
             raise
@@ -243,8 +246,8 @@ class Store:
         keys, positions = bytes(batch.keys), json.dumps(batch.positions)
         values = (
             json.dumps(batch.accepted),
-            json.dumps([(id_, *rest) for id_, rest in batch.settled.items()]),
-            json.dumps(list(batch.begun)),
+            json.dumps([(row_id, *rest) for row_id, rest in batch.settled.items()]),
+            json.dumps(list(batch.intents)),
             first,
             keys,
             positions,
@@ -252,59 +255,59 @@ class Store:
             json.dumps([(at, *(counts.get(name, 0) for name in _COUNTS)) for at, counts in batch.seconds.items()]),
             json.dumps(list(batch.latencies.items())),
         )
-        others = sum(map(len, (batch.accepted, batch.settled, batch.begun, batch.seconds, batch.latencies)))
+        other_changes = sum(map(len, (batch.accepted, batch.settled, batch.intents, batch.seconds, batch.latencies)))
         before = db.total_changes
-        db.execute(_WRITE, values)
+        db.execute(_INSERT_BATCH, values)
         self._next_id = first + number
-        if db.total_changes - before == others + number:
+        if db.total_changes - before == other_changes + number:
             return range(first, first + number)
-        asked = {"keys": keys, "positions": positions, "since": self._since}
-        known = json.loads(db.execute(_KNOWN, asked).fetchone()[0])
+        lookup = {"keys": keys, "positions": positions, "since": self._opened_at}
+        found = json.loads(db.execute(_LOOK_UP, lookup).fetchone()[0])
         rows = [
             (
                 place,
                 JournalRow(
-                    id_, JournalState(status), payload, provider_id, bool(again), attempts, bool(of_this_session)
+                    row_id, JournalState(status), payload, provider_id, bool(retryable), attempts, bool(this_session)
                 ),
             )
-            for place, id_, status, payload, provider_id, again, attempts, of_this_session in known
+            for place, row_id, status, payload, provider_id, retryable, attempts, this_session in found
         ]
         return [row for _, row in sorted(rows)]
 
     def counts(self) -> dict[str, int]:
-        """Return how many items have which status."""
+        """Return the number of items in each state."""
         with translate_errors(self.path):
-            rows = self._opened().execute("SELECT status, count(*) FROM item GROUP BY status").fetchall()
+            rows = self._require_open().execute("SELECT status, count(*) FROM item GROUP BY status").fetchall()
         return {JournalState(status).name.lower(): count for status, count in rows}
 
     def close(self, ending: Ending, now: float) -> None:
-        """Note how and when the run ended, and let go of the file."""
+        """Record when and how the run ended, and close the file."""
         try:
             if self._db is not None:
                 with translate_errors(self.path), transaction(self._db):
                     self._db.execute(
                         "UPDATE session SET ended_at = ?, ending = ? WHERE id = ?",
-                        (now, ending, self._session),
+                        (now, ending, self._session_id),
                     )
         finally:
-            self._release()
+            self._close_connections()
 
-    def _opened(self) -> sqlite3.Connection:
-        assert self._db is not None  # noqa: S101 - only an opened store is used
+    def _require_open(self) -> sqlite3.Connection:
+        assert self._db is not None  # noqa: S101 - used only while open
         return self._db
 
-    def _release(self) -> None:
+    def _close_connections(self) -> None:
         for connection in (self._db, self._lock):
             if connection is not None:
                 connection.close()
         self._db = self._lock = None
 
 
-def check_kind(db: sqlite3.Connection, path: str) -> int:
-    """Return the version of a journal's schema, 0 for an empty file.
+def check_schema_version(db: sqlite3.Connection, path: str) -> int:
+    """Return the schema version of a journal; 0 for an empty file.
 
     Raises:
-        JournalError: the file is something else, or newer than this library.
+        JournalError: the file is not a journal, or from a newer version of this library.
     """
     application_id = db.execute("PRAGMA application_id").fetchone()[0]
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
@@ -312,18 +315,18 @@ def check_kind(db: sqlite3.Connection, path: str) -> int:
         return version
     if application_id == APPLICATION_ID:
         raise JournalError(
-            f"{path}: this journal was made by a newer bandwidth-mfa-async (its version is {version}, "
-            f"{len(MIGRATIONS)} is known here); upgrade with pip install -U bandwidth-mfa-async"
+            f"{path}: this journal was made by a newer bandwidth-mfa-async (its format is {version}, "
+            f"this version reads up to {len(MIGRATIONS)}); upgrade with pip install -U bandwidth-mfa-async"
         )
     if application_id or version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise JournalError(f"{path}: this is another program's database, not a journal; name another file")
     return 0
 
 
-def _locked(path: str) -> sqlite3.Connection:
-    """Take the lock that keeps every other process from sending with this journal; death gives it back.
+def _acquire_lock(path: str) -> sqlite3.Connection:
+    """Acquire the lock that stops other processes from sending with this journal; the end of the process releases it.
 
-    A file beside the journal, since a lock on the journal itself would also keep out who only reads it.
+    The lock is a separate file, because a lock on the journal would block readers too.
     """
     lock = sqlite3.connect(f"{path}-lock", timeout=0, isolation_level=None, check_same_thread=False)
     try:

@@ -1,4 +1,4 @@
-"""`SQLiteJournal`: what a bulk run intends and what came of it, on disk before and after each request."""
+"""`SQLiteJournal`: stores the intent of each item before its request and the result after it, in group commits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..._clock import SystemClock
 from ..._keys import TEMPLATE_FIELDS, fact_digest, template_values
 from ..._models import CodeTemplate
 from ...errors import ClientStateError, ConfigurationError, Delivery, JournalError
-from ._file import Batch, Store
+from ._file import Batch, JournalFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._file import JournalRow
 
 LookupResult: TypeAlias = "int | JournalRow | JournalError"
-"""What is known of an item that was added: the row of a new one, all of another, or why it is not on disk."""
+"""Result of adding an item: the id of a new row, the existing row, or the error of a journal that failed."""
 OnResult: TypeAlias = "Callable[[_Item, LookupResult], None]"
 
 _Item = TypeVar("_Item")
@@ -32,31 +32,33 @@ _Result = TypeVar("_Result")
 
 _NO_PAYLOAD = bytes(8)
 _ACCEPTED: Final = Delivery.ACCEPTED.value
-# How many rows a batch must concern to be handed over before the end of a round: while none is on its way, and while
-# one is.
-_LARGE: Final = (32, 96)
+# Number of changes at which a batch is written at once instead of at the end of the event loop's iteration: while no
+# write is pending, and while one is.
+_FULL_BATCH: Final = (32, 96)
 
 
 class SQLiteJournal:
-    """Remembers every item of a bulk run in one file, so that nobody is texted twice and nobody is forgotten.
+    """A file with the state of every item of a bulk run: at most one text per item, and an outcome for every item.
 
-    An item's intent is committed before its request is written, and its result after; a run that is killed at any
-    moment can be started again with the same input and the same file. Commits wait for the disk (SQLite's
-    ``synchronous=FULL``) and are made in groups, by one thread. The file holds digests of keys, positions in the input
-    and outcomes, but no number, text or credential; it is readable by its owner only. A digest of a phone number can be
-    found by trying all numbers, so keep the file as you keep the list. A file ``<path>-lock`` beside it keeps other
-    processes from sending with the same journal; it may be deleted when no run is under way. Use a local disk.
-    After a kill the newest results are in ``<path>-wal``: copy or move it with the file, and never delete it alone.
+    The intent of an item is committed before its request is written, and its result after it. A run that was killed at
+    any moment can be started again with the same input and the same file. One thread commits in groups, and every
+    commit waits for the disk (SQLite's ``synchronous=FULL``). Use a local disk.
 
-    `BulkSender` opens and closes it; ``async with`` is for looking at `counts` without sending.
+    The file contains digests of keys, positions in the input and outcomes, but no number, text or credential. Only its
+    owner can read it. Trying all phone numbers reveals which ones the digests belong to, so protect the file like the
+    list of numbers. The file ``<path>-lock`` stops other processes from sending with the same journal; delete it only
+    when no run is active. After a kill the newest results are in ``<path>-wal``: copy or move both files together, and
+    never delete that one alone.
+
+    `BulkSender` opens and closes the journal. Use ``async with`` to read its `counts` without sending.
 
     Args:
-        path: the file; created when it does not exist, resumed when it does.
-        run: part of the default keys: another name is another run, which sends to the same numbers again.
-        template: what the run sends; a file that was made with another one is refused.
+        path: the file; created if it does not exist, resumed if it does.
+        run: part of the default keys: a run with another name sends to the same numbers again.
+        template: the template of the run; a file that was made with another one is refused.
 
     Raises:
-        ConfigurationError: an argument is wrong.
+        ConfigurationError: an argument is invalid.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, run: str = "", template: CodeTemplate | None = None) -> None:
@@ -70,19 +72,19 @@ class SQLiteJournal:
         self.path = name
         self.run = run
         self.template = template
-        self._store = Store(name, run)
-        self._executor: ThreadPoolExecutor | None = None
+        self._file = JournalFile(name, run)
+        self._thread: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batch = Batch()
-        self._thens: list[tuple[OnResult[Any], Any]] = []
+        self._callbacks: list[tuple[OnResult[Any], Any]] = []
         self._waiters: list[asyncio.Future[None]] = []
-        # Set while the batch that gathers is to be handed over at the end of this round of the loop.
-        self._soon: asyncio.Handle | None = None
-        # How many batches the thread has, the last of them not begun.
-        self._on_disk = 0
+        # Set while the current batch is scheduled for writing at the end of this iteration of the event loop.
+        self._scheduled_write: asyncio.Handle | None = None
+        # Number of batches submitted to the thread and not finished.
+        self._pending_writes = 0
         self._failure: JournalError | None = None
-        # Whether somebody was told of the failure who can do something about it.
-        self._told = False
+        # Whether the failure was raised to the user.
+        self._failure_raised = False
         self._clock: Clock = SystemClock()
 
     def __repr__(self) -> str:
@@ -97,21 +99,21 @@ class SQLiteJournal:
         """Open or create the file.
 
         Args:
-            clock: where the time of day comes from; for tests.
+            clock: source of the time of day; for tests.
 
         Raises:
-            JournalError: it cannot be used; says why and what to do.
-            ClientStateError: it is open already.
+            JournalError: the file cannot be used; the message says why and what to do.
+            ClientStateError: the journal is open already.
         """
         if self.is_open:
-            raise ClientStateError("this journal is open already; give each run a SQLiteJournal of its own")
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bandwidth-mfa-journal")
+            raise ClientStateError("this journal is open already; use a separate SQLiteJournal for each run")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bandwidth-mfa-journal")
         self._loop = asyncio.get_running_loop()
-        self._failure, self._told = None, False
+        self._failure, self._failure_raised = None, False
         self._clock = clock or SystemClock()
         try:
             now = self._clock.time()
-            await self._in_thread(lambda: self._store.open(now))
+            await self._run_in_thread(lambda: self._file.open(now))
             if self.template is not None:
                 await self.bind(self.template)
         except BaseException:
@@ -119,67 +121,67 @@ class SQLiteJournal:
             raise
 
     async def bind(
-        self, template: CodeTemplate | None = None, *, channel: str | None = None, own_keys: bool | None = None
+        self, template: CodeTemplate | None = None, *, channel: str | None = None, custom_keys: bool | None = None
     ) -> None:
-        """Hold the file for good to what would make every item another one.
+        """Tie the file permanently to the facts that determine what every key stands for.
 
         Args:
-            template: what is sent.
+            template: the template of the run.
             channel: ``"messaging"`` or ``"voice"``.
-            own_keys: whether keys are the caller's own or default ones.
+            custom_keys: whether the keys come from a function of the user.
 
         Raises:
-            JournalError: the file was made with another; names what differs.
+            JournalError: the file was made with other values; the message names what differs.
         """
         facts = {} if channel is None else {"channel": channel}
-        if own_keys is not None:
-            facts["kind of keys"] = "own" if own_keys else "default"
+        if custom_keys is not None:
+            facts["kind of keys"] = "own" if custom_keys else "default"
         if template is not None:
             values = zip(TEMPLATE_FIELDS, template_values(template), strict=True)
             facts |= {f"template.{name}": fact_digest(value) for name, value in values}
-        await self._in_thread(lambda: self._store.bind(facts))
+        await self._run_in_thread(lambda: self._file.bind(facts))
 
     async def counts(self) -> dict[str, int]:
-        """Return how many items have which status: ``pending``, ``sending``, ``accepted``, ``rejected``, ...
+        """Return the number of items in each state: ``pending``, ``sending``, ``accepted``, ``rejected``, ...
 
         Raises:
-            JournalError: the file cannot be read.
+            JournalError: the file cannot be written or read.
         """
         await self.flush()
-        return await self._in_thread(self._store.counts)
+        return await self._run_in_thread(self._file.counts)
 
     async def aclose(self, ending: Ending = "finished") -> None:
-        """Write what is left, note how the run ended, and let go of the file; harmless when repeated.
+        """Write the remaining changes, record how the run ended, and close the file; further calls do nothing.
 
         Args:
             ending: how the run ended.
 
         Raises:
-            JournalError: something could not be written.
+            JournalError: not all changes could be written.
         """
-        executor = self._executor
-        if executor is None or self._loop is None:
+        thread = self._thread
+        if thread is None or self._loop is None:
             return
         failure: JournalError | None = None
         cancelled: asyncio.CancelledError | None = None
-        # A cancellation waits too: half closed, the file would stay locked, and its last results unwritten.
+        # Finish despite a cancellation: otherwise the file stays locked and its last results are lost.
         try:
-            while self._writing:
-                cancelled = await _ended(self._waiter()) or cancelled
+            while self._is_writing:
+                cancelled = await _wait_through_cancellation(self._waiter()) or cancelled
             now = self._clock.time()
-            closing = self._loop.run_in_executor(executor, self._store.close, ending, now)
-            cancelled = await _ended(closing) or cancelled
+            closing = self._loop.run_in_executor(thread, self._file.close, ending, now)
+            cancelled = await _wait_through_cancellation(closing) or cancelled
             closing.result()
         except JournalError as error:
             failure = error
         finally:
-            self._executor = self._loop = None
-            executor.shutdown(wait=False)
+            self._thread = self._loop = None
+            thread.shutdown(wait=False)
         if cancelled is not None:
             raise cancelled from failure
         failure = self._failure or failure
-        if failure is not None and not self._told:
-            self._told = True
+        if failure is not None and not self._failure_raised:
+            self._failure_raised = True
             raise JournalError(*failure.args)
 
     async def __aenter__(self) -> Self:
@@ -191,208 +193,208 @@ class SQLiteJournal:
     ) -> None:
         await self.aclose("finished" if error is None else "failed")
 
-    # What a run writes.
+    # Changes that a run writes.
 
-    def add(self, key: bytes, position: int, payload: bytes | None, then: OnResult[_Item], item: _Item) -> None:
-        """Learn what is known of an item, and let the journal know it from now on.
+    def add(self, key: bytes, position: int, payload: bytes | None, on_result: OnResult[_Item], item: _Item) -> None:
+        """Look an item up, and add it as pending if it is new.
 
         Args:
-            key: 16 bytes.
-            position: its place in the input.
-            payload: 8 bytes, where the key does not say all of what is sent.
-            then: called with the item and what is known of it, once it is on disk or cannot be.
-            item: for `then`.
+            key: digest of the key, 16 bytes.
+            position: position in the input.
+            payload: digest of the request, 8 bytes, if the key is a custom one.
+            on_result: called with the item and its row, once the item is on disk or the journal failed.
+            item: argument for `on_result`.
         """
         if self._failure is not None:
-            then(item, self._failure)
+            on_result(item, self._failure)
             return
         batch = self._batch
         batch.keys += key
         batch.positions.append(position)
         batch.payloads += payload or _NO_PAYLOAD
-        self._thens.append((then, item))
-        self._write_soon()
+        self._callbacks.append((on_result, item))
+        self._schedule_write()
 
-    def begin(self, row: int) -> asyncio.Future[None]:
-        """Return a future that ends once the intent to send an item is on disk.
+    def begin(self, row_id: int) -> asyncio.Future[None]:
+        """Return a future that completes when the intent to send an item is on disk.
 
         Raises:
-            JournalError: it is not, so nothing may be sent; by the future as well.
+            JournalError: the journal failed, so the item must not be sent; also raised by the future.
         """
         if self._failure is not None:
             raise JournalError(*self._failure.args)
         waiter = self._waiter()
-        self._batch.begun[row] = None
-        self._write_soon()
+        self._batch.intents[row_id] = None
+        self._schedule_write()
         return waiter
 
-    def accept(self, row: int, provider_id: str, attempts: int, at: float, latency: float | None) -> None:
-        """Write soon that the service took an item, and count that.
+    def accept(self, row_id: int, provider_id: str, attempts: int, at: float, latency: float | None) -> None:
+        """Record and count that the service accepted an item; written with the next batch.
 
         Args:
-            row: the item.
-            provider_id: the service's id of it.
-            attempts: how many more there were.
-            at: when, in Unix seconds.
-            latency: how long the answer took, in seconds.
+            row_id: the item's row.
+            provider_id: the service's id of the text or call.
+            attempts: number of attempts in this run.
+            at: time of the result in Unix seconds.
+            latency: seconds until the response.
         """
         self.count(_ACCEPTED, at, latency)
-        self._batch.accept(row, provider_id, attempts, at)
-        self._write_soon()
+        self._batch.accept(row_id, provider_id, attempts, at)
+        self._schedule_write()
 
     def settle(  # noqa: PLR0913 - the columns of an end
         self,
-        row: int,
+        row_id: int,
         status: JournalState,
         *,
         provider_id: str | None = None,
         cause: str | None = None,
         http_status: int | None = None,
-        again: bool = False,
+        is_retryable_next_run: bool = False,
         attempts: int = 0,
         at: float | None = None,
     ) -> None:
-        """Write soon what became of an item; with `Status.PENDING`, that nothing did.
+        """Record the state of an item after its attempts; written with the next batch.
 
         Args:
-            row: the item.
-            status: what is known.
-            provider_id: the service's id of an accepted one.
-            cause: the error's class.
-            http_status: the status of the answer.
-            again: whether another run may try again.
-            attempts: how many more there were.
-            at: when, in Unix seconds.
+            row_id: the item's row.
+            status: the state; `JournalState.PENDING` puts the item back.
+            provider_id: the service's id of an accepted item.
+            cause: class name of the error.
+            http_status: HTTP status of the response.
+            is_retryable_next_run: whether the next run may send the item again.
+            attempts: number of attempts in this run.
+            at: time of the result in Unix seconds.
         """
-        # An intent that is not on its way to the disk yet is moot.
+        # The result replaces an intent of the same batch.
         batch = self._batch
-        batch.begun.pop(row, None)
-        batch.settled[row] = (status, provider_id, cause, http_status, again, attempts, at)
-        self._write_soon()
+        batch.intents.pop(row_id, None)
+        batch.settled[row_id] = (status, provider_id, cause, http_status, is_retryable_next_run, attempts, at)
+        self._schedule_write()
 
-    def count(self, what: str, at: float, latency: float | None = None) -> None:
-        """Count an end, or a refusal, in the second it happened; before it is settled, which sees to the writing.
+    def count(self, counter: str, at: float, latency: float | None = None) -> None:
+        """Count a result or a 429 in its second; call this before `settle`, which schedules the write.
 
         Args:
-            what: a column of the table ``second``.
-            at: when, in Unix seconds.
-            latency: how long the answer took, in seconds; None where there was none.
+            counter: a column of the table ``second``.
+            at: time in Unix seconds.
+            latency: seconds until the response; None if there was none.
         """
         batch, second = self._batch, int(at)
         counts = batch.seconds.get(second)
         if counts is None:
             counts = batch.seconds[second] = {}
-        counts[what] = counts.get(what, 0) + 1
+        counts[counter] = counts.get(counter, 0) + 1
         if latency is not None:
             bucket = int(10 * math.log10(max(latency * 1e6, 1.0)))
             batch.latencies[bucket] = batch.latencies.get(bucket, 0) + 1
 
     async def flush(self) -> None:
-        """Return once all that was told is on disk.
+        """Wait until all recorded changes are on disk.
 
         Raises:
-            JournalError: some of it is not.
+            JournalError: some changes could not be written.
         """
-        await self._settled()
+        await self._wait_written()
         if self._failure is not None:
-            self._told = True
+            self._failure_raised = True
             raise JournalError(*self._failure.args)
 
-    async def _settled(self) -> None:
-        while self._writing:
+    async def _wait_written(self) -> None:
+        while self._is_writing:
             try:
                 await self._waiter()
             except JournalError:
                 return
 
     def _waiter(self) -> asyncio.Future[None]:
-        """Return a future that ends with the batch that gathers now."""
+        """Return a future that completes when the current batch is written."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         return waiter
 
-    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
-        if self._loop is None or self._executor is None:
+    async def _run_in_thread(self, work: Callable[[], _Result]) -> _Result:
+        if self._loop is None or self._thread is None:
             raise ClientStateError("this journal is not open")
-        return await self._loop.run_in_executor(self._executor, work)
+        return await self._loop.run_in_executor(self._thread, work)
 
-    # Batches: one is on its way to the disk, and perhaps another behind it, while the next one gathers.
+    # Batches: the thread has at most two, one being written and one waiting, while the next one collects changes.
 
     @property
-    def _writing(self) -> bool:
-        return self._on_disk > 0 or self._soon is not None
+    def _is_writing(self) -> bool:
+        return self._pending_writes > 0 or self._scheduled_write is not None
 
-    def _write_soon(self) -> None:
-        """Let what happens in this round of the loop go into one transaction, unless it is much.
+    def _schedule_write(self) -> None:
+        """Write all changes of this event loop iteration in one transaction, or earlier if the batch is full.
 
-        A busy run would otherwise fall into step with its disk: all that can be sent is sent, then all of it is written
-        down, and each waits while the other works. So a large batch does not wait for the round's end, and one more
-        stands behind the one that is on its way; what comes then gathers, as a slow disk wants few and large ones.
+        Without the early writes, sending and writing would alternate in a busy run: all items are sent, then all are
+        written, and each side waits for the other. So a full batch is submitted at once, also while another one is
+        being written. Further changes collect in the next batch, because a slow disk does better with few large writes.
         """
         if self._failure is not None or self._loop is None:
             return
         self._batch.size += 1
-        if self._on_disk < len(_LARGE) and self._batch.size >= _LARGE[self._on_disk]:
+        if self._pending_writes < len(_FULL_BATCH) and self._batch.size >= _FULL_BATCH[self._pending_writes]:
             self._write()
-        elif not self._on_disk and self._soon is None:
-            self._soon = self._loop.call_soon(self._write)
+        elif not self._pending_writes and self._scheduled_write is None:
+            self._scheduled_write = self._loop.call_soon(self._write)
 
     def _write(self) -> None:
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
-        if self._loop is None or self._executor is None:
+        if self._scheduled_write is not None:
+            self._scheduled_write.cancel()
+            self._scheduled_write = None
+        if self._loop is None or self._thread is None:
             return
         batch, self._batch = self._batch, Batch()
-        thens, self._thens = self._thens, []
+        callbacks, self._callbacks = self._callbacks, []
         waiters, self._waiters = self._waiters, []
-        self._on_disk += 1
-        written = self._loop.run_in_executor(self._executor, self._store.apply, batch)
-        written.add_done_callback(lambda done: self._written(done, thens, waiters))
+        self._pending_writes += 1
+        written = self._loop.run_in_executor(self._thread, self._file.apply, batch)
+        written.add_done_callback(lambda done: self._on_written(done, callbacks, waiters))
 
-    def _written(
+    def _on_written(
         self,
         done: asyncio.Future[Sequence[int | JournalRow]],
-        thens: list[tuple[OnResult[Any], Any]],
+        callbacks: list[tuple[OnResult[Any], Any]],
         waiters: list[asyncio.Future[None]],
     ) -> None:
-        self._on_disk -= 1
+        self._pending_writes -= 1
         failure = done.exception()
         if failure is not None:
-            self._fail(failure, thens, waiters)
+            self._fail(failure, callbacks, waiters)
             return
-        for (then, item), row in zip(thens, done.result(), strict=True):
-            then(item, row)
-        if self._failure is None and not self._on_disk and (self._batch.size or self._waiters):
-            # Before those who waited go on: the disk works while they do.
+        for (on_result, item), row in zip(callbacks, done.result(), strict=True):
+            on_result(item, row)
+        if self._failure is None and not self._pending_writes and (self._batch.size or self._waiters):
+            # Before the waiters continue, so that the disk and the event loop work in parallel.
             self._write()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     def _fail(
-        self, failure: BaseException, thens: list[tuple[OnResult[Any], Any]], waiters: list[asyncio.Future[None]]
+        self, failure: BaseException, callbacks: list[tuple[OnResult[Any], Any]], waiters: list[asyncio.Future[None]]
     ) -> None:
-        """Tell all who wait, and write no more: what came later would be on disk without what came before."""
+        """Report the error to all waiters, and write nothing more: later changes depend on those that were lost."""
         error = failure if isinstance(failure, JournalError) else JournalError(f"{self.path}: {failure}")
         self._failure = self._failure or error
-        thens, self._thens = [*thens, *self._thens], []
+        callbacks, self._callbacks = [*callbacks, *self._callbacks], []
         waiters, self._waiters = [*waiters, *self._waiters], []
         self._batch = Batch()
-        for then, item in thens:
-            then(item, error)
+        for on_result, item in callbacks:
+            on_result(item, error)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(JournalError(*error.args))
 
 
-async def _ended(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait for a future through cancellations; return the last of them, for the caller to raise."""
+async def _wait_through_cancellation(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait for a future even if cancelled; return the last cancellation, for the caller to raise."""
     cancelled = None
     while not future.done():
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError as error:
             cancelled = error
-    future.exception()  # seen
+    future.exception()  # mark it as retrieved
     return cancelled

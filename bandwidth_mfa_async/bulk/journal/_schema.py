@@ -1,14 +1,14 @@
-"""The journal's tables, version by version, and the words of its statuses. No I/O."""
+"""The journal's tables, and the migrations from version to version."""
 
 from __future__ import annotations
 
 from typing import Final
 
 APPLICATION_ID: Final = 0x424D4641  # "BMFA", in the file's header
-PAGE_SIZE: Final = 1024  # a digest lands on any page of the index: small pages make that cheap
+PAGE_SIZE: Final = 1024  # digests are spread over all pages of the index; small pages make each write cheap
 
 
-# Each entry leads from the version that is its index to the next one. Entries are never changed, only added.
+# MIGRATIONS[n] upgrades version n to n + 1. Entries are only added, never changed.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",

@@ -1,1 +1,1 @@
-"""Reads a journal and reports on it."""
+"""The report on a journal."""

@@ -1,4 +1,4 @@
-"""What a report on a journal consists of. No I/O."""
+"""The data classes of a report on a journal."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Literal, TypeAlias
 from attrs import frozen
 
 Ending: TypeAlias = Literal["finished", "stopped", "failed", "running", "killed", "unfinished"]
-"""How a session ended; `unfinished` where it cannot be seen whether it still runs."""
+"""How a session ended; `unfinished` if it cannot be determined whether it still runs."""
 
 Resume: TypeAlias = Literal["yes", "no", "at_least_once"]
-"""Whether the next run with the journal tries an item again; `at_least_once`: only under `Resend.AT_LEAST_ONCE`."""
+"""Whether the next run with the journal sends an item again; `at_least_once`: only under `Resend.AT_LEAST_ONCE`."""
 
 
 @frozen(kw_only=True)
 class Counts:
-    """How many items are in which state; together they are all items of the journal.
+    """Number of items in each state; the sum is the number of items in the journal.
 
     Attributes:
-        pending: taken from the input and not sent yet.
-        sending: written down as about to be sent, without a result: in flight, or interrupted by a kill.
-        accepted: the service took it and named it.
-        rejected: the service answered no; nothing was sent.
-        not_sent: the request never left.
-        unknown: written, and no trustworthy answer came.
-        invalid: breaks a rule, so nothing was asked of the service.
+        pending: read from the input and not sent yet.
+        sending: intent stored, no result yet: in flight, or interrupted by a kill.
+        accepted: accepted by the service, which returned an id.
+        rejected: rejected by the service; nothing was sent.
+        not_sent: the request was never written.
+        unknown: the request was written, and no trustworthy answer came.
+        invalid: the item breaks a rule, so no request was made.
     """
 
     pending: int = 0
@@ -39,13 +39,13 @@ class Counts:
 
 @frozen(kw_only=True)
 class SessionReport:
-    """One opening of the journal for sending.
+    """One session: the time between opening the journal for sending and closing it.
 
     Attributes:
-        number: 1 for the first of the journal.
-        started: when.
-        ended: when; None while it runs, and for one that was killed.
-        ending: how.
+        number: 1 for the journal's first session.
+        started: start time.
+        ended: end time; None if the session still runs or was killed.
+        ending: how it ended.
     """
 
     number: int
@@ -56,13 +56,13 @@ class SessionReport:
 
 @frozen(kw_only=True)
 class Point:
-    """What ended in a piece of a run.
+    """Results in one interval of a run.
 
     Attributes:
-        start: when the piece begins.
-        seconds: how long it is.
-        accepted, rejected, not_sent, unknown, invalid: how many items ended so.
-        throttled: attempts answered 429, whether or not they were tried again.
+        start: start of the interval.
+        seconds: length of the interval.
+        accepted, rejected, not_sent, unknown, invalid: number of items with this outcome.
+        throttled: attempts answered with 429, retried or not.
     """
 
     start: datetime
@@ -76,18 +76,18 @@ class Point:
 
     @property
     def codes(self) -> int:
-        """Items that ended with a request for them; an invalid one asks for none."""
+        """Number of results except invalid items, for which no request is made."""
         return self.accepted + self.rejected + self.not_sent + self.unknown
 
 
 @frozen(kw_only=True)
 class Span:
-    """A time in which the run was at work, without a pause worth showing.
+    """A period in which the run was active, without a pause that is long enough to show.
 
     Attributes:
-        start: when it begins.
-        seconds: how long it is.
-        points: it, in pieces.
+        start: start of the period.
+        seconds: length of the period.
+        points: the period in intervals.
     """
 
     start: datetime
@@ -97,11 +97,11 @@ class Span:
 
 @frozen(kw_only=True)
 class Timeline:
-    """A run over time; between two spans nothing ran.
+    """A run over time; no session ran between two spans.
 
     Attributes:
-        point_seconds: how much time a point stands for; the last one of a span may be shorter.
-        spans: in the order of time; at most 240 points in all.
+        point_seconds: length of a point's interval; the last one of a span may be shorter.
+        spans: in order of time, with at most 240 points in total.
     """
 
     point_seconds: int
@@ -110,15 +110,15 @@ class Timeline:
 
 @frozen(kw_only=True)
 class Totals:
-    """The run in a few numbers.
+    """Totals of a run.
 
     Attributes:
-        items: how many the journal knows.
-        ended: results written down; an item that was tried again on resume ended more than once.
-        throttled: attempts answered 429.
-        working_seconds: time spent at work, pauses between sessions left out.
-        codes_per_second: results of requests a second of it.
-        busiest_per_second: the same in the best point of the timeline.
+        items: number of items in the journal.
+        ended: number of results; an item that was sent again by a later session has more than one.
+        throttled: attempts answered with 429.
+        working_seconds: time in which the run was active, without the pauses between sessions.
+        codes_per_second: results of requests per working second.
+        busiest_per_second: the highest such rate of a point in the timeline.
     """
 
     items: int
@@ -131,7 +131,7 @@ class Totals:
 
 @frozen(kw_only=True)
 class Bucket:
-    """Answered items whose last attempt took between `low` and `high` seconds."""
+    """Number of answered items whose last attempt took between `low` and `high` seconds."""
 
     low: float
     high: float
@@ -140,12 +140,12 @@ class Bucket:
 
 @frozen(kw_only=True)
 class Percentile:
-    """A share of the answered items was at least as fast as this.
+    """A latency percentile of the answered items.
 
     Attributes:
-        percent: the share.
-        value: the middle of the bucket it lies in, in seconds.
-        low, high: the bucket's bounds: the true figure is between them.
+        percent: percentage of the answered items that were at least as fast.
+        value: geometric middle of the percentile's bucket, in seconds.
+        low, high: bounds of the bucket; the exact value lies between them.
     """
 
     percent: int
@@ -156,13 +156,13 @@ class Percentile:
 
 @frozen(kw_only=True)
 class Latency:
-    """How long the last attempt of answered items took.
+    """Latency of the last attempt of answered items.
 
     Attributes:
-        answered: how many were measured.
-        resolution: the factor from a bucket's lower to its upper bound; figures are no finer.
-        buckets: without the empty ones at both ends, fastest first.
-        percentiles: 50, 90 and 99; none where nothing was answered.
+        answered: number of measured items.
+        resolution: ratio of a bucket's upper to its lower bound.
+        buckets: fastest first, without the empty ones at both ends.
+        percentiles: 50, 90 and 99; empty if nothing was answered.
     """
 
     answered: int
@@ -173,15 +173,15 @@ class Latency:
 
 @frozen(kw_only=True)
 class FailureReport:
-    """Items that are not accepted for one cause.
+    """The items that were not accepted for one cause.
 
     Attributes:
         status: `rejected`, `not_sent`, `unknown` or `invalid`.
-        cause: the error's class, or `InterruptedRun`; None where the journal has none.
-        http_status: what was answered, where something was.
-        count: how many items.
-        meaning: what happened, in one line.
-        resume: whether the next run with the journal tries them again.
+        cause: class name of the error, or `InterruptedRun`; None if the journal has none.
+        http_status: HTTP status of the answer, if there was one.
+        count: number of items.
+        meaning: one line that says what happened.
+        resume: whether the next run with the journal sends these items again.
     """
 
     status: str

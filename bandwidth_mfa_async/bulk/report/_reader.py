@@ -1,4 +1,4 @@
-"""A journal's file as a reader sees it: opened without touching it, refused with a remedy, asked in constant memory."""
+"""Read-only access to a journal's file: it changes nothing, explains bad files, and needs constant memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..._item_state import JournalState
 from ...errors import JournalError
-from ..journal._file import check_kind
+from ..journal._file import check_schema_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -18,109 +18,109 @@ if TYPE_CHECKING:
 
 _Read = TypeVar("_Read")
 
-# Rows that are looked at together: they stay in SQLite's cache of 2 MB, and sorting them by cause in less.
-_SLICE: Final = 10_000
-# Causes kept apart. A journal has a dozen; a file that was tampered with could hold one for each row.
+# Row ids per query: the rows and their sort by cause fit into SQLite's cache of 2 MB.
+_SLICE_ROWS: Final = 10_000
+# Maximum number of distinct causes. A journal has a dozen; a tampered file could have one per row.
 _MAX_CAUSES: Final = 500
 _MAX_ITEMS: Final = 10**10
-_EMPTY: Final = "{}: nothing was written down in this journal yet; a run that uses it begins it"
-_ODD: Final = "{}: this journal is damaged: it holds {}; restore a copy of it before a run goes on with it"
+_EMPTY: Final = "{}: this journal is empty; the first run that uses it creates its content"
+_DAMAGED: Final = "{}: this journal is damaged: it contains {}; restore a copy of it before you continue the run"
 
-Failure = tuple[int, str | None, int | None, int]
-"""A status, a cause, an HTTP status, and whether a resume tries again."""
+FailureKey = tuple[int, str | None, int | None, int]
+"""State, cause, HTTP status, and whether the next run sends the item again."""
 
 
-def read_journal(path: Path, read: Callable[[JournalFile], _Read]) -> _Read:
-    """Call `read` with the journal at a path, as it stands now; a run that is under way is not disturbed.
+def read_journal(path: Path, read: Callable[[JournalReader], _Read]) -> _Read:
+    """Call `read` with a consistent snapshot of a journal; an active run is not disturbed.
 
     Args:
         path: the journal's file.
-        read: asks what it wants to know; called again when a run began meanwhile.
+        read: runs its queries; called a second time if a run started meanwhile.
 
     Raises:
         JournalError: the file is missing, not a journal, damaged, or from a newer version of this library.
     """
     try:
-        _look_at(path)
+        _check_exists(path)
     except OSError as error:
-        raise JournalError(f"{path}: cannot be read ({error.strerror}); see to the right to read it") from None
-    # Without a write-ahead log nobody has the file open, and it can be read where it lies: in a folder that is
-    # read-only, and without SQLite leaving two files beside it. With one, SQLite must be let to coordinate.
-    if not _wal(path).exists():
+        raise JournalError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    # Without a write-ahead log no process has the file open. Mode "immutable" then also works in a read-only folder and
+    # leaves no -wal and -shm files behind. With a log, SQLite has to coordinate with the writer.
+    if not _wal_path(path).exists():
         try:
             result = _read(path, "immutable=1", read)
         except JournalError:
-            if not _wal(path).exists():
+            if not _wal_path(path).exists():
                 raise
         else:
-            if not _wal(path).exists():
+            if not _wal_path(path).exists():
                 return result
     return _read(path, "mode=ro", read)
 
 
-def _look_at(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if not path.exists():
-        raise JournalError(f"{path}: there is no such file; name the one that a bulk run was given as its journal")
+        raise JournalError(f"{path}: there is no such file; name the journal of a bulk run")
     if not path.is_file():
-        raise JournalError(f"{path}: this is not a file; name the one that a bulk run was given as its journal")
-    if path.stat().st_size == 0 and not _wal(path).exists():
+        raise JournalError(f"{path}: this is not a file; name the journal of a bulk run")
+    if path.stat().st_size == 0 and not _wal_path(path).exists():
         raise JournalError(_EMPTY.format(path))
 
 
-def _wal(path: Path) -> Path:
+def _wal_path(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def _read(path: Path, mode: str, read: Callable[[JournalFile], _Read]) -> _Read:
+def _read(path: Path, mode: str, read: Callable[[JournalReader], _Read]) -> _Read:
     try:
-        with _opened(path, mode) as connection:
-            if not check_kind(connection, str(path)):
+        with _connect(path, mode) as connection:
+            if not check_schema_version(connection, str(path)):
                 raise JournalError(_EMPTY.format(path))
-            return read(JournalFile(path, connection))
+            return read(JournalReader(path, connection))
     except sqlite3.Error as error:
-        raise _explained(path, error) from None
+        raise _translate_error(path, error) from None
     except (TypeError, ValueError, OverflowError):
-        # SQLite's columns hold what they are given: text for a number, a number for a time.
-        raise JournalError(_ODD.format(path, "a value that no run writes")) from None
+        # SQLite does not enforce column types: a number column may contain text.
+        raise JournalError(_DAMAGED.format(path, "a value that no run writes")) from None
 
 
-def _decoded(raw: bytes) -> str:
+def _decode(raw: bytes) -> str:
     return raw.decode(errors="replace")
 
 
 @contextmanager
-def _opened(path: Path, mode: str) -> Generator[sqlite3.Connection]:
+def _connect(path: Path, mode: str) -> Generator[sqlite3.Connection]:
     address = f"{path.absolute().as_uri()}?{mode}"
     with closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=5.0)) as connection:
-        connection.text_factory = _decoded
-        # One transaction: every number is of the same moment.
+        connection.text_factory = _decode
+        # One transaction, so that all queries see the same snapshot.
         connection.execute("BEGIN")
         yield connection
 
 
-def _explained(path: Path, error: sqlite3.Error) -> JournalError:
+def _translate_error(path: Path, error: sqlite3.Error) -> JournalError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_NOTADB:
-        return JournalError(f"{path}: is not a journal, nor an SQLite file at all")
+        return JournalError(f"{path}: is not a journal, nor an SQLite file")
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return JournalError(f"{path}: another program keeps the journal locked; try again when it has ended")
+        return JournalError(f"{path}: another program has locked the journal; try again when it has ended")
     if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}:
         return JournalError(
-            f"{path}: cannot be opened; you need the right to read it, and while there is a {_wal(path).name} "
-            "beside it, to write to its folder (or copy both elsewhere)"
+            f"{path}: cannot be opened; make it readable and, if {_wal_path(path).name} exists, its folder writable; "
+            "or copy both files to another folder"
         )
-    # The rest is a file that was torn, or is not whole: what SQLite says of it helps whoever knows SQLite.
+    # All other errors mean a truncated or corrupt file; SQLite's text helps those who know SQLite.
     return JournalError(
         f"{path}: this journal is damaged ({error}); copy it again together with its -wal file, or restore a copy of "
-        "it, before a run goes on with it"
+        "it, before you continue the run"
     )
 
 
 def is_running(path: Path) -> bool | None:
-    """Tell whether a run holds the journal now; None where that cannot be seen.
+    """Return whether a run uses the journal now; None if that cannot be determined.
 
     Args:
-        path: the journal's file; a run keeps an exclusive lock on the SQLite file beside it that ends in ``-lock``.
+        path: the journal's file; a run holds an exclusive lock on the SQLite file ``<path>-lock``.
     """
     lock = path.with_name(path.name + "-lock")
     if not lock.exists():
@@ -136,12 +136,12 @@ def is_running(path: Path) -> bool | None:
     return False
 
 
-class JournalFile:
-    """The questions that a report asks of a journal.
+class JournalReader:
+    """The queries of a report.
 
     Args:
         path: the journal's file.
-        connection: open on it, in a transaction.
+        connection: a connection to it, in a transaction.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -150,33 +150,33 @@ class JournalFile:
 
     def damaged(self, what: str) -> JournalError:
         """Return the error for a value that no run writes."""
-        return JournalError(_ODD.format(self.path, what))
+        return JournalError(_DAMAGED.format(self.path, what))
 
     def meta(self) -> dict[str, str]:
-        """Return what the run wrote down about itself."""
+        """Return the facts that the run stored."""
         return dict(self._execute("SELECT name, value FROM meta"))
 
-    def failures(self) -> tuple[int, dict[Failure, int], dict[int, list[int]]]:
-        """Count the items by what became of them.
+    def failures(self) -> tuple[int, dict[FailureKey, int], dict[int, list[int]]]:
+        """Count all items, and those that are not accepted by cause.
 
-        Accepted items, usually nearly all, are told by subtraction, so that they are only stepped over.
+        Accepted items, usually nearly all, are not grouped: their number is the difference.
 
         Returns:
-            the number of items; the counts of those that are not accepted; and the ranges of ids that hold items of
-            the two statuses whose places are asked for next.
+            the number of items; the counts of those that are not accepted; and, for the states sending and unknown, the
+            slices of ids that contain such items, for `positions`.
         """
         (first,) = self._execute("SELECT min(id) FROM item").fetchone()
         (last,) = self._execute("SELECT max(id) FROM item").fetchone()
         items = 0
-        counts: dict[Failure, int] = {}
-        holding: dict[int, list[int]] = {JournalState.SENDING: [], JournalState.UNKNOWN: []}
+        counts: dict[FailureKey, int] = {}
+        slices: dict[int, list[int]] = {JournalState.SENDING: [], JournalState.UNKNOWN: []}
         if first is None:
-            return items, counts, holding
+            return items, counts, slices
         if last - first > _MAX_ITEMS:
             raise self.damaged("ids that are too far apart")
-        for before in range(first - 1, last, _SLICE):
-            bounds = (before, before + _SLICE)
-            # Not one count(*) of all: SQLite takes that from the index of keys, which is read from all over the disk.
+        for before in range(first - 1, last, _SLICE_ROWS):
+            bounds = (before, before + _SLICE_ROWS)
+            # Not one count(*) of all rows: SQLite would scan the index of keys, which is scattered over the disk.
             (number,) = self._execute("SELECT count(*) FROM item WHERE id > ? AND id <= ?", bounds).fetchone()
             items += number
             rows = self._execute(
@@ -189,58 +189,58 @@ class JournalFile:
                 if key not in counts and len(counts) >= _MAX_CAUSES:
                     key = (status, None, None, again)
                 counts[key] = counts.get(key, 0) + count
-                if status in holding and before not in holding[status][-1:]:
-                    holding[status].append(before)
-        return items, counts, holding
+                if status in slices and before not in slices[status][-1:]:
+                    slices[status].append(before)
+        return items, counts, slices
 
-    def positions(self, status: int, holding: list[int], most: int) -> list[int]:
-        """Return the places in the input of the first items with a status.
+    def positions(self, status: int, slices: list[int], limit: int) -> list[int]:
+        """Return the positions in the input of the first items in a state.
 
         Args:
-            status: `Status.SENDING` or `Status.UNKNOWN`.
-            holding: the ranges that hold some, from `failures`.
-            most: how many places are wanted.
+            status: `JournalState.SENDING` or `JournalState.UNKNOWN`.
+            slices: the slices that contain such items, from `failures`.
+            limit: maximum number of positions.
         """
         found: list[int] = []
-        for before in holding:
+        for before in slices:
             rows = self._execute(
                 "SELECT position FROM item WHERE id > ? AND id <= ? AND status = ? ORDER BY id LIMIT ?",
-                (before, before + _SLICE, status, most - len(found)),
+                (before, before + _SLICE_ROWS, status, limit - len(found)),
             )
             found += [position for (position,) in rows]
-            if len(found) >= most:
+            if len(found) >= limit:
                 break
         return found
 
-    def sessions(self, most: int) -> tuple[int, dict[str | None, int], list[tuple[float, float | None, str | None]]]:
-        """Return how many sessions there were, how many ended how, and the latest ones, oldest first."""
+    def sessions(self, limit: int) -> tuple[int, dict[str | None, int], list[tuple[float, float | None, str | None]]]:
+        """Return the number of sessions, their number by ending, and the latest ones, oldest first."""
         endings: dict[str | None, int] = dict(
             self._execute("SELECT ending, count(*) FROM session GROUP BY ending LIMIT 20").fetchall()
         )
-        latest = self._execute("SELECT started_at, ended_at, ending FROM session ORDER BY id DESC LIMIT ?", (most,))
+        latest = self._execute("SELECT started_at, ended_at, ending FROM session ORDER BY id DESC LIMIT ?", (limit,))
         return sum(endings.values()), endings, latest.fetchall()[::-1]
 
-    def busy(self, start: int | None, stop: int | None) -> tuple[int, int] | None:
-        """Return the first and the last second in a range in which something ended; None where nothing did."""
+    def active_range(self, start: int | None, stop: int | None) -> tuple[int, int] | None:
+        """Return the first and the last second in a range that have results; None if none has."""
         low = -(2**63) if start is None else start
         high = 2**63 - 1 if stop is None else stop - 1
-        # Two statements: SQLite answers one of min and max from the tree, and both together by reading the range.
+        # Two statements: SQLite looks up a single min or max in the B-tree, but scans the range for both together.
         (first,) = self._execute("SELECT min(at) FROM second WHERE at BETWEEN ? AND ?", (low, high)).fetchone()
         (last,) = self._execute("SELECT max(at) FROM second WHERE at BETWEEN ? AND ?", (low, high)).fetchone()
         return None if first is None else (first, last)
 
-    def within(self, piece: Interval) -> tuple[int, ...]:
-        """Return what ended in a stretch: accepted, rejected, not sent, unknown, invalid; and the 429s."""
+    def totals(self, interval: Interval) -> tuple[int, ...]:
+        """Return the results in an interval: accepted, rejected, not sent, unknown, invalid; and the 429s."""
         sums: tuple[Any, ...] = self._execute(
             "SELECT total(accepted), total(rejected), total(not_sent), total(unknown), total(invalid), "
             "total(throttled) FROM second WHERE at >= ? AND at < ?",
-            (piece.start, piece.stop),
+            (interval.start, interval.stop),
         ).fetchone()
         return tuple(int(number) for number in sums)
 
     def latency(self) -> list[tuple[int, int]]:
-        """Return the latency buckets that hold something, fastest first."""
-        # A microsecond to a month: more is no latency, and as many rows as that at most.
+        """Return the non-empty latency buckets, fastest first."""
+        # From below a microsecond to a month; this also bounds the number of rows of a tampered file.
         return self._execute(
             "SELECT bucket, count FROM latency WHERE count > 0 AND bucket BETWEEN -10 AND 130 ORDER BY bucket"
         ).fetchall()

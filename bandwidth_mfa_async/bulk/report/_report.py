@@ -1,4 +1,4 @@
-"""What a bulk run's journal says, as data: what became of the items, how fast, and what a resume would do."""
+"""`JournalReport`: the outcomes, rates and latencies of a bulk run, computed from its journal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..._clock import Clock
     from ._parts import Ending, Resume
-    from ._reader import Failure, JournalFile
+    from ._reader import FailureKey, JournalReader
 
     SessionRow = tuple[float, float | None, str | None]
 
@@ -35,30 +35,30 @@ PERCENTS: Final = (50, 90, 99)
 
 _ENDINGS: Final[dict[str, Ending]] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
 
-# A name is one line of text, whatever a file holds: nothing that moves a cursor or turns a line around.
+# Characters that move a cursor, break a line or change the text direction; a tampered file may contain them.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MAX_NAME: Final = 200
 
 
 @frozen(kw_only=True)
 class JournalReport:
-    """What a bulk run's journal says; it holds no number, no text and no id of a person.
+    """The report on a bulk run's journal; it contains no number, no text and no personal id.
 
     Attributes:
-        journal: the file's name.
-        read_at: when it was read; all times are UTC.
-        run, channel, made_by, created: what the run wrote down about itself; `made_by` is the library's version. Empty
-            where it wrote nothing.
-        running: whether a run held the journal; None where that could not be seen.
-        counts: the items by what became of them.
-        totals: the run in a few numbers.
-        sessions: the latest 1,000 openings for sending, oldest first.
-        sessions_by_ending: all of them, counted.
+        journal: name of the file.
+        read_at: when the journal was read; all times are UTC.
+        run, channel, made_by, created: facts from the journal; `made_by` is the library's version. Empty if the journal
+            does not have them.
+        running: whether a run uses the journal now; None if that cannot be determined.
+        counts: items by state.
+        totals: totals of the run.
+        sessions: the latest 1,000 sessions, oldest first.
+        sessions_by_ending: number of all sessions, by ending.
         timeline: the run over time.
-        latency: how long answers took.
-        failures: the items that are not accepted, by cause, the most frequent first.
-        unknown_positions: where in the input (counted from 0) the first 1,000 unknown ones are.
-        sending_positions: the same for those in flight or interrupted.
+        latency: latency of the answers.
+        failures: items that were not accepted, by cause, the most frequent cause first.
+        unknown_positions: positions in the input (from 0) of the first 1,000 unknown items.
+        sending_positions: the same for items that are in flight or interrupted.
     """
 
     journal: str
@@ -80,30 +80,31 @@ class JournalReport:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, clock: Clock | None = None) -> JournalReport:
-        """Read a journal, also one whose run is under way; memory does not grow with its length.
+        """Read a journal, also while its run is active; memory use does not grow with its length.
 
         Args:
-            path: the journal's file. It is not written to.
-            clock: what `read_at` is taken from; the system's by default.
+            path: the journal's file; it is only read.
+            clock: source of `read_at`; the system clock by default.
 
         Raises:
-            JournalError: the file is missing, not a journal, damaged, or from a newer version; it says what to do.
+            JournalError: the file is missing, not a journal, damaged, or from a newer version; the message says what to
+                do.
         """
         now = (clock or SystemClock()).time()
-        return read_journal(Path(path).resolve(), lambda journal: _Reader(journal, now).report())
+        return read_journal(Path(path).resolve(), lambda journal: _ReportBuilder(journal, now).report())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data for JSON: times as ISO 8601 text, everything else as numbers, text and lists."""
+        """Return the report as plain data for JSON; times are ISO 8601 text."""
         from cattrs.preconf.json import make_converter
 
         document: dict[str, Any] = make_converter().unstructure(self)
         return document
 
 
-class _Reader:
-    """Makes a report out of what a journal's file answers."""
+class _ReportBuilder:
+    """Build a report from the queries of a `JournalReader`."""
 
-    def __init__(self, journal: JournalFile, now: float) -> None:
+    def __init__(self, journal: JournalReader, now: float) -> None:
         self._journal = journal
         self._now = now
         self._running: bool | None = False
@@ -111,56 +112,56 @@ class _Reader:
     def report(self) -> JournalReport:
         journal = self._journal
         number, endings, rows = journal.sessions(MAX_SESSIONS)
-        # Looked at right after the sessions, and only where one has no end: the look could be in the way of a run
-        # that begins in the same moment.
+        # Check the lock right after reading the sessions, and only if the latest one has no end: the check could
+        # collide with a run that starts at the same moment.
         if rows and rows[-1][2] is None:
             self._running = is_running(journal.path)
         meta = journal.meta()
-        items, failures, holding = journal.failures()
+        items, failures, slices = journal.failures()
         counts = self._counts(items, failures)
         sessions = self._sessions(rows, number)
-        stretches = self._stretches(rows)
-        timeline = self._timeline(_timeline.merge_intervals(stretches))
+        intervals = self._intervals(rows)
+        timeline = self._timeline(_timeline.merge_intervals(intervals))
         return JournalReport(
-            journal=_line(journal.path.name),
-            read_at=self._moment(self._now),
-            run=_line(meta.get("run", "")),
-            channel=_line(meta.get("channel", "")),
-            made_by=_line(meta.get("made_by", "")),
-            created=self._moment(self._number(meta.get("created_at", ""))),
+            journal=_printable(journal.path.name),
+            read_at=self._datetime(self._now),
+            run=_printable(meta.get("run", "")),
+            channel=_printable(meta.get("channel", "")),
+            made_by=_printable(meta.get("made_by", "")),
+            created=self._datetime(self._parse_time(meta.get("created_at", ""))),
             running=self._running,
             counts=counts,
-            totals=_totals(items, timeline, sum(stretch.seconds for stretch in stretches)),
+            totals=_totals(items, timeline, sum(interval.seconds for interval in intervals)),
             sessions=sessions,
-            sessions_by_ending=self._by_ending(endings, sessions),
+            sessions_by_ending=self._count_endings(endings, sessions),
             timeline=timeline,
             latency=_latency(journal.latency()),
             failures=_failures(failures),
             unknown_positions=tuple(
-                journal.positions(JournalState.UNKNOWN, holding[JournalState.UNKNOWN], MAX_POSITIONS)
+                journal.positions(JournalState.UNKNOWN, slices[JournalState.UNKNOWN], MAX_POSITIONS)
             ),
             sending_positions=tuple(
-                journal.positions(JournalState.SENDING, holding[JournalState.SENDING], MAX_POSITIONS)
+                journal.positions(JournalState.SENDING, slices[JournalState.SENDING], MAX_POSITIONS)
             ),
         )
 
-    def _number(self, text: str) -> float:
+    def _parse_time(self, text: str) -> float:
         try:
             return float(text)
         except ValueError:
-            raise self._journal.damaged("no time at which it was made") from None
+            raise self._journal.damaged("no valid creation time") from None
 
-    def _moment(self, seconds: float) -> datetime:
+    def _datetime(self, seconds: float) -> datetime:
         try:
             return datetime.fromtimestamp(seconds, UTC)
         except (OverflowError, ValueError, OSError):
-            raise self._journal.damaged("a time that is none") from None
+            raise self._journal.damaged("an invalid time") from None
 
-    def _counts(self, items: int, failures: dict[Failure, int]) -> Counts:
+    def _counts(self, items: int, failures: dict[FailureKey, int]) -> Counts:
         by_status = dict.fromkeys(STATUSES, 0)
         for (status, *_), count in failures.items():
             if not 0 <= status < len(STATUSES):
-                raise self._journal.damaged("an item with a status that is none")
+                raise self._journal.damaged("an item with an invalid status")
             by_status[STATUSES[status]] += count
         by_status["accepted"] = items - sum(by_status.values())
         return Counts(**by_status)
@@ -172,21 +173,21 @@ class _Reader:
             return "unfinished" if self._running is None else "running" if self._running else "killed"
         known = _ENDINGS.get(ending)
         if known is None:
-            raise self._journal.damaged("a session with an ending that is none")
+            raise self._journal.damaged("a session with an invalid ending")
         return known
 
     def _sessions(self, rows: list[SessionRow], number: int) -> tuple[SessionReport, ...]:
         return tuple(
             SessionReport(
                 number=place,
-                started=self._moment(started),
-                ended=None if ended is None else self._moment(ended),
+                started=self._datetime(started),
+                ended=None if ended is None else self._datetime(ended),
                 ending=self._ending(ending, latest=place == number),
             )
             for place, (started, ended, ending) in enumerate(rows, start=number - len(rows) + 1)
         )
 
-    def _by_ending(self, counted: dict[str | None, int], sessions: tuple[SessionReport, ...]) -> dict[str, int]:
+    def _count_endings(self, counted: dict[str | None, int], sessions: tuple[SessionReport, ...]) -> dict[str, int]:
         by_ending = {self._ending(ending, latest=False): count for ending, count in counted.items()}
         latest = sessions[-1].ending if sessions else "finished"
         if latest in {"running", "unfinished"}:
@@ -194,46 +195,46 @@ class _Reader:
             by_ending[latest] = 1
         return {ending: count for ending, count in by_ending.items() if count}
 
-    def _stretches(self, sessions: list[SessionRow]) -> list[Interval]:
-        """Return the times of work: one for each session in which something ended."""
+    def _intervals(self, sessions: list[SessionRow]) -> list[Interval]:
+        """Return the active periods: one for each session that has results."""
         ordered = sorted((math.floor(started), ended) for started, ended, _ in sessions)
         starts: list[int | None] = [start for start, _ in ordered]
-        # What ended before the first session, or without one, is the first one's: no second is left out.
+        # Results before the first session, or without a session, count for the first one.
         if starts:
             starts[0] = None
-        stretches: list[Interval] = []
+        intervals: list[Interval] = []
         for place, (low, high) in enumerate(itertools.pairwise([*(starts or [None]), None])):
-            busy = self._journal.busy(low, high)
-            if busy is None:
+            active = self._journal.active_range(low, high)
+            if active is None:
                 continue
-            start, stop = busy[0], busy[1] + 1
+            start, stop = active[0], active[1] + 1
             if ordered:
                 began, ended = ordered[place]
                 start = min(start, began)
                 stop = stop if ended is None else max(stop, math.ceil(ended))
-            stretches.append(Interval(start, stop if high is None else min(stop, high)))
-        return stretches
+            intervals.append(Interval(start, stop if high is None else min(stop, high)))
+        return intervals
 
-    def _timeline(self, stretches: list[Interval]) -> Timeline:
-        codes = sum(sum(self._journal.within(stretch)[:4]) for stretch in stretches)
-        width = _timeline.width_for(stretches, codes)
+    def _timeline(self, intervals: list[Interval]) -> Timeline:
+        codes = sum(sum(self._journal.totals(interval)[:4]) for interval in intervals)
+        point_seconds = _timeline.choose_point_seconds(intervals, codes)
         return Timeline(
-            point_seconds=width,
+            point_seconds=point_seconds,
             spans=tuple(
                 Span(
-                    start=self._moment(stretch.start),
-                    seconds=stretch.seconds,
-                    points=tuple(self._point(piece) for piece in _timeline.cut(stretch, width)),
+                    start=self._datetime(interval.start),
+                    seconds=interval.seconds,
+                    points=tuple(self._point(interval) for interval in _timeline.split(interval, point_seconds)),
                 )
-                for stretch in stretches
+                for interval in intervals
             ),
         )
 
-    def _point(self, piece: Interval) -> Point:
-        accepted, rejected, not_sent, unknown, invalid, throttled = self._journal.within(piece)
+    def _point(self, interval: Interval) -> Point:
+        accepted, rejected, not_sent, unknown, invalid, throttled = self._journal.totals(interval)
         return Point(
-            start=self._moment(piece.start),
-            seconds=piece.seconds,
+            start=self._datetime(interval.start),
+            seconds=interval.seconds,
             accepted=accepted,
             rejected=rejected,
             not_sent=not_sent,
@@ -243,14 +244,14 @@ class _Reader:
         )
 
 
-def _line(text: str) -> str:
+def _printable(text: str) -> str:
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:_MAX_NAME]
 
 
 def _totals(items: int, timeline: Timeline, working: int) -> Totals:
     points = [point for span in timeline.spans for point in span.points]
     codes = sum(point.codes for point in points)
-    # A shorter last point would make a peak out of one busy second.
+    # Ignore shorter last points: a single busy second would look like a peak.
     whole = [point for point in points if point.seconds == timeline.point_seconds] or points
     return Totals(
         items=items,
@@ -271,7 +272,7 @@ def _latency(counts: list[tuple[int, int]]) -> Latency:
         percentiles.append(Percentile(percent=percent, value=math.sqrt(low * high), low=low, high=high))
     return Latency(
         answered=sum(buckets.values()),
-        resolution=10 ** (1 / _timeline.BUCKETS_A_DECADE),
+        resolution=10 ** (1 / _timeline.BUCKETS_PER_DECADE),
         buckets=tuple(
             Bucket(low=low, high=high, count=buckets.get(bucket, 0))
             for bucket in filled
@@ -281,15 +282,15 @@ def _latency(counts: list[tuple[int, int]]) -> Latency:
     )
 
 
-def _failures(counted: dict[Failure, int]) -> tuple[FailureReport, ...]:
+def _failures(counted: dict[FailureKey, int]) -> tuple[FailureReport, ...]:
     reports = [
         FailureReport(
             status=STATUSES[status],
-            cause=None if cause is None else _line(cause),
+            cause=None if cause is None else _printable(cause),
             http_status=http_status,
             count=count,
             meaning=describe_cause(cause, http_status),
-            resume=_resume(STATUSES[status], again=bool(again)),
+            resume=_resume(STATUSES[status], is_retryable_next_run=bool(again)),
         )
         for (status, cause, http_status, again), count in counted.items()
         if STATUSES[status] in {"rejected", "not_sent", "unknown", "invalid"}
@@ -297,7 +298,7 @@ def _failures(counted: dict[Failure, int]) -> tuple[FailureReport, ...]:
     return tuple(sorted(reports, key=lambda report: (-report.count, report.status, report.cause or "")))
 
 
-def _resume(status: str, *, again: bool) -> Resume:
+def _resume(status: str, *, is_retryable_next_run: bool) -> Resume:
     if status == "unknown":
         return "at_least_once"
-    return "yes" if again and status != "invalid" else "no"
+    return "yes" if is_retryable_next_run and status != "invalid" else "no"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._config import Rate, rate_for
-from ..._redis._connect import make_client, names_its_database
+from ..._config import Rate, parse_rate
+from ..._redis._connect import is_valid_redis_url, make_client
 from ..._redis._fail_fast import OPERATION_TIMEOUT, FailFastConnection, StoreUnavailableError
 from ..._redis._script import Script
 from ...errors import ConfigurationError
@@ -73,7 +73,7 @@ class RedisLimits:
         self._url = _checked_redis_url(url)
         self._key = _checked_name("key", key)
         self._prefix = _checked_name("prefix", prefix)
-        fallback_rate = rate_for("fallback_rate", fallback_rate)
+        fallback_rate = parse_rate("fallback_rate", fallback_rate)
         if fallback_rate is not None and not isinstance(fallback_rate, Rate):
             raise ConfigurationError("fallback_rate: must be a Rate, a text like '5/s', or None")
         self._fallback = None if fallback_rate is None else fallback_rate.per_second
@@ -166,10 +166,10 @@ class _RedisStore:
         self._script = script
 
     async def exchange(self, arguments: Sequence[str]) -> Any:
-        return await self._connection.ask(lambda client: self._script.run(client, self._keys, arguments))
+        return await self._connection.call(lambda client: self._script.run(client, self._keys, arguments))
 
     async def status(self, channel: str) -> SharedStatus:
-        ask = self._connection.ask
+        ask = self._connection.call
         seconds, micros = await ask(lambda client: client.time())
         state = await ask(lambda client: client.hgetall(self._keys[0]))
         waiting = await ask(lambda client: client.hgetall(self._keys[1]))
@@ -195,7 +195,7 @@ def _checked_redis_url(url: object) -> str:
         import_module("redis")
     except ImportError:
         raise ConfigurationError("RedisLimits needs redis-py: pip install 'bandwidth-mfa-async[redis]'") from None
-    if not names_its_database(url):
+    if not is_valid_redis_url(url):
         raise ConfigurationError(_URL_FORM)
     try:
         # redis-py reports unknown options only when it creates a connection object. This does not connect.

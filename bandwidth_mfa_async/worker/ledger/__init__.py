@@ -1,1 +1,1 @@
-"""The ledger: the state of jobs and single codes, in Redis."""
+"""The ledger: the state of jobs and single codes in Redis."""

@@ -1,4 +1,4 @@
-"""Single codes in the ledger: put there by whoever wants one sent, taken and settled by a worker."""
+"""The single codes of a ledger: queued by a requester, claimed and settled by a worker."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState, pack_error, un
 from ..._redis._batcher import Batcher
 from ...errors import DeadlineExceededError, DeliveryUnknownError, InvalidRequestError
 from ._codec import pack_code
+from ._protocol import Reply
 from ._scripts import SCRIPTS
 
 if TYPE_CHECKING:
@@ -26,14 +27,14 @@ _KEY_BYTES: Final = 16
 MAX_KEY: Final = 512
 
 
-def _kept(provider_id: str | None, error: MFAError | None) -> str:
+def _pack_outcome(provider_id: str | None, error: MFAError | None) -> str:
     return json.dumps([provider_id, pack_error(error)])
 
 
-_INTERRUPTED: Final = _kept(
-    None, DeliveryUnknownError("the worker died or was cut off while the request was under way")
+_INTERRUPTED: Final = _pack_outcome(
+    None, DeliveryUnknownError("the worker died or was disconnected while the request was in flight")
 )
-_LATE: Final = _kept(None, DeadlineExceededError("no worker sent the code in time", attempts=0))
+_EXPIRED: Final = _pack_outcome(None, DeadlineExceededError("no worker sent the code in time", attempts=0))
 
 
 @frozen
@@ -41,8 +42,8 @@ class CodeOutcome:
     """What is known of a single code.
 
     Attributes:
-        delivery: what became of it; None while it waits or is under way.
-        provider_id: the service's id of an accepted one.
+        delivery: its delivery; None while the code is queued or in flight.
+        provider_id: the service's id of an accepted code.
         error: why it was not accepted.
     """
 
@@ -52,80 +53,82 @@ class CodeOutcome:
 
 
 class CodeQueue:
-    """The single codes of a ledger, whose operations travel together.
+    """The single codes of a ledger; concurrent operations share a round trip.
 
     Args:
-        ledger: theirs.
+        ledger: the ledger.
     """
 
     def __init__(self, ledger: RedisLedger) -> None:
         self._ledger = ledger
-        self._batcher = Batcher(self._run, ledger.clock)
+        self._batcher = Batcher(self._run_batch, ledger.clock)
 
     @staticmethod
     def name(key: object) -> str:
-        """Return what messages, Redis and logs know a code by: a digest, since a key may hold anything.
+        """Return the name of a code in messages, Redis and logs: a digest, since a key may contain personal data.
 
         Raises:
-            InvalidRequestError: no usable key.
+            InvalidRequestError: the key is not usable.
         """
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
             raise InvalidRequestError("key", f"must be a text of 1 to {MAX_KEY} characters, like 'login:42'")
         return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).hexdigest()
 
     async def put(self, name: str, request: CodeRequest, channel: str, seconds: float) -> CodeOutcome:
-        """Ask for a code to be sent, unless it was; one that was not sent is asked for again.
+        """Queue a code unless the ledger knows it; queue it again if it was not sent.
 
         Args:
             name: see `name`.
-            request: what to send.
+            request: the request.
             channel: ``"messaging"`` or ``"voice"``.
             seconds: how long it may wait for a worker.
 
         Raises:
-            InvalidRequestError: the key stands for another request.
+            InvalidRequestError: the key belongs to another request.
         """
         payload, digest = pack_code(request, channel)
-        keep = max(1, round(self._ledger.keep))
-        state, kept = await self._batcher.ask(("put", name, digest, payload, round(seconds * 1000), keep))
-        if state == "D":
-            raise InvalidRequestError("key", "stands for another request in this ledger; give each request its own")
-        return _outcome(state, kept)
+        retention = max(1, round(self._ledger.retention))
+        reply, text = await self._batcher.call(("put", name, digest, payload, round(seconds * 1000), retention))
+        if reply == Reply.OTHER_REQUEST:
+            raise InvalidRequestError("key", "belongs to another request in this ledger; use a new key per request")
+        return _outcome(reply, text)
 
     async def read(self, name: str) -> CodeOutcome | None:
-        """Return what is known of a code; None when nothing is."""
-        state, kept = await self._batcher.ask(("read", name))
-        return None if state == "G" else _outcome(state, kept)
+        """Return what is known of a code; None if the ledger does not know it."""
+        reply, text = await self._batcher.call(("read", name))
+        return None if reply == Reply.GONE else _outcome(reply, text)
 
     async def withdraw(self, name: str) -> CodeOutcome | None:
-        """Take a code back that nobody works at, and return what is known of it then."""
-        state, kept = await self._batcher.ask(("withdraw", name, _LATE))
-        return None if state == "G" else _outcome(state, kept)
+        """Withdraw a code unless a worker holds it; return its outcome, or None if the ledger does not know it."""
+        reply, text = await self._batcher.call(("withdraw", name, _EXPIRED))
+        return None if reply == Reply.GONE else _outcome(reply, text)
 
-    async def take(self, name: str, lease: Lease, *, repeats: bool) -> str | None:
-        """Return a code's payload, now that the lease is ours; None when there is nothing to do."""
-        asked = lease.asked()
+    async def claim(self, name: str, lease: Lease, *, resends_unknown: bool) -> str | None:
+        """Claim a code under a lease; return its payload, or None if there is nothing to send."""
+        now = lease.now()
         ms = round(lease.seconds * 1000)
-        state, payload = await self._batcher.ask(("take", name, lease.token, ms, repeats, _INTERRUPTED, _LATE))
-        if state != "T":
+        operation = ("take", name, lease.fencing_token, ms, resends_unknown, _INTERRUPTED, _EXPIRED)
+        reply, payload = await self._batcher.call(operation)
+        if reply != Reply.CLAIMED:
             return None
-        lease.granted(asked)
+        lease.renewed_at(now)
         return str(payload)
 
     async def renew(self, name: str, lease: Lease) -> bool:
-        """Renew a code's lease; False when it is lost."""
-        asked = lease.asked()
-        letter, _ = await self._batcher.ask(("renew", name, lease.token, round(lease.seconds * 1000)))
-        if letter == "K":
-            lease.granted(asked)
-        return bool(letter == "K")
+        """Renew the lease of a code; return False if it is lost."""
+        now = lease.now()
+        reply, _ = await self._batcher.call(("renew", name, lease.fencing_token, round(lease.seconds * 1000)))
+        if reply != Reply.RENEWED:
+            return False
+        lease.renewed_at(now)
+        return True
 
-    async def intent(self, name: str, lease: Lease, *, repeats: bool) -> str:
-        """Put an attempt on record; return ``1``, or the letter that says why not."""
-        letter, _ = await self._batcher.ask(("intent", name, lease.token, repeats))
-        return str(letter)
+    async def intent(self, name: str, lease: Lease, *, resends_unknown: bool) -> str:
+        """Store the intent of an attempt; return `LedgerState.SENDING`, or the reply that denies the attempt."""
+        reply, _ = await self._batcher.call(("intent", name, lease.fencing_token, resends_unknown))
+        return str(reply)
 
-    def settle(  # noqa: PLR0913 - what is known of an end
+    def settle(  # noqa: PLR0913 - all that is known of an outcome
         self,
         name: str,
         lease: Lease,
@@ -133,34 +136,33 @@ class CodeQueue:
         provider_id: str | None,
         error: MFAError | None,
         *,
-        repeats: bool,
+        resends_unknown: bool,
     ) -> None:
-        """Write soon what became of a code."""
-        kept = "" if state is LedgerState.PENDING else _kept(provider_id, error)
-        self._batcher.tell(("settle", name, lease.token, state.value, kept, repeats))
+        """Schedule the write of a code's outcome."""
+        text = "" if state is LedgerState.PENDING else _pack_outcome(provider_id, error)
+        self._batcher.submit(("settle", name, lease.fencing_token, state.value, text, resends_unknown))
 
-    async def stale(self, seconds: float, most: int) -> list[str]:
-        """Return codes that have waited for so long and that nobody may be working at."""
+    async def stale(self, seconds: float, limit: int) -> list[str]:
+        """Return the names of codes that have waited for at least so many seconds, oldest first."""
         key = f"{self._ledger.prefix}:{{codes}}:waiting"
-        found = await self._ledger.connection.script(SCRIPTS["stale"], [key], [round(seconds * 1000), most])
+        found = await self._ledger.connection.script(SCRIPTS["stale"], [key], [round(seconds * 1000), limit])
         return [name.decode() for name in found]
 
     async def flush(self) -> None:
-        """Return once everything that was told is in Redis."""
+        """Wait until Redis holds every operation submitted so far."""
         await self._batcher.flush()
 
-    async def _run(self, operations: list[tuple[Any, ...]]) -> Sequence[Any]:
+    async def _run_batch(self, operations: list[tuple[Any, ...]]) -> Sequence[Any]:
         prefix = f"{self._ledger.prefix}:{{codes}}"
         names = (operation[1] for operation in operations)
         keys = [f"{prefix}:waiting", f"{prefix}:writer:{self._ledger.writer}", *(f"{prefix}:{name}" for name in names)]
         arguments = [self._ledger.next_batch(), json.dumps(operations)]
-        answers = await self._ledger.connection.script(SCRIPTS["codes"], keys, arguments)
-        found: list[Any] = json.loads(answers)
-        return found
+        replies: list[Any] = json.loads(await self._ledger.connection.script(SCRIPTS["codes"], keys, arguments))
+        return replies
 
 
-def _outcome(state: str, kept: str) -> CodeOutcome:
+def _outcome(state: str, text: str) -> CodeOutcome:
     if state in {LedgerState.PENDING, LedgerState.SENDING}:
         return CodeOutcome(None)
-    provider_id, error = json.loads(kept)
+    provider_id, error = json.loads(text)
     return CodeOutcome(DELIVERY_OF_LEDGER_STATE[LedgerState(state)], provider_id, unpack_error(error))

@@ -1,4 +1,4 @@
-"""What the ledger holds of requests and of their outcomes, as text. No I/O."""
+"""Packs and unpacks the requests and outcomes that the ledger stores."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _DIGEST_BYTES: Final = 8
 
 @frozen
 class ItemResult:
-    """What the ledger says of a row's end.
+    """The stored outcome of an item.
 
     Attributes:
-        state: the row's state at the time.
-        provider_id: the service's id of an accepted one.
-        cause: the error's class.
-        status: the answer's HTTP status.
-        attempts: how many there were.
+        state: the item's state when it was stored.
+        provider_id: the service's id of an accepted code.
+        cause: the class of the error.
+        status: the HTTP status of the response.
+        attempts: the number of attempts.
     """
 
     state: str
@@ -40,42 +40,44 @@ class ItemResult:
 
 
 def pack_requests(requests: Sequence[CodeRequest | None], keys: Sequence[str] | None) -> tuple[bytes, bytes]:
-    """Return a chunk's requests for the ledger, and a digest by which the same chunk is known again.
+    """Return a chunk's requests as the ledger stores them, and a digest that identifies the same chunk later.
 
     Args:
-        requests: what is to be sent; None where an item is no request or not to be sent.
-        keys: the caller's own keys, if there are any.
+        requests: the requests; None for items that are invalid or not sent.
+        keys: the custom keys, if there are any.
     """
     templates: dict[tuple[Any, ...], int] = {}
-    rows: list[Any] = []
+    items: list[Any] = []
     for request in requests:
         if request is None:
-            rows.append(0)
+            items.append(0)
             continue
-        place = templates.setdefault(template_values(request), len(templates))
-        rows.append([place, request.to])
-    text = json.dumps({"t": list(templates), "r": rows, "k": keys}, separators=(",", ":")).encode()
+        template = templates.setdefault(template_values(request), len(templates))
+        items.append([template, request.to])
+    text = json.dumps({"t": list(templates), "r": items, "k": keys}, separators=(",", ":")).encode()
     return zlib.compress(text, 1), blake2b(text, digest_size=_DIGEST_BYTES).digest()
 
 
 def unpack_requests(packed: bytes) -> list[CodeRequest | None]:
-    """Return a chunk's requests.
+    """Return the requests of a chunk.
 
     Raises:
-        LedgerError: they cannot be read.
+        LedgerError: the requests cannot be read.
     """
     try:
         found = json.loads(zlib.decompress(packed))
         templates = found["t"]
-        return [None if row == 0 else CodeRequest(row[1], *templates[row[0]]) for row in found["r"]]
+        return [None if item == 0 else CodeRequest(item[1], *templates[item[0]]) for item in found["r"]]
     except (zlib.error, ValueError, KeyError, IndexError, TypeError):
-        # Not chained: what cannot be read may hold numbers.
-        error = LedgerError("the ledger holds requests that cannot be read; were they made by another version?")
+        # Not chained: the unreadable text may contain numbers.
+        error = LedgerError(
+            "the requests of a chunk cannot be read; if another bandwidth-mfa-async version submitted the job, use it"
+        )
     raise error
 
 
 def keys_only(packed: bytes) -> bytes:
-    """Return what is kept of a chunk's requests once none can be sent again: the caller's own keys, or nothing."""
+    """Return what remains of a chunk's requests once none can be sent again: the custom keys, or nothing."""
     keys = unpack_keys(packed)
     if keys is None:
         return b""
@@ -83,7 +85,7 @@ def keys_only(packed: bytes) -> bytes:
 
 
 def unpack_keys(packed: bytes) -> list[str] | None:
-    """Return the caller's own keys of a chunk; None where there are none."""
+    """Return the custom keys of a chunk; None if it has none."""
     if not packed:
         return None
     keys: list[str] | None = json.loads(zlib.decompress(packed))["k"]
@@ -91,8 +93,8 @@ def unpack_keys(packed: bytes) -> list[str] | None:
 
 
 def pack_record(provider_id: str | None, error: BaseException | None, attempts: int) -> str:
-    """Return what the ledger keeps of a row's end, after its place and state: id, cause, status and attempts."""
-    # An id is the service's word: what would break the text is not let through.
+    """Return the record of an outcome, without its index and state: id, cause, status and attempts."""
+    # The service chooses the id: separators in it are replaced.
     name = "" if provider_id is None else provider_id.translate(_UNSAFE)
     cause = "" if error is None else type(error).__name__
     status = getattr(error, "status", "")
@@ -103,31 +105,33 @@ _UNSAFE: Final = {ord(char): "_" for char in ",\n\r"}
 
 
 def unpack_records(text: str) -> dict[int, ItemResult]:
-    """Return the last record of each row, by the row's place in the job."""
+    """Return the last record of each item, by the item's index in the job."""
     found: dict[int, ItemResult] = {}
     for line in text.splitlines():
-        row, state, provider_id, cause, status, attempts = line.split(",")
-        found[int(row)] = ItemResult(
+        index, state, provider_id, cause, status, attempts = line.split(",")
+        found[int(index)] = ItemResult(
             state, provider_id or None, cause or None, int(status) if status else None, int(attempts or 0)
         )
     return found
 
 
 def pack_code(request: CodeRequest, channel: str) -> tuple[str, str]:
-    """Return a single request for the ledger, and a digest of it."""
+    """Return a single request as the ledger stores it, and its digest."""
     text = json.dumps([channel, request.to, *template_values(request)], separators=(",", ":"))
     return text, blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def unpack_code(text: str) -> tuple[str, CodeRequest]:
-    """Return a single request's channel and the request.
+    """Return the channel and the request of a single code.
 
     Raises:
-        LedgerError: it cannot be read.
+        LedgerError: the request cannot be read.
     """
     try:
         channel, *values = json.loads(text)
         return channel, CodeRequest(*values)
     except (ValueError, TypeError):
-        error = LedgerError("the ledger holds a request that cannot be read; was it made by another version?")
+        error = LedgerError(
+            "a single code cannot be read; if another bandwidth-mfa-async version requested it, use that version"
+        )
     raise error

@@ -1,4 +1,4 @@
-"""`RedisLedger`: what every worker knows of every row, kept in Redis under leases."""
+"""`RedisLedger`: the state of every job item and single code in Redis, written under leases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..._lease import Lease
 from ..._redis._batcher import Batcher
 from ..._redis._connection import Connection, checked_url
 from ...errors import ConfigurationError, LedgerError
-from ._protocol import VERSION
+from ._protocol import VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
 from ._scripts import SCRIPTS
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ _INTERRUPTED_RECORD: Final = f",{LedgerState.UNKNOWN.value},,{LEASE_EXPIRED},,0\
 
 @frozen
 class Chunk:
-    """A chunk under a lease.
+    """A claimed chunk.
 
     Attributes:
-        job: its job's name.
-        number: its place in the job, from 0.
-        size: how many rows the job's chunks have.
+        job: the job's name.
+        number: its number in the job, from 0.
+        size: the number of items of the job's chunks; the last one may have fewer.
         channel: ``"messaging"`` or ``"voice"``.
-        resumed: how often the job had been resumed when it was taken.
-        states: of its rows, a character each.
-        requests: what `_codec` made of them.
+        resumed: how often the job had been resumed at the time of the claim.
+        states: the states of its items, one character each.
+        requests: its requests, as `_codec.pack_requests` packed them.
         lease: the right to send them.
     """
 
@@ -57,23 +57,24 @@ class Chunk:
 
 
 class RedisLedger:
-    """The truth about jobs and single codes, for any number of workers: who may send what, and what came of it.
+    """The source of truth about jobs and single codes for any number of workers: who may send what, and the outcomes.
 
-    A row is one byte: pending, sending, and then what became of it. It becomes ``sending`` only under a living lease,
-    and before its request is written; what is ``sending`` when its owner's lease has run out becomes unknown. The
-    numbers and texts that are still to be sent are in it as well, until nothing of their chunk can be sent again: keep
-    this Redis as you keep the list. It must not evict (``maxmemory-policy noeviction``) and should persist
-    (``appendonly yes``): claims that it forgets can be sent twice.
+    The state of an item is one byte. It becomes ``sending`` only under a valid lease and before the request is written;
+    an item that is ``sending`` when the lease of its worker expires becomes unknown. The ledger also holds the numbers
+    and texts of a chunk until no item of it can be sent again: protect this Redis as you protect the list. It must not
+    evict (``maxmemory-policy noeviction``) and should persist (``appendonly yes``): codes whose claims it loses can be
+    sent twice.
 
     Args:
         url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database.
-        cluster: the URL leads to a Redis Cluster; all keys of a job share a hash tag.
-        prefix: what every Redis key begins with.
-        lease: seconds after which a chunk is taken from a worker that shows no sign of life. It must outlast the
-            longest stall you accept: taking it from one who lives costs an unknown, never a second text.
-        keep: seconds that outcomes are kept after their chunk is done, and a single code after it was asked for.
-        timeout: seconds one Redis operation may take before it is tried again.
-        clock: where time comes from; for tests.
+        cluster: whether the URL is that of a Redis Cluster. All keys of a job share a hash tag.
+        prefix: the prefix of every Redis key.
+        lease: seconds after which the chunk of a worker that does not renew its claim goes to another worker. It must
+            outlast the longest stall you accept: taking a chunk from a running worker costs an unknown outcome, never
+            a second text.
+        retention: seconds for which outcomes are kept after their chunk is done, and a single code after its request.
+        timeout: seconds that one Redis operation may take before it is tried again.
+        clock: the time source; for tests.
 
     Raises:
         ConfigurationError: a value is wrong, or redis-py is not installed.
@@ -86,26 +87,26 @@ class RedisLedger:
         cluster: bool = False,
         prefix: str = "bandwidth-mfa",
         lease: float = 30.0,
-        keep: float = _WEEK,
+        retention: float = _WEEK,
         timeout: float = 5.0,
         clock: Clock | None = None,
     ) -> None:
         self.url: str = checked_url(url, cluster=cluster)
         self.cluster: bool = bool(cluster)
         self.prefix: str = checked_name("prefix", prefix)
-        self.lease: float = _checked_seconds("lease", lease, least=1.0)
-        self.keep: float = _checked_seconds("keep", keep, least=60.0)
+        self.lease: float = _checked_seconds("lease", lease, minimum=1.0)
+        self.retention: float = _checked_seconds("retention", retention, minimum=60.0)
         self.clock: Clock = clock or SystemClock()
-        timeout = _checked_seconds("timeout", timeout, least=0.01)
+        timeout = _checked_seconds("timeout", timeout, minimum=0.01)
         self._connection = Connection(self.url, cluster=cluster, timeout=timeout, clock=self.clock)
         self._batchers: dict[str, Batcher] = {}
-        # Batches are numbered, so that one that comes late does nothing.
+        # The scripts ignore a batch of this writer that arrives after one with a higher number.
         self.writer: str = secrets.token_hex(8)
         self._batches = itertools.count(1)
         self._checked = False
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(prefix={self.prefix!r})"  # the URL may hold a password
+        return f"{type(self).__name__}(prefix={self.prefix!r})"  # the URL may contain a password
 
     async def __aenter__(self) -> Self:
         self._connection.open()
@@ -122,234 +123,256 @@ class RedisLedger:
         await self.aclose()
 
     def next_batch(self) -> int:
-        """Return the number of a batch of this writer's, larger than those before."""
+        """Return the number of this writer's next batch."""
         return next(self._batches)
 
     @property
     def connection(self) -> Connection:
-        """The connection, for what else is kept in the same Redis."""
+        """The connection, for other data in the same Redis."""
         return self._connection
 
-    async def check(self, *, patience: float = 10.0) -> None:
-        """Make sure, once, that this Redis can be used and forgets nothing of its own accord.
+    async def check(self, *, max_wait: float = 10.0) -> None:
+        """Check once that this Redis can be used and does not evict.
 
         Args:
-            patience: seconds to wait for a Redis that is away.
+            max_wait: seconds to wait for a Redis that cannot be reached.
 
         Raises:
-            LedgerError: it cannot be reached, refuses us, or evicts.
+            LedgerError: Redis cannot be reached, refuses the ledger, or evicts.
         """
         if self._checked:
             return
-        facts = await self._connection.ask(lambda client: client.info("memory"), patience=patience)
+        facts = await self._connection.call(lambda client: client.info("memory"), max_wait=max_wait)
         for node in facts.values() if isinstance(next(iter(facts.values())), dict) else (facts,):
             policy = str(node.get("maxmemory_policy", "noeviction"))
             if policy != "noeviction" and int(node.get("maxmemory", 0)):
                 raise LedgerError(
-                    f"the ledger's Redis evicts (maxmemory-policy {policy}): what it forgets is sent twice; "
-                    "set maxmemory-policy noeviction"
+                    f"the ledger's Redis evicts keys (maxmemory-policy {policy}), and codes whose claims it evicts "
+                    "would be sent twice; set maxmemory-policy noeviction"
                 )
         self._checked = True
 
     async def aclose(self) -> None:
-        """Close; operations that Redis has not answered may or may not have been done."""
+        """Close. Operations that Redis has not answered may or may not have run."""
         await self._connection.aclose()
 
     async def flush(self) -> None:
-        """Return once everything that was told is in Redis."""
+        """Wait until Redis holds every operation submitted so far."""
         for batcher in tuple(self._batchers.values()):
             await batcher.flush()
 
-    # Rows.
+    # Items.
 
     def renew(self, job: str, chunk: int, lease: Lease) -> Awaitable[Any]:
-        """Return an awaitable of ``K`` (it goes on), ``L`` (it is lost), ``X`` (kept, but the job is stopped)."""
+        """Renew the lease of a chunk.
+
+        Returns:
+            An awaitable of `Reply.RENEWED`, `Reply.LEASE_LOST`, or `Reply.JOB_STOPPED` (renewed, but the job is
+            stopped).
+        """
         ms = round(lease.seconds * 1000)
-        return self._batcher(job).ask(("renew", chunk, lease.token, ms, "", -1, "", False))
+        return self._batcher(job).call(("renew", chunk, lease.fencing_token, ms, "", -1, "", False))
 
-    def intent(self, chunk: Chunk, row: int, *, repeats: bool) -> Awaitable[Any]:
-        """Return an awaitable of ``1`` once an attempt is on record, or of why there must be none.
-
-        Args:
-            chunk: the row's.
-            row: its place in the job.
-            repeats: whether an unknown one may be sent again.
-        """
-        return self._batcher(chunk.job).ask(("intent", chunk.number, chunk.lease.token, row, "", -1, "", repeats))
-
-    def settle(self, chunk: Chunk, row: int, state: LedgerState, record: str, *, repeats: bool) -> None:
-        """Write soon what became of a row.
+    def intent(self, chunk: Chunk, index: int, *, resends_unknown: bool) -> Awaitable[Any]:
+        """Store the intent of an attempt.
 
         Args:
-            chunk: the row's.
-            row: its place in the job.
-            state: what is known; `State.PENDING` when nothing became of it.
-            record: id, cause, status and attempts, as `_codec` writes them; empty to keep none.
-            repeats: whether unknown rows are sent again, so that a late no says nothing.
+            chunk: the item's chunk.
+            index: the item's index in the job.
+            resends_unknown: whether an unknown item may be sent again.
+
+        Returns:
+            An awaitable of `LedgerState.SENDING` once the intent is stored, or of a reply that denies the attempt:
+            `Reply.LEASE_LOST`, `Reply.JOB_STOPPED`, `Reply.GONE`, or the state of an item that is settled.
         """
-        text = f"{row},{state.value},{record}\n" if record else ""
-        self._batcher(chunk.job).tell(
-            ("settle", chunk.number, chunk.lease.token, row, state.value, chunk.number if text else -1, text, repeats)
+        return self._batcher(chunk.job).call(
+            ("intent", chunk.number, chunk.lease.fencing_token, index, "", -1, "", resends_unknown)
+        )
+
+    def settle(self, chunk: Chunk, index: int, state: LedgerState, record: str, *, resends_unknown: bool) -> None:
+        """Schedule the write of an item's outcome.
+
+        Args:
+            chunk: the item's chunk.
+            index: the item's index in the job.
+            state: the outcome; `LedgerState.PENDING` if nothing was sent and the item is to be tried again.
+            record: id, cause, status and attempts, as `_codec.pack_record` packs them; empty to store none.
+            resends_unknown: whether unknown items are sent again; a late rejection then proves nothing.
+        """
+        number, token = chunk.number, chunk.lease.fencing_token
+        line = f"{index},{state.value},{record}\n" if record else ""
+        result_key = number if line else -1
+        self._batcher(chunk.job).submit(
+            ("settle", number, token, index, state.value, result_key, line, resends_unknown)
         )
 
     def _batcher(self, job: str) -> Batcher:
         batcher = self._batchers.get(job)
         if batcher is None:
-            batcher = self._batchers[job] = Batcher(lambda ops: self._run_rows(job, ops), self.clock)
+            batcher = self._batchers[job] = Batcher(lambda ops: self._run_batch(job, ops), self.clock)
         return batcher
 
-    async def _run_rows(self, job: str, operations: list[tuple[Any, ...]]) -> Sequence[str]:
-        texts: dict[int, int] = {}
+    async def _run_batch(self, job: str, operations: list[tuple[Any, ...]]) -> Sequence[str]:
+        result_keys: dict[int, int] = {}
         ops: list[tuple[Any, ...]] = []
-        for kind, chunk, token, row, state, text, record, repeats in operations:
-            place = 0 if text < 0 else texts.setdefault(text, len(texts) + 1)
-            ops.append((kind, chunk, token, row, state, place, record, repeats))
+        for kind, chunk, token, index, state, result_key, line, resends_unknown in operations:
+            position = 0 if result_key < 0 else result_keys.setdefault(result_key, len(result_keys) + 1)
+            ops.append((kind, chunk, token, index, state, position, line, resends_unknown))
         names = ("job", "rows", "leases", "again", f"writer:{self.writer}")
-        keys = self._keys(job, *names, *(f"out:{chunk}" for chunk in texts))
+        keys = self._keys(job, *names, *(f"out:{chunk}" for chunk in result_keys))
         arguments = [self.next_batch(), json.dumps(ops, separators=(",", ":"))]
         try:
-            answers = await self._connection.script(SCRIPTS["rows"], keys, arguments)
+            replies = await self._connection.script(SCRIPTS["rows"], keys, arguments)
         except LedgerError as error:
-            _LOG.warning("what became of some rows of a job could not be written: %s", error)
+            _LOG.warning("outcomes of a job could not be written to the ledger: %s", error)
             raise
-        return _text(answers)
+        return _text(replies)
 
     # Chunks.
 
-    async def take(self, job: str, chunk: int, lease: Lease) -> Chunk | str:
-        """Take a chunk.
+    async def claim_chunk(self, job: str, chunk: int, lease: Lease) -> Chunk | ClaimReply:
+        """Claim a chunk.
 
         Args:
-            job: its job.
-            chunk: its place in it.
-            lease: a fresh one.
+            job: the job's name.
+            chunk: the chunk's number.
+            lease: a new lease.
 
         Returns:
-            The chunk, or why not: ``"gone"``, ``"stopped"``, ``"done"``, ``"held"``.
+            The chunk, or why it cannot be claimed.
 
         Raises:
-            LedgerError: Redis refuses us, or the job was made by another version.
+            LedgerError: Redis refuses the ledger, or another version made the job.
         """
-        asked = lease.asked()
+        now = lease.now()
         keys = self._keys(job, "job", "rows", "leases", "open", "done", "again", f"in:{chunk}", f"out:{chunk}")
-        arguments = [chunk, lease.token, round(lease.seconds * 1000), _INTERRUPTED_RECORD]
-        word, *rest = await self._connection.script(SCRIPTS["take"], keys, arguments)
-        word = _text(word)
-        if word == "version":
-            raise _other_version(job, rest[0])
-        if word != "taken":
-            return word
-        lease.granted(asked)
+        arguments = [chunk, lease.fencing_token, round(lease.seconds * 1000), _INTERRUPTED_RECORD]
+        word, *rest = await self._connection.script(SCRIPTS["claim_chunk"], keys, arguments)
+        reply = ClaimReply(_text(word))
+        if reply is ClaimReply.VERSION:
+            raise _version_mismatch(job, rest[0])
+        if reply is not ClaimReply.CLAIMED:
+            return reply
+        lease.renewed_at(now)
         states, requests, size, channel, resumed = rest
         return Chunk(job, chunk, int(size), _text(channel), _text(resumed), _text(states), bytes(requests), lease)
 
-    async def leave(self, chunk: Chunk, keep: bytes) -> str:
-        """Give a chunk back: ``"done"``, ``"left"`` with rows to do, or ``"lost"`` before.
+    async def release_chunk(self, chunk: Chunk, remainder: bytes) -> ReleaseReply:
+        """Release a chunk: it is done if no item is pending or sending, otherwise another worker may claim it.
 
         Args:
-            chunk: the one.
-            keep: what its requests are replaced by once nothing of it can be sent again.
+            chunk: the claimed chunk.
+            remainder: what replaces its requests once no item of it can be sent again.
         """
         await self._batcher(chunk.job).flush()
         number = chunk.number
         names = ("job", "rows", "leases", "open", "done", "again", f"in:{number}", f"out:{number}", "digests")
-        arguments = [number, chunk.lease.token, keep, round(self.keep)]
-        return _text(await self._connection.script(SCRIPTS["leave"], self._keys(chunk.job, *names), arguments))
+        arguments = [number, chunk.lease.fencing_token, remainder, round(self.retention)]
+        reply = await self._connection.script(SCRIPTS["release_chunk"], self._keys(chunk.job, *names), arguments)
+        return ReleaseReply(_text(reply))
 
-    async def pick(self, job: str) -> int | None:
-        """Return a chunk of the job's window that nobody works at, if there is one."""
-        found = int(await self._connection.script(SCRIPTS["pick"], self._keys(job, "job", "leases", "open"), []))
+    async def next_chunk(self, job: str) -> int | None:
+        """Return the number of a queued chunk of the job that no worker holds; None if there is none."""
+        found = int(await self._connection.script(SCRIPTS["next_chunk"], self._keys(job, "job", "leases", "open"), []))
         return None if found < 0 else found
 
-    async def plan(self, job: str, lease: Lease, *, window: int, again_after: float) -> tuple[str, list[int]]:
-        """Coordinate a job for a moment.
+    async def plan(
+        self, job: str, lease: Lease, *, max_queued_chunks: int, requeue_after: float
+    ) -> tuple[PlanReply, list[int]]:
+        """Coordinate a job once.
 
         Args:
-            job: which.
-            lease: the coordinator's.
-            window: how many chunks may be in the queue or worked at.
-            again_after: seconds after which a chunk that nobody works at is named again.
+            job: the job's name.
+            lease: the coordinator's lease.
+            max_queued_chunks: the number of chunks that may be queued or claimed.
+            requeue_after: seconds after which a chunk that no worker holds is queued again.
 
         Returns:
-            ``"going"`` and the chunks to enqueue; or ``"held"`` by another, ``"stopped"``, ``"ended"``, ``"gone"``.
+            `PlanReply.ACTIVE` and the chunks that need a wake-up message, or another reply and no chunk.
         """
-        arguments = [lease.token, round(lease.seconds * 1000), window, round(again_after * 1000)]
-        word, *rest = await self._connection.script(
-            SCRIPTS["plan"], self._keys(job, "job", "leases", "open"), arguments
-        )
-        word = _text(word)
-        if word == "version":
-            raise _other_version(job, rest[0])
-        return word, [int(chunk) for chunk in rest]
+        ms = (round(lease.seconds * 1000), round(requeue_after * 1000))
+        arguments = [lease.fencing_token, ms[0], max_queued_chunks, ms[1]]
+        keys = self._keys(job, "job", "leases", "open")
+        word, *rest = await self._connection.script(SCRIPTS["plan"], keys, arguments)
+        reply = PlanReply(_text(word))
+        if reply is PlanReply.VERSION:
+            raise _version_mismatch(job, rest[0])
+        return reply, [int(chunk) for chunk in rest]
 
     # Jobs.
 
-    async def jobs(self, *, past: bool = False) -> list[str]:
-        """Return the names of the jobs that workers look after, oldest first; or of all that were ever submitted."""
-        key = f"{self.prefix}:jobs:all" if past else f"{self.prefix}:jobs"
-        return [_text(name) for name in await self._connection.command("zrange", key, 0, -1)]
+    async def jobs(self, *, include_ended: bool = False) -> list[str]:
+        """Return the names of the jobs that workers poll, or of all jobs in the ledger, oldest first."""
+        return [_text(name) for name in await self._connection.command("zrange", self._list_key(include_ended), 0, -1)]
 
     async def register(self, job: str) -> None:
-        """Let every worker know of a job."""
+        """Add a job to the list that workers poll and to the list of all jobs."""
         now = self.clock.time()
-        for key in (f"{self.prefix}:jobs:all", f"{self.prefix}:jobs"):
-            await self._connection.command("zadd", key, {job: now})
+        for include_ended in (True, False):
+            await self._connection.command("zadd", self._list_key(include_ended), {job: now})
 
-    async def forget(self, job: str, *, past: bool = False) -> None:
-        """Take a job off the workers' list, or off that of all jobs."""
-        key = f"{self.prefix}:jobs:all" if past else f"{self.prefix}:jobs"
-        await self._connection.command("zrem", key, job)
+    async def forget(self, job: str, *, include_ended: bool = False) -> None:
+        """Remove a job from the list that workers poll, or from the list of all jobs."""
+        await self._connection.command("zrem", self._list_key(include_ended), job)
+
+    def _list_key(self, include_ended: bool) -> str:  # noqa: FBT001 - named at each use
+        return f"{self.prefix}:jobs:all" if include_ended else f"{self.prefix}:jobs"
 
     async def submit(self, job: str, *arguments: str | int | bytes, chunk: int = 0) -> list[Any]:
-        """Open a job, add a chunk to it or close its input; see ``submit.lua``.
+        """Create a job, add a chunk to it or close its input; see ``submit.lua``.
+
+        Returns:
+            A `SubmitReply` and what follows it.
 
         Raises:
-            LedgerError: the job was made by another version.
+            LedgerError: another version made the job.
         """
         keys = self._keys(job, "job", "rows", "digests", f"in:{chunk}", f"out:{chunk}")
         word, *rest = await self._connection.script(SCRIPTS["submit"], keys, arguments)
-        if _text(word) == "version":
-            raise _other_version(job, rest[0])
-        return [_text(word), *rest]
+        reply = SubmitReply(_text(word))
+        if reply is SubmitReply.VERSION:
+            raise _version_mismatch(job, rest[0])
+        return [reply, *rest]
 
     async def facts(self, job: str) -> dict[str, str]:
-        """Return what is known of a job, counts included; empty when it is not known."""
+        """Return the fields of a job, counts included; empty if the ledger does not know the job."""
         (key,) = self._keys(job, "job")
         found = await self._connection.command("hgetall", key)
         facts = {_text(name): _text(value) for name, value in found.items()}
         if facts and facts.get("version") != str(VERSION):
-            raise _other_version(job, facts.get("version", ""))
+            raise _version_mismatch(job, facts.get("version", ""))
         return facts
 
-    async def has(self, job: str) -> bool:
-        """Return whether there is such a job, of any version."""
+    async def exists(self, job: str) -> bool:
+        """Return whether the ledger holds a job of this name, of any version."""
         return bool(await self._connection.command("exists", *self._keys(job, "job")))
 
-    async def stop(self, job: str, why: str, *, resumed: str = "") -> None:
-        """Let no more attempts of a job begin.
+    async def stop(self, job: str, reason: str, *, resumed: str = "") -> None:
+        """Begin no more attempts of a job.
 
         Args:
-            job: which.
-            why: one word.
-            resumed: of the chunk whose run found a reason; a job that was resumed since goes on.
+            job: the job's name.
+            reason: one word.
+            resumed: `Chunk.resumed` of the chunk whose run found the reason. The stop has no effect if the job was
+                resumed since.
         """
-        await self._connection.script(SCRIPTS["stop"], self._keys(job, "job"), [why, resumed])
+        await self._connection.script(SCRIPTS["stop"], self._keys(job, "job"), [reason, resumed])
 
     async def resume(self, job: str) -> int:
-        """Let a job go on, and return how many chunks are to be tried again; -1 when there is no such job.
+        """Resume a job; return the number of chunks that are tried again, or -1 if there is no such job.
 
         Raises:
-            LedgerError: the job was made by another version.
+            LedgerError: another version made the job.
         """
         names = ("job", "rows", "leases", "open", "done", "again", "digests")
         arguments = self._keys(job, "in:", "out:")
         found = await self._connection.script(SCRIPTS["resume"], self._keys(job, *names), arguments)
-        if isinstance(found, list):
-            raise _other_version(job, found[1])
+        if isinstance(found, list):  # ResumeReply.VERSION and the version
+            raise _version_mismatch(job, found[1])
         return int(found)
 
     async def results(self, job: str, size: int, total: int) -> AsyncIterator[tuple[int, str, str, bytes]]:
-        """Give, chunk by chunk, its number, states, result text and what is left of its requests."""
+        """Yield the number, states, result text and remaining requests of each chunk."""
         rows_key, *_ = self._keys(job, "rows")
         for chunk, first in enumerate(range(0, total, size)):
             in_key, out_key = self._keys(job, f"in:{chunk}", f"out:{chunk}")
@@ -359,51 +382,51 @@ class RedisLedger:
             requests = await self._connection.command("get", in_key)
             yield chunk, _text(states), _text(text or b""), requests or b""
 
-    async def drop(self, job: str, chunk: int) -> None:
-        """Forget a chunk's results, once they are kept elsewhere."""
+    async def drop_results(self, job: str, chunk: int) -> None:
+        """Delete the result text of a chunk."""
         (key,) = self._keys(job, f"out:{chunk}")
         await self._connection.command("delete", key)
 
     def new_lease(self) -> Lease:
-        """Return a lease that nobody has granted yet."""
+        """Return a lease that is not granted yet."""
         return Lease(self.lease, self.clock)
 
     def _keys(self, job: str, *names: str) -> list[str]:
-        # The braces keep all keys of a job on one node of a cluster, so that one script may touch them.
+        # The braces are a hash tag: they keep all keys of a job on one node of a cluster, as scripts need.
         return [f"{self.prefix}:{{{job}}}:{name}" for name in names]
 
 
 def checked_name(what: str, value: object) -> str:
-    """Return a name that may stand in a Redis key.
+    """Return a name that a Redis key may contain.
 
     Raises:
-        ConfigurationError: it may not.
+        ConfigurationError: a Redis key may not contain it.
     """
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
         raise ConfigurationError(f"{what}: must be a text of 1 to {_MAX_NAME} characters, like 'launch'")
     if not value.isprintable() or any(char in "{} " for char in value):
-        raise ConfigurationError(f"{what}: must not hold braces, blanks or control characters")
+        raise ConfigurationError(f"{what}: must not contain braces, blanks or control characters")
     return value
 
 
-def _checked_seconds(name: str, value: object, *, least: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value < 1e9:
-        raise ConfigurationError(f"{name}: must be a number of seconds of at least {least:g}")
+def _checked_seconds(name: str, value: object, *, minimum: float) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not minimum <= value < 1e9:
+        raise ConfigurationError(f"{name}: must be a number of seconds of at least {minimum:g}")
     return float(value)
 
 
-def _other_version(job: str, version: Any) -> LedgerError:
-    said = _text(version)
-    if not said.isdecimal() or len(said) > 9:
-        return LedgerError("the ledger cannot be used: a key of ours holds something else; choose another prefix")
-    if int(said) > VERSION:
+def _version_mismatch(job: str, version: Any) -> LedgerError:
+    found = _text(version)
+    if not found.isdecimal() or len(found) > 9:
+        return LedgerError("the ledger cannot be used: a key of its prefix holds something else; choose another prefix")
+    if int(found) > VERSION:
         return LedgerError(
-            f"job {job!r} was made by a newer bandwidth-mfa-async (its version is {said}, {VERSION} is known here); "
+            f"job {job!r} was made by a newer bandwidth-mfa-async (format {found}; this one reads format {VERSION}); "
             "upgrade with pip install -U bandwidth-mfa-async"
         )
     return LedgerError(
-        f"job {job!r} was made by an older bandwidth-mfa-async (its version is {said}, {VERSION} is known here); "
-        "let workers of that version end it, or submit what is left under another name"
+        f"job {job!r} was made by an older bandwidth-mfa-async (format {found}; this one reads format {VERSION}); "
+        "finish it with workers of that version, or submit the remaining items under another name"
     )
 
 

@@ -1,4 +1,4 @@
-"""The Lua scripts of the ledger."""
+"""The Lua scripts of the ledger, loaded at import."""
 
 from __future__ import annotations
 
@@ -6,5 +6,9 @@ from typing import Final
 
 from ..._redis._script import Script
 
-_NAMES: Final = ("rows", "take", "leave", "plan", "pick", "submit", "stop", "resume", "codes", "stale")
-SCRIPTS: Final = {name: Script.load(__package__, "lua", f"{name}.lua") for name in _NAMES}
+_PACKAGE: Final = __name__.rpartition(".")[0]
+_NAMES: Final = (
+    *("submit", "plan", "next_chunk", "claim_chunk", "rows", "release_chunk", "stop", "resume"),
+    *("codes", "stale"),
+)
+SCRIPTS: Final = {name: Script.load(_PACKAGE, "lua", f"{name}.lua") for name in _NAMES}

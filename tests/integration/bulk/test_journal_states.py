@@ -1,4 +1,4 @@
-"""The journal as a state machine: whatever is done in whatever order, wherever it crashes, it agrees with a model."""
+"""The journal against a model: any sequence of operations and crashes leaves the same states in both."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bandwidth_mfa_async._item_state import JournalState
-from bandwidth_mfa_async.bulk.journal._file import Batch, JournalRow, Store
+from bandwidth_mfa_async.bulk.journal._file import Batch, JournalFile, JournalRow
 
 NOW = 1_700_000_000.0
 ENDS = [JournalState.ACCEPTED, JournalState.REJECTED, JournalState.NOT_SENT, JournalState.UNKNOWN, JournalState.PENDING]
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """Ops gather in batches as a run's do; a crash loses the batch that was not written, and perhaps the log's end."""
+    """Operations collect in batches; a crash loses the batch that was not written, and perhaps the end of the log."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = pathlib.Path(tempfile.mkdtemp())
         self.generation = 0
-        # What must be on disk, by key, after each commit since the file was opened.
+        # The states that must be on disk, by key, after each commit since the file was opened.
         self.commits: list[dict[int, JournalState]] = [{}]
         self.batch = Batch()
         self.planned: dict[int, JournalState] = {}
@@ -41,11 +41,11 @@ class JournalMachine(RuleBasedStateMachine):
 
     @initialize()
     def opened(self) -> None:
-        self.store = Store(str(self.path))
-        self.store.open(NOW)
+        self.file = JournalFile(str(self.path))
+        self.file.open(NOW)
 
     def teardown(self) -> None:
-        self.store.close("finished", NOW)
+        self.file.close("finished", NOW)
         shutil.rmtree(self.folder)
 
     @rule(keys=st.lists(st.integers(0, 30), min_size=1, max_size=8))
@@ -63,17 +63,17 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def begin(self, data: Any) -> None:
         key = data.draw(st.sampled_from(self.may_begin()))
-        self.batch.begun[self.rows[key]] = None
+        self.batch.intents[self.rows[key]] = None
         self.planned[key] = JournalState.SENDING
 
-    def under_way(self) -> list[int]:
-        # As in a run: an end is told only once the intent is on disk.
+    def sending(self) -> list[int]:
+        # As in a run, an item is settled only after its intent is on disk.
         return [key for key in self.rows if self.now[key] is JournalState.SENDING and key not in self.planned]
 
-    @precondition(lambda self: self.under_way())
+    @precondition(lambda self: self.sending())
     @rule(data=st.data(), end=st.sampled_from(ENDS))
     def end(self, data: Any, end: JournalState) -> None:
-        key = data.draw(st.sampled_from(self.under_way()))
+        key = data.draw(st.sampled_from(self.sending()))
         if end is JournalState.ACCEPTED:
             self.batch.accept(self.rows[key], f"id-{key}", 1, NOW)
         else:
@@ -82,36 +82,36 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule()
     def write(self) -> None:
-        known = self.store.apply(self.batch)
+        known = self.file.apply(self.batch)
         keys = list(self.batch.positions)
         after = self.now | self.planned
         for key in keys:
             after.setdefault(key, JournalState.PENDING)
         self.commits.append(after)
-        # An item that is known already is told as it is, never as new.
-        told = [JournalRow(row, JournalState.PENDING) if isinstance(row, int) else row for row in known]
-        assert [row.status for row in told] == [after[key] for key in keys]
-        for key, row in zip(keys, told, strict=True):
+        # An item that exists already is returned with its state, never as a new one.
+        found = [JournalRow(row, JournalState.PENDING) if isinstance(row, int) else row for row in known]
+        assert [row.status for row in found] == [after[key] for key in keys]
+        for key, row in zip(keys, found, strict=True):
             assert row.provider_id == (f"id-{key}" if after[key] is JournalState.ACCEPTED else None)
             assert self.rows.setdefault(key, row.id) == row.id
         self.batch, self.planned = Batch(), {}
 
     @rule(lost=st.one_of(st.just(0.0), st.floats(0.0, 1.0)))
     def crash(self, lost: float) -> None:
-        """A kill keeps every commit; a log cut anywhere, as by a power cut, keeps the commits before the cut."""
+        """A kill keeps every commit; a log truncated anywhere, as after a power cut, keeps the earlier commits."""
         before = self.path
         self.generation += 1
         shutil.copy(before, self.path)
         log = before.with_name(f"{before.name}-wal")
         kept = int(log.stat().st_size * (1 - lost)) if log.exists() else 0
         self.path.with_name(f"{self.path.name}-wal").write_bytes(log.read_bytes()[:kept] if log.exists() else b"")
-        self.store.close("failed", NOW)
-        self.store = Store(str(self.path))
-        self.store.open(NOW)
+        self.file.close("failed", NOW)
+        self.file = JournalFile(str(self.path))
+        self.file.open(NOW)
         found = self.on_disk()
         possible = [self.interrupted(commit) for commit in self.commits]
         assert found in (possible if lost else possible[-1:])
-        # What came after it is gone; what came before it is still the log's beginning.
+        # Later commits are lost; earlier ones are still at the start of the log.
         while self.interrupted(self.commits[-1]) != found:
             self.commits.pop()
         self.commits.append(found)
@@ -125,13 +125,13 @@ class JournalMachine(RuleBasedStateMachine):
         }
 
     def on_disk(self) -> dict[int, JournalState]:
-        rows = self.store._opened().execute("SELECT position, status FROM item")
+        rows = self.file._require_open().execute("SELECT position, status FROM item")
         return {key: JournalState(status) for key, status in rows}
 
     @invariant()
     def agrees(self) -> None:
         assert self.on_disk() == self.now
-        counts = self.store.counts()
+        counts = self.file.counts()
         assert sum(counts.values()) == len(self.now)
 
 

@@ -125,7 +125,7 @@ async def test_a_redis_out_of_memory_is_named(redis_server, make_limiter, caplog
             await make_limiter(redis_server.url).acquire()
         finally:
             client.config_set("maxmemory", 0)
-    assert "takes no writes: it is out of memory" in warnings(caplog)[0]
+    assert "accepts no writes: it is out of memory" in warnings(caplog)[0]
 
 
 @pytest.mark.parametrize(

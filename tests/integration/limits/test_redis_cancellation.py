@@ -31,9 +31,9 @@ async def test_a_send_cancelled_at_each_suspension_leaves_no_waiter(
         await asyncio.gather(*others)
         accepted += 2 + (not task.cancelled())
         ends.add(task.cancelled())
-        caller = client._executor
-        assert (caller.slots.taken, caller.slots.waiting, caller.state._active) == (0, 0, 0)
-        assert caller.limiters["messaging"].waiting == 0
+        executor = client._executor
+        assert (executor.slots.taken, executor.slots.waiting, executor.state._active) == (0, 0, 0)
+        assert executor.limiters["messaging"].waiting == 0
         assert taken(client) == 0
         assert len(server.seen) - before in {2, 3}
         if suspensions.count <= at:

@@ -76,7 +76,7 @@ def test_elsewhere_than_on_a_terminal_it_prints_lines(guarded):
         lines = [process.stdout.readline() for _ in range(2)]
         assert process.poll() is None
         process.terminate()
-    assert lines[0] == "messaging: unused, no limit, waiting 0 interactive and 0 bulk, 0 accepted, 0 refused\n"
+    assert lines[0] == "messaging: unused, no limit, waiting 0 interactive and 0 bulk, 0 accepted, 0 rejected\n"
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_the_page_never_takes_the_journals_place(
     def refused(journal: Path, target: Path) -> None:
         result = invoke(journal, "--html", target)
         assert result.exit_code == 2, target
-        assert f"error: --html: {target} is the journal itself or a part of it" in result.output
+        assert f"error: --html: {target} is the journal or one of its files" in result.output
 
     for target in targets:
         refused(launch, target)
@@ -173,7 +173,7 @@ def test_a_page_that_cannot_be_written(launch: Path, monkeypatch: pytest.MonkeyP
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     problem = "--html: page.html cannot be written: File too large"
-    assert done.stderr == f"error: {problem}; make room, or name another file; - is standard output\n"
+    assert done.stderr == f"error: {problem}; free some space, or name another file, or - for standard output\n"
     assert Path("page.html").read_text() == "the page of yesterday"
     assert sorted(Path().iterdir()) == before
 
@@ -189,7 +189,7 @@ def test_a_page_that_may_not_be_written(
             patched.setattr(f"bandwidth_mfa_async.cli._files.os.{name}", _denied)
             result = invoke(launch, "--html", page)
         assert result.exit_code == 2
-        assert "Permission denied; see to the right to write in its folder, or name another file" in result.output
+        assert "Permission denied; get write permission for its folder, or name another file" in result.output
         assert page.read_text() == "the page of yesterday"
         assert sorted(launch.parent.iterdir()) == [launch, page]
 
@@ -204,11 +204,15 @@ def _denied(*_: object) -> None:
         (["nothing.db"], "there is no such file"),
         (
             ["launch.db", "--html", "no/such/folder.html"],
-            "error: --html: no/such/folder.html cannot be written: No such file or directory; make its folder, or name",
+            (
+                "error: --html: no/such/folder.html cannot be written: No such file or directory; "
+                "create its folder, or name"
+            ),
         ),
         pytest.param(
             ["launch.db", "--html", "/dev/full"],
-            "error: --html: /dev/full cannot be written: No space left on device; make room, or name another file",
+            "error: --html: /dev/full cannot be written: No space left on device; "
+            "free some space, or name another file",
             marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full"),
         ),
         (["launch.db", "--html", "loop"], "error: --html: loop cannot be written: Too many levels of symbolic links"),
@@ -255,7 +259,7 @@ def test_every_journal_has_a_summary_and_a_page(tmp_path: Path, invoke: Callable
         path = make_journal(tmp_path / f"{name}.db", **content)
         summary, page = invoke(path), invoke(path, "--html", "-")
         assert (summary.exit_code, page.exit_code) == (0, 0), (name, summary.exception, page.exception)
-        assert "what to do next" in summary.output
+        assert "next steps" in summary.output
         assert "<h1>" in page.output
         check_page(page.output)
 

@@ -70,7 +70,7 @@ async def test_what_is_wrong_with_rows_is_told_and_kept(redis_server, make_worke
     assert "400" in rows[2][1]
 
 
-async def test_rejects_of_a_file_with_no_good_row(redis_server, asker, tmp_path):
+async def test_rejects_of_a_file_with_no_good_row(redis_server, producer, tmp_path):
     """They have them all, and there is no job."""
     path, rejects = tmp_path / "list.csv", tmp_path / "mend.csv"
     path.write_text("to\n9195550001\n9195550002\n")
@@ -78,7 +78,7 @@ async def test_rejects_of_a_file_with_no_good_row(redis_server, asker, tmp_path)
     assert code == 2
     assert "none of the 2 rows can be sent" in err
     assert [row[2] for row in csv.reader(rejects.read_text().splitlines())] == ["to", "9195550001", "9195550002"]
-    assert await asker.jobs() == []
+    assert await producer.jobs() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -99,12 +99,12 @@ async def test_the_workers_go_on_without_it(redis_server, make_worker, simulator
     assert (await worker.job("november").progress()).ending == "finished"
 
 
-async def test_a_cancelled_job_is_said_to_be_one(redis_server, asker, numbers):
+async def test_a_cancelled_job_is_said_to_be_one(redis_server, producer, numbers):
     """And the same command goes on with it."""
     process = await begun(numbers, "--worker", redis_server.url)
-    job = asker.job("launch")
+    job = producer.job("launch")
     async with asyncio.timeout(30):
-        while not any(known.name == "launch" for known in await asker.jobs()) or not (await job.progress()).complete:
+        while not any(known.name == "launch" for known in await producer.jobs()) or not (await job.progress()).complete:
             await asyncio.sleep(0.01)
     await job.cancel()
     out, _ = await process.communicate()
@@ -121,7 +121,7 @@ async def test_a_cancelled_job_is_said_to_be_one(redis_server, asker, numbers):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--journal", "x.db"], "--journal: leave it out with --worker: the ledger remembers every code"),
+        (["--journal", "x.db"], "--journal: leave it out with --worker: the ledger records every code"),
         (["--rate", "5/s"], "--rate: leave it out with --worker"),
         (["--max-in-flight", "100"], "--max-in-flight: leave it out"),
         (["--resend", "rejected"], "--resend: leave it out"),
@@ -149,25 +149,25 @@ async def test_where_to_and_what(numbers):
 
 
 @pytest.mark.parametrize("name", ["my list", "two{braces}", "x" * 101])
-async def test_a_file_whose_name_can_be_no_jobs(redis_server, asker, tmp_path, name):
+async def test_a_file_whose_name_can_be_no_jobs(redis_server, producer, tmp_path, name):
     """It is told to name the job before anything is written; with a name it is one."""
     path = tmp_path / f"{name}.csv"
     path.write_text("to\n+12025550199\n")
     code, out, err = await bulk(str(path), "--worker", redis_server.url)
     assert (code, out) == (2, "")
     assert "--run: name the job" in err
-    assert await asker.jobs() == []
+    assert await producer.jobs() == []
     code, _, err = await bulk(str(path), "--worker", redis_server.url, "--run", name)
     assert code == 2
     assert "--run: must" in err
-    assert await asker.jobs() == []
+    assert await producer.jobs() == []
 
 
-async def test_the_same_name_for_another_text(redis_server, asker, numbers):
+async def test_the_same_name_for_another_text(redis_server, producer, numbers):
     """Refused with the difference named."""
     process = await begun(numbers, "--worker", redis_server.url)
     async with asyncio.timeout(30):
-        while not any(known.name == "launch" for known in await asker.jobs()):
+        while not any(known.name == "launch" for known in await producer.jobs()):
             await asyncio.sleep(0.01)
     code, _, err = await bulk(numbers, "--worker", redis_server.url, "--scope", "other")
     assert code == 2

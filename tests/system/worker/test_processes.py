@@ -63,10 +63,10 @@ asyncio.run(main())
     env = os.environ | environment(simulator) | {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
     process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=env, stderr=asyncio.subprocess.DEVNULL)
     try:
-        asker = await asyncio.create_subprocess_exec(
+        producer = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", ask), cwd=tmp_path, env=env, stdout=asyncio.subprocess.PIPE
         )
-        said, _ = await asker.communicate()
+        said, _ = await producer.communicate()
         lines = said.decode().splitlines()
         assert lines[0] == simulator.inbox[0].message_id
         assert lines[-1] == "50 of 50"
@@ -108,7 +108,7 @@ async def test_a_worker_that_starts_before_its_redis(own_redis, simulator, templ
     assert process.stderr is not None
     try:
         while (
-            "cannot be reached: start its Redis, or mend the URL"
+            "cannot be reached: start its Redis, or correct the URL"
             not in (line := await process.stderr.readline()).decode()
         ):
             assert line, "it ended"
@@ -136,7 +136,7 @@ SUBMITTER = """
 import asyncio, collections, sys
 from bandwidth_mfa_async import CodeTemplate, LedgerError
 from bandwidth_mfa_async.worker import RedisLedger
-from bandwidth_mfa_async.worker._submit import Submission
+from bandwidth_mfa_async.worker._submission import Submission
 
 template = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
 url, odd, pause, first, last = sys.argv[1:]
@@ -231,7 +231,7 @@ from taskiq.cli.worker.run import start_listen
 from bandwidth_mfa_async import MFAClient
 from bandwidth_mfa_async.worker import MFAWorker, _worker
 
-_worker._PATIENCE = 0.0
+_worker._RECEIVER_EXIT_TIMEOUT = 0.0
 
 class Stubborn(InMemoryBroker):
     async def listen(self):
@@ -249,7 +249,7 @@ class Stubborn(InMemoryBroker):
 
 broker = Stubborn()
 codes = MFAWorker(broker, ledger=sys.argv[1], client=MFAClient.from_env)
-broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, lambda _: print("closed:", codes._service is None, flush=True))
+broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, lambda _: print("closed:", codes._runtime is None, flush=True))
 if __name__ == "__main__":
     args = WorkerArgs.from_cli(["__main__:broker"])
     args.broker = broker

@@ -1,51 +1,53 @@
--- Single codes: a hash each, many operations in one call.
--- KEYS: the sorted set of those that wait, the writer's number, then one hash an operation.
--- ARGV: this batch's number, and operations as JSON, by position; see the branches. Answers as JSON: a text or a list an operation.
--- Fields: state, payload, digest, token, till, record, latest (ms until which it may be sent).
--- See rows.lua.
+-- Run a batch of operations on single codes. Each code is a hash.
+-- KEYS: sorted set of waiting codes, number of the writer's last batch, then the hash of each operation's code.
+-- ARGV: number of this batch, operations as a JSON list; each branch names the arguments of its operation.
+-- Returns JSON: {reply, text} per operation.
+-- Fields of a hash: state, payload, digest, token (fencing token), till (end of the lease, ms), record (outcome),
+-- latest (end of the time in which it may be sent, ms).
+-- A batch that arrives after a later one of the same writer does nothing; see rows.lua.
 if tonumber(ARGV[1]) < tonumber(redis.call('GET', KEYS[2]) or 0) then return '[]' end
 redis.call('SET', KEYS[2], ARGV[1], 'EX', 3600)
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
-local answers = {}
+local replies = {}
 for index, op in ipairs(cjson.decode(ARGV[2])) do
   local kind, key, name = op[1], KEYS[2 + index], op[2]
-  local facts = redis.call('HMGET', key, 'state', 'token', 'till', 'record')
-  local state, token, till, record = facts[1], facts[2], tonumber(facts[3] or 0), facts[4] or ''
-  local answer
-  local function settle(new, told)
-    redis.call('HSET', key, 'state', new, 'record', told)
+  local fields = redis.call('HMGET', key, 'state', 'token', 'till', 'record')
+  local state, token, till, record = fields[1], fields[2], tonumber(fields[3] or 0), fields[4] or ''
+  local reply
+  local function settle(new, outcome)
+    redis.call('HSET', key, 'state', new, 'record', outcome)
     if new ~= '0' and new ~= '1' then
       redis.call('ZREM', KEYS[1], name)
       redis.call('HDEL', key, 'token', 'till')
       if new == '2' or new == '3' then redis.call('HDEL', key, 'payload') end
     end
   end
-  if kind == 'put' then -- name, digest, payload, ms it may wait, seconds to keep
+  if kind == 'put' then -- name, digest, payload, ms in which it may be sent, retention in s
     if not state then
       redis.call('HSET', key, 'state', '0', 'digest', op[3], 'payload', op[4],
         'latest', string.format('%.0f', now + op[5]))
       redis.call('ZADD', KEYS[1], now, name)
       redis.call('EXPIRE', key, op[6])
-      answer = { '0', '' }
+      reply = { '0', '' }
     elseif redis.call('HGET', key, 'digest') ~= op[3] then
-      answer = { 'D', '' }
+      reply = { 'D', '' }
     elseif state == '4' or state == '7' then
       redis.call('HSET', key, 'state', '0', 'payload', op[4], 'latest', string.format('%.0f', now + op[5]))
       redis.call('HDEL', key, 'record')
       redis.call('ZADD', KEYS[1], now, name)
       redis.call('EXPIRE', key, op[6])
-      answer = { '0', '' }
+      reply = { '0', '' }
     else
-      answer = { state, record }
+      reply = { state, record }
     end
   elseif not state then
-    answer = { 'G', '' }
+    reply = { 'G', '' }
   elseif kind == 'read' then
-    answer = { state, record }
-  elseif kind == 'take' then -- name, token, lease in ms, repeats, record of an interrupted one, record of a late one
+    reply = { state, record }
+  elseif kind == 'take' then -- name, token, lease in ms, resends unknown, outcome if interrupted, outcome if expired
     if token and token ~= op[3] and till > now then
-      answer = { 'H', '' }
+      reply = { 'H', '' }
     else
       if state == '1' and token ~= op[3] then
         settle('5', op[6])
@@ -56,28 +58,28 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
       end
       if state == '0' or state == '1' or (state == '5' and op[5]) then
         redis.call('HSET', key, 'token', op[3], 'till', string.format('%.0f', now + op[4]))
-        answer = { 'T', redis.call('HGET', key, 'payload') }
+        reply = { 'T', redis.call('HGET', key, 'payload') }
       else
-        answer = { state, '' }
+        reply = { state, '' }
       end
     end
   elseif kind == 'renew' then -- name, token, lease in ms
     if token == op[3] then
       redis.call('HSET', key, 'till', string.format('%.0f', now + op[4]))
-      answer = { 'K', '' }
+      reply = { 'K', '' }
     else
-      answer = { 'L', '' }
+      reply = { 'L', '' }
     end
-  elseif kind == 'intent' then -- name, token, repeats
+  elseif kind == 'intent' then -- name, token, resends unknown
     if token ~= op[3] or till <= now then
-      answer = { 'L', '' }
+      reply = { 'L', '' }
     elseif state == '0' or state == '1' or (state == '5' and op[4]) then
       redis.call('HSET', key, 'state', '1')
-      answer = { '1', '' }
+      reply = { '1', '' }
     else
-      answer = { state, '' }
+      reply = { state, '' }
     end
-  elseif kind == 'settle' then -- name, token, state, record, repeats
+  elseif kind == 'settle' then -- name, token, state, outcome, resends unknown
     local new, allowed = op[4], false
     if token == op[3] then
       allowed = state ~= '2'
@@ -90,15 +92,15 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
       settle(new, op[5])
       state = new
     end
-    answer = { state, '' }
-  elseif kind == 'withdraw' then -- name, record
+    reply = { state, '' }
+  elseif kind == 'withdraw' then -- name, outcome
     if state == '0' and not (token and till > now) then
       settle('4', op[3])
-      answer = { '4', op[3] }
+      reply = { '4', op[3] }
     else
-      answer = { state, record }
+      reply = { state, record }
     end
   end
-  answers[index] = answer
+  replies[index] = reply
 end
-return cjson.encode(answers)
+return cjson.encode(replies)

@@ -1,5 +1,7 @@
--- Let a job go on: no longer stopped, and what was not sent is to be tried again.
--- KEYS: job, rows, leases, open, done, again, digests. ARGV: what the keys of a chunk's requests and results begin with.
+-- Resume a job: clear its stop, and open again the chunks with items that were not sent.
+-- KEYS: job, states, leases, open chunks, done chunks, chunks to resume, digests.
+-- ARGV: prefixes of the keys of a chunk's requests and results.
+-- Returns the number of chunks opened again, -1 if there is no such job, or {'version', version}.
 local version = redis.call('HGET', KEYS[1], 'version')
 if not version then return -1 end
 if version ~= '1' then return { 'version', version } end
@@ -10,8 +12,8 @@ for _, key in ipairs(KEYS) do redis.call('PERSIST', key) end
 local count = 0
 local chunk = redis.call('SPOP', KEYS[6])
 while chunk do
-  local there = redis.call('EXISTS', ARGV[1] .. chunk) == 1
-  if there and redis.call('GETBIT', KEYS[5], chunk) == 1 then
+  local has_requests = redis.call('EXISTS', ARGV[1] .. chunk) == 1
+  if has_requests and redis.call('GETBIT', KEYS[5], chunk) == 1 then
     redis.call('PERSIST', ARGV[1] .. chunk)
     redis.call('PERSIST', ARGV[2] .. chunk)
     redis.call('SETBIT', KEYS[5], chunk, 0)

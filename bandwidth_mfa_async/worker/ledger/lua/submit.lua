@@ -1,7 +1,8 @@
--- Make a job, add a chunk to it, or close its input. Submitting the same again changes nothing.
--- KEYS: job, rows, digests, the chunk's requests, its result text.
+-- Create a job, add a chunk to it, or close its input. Submitting the same again changes nothing.
+-- KEYS: job, states, digests, the chunk's requests, its results.
 -- ARGV: 'open', facts as JSON, chunk size, channel | 'add', chunk, states, requests, digest, records
 --       | 'close', chunks.
+-- Returns {reply, ...}; reply: made, added, closed, known (with the facts, for 'open'), other, gone, or version.
 local version = redis.call('HGET', KEYS[1], 'version')
 if version and version ~= '1' then return { 'version', version } end
 if not version and redis.call('EXISTS', KEYS[1]) == 1 then return { 'version', '' } end

@@ -1,5 +1,5 @@
--- A chunk of the window that nobody works at, or -1.
--- KEYS: job, leases, open.
+-- Return an open chunk that no worker holds, or -1.
+-- KEYS: job, leases, open chunks.
 local stopped = redis.call('HGET', KEYS[1], 'stopped')
 if stopped and stopped ~= '' then return -1 end
 local now = redis.call('TIME')
