@@ -1,4 +1,4 @@
-"""A real Redis on a free port, whose death, hang and return tests can cause."""
+"""A real Redis on a free port that tests can kill, suspend and start again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LedgerRedis:
     """One Redis process.
 
     Args:
-        directory: where it keeps what it keeps.
+        directory: where it stores its files.
         options: further options of redis-server.
     """
 
@@ -53,7 +53,7 @@ class LedgerRedis:
             except redis.AuthenticationError:
                 return
             except (redis.RedisError, OSError):
-                time.sleep(0.01)  # it refuses, or loads its data
+                time.sleep(0.01)  # it is not listening yet, or is loading its data
             else:
                 return
         self.kill()

@@ -1,4 +1,4 @@
-"""Fixtures of the shared limiter's tests: one Redis for all, and a Redis of its own for those that break it."""
+"""Fixtures for the shared limiter: one common Redis, and a separate one for tests that break it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def common_redis(tmp_path_factory):
 
 @pytest.fixture
 def redis_server(common_redis):
-    """Return a Redis that is empty and must not be broken."""
+    """Return an empty Redis that tests must not break."""
     common_redis.empty()
     return common_redis
 
 
 @pytest.fixture
-def own_redis(tmp_path, common_redis):  # the second for its skip
-    """Return a Redis that may be killed and frozen."""
+def own_redis(tmp_path, common_redis):  # common_redis skips without redis-server
+    """Return a Redis that tests may kill and freeze."""
     server = RedisServer(tmp_path)
     yield server
     server.kill()
@@ -39,7 +39,7 @@ def own_redis(tmp_path, common_redis):  # the second for its skip
 
 @pytest.fixture
 async def make_limiter():
-    """Make limiters as processes would; all are closed at the end. `limiter.calls` counts what Redis was asked."""
+    """Make limiters, one per simulated process, and close them at the end. `limiter.calls` records Redis calls."""
     limiters = []
 
     def make(

@@ -1,4 +1,4 @@
-"""Fixtures of the workers' tests: one Redis for all, and one of its own for tests that break it."""
+"""Fixtures of the worker tests: a shared Redis, a separate one for tests that break it, and workers on a simulator."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def common_ledger_redis(tmp_path_factory):
 
 @pytest.fixture
 def redis_server(common_ledger_redis):
-    """Return a Redis that is empty and must not be broken."""
+    """Return the shared Redis, empty. Tests must not stop it."""
     common_ledger_redis.empty()
     return common_ledger_redis
 
 
 @pytest.fixture
 def own_redis(tmp_path):
-    """Return a Redis that keeps its data, and may be killed and frozen."""
+    """Return a Redis that persists its data. Tests may kill and suspend it."""
     server = LedgerRedis(tmp_path, "--appendonly", "yes")
     yield server
     server.kill()
@@ -50,8 +50,8 @@ async def simulator():
 
 @pytest.fixture
 async def make_worker(redis_server, simulator, monkeypatch):
-    """Make workers on brokers of their own that share a ledger; all are shut down at the end."""
-    # What waits for a second or two in production is looked at without delay here.
+    """Return a function that makes workers with separate brokers and one ledger; all are shut down at the end."""
+    # Seconds in production.
     monkeypatch.setattr(_runtime, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(_runtime, "_STALE_CODE_AGE", 0.1)
     brokers = []
@@ -78,10 +78,10 @@ async def make_worker(redis_server, simulator, monkeypatch):
 
 @pytest.fixture
 async def producer(redis_server, simulator):
-    """Return an MFAWorker of a process that only asks: its queue loses every message."""
+    """Return an MFAWorker that only submits; its queue loses every message."""
 
     def no_client():
-        raise AssertionError("who asks needs no client")
+        raise AssertionError("a process that only submits needs no client")
 
     broker = LossyBroker()
     worker = MFAWorker(broker, ledger=RedisLedger(redis_server.url), client=no_client)
@@ -90,7 +90,7 @@ async def producer(redis_server, simulator):
 
 
 class LossyBroker(AsyncBroker):
-    """A queue that keeps what it was given and hands out nothing."""
+    """A queue that records messages and delivers none."""
 
     def __init__(self):
         super().__init__()

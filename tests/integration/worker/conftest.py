@@ -1,4 +1,4 @@
-"""One Redis for all tests of workers, one of its own for each test that breaks it, and workers on a simulator."""
+"""Fixtures of the worker tests: a shared Redis, a separate one for tests that break it, and workers on a simulator."""
 
 from tests.support.worker_fixtures import (
     common_ledger_redis,
