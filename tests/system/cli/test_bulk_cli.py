@@ -276,7 +276,7 @@ def test_rejects_of_a_file_with_no_good_row(
     (folder / "r.csv").write_text("line,reason,to,name\n" + "7,old,x,an older row\n" * 99)
     result = bulk(name, "--journal", "j.db", "--rejects", "r.csv", *flags)
     assert result.exit_code == 2
-    assert "none of the 6 rows can be sent; the first of them: to: does not begin" in both(result)
+    assert "none of the 6 rows can be sent; the first error: to: does not begin" in both(result)
     assert "; all rows are in r.csv" in both(result)
     rows = rejected(folder / "r.csv")
     assert [(row["line"], row["to"]) for row in rows] == [(str(n + 2), f"202555010{n}") for n in range(6)]

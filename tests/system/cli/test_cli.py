@@ -65,7 +65,7 @@ def test_output_on_a_full_disk(simulator: Simulator) -> None:
         done = processes.run(command, stdout=full, stderr=processes.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: the output cannot be written: No space left on device; what was done is done"
+        "error: the output cannot be written: No space left on device; completed work is kept"
     ]
     assert len(simulator.inbox) == 1
 
