@@ -38,10 +38,10 @@ _CHANNELS: Final[tuple[Channel, ...]] = ("messaging", "voice")
 class _ControlError(Exception):
     """Something to answer with a status and a text."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(status, text)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
         self.status = status
-        self.text = text
+        self.message = message
 
 
 class Control:
@@ -98,7 +98,7 @@ class Control:
         if handlers is None:
             return None
         try:
-            self._guard(request, may_be_linked=not request.path.startswith(CONTROL_PATH))
+            self._check_origin(request, is_linkable=not request.path.startswith(CONTROL_PATH))
             # A HEAD is a GET whose body aiohttp leaves out.
             handler = handlers.get("GET" if request.method == "HEAD" else request.method)
             if handler is None:
@@ -107,12 +107,12 @@ class Control:
                 return response
             return await handler(request)
         except _ControlError as error:
-            return _json({"error": error.text}, error.status)
+            return _json({"error": error.message}, error.status)
         except web.HTTPRequestEntityTooLarge:
             return _json({"error": "the body is too large"}, 413)
 
-    def _guard(self, request: web.BaseRequest, *, may_be_linked: bool) -> None:
-        if not self._is_here(request.headers.get("Host", "")):
+    def _check_origin(self, request: web.BaseRequest, *, is_linkable: bool) -> None:
+        if not self._is_known_host(request.headers.get("Host", "")):
             raise _ControlError(403, "ask for it by a loopback name, or name this host in control_hosts")
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
@@ -121,10 +121,10 @@ class Control:
             return
         # A link shows the page to a person, in a window of its own that the other site cannot look into.
         followed = request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest")
-        if not may_be_linked or followed != ("navigate", "document"):
+        if not is_linkable or followed != ("navigate", "document"):
             raise _ControlError(403, "not for other web sites")
 
-    def _is_here(self, host_and_port: str) -> bool:
+    def _is_known_host(self, host_and_port: str) -> bool:
         try:
             host = urlsplit(f"//{host_and_port}").hostname or ""
         except ValueError:
@@ -138,13 +138,13 @@ class Control:
         """
         to = request.query.get("to")
         part = request.query.get("number", "").translate(_SEPARATORS)
-        found = self._inbox.messages
+        selected = self._inbox.messages
         if to is not None:
-            found = [message for message in found if message.to == to]
+            selected = [message for message in selected if message.to == to]
         if part:
-            found = [message for message in found if part in message.to or part in message.from_]
-        shown = _newest(found, request)
-        return _json({"messages": shown, "total": len(found), "all": len(self._inbox.messages)})
+            selected = [message for message in selected if part in message.to or part in message.from_]
+        shown = _newest(selected, request)
+        return _json({"messages": shown, "total": len(selected), "all": len(self._inbox.messages)})
 
     async def _latest(self, request: web.BaseRequest) -> web.Response:
         """Answer the newest message to `to`; with `wait`, wait up to that many seconds for one."""
@@ -153,13 +153,13 @@ class Control:
             raise _ControlError(400, "say which number: ?to=%2B19195551234")
         message = self._inbox.latest(to)
         if message is None:
-            wait = _wait(request.query.get("wait", "0"))
+            wait = _parse_wait(request.query.get("wait", "0"))
             try:
                 message = await self._inbox.wait(to, self._clock, wait)
             except TimeoutError:
                 # A '+' that was not escaped arrives as a space: the commonest mistake here.
-                hint = "; write '+' as %2B" if to.startswith(" ") else ""
-                raise _ControlError(404, f"no message to that number{hint}") from None
+                advice = "; write '+' as %2B" if to.startswith(" ") else ""
+                raise _ControlError(404, f"no message to that number{advice}") from None
         return _json(message.as_json())
 
     async def _clear_messages(self, _request: web.BaseRequest) -> web.Response:
@@ -168,10 +168,10 @@ class Control:
 
     async def _requests(self, request: web.BaseRequest) -> web.Response:
         """Answer the requests, newest last; with `refused`, only those; `limit` and `total` as for messages."""
-        found: Sequence[RequestRecord] = self._records
+        selected: Sequence[RequestRecord] = self._records
         if "refused" in request.query:
-            found = [record for record in found if record.refused]
-        return _json({"requests": _newest(found, request), "total": len(found)})
+            selected = [record for record in selected if record.refused]
+        return _json({"requests": _newest(selected, request), "total": len(selected)})
 
     async def _clear_requests(self, _request: web.BaseRequest) -> web.Response:
         self._records.clear()
@@ -188,7 +188,7 @@ class Control:
 
     async def _put_limits(self, request: web.BaseRequest) -> web.Response:
         """Put in force what is named: ``{"messaging": {"rate": 2}, "voice": null}``; a channel left out stays."""
-        value = await _object(request)
+        value = await _read_object(request)
         if not value.keys() <= set(_CHANNELS):
             raise _ControlError(400, "limits are for 'messaging' and 'voice'")
         try:
@@ -206,7 +206,7 @@ class Control:
 
     async def _add_faults(self, request: web.BaseRequest) -> web.Response:
         """Add ``{"script": [fault, ...]}`` or ``{"fault": fault, "share": 0.1}``, with `operation` and `to` at will."""
-        value = await _object(request)
+        value = await _read_object(request)
         try:
             if value.keys() <= {"script", "operation", "to"} and isinstance(value.get("script"), list):
                 faults = [Fault.from_json(fault) for fault in value["script"]]
@@ -225,13 +225,13 @@ class Control:
         return web.Response(status=204)
 
 
-def _newest(found: Sequence[Message | RequestRecord], request: web.BaseRequest) -> list[dict[str, Any]]:
-    """Return the newest `limit` of what was found, newest last."""
+def _newest(selected: Sequence[Message | RequestRecord], request: web.BaseRequest) -> list[dict[str, Any]]:
+    """Return the newest `limit` of what was selected, newest last."""
     text = request.query.get("limit")
     if text is not None and not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise _ControlError(400, "limit must be a whole number")
-    skipped = 0 if text is None else max(0, len(found) - int(text))
-    return [each.as_json() for each in islice(found, skipped, None)]
+    skipped = 0 if text is None else max(0, len(selected) - int(text))
+    return [each.as_json() for each in islice(selected, skipped, None)]
 
 
 def _read_limits(value: Any) -> AccountLimits | None:
@@ -245,7 +245,7 @@ def _read_limits(value: Any) -> AccountLimits | None:
         raise InvalidOptionError("a limit has rate, per, model, queue_seconds, burst, number and retry_after") from None
 
 
-def _wait(text: str) -> float:
+def _parse_wait(text: str) -> float:
     try:
         wait = float(text)
     except ValueError:
@@ -255,7 +255,7 @@ def _wait(text: str) -> float:
     return wait
 
 
-async def _object(request: web.BaseRequest) -> dict[str, Any]:
+async def _read_object(request: web.BaseRequest) -> dict[str, Any]:
     if request.content_type != "application/json":
         raise _ControlError(415, "send it as application/json")
     try:

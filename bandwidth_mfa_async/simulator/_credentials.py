@@ -33,7 +33,7 @@ class Credentials:
         # The one header that nearly every request carries, so that it need not be decoded each time.
         self._basic = _basic(settings.username, settings.password)
 
-    def refuse(self, account_id: str, authorization: str | None, now: float) -> SimulatedResponse | None:
+    def reject(self, account_id: str, authorization: str | None, now: float) -> SimulatedResponse | None:
         """Return the answer to credentials that will not do, or None for good ones.
 
         None at all are 401 and wrong ones 403, as Bandwidth's live tests have it (Bandwidth/python-sdk 8bda0d4 and
@@ -51,18 +51,18 @@ class Credentials:
         scheme, _, value = authorization.partition(" ")
         match scheme.lower():
             case "basic":
-                why = self._wrong_basic(authorization)
+                reason = self._basic_problem(authorization)
             case "bearer":
-                why = self._wrong_bearer(value.strip(), now)
-                if why and self._settings.accept_bearer and self._settings.bad_token_status == 401:
-                    return SimulatedResponse(401, UNAUTHORIZED, why)
+                reason = self._bearer_problem(value.strip(), now)
+                if reason and self._settings.accept_bearer and self._settings.bad_token_status == 401:
+                    return SimulatedResponse(401, UNAUTHORIZED, reason)
             case _:
-                why = "unknown authorization scheme"
-        if not why and account_id != self._settings.account_id:
-            why = "wrong account"
-        return SimulatedResponse(403, FORBIDDEN, why) if why else None
+                reason = "unknown authorization scheme"
+        if not reason and account_id != self._settings.account_id:
+            reason = "wrong account"
+        return SimulatedResponse(403, FORBIDDEN, reason) if reason else None
 
-    def _wrong_basic(self, authorization: str) -> str:
+    def _basic_problem(self, authorization: str) -> str:
         settings = self._settings
         if not settings.accept_basic:
             return "Basic credentials are not accepted"
@@ -70,12 +70,12 @@ class Credentials:
             return ""
         return "wrong user name or password"
 
-    def _wrong_bearer(self, token: str, now: float) -> str:
+    def _bearer_problem(self, token: str, now: float) -> str:
         if not self._settings.accept_bearer:
             return "bearer tokens are not accepted"
         return "" if now < self._tokens.get(token, now) else "unknown or expired token"
 
-    def token(self, authorization: str | None, body: bytes, now: float, wall: float) -> SimulatedResponse:
+    def issue_token(self, authorization: str | None, body: bytes, now: float, wall: float) -> SimulatedResponse:
         """Answer a client-credentials request (RFC 6749, section 4.4).
 
         The client authenticates with Basic and posts a form, as all of Bandwidth's SDKs do. Not known: the real
@@ -90,9 +90,9 @@ class Credentials:
         """
         settings = self._settings
         if authorization is None or decode_basic(authorization) != (settings.client_id, settings.client_secret):
-            answer = encode({"error": "invalid_client"})
+            error_body = encode({"error": "invalid_client"})
             return SimulatedResponse(
-                401, answer, "wrong client id or secret", {"WWW-Authenticate": 'Basic realm="oauth2"'}
+                401, error_body, "wrong client id or secret", {"WWW-Authenticate": 'Basic realm="oauth2"'}
             )
         try:
             form = parse_qs(body.decode("ascii"))

@@ -1,4 +1,4 @@
-"""What open pages are told, as it happens: one bounded queue for each of them. No I/O."""
+"""What open pages are chunk, as it happens: one bounded queue for each of them. No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # A page renders about as many at once; one that is further behind is better off reading the inbox anew.
 _MAX_QUEUE: Final = 500
-_HEARTBEAT_SECONDS: Final = 15.0
+_HEARTBEAT_INTERVAL: Final = 15.0
 _HEARTBEAT: Final = b":\n\n"
 
 
@@ -31,14 +31,14 @@ _RELOAD: Final = _event("reload", {})
 
 
 class Subscription:
-    """What one page has still to be told.
+    """What one page has still to be chunk.
 
-    A page that reads too slowly loses its queue and is told to reload instead, so its memory is bounded.
+    A page that reads too slowly loses its queue and is chunk to reload instead, so its memory is bounded.
     """
 
     def __init__(self) -> None:
         self._events: deque[bytes] = deque()
-        self._ended = False
+        self._is_closed = False
         self._waiter: asyncio.Future[None] | None = None
 
     def push(self, event: bytes) -> None:
@@ -51,26 +51,26 @@ class Subscription:
         self._events.append(event)
         self._wake()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Let `take` return None from now on."""
-        self._ended = True
+        self._is_closed = True
         self._wake()
 
     async def take(self, clock: Clock) -> bytes | None:
         """Return everything there is to tell, waiting for something; a heartbeat after a while; None at the end."""
-        if not self._events and not self._ended:
+        if not self._events and not self._is_closed:
             self._waiter = asyncio.get_running_loop().create_future()
-            timer = clock.call_at(clock.monotonic() + _HEARTBEAT_SECONDS, self._wake)
+            timer = clock.call_at(clock.monotonic() + _HEARTBEAT_INTERVAL, self._wake)
             try:
                 await self._waiter
             finally:
                 timer.cancel()
                 self._waiter = None
-        if self._ended:
+        if self._is_closed:
             return None
-        told = b"".join(self._events) or _HEARTBEAT
+        chunk = b"".join(self._events) or _HEARTBEAT
         self._events.clear()
-        return told
+        return chunk
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -93,11 +93,11 @@ class EventBroadcaster:
     def __init__(self, inbox: Inbox, service: Service, receipts: ReceiptSender, faults: Faults) -> None:
         self._inbox = inbox
         self._subscriptions: set[Subscription] = set()
-        inbox.listeners.append(self._message)
+        inbox.listeners.append(self._on_message)
         inbox.on_clear = self.reload
-        service.on_limits = self._limits
-        receipts.on_change = self._receipt
-        faults.on_change = self._faults
+        service.on_limits = self._on_limits
+        receipts.on_change = self._on_receipt
+        faults.on_change = self._on_faults
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -112,33 +112,33 @@ class EventBroadcaster:
         """Forget a page's queue."""
         self._subscriptions.discard(subscription)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End every page's stream."""
         for subscription in self._subscriptions:
-            subscription.end()
+            subscription.close()
 
     def reload(self) -> None:
         """Tell pages to ask for everything again."""
         self._publish(_RELOAD)
 
-    def request(self, record: RequestRecord) -> None:
+    def publish_request(self, record: RequestRecord) -> None:
         """Tell pages of a request, if it was refused."""
         if self._subscriptions and record.refused:
             self._publish(_event("request", record.as_json()))
 
-    def _message(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         if self._subscriptions:
             self._publish(_event("message", {"message": message.as_json(), "total": len(self._inbox.messages)}))
 
-    def _receipt(self, message: Message) -> None:
+    def _on_receipt(self, message: Message) -> None:
         if self._subscriptions:
             state = {"id": message.message_id, "receipt": message.receipt, "receiptType": message.receipt_type}
             self._publish(_event("receipt", state))
 
-    def _limits(self) -> None:
+    def _on_limits(self) -> None:
         self._publish(_event("limits", {}))
 
-    def _faults(self) -> None:
+    def _on_faults(self) -> None:
         self._publish(_event("faults", {}))
 
     def _publish(self, event: bytes) -> None:

@@ -91,9 +91,9 @@ class Fault:
     accepted: bool = field(default=Factory(_default_accepted, takes_self=True))
 
     def __attrs_post_init__(self) -> None:
-        for wrong, why in self._contradictions():
-            if wrong:
-                raise InvalidFaultError(why)
+        for is_contradiction, reason in self._contradictions():
+            if is_contradiction:
+                raise InvalidFaultError(reason)
 
     def _contradictions(self) -> tuple[tuple[bool, str], ...]:
         status: Any = self.status
@@ -160,15 +160,15 @@ class Rule:
     fault: Fault
     operation: Operation | None
     to: str | None
-    share: float | None = None
+    probability: float | None = None
 
-    def covers(self, operation: str, to: str | None) -> bool:
+    def matches(self, operation: str, to: str | None) -> bool:
         """Tell whether an answer is one of those the rule is for."""
         return (self.operation is None or self.operation == operation) and (self.to is None or self.to == to)
 
     def as_json(self) -> dict[str, Any]:
         """Return what the JSON API shows."""
-        return {"fault": self.fault.as_json(), "operation": self.operation, "to": self.to, "share": self.share}
+        return {"fault": self.fault.as_json(), "operation": self.operation, "to": self.to, "share": self.probability}
 
 
 class Faults:
@@ -181,16 +181,16 @@ class Faults:
     def __init__(self, rng: random.Random) -> None:
         self.on_change: Callable[[], object] | None = None
         self._rng = rng
-        self._script: list[Rule] = []
-        self._chances: list[Rule] = []
+        self._scripted_rules: list[Rule] = []
+        self._random_rules: list[Rule] = []
 
     def __bool__(self) -> bool:
-        return bool(self._script or self._chances)
+        return bool(self._scripted_rules or self._random_rules)
 
     @property
     def rules(self) -> list[Rule]:
         """What is still to come of the script, then the chances."""
-        return [*self._script, *self._chances]
+        return [*self._scripted_rules, *self._random_rules]
 
     def script(self, *faults: Fault, operation: Operation | None = None, to: str | None = None) -> None:
         """Let the next answers be these faults, one each, in order.
@@ -203,40 +203,42 @@ class Faults:
         Raises:
             InvalidFaultError: an unknown operation; or `to` with a fault that cuts before the number is read.
         """
-        self._script.extend([self._checked(fault, operation, to) for fault in faults])
-        self._changed()
+        self._scripted_rules.extend([self._make_rule(fault, operation, to) for fault in faults])
+        self._notify()
 
-    def chance(self, fault: Fault, share: float, operation: Operation | None = None, to: str | None = None) -> None:
+    def chance(
+        self, fault: Fault, probability: float, operation: Operation | None = None, to: str | None = None
+    ) -> None:
         """Let a random share of the answers be a fault, as the simulator's `seed` has it.
 
         Several chances share one draw an answer, so 0.1 of one and 0.05 of another is 0.15 in all.
 
         Args:
             fault: what happens.
-            share: from 0 to 1; 0 has no effect.
+            probability: from 0 to 1; 0 has no effect.
             operation: only answers to that operation.
             to: only answers about that number.
 
         Raises:
             InvalidFaultError: a share out of range, or more than 1 in all for some answers; else as `script`.
         """
-        rule = self._checked(fault, operation, to, share)
-        rules = [*self._chances, rule]
+        rule = self._make_rule(fault, operation, to, probability)
+        rules = [*self._random_rules, rule]
         numbers = {None, *(each.to for each in rules)}
         for kind in get_args(Operation):
             for number in numbers:
-                total = sum(each.share or 0 for each in rules if each.covers(kind, number))
+                total = sum(each.probability or 0 for each in rules if each.matches(kind, number))
                 if total > 1 + 1e-9:
                     msg = f"the shares for {kind} come to {total:g}, which is more than 1; clear() the earlier ones"
                     raise InvalidFaultError(msg)
-        self._chances.append(rule)
-        self._changed()
+        self._random_rules.append(rule)
+        self._notify()
 
     def clear(self) -> None:
         """Drop the rest of the script and every chance."""
-        self._script.clear()
-        self._chances.clear()
-        self._changed()
+        self._scripted_rules.clear()
+        self._random_rules.clear()
+        self._notify()
 
     def needs_number(self, operation: str) -> bool:
         """Tell whether the recipient must be known before `pick` can decide."""
@@ -244,27 +246,27 @@ class Faults:
 
     def pick(self, operation: str, to: str | None) -> Fault | None:
         """Return the fault for one answer, and take it off the script; None for an undisturbed answer."""
-        for index, rule in enumerate(self._script):
-            if rule.covers(operation, to):
-                del self._script[index]
-                self._changed()
+        for index, rule in enumerate(self._scripted_rules):
+            if rule.matches(operation, to):
+                del self._scripted_rules[index]
+                self._notify()
                 return rule.fault
-        chances = [rule for rule in self._chances if rule.covers(operation, to)]
-        if not chances:
+        random_rules = [rule for rule in self._random_rules if rule.matches(operation, to)]
+        if not random_rules:
             return None
         draw = self._rng.random()
-        for rule in chances:
-            draw -= rule.share or 0.0
+        for rule in random_rules:
+            draw -= rule.probability or 0.0
             if draw < 0:
                 return rule.fault
         return None
 
-    def _changed(self) -> None:
+    def _notify(self) -> None:
         if self.on_change is not None:
             self.on_change()
 
     @staticmethod
-    def _checked(fault: Any, operation: Any, to: Any, share: Any = None) -> Rule:
+    def _make_rule(fault: Any, operation: Any, to: Any, probability: Any = None) -> Rule:
         if not isinstance(fault, Fault):
             raise InvalidFaultError("a fault must be a Fault")
         if operation is not None and operation not in get_args(Operation):
@@ -276,8 +278,8 @@ class Faults:
             raise InvalidFaultError("a connection cut before the body is read cannot depend on the number in it")
         if to is not None and operation == "token":
             raise InvalidFaultError("a token request names no number")
-        if share is not None and (
-            isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1
+        if probability is not None and (
+            isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1
         ):
-            raise InvalidFaultError("share must be from 0 to 1")
-        return Rule(fault, operation, to, share)
+            raise InvalidFaultError("probability must be from 0 to 1")
+        return Rule(fault, operation, to, probability)

@@ -136,7 +136,7 @@ class Inbox:
     """Called with each new message, for pages that show the inbox live."""
     on_clear: Callable[[], object] | None = None
     _latest: dict[str, Message] = field(factory=dict[str, Message])
-    _arrivals: set[asyncio.Future[None]] = field(factory=set["asyncio.Future[None]"])
+    _waiters: set[asyncio.Future[None]] = field(factory=set["asyncio.Future[None]"])
 
     def add(self, message: Message) -> None:
         """Append a message, drop what is over the limit, and wake whoever waits."""
@@ -148,9 +148,9 @@ class Inbox:
                 del self._latest[oldest.to]
         for listener in self.listeners:
             listener(message)
-        if self._arrivals:
-            for arrival in self._arrivals:
-                _finish(arrival)
+        if self._waiters:
+            for waiter in self._waiters:
+                _wake(waiter)
 
     def latest(self, to: str) -> Message | None:
         """Return the newest message to a number, or None."""
@@ -167,14 +167,14 @@ class Inbox:
             if clock.monotonic() >= deadline:
                 msg = f"no message to that number came within {seconds:g} s"
                 raise TimeoutError(msg)
-            arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._arrivals.add(arrival)
-            timer = clock.call_at(deadline, partial(_finish, arrival))
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            timer = clock.call_at(deadline, partial(_wake, waiter))
             try:
-                await arrival
+                await waiter
             finally:
                 timer.cancel()
-                self._arrivals.discard(arrival)
+                self._waiters.discard(waiter)
         return message
 
     def clear(self) -> None:
@@ -185,6 +185,6 @@ class Inbox:
             self.on_clear()
 
 
-def _finish(arrival: asyncio.Future[None]) -> None:
-    if not arrival.done():
-        arrival.set_result(None)
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

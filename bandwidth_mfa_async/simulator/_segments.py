@@ -40,11 +40,11 @@ def count_segments(text: str) -> int:
         # The path of nearly every code message, so it does not look at single characters.
         return 1 if len(text) <= _GSM7_SINGLE else -(-len(text) // _GSM7_PART)
     if _ALL_GSM7.fullmatch(text):
-        return _packed([2 if _IS_EXTENSION.match(char) else 1 for char in text], _GSM7_SINGLE, _GSM7_PART)
-    return _packed([2 if ord(char) > 0xFFFF else 1 for char in text], _UCS2_SINGLE, _UCS2_PART)
+        return _count_parts([2 if _IS_EXTENSION.match(char) else 1 for char in text], _GSM7_SINGLE, _GSM7_PART)
+    return _count_parts([2 if ord(char) > 0xFFFF else 1 for char in text], _UCS2_SINGLE, _UCS2_PART)
 
 
-def _packed(widths: list[int], single: int, part: int) -> int:
+def _count_parts(widths: list[int], single: int, part: int) -> int:
     if sum(widths) <= single:
         return 1
     segments, used = 1, 0

@@ -125,7 +125,7 @@ class Admission(NamedTuple):
 
 # Sums of floats can say that there is room now although there was none a moment ago.
 _MIN_WAIT = 1e-6
-_FREE = Admission(accepted=True, wait=0.0)
+_ADMITTED = Admission(accepted=True, wait=0.0)
 
 
 class ServerLimiter:
@@ -143,9 +143,9 @@ class ServerLimiter:
         """Empty the queue, the window and the log, and fill the buckets."""
         self._buckets: dict[str, tuple[float, float]] = {}
         self._log: deque[tuple[float, float]] = deque()
-        self._logged = 0.0
+        self._log_weight = 0.0
         self._window = -1
-        self._in_window = 0.0
+        self._window_count = 0.0
         self._backlog = 0.0
         self._backlog_at = 0.0
 
@@ -162,7 +162,7 @@ class ServerLimiter:
         if limits.model == "queue":
             self._drain(self.limits, now)
         for name in self._buckets if limits.model in {"token_bucket", "per_number"} else ():
-            self._buckets[name] = (min(self._level(self.limits, name, now), limits.bucket), now)
+            self._buckets[name] = (min(self._bucket_level(self.limits, name, now), limits.bucket), now)
         self.limits = limits
 
     def admit(self, now: float, weight: float = 1, from_: str = "", to: str = "") -> Admission:
@@ -176,7 +176,7 @@ class ServerLimiter:
         """
         limits = self.limits
         if limits is None:
-            return _FREE
+            return _ADMITTED
         match limits.model:
             case "queue":
                 return self._admit_queue(limits, now, weight)
@@ -196,21 +196,21 @@ class ServerLimiter:
 
     def _admit_queue(self, limits: AccountLimits, now: float, weight: float) -> Admission:
         backlog = self._drain(limits, now)
-        over = backlog + weight - limits.capacity
+        excess = backlog + weight - limits.capacity
         # An empty queue takes any single message, or one of many segments could never be sent at all.
-        if over > 1e-9 and backlog > 0:
-            return Admission(accepted=False, wait=min(over, backlog) / limits.per_second)
+        if excess > 1e-9 and backlog > 0:
+            return Admission(accepted=False, wait=min(excess, backlog) / limits.per_second)
         self._backlog += weight
         return Admission(accepted=True, wait=backlog / limits.per_second)
 
-    def _level(self, limits: AccountLimits, name: str, now: float) -> float:
+    def _bucket_level(self, limits: AccountLimits, name: str, now: float) -> float:
         if name not in self._buckets:
             return limits.bucket
         level, then = self._buckets[name]
         return min(limits.bucket, level + (now - then) * limits.per_second)
 
     def _admit_bucket(self, limits: AccountLimits, name: str, now: float, weight: float) -> Admission:
-        level = self._level(limits, name, now)
+        level = self._bucket_level(limits, name, now)
         # A message heavier than the bucket goes out of a full one and leaves it in debt.
         missing = min(weight, limits.bucket) - level
         if missing > 1e-9:
@@ -219,31 +219,31 @@ class ServerLimiter:
         self._buckets.pop(name, None)
         self._buckets[name] = (level - weight, now)
         oldest = next(iter(self._buckets))
-        if self._level(limits, oldest, now) >= limits.bucket:
+        if self._bucket_level(limits, oldest, now) >= limits.bucket:
             del self._buckets[oldest]
-        return _FREE
+        return _ADMITTED
 
     def _admit_window(self, limits: AccountLimits, now: float, weight: float) -> Admission:
         window = math.floor(now / limits.per)
         if window != self._window:
-            self._window, self._in_window = window, 0.0
-        if self._in_window > 0 and self._in_window + weight > limits.rate:
+            self._window, self._window_count = window, 0.0
+        if self._window_count > 0 and self._window_count + weight > limits.rate:
             return Admission(accepted=False, wait=(window + 1) * limits.per - now)
-        self._in_window += weight
-        return _FREE
+        self._window_count += weight
+        return _ADMITTED
 
     def _admit_log(self, limits: AccountLimits, now: float, weight: float) -> Admission:
         log = self._log
         while log and now - log[0][0] >= limits.per:
-            self._logged -= log.popleft()[1]
-        if log and self._logged + weight > limits.rate:
-            return Admission(accepted=False, wait=self._until_room(limits, now, weight))
+            self._log_weight -= log.popleft()[1]
+        if log and self._log_weight + weight > limits.rate:
+            return Admission(accepted=False, wait=self._wait_for_capacity(limits, now, weight))
         log.append((now, weight))
-        self._logged += weight
-        return _FREE
+        self._log_weight += weight
+        return _ADMITTED
 
-    def _until_room(self, limits: AccountLimits, now: float, weight: float) -> float:
-        logged = self._logged
+    def _wait_for_capacity(self, limits: AccountLimits, now: float, weight: float) -> float:
+        logged = self._log_weight
         for then, counted in self._log:
             logged -= counted
             if logged + weight <= limits.rate:

@@ -12,7 +12,7 @@ from ._messages import Message
 from ._responses import CALL_RATE_TEXT, LOCKED_TEXT, QUEUE_FULL_TEXT, SimulatedResponse, documented, rejection
 from ._segments import count_segments
 from ._server_limiter import AccountLimits, ServerLimiter
-from ._validation import RefusedError, parse, read_send, read_verify, recipient
+from ._validation import BadRequestError, parse_object, read_recipient, read_send, read_verify
 
 if TYPE_CHECKING:
     import random
@@ -56,7 +56,7 @@ class Service:
         self._clock = clock
         self._rng = rng
 
-    def answer(self, operation: str, account_id: str, authorization: str | None, body: bytes) -> SimulatedResponse:
+    def handle(self, operation: str, account_id: str, authorization: str | None, body: bytes) -> SimulatedResponse:
         """Process one request for real.
 
         Args:
@@ -67,22 +67,22 @@ class Service:
         """
         now = self._clock.monotonic()
         if operation == "token":
-            return self.credentials.token(authorization, body, now, self._clock.time())
-        refused = self.credentials.refuse(account_id, authorization, now)
-        if refused is not None:
-            return refused
+            return self.credentials.issue_token(authorization, body, now, self._clock.time())
+        rejected = self.credentials.reject(account_id, authorization, now)
+        if rejected is not None:
+            return rejected
         try:
-            value = parse(body)
+            value = parse_object(body)
             if operation == "verify":
                 return self._verify(value, now)
             request = read_send(value, require_message=self.settings.require_message)
             applications = self.settings.applications
             if applications is not None and request.application_id not in applications:
                 # Bandwidth's live tests: 400 for a bogus id; C#'s saw a 500 in 2026-04 (Bandwidth/csharp-sdk 83bf524).
-                raise RefusedError("applicationId is not valid")
+                raise BadRequestError("applicationId is not valid")
             return self._send("voice" if operation == "voice" else "messaging", request, now)
-        except RefusedError as error:
-            return rejection(400, str(error), self.request_id(), to=recipient(body))
+        except BadRequestError as error:
+            return rejection(400, str(error), self.request_id(), to=read_recipient(body))
 
     def documented(self, status: int, operation: str) -> bytes:
         """Return the body that belongs to a status, for a fault that names none."""
@@ -110,7 +110,7 @@ class Service:
     def _send(self, channel: Channel, request: SendRequest, now: float) -> SimulatedResponse:
         settings = self.settings
         text = request.message.replace("{NAME}", settings.application_name).replace("{SCOPE}", request.scope)
-        # Counted before the code is made, so that a refused send leaves no code; digits are all one width.
+        # Counted before the code is made, so that a rejected send leaves no code; digits are all one width.
         segments = 1 if channel == "voice" else count_segments(text.replace("{CODE}", "0" * request.digits))
         limiter = self.limiters[channel]
         admission = limiter.admit(now, segments, request.from_, request.to)
@@ -138,9 +138,9 @@ class Service:
         if message.callback_url is not None and self.on_callback is not None:
             self.on_callback(message)
         if channel == "messaging":
-            key = "MessageId" if settings.seed_keys else "messageId"
+            key = "MessageId" if settings.legacy_response_keys else "messageId"
         else:
-            key = "CallId" if settings.seed_keys else "callId"
+            key = "CallId" if settings.legacy_response_keys else "callId"
         # Both are made here of letters, digits and hyphens, so there is nothing to escape.
         return SimulatedResponse(200, b'{"%b":"%b"}' % (key.encode(), identifier.encode()), to=request.to)
 

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 
-def _name(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _non_empty(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, str) or not value:
         msg = f"{attribute.name} must be text and not empty"
         raise InvalidOptionError(msg)
 
 
-def _login(instance: object, attribute: Attribute[Any], value: object) -> None:
-    _name(instance, attribute, value)
+def _no_colon(instance: object, attribute: Attribute[Any], value: object) -> None:
+    _non_empty(instance, attribute, value)
     if ":" in str(value):
         msg = f"{attribute.name} must not hold ':', which ends it in Basic credentials"
         raise InvalidOptionError(msg)
 
 
-def _account(instance: object, attribute: Attribute[Any], value: object) -> None:
-    _name(instance, attribute, value)
+def _path_segment(instance: object, attribute: Attribute[Any], value: object) -> None:
+    _non_empty(instance, attribute, value)
     if any(char in "/?#% " for char in str(value)):
         msg = f"{attribute.name} must not hold '/', '?', '#', '%' or spaces: it stands in a path"
         raise InvalidOptionError(msg)
@@ -42,7 +42,7 @@ def _limits(_instance: object, attribute: Attribute[Any], value: object) -> None
         raise InvalidOptionError(msg)
 
 
-def _lifetime(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _positive_seconds(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         msg = f"{attribute.name} must be a number of seconds above 0"
         raise InvalidOptionError(msg)
@@ -58,19 +58,19 @@ def _token_status(_instance: object, attribute: Attribute[Any], value: object) -
 class Settings:
     """The account, its credentials and the choices where the service is not known; `Simulator` documents each."""
 
-    account_id: str = field(validator=_account)
-    username: str = field(validator=_login)
-    password: str = field(validator=_name, repr=False)
-    client_id: str = field(validator=_login)
-    client_secret: str = field(validator=_name, repr=False)
+    account_id: str = field(validator=_path_segment)
+    username: str = field(validator=_no_colon)
+    password: str = field(validator=_non_empty, repr=False)
+    client_id: str = field(validator=_no_colon)
+    client_secret: str = field(validator=_non_empty, repr=False)
     accept_basic: bool
     accept_bearer: bool
-    token_lifetime: float = field(validator=_lifetime)
+    token_lifetime: float = field(validator=_positive_seconds)
     bad_token_status: int = field(validator=_token_status)
     application_name: str
     applications: Collection[str] | None
     require_message: bool
-    seed_keys: bool
+    legacy_response_keys: bool
     lockout_retry_after: bool
     messaging_limits: AccountLimits | None = field(validator=_limits)
     voice_limits: AccountLimits | None = field(validator=_limits)

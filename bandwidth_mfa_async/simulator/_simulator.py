@@ -71,7 +71,7 @@ class Simulator:
         require_message: refuse code requests without `message` and `digits`, as documented since 2020-07-16. By default
             the four-key body of 2020-06 is taken too, with the text ``Your {NAME} {SCOPE} code is {CODE}`` and
             6 digits.
-        seed_keys: answer with the keys `MessageId` and `CallId`, as the pages had it from 2020-05 to 2020-12.
+        legacy_response_keys: answer with the keys `MessageId` and `CallId`, as documented from 2020-05 to 2020-12.
         messaging_limits: the account's limit on text messages; None for no limit, `AccountLimits()` for Bandwidth's
             default.
         voice_limits: the same for calls; `AccountLimits.voice()` for Bandwidth's default.
@@ -115,7 +115,7 @@ class Simulator:
         application_name: str = "Simulator",
         applications: Collection[str] | None = None,
         require_message: bool = False,
-        seed_keys: bool = False,
+        legacy_response_keys: bool = False,
         messaging_limits: AccountLimits | None = None,
         voice_limits: AccountLimits | None = None,
         lockout_after: int = 5,
@@ -150,7 +150,7 @@ class Simulator:
             application_name=application_name,
             applications=applications,
             require_message=require_message,
-            seed_keys=seed_keys,
+            legacy_response_keys=legacy_response_keys,
             lockout_retry_after=lockout_retry_after,
             messaging_limits=messaging_limits,
             voice_limits=voice_limits,
@@ -182,17 +182,17 @@ class Simulator:
             clock=self._clock,
             hosts={host, *control_hosts},
         )
-        self._feed = EventBroadcaster(self._inbox, self._service, self._receipts, self.faults)
-        self._control.pages |= page_handlers(self._feed, self._clock)
+        self._events = EventBroadcaster(self._inbox, self._service, self._receipts, self.faults)
+        self._control.pages |= page_handlers(self._events, self._clock)
         self._front = HTTPFront(
             service=self._service,
             faults=self.faults,
             records=self._records,
             clock=self._clock,
             max_body=max_body,
-            elsewhere=self._control,
+            fallback=self._control,
         )
-        self._front.on_request = self._feed.request
+        self._front.on_request = self._events.publish_request
         self._listener = Listener(host, port, certificate if tls else None, self._clock)
 
     def __repr__(self) -> str:
@@ -215,12 +215,12 @@ class Simulator:
             SimulatorStateError: it is running already, or `tls` is asked for without the trustme package.
             OSError: the port is taken.
         """
-        await self._listener.open(self._front.server())
+        await self._listener.open(self._front.make_server())
 
     async def stop(self) -> None:
         """Cut what is in flight, close every socket and stop posting receipts; harmless when it is not running."""
-        self._front.release()
-        self._feed.end()
+        self._front.cancel_delays()
+        self._events.close()
         await self._receipts.aclose()
         await self._listener.close()
 

@@ -18,30 +18,30 @@ Certificate: TypeAlias = Literal["valid", "expired", "wrong_host"]
 _ALERT: Final = b"\x15\x03\x03\x00\x02\x02\x28"
 
 
-class _ServerSide(ssl.SSLObject):
+class _ServerSSLObject(ssl.SSLObject):
     """A handshake that may be told to fail."""
 
     incoming: ssl.MemoryBIO
-    alert_goes_to: ssl.MemoryBIO | None = None
+    alert_output: ssl.MemoryBIO | None = None
 
     def do_handshake(self) -> None:
         """Shake hands; or answer the client's hello with an alert, and wait for it to hang up.
 
         OpenSSL could be made to send one, but event loops then drop the connection before the alert is written.
         """
-        if self.alert_goes_to is None:
+        if self.alert_output is None:
             super().do_handshake()
             return
         if self.incoming.pending:
             self.incoming.read()
-            self.alert_goes_to.write(_ALERT)
+            self.alert_output.write(_ALERT)
         raise ssl.SSLWantReadError
 
 
 class ServerContext(ssl.SSLContext):
     """A server's context whose next handshakes can be made to fail."""
 
-    sslobject_class = _ServerSide
+    sslobject_class = _ServerSSLObject
     failures_left = 0
     """How many of the next handshakes fail."""
 
@@ -55,10 +55,10 @@ class ServerContext(ssl.SSLContext):
     ) -> ssl.SSLObject:
         """Begin one connection; event loops call it."""
         connection = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        if self.failures_left > 0 and isinstance(connection, _ServerSide):
+        if self.failures_left > 0 and isinstance(connection, _ServerSSLObject):
             self.failures_left -= 1
             connection.incoming = incoming
-            connection.alert_goes_to = outgoing
+            connection.alert_output = outgoing
         return connection
 
 

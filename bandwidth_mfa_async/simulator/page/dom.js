@@ -13,9 +13,9 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 /** What other people wrote: shown in its own direction, so that it cannot turn round what stands beside it. */
-export const foreign = (text, tag = "bdi", attributes = {}) => make(tag, { dir: "auto", ...attributes }, String(text));
+export const untrusted = (text, tag = "bdi", attributes = {}) => make(tag, { dir: "auto", ...attributes }, String(text));
 
-export async function ask(method, path, body) {
+export async function callApi(method, path, body) {
   const options = { method, cache: "no-store" };
   if (body !== undefined) {
     options.headers = { "Content-Type": "application/json" };
@@ -74,7 +74,7 @@ export async function copyFrom(button, word, text, what) {
 }
 
 /** Ask before something is lost. Focus starts on the harmless button; Escape is a no. */
-export function confirmed(title, text, yes) {
+export function confirmAction(title, text, yes) {
   const dialog = byId("confirm");
   byId("confirm-title").textContent = title;
   byId("confirm-text").textContent = text;
@@ -96,27 +96,27 @@ const clockTime = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 /** The local time of day, with the date if that is not today. */
-export function when(seconds) {
+export function timeNode(seconds) {
   const date = new Date(seconds * 1000);
   const format = date.toDateString() === new Date().toDateString() ? clockTime : dayAndTime;
   return make("time", { datetime: date.toISOString(), title: dayAndTime.format(date) }, format.format(date));
 }
 
-/** What a fault does, in words. */
-export function faultWords(fault) {
-  const words = [];
-  if (fault.status !== undefined) words.push(`answer ${fault.status}`);
+/** What a fault does, in parts. */
+export function describeFault(fault) {
+  const parts = [];
+  if (fault.status !== undefined) parts.push(`answer ${fault.status}`);
   if (fault.drop) {
-    words.push({ before_read: "drop before reading", after_read: "drop after reading" }[fault.drop] ?? "drop in mid-answer");
+    parts.push({ before_read: "drop before reading", after_read: "drop after reading" }[fault.drop] ?? "drop in mid-answer");
   }
-  if (fault.truncate) words.push("send half of the body");
-  if (fault.seconds_per_byte) words.push(`send a byte every ${fault.seconds_per_byte} s`);
-  if (fault.body !== undefined) words.push("with a body of its own");
-  if (fault.headers) words.push(`with ${plural(Object.keys(fault.headers).length, "header")}`);
-  if (fault.delay === "forever") words.push("never answer");
-  else if (fault.delay) words.push(`after ${fault.delay} s`);
-  if (words.length === 0) words.push("answer as usual");
+  if (fault.truncate) parts.push("send half of the body");
+  if (fault.seconds_per_byte) parts.push(`send a byte every ${fault.seconds_per_byte} s`);
+  if (fault.body !== undefined) parts.push("with a body of its own");
+  if (fault.headers) parts.push(`with ${plural(Object.keys(fault.headers).length, "header")}`);
+  if (fault.delay === "forever") parts.push("never answer");
+  else if (fault.delay) parts.push(`after ${fault.delay} s`);
+  if (parts.length === 0) parts.push("answer as usual");
   const failing = fault.status >= 300 || fault.drop || fault.delay === "forever";
-  if (fault.accepted && failing) words.push("message sent all the same");
-  return words.join(", ");
+  if (fault.accepted && failing) parts.push("message sent all the same");
+  return parts.join(", ");
 }

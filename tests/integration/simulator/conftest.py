@@ -27,7 +27,7 @@ SEND = {
 }
 
 
-class Caller:
+class ApiClient:
     """Asks a simulator with plain aiohttp, with its right credentials unless told otherwise."""
 
     def __init__(self, session: aiohttp.ClientSession, sim: Simulator) -> None:
@@ -81,5 +81,5 @@ async def sim(clock: ManualClock) -> AsyncIterator[Simulator]:
 
 
 @pytest.fixture
-def api(session: aiohttp.ClientSession, sim: Simulator) -> Caller:
-    return Caller(session, sim)
+def api(session: aiohttp.ClientSession, sim: Simulator) -> ApiClient:
+    return ApiClient(session, sim)

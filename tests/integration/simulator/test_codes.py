@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import Simulator
 from bandwidth_mfa_async.simulator._issued_codes import MAX_WINDOW, IssuedCodes, Verdict
-from tests.integration.simulator.conftest import TO, Caller
+from tests.integration.simulator.conftest import TO, ApiClient
 
 VALID = (200, {"valid": True})
 INVALID = (200, {"valid": False})
@@ -82,7 +82,7 @@ async def test_what_is_not_known_can_be_chosen(session, clock):
     async with Simulator(
         clock=clock, lockout_after=2, lockout_seconds=120, consume_on_success=True, reset_on_success=False
     ) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         await api.send()
         code = sim.last_code(TO)
         assert await api.verify(_other(code)) == INVALID
@@ -95,7 +95,7 @@ async def test_what_is_not_known_can_be_chosen(session, clock):
 @pytest.mark.parametrize("header", [None, "30"])
 async def test_the_lock_out_has_a_retry_after_only_on_request(session, clock, header):
     async with Simulator(clock=clock, lockout_after=1, lockout_retry_after=header is not None) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         await api.verify("123456")
         url = f"{sim.base_url}/accounts/{sim.account_id}/code/verify"
         body = {"to": TO, "scope": "login", "code": "123456", "expirationTimeInMinutes": 3}
@@ -106,15 +106,15 @@ async def test_the_lock_out_has_a_retry_after_only_on_request(session, clock, he
 
 def test_old_codes_and_tries_do_not_pile_up():
     """Memory follows what is live, not what ever was."""
-    book = IssuedCodes(random.Random(1))
+    codes = IssuedCodes(random.Random(1))
     for second in range(20_000):
-        book.issue(f"+1{second:010d}", "login", 6, float(second))
-        book.verify(f"+1{second:010d}", "login", "x", 60.0, float(second))
-    assert len(book) <= MAX_WINDOW + 2
-    assert len(book._attempts) <= MAX_WINDOW + 2
+        codes.issue(f"+1{second:010d}", "login", 6, float(second))
+        codes.verify(f"+1{second:010d}", "login", "x", 60.0, float(second))
+    assert len(codes) <= MAX_WINDOW + 2
+    assert len(codes._wrong_tries) <= MAX_WINDOW + 2
 
 
-class CodeBookRules(RuleBasedStateMachine):
+class IssuedCodesMachine(RuleBasedStateMachine):
     """The rules in the plainest words, kept beside the real thing."""
 
     NUMBERS = st.sampled_from(["+19195551234", "+447700900000"])
@@ -123,7 +123,7 @@ class CodeBookRules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
-        self.book = IssuedCodes(random.Random(5), lockout_after=3, lockout_seconds=30.0)
+        self.codes = IssuedCodes(random.Random(5), lockout_after=3, lockout_seconds=30.0)
         self.issued: list[tuple[str, str, str, float]] = []
         self.wrong: dict[str, int] = {}
         self.last: dict[str, float] = {}
@@ -131,7 +131,7 @@ class CodeBookRules(RuleBasedStateMachine):
 
     @rule(to=NUMBERS, scope=SCOPES, digits=st.integers(4, 8))
     def issue(self, to, scope, digits):
-        code = self.book.issue(to, scope, digits, self.clock.monotonic())
+        code = self.codes.issue(to, scope, digits, self.clock.monotonic())
         assert len(code) == digits
         assert code.isdigit()
         self.issued.append((to, scope, code, self.clock.monotonic()))
@@ -165,11 +165,11 @@ class CodeBookRules(RuleBasedStateMachine):
             self.last[to] = now
             if self.wrong[to] >= 3:
                 self.locked[to] = now + 30.0
-        assert self.book.verify(to, scope, code, minutes * 60.0, now) is expected
+        assert self.codes.verify(to, scope, code, minutes * 60.0, now) is expected
 
     @rule()
     def clear(self):
-        self.book.clear()
+        self.codes.clear()
         self.issued.clear()
         self.wrong.clear()
         self.last.clear()
@@ -179,8 +179,8 @@ class CodeBookRules(RuleBasedStateMachine):
     def locks_agree(self):
         now = self.clock.monotonic()
         for number in ("+19195551234", "+447700900000"):
-            assert self.book.locked_for(number, now) == max(0.0, self.locked.get(number, now) - now)
+            assert self.codes.locked_for(number, now) == max(0.0, self.locked.get(number, now) - now)
 
 
-TestCodeBookRules = CodeBookRules.TestCase
-TestCodeBookRules.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestIssuedCodesMachine = IssuedCodesMachine.TestCase
+TestIssuedCodesMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

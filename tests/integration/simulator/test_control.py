@@ -8,7 +8,7 @@ import json
 import pytest
 
 from bandwidth_mfa_async.simulator import Fault, Simulator
-from tests.integration.simulator.conftest import SEND, TO, Caller, until
+from tests.integration.simulator.conftest import SEND, TO, ApiClient, until
 
 
 async def test_messages_can_be_listed_filtered_and_deleted(api, sim):
@@ -155,5 +155,5 @@ async def test_broken_and_huge_bodies_and_wrong_methods(api, sim):
 async def test_a_further_host_name_can_be_allowed(session):
     """For a simulator in a container, asked by its name."""
     async with Simulator(control_hosts={"Simulator.test"}) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert (await api.control("GET", "/messages", headers={"Host": "simulator.test:80"}))[0] == 200

@@ -14,7 +14,7 @@ import pytest
 
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import InvalidOptionError, Simulator
-from tests.integration.simulator.conftest import SEND, TO, Caller
+from tests.integration.simulator.conftest import SEND, TO, ApiClient
 from tests.support.fault_server import basic_auth
 
 SEED_BODY = """
@@ -90,10 +90,10 @@ async def test_scope_defaults_to_2fa_in_both_requests(api, sim):
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-@pytest.mark.parametrize(("seed_keys", "key"), [(False, "messageId"), (True, "MessageId")])
-async def test_the_seed_pages_curl_command_works_as_printed(seed_keys, key):
+@pytest.mark.parametrize(("legacy_response_keys", "key"), [(False, "messageId"), (True, "MessageId")])
+async def test_the_seed_pages_curl_command_works_as_printed(legacy_response_keys, key):
     """Curl --data-raw sends no JSON content type; nothing says that the service minds."""
-    async with Simulator(seed_keys=seed_keys) as sim:
+    async with Simulator(legacy_response_keys=legacy_response_keys) as sim:
         url = f"{sim.base_url}/accounts/{sim.account_id}/code/messaging"
         command = ("curl", "-sS", "-X", "POST", "--url", url, "-u", f"{sim.username}:{sim.password}")
         curl = await asyncio.create_subprocess_exec(
@@ -176,14 +176,14 @@ async def test_a_bad_verification_is_400(api, changes, error):
 
 async def test_message_and_digits_can_be_required_as_documented_since_2020_07(session):
     async with Simulator(require_message=True) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert (await api.send(message=None))[1]["error"] == "message is required"
         assert (await api.send(digits=None))[1]["error"] == "digits is required"
 
 
 async def test_an_application_that_does_not_exist_is_400(session):
     async with Simulator(applications={SEND["applicationId"]}) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert (await api.send())[0] == 200
         assert (await api.send(applicationId="bogus"))[0] == 400
 
@@ -304,18 +304,18 @@ async def test_a_bad_client_is_401_and_another_grant_400(api):
 async def test_revoked_tokens_and_refused_kinds_of_credentials(session):
     """accept_bearer=False is MFA as Bandwidth's staff saw it in June 2026."""
     async with Simulator(bad_token_status=401) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         bearer = {"Authorization": "Bearer " + (await _token(api))[1]["access_token"]}
         assert (await api.post("messaging", SEND, headers=bearer))[0] == 200
         sim.revoke_tokens()
         assert (await api.post("messaging", SEND, headers=bearer))[0] == 401
     async with Simulator(accept_bearer=False, bad_token_status=401) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         bearer = {"Authorization": "Bearer " + (await _token(api))[1]["access_token"]}
         assert (await api.post("messaging", SEND, headers=bearer))[0] == 403
         assert (await api.send())[0] == 200
     async with Simulator(accept_basic=False) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert (await api.send())[0] == 403
 
 
@@ -344,7 +344,7 @@ def test_bad_options_are_named_at_construction(options):
 def test_a_seed_makes_codes_repeatable():
     async def codes() -> list[str]:
         async with Simulator(seed=3, clock=ManualClock()) as sim, aiohttp.ClientSession() as session:
-            api = Caller(session, sim)
+            api = ApiClient(session, sim)
             for _ in range(3):
                 await api.send()
             return [message.code for message in sim.inbox]

@@ -115,9 +115,9 @@ async def test_a_client_that_leaves_ends_the_wait_for_it(api, sim, clock):
     sim.faults.script(Fault(delay=30), Fault(delay=math.inf))
     for _ in range(2):
         answer = asyncio.create_task(api.send())
-        await until(lambda: sim._front._held)
+        await until(lambda: sim._front._delayed)
         answer.cancel()
-        await until(lambda: not sim._front._held)
+        await until(lambda: not sim._front._delayed)
         assert clock.pending == 0
     assert (await api.send())[0] == 200
 
@@ -125,7 +125,7 @@ async def test_a_client_that_leaves_ends_the_wait_for_it(api, sim, clock):
 async def test_stop_does_not_wait_for_answers_that_are_held_back(api, sim):
     sim.faults.script(Fault(delay=math.inf))
     answer = asyncio.create_task(api.send())
-    await until(lambda: sim._front._held)
+    await until(lambda: sim._front._delayed)
     async with asyncio.timeout(0.3):
         await sim.stop()
     with pytest.raises(aiohttp.ClientConnectionError):

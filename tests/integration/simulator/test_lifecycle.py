@@ -17,7 +17,7 @@ import pytest
 import bandwidth_mfa_async.simulator as package
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import Simulator, SimulatorError, SimulatorStateError
-from tests.integration.simulator.conftest import SEND, TO, Caller, until
+from tests.integration.simulator.conftest import SEND, TO, ApiClient, until
 from tests.support.suspensions import every_suspension
 
 
@@ -56,7 +56,7 @@ async def test_it_can_be_started_again_with_its_inbox(session, clock):
     sim = Simulator(clock=clock)
     for count in (1, 2):
         async with sim:
-            assert (await Caller(session, sim).send())[0] == 200
+            assert (await ApiClient(session, sim).send())[0] == 200
             assert len(sim.inbox) == count
 
 
@@ -108,12 +108,12 @@ async def test_waiting_for_a_message(api, sim, clock):
     with pytest.raises(TimeoutError, match="within 5 s"):
         await newer
     assert clock.pending == 0
-    assert not sim._inbox._arrivals
+    assert not sim._inbox._waiters
 
 
 async def test_the_inbox_and_the_log_can_be_bounded(session):
     async with Simulator(inbox_limit=3, request_log_limit=2) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         for index in range(5):
             await api.send(to=f"+1919555000{index}")
         assert [message.to[-1] for message in sim.inbox] == ["2", "3", "4"]
@@ -127,7 +127,7 @@ async def test_stop_is_quick_and_leaves_no_task_and_no_socket():
     """50 keep-alive connections are closed, and nothing is left running."""
     before = asyncio.all_tasks()
     async with Simulator() as sim, aiohttp.ClientSession() as session:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         await asyncio.gather(*(api.send() for _ in range(50)))
         assert len(sim.inbox) == 50
         url = sim.base_url
@@ -145,7 +145,7 @@ async def test_ipv6_and_uvloop_style_addresses():
     try:
         async with Simulator(host="::1") as sim, aiohttp.ClientSession() as session:
             assert sim.base_url.startswith("http://[::1]:")
-            assert (await Caller(session, sim).send())[0] == 200
+            assert (await ApiClient(session, sim).send())[0] == 200
     except OSError:
         pytest.skip("no IPv6 here")
 
@@ -155,7 +155,7 @@ def test_it_runs_on_uvloop():
 
     async def main() -> None:
         async with Simulator(clock=ManualClock()) as sim, aiohttp.ClientSession() as session:
-            api = Caller(session, sim)
+            api = ApiClient(session, sim)
             assert (await api.send())[0] == 200
             await sim.refuse_connections()
             with pytest.raises(aiohttp.ClientConnectionError):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bandwidth_mfa_async.simulator import AccountLimits, InvalidOptionError, Simulator
 from bandwidth_mfa_async.simulator._server_limiter import ServerLimiter
-from tests.integration.simulator.conftest import SEND, TO, Caller
+from tests.integration.simulator.conftest import SEND, TO, ApiClient
 
 
 def _accepted(limiter, *, until, step, start=0.0, weight=1):
@@ -146,7 +146,7 @@ def test_bad_limits_are_named_at_construction(options):
 async def test_a_full_queue_is_a_429_with_the_documented_text(session, clock):
     """Not known how MFA wraps it: its own error shape with the Messaging API's text."""
     async with Simulator(clock=clock, messaging_limits=AccountLimits(queue_seconds=3)) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert [(await api.send())[0] for _ in range(4)] == [200, 200, 200, 429]
         assert [message.queued for message in sim.inbox] == [0, 1, 2]
         _, body = await api.send()
@@ -161,7 +161,7 @@ async def test_a_full_queue_is_a_429_with_the_documented_text(session, clock):
 
 async def test_segments_count_and_a_refused_send_leaves_no_code(session, clock):
     async with Simulator(clock=clock, messaging_limits=AccountLimits(rate=2, model="fixed_window")) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert (await api.send(message="{CODE}" + "x" * 200))[0] == 200
         assert sim.inbox[0].segments == 2
         assert (await api.send())[0] == 429

@@ -133,12 +133,12 @@ async def test_many_pages_are_told_and_forgotten_when_they_go(api, sim):
     streams = [Stream(response) for response in responses]
     for stream in streams:
         await stream.raw()
-    assert len(sim._feed) == 50
+    assert len(sim._events) == 50
     await api.send()
     assert {(await stream.next())[0] for stream in streams} == {"message"}
     for response in responses:
         response.close()
-    await until(lambda: len(sim._feed) == 0)
+    await until(lambda: len(sim._events) == 0)
     assert (await api.send())[0] == 200
 
 
@@ -151,7 +151,7 @@ async def test_stop_ends_the_streams_at_once(session):
         await sim.stop()
         assert asyncio.get_running_loop().time() - start < 0.5
         assert await stream.raw() == b""
-        assert len(sim._feed) == 0
+        assert len(sim._events) == 0
         response.close()
 
 
@@ -163,7 +163,7 @@ async def test_a_page_that_reads_too_slowly_loses_its_queue_and_is_told_to_reloa
     subscription.push(b"x")
     subscription.push(b"x")
     assert await subscription.take(None) == b"x"
-    subscription.end()
+    subscription.close()
     assert await subscription.take(None) is None
 
 
@@ -171,8 +171,8 @@ async def test_a_page_that_stops_reading_is_cut(api, sim, clock):
     """Its kernel's buffers are filled; then it has 30 s of the clock."""
     reader, writer = await asyncio.open_connection("127.0.0.1", sim.port, limit=1)
     writer.write(b"GET /_simulator/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-    await until(lambda: len(sim._feed))
-    (subscription,) = sim._feed._subscriptions
+    await until(lambda: len(sim._events))
+    (subscription,) = sim._events._subscriptions
     big = b":" + b"x" * 1_000_000 + b"\n\n"
     for _ in range(20):
         subscription.push(big)
@@ -181,7 +181,7 @@ async def test_a_page_that_stops_reading_is_cut(api, sim, clock):
             await asyncio.sleep(0)
     assert len(subscription._events) > 0
     clock.tick(30)
-    await until(lambda: len(sim._feed) == 0)
+    await until(lambda: len(sim._events) == 0)
     writer.close()
     del reader
     assert (await api.send())[0] == 200
@@ -190,7 +190,7 @@ async def test_a_page_that_stops_reading_is_cut(api, sim, clock):
 async def test_a_head_of_the_stream_ends(api, sim):
     async with api.session.head(sim.control_url + "/events") as response:
         assert (response.status, response.content_type) == (200, "text/event-stream")
-    assert len(sim._feed) == 0
+    assert len(sim._events) == 0
 
 
 async def test_messages_are_found_by_part_of_a_number_and_bounded(api):
@@ -234,7 +234,7 @@ async def test_the_page_learns_the_account_and_no_credential(api, sim):
 
 async def test_with_no_page_open_nothing_is_encoded(api, sim):
     """The cost of the page to those who do not look at it is one empty loop a request."""
-    assert len(sim._feed) == 0
-    sim._feed._publish = None
+    assert len(sim._events) == 0
+    sim._events._publish = None
     assert (await api.send())[0] == 200
     assert (await api.post("voice", SEND))[0] == 200

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from bandwidth_mfa_async.simulator import AccountLimits, InvalidOptionError, ReceiptPolicy, Simulator
-from tests.integration.simulator.conftest import SEND, TO, Caller, until
+from tests.integration.simulator.conftest import SEND, TO, ApiClient, until
 from tests.support.fault_server import basic_auth
 
 ABROAD = "+447700900000"
@@ -84,7 +84,7 @@ async def test_failed_receipts_by_seeded_share(api, sim, receiver):
 
 
 async def test_north_american_receipts_are_retried_for_a_day(api, sim, receiver, clock):
-    sim.set_receipts(ReceiptPolicy(retry_first=60, retry_longest=7200))
+    sim.set_receipts(ReceiptPolicy(retry_initial=60, retry_max=7200))
     receiver.answers = [500, 302, 404]
     await api.send(callbackUrl=receiver.url)
     message = sim.inbox[0]
@@ -181,7 +181,7 @@ async def test_calls_have_no_receipts(api, sim, receiver):
 
 async def test_stop_and_clear_drop_what_is_waiting(session, receiver, clock):
     async with Simulator(clock=clock, receipts=ReceiptPolicy(delay=5)) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         await api.send(callbackUrl=receiver.url)
         sim.clear()
         await api.send(callbackUrl=receiver.url)

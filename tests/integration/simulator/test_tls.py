@@ -9,13 +9,13 @@ import aiohttp
 import pytest
 
 from bandwidth_mfa_async.simulator import InvalidOptionError, Simulator, SimulatorStateError
-from tests.integration.simulator.conftest import SEND, Caller
+from tests.integration.simulator.conftest import SEND, ApiClient
 
 
 async def _send(sim, **kwargs):
     # A session for each call, so that each makes a handshake.
     async with aiohttp.ClientSession() as session:
-        return await Caller(session, sim).post("messaging", SEND, **kwargs)
+        return await ApiClient(session, sim).post("messaging", SEND, **kwargs)
 
 
 async def test_the_simulators_own_context_trusts_it_and_others_do_not():

@@ -141,7 +141,7 @@ async def test_drops_delays_and_shares_can_be_asked_for(page, sim):
     await page.get_by_label("Share of answers in percent").fill("12.5")
     await add.click()
     await until(page, lambda: len(sim.faults.rules) == 2)
-    assert sim.faults.rules[1].share == 0.125
+    assert sim.faults.rules[1].probability == 0.125
     assert sim.faults.rules[1].fault == Fault(delay=float("inf"))
     await page.get_by_label("Share of answers in percent").fill("90")
     await add.click()
@@ -225,7 +225,7 @@ async def test_it_stays_quick_with_5000_messages(page, sim, mfa):
     body = b'{"to":"+1919555%04d","from":"+19195554321","applicationId":"a"}'
     login = basic_auth(sim.username, sim.password)
     for index in range(5000):
-        sim._service.answer("messaging", "9900000", login, body % index)
+        sim._service.handle("messaging", "9900000", login, body % index)
     await expect(page.locator("#inbox-summary")).to_have_text("The newest 100 of 5,000")
     await expect(messages(page)).to_have_count(100)
     await page.get_by_role("button", name="Show older messages").click()
