@@ -1,4 +1,4 @@
-"""What open pages are chunk, as it happens: one bounded queue for each of them. No I/O."""
+"""Server-sent events for open inbox pages, with one bounded queue per page."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from ._receipts import ReceiptSender
     from ._service import Service
 
-# A page renders about as many at once; one that is further behind is better off reading the inbox anew.
+# A page renders about this many at once. A page that is further behind reads the inbox again instead.
 _MAX_QUEUE: Final = 500
 _HEARTBEAT_INTERVAL: Final = 15.0
 _HEARTBEAT: Final = b":\n\n"
 
 
 def _event(name: str, value: Any) -> bytes:
-    """Return one server-sent event; its JSON is ASCII on one line, so nothing in it can end the event."""
+    """Return one server-sent event. Its JSON is one line of ASCII, so the data cannot end the event."""
     return b"event: %b\ndata: %b\n\n" % (name.encode("ascii"), encode(value))
 
 
@@ -31,9 +31,9 @@ _RELOAD: Final = _event("reload", {})
 
 
 class Subscription:
-    """What one page has still to be chunk.
+    """The events that one page has not yet received.
 
-    A page that reads too slowly loses its queue and is chunk to reload instead, so its memory is bounded.
+    The queue of a page that reads too slowly is replaced by one "reload" event, so its memory is bounded.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Subscription:
         self._waiter: asyncio.Future[None] | None = None
 
     def push(self, event: bytes) -> None:
-        """Append an event; a notice that is the last one already is not repeated."""
+        """Append an event, unless the last one is equal or a reload."""
         if self._events and self._events[-1] in {event, _RELOAD}:
             return
         if len(self._events) >= _MAX_QUEUE:
@@ -52,12 +52,12 @@ class Subscription:
         self._wake()
 
     def close(self) -> None:
-        """Let `take` return None from now on."""
+        """Make `take` return None from now on."""
         self._is_closed = True
         self._wake()
 
     async def take(self, clock: Clock) -> bytes | None:
-        """Return everything there is to tell, waiting for something; a heartbeat after a while; None at the end."""
+        """Wait for events and return all of them; return a heartbeat after a while, and None once it is closed."""
         if not self._events and not self._is_closed:
             self._waiter = asyncio.get_running_loop().create_future()
             timer = clock.call_at(clock.monotonic() + _HEARTBEAT_INTERVAL, self._wake)
@@ -78,16 +78,16 @@ class Subscription:
 
 
 class EventBroadcaster:
-    """Listens to the simulator's parts and tells every open page; with none open it does next to nothing.
+    """Sends the simulator's events to every open page.
 
-    The events: `message` (one arrived), `receipt` (its state changed), `request` (one was refused), `limits` and
-    `faults` (ask for them again), `reload` (ask for everything again).
+    The events are `message` (a new one), `receipt` (its state changed), `request` (one was refused), `limits` and
+    `faults` (read them again), and `reload` (read everything again). Without an open page nothing is encoded.
 
     Args:
-        inbox: where messages arrive.
-        service: whose limits change.
-        receipts: what posts receipts.
-        faults: what is scripted and used up.
+        inbox: reports messages.
+        service: reports changes of limits.
+        receipts: reports changes of receipts.
+        faults: reports changes of faults.
     """
 
     def __init__(self, inbox: Inbox, service: Service, receipts: ReceiptSender, faults: Faults) -> None:
@@ -103,26 +103,26 @@ class EventBroadcaster:
         return len(self._subscriptions)
 
     def subscribe(self) -> Subscription:
-        """Return a new page's queue; give it back to `unsubscribe`."""
+        """Return the queue of a new page; pass it to `unsubscribe` when the page closes."""
         subscription = Subscription()
         self._subscriptions.add(subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Forget a page's queue."""
+        """Remove a page's queue."""
         self._subscriptions.discard(subscription)
 
     def close(self) -> None:
-        """End every page's stream."""
+        """End the streams of all pages."""
         for subscription in self._subscriptions:
             subscription.close()
 
     def reload(self) -> None:
-        """Tell pages to ask for everything again."""
+        """Make all pages read everything again."""
         self._publish(_RELOAD)
 
     def publish_request(self, record: RequestRecord) -> None:
-        """Tell pages of a request, if it was refused."""
+        """Send a request to all pages if it was refused."""
         if self._subscriptions and record.refused:
             self._publish(_event("request", record.as_json()))
 

@@ -1,4 +1,4 @@
-"""The request path: aiohttp.web requests in, answers out, and the faults between."""
+"""Request handling: routes aiohttp.web requests to the service and applies faults to the responses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _JSON: Final = {"Content-Type": CONTENT_TYPE}
 
 
 def _merge_headers(*groups: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of all groups; a later one replaces an earlier one, whatever the case of its name."""
+    """Merge headers; a later header replaces an earlier one with the same name, ignoring case."""
     merged = {name.lower(): (name, value) for group in groups for name, value in group.items()}
     return dict(merged.values())
 
@@ -50,26 +50,25 @@ def _set_result(future: asyncio.Future[bool], result: bool) -> None:  # noqa: FB
 
 
 class _ClosedConnection(web.Response):
-    """An answer that is never written; aiohttp is told that the client has gone."""
+    """A response that is never written; aiohttp treats the client as disconnected."""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002 - aiohttp's signature
-        raise ConnectionResetError("cut by the simulator")
+        raise ConnectionResetError("closed by the simulator")
 
 
 class HTTPFront:
-    """The handler given to aiohttp's low-level server: no router and no access log, so that the path is short.
+    """The handler of aiohttp's low-level server. It has no router and no access log, to keep requests cheap.
 
     Args:
-        service: what answers.
-        faults: what disturbs the answers.
-        records: where requests are noted.
-        clock: what delays are measured on.
-        max_body: the largest body that is read, in bytes. Not known: the service's own; Amazon's gateway has 10 MB.
-        fallback: answers paths beneath ``/`` that are not the service's: the inbox page and its JSON API; it returns
-            None for a path it does not have.
+        service: processes requests.
+        faults: selects the faults of responses.
+        records: receives a record of each request.
+        clock: measures delays.
+        max_body: the largest body to read, in bytes. Not known: the service's own; Amazon's gateway has 10 MB.
+        fallback: handles all other paths (the inbox page and its JSON API); returns None for an unknown path.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts it joins
+    def __init__(  # noqa: PLR0913 - the parts that it connects
         self,
         *,
         service: Service,
@@ -95,11 +94,11 @@ class HTTPFront:
         self._delayed: set[asyncio.Future[bool]] = set()
 
     def make_server(self) -> web.Server:
-        """Return a new aiohttp server with this handler; call it in the running loop."""
+        """Return a new aiohttp server with this handler; call it in a running event loop."""
         return web.Server(
             self,
             request_factory=self._make_request,
-            # A client that has gone must not leave a handler that waits for a fault's delay.
+            # Otherwise the handler of a disconnected client would wait for a fault's delay.
             handler_cancellation=True,
             access_log=None,
             logger=_LOGGER,
@@ -113,27 +112,27 @@ class HTTPFront:
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        """Make aiohttp's request object with our limit on its body."""
+        """Make a request object with our limit on its body."""
         loop = asyncio.get_running_loop()
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=self._max_body)
 
     def cancel_delays(self) -> None:
-        """Cut every answer that a fault is holding back, so that the server can stop at once."""
+        """Drop every response that a fault delays, so that the server stops immediately."""
         for future in self._delayed:
             _set_result(future, False)  # noqa: FBT003 - the result
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
+        """Handle one request."""
         if "Expect" in request.headers:
-            # The low-level server leaves this to its handler; without it curl would wait before a large body.
+            # The low-level server does not send this; without it curl waits before it sends a large body.
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        # The raw path is looked up first: it needs no URL parsing, and nearly all requests are found by it.
+        # Nearly all requests match by their raw path, which needs no URL parsing.
         found = self._paths.get(request.raw_path) or self._parse_path(request.path)
         if found is None or request.method != "POST":
             if found is None and (fallback_response := await self._fallback(request)) is not None:
                 return fallback_response
-            # Amazon API Gateway's answer to a path or a method that it has not, and the spec's example of a 403.
+            # Amazon API Gateway's response to an unknown path or method, and the spec's example of a 403.
             operation = "unknown" if found is None else found[0]
             return self._respond(request, operation, SimulatedResponse(403, NO_ROUTE, "no such path or method"))
         operation, account_id = found
@@ -189,7 +188,7 @@ class HTTPFront:
             self.on_request(record)
 
     async def _fault_unprocessed(self, request: web.BaseRequest, operation: str, fault: Fault) -> web.StreamResponse:
-        """Apply a fault to a request that is not processed."""
+        """Apply a fault to a request that is not passed to the service."""
         to = None
         if fault.drop != "before_read":
             to = read_recipient(await request.read())
@@ -203,16 +202,16 @@ class HTTPFront:
     async def _apply_fault(
         self, request: web.BaseRequest, operation: str, response: SimulatedResponse, fault: Fault
     ) -> web.StreamResponse:
-        """Send an answer the way a fault has it."""
+        """Send a response as changed by a fault."""
         status = response.status if fault.status is None else fault.status
         body = response.body
         if fault.body is not None:
             body = fault.body
         elif fault.status is not None and fault.status >= 300 and fault.accepted:
-            # The request was processed, and yet the answer is the failure's.
+            # The request was processed, but the response reports a failure.
             body = self._service.documented(fault.status, operation)
         headers = _merge_headers(_JSON, response.headers, fault.headers)
-        # Noted before the answer goes out, so that a client that has its answer finds the record.
+        # Record first, so that the record exists once the client has the response.
         self._record(request, operation, None if fault.drop else status, response, fault)
         if fault.delay and not await self._delay(fault.delay):
             return self._close_connection(request)
@@ -244,7 +243,7 @@ class HTTPFront:
         return response
 
     async def _delay(self, seconds: float) -> bool:
-        """Wait on the clock; return False if the simulator is being stopped meanwhile."""
+        """Wait on the clock; return False if the simulator stops meanwhile."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         timer = None
         if not math.isinf(seconds):

@@ -1,4 +1,4 @@
-"""Which codes are live and which numbers are locked. No I/O and no clock: every method is handed the time."""
+"""Issued codes, wrong tries and lock-outs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ._errors import InvalidOptionError
 if TYPE_CHECKING:
     import random
 
-# https://dev.bandwidth.com/docs/mfa: the verifier's window is 15 minutes at most, so an older code can never match.
+# https://dev.bandwidth.com/docs/mfa: the verifier's window is at most 15 minutes, so an older code never matches.
 MAX_WINDOW: Final = 15 * 60.0
 
 
 class Verdict(enum.Enum):
-    """What a verification comes to."""
+    """The result of a verification."""
 
     VALID = "valid"
     INVALID = "invalid"
@@ -35,24 +35,24 @@ class _WrongTries:
 class IssuedCodes:
     """Codes by number and scope, and wrong tries by number.
 
-    Known: codes are kept apart by scope; the verifier chooses the window, and any code generated within it is
-    valid, so several are at a time (https://dev.bandwidth.com/docs/mfa); wrong tries lock a number for a while.
+    Known: each scope has its own codes; the verifier chooses the window, and any code generated within it is valid,
+    so several codes can be valid at a time (https://dev.bandwidth.com/docs/mfa); wrong tries lock a number for a while.
 
     Args:
         rng: makes the codes.
-        lockout_after: how many wrong tries are answered as merely wrong; the next one is locked. Not known: the
-            service's own number is published nowhere, only that it is more than two.
-        lockout_seconds: how long a lock lasts from the last of those tries. The documented text speaks of two minutes;
+        lockout_after: the number of wrong tries that are reported as invalid; after them the number is locked. Not
+            known: the service's own value; it is more than two.
+        lockout_seconds: seconds from the last of those tries until the lock ends. The documented text says two minutes;
             Bandwidth's own live test waits for 30 s (Bandwidth/python-sdk, commits a0cf2b0 and 16bdb5d).
-        tries_remembered: seconds without a wrong try after which the earlier ones are forgotten. Not known.
-        consume_on_success: whether a code that was verified once is spent. Not known.
-        reset_on_success: whether a right code forgives the wrong tries before it. Not known.
+        tries_remembered: seconds without a wrong try after which earlier ones no longer count. Not known.
+        consume_on_success: whether a code is valid only once. Not known.
+        reset_on_success: whether a right code resets the count of wrong tries. Not known.
 
     Raises:
-        InvalidOptionError: a value is out of its range.
+        InvalidOptionError: a value is out of range.
     """
 
-    def __init__(  # noqa: PLR0913 - one argument for each thing that is not known
+    def __init__(  # noqa: PLR0913 - one argument for each unknown
         self,
         rng: random.Random,
         *,
@@ -82,13 +82,13 @@ class IssuedCodes:
         return sum(len(codes) for codes in self._codes.values())
 
     def issue(self, to: str, scope: str, digits: int, now: float) -> str:
-        """Make a code and remember it.
+        """Issue a code.
 
         Args:
-            to: the number it is for.
-            scope: the action it is for.
-            digits: its length.
-            now: seconds, on a clock that never goes back.
+            to: the recipient's number.
+            scope: the action that the code is for.
+            digits: the length of the code.
+            now: seconds on a monotonic clock.
         """
         self._drop_expired(now)
         code = str(self._rng.randrange(10**digits)).zfill(digits)
@@ -98,9 +98,9 @@ class IssuedCodes:
         return code
 
     def verify(self, to: str, scope: str, code: str, window: float, now: float) -> Verdict:
-        """Say whether a code was issued for that number and scope within the last `window` seconds, both ends included.
+        """Verify that a code was issued for this number and scope within the last `window` seconds, inclusive.
 
-        A wrong try counts even for a number that has no code: Bandwidth's live test locks such a number.
+        A wrong try counts even for a number without a code: Bandwidth's live test locks such a number.
         """
         tries = self._wrong_tries.get(to)
         if tries is not None:
@@ -121,14 +121,14 @@ class IssuedCodes:
         return Verdict.INVALID
 
     def locked_for(self, to: str, now: float) -> float:
-        """Return for how many more seconds a number is locked; 0 when it is not."""
+        """Return the seconds until a number is unlocked, or 0 if it is not locked."""
         tries = self._wrong_tries.get(to)
         if tries is None or tries.locked_until is None:
             return 0.0
         return max(0.0, tries.locked_until - now)
 
     def clear(self) -> None:
-        """Forget every code, wrong try and lock."""
+        """Remove all codes, wrong tries and locks."""
         self._codes.clear()
         self._expiry.clear()
         self._wrong_tries.clear()
@@ -139,14 +139,14 @@ class IssuedCodes:
         tries.last = now
         if tries.count >= self._lockout_after:
             tries.locked_until = now + self._lockout_seconds
-        # Put back at the end, so that the dict is in order of `last` and stale entries are found at its front.
+        # Insert at the end, so that the dict is ordered by `last` and the oldest entry is the first.
         self._wrong_tries[to] = tries
         oldest = next(iter(self._wrong_tries))
         if now - self._wrong_tries[oldest].last > max(self._tries_remembered, self._lockout_seconds):
             del self._wrong_tries[oldest]
 
     def _drop_expired(self, now: float) -> None:
-        # A few at a time keeps memory at what is live without ever a long pause.
+        # Remove a few at a time: memory stays bounded and no call takes long.
         for _ in range(4):
             if not self._expiry or now - self._expiry[0][0] <= MAX_WINDOW:
                 return

@@ -1,4 +1,4 @@
-"""The inbox page: its files, read once from the package, and the stream of events that keeps it live."""
+"""The inbox page: its files and the stream of events that updates it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FILES: Final = {
         for name in ("inbox", "entries", "controls", "dom")
     },
 }
-# Whatever stands in a message: no script but ours runs, nothing leaves for elsewhere, and no site can frame the page.
+# Only our scripts run, whatever a message contains; no data leaves for other hosts, and no site can frame the page.
 _CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -41,7 +41,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# A page that takes nothing for this long is gone, or will reload when it comes back.
+# Seconds after which the connection of a page that does not read is closed. A page that comes back reloads.
 _WRITE_TIMEOUT: Final = 30.0
 
 
@@ -49,8 +49,8 @@ def page_handlers(broadcaster: EventBroadcaster, clock: Clock) -> dict[str, Mapp
     """Return the handlers of the page, its files and its events, by path and method.
 
     Args:
-        broadcaster: what pages are chunk.
-        clock: what heartbeats and timer readers are measured on.
+        broadcaster: the source of the events.
+        clock: measures heartbeats and write timeouts.
     """
     handlers: dict[str, Mapping[str, Handler]] = {path: {"GET": partial(_serve_file, *_FILES[path])} for path in _FILES}
     handlers["/_simulator/events"] = {"GET": partial(_stream_events, broadcaster, clock)}
@@ -58,7 +58,7 @@ def page_handlers(broadcaster: EventBroadcaster, clock: Clock) -> dict[str, Mapp
 
 
 async def _serve_file(name: str, content_type: str, _request: web.BaseRequest) -> web.Response:
-    # In a thread, because the first call reads files, which would hold up the loop.
+    # In a thread, because the first call reads files.
     body = (await asyncio.to_thread(_read_files))[name]
     return web.Response(body=body, headers={"Content-Type": content_type, **_HEADERS})
 
@@ -70,7 +70,7 @@ def _read_files() -> dict[str, bytes]:
 
 
 async def _stream_events(broadcaster: EventBroadcaster, clock: Clock, request: web.BaseRequest) -> web.StreamResponse:
-    """Stream what happens from now on, until the page goes or the simulator stops."""
+    """Stream events until the page disconnects or the simulator stops."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **_HEADERS})
     if request.method == "HEAD":
         return response
@@ -87,7 +87,7 @@ async def _stream_events(broadcaster: EventBroadcaster, clock: Clock, request: w
             chunk = await subscription.take(clock)
         await response.write_eof()
     except ConnectionError:
-        pass  # the page has gone
+        pass  # the page disconnected
     finally:
         broadcaster.unsubscribe(subscription)
     return response

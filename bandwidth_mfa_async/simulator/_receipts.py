@@ -1,4 +1,4 @@
-"""Delivery receipts to `callbackUrl`, posted in the background; the only client in the simulator."""
+"""Delivery receipts, posted to `callbackUrl` in the background."""
 
 from __future__ import annotations
 
@@ -45,28 +45,29 @@ def _to_set(numbers: Collection[str]) -> Collection[str]:
 
 @frozen(kw_only=True)
 class ReceiptPolicy:
-    """When receipts are posted and what they say (https://dev.bandwidth.com/docs/mfa/webhooks). Durations are seconds.
+    """The schedule and content of receipts (https://dev.bandwidth.com/docs/mfa/webhooks). Durations are in seconds.
 
-    Known: North America (numbers that begin with +1) is retried for 24 h, other countries not at all. Not known: the
-    schedule, the timeout and what counts as taken; the messaging platform's own are used (any 2xx, 10 s).
+    Known: receipts for North America (numbers that begin with +1) are retried for 24 h, others are not retried. Not
+    known: the schedule, the timeout and which statuses count as success. The defaults are those of the messaging
+    platform (any 2xx, 10 s).
 
     Args:
-        delay: from a message's going out to the first try.
+        delay: from when the message leaves the queue to the first try.
         failed_numbers: recipients whose messages fail.
-        failed_share: what share of the others fails at random, from 0 to 1, by the simulator's seed.
-        duplicates: how many more times a receipt is posted after it was taken; the platform delivers at least once.
-        retry_for: how long North American receipts are tried, from the first try on.
-        retry_initial: the first pause between tries; each further one doubles it.
+        failed_share: the share of the other messages that fail at random, from 0 to 1, by the simulator's seed.
+        duplicates: how many times a receipt is posted again after a success; the platform delivers at least once.
+        retry_for: how long North American receipts are retried, from the first try.
+        retry_initial: the first pause between tries; each later pause is twice as long.
         retry_max: the longest pause.
-        timeout: for one try.
-        username: with `password`, answers a receiver's Basic challenge: the first request carries no credentials, and
-            a 401 with ``WWW-Authenticate: Basic`` is followed by a second that does, as Bandwidth describes for other
-            callbacks (guides/callbacks). Not known: whether MFA does it.
+        timeout: of one try.
+        username: with `password`, answers a receiver's Basic challenge: the first request has no credentials, and
+            after a 401 with ``WWW-Authenticate: Basic`` a second one has them, as Bandwidth describes for other
+            callbacks (guides/callbacks). Not known: whether MFA does this.
         password: see `username`.
-        delivered_text: the `description` of a delivered one; the pages of 2021-2023 have ``ok`` instead.
+        delivered_text: the `description` of a delivered message; the pages of 2021-2023 have ``ok`` instead.
 
     Raises:
-        InvalidOptionError: a value is out of its range, or one of `username` and `password` is missing.
+        InvalidOptionError: a value is out of range, or one of `username` and `password` is missing.
     """
 
     delay: float = field(default=0.0, validator=_at_least_0)
@@ -89,7 +90,7 @@ class ReceiptPolicy:
         if not self.retry_initial > 0 or not self.timeout > 0:
             raise InvalidOptionError("receipts: retry_initial and timeout must be more than 0 seconds")
         if (self.username is None) != (self.password is None):
-            raise InvalidOptionError("receipts: username and password go together")
+            raise InvalidOptionError("receipts: username and password must both be set")
 
 
 @define(eq=False)
@@ -103,14 +104,14 @@ class _Posting:
 
 
 class ReceiptSender:
-    """Posts receipts off the request path, a few at a time.
+    """Posts receipts in background tasks.
 
     Args:
-        policy: when and what.
-        clock: what delays, pauses and timeouts are measured on.
-        rng: decides which messages fail, where a share is asked for.
-        allow_remote: post to other machines too; by default only loopback addresses are, so that a test's made-up
-            address is never called.
+        policy: the schedule and content of receipts.
+        clock: measures delays, pauses and timeouts.
+        rng: selects the messages that fail at random.
+        allow_remote: whether to post to other machines. By default only loopback addresses are used, so that a test
+            never calls a made-up address.
     """
 
     def __init__(self, policy: ReceiptPolicy, clock: Clock, rng: random.Random, *, allow_remote: bool = False) -> None:
@@ -125,7 +126,7 @@ class ReceiptSender:
         self._session: aiohttp.ClientSession | None = None
 
     def submit(self, message: Message) -> None:
-        """Have a message's receipt posted once it has gone out."""
+        """Schedule the receipt of a message."""
         url = message.callback_url or ""
         if not self._is_allowed(url):
             self._set_state(message, ReceiptState.BLOCKED)
@@ -145,7 +146,7 @@ class ReceiptSender:
             self._workers = [asyncio.create_task(self._post_loop(self._session)) for _ in range(_WORKERS)]
 
     def clear(self) -> None:
-        """Drop every receipt that was not posted yet; one under way is finished."""
+        """Drop all receipts that are not being posted."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -199,7 +200,7 @@ class ReceiptSender:
                     posting.copies_left -= 1
                     self._schedule(posting, now)
             elif posting.message.receipt is ReceiptState.SENT:
-                # A copy of a receipt that was taken before is not worth a retry.
+                # A duplicate of an accepted receipt is not retried.
                 continue
             elif now + posting.pause <= posting.deadline:
                 self._set_state(posting.message, ReceiptState.RETRYING)
@@ -209,7 +210,7 @@ class ReceiptSender:
                 self._set_state(posting.message, ReceiptState.GIVEN_UP)
 
     async def _post_with_timeout(self, session: aiohttp.ClientSession, posting: _Posting) -> bool:
-        """Post once; False when no receiver took it. The timeout is the clock's, so aiohttp's own is off."""
+        """Post once and return whether it was accepted. The clock measures the timeout, so aiohttp's own is off."""
         attempt = asyncio.create_task(self._post(session, posting))
         timer = self._clock.call_at(self._clock.monotonic() + self.policy.timeout, attempt.cancel)
         try:
@@ -229,10 +230,10 @@ class ReceiptSender:
 
     @staticmethod
     async def _post_once(session: aiohttp.ClientSession, posting: _Posting, extra: dict[str, str]) -> tuple[int, str]:
-        # The messaging platform's own User-Agent; MFA's is not shown anywhere.
+        # The messaging platform's User-Agent; MFA's is not documented.
         headers = {"Content-Type": CONTENT_TYPE, "User-Agent": "BandwidthAPI/v2", **extra}
         try:
-            # A redirect could lead a receipt off this machine.
+            # A redirect could send a receipt to another machine.
             async with session.post(
                 posting.url,
                 data=posting.body,
@@ -246,12 +247,12 @@ class ReceiptSender:
 
 
 def receipt_body(message: Message, time: float, delivered_text: str) -> bytes:
-    """Return the body of a message's receipt: one object, after the examples of docs/mfa/webhooks.
+    """Return the body of a message's receipt: one object, as in the examples of docs/mfa/webhooks.
 
     Args:
-        message: with its `receipt_type` decided.
+        message: a message whose `receipt_type` is set.
         time: seconds since the epoch.
-        delivered_text: the `description` of a delivered one.
+        delivered_text: the `description` if the message was delivered.
     """
     domestic = _is_north_american(message.to)
     body: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What the simulated account is like; checked once, then only read. No I/O."""
+"""The settings of the simulated account, with their validation."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _non_empty(_instance: object, attribute: Attribute[Any], value: object) -> N
 def _no_colon(instance: object, attribute: Attribute[Any], value: object) -> None:
     _non_empty(instance, attribute, value)
     if ":" in str(value):
-        msg = f"{attribute.name} must not hold ':', which ends it in Basic credentials"
+        msg = f"{attribute.name} must not contain ':', which separates name and password in Basic credentials"
         raise InvalidOptionError(msg)
 
 
 def _path_segment(instance: object, attribute: Attribute[Any], value: object) -> None:
     _non_empty(instance, attribute, value)
     if any(char in "/?#% " for char in str(value)):
-        msg = f"{attribute.name} must not hold '/', '?', '#', '%' or spaces: it stands in a path"
+        msg = f"{attribute.name} must not contain '/', '?', '#', '%' or spaces, because it is part of a path"
         raise InvalidOptionError(msg)
 
 
@@ -56,7 +56,7 @@ def _token_status(_instance: object, attribute: Attribute[Any], value: object) -
 
 @frozen(kw_only=True)
 class Settings:
-    """The account, its credentials and the choices where the service is not known; `Simulator` documents each."""
+    """The account, its credentials, and the behaviour where the real service is not known; see `Simulator`."""
 
     account_id: str = field(validator=_path_segment)
     username: str = field(validator=_no_colon)
@@ -77,10 +77,10 @@ class Settings:
 
 
 def check_sizes(port: int, inbox_limit: int | None, request_log_limit: int, max_body: int) -> None:
-    """Refuse a port or a limit that cannot work.
+    """Validate the port and the size limits.
 
     Raises:
-        InvalidOptionError: it names which.
+        InvalidOptionError: a value is out of range.
     """
     if not 0 <= port <= 65535:
         raise InvalidOptionError("port must be from 0 to 65535")

@@ -1,7 +1,7 @@
-"""What a request body must look like, and what is said of one that does not. No I/O.
+"""Validation of request bodies.
 
-The rules are those of multi-factor-auth.yml 3.1.0 and https://dev.bandwidth.com/docs/mfa. Of the texts only "to number
-is required" is documented; the others are worded after it. Keys that are not known are ignored, because Bandwidth's own
+The rules are those of multi-factor-auth.yml 3.1.0 and https://dev.bandwidth.com/docs/mfa. Of the messages only "to
+number is required" is documented; the others follow its wording. Unknown keys are ignored, because Bandwidth's own
 pages and samples send some (`applicationId` on a verification).
 """
 
@@ -21,7 +21,7 @@ _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
 
 
 class SendRequest(NamedTuple):
-    """A code request that was found good."""
+    """A valid code request."""
 
     to: str
     from_: str
@@ -33,7 +33,7 @@ class SendRequest(NamedTuple):
 
 
 class VerifyRequest(NamedTuple):
-    """A verification that was found good."""
+    """A valid verification."""
 
     to: str
     scope: str
@@ -43,14 +43,14 @@ class VerifyRequest(NamedTuple):
 
 
 class BadRequestError(Exception):
-    """The body breaks a rule; the text is what a 400 answers."""
+    """The body is invalid; the message is the error text of the 400."""
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object a body holds.
+    """Return the JSON object in a body.
 
     Raises:
-        BadRequestError: not JSON, or not an object.
+        BadRequestError: the body is not a JSON object.
     """
     try:
         value = json.loads(body)
@@ -62,7 +62,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def read_recipient(body: bytes) -> str | None:
-    """Return the `to` of a body if it has a readable one."""
+    """Return the `to` of a body, or None if it is not readable."""
     try:
         to = parse_object(body).get("to")
     except BadRequestError:
@@ -75,11 +75,11 @@ def read_send(value: dict[str, Any], *, require_message: bool) -> SendRequest:
 
     Args:
         value: the body.
-        require_message: refuse a body without `message` or `digits`, as documented since 2020-07-16, instead of
-            taking the four keys of 2020-06.
+        require_message: reject a body without `message` or `digits`, as documented since 2020-07-16, instead of
+            accepting the four keys of 2020-06.
 
     Raises:
-        BadRequestError: a key is missing, has the wrong type, or is out of its range.
+        BadRequestError: a key is missing, has the wrong type, or is out of range.
     """
     to = _read_number(value, "to")
     from_ = _read_number(value, "from")
@@ -98,7 +98,7 @@ def read_send(value: dict[str, Any], *, require_message: bool) -> SendRequest:
         raise BadRequestError("message must contain {CODE}")
     if digits is None:
         digits = DEFAULT_DIGITS
-    # The spec's type was "number" until 2022, so 6.0 passes for 6.
+    # The spec's type was "number" until 2022, so 6.0 is accepted as 6.
     if isinstance(digits, bool) or not isinstance(digits, (int, float)) or digits not in {4, 5, 6, 7, 8}:
         raise BadRequestError("digits must be a whole number from 4 to 8")
     callback_url = value.get("callbackUrl")
@@ -111,13 +111,13 @@ def read_verify(value: dict[str, Any]) -> VerifyRequest:
     """Return a verification.
 
     Raises:
-        BadRequestError: a key is missing, has the wrong type, or is out of its range.
+        BadRequestError: a key is missing, has the wrong type, or is out of range.
     """
     to = _read_number(value, "to")
     scope = _read_scope(value, None)
     minutes = value.get("expirationTimeInMinutes")
     _require("expirationTimeInMinutes", minutes)
-    # "0 exclusive to 15 inclusive" in prose; the spec's minimum of 1 is stricter than its own description.
+    # The description says "0 exclusive to 15 inclusive"; the schema's minimum of 1 is stricter.
     if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 < minutes <= 15:
         raise BadRequestError("expirationTimeInMinutes must be greater than 0 and at most 15")
     code = _read_text(value, "code", 4, 8)

@@ -1,4 +1,4 @@
-// The account's rate and the faults: forms that show what is in force, and change it.
+// The forms that show and change the account's rate limit and the faults.
 
 import { announce, byId, callApi, describeFault, make, plural, untrusted } from "./dom.js";
 
@@ -10,13 +10,13 @@ const MODEL_DESCRIPTIONS = {
   sliding_log: () => "sliding log",
   per_number: (limit) => `for each ${limit.number === "to" ? "recipient" : "sender"}`,
 };
-// Bandwidth's defaults, for a channel that has no limit yet.
+// Bandwidth's defaults, for a channel without a limit.
 const DEFAULTS = { messaging: { rate: 1, per: 1, queue_seconds: 900 }, voice: { rate: 5, per: 1, queue_seconds: 300 } };
 
-/** Show only the fields that the chosen word has a use for. */
-function showFields(form, chosen) {
+/** Show only the fields that apply to the selected option. */
+function showFields(form, selected) {
   for (const field of form.querySelectorAll("[data-for]")) {
-    field.hidden = !field.dataset.for.split(" ").includes(chosen);
+    field.hidden = !field.dataset.for.split(" ").includes(selected);
   }
 }
 
@@ -94,7 +94,7 @@ async function applyLimit(event) {
 
 // --- faults ---
 
-/** Put equal rules that follow each other in one line. */
+/** Group consecutive equal rules. */
 function groupRules(rules) {
   const groups = [];
   for (const rule of rules) {

@@ -1,4 +1,4 @@
-// One message and one refused attempt, as elements.
+// The list entries of a message and of a refused attempt.
 
 import { copyFrom, describeFault, make, timeNode, untrusted } from "./dom.js";
 
@@ -7,12 +7,12 @@ const LONG_TEXT = 400;
 // --- one message ---
 
 const RECEIPTS = {
-  none: "none asked for",
+  none: "not requested",
   pending: "pending",
-  retrying: "not taken yet, trying again",
+  retrying: "not accepted yet, retrying",
   sent: "posted",
   given_up: "given up",
-  blocked: "blocked, not on this machine",
+  blocked: "blocked, address not on this machine",
 };
 
 function describeReceipt(message) {

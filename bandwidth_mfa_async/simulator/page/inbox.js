@@ -1,4 +1,4 @@
-// The inbox and the refused attempts: read once, then kept up to date by the stream of events.
+// The inbox and the refused attempts: read once, then updated by the stream of events.
 
 import { announce, byId, callApi, confirmAction, copyFrom, count, plural } from "./dom.js";
 import { readFaults, readLimits, startControls } from "./controls.js";
@@ -6,11 +6,11 @@ import { attemptNode, messageNode, showReceipt } from "./entries.js";
 
 const PAGE_SIZE = 100;
 
-// --- a list of which the newest are shown ---
+// --- a list that shows its newest entries ---
 
-let inboxTotal = 0; // messages in the inbox, whatever the filter
+let inboxTotal = 0; // messages in the inbox, without the filter
 
-class List {
+class EntryList {
   constructor({ name, path, key, nodeOf, idOf, matches }) {
     Object.assign(this, { path, key, nodeOf, idOf, matches });
     this.list = byId(name === "inbox" ? "messages" : "attempts");
@@ -33,7 +33,7 @@ class List {
       if (node.dataset.channel) showReceipt(node, item);
       return node;
     });
-    // Nodes that stay are left in their places, so that focus and selections survive.
+    // Do not move nodes that stay, so that focus and selection survive.
     const wanted = new Set(nodes);
     for (const node of [...this.list.children]) if (!wanted.has(node)) node.remove();
     nodes.forEach((node, index) => {
@@ -57,7 +57,7 @@ class List {
     announce(`${plural(this.list.children.length, "entry", "entries")} shown`);
   }
 
-  /** Put new items on top, oldest of them first; return those that are shown. */
+  /** Add new items, oldest first, at the top; return those that match the filter. */
   add(items, total) {
     const fresh = items.filter((item) => this.matches(item) && !this.nodes.has(this.idOf(item)));
     const nodes = fresh.slice(-this.shown).map((item) => {
@@ -91,7 +91,7 @@ class List {
 const filter = byId("filter");
 const stripSeparators = (number) => number.replace(/[ +\-.()/]/g, "");
 
-const inbox = new List({
+const inbox = new EntryList({
   name: "inbox",
   key: "messages",
   path: () => `messages?number=${encodeURIComponent(filter.value)}`,
@@ -107,7 +107,7 @@ inbox.onUpdate = (shown) => {
   if (stripSeparators(filter.value) && shown === inbox.total) inbox.summary.textContent = `${count(shown)} of ${plural(inboxTotal, "message")}`;
 };
 
-const refused = new List({
+const refused = new EntryList({
   name: "refused",
   key: "requests",
   path: () => "requests?refused",
@@ -135,7 +135,7 @@ function setStatus(state, text) {
   if (status.textContent !== text) status.textContent = text;
 }
 
-/** Read everything. Events that come meanwhile wait, and are applied afterwards, in order. */
+/** Read everything. Events that arrive meanwhile are applied afterwards, in order. */
 function readAll() {
   readAgain = true;
   activeRead ??= readUntilCurrent();
@@ -151,7 +151,7 @@ async function readUntilCurrent() {
     }
     setStatus("live", "Live");
   } catch {
-    setStatus("lost", "Out of reach, trying again");
+    setStatus("lost", "Not reachable, retrying");
     setTimeout(readAll, 2000);
   } finally {
     activeRead = null;
@@ -202,7 +202,7 @@ function listen() {
     });
   }
   source.addEventListener("error", () => {
-    setStatus("lost", "Out of reach, trying again");
+    setStatus("lost", "Not reachable, retrying");
     if (source?.readyState !== EventSource.CLOSED) return;
     unlisten();
     setTimeout(listen, 2000);
@@ -214,7 +214,7 @@ function unlisten() {
   source = null;
 }
 
-// Browsers allow six connections to one address: tabs nobody looks at give theirs back, and catch up when shown.
+// Browsers allow six connections per address, so a hidden tab closes its own and reads again when it is shown.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) unlisten();
   else listen();
@@ -248,7 +248,7 @@ async function showAddress() {
   byId("env").textContent = [
     `export BW_MFA_URL=${base}`,
     `export BW_ACCOUNT_ID=${shellQuote(accountId)}`,
-    "# and BW_USERNAME, BW_PASSWORD: shown where it was started",
+    "# and BW_USERNAME, BW_PASSWORD: printed where the simulator was started",
   ].join("\n");
   const body = {
     to: "+19195551234",
@@ -272,7 +272,7 @@ function filterChanged() {
   filterTimer = setTimeout(async () => {
     inbox.shown = PAGE_SIZE;
     await readAll();
-    announce(stripSeparators(filter.value) ? `${plural(inbox.total, "message")} found` : "Every message is shown");
+    announce(stripSeparators(filter.value) ? `${plural(inbox.total, "message")} found` : "All messages are shown");
   }, 120);
 }
 
@@ -297,8 +297,8 @@ for (const button of document.querySelectorAll("[data-copies]")) {
   const { copies, what } = button.dataset;
   button.addEventListener("click", () => copyFrom(button, button.querySelector(".word"), byId(copies).textContent, what));
 }
-confirmBeforeClearing("clear-inbox", "Clear the inbox?", () => `${plural(inboxTotal, "message")} will be gone. The codes in them stay valid.`, "messages");
-confirmBeforeClearing("clear-refused", "Clear the attempts?", () => "The record of every request will be gone. Lock-outs stay.", "requests");
+confirmBeforeClearing("clear-inbox", "Clear the inbox?", () => `${plural(inboxTotal, "message")} will be deleted. Their codes stay valid.`, "messages");
+confirmBeforeClearing("clear-refused", "Clear the attempts?", () => "The records of all requests will be deleted. Lock-outs stay.", "requests");
 window.addEventListener("hashchange", showView);
 showView();
 startControls();

@@ -1,4 +1,4 @@
-"""Codes, windows, scopes and lock-outs: by example over HTTP, and by a state machine on the pure state."""
+"""Codes, windows, scopes and lock-outs: examples over HTTP, and a state machine for `IssuedCodes`."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ VALID = (200, {"valid": True})
 INVALID = (200, {"valid": False})
 
 
-def _other(code: str) -> str:
+def _wrong(code: str) -> str:
     return f"{(int(code) + 1) % 10 ** len(code):0{len(code)}d}"
 
 
-async def test_a_wrong_code_is_a_200_that_is_not_valid(api, sim):
+async def test_a_wrong_code_gets_200_and_valid_false(api, sim):
     await api.send()
-    assert await api.verify(_other(sim.last_code(TO))) == INVALID
+    assert await api.verify(_wrong(sim.last_code(TO))) == INVALID
     assert sim.requests[-1].reason
 
 
-async def test_a_number_without_a_code_is_a_200_that_is_not_valid(api):
-    """Bandwidth's live tests, since 2021."""
+async def test_a_number_without_a_code_gets_200_and_valid_false(api):
+    """As in Bandwidth's live tests since 2021."""
     assert await api.verify("123456") == INVALID
 
 
 async def test_the_verifier_chooses_the_window(api, sim, clock):
-    """Any code generated within the last n minutes is valid."""
+    """A code is valid if it was generated within the last n minutes."""
     await api.send()
     code = sim.last_code(TO)
     clock.tick(60)
@@ -45,7 +45,7 @@ async def test_the_verifier_chooses_the_window(api, sim, clock):
     assert await api.verify(code, minutes=15) == INVALID
 
 
-async def test_several_codes_are_live_at_once(api, sim, clock):
+async def test_several_codes_are_valid_at_the_same_time(api, sim, clock):
     await api.send()
     clock.tick(10)
     await api.send()
@@ -54,19 +54,19 @@ async def test_several_codes_are_live_at_once(api, sim, clock):
     assert await api.verify(second) == VALID
 
 
-async def test_the_scope_must_match(api, sim):
+async def test_a_code_is_valid_only_for_its_scope(api, sim):
     await api.send()
     assert await api.verify(sim.last_code(TO), scope="transfer") == INVALID
     assert await api.verify(sim.last_code(TO)) == VALID
 
 
-async def test_wrong_tries_lock_the_number_and_the_lock_clears(api, sim, clock):
-    """The documented text says 2 minutes; the live test finds it cleared after 30 s."""
+async def test_wrong_tries_lock_the_number_until_the_lock_expires(api, sim, clock):
+    """The documented text says 2 minutes; Bandwidth's live test finds the lock gone after 30 s."""
     await api.send()
     await api.send(to="+19195550000")
     code = sim.last_code(TO)
     for _ in range(5):
-        assert await api.verify(_other(code)) == INVALID
+        assert await api.verify(_wrong(code)) == INVALID
     status, body = await api.verify(code)
     assert status == 429
     assert body["error"] == "This number has exceeded verification attempts, please wait 2 minutes"
@@ -78,14 +78,14 @@ async def test_wrong_tries_lock_the_number_and_the_lock_clears(api, sim, clock):
     assert await api.verify(code) == VALID
 
 
-async def test_what_is_not_known_can_be_chosen(session, clock):
+async def test_options_set_the_behaviour_that_is_not_known(session, clock):
     async with Simulator(
         clock=clock, lockout_after=2, lockout_seconds=120, consume_on_success=True, reset_on_success=False
     ) as sim:
         api = ApiClient(session, sim)
         await api.send()
         code = sim.last_code(TO)
-        assert await api.verify(_other(code)) == INVALID
+        assert await api.verify(_wrong(code)) == INVALID
         assert await api.verify(code) == VALID
         assert await api.verify(code) == INVALID
         clock.tick(119)
@@ -93,7 +93,7 @@ async def test_what_is_not_known_can_be_chosen(session, clock):
 
 
 @pytest.mark.parametrize("header", [None, "30"])
-async def test_the_lock_out_has_a_retry_after_only_on_request(session, clock, header):
+async def test_the_lock_out_has_a_retry_after_only_with_the_option(session, clock, header):
     async with Simulator(clock=clock, lockout_after=1, lockout_retry_after=header is not None) as sim:
         api = ApiClient(session, sim)
         await api.verify("123456")
@@ -104,8 +104,8 @@ async def test_the_lock_out_has_a_retry_after_only_on_request(session, clock, he
             assert response.headers.get("Retry-After") == header
 
 
-def test_old_codes_and_tries_do_not_pile_up():
-    """Memory follows what is live, not what ever was."""
+def test_expired_codes_and_tries_are_removed():
+    """Memory is bounded by the codes and tries within the window."""
     codes = IssuedCodes(random.Random(1))
     for second in range(20_000):
         codes.issue(f"+1{second:010d}", "login", 6, float(second))
@@ -115,7 +115,7 @@ def test_old_codes_and_tries_do_not_pile_up():
 
 
 class IssuedCodesMachine(RuleBasedStateMachine):
-    """The rules in the plainest words, kept beside the real thing."""
+    """Compares `IssuedCodes` with a simple model."""
 
     NUMBERS = st.sampled_from(["+19195551234", "+447700900000"])
     SCOPES = st.sampled_from(["2FA", "login"])
@@ -143,7 +143,7 @@ class IssuedCodesMachine(RuleBasedStateMachine):
     @rule(to=NUMBERS, scope=SCOPES, minutes=st.sampled_from([0.25, 1, 10, 15]), pick=st.integers(0, 30))
     def verify(self, to, scope, minutes, pick):
         now = self.clock.monotonic()
-        # Mostly real codes of any number and scope; sometimes one that was never issued.
+        # Mostly codes that were issued for any number and scope; sometimes an unknown code.
         code = self.issued[pick % len(self.issued)][2] if self.issued and pick < 24 else "none"
         matches = any(
             (to, scope, code) == (number, what, live) and now - when <= minutes * 60
