@@ -732,7 +732,7 @@ async def test_the_simulators_challenge_and_duplicates(sim, send, route, callbac
     await route.open(callback, auth=BasicAuth("me", "secret"))
     sim.set_receipts(ReceiptPolicy(username="me", password="secret", duplicates=2))
     await send()
-    await until(lambda: sim.inbox[0].receipt == "sent" and not sim._receipts._due.qsize())
+    await until(lambda: sim.inbox[0].receipt == "sent" and not sim._receipts._queue.qsize())
     assert len(callback.got) == 1
 
 
@@ -740,7 +740,7 @@ async def test_the_simulators_retry_reaches_a_callback_that_failed(sim, send, ro
     """A database that was down for one receipt gets it when the sender tries again."""
     callback.errors = [OSError()]
     await route.open(callback)
-    sim.set_receipts(ReceiptPolicy(retry_first=60))
+    sim.set_receipts(ReceiptPolicy(retry_initial=60))
     await send()
     await until(lambda: sim.inbox[0].receipt == "retrying")
     clock.tick(60)
