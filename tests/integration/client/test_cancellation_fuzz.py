@@ -69,7 +69,7 @@ PUBLIC: dict[str, str] = {
     **{f"RedisLedger.{name}": WORK for name in ("claim_chunk", "plan", "release_chunk")},
     **{f"RedisLedger.{name}": SUBMISSION for name in ("register", "submit")},
     # Each sends one command to Redis, like those above.
-    **{f"RedisLedger.{name}": QUESTION for name in ("drop", "forget")},
+    **{f"RedisLedger.{name}": QUESTION for name in ("drop_results", "forget")},
     "RedisLedger.aclose": OPENING,
     **{f"Simulator.{name}": SIMULATOR for name in ("accept_connections", "refuse_connections", "start", "stop")},
     "Simulator.wait_for_message": SIMULATOR,
