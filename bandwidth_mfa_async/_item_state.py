@@ -45,30 +45,7 @@ JOURNAL_STATE_OF: Final = {
 }
 DELIVERY_OF_JOURNAL_STATE: Final = {state: delivery for delivery, state in JOURNAL_STATE_OF.items()}
 INTERRUPTED_RUN: Final = "InterruptedRun"
-"""The cause of an unknown item that was under way when its run was killed."""
-
-
-def pack_error(error: MFAError | None) -> str:
-    """Return an error as JSON: its class and what rebuilds it. Errors of ours hold nothing personal."""
-    if error is None:
-        return ""
-    return json.dumps([type(error).__name__, list(error.args)])
-
-
-def unpack_error(text: str) -> MFAError | None:
-    """Return the error that `pack_error` wrote; one of a class that is not known here is a `RequestError`."""
-    if not text:
-        return None
-    name, arguments = json.loads(text)
-    kind = getattr(errors, name, RequestError)
-    error: MFAError = kind(*arguments)
-    return error
-
-
-LEASE_EXPIRED: Final = "LeaseExpired"
-"""The cause of an unknown item that was in flight when its worker's lease expired."""
-CODE_EXPIRED: Final = "Expired"
-"""The cause of a single code that no worker claimed in time."""
+"""The cause of an unknown item that was in flight when its run was killed."""
 
 
 class DenyReason(enum.Enum):

@@ -1,4 +1,4 @@
-"""Argument checks. Each raises a `ConfigurationError` that begins with the name of the argument.
+"""Argument checks, whose `ConfigurationError` begins with the name of the argument.
 
 The functions with the signature ``(instance, attribute, value)`` are attrs validators.
 """

@@ -1,4 +1,4 @@
-"""Other ways to meet an account's limit: two backoffs, botocore's adaptive rule and AIMD, and two queues."""
+"""Other ways to handle an account's limit: two backoffs, botocore's adaptive rule, AIMD, and two queues."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from bandwidth_mfa_async._validation import Lane
 
-    Post = Callable[[], Awaitable[bool]]  # one attempt; False when it was refused
+    Post = Callable[[], Awaitable[bool]]  # one attempt; False when it was rejected
 
 
 class Way(Protocol):
-    """How a message is sent until it is accepted."""
+    """Sends a message until it is accepted."""
 
     async def send(self, lane: Lane) -> None: ...
 
@@ -30,9 +30,10 @@ def _now() -> float:
 
 
 class Naive:
-    """Full jitter below a doubling bound and no pacing, as in the AWS blog's "Exponential Backoff And Jitter" (2015).
+    """Full jitter with a doubling bound and no rate limit.
 
-    0.5 s doubling to 8 s, the figures of our own `RetryPolicy`, and as many tries as it takes.
+    As in the AWS blog's "Exponential Backoff And Jitter" (2015): 0.5 s doubling to 8 s, the defaults of our
+    `RetryPolicy`, with unlimited tries.
     """
 
     def __init__(self, post: Post, seed: int) -> None:
@@ -48,10 +49,10 @@ class Naive:
 
 
 class AiohttpRetry:
-    """The waits of aiohttp-retry's `ExponentialRetry` as it comes: 0.2 s after the first refusal, doubling to 30 s.
+    """The default waits of aiohttp-retry's `ExponentialRetry`: 0.2 s after the first rejection, doubling to 30 s.
 
-    https://github.com/inyutin/aiohttp_retry (retry_options.py). There is no jitter and no pacing. Unlike there, it does
-    not end after three attempts.
+    https://github.com/inyutin/aiohttp_retry (retry_options.py). There is no jitter and no rate limit. Unlike there, it
+    does not end after three attempts.
     """
 
     def __init__(self, post: Post) -> None:
@@ -66,9 +67,9 @@ class AiohttpRetry:
 
 
 class PollingBucket:
-    """A bucket of one second of its rate at which everybody sleeps and looks again: no line, so no order.
+    """A bucket of one second of its rate that callers poll: there is no queue, so no order.
 
-    The rule of `botocore.retries.bucket`; whoever looks when there is enough takes it.
+    The rule of `botocore.retries.bucket`: the first caller that polls when there are enough tokens takes them.
     """
 
     def __init__(self, rate: float) -> None:
@@ -85,7 +86,7 @@ class PollingBucket:
         self._fill()
         self._rate = max(rate, 0.5)
         self._level = min(self._level, max(rate, 1.0))
-        while self._sleepers:  # one of them looks again at once
+        while self._sleepers:  # one of them polls again at once
             sleeper = self._sleepers.popleft()
             if not sleeper.done():
                 sleeper.set_result(None)
@@ -115,7 +116,7 @@ class PollingBucket:
 
 
 class Reservations:
-    """Hands each caller its moment when it asks: what several limiters on PyPI do; a caller who leaves loses it."""
+    """Assigns each caller a time when it asks, as several limiters on PyPI do; a cancelled caller's time is lost."""
 
     def __init__(self, rate: float) -> None:
         self._gap = 1.0 / rate
@@ -130,13 +131,13 @@ class Reservations:
 
 
 class BotocoreAdaptive:
-    """The adaptive retry mode of botocore, told by what it does, not by its code.
+    """The adaptive retry mode of botocore, reimplemented from its behaviour.
 
     https://github.com/boto/botocore/tree/develop/botocore/retries (adaptive.py, throttling.py, bucket.py,
-    standard.py), a rate form of CUBIC (RFC 9438): a refusal sets the rate to 0.7 of the measured one, an answer lets
-    it grow by ``0.4 * (t - k)**3`` around the rate at the last refusal, never beyond twice the measured one, which is
-    smoothed over half seconds. Off until the first refusal. A refused request waits ``random() * 2**n`` s, at most 20,
-    and then queues again. Unlike there, it is tried until it is accepted, and costs no retry quota.
+    standard.py), a rate form of CUBIC (RFC 9438): a rejection sets the rate to 0.7 of the measured one; an acceptance
+    lets it grow by ``0.4 * (t - k)**3`` around the rate at the last rejection, never beyond twice the measured rate,
+    which is smoothed over half seconds. Off until the first rejection. A rejected request waits ``random() * 2**n`` s,
+    at most 20, and then queues again. Unlike there, it is retried until it is accepted, and uses no retry quota.
     """
 
     def __init__(self, post: Post, seed: int) -> None:
@@ -163,7 +164,7 @@ class BotocoreAdaptive:
             await asyncio.sleep(min(20.0, self._rng.random() * 2.0 ** min(tries, 60)))
             tries += 1
 
-    def _answered(self, accepted: bool) -> None:  # noqa: FBT001 - the one thing there is to tell
+    def _answered(self, accepted: bool) -> None:  # noqa: FBT001 - the only argument
         now = _now()
         self._measure(now)
         if accepted:
@@ -189,10 +190,10 @@ class BotocoreAdaptive:
 
 
 class Aimd:
-    """5/s faster each second, 0.7 times as fast after a refusal and no more than one cut a second; our own pacer.
+    """Rises by 5/s per second and falls to 0.7 after a rejection, at most once per second; uses our token bucket.
 
     The rule is that of Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance"
-    (1989), on a rate. No library's: 0.7 is CUBIC's and botocore's cut, and 5/s is our choice.
+    (1989), applied to a rate. It is no library's rule: 0.7 is the cut of CUBIC and botocore, and 5/s is our choice.
 
     Args:
         post: one attempt.

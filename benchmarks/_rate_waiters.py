@@ -1,4 +1,4 @@
-"""What a queue for permits does to callers who leave, and to one who needs five; and what a permit costs."""
+"""Callers of a permit queue that leave it or need five permits, and the cost of a permit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OURS, RESERVED, POLLED = "ours", "reservations", "botocore"
 
 
 class Queue(Protocol):
-    """Hands out permits at a rate."""
+    """Grants permits at a rate."""
 
     async def acquire(self, weight: int = 1) -> object: ...
 
@@ -42,7 +42,7 @@ def _in_virtual_time(scenario: Callable[[Queue], Coroutine[object, object, float
 
 
 def half_cancelled(rate: float = 200.0, waiters: int = 500) -> dict[str, float]:
-    """Return the survivors' rate as a share of the limit, after half of those who waited were cancelled at random."""
+    """Return the survivors' rate as a share of the limit after half of the waiters were cancelled at random."""
 
     async def scenario(queue: Queue) -> float:
         loop = asyncio.get_running_loop()
@@ -60,14 +60,14 @@ def half_cancelled(rate: float = 200.0, waiters: int = 500) -> dict[str, float]:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         left = sum(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
-        assert left + len(served) == waiters, "a waiter was neither served nor cancelled"
+        assert left + len(served) == waiters, "a waiter was neither granted nor cancelled"
         return (len(served) - before) / (served[-1] - began) / rate
 
     return _in_virtual_time(scenario, rate)
 
 
 def random_timeouts(rate: float = 200.0, waiters: int = 100, seconds: float = 10.0) -> dict[str, float]:
-    """Return what 100 waiters get, as a share of the limit, who give up after 1 to 300 ms and ask again."""
+    """Return the rate of 100 waiters that time out after 1 to 300 ms and retry, as a share of the limit."""
 
     async def scenario(queue: Queue) -> float:
         loop = asyncio.get_running_loop()
@@ -89,16 +89,16 @@ def random_timeouts(rate: float = 200.0, waiters: int = 100, seconds: float = 10
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # The first second holds what was saved up before.
+        # The first second includes the initial burst.
         return sum(at >= 1.0 for at in served) / seconds / rate
 
     return _in_virtual_time(scenario, rate)
 
 
 def heavy_among_light(rate: float = 100.0, waiters: int = 100) -> dict[str, float]:
-    """Return how long a weight of 5 waits among 100 that ask for 1 again and again, as a multiple of its fair wait.
+    """Return the wait of a weight of 5 among 100 looping callers of weight 1, as a multiple of its fair wait.
 
-    Its fair wait is that of its place in the line: (100 + 5) / rate.
+    The fair wait is that of its place in the queue: (100 + 5) / rate.
     """
 
     async def scenario(queue: Queue) -> float:
@@ -128,7 +128,7 @@ def heavy_among_light(rate: float = 100.0, waiters: int = 100) -> dict[str, floa
 
 
 def cost_of_a_permit(rounds: int = 5, permits: int = 50_000) -> dict[str, dict[str, float]]:
-    """Return microseconds of CPU, the best round of each: an acquire that need not wait, and one with its outcome."""
+    """Return microseconds of CPU (the best round) of an acquire that does not wait, alone and with its outcome."""
 
     async def acquire(make: Callable[[], Queue]) -> float:
         queue = make()

@@ -1,4 +1,4 @@
-"""Accounts whose limit changes, in virtual time and over real HTTP, and the callers that meet them."""
+"""Accounts with changing limits, in virtual time and over HTTP, and their callers."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ TEMPLATE = CodeTemplate("+19195554321", "app", scope="login")
 
 @frozen(kw_only=True)
 class Account:
-    """How a service counts, and when its limit changes.
+    """The limit of a service, and its changes.
 
     Args:
-        limits: the limit at the start.
-        steps: pairs of a second and the messages a second from then on.
-        until: seconds.
-        known: whether the callers are told the first limit.
-        logins: sign-ins a second.
-        bulk: how many a bulk run has in flight.
-        processes: how many programs use the account; ours share what they learn, the others know nothing of each other.
+        limits: the initial limit.
+        steps: pairs of a time in seconds and the messages per second from then on.
+        until: the length of the run in seconds.
+        known: whether the callers know the initial limit.
+        logins: sign-ins per second.
+        bulk: messages in flight of the bulk run.
+        processes: programs that use the account. Ours share what they learn; the others do not know each other.
     """
 
     limits: AccountLimits
@@ -64,13 +64,13 @@ class Account:
     processes: int = 1
 
     def at(self, rate: float) -> AccountLimits:
-        """Return the limit after a step: a queue holds as many messages as before, not as many seconds."""
+        """Return the limit after a step: a queue keeps its size in messages, not in seconds."""
         seconds = self.limits.queue_seconds * self.limits.per_second / rate
         return evolve(self.limits, rate=rate, per=1.0, queue_seconds=seconds)
 
 
 class OurWay:
-    """`MFAClient` as it comes."""
+    """`MFAClient` with its defaults."""
 
     def __init__(self, client: MFAClient) -> None:
         self._client = client
@@ -82,7 +82,7 @@ class OurWay:
 
 
 class Programs:
-    """Several programs, each with a way of its own: a caller belongs to one of them for good."""
+    """Several programs, each with its own way. A caller always uses the same program."""
 
     def __init__(self, ways: Sequence[Way]) -> None:
         self._ways = ways
@@ -101,7 +101,7 @@ class Programs:
 
 
 class VirtualRedisLimits(RedisLimits):
-    """`RedisLimits` whose script is told the virtual time."""
+    """`RedisLimits` whose script runs in virtual time."""
 
     script: VirtualScript
 
@@ -125,7 +125,7 @@ def our_limits(account: Account) -> Limits:
 
 
 async def drive(way: Way, tally: Tally, account: Account, change: Callable[[float], None], seed: int) -> None:
-    """Let a bulk run of 50 in flight and people who sign in use one way, while the limit changes."""
+    """Run a bulk run and sign-ins through one way while the limit changes."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     rng = random.Random(seed)
@@ -141,10 +141,10 @@ async def drive(way: Way, tally: Tally, account: Account, change: Callable[[floa
             await way.send("interactive")
         except RequestError:
             failed = True
-        finally:  # one that still waits at the end has waited so long at least
+        finally:  # a login that still waits at the end counts with its time so far
             tally.interactive.append((began - start, float("inf") if failed else loop.time() - began))
 
-    async def people(group: asyncio.TaskGroup) -> None:
+    async def logins(group: asyncio.TaskGroup) -> None:
         while True:
             await asyncio.sleep(rng.expovariate(account.logins))
             group.create_task(login())
@@ -158,12 +158,12 @@ async def drive(way: Way, tally: Tally, account: Account, change: Callable[[floa
         async with asyncio.timeout_at(start + account.until), asyncio.TaskGroup() as group:
             for _ in range(account.bulk):
                 group.create_task(worker())
-            group.create_task(people(group))
+            group.create_task(logins(group))
             group.create_task(steps())
 
 
 class _Service:
-    """The simulator's account limit behind a network of 90 ms (35 ms for a refusal), in the loop's time."""
+    """The simulator's account limit behind a network of 90 ms (35 ms for a rejection), in the loop's time."""
 
     def __init__(self, account: Account, tally: Tally, seed: int) -> None:
         self.limiter = ServerLimiter(account.limits)
@@ -187,7 +187,7 @@ class _Service:
 
 
 class _Wire(Transport):
-    """The client's transport, with a service instead of sockets."""
+    """The client's transport with a service instead of sockets."""
 
     def __init__(self, service: _Service) -> None:
         super().__init__()
@@ -203,13 +203,13 @@ class _Wire(Transport):
 
 @frozen
 class Seen:
-    """What one run came to.
+    """The result of one run.
 
     Args:
-        tally: what the service took and refused, and the sign-ins.
-        longest_queue: the provider's, in seconds.
-        sent: when each of several programs had something accepted.
-        calls: how often Redis ran the script.
+        tally: accepted and rejected messages, and the sign-ins.
+        longest_queue: the provider's longest queue, in seconds.
+        sent: accepted messages of each program, as times.
+        calls: script calls in Redis.
     """
 
     tally: Tally
@@ -218,7 +218,7 @@ class Seen:
     calls: int = 0
 
     def jain(self, start: float, end: float) -> float:
-        """Return Jain's index of what each program got through: 1 where all got the same."""
+        """Return Jain's index of the messages accepted per program: 1 if all are equal."""
         shares = [sum(start <= at < end for at in times) for times in self.sent]
         return sum(shares) ** 2 / max(1, len(shares) * sum(share**2 for share in shares))
 
@@ -263,7 +263,7 @@ def in_virtual_time(name: str, account: Account, seed: int) -> Seen:
 
 
 async def over_http(name: str, account: Account, seed: int) -> Seen:
-    """Run one way against the simulator on loopback, whose answers take 50 ms more; the server does the counting."""
+    """Run one way against the simulator on loopback with 50 ms added to its answers; the server counts."""
     tally = Tally()
     async with Simulator(
         messaging_limits=account.limits, inbox_limit=100, request_log_limit=1_000_000, seed=seed

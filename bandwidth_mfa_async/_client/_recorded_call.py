@@ -66,15 +66,14 @@ class AttemptRecorder:
         # Whether the ledger may hold an intent, an attempt is in flight, and an attempt may have reached the recipient.
         self.recorded = False
         self.in_flight = False
-        # Whether an attempt may have reached a person.
         self.maybe_delivered = False
 
     @property
-    def guard(self) -> Callable[[], None]:
+    def check_before_write(self) -> Callable[[], None]:
         """The check of the lease: a worker that was suspended after the ledger's reply must not write."""
         return self._entry.lease.check
 
-    async def begin(self) -> None:
+    async def before_attempt(self) -> None:
         """Return once the ledger holds the intent.
 
         Raises:
@@ -93,7 +92,7 @@ class AttemptRecorder:
         self.in_flight = True
         self.attempts += 1
 
-    def failed(self, error: RequestError) -> None:
+    def attempt_failed(self, error: RequestError) -> None:
         """Record a failed attempt. If it sent nothing, the item is pending again."""
         if not self.in_flight:
             return
@@ -103,7 +102,7 @@ class AttemptRecorder:
         if self._entry.is_stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
-    def cut(self, delivery: Delivery) -> None:
+    def cancelled(self, delivery: Delivery) -> None:
         """Record that the call was cancelled."""
         self.in_flight = False
         self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
@@ -138,19 +137,19 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
     try:
         response: Response = await executor.call(operation, request, None, lane, recorder)
     except RequestError as error:
-        delivery = Delivery.UNKNOWN if attempts.maybe_delivered else error.delivery
+        delivery = Delivery.UNKNOWN if recorder.maybe_delivered else error.delivery
         if delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
             # The cause is this worker, not the item: the next worker tries it.
-            attempts.return_to_pending()
+            recorder.return_to_pending()
             return LedgerState.PENDING
         state = ledger_state_of(delivery, error)
         entry.settle(state, None, error, recorder.attempts)
         return state
     except BaseException:
         # Cancelled, closed, or the ledger did not reply: unknown if it may have been sent, otherwise pending.
-        if attempts.maybe_delivered or attempts.in_flight:
+        if recorder.maybe_delivered or recorder.in_flight:
             lost = DeliveryUnknownError("the worker was stopped while the request was in flight", operation.name)
-            entry.settle(LedgerState.UNKNOWN, None, lost, attempts.attempts)
+            entry.settle(LedgerState.UNKNOWN, None, lost, recorder.attempts)
         else:
             recorder.return_to_pending()
         raise

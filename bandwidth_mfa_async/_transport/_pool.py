@@ -36,6 +36,7 @@ class CheckedConnector:
         return getattr(self._connector, name)
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+        """Return a connection without unread bytes; close those that have some."""
         while True:
             connection = await self._connector.connect(req, traces, timeout)
             protocol = connection.protocol

@@ -70,10 +70,10 @@ class Item:
         self.error: RequestError | None = None
 
     @property
-    def guard(self) -> None:
+    def check_before_write(self) -> None:
         """None: the journal is locked, so no other process can take over the item."""
 
-    async def begin(self) -> None:
+    async def before_attempt(self) -> None:
         """Wait until the intent is on disk, then count the attempt."""
         run = self.run
         if run.journal is not None:
@@ -86,7 +86,7 @@ class Item:
         run.summary.in_flight += 1
         self.started_at = run.clock.monotonic()
 
-    def failed(self, error: RequestError) -> None:
+    def attempt_failed(self, error: RequestError) -> None:
         """Record a failed attempt; put the item back to pending unless an attempt may have been delivered."""
         self.error = error
         if not self.in_flight:
@@ -104,7 +104,7 @@ class Item:
         if run.stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
-    def cut(self, delivery: Delivery) -> None:
+    def cancelled(self, delivery: Delivery) -> None:
         """Record that the call was cancelled."""
         self.end_attempt()
         self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN

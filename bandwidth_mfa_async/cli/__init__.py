@@ -1,4 +1,4 @@
-"""The command line, `bandwidth-mfa`; needs the `[cli]` extra."""
+"""The command line `bandwidth-mfa`, which needs the `[cli]` extra."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line, or say what to install."""
+    """Run the command line, or print what to install."""
     try:
-        with _nothing_to_finish():
+        with _exit_on_interrupt():
             from ._app import app
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
@@ -34,29 +34,29 @@ def main() -> None:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
             raise
-        # The disk under what is printed; every other one was told where it happened.
-        print(f"error: the output cannot be written: {error.strerror}; what was done is done", file=sys.stderr)
+        # Only writing the output can fail here; commands handle errors of their own files.
+        print(f"error: the output cannot be written: {error.strerror}; completed work is kept", file=sys.stderr)
         sys.exit(1)
 
 
 @contextlib.contextmanager
-def _nothing_to_finish() -> Generator[None]:
-    """Let a Ctrl-C end the process at once, without a word.
+def _exit_on_interrupt() -> Generator[None]:
+    """End the process at once and silently on Ctrl-C.
 
-    A `KeyboardInterrupt` may be lost in an import, or come out of it as another error.
+    An import may swallow a `KeyboardInterrupt`, or turn it into another error.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield  # ignored, as under nohup, or somebody else's
+        yield  # SIGINT is ignored, as under nohup, or another handler is installed
         return
-    signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGINT, _exit)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _end(_number: int, _frame: object) -> None:
+def _exit(_number: int, _frame: object) -> None:
     os._exit(_INTERRUPTED)
 
 

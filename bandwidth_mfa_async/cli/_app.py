@@ -1,4 +1,4 @@
-"""The commands: what they take and what they print; what they do lives elsewhere."""
+"""The root command and the commands send, call, verify, limits, demo and simulate."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 _EXIT_CODES = """
 \b
-Exit codes: 0 accepted or valid, 1 refused, not sent or not valid,
+Exit codes: 0 accepted or valid, 1 rejected, not sent or not valid,
 2 bad usage or configuration, 3 outcome unknown.
 """
 _ENVIRONMENT = """
 \b
-Credentials come from the environment: BW_ACCOUNT_ID, then BW_USERNAME and
+Credentials come from the environment: BW_ACCOUNT_ID, and BW_USERNAME and
 BW_PASSWORD, or BW_CLIENT_ID and BW_CLIENT_SECRET; BW_MFA_URL for another
-address, such as a simulator's. A missing password is asked for on a terminal.
+URL, such as a simulator's. On a terminal, a missing password is prompted for.
 """
 
 
@@ -77,7 +77,7 @@ app.add_command(jobs)
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
-    """Run a command's work and exit with its code."""
+    """Run a coroutine and exit with the code that it returns."""
     try:
         code = asyncio.run(work)
     except KeyboardInterrupt:
@@ -93,20 +93,20 @@ def _client(timeout: float | None, limits: Limits | None) -> MFAClient:
 
 
 async def _with_client(
-    use: Callable[[MFAClient], Awaitable[tuple[dict[str, Any], str, int]]],
+    action: Callable[[MFAClient], Awaitable[tuple[dict[str, Any], str, int]]],
     timeout: float | None,
     *,
     as_json: bool,
     make_limits: Callable[[], Limits] | None = None,
 ) -> int:
-    """Open a client, use it, print what came of it, and return the exit code."""
+    """Open a client, run the action, print its result, and return the exit code."""
     try:
         limits = None if make_limits is None else make_limits()
         async with _client(timeout, limits) as client:
-            document, text, code = await use(client)
+            document, text, code = await action(client)
     except MFAError as error:
         return _outcome.fail(error, as_json=as_json)
-    click.echo(_outcome.as_json(document) if as_json else text)
+    click.echo(_outcome.json_line(document) if as_json else text)
     return code
 
 
@@ -115,8 +115,8 @@ def _send_options(application_variable: str) -> Callable[[Callable[..., None]], 
         click.argument("to"),
         click.option("--from", "from_", envvar="BW_NUMBER", show_envvar=True, help="The sender's number, E.164."),
         click.option("--application-id", envvar=application_variable, show_envvar=True, help="The application."),
-        click.option("--scope", help="What the code is for, at most 25 characters; verify with the same."),
-        click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must hold {CODE}."),
+        click.option("--scope", help="What the code is for, at most 25 characters; use the same to verify."),
+        click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must contain {CODE}."),
         click.option("--digits", type=int, default=6, show_default=True, help="The code's length, 4 to 8."),
         click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 60]"),
     ]
@@ -145,16 +145,16 @@ def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[
     def make_limits() -> Limits:
         return limits_from_options(rate, redis, channel=channel)
 
-    async def use(client: MFAClient) -> tuple[dict[str, Any], str, int]:
+    async def action(client: MFAClient) -> tuple[dict[str, Any], str, int]:
         request = _code_request(**fields)
         sent = await (client.generate_messaging_code if kind == "send" else client.generate_voice_code)(request)
-        document = _outcome.of_send(sent)
+        document = _outcome.send_document(sent)
         text = f"accepted {document.get('message_id') or document.get('call_id')}"
         if sent.meta.possible_duplicate:
-            text += " (an earlier attempt's outcome is unknown: they may get two)"
+            text += " (possible duplicate: an earlier attempt's outcome is unknown)"
         return document, text, _outcome.EXIT_OK
 
-    _run(_with_client(use, timeout, as_json=as_json, make_limits=make_limits))
+    _run(_with_client(action, timeout, as_json=as_json, make_limits=make_limits))
 
 
 @app.command(
@@ -167,7 +167,7 @@ def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[
     )
 )
 @_send_options("BW_MESSAGING_APPLICATION_ID")
-def send(timeout: float | None, as_json: bool, **fields: Any) -> None:  # noqa: FBT001 - click passes flags so
+def send(timeout: float | None, as_json: bool, **fields: Any) -> None:  # noqa: FBT001 - click passes flags this way
     """Text a code to TO, an E.164 number such as +19195551234."""
     _send_command("send", timeout, as_json, fields)
 
@@ -181,8 +181,8 @@ def send(timeout: float | None, as_json: bool, **fields: Any) -> None:  # noqa: 
     )
 )
 @_send_options("BW_VOICE_APPLICATION_ID")
-def call(timeout: float | None, as_json: bool, **fields: Any) -> None:  # noqa: FBT001 - click passes flags so
-    """Call TO and say a code."""
+def call(timeout: float | None, as_json: bool, **fields: Any) -> None:  # noqa: FBT001 - click passes flags this way
+    """Call TO, an E.164 number, and speak a code."""
     _send_command("call", timeout, as_json, fields)
 
 
@@ -196,8 +196,10 @@ def call(timeout: float | None, as_json: bool, **fields: Any) -> None:  # noqa: 
 )
 @click.argument("to")
 @click.argument("code")
-@click.option("--scope", help="As it was when the code was sent.")
-@click.option("--minutes", type=float, default=3, show_default=True, help="How old the code may be, at most 15.")
+@click.option("--scope", help="The scope that the code was sent with.")
+@click.option(
+    "--minutes", type=float, default=3, show_default=True, help="The maximum age of the code, at most 15 minutes."
+)
 @click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 60]")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 def verify(  # noqa: PLR0913 - options
@@ -206,32 +208,32 @@ def verify(  # noqa: PLR0913 - options
     scope: str | None,
     minutes: float,
     timeout: float | None,
-    as_json: bool,  # noqa: FBT001 - click passes flags so
+    as_json: bool,  # noqa: FBT001 - click passes flags this way
 ) -> None:
     """Check the CODE that TO typed."""
 
-    async def use(client: MFAClient) -> tuple[dict[str, Any], str, int]:
-        """Verify it."""
+    async def action(client: MFAClient) -> tuple[dict[str, Any], str, int]:
+        """Verify the code."""
         answer = await client.verify_code(VerifyCodeRequest(to, code, scope, minutes))
-        exit_code = _outcome.EXIT_OK if answer.valid else _outcome.EXIT_REFUSED
-        return _outcome.of_verify(answer), "valid" if answer.valid else "not valid", exit_code
+        exit_code = _outcome.EXIT_OK if answer.valid else _outcome.EXIT_FAILED
+        return _outcome.verify_document(answer), "valid" if answer.valid else "not valid", exit_code
 
-    _run(_with_client(use, timeout, as_json=as_json))
+    _run(_with_client(action, timeout, as_json=as_json))
 
 
 @app.command(epilog=_examples("bandwidth-mfa limits --redis redis://127.0.0.1/0", "bandwidth-mfa limits --once --json"))
-@click.option("--redis", metavar="URL", envvar=REDIS_VARIABLE, show_envvar=True, help="The Redis that is shared.")
-@click.option("--account-id", envvar="BW_ACCOUNT_ID", show_envvar=True, help="Whose limits.")
-@click.option("--once", is_flag=True, help="Show them once and end.")
+@click.option("--redis", metavar="URL", envvar=REDIS_VARIABLE, show_envvar=True, help="The shared Redis.")
+@click.option("--account-id", envvar="BW_ACCOUNT_ID", show_envvar=True, help="The account whose limits are shown.")
+@click.option("--once", is_flag=True, help="Show the limits once and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON every few seconds, or once.")
-def limits(redis: str | None, account_id: str | None, once: bool, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
-    """Show the limits that processes share through Redis: the learnt rate, who waits, the last 429s.
+def limits(redis: str | None, account_id: str | None, once: bool, as_json: bool) -> None:  # noqa: FBT001 - click passes flags this way
+    """Show the limits shared through Redis: learned rates, queues and recent 429s.
 
-    On a terminal the table is live until Ctrl-C. It only reads.
+    On a terminal the table is live until Ctrl-C. The command only reads.
     """
 
     async def show() -> int:
-        """Show them."""
+        """Show the limits."""
         try:
             shared = shared_limits(redis, account_id)
             if shared is None:
@@ -244,17 +246,17 @@ def limits(redis: str | None, account_id: str | None, once: bool, as_json: bool)
 
 
 @app.command(
-    short_help="Send and verify codes on a simulator; needs no account.",
+    short_help="Send and verify codes on a simulator, without an account.",
     epilog=_examples("bandwidth-mfa demo", "bandwidth-mfa demo --count 2000 --seed 1 --json"),
 )
-@click.option("--count", type=click.IntRange(1, 60_000), default=400, show_default=True, help="How many codes.")
-@click.option("--seed", type=int, default=7, show_default=True, help="Repeats a run's faults.")
+@click.option("--count", type=click.IntRange(1, 60_000), default=400, show_default=True, help="The number of codes.")
+@click.option("--seed", type=int, default=7, show_default=True, help="The same seed repeats a run's faults.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON and no progress.")
-def demo(count: int, seed: int, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
-    """Send and verify codes on a simulator that misbehaves; needs no account.
+def demo(count: int, seed: int, as_json: bool) -> None:  # noqa: FBT001 - click passes flags this way
+    """Send and verify codes on a simulator with injected faults, without an account.
 
-    Starts a simulator on this machine, sends codes concurrently through injected 429s, 503s and cut connections,
-    verifies what arrived, and counts what became of everything.
+    Starts a simulator on this machine, sends codes concurrently while it answers with 429s and 503s and drops
+    connections, verifies the codes that arrived, and counts the outcomes.
     """
     _run(_demo(count, seed, as_json=as_json))
 
@@ -289,7 +291,7 @@ async def _demo(count: int, seed: int, *, as_json: bool) -> int:
         summary = await run_demo(count, seed, advance)
         progress.update(bars["verify"], total=summary.valid + summary.invalid)
     if as_json:
-        click.echo(_outcome.as_json(_demo_document(summary)))
+        click.echo(_outcome.json_line(_demo_document(summary)))
     else:
         console.print(_demo_table(summary))
     return _outcome.EXIT_OK
@@ -313,24 +315,24 @@ def _demo_document(summary: Summary) -> dict[str, Any]:
 
 
 def _demo_table(summary: Summary) -> Table:
-    table = Table(title="what became of the codes", show_header=False)
+    table = Table(title="delivery outcomes", show_header=False)
     table.add_column(justify="left")
     table.add_column(justify="right")
     table.add_column(justify="left", style="dim")
     rows: list[tuple[str, object, str]] = [
-        ("accepted", summary.accepted, f"{summary.possible_duplicates} of them perhaps twice"),
-        ("rejected", summary.rejected, "refused by the service: nothing was sent"),
+        ("accepted", summary.accepted, f"{summary.possible_duplicates} possible duplicates"),
+        ("rejected", summary.rejected, "rejected by the service; nothing was sent"),
         ("not sent", summary.not_sent, "never left this machine"),
-        ("unknown", summary.unknown, "written, and no answer: not sent again"),
-        ("attempts", summary.attempts, "requests in all"),
+        ("unknown", summary.unknown, "request written, no answer; not sent again"),
+        ("attempts", summary.attempts, "HTTP requests in total"),
     ]
     rows += [(f"retries after {cause}", number, "") for cause, number in sorted(summary.retries.items())]
     rows += [
         ("texts received", summary.texts, "in the simulator's inbox"),
-        ("verified", summary.valid, "codes typed right"),
-        ("not valid", summary.invalid, "codes typed wrong, and told so"),
+        ("verified", summary.valid, "correct codes"),
+        ("not valid", summary.invalid, "wrong codes, recognised as wrong"),
         ("codes a second", f"{summary.per_second:.0f}", "while sending"),
-        ("seconds", f"{summary.seconds:.1f}", "in all"),
+        ("seconds", f"{summary.seconds:.1f}", "in total"),
     ]
     for name, value, remark in rows:
         table.add_row(name, str(value), remark)
@@ -344,19 +346,19 @@ def _demo_table(summary: Summary) -> Table:
         "BW_USERNAME=me BW_PASSWORD=secret bandwidth-mfa simulate",
     )
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", type=click.IntRange(0, 65535), default=4010, show_default=True, help="0 takes a free one.")
-@click.option("--seed", type=int, help="Makes codes, ids and chance repeatable.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=4010, show_default=True, help="0 selects a free port.")
+@click.option("--seed", type=int, help="Makes codes, ids and random faults repeatable.")
 @click.option(
     "--account-limits/--no-account-limits",
     default=True,
     show_default=True,
-    help="Bandwidth's default account: 1 text and 5 calls a second, with queues.",
+    help="The limits of a default Bandwidth account: 1 text and 5 calls a second, with queues.",
 )
-def simulate(host: str, port: int, seed: int | None, account_limits: bool) -> None:  # noqa: FBT001 - click passes flags so
-    """Run a simulator of the service until Ctrl-C; needs no account.
+def simulate(host: str, port: int, seed: int | None, account_limits: bool) -> None:  # noqa: FBT001 - click passes flags this way
+    """Run a simulator of the service until Ctrl-C, without an account.
 
-    Its credentials are BW_ACCOUNT_ID, BW_USERNAME and BW_PASSWORD when set, and otherwise made up and printed.
+    Its credentials are BW_ACCOUNT_ID, BW_USERNAME and BW_PASSWORD if they are set, else generated and printed.
     """
     _run(_simulate(host, port, seed, account_limits=account_limits))
 
@@ -384,8 +386,8 @@ async def _simulate(host: str, port: int, seed: int | None, *, account_limits: b
             click.echo(f"  curl {simulator.control_url}/messages")
             await stop.wait()
     except (SimulatorError, OSError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        text = f"port {port} is taken; choose another with --port, or 0 for any free one" if taken else str(error)
+        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        text = f"port {port} is in use; choose another with --port, or 0 for a free one" if in_use else str(error)
         click.echo(f"error: {text}", err=True)
         return _outcome.EXIT_USAGE
     click.echo(f"stopped; {len(simulator.inbox)} messages were sent")

@@ -1,4 +1,4 @@
-"""The demo: a few hundred codes through a simulator that misbehaves, and what became of them."""
+"""The demo: send and verify codes on a simulator with injected faults, and count the outcomes."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
     from ..telemetry import Event
 
 CONCURRENCY: Final = 50
-# Every this many-th recipient's number is refused, and every that many-th code is typed wrongly.
-REFUSED_EVERY: Final = 40
+# The simulator rejects one recipient in this many, and one code in that many is verified with a typing error.
+REJECTED_EVERY: Final = 40
 WRONG_EVERY: Final = 25
 
 
 @define
 class Summary:
-    """What the demo did.
+    """The counts of a demo run.
 
     Attributes:
-        accepted: codes the service took.
-        rejected: codes it refused for good.
-        not_sent: codes that never left.
-        unknown: codes of which nobody can say.
-        possible_duplicates: accepted after an attempt of unknown outcome.
-        attempts: requests in all.
-        retries: why there was another attempt, and how often.
-        texts: how many texts the simulator's phones got.
-        valid: codes verified.
-        invalid: wrong codes told from right ones.
-        send_seconds: how long the sending took.
-        seconds: how long all took.
+        accepted: codes that the service accepted.
+        rejected: codes that it rejected.
+        not_sent: codes that never left this machine.
+        unknown: codes whose outcome is unknown.
+        possible_duplicates: codes accepted after an attempt with an unknown outcome.
+        attempts: HTTP requests for codes.
+        retries: number of retries by cause, an HTTP status or the name of an error.
+        texts: texts in the simulator's inbox.
+        valid: correct codes that were verified.
+        invalid: wrong codes that were recognised as wrong.
+        send_seconds: duration of the sending, in seconds.
+        seconds: duration of the whole run, in seconds.
     """
 
     accepted: int = 0
@@ -63,21 +63,21 @@ class Summary:
 
     @property
     def per_second(self) -> float:
-        """Codes a second while sending."""
+        """Codes per second while sending."""
         done = self.accepted + self.rejected + self.not_sent + self.unknown
         return done / self.send_seconds if self.send_seconds else 0.0
 
     def on_event(self, event: Event) -> None:
-        """Count attempts and the causes of retries, as a hook of the client."""
+        """Count attempts and causes of retries; called by the client as a hook."""
         if isinstance(event, AttemptEvent) and event.operation != "verify_code":
             self.attempts += 1
             if event.retry_in is not None:
                 self.retries[str(event.status or event.error_type)] += 1
 
 
-def _misbehave(simulator: Simulator, refused: list[str]) -> None:
+def _inject_faults(simulator: Simulator, rejected: list[str]) -> None:
     faults = simulator.faults
-    for number in refused:
+    for number in rejected:
         faults.script(
             Fault(status=400, body={"error": "to number is not reachable", "requestId": "demo"}),
             operation="messaging",
@@ -88,25 +88,22 @@ def _misbehave(simulator: Simulator, refused: list[str]) -> None:
     faults.chance(Fault(status=503, body=failure), 0.05, operation="messaging")
     faults.chance(Fault(drop="before_read"), 0.01, operation="messaging")
     faults.chance(Fault(drop="after_read"), 0.01, operation="messaging")
-    # The rest is taken, at the pace of a network rather than of this machine.
+    # Accept the rest with delays like a network's.
     faults.chance(Fault(delay=0.1), 0.40, operation="messaging")
     faults.chance(Fault(delay=0.4), 0.43, operation="messaging")
 
 
 async def run(count: int, seed: int, advance: Callable[[str, Delivery | bool], None]) -> Summary:
-    """Send, then verify, and count.
+    """Send codes, verify those that arrived, and return the counts.
 
     Args:
-        count: how many codes.
-        seed: of the simulator's faults, so that a run can be repeated.
-        advance: told of each finished code: the phase, and its outcome.
-
-    Returns:
-        What became of them.
+        count: the number of codes.
+        seed: seeds the simulator's faults, so that a run can be repeated.
+        advance: called for each finished code with the phase, ``"send"`` or ``"verify"``, and the outcome.
     """
     summary = Summary()
     template = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="demo")
-    # Numbers for fiction: 555-0100 to 555-0199 in as many area codes as it takes.
+    # Numbers reserved for fiction: 555-0100 to 555-0199 in as many area codes as needed.
     numbers = [f"+1{201 + index // 100}5550{100 + index % 100}" for index in range(count)]
     requests = [template.to(number) for number in numbers]
     began = time.perf_counter()
@@ -114,16 +111,16 @@ async def run(count: int, seed: int, advance: Callable[[str, Delivery | bool], N
         Simulator(seed=seed) as simulator,
         MFAClient(
             **simulator.client_kwargs(),
-            # The simulator's 429s come by chance, so there is no rate to be learnt from them.
+            # The simulator's 429s are random, so they reveal no rate.
             limits=Limits(adaptive=False, max_in_flight=CONCURRENCY),
             retry=RetryPolicy(max_attempts=5, wait_initial=0.1, wait_max=1.0),
             hooks=[summary],
         ) as mfa,
     ):
-        _misbehave(simulator, numbers[REFUSED_EVERY - 1 :: REFUSED_EVERY])
+        _inject_faults(simulator, numbers[REJECTED_EVERY - 1 :: REJECTED_EVERY])
 
         async def send(request: CodeRequest) -> None:
-            """Send one and count it."""
+            """Send one code and count its outcome."""
             try:
                 sent = await mfa.generate_messaging_code(request)
             except RequestError as error:
@@ -140,12 +137,12 @@ async def run(count: int, seed: int, advance: Callable[[str, Delivery | bool], N
         summary.send_seconds = time.perf_counter() - began
 
         simulator.faults.clear()
-        # Every person types the last code on their phone; some mistype it.
+        # Each recipient enters the last code received; some mistype it.
         latest: dict[str, Message] = {message.to: message for message in simulator.inbox}
         summary.texts = len(simulator.inbox)
 
         async def verify(index: int, message: Message) -> None:
-            """Type one, rightly or wrongly, and count it."""
+            """Verify one code, sometimes a wrong one, and count the answer."""
             code = message.code
             if index % WRONG_EVERY == 0:
                 code = f"{(int(code) + 1) % 10 ** len(code):0{len(code)}}"

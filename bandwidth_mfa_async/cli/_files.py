@@ -1,4 +1,4 @@
-"""Files that a command writes: never one that it lives on, and a page whole or not at all."""
+"""Overwrite guards for the files that a command writes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 
 
 def journal_files(journal: str) -> list[str]:
-    """Return the names of a journal and of what SQLite keeps beside it: what is written there damages it."""
+    """Return the paths of a journal and of the files that SQLite keeps beside it; overwriting one damages it."""
     return [os.path.realpath(journal) + ending for ending in ("", "-wal", "-shm", "-lock")]
 
 
 def is_one_of(path: str, files: Iterable[str]) -> bool:
-    """Return whether a file is one of others under any name: a relative one, a link, or one that is not there yet."""
-    own = os.path.realpath(path)
-    return any(own == os.path.realpath(file) or _same(path, file) for file in files)
+    """Return whether a path names one of the files, also as a relative path, a link, or a file not created yet."""
+    real_path = os.path.realpath(path)
+    return any(real_path == os.path.realpath(file) or _same(path, file) for file in files)
 
 
 def _same(one: str, other: str) -> bool:
     try:
-        return os.path.samefile(one, other)  # noqa: PTH121 - names as given
+        return os.path.samefile(one, other)  # noqa: PTH121 - paths as given
     except OSError:
         return False

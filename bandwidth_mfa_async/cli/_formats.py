@@ -1,4 +1,4 @@
-"""Numbers, durations and times as text for people."""
+"""Formats numbers, durations and times as text for people."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ if TYPE_CHECKING:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as hours, minutes and seconds."""
+    """Return a duration as ``h:mm:ss``."""
     minutes, second = divmod(round(seconds), 60)
-    format_duration, minute = divmod(minutes, 60)
-    return f"{format_duration}:{minute:02}:{second:02}"
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}"
 
 
 def count(number: int) -> str:
-    """Return a number with its thousands apart."""
+    """Return a number with thousands separators."""
     return f"{number:,}"
 
 
 def items(number: int) -> str:
-    """Return how many items, in words."""
+    """Return a number of items: ``1 item``, ``2 items``."""
     return "1 item" if number == 1 else f"{number:,} items"
 
 
 def share(part: int, whole: int) -> str:
-    """Return a share in percent that is never rounded to none or to all."""
+    """Return a share in percent; a part above zero and below the whole is never rounded to 0 % or 100 %."""
     if not whole or part in {0, whole}:
         return "100 %" if whole and part else "0 %"
     percent = 100 * part / whole
@@ -38,14 +38,14 @@ def share(part: int, whole: int) -> str:
 
 
 def significant(number: float) -> str:
-    """Return a number in three digits, with thousands apart and no exponent."""
+    """Return a number with three significant digits, thousands separators and no exponent."""
     if number >= 100:
         return f"{number:,.0f}"
     return f"{number:.1f}".removesuffix(".0") if number >= 10 else f"{number:.2f}".rstrip("0").rstrip(".")
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in its two largest units: ``3 h 12 min``."""
+    """Return a duration in its two largest units: ``3 h 12 min``."""
     whole = round(seconds)
     if whole < 1:
         return "under 1 s"
@@ -62,26 +62,26 @@ def duration(seconds: float) -> str:
 
 
 def latency(seconds: float) -> str:
-    """Return how long an answer took, in two digits: ``110 ms``."""
+    """Return a latency with two significant digits: ``110 ms``."""
     number, unit = (seconds, "s") if seconds >= 1 else (seconds * 1e3, "ms")
     if number < 1:
         number, unit = seconds * 1e6, "µs"
     return f"{float(f'{number:.2g}'):,.0f} {unit}" if number >= 9.95 else f"{number:.1f} {unit}"
 
 
-def moment(when: datetime) -> str:
-    """Return a date and a time to the second, without the zone, which is UTC everywhere."""
+def timestamp(when: datetime) -> str:
+    """Return a date and time to the second; the time zone, always UTC, is left out."""
     return f"{when:%Y-%m-%d %H:%M:%S}"
 
 
-def per(seconds_rate: float) -> tuple[float, str]:
-    """Return the factor and the words that make a rate a number of 1 or more: a second, a minute or an hour."""
-    if seconds_rate >= 0.95 or not seconds_rate:
+def rate_unit(per_second: float) -> tuple[float, str]:
+    """Return a factor and a unit that show a rate as a number of about 1 or more: a second, a minute or an hour."""
+    if per_second >= 0.95 or not per_second:
         return 1.0, "a second"
-    return (60.0, "a minute") if seconds_rate * 60 >= 0.95 else (3_600.0, "an hour")
+    return (60.0, "a minute") if per_second * 60 >= 0.95 else (3_600.0, "an hour")
 
 
-def rate(seconds_rate: float) -> str:
-    """Return a rate in words: ``12 a minute``."""
-    factor, unit = per(seconds_rate)
-    return f"{significant(seconds_rate * factor)} {unit}"
+def rate(per_second: float) -> str:
+    """Return a rate with its unit: ``12 a minute``."""
+    factor, unit = rate_unit(per_second)
+    return f"{significant(per_second * factor)} {unit}"

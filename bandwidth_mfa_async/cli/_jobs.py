@@ -1,4 +1,4 @@
-"""`bandwidth-mfa jobs`: the workers' jobs in a ledger, with their counts."""
+"""The command `jobs`: list, cancel and resume the workers' jobs in a ledger."""
 
 from __future__ import annotations
 
@@ -30,70 +30,70 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("name", required=False)
 @click.option("--ledger", "url", metavar="URL", envvar="BW_LEDGER_URL", required=True, help="The ledger's Redis.")
-@click.option("--prefix", default="bandwidth-mfa", show_default=True, help="What the ledger's keys begin with.")
-@click.option("--cancel", is_flag=True, help="Begin no more of the job NAME; what is under way ends.")
-@click.option("--resume", is_flag=True, help="Let the job NAME go on, and try again what was not sent.")
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON a job.")
+@click.option("--prefix", default="bandwidth-mfa", show_default=True, help="The prefix of the ledger's keys.")
+@click.option("--cancel", is_flag=True, help="Start no more items of the job NAME; those in flight finish.")
+@click.option("--resume", is_flag=True, help="Continue the job NAME, and retry items that were not sent.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per job.")
 def jobs(  # noqa: PLR0913 - options
     name: str | None,
     url: str,
     prefix: str,
-    cancel: bool,  # noqa: FBT001 - a flag of the command line
-    resume: bool,  # noqa: FBT001 - the same
-    as_json: bool,  # noqa: FBT001 - the same
+    cancel: bool,  # noqa: FBT001 - click passes flags this way
+    resume: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
 ) -> None:
-    """Show the workers' jobs, or the job NAME, oldest first.
+    """Show the workers' jobs, oldest first, or only the job NAME.
 
-    The ledger's URL is better kept in BW_LEDGER_URL than on the command line, since it may hold a password.
+    Set the ledger's URL as BW_LEDGER_URL rather than on the command line if it contains a password.
     """
     if (cancel or resume) and (name is None or (cancel and resume)):
-        raise click.UsageError("--cancel and --resume are about one job: name it, and choose one of the two")
+        raise click.UsageError("--cancel and --resume need the NAME of one job, and exclude each other")
     show_warnings()
     try:
-        found, errors = asyncio.run(_asked(name, url, prefix, cancel=cancel, resume=resume))
+        jobs_with_progress, errors = asyncio.run(_query(name, url, prefix, cancel=cancel, resume=resume))
     except MFAError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
-    for job, progress in found:
+    for job, progress in jobs_with_progress:
         if as_json:
             click.echo(json.dumps({"name": job, **attrs.asdict(progress), "done": progress.done}))
         else:
             click.echo(_line(job, progress))
-    for wrong in errors:
-        click.echo(f"error: {wrong}", err=True)
+    for ledger_error in errors:
+        click.echo(f"error: {ledger_error}", err=True)
     if errors:
         sys.exit(2)
-    if not found and not as_json:
+    if not jobs_with_progress and not as_json:
         click.echo("no jobs")
 
 
-async def _asked(
+async def _query(
     name: str | None, url: str, prefix: str, *, cancel: bool, resume: bool
 ) -> tuple[list[tuple[str, JobProgress]], list[LedgerError]]:
-    """Return the jobs with their counts, and what is wrong with those that this version cannot read."""
+    """Cancel or resume the jobs if asked; return them with their counts, and the errors of unreadable jobs."""
     from ..worker import RedisLedger, known_jobs
 
     async with RedisLedger(url, prefix=prefix) as ledger:
-        found = [job for job in await known_jobs(ledger) if name in {None, job.name}]
-        if name is not None and not found:
+        selected = [job for job in await known_jobs(ledger) if name in {None, job.name}]
+        if name is not None and not selected:
             raise click.UsageError(f"there is no job {name!r} in this ledger")
-        for job in found:
+        for job in selected:
             if cancel:
                 await job.cancel()
             if resume:
                 await job.resume()
-        told: list[tuple[str, JobProgress]] = []
+        jobs_with_progress: list[tuple[str, JobProgress]] = []
         errors: list[LedgerError] = []
-        for job in found:
+        for job in selected:
             try:
-                told.append((job.name, await job.progress()))
+                jobs_with_progress.append((job.name, await job.progress()))
             except LedgerError as error:
                 errors.append(error)
-        return told, errors
+        return jobs_with_progress, errors
 
 
 def _line(name: str, progress: JobProgress) -> str:
     counts: list[tuple[str, Any]] = [(column, getattr(progress, column)) for column in _COLUMNS]
-    told = ", ".join(f"{count:,} {column.replace('_', ' ')}" for column, count in counts if count)
-    state = progress.ending or ("going" if progress.complete else "being submitted")
-    return f"{name}: {state}, {progress.done:,} of {progress.total:,} done" + (f" ({told})" if told else "")
+    counted = ", ".join(f"{count:,} {column.replace('_', ' ')}" for column, count in counts if count)
+    state = progress.ending or ("running" if progress.complete else "being submitted")
+    return f"{name}: {state}, {progress.done:,} of {progress.total:,} done" + (f" ({counted})" if counted else "")

@@ -1,4 +1,4 @@
-"""Rate limits as options of commands."""
+"""The options `--rate` and `--redis` of the commands that send."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ REDIS_VARIABLE = "BW_REDIS_URL"
 
 
 class _Warnings(logging.Handler):
-    """Shows what the library warns of, such as a Redis it must do without: nobody else listens to a command's log."""
+    """Prints the library's warnings, such as an unreachable Redis; a command has no other log handler."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Not click's echo, which writes past a live display, and that then draws over it.
+        # Rich redirects sys.stderr while a live display runs; click.echo would bypass that and be overwritten.
         sys.stderr.write(f"warning: {record.getMessage()}\n")
 
 
@@ -35,18 +35,18 @@ _WARNINGS: Final = _Warnings(logging.WARNING)
 
 
 def show_warnings() -> None:
-    """Show what the library warns of on stderr."""
+    """Print the library's warnings on standard error."""
     logging.getLogger(LOGGER_NAME).addHandler(_WARNINGS)
 
 
 def limit_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add ``--rate`` and ``--redis`` to a command, which gets them as `rate` and `redis`."""
+    """Add ``--rate`` and ``--redis`` to a command, as its parameters `rate` and `redis`."""
     shared = click.option(
         "--redis",
         metavar="URL",
         envvar=REDIS_VARIABLE,
         show_envvar=True,
-        help="Share the limit with every process of the account: redis:// or rediss://.",
+        help="Share the limit with all processes of the account: redis:// or rediss://.",
     )
     rate = click.option("--rate", metavar="RATE", help="The account's known limit, such as 5/s or 60/m.")
     return rate(shared(command))
@@ -55,17 +55,17 @@ def limit_options(command: Callable[..., None]) -> Callable[..., None]:
 def limits_from_options(
     rate: str | None, redis: str | None, *, channel: str = "messaging", account_id: str | None = None, **rest: Any
 ) -> Limits:
-    """Return the limits that ``--rate`` and ``--redis`` ask for.
+    """Return the `Limits` for ``--rate`` and ``--redis``.
 
     Args:
-        rate: a text like ``"60/m"``; None when the limit is not known.
-        redis: the URL of a Redis that the account's processes share; None for none.
-        channel: what `rate` is the limit of, ``"messaging"`` or ``"voice"``.
-        account_id: whose limit it is; by default `BW_ACCOUNT_ID`.
+        rate: a string like ``"60/m"``; None if the limit is not known.
+        redis: the URL of a Redis that the account's processes share, or None.
+        channel: the channel that `rate` limits, ``"messaging"`` or ``"voice"``.
+        account_id: the account of the shared limit; by default `BW_ACCOUNT_ID`.
         **rest: other arguments of `Limits`.
 
     Raises:
-        ConfigurationError: names the option or the variable.
+        ConfigurationError: an option or a variable is wrong or missing; the message names it.
     """
     known = parse_rate("--rate", rate)
     if redis:
@@ -75,7 +75,7 @@ def limits_from_options(
 
 
 def shared_limits(url: str | None, account_id: str | None = None) -> RedisLimits | None:
-    """Return the `RedisLimits` that ``--redis`` names, or None without it."""
+    """Return the `RedisLimits` for the URL of ``--redis``, or None without a URL."""
     if not url:
         return None
     from ..limits.shared._redis_limits import RedisLimits

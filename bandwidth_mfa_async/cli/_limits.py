@@ -1,4 +1,4 @@
-"""How fast to send, as options of the commands that send; and the `limits` command, which shows what is shared."""
+"""The display of the command `limits`: the limits that processes share through Redis."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     from ..limits.shared._redis_limits import RedisLimits
     from ..limits.shared._status import SharedStatus
 
-LIVE_EVERY: Final = 1.0
-LINE_EVERY: Final = 5.0
-SHOWN_REFUSALS: Final = 6
+LIVE_INTERVAL: Final = 1.0
+LINE_INTERVAL: Final = 5.0
+MAX_REJECTIONS_SHOWN: Final = 6
 
 
 async def show_limits(shared: RedisLimits, *, once: bool, as_json: bool) -> int:
-    """Show what an account's processes share: once, or until interrupted.
+    """Show the shared limits of an account, once or until interrupted.
 
-    On a terminal a table is kept up to date; elsewhere a line a channel is printed every few seconds.
+    On a terminal, update a table every second; elsewhere, print one line per channel every five seconds.
 
     Raises:
-        ConfigurationError: Redis cannot be reached or refuses us at the beginning; later that is shown, and tried on.
+        ConfigurationError: Redis cannot be reached, or denies access, at the start. Later errors are shown, and the
+            next read tries again.
     """
     console = Console()
     statuses = await _statuses(shared)
@@ -44,20 +45,20 @@ async def show_limits(shared: RedisLimits, *, once: bool, as_json: bool) -> int:
     if as_json or not console.is_terminal:
         while True:
             _print(console, statuses, as_json=as_json, table=False)
-            await asyncio.sleep(LINE_EVERY)
+            await asyncio.sleep(LINE_INTERVAL)
             try:
                 statuses = await _statuses(shared)
             except ConfigurationError as error:
                 click.echo(f"error: {error}", err=True)
     with Live(_table(statuses), console=console, auto_refresh=False, screen=False) as live:
-        trouble = ""
+        problem = ""
         while True:
-            live.update(_table(statuses, trouble), refresh=True)
-            await asyncio.sleep(LIVE_EVERY)
+            live.update(_table(statuses, problem), refresh=True)
+            await asyncio.sleep(LIVE_INTERVAL)
             try:
-                statuses, trouble = await _statuses(shared), ""
+                statuses, problem = await _statuses(shared), ""
             except ConfigurationError as error:
-                trouble = str(error)
+                problem = str(error)
 
 
 async def _statuses(shared: RedisLimits) -> list[SharedStatus]:
@@ -67,7 +68,7 @@ async def _statuses(shared: RedisLimits) -> list[SharedStatus]:
 def _print(console: Console, statuses: Sequence[SharedStatus], *, as_json: bool, table: bool) -> None:
     if as_json:
         click.echo(
-            _outcome.as_json({status.channel: attrs.asdict(status, value_serializer=_short) for status in statuses})
+            _outcome.json_line({status.channel: attrs.asdict(status, value_serializer=_short) for status in statuses})
         )
     elif table:
         console.print(_table(statuses))
@@ -87,7 +88,7 @@ def _rate(rate: float | None) -> str:
 def _line(status: SharedStatus) -> str:
     text = (
         f"{status.channel}: {status.state}, {_rate(status.rate)}, waiting {status.interactive} interactive and "
-        f"{status.bulk} bulk, {status.accepted} accepted, {status.refused} refused"
+        f"{status.bulk} bulk, {status.accepted} accepted, {status.refused} rejected"
     )
     if status.refusals:
         last = status.refusals[0]
@@ -95,8 +96,8 @@ def _line(status: SharedStatus) -> str:
     return text
 
 
-def _table(statuses: Sequence[SharedStatus], trouble: str = "") -> Group:
-    # A title wider than its table would be broken in two.
+def _table(statuses: Sequence[SharedStatus], problem: str = "") -> Group:
+    # Rich wraps a title that is wider than its table, so the title is left-justified.
     now = Table(title="limits, all processes together", title_justify="left", box=box.SIMPLE_HEAD)
     now.add_column("")
     for status in statuses:
@@ -106,22 +107,22 @@ def _table(statuses: Sequence[SharedStatus], trouble: str = "") -> Group:
         ("rate", lambda status: _rate(status.rate)),
         ("waiting, interactive", lambda status: str(status.interactive)),
         ("waiting, bulk", lambda status: str(status.bulk)),
-        ("processes that wait", lambda status: str(status.processes)),
+        ("waiting processes", lambda status: str(status.processes)),
         ("accepted", lambda status: str(status.accepted)),
-        ("refused", lambda status: str(status.refused)),
+        ("rejected", lambda status: str(status.refused)),
     ]
     for name, show in rows:
         now.add_row(name, *(show(status) for status in statuses))
     last = Table(title="last 429s", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("ago", "channel", "how many", "rate before", "rate after", "asked to wait"):
+    for name in ("ago", "channel", "count", "rate before", "rate after", "retry after"):
         last.add_column(name, justify="left" if name == "channel" else "right")
-    found = [(refusals, status.channel) for status in statuses for refusals in status.refusals]
-    for refusals, channel in sorted(found, key=lambda pair: pair[0].ago)[:SHOWN_REFUSALS]:
-        asked = f"{refusals.retry_after:.1f} s" if refusals.retry_after else "-"
-        before, after = _rate(refusals.rate_before), _rate(refusals.rate_after)
-        last.add_row(_ago(refusals.ago), channel, str(refusals.count), before, after, asked)
-    below = last if found else Text("no 429s", style="dim")
-    return Group(now, below, Text(trouble, style="red")) if trouble else Group(now, below)
+    rejections = [(rejection, status.channel) for status in statuses for rejection in status.refusals]
+    for rejection, channel in sorted(rejections, key=lambda pair: pair[0].ago)[:MAX_REJECTIONS_SHOWN]:
+        retry_after = f"{rejection.retry_after:.1f} s" if rejection.retry_after else "-"
+        before, after = _rate(rejection.rate_before), _rate(rejection.rate_after)
+        last.add_row(_ago(rejection.ago), channel, str(rejection.count), before, after, retry_after)
+    below = last if rejections else Text("no 429s", style="dim")
+    return Group(now, below, Text(problem, style="red")) if problem else Group(now, below)
 
 
 def _ago(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The client that a command sends with."""
+"""Opens the client of a command from the environment."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .._client import MFAClient
 
 
 def open_client(**overrides: Any) -> MFAClient:
-    """Return a client of the environment's account; a missing password is asked for on a terminal.
+    """Return a client for the environment's account; on a terminal, prompt for a missing password.
 
     Args:
-        **overrides: constructor arguments that win over the environment.
+        **overrides: constructor arguments that take precedence over the environment.
 
     Raises:
-        ConfigurationError: names every variable that is missing.
+        ConfigurationError: variables are missing; the message names all of them.
     """
     missing = os.environ.get("BW_USERNAME") and not os.environ.get("BW_PASSWORD")
     if missing and sys.stdin is not None and sys.stdin.isatty():
-        # Kept in this process only: an argument would be seen by everyone on the machine.
+        # Set in this process only: a command-line argument would be visible to every user of the machine.
         os.environ["BW_PASSWORD"] = click.prompt("password", hide_input=True, err=True)
     return MFAClient.from_env(**overrides)

@@ -1,4 +1,4 @@
-"""How an outcome becomes an exit code, a line for a person, or JSON for a script."""
+"""Converts outcomes and errors into exit codes, messages and JSON documents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..errors import MFAError
 
 EXIT_OK: Final = 0
-EXIT_REFUSED: Final = 1
+EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNKNOWN: Final = 3
 
@@ -30,19 +30,19 @@ _OPTIONS: Final = {
 }
 
 
-def of_send(response: MessagingCodeResponse | VoiceCodeResponse) -> dict[str, Any]:
-    """Describe a code that was taken."""
+def send_document(response: MessagingCodeResponse | VoiceCodeResponse) -> dict[str, Any]:
+    """Return the JSON document of an accepted code."""
     name = "message_id" if hasattr(response, "message_id") else "call_id"
     return {"delivery": str(Delivery.ACCEPTED), name: getattr(response, name), **_meta(response)}
 
 
-def of_verify(response: VerifyCodeResponse) -> dict[str, Any]:
-    """Describe the answer to a verify."""
+def verify_document(response: VerifyCodeResponse) -> dict[str, Any]:
+    """Return the JSON document of the answer to a verify call."""
     return {"valid": response.valid, **_meta(response)}
 
 
-def of_error(error: MFAError) -> dict[str, Any]:
-    """Describe an error."""
+def error_document(error: MFAError) -> dict[str, Any]:
+    """Return the JSON document of an error."""
     document: dict[str, Any] = {"error": type(error).__name__, "detail": str(error)}
     if isinstance(error, RequestError):
         document |= {
@@ -59,25 +59,25 @@ def of_error(error: MFAError) -> dict[str, Any]:
 
 
 def exit_code(error: MFAError) -> int:
-    """Return 1 for a refusal, 3 where nobody knows, 2 for what the user can mend."""
+    """Return 1 if nothing was sent, 3 if the outcome is unknown, 2 for an error of usage or configuration."""
     if not isinstance(error, RequestError):
         return EXIT_USAGE
-    return EXIT_UNKNOWN if error.delivery is Delivery.UNKNOWN else EXIT_REFUSED
+    return EXIT_UNKNOWN if error.delivery is Delivery.UNKNOWN else EXIT_FAILED
 
 
 def fail(error: MFAError, *, as_json: bool) -> int:
-    """Print an error, which names a value as the command line does, and return the exit code."""
+    """Print an error, with fields named like their options, and return the exit code."""
     if isinstance(error, InvalidRequestError):
         error = InvalidRequestError(_OPTIONS.get(error.field, error.field), error.rule)
     if as_json:
-        click.echo(json.dumps(of_error(error), ensure_ascii=False))
+        click.echo(json.dumps(error_document(error), ensure_ascii=False))
     else:
         click.echo(f"error: {error}", err=True)
     return exit_code(error)
 
 
-def as_json(document: dict[str, Any]) -> str:
-    """Return one line of JSON."""
+def json_line(document: dict[str, Any]) -> str:
+    """Return a document as one line of JSON."""
     return json.dumps(document, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""What the terminal can show: colour, and how wide."""
+"""Colours and line wrapping for the terminal."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import click
 
 
 def styled(text: str, colour: str) -> str:
-    """Return the text in a colour, but only where somebody sees it and wants it (https://no-color.org)."""
+    """Return the text in a colour; unchanged without a terminal, or if NO_COLOR (https://no-color.org) is set."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return click.style(text, fg=colour)
 
 
 def wrapped(text: str, indent: int) -> str:
-    """Return the text broken to the terminal's width, further lines indented; in one line where there is no terminal.
+    """Return the text wrapped to the terminal's width; unchanged without a terminal.
 
     Args:
         text: one paragraph.
-        indent: columns that stand before it.
+        indent: the column at which the text starts; further lines are indented to it.
     """
     if not sys.stdout.isatty():
         return text

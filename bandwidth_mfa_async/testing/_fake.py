@@ -265,7 +265,7 @@ def _closed_error(operation: str, *, written: bool) -> RequestError:
 def _timeout_error(operation: str, *, written: bool) -> RequestError:
     if written:
         return ReadTimeoutError("the request was written and no response arrived in time", operation)
-    return ConnectTimeoutError("no connection was opened in time", operation)
+    return ConnectTimeoutError("the connection was not established in time", operation)
 
 
 def _checked_outcome(outcome: Scripted) -> Scripted:

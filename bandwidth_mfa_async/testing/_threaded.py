@@ -126,7 +126,7 @@ class ThreadedSimulator(Simulator):
                 self._loop_clock.loop = self._loop
             try:
                 await Simulator.start(self)
-            except BaseException as error:  # noqa: BLE001 - `open()` raises it in its own thread
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that called `open()`
                 ready.set_exception(error)
                 return
             ready.set_result(None)

@@ -1,4 +1,4 @@
-"""The project's table of faults: every row has its test, cold and warm, on both loops, and shows all four columns."""
+"""The project's fault table: every row has a test, cold and warm, on both loops, and checks all four columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib
 import inspect
 import os
 import pathlib
-import subprocess
 import sys
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -17,72 +16,79 @@ from tests.conftest import pytest_asyncio_loop_factories
 from tests.integration.faults.answers import FAULTS, NEVER, ODD_SUCCESSES
 from tests.integration.faults.test_proxies import REFUSED
 from tests.integration.faults.watch import MATRIX, Watch
+from tests.support import processes
 from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
 
-# The rows in the order of the table, and the test of each in tests/integration/faults; some have more than one.
+# The rows in the order of the table, and the test of each in tests/integration/faults. Some have more than one.
 ROWS: dict[int, tuple[str, str]] = {
-    1: ("connection refused", "test_connections::test_nobody_listens"),
-    2: ("connect timeout", "test_connections::test_a_full_accept_queue"),
-    3: ("wait for the pool", "test_connections::test_a_full_pool"),
-    4: ("DNS fails", "test_connections::test_a_name_that_is_not_resolved"),
-    5: ("DNS gives an empty list", "test_connections::test_a_name_that_is_not_resolved"),
-    6: ("DNS hangs", "test_connections::test_a_resolver_that_hangs"),
-    7: ("one of two addresses is dead", "test_connections::test_one_address_of_two_is_dead"),
-    8: ("a certificate that cannot be trusted", "test_connections::test_a_certificate_that_cannot_be_trusted"),
-    9: ("a handshake that fails or hangs", "test_connections::test_a_handshake_that_fails"),
-    10: ("cut right after accept", "test_answers::test_a_fault_has_one_meaning"),
-    11: ("cut after the head, with a large body", "test_connections::test_a_large_body_that_is_not_read"),
-    12: ("cut after the request", "test_answers::test_a_fault_has_one_meaning"),
+    1: ("connection refused", "test_connections::test_connection_refused"),
+    2: ("connect timeout", "test_connections::test_a_full_accept_queue_ends_with_a_timeout"),
+    3: ("wait for the pool", "test_connections::test_a_full_pool_ends_with_the_connect_timeout"),
+    4: ("DNS fails", "test_connections::test_a_name_that_is_not_resolved_is_not_sent"),
+    5: ("DNS gives an empty list", "test_connections::test_a_name_that_is_not_resolved_is_not_sent"),
+    6: ("DNS hangs", "test_connections::test_a_resolver_that_hangs_ends_with_the_connect_timeout"),
+    7: ("one of two addresses is dead", "test_connections::test_the_second_address_is_used_if_the_first_is_dead"),
+    8: (
+        "a certificate that cannot be trusted",
+        "test_connections::test_an_untrusted_certificate_is_not_sent_and_not_retried",
+    ),
+    9: ("a handshake that fails or hangs", "test_connections::test_a_failed_tls_handshake_is_not_sent"),
+    10: ("disconnected right after accept", "test_answers::test_a_fault_has_one_meaning"),
+    11: (
+        "disconnected after the head, with a large body",
+        "test_connections::test_a_large_body_that_is_not_read_is_unknown",
+    ),
+    12: ("disconnected after the request", "test_answers::test_a_fault_has_one_meaning"),
     13: ("a kept connection dies as it is used", "test_answers::test_a_fault_has_one_meaning"),
-    14: ("half a head", "test_answers::test_an_answer_that_does_not_come_is_unknown"),
-    15: ("half a body", "test_answers::test_an_answer_that_does_not_come_is_unknown"),
+    14: ("half a head", "test_answers::test_a_response_that_does_not_arrive_is_unknown"),
+    15: ("half a body", "test_answers::test_a_response_that_does_not_arrive_is_unknown"),
     16: ("wrong lengths", "test_answers::test_a_fault_has_one_meaning"),
     17: ("not HTTP", "test_answers::test_a_fault_has_one_meaning"),
-    18: ("no length", "test_answers::test_an_odd_success_is_one"),
+    18: ("no length", "test_answers::test_an_unusual_success_is_accepted"),
     19: ("a gzip bomb", "test_answers::test_a_fault_has_one_meaning"),
     20: ("bad gzip", "test_answers::test_a_fault_has_one_meaning"),
     21: ("10 MB", "test_answers::test_a_fault_has_one_meaning"),
     22: ("a 200 without an id", "test_answers::test_a_fault_has_one_meaning"),
-    23: ("odd JSON", "test_answers::test_what_json_readers_differ_on"),
+    23: ("odd JSON", "test_answers::test_json_on_which_parsers_differ"),
     24: ("204", "test_answers::test_a_fault_has_one_meaning"),
-    25: ("1xx", "test_answers::test_an_odd_success_is_one"),
+    25: ("1xx", "test_answers::test_an_unusual_success_is_accepted"),
     26: ("redirects", "test_answers::test_a_redirect_is_not_followed"),
     27: ("408", "test_answers::test_a_fault_has_one_meaning"),
     28: ("4xx", "test_answers::test_a_fault_has_one_meaning"),
-    29: ("429 and Retry-After", "test_answers::test_retry_after_is_a_floor"),
+    29: ("429 and Retry-After", "test_answers::test_retry_after_is_a_lower_bound"),
     30: ("500, 502, 504", "test_answers::test_a_fault_has_one_meaning"),
     31: ("501, 505, 511", "test_answers::test_a_fault_has_one_meaning"),
-    32: ("a byte now and then", "test_answers::test_an_answer_that_does_not_come_is_unknown"),
-    33: ("no answer", "test_answers::test_an_answer_that_does_not_come_is_unknown"),
-    34: ("the server stops reading", "test_connections::test_a_large_body_that_is_not_read"),
+    32: ("one byte at a time", "test_answers::test_a_response_that_does_not_arrive_is_unknown"),
+    33: ("no response", "test_answers::test_a_response_that_does_not_arrive_is_unknown"),
+    34: ("the server stops reading", "test_connections::test_a_large_body_that_is_not_read_is_unknown"),
     35: ("headers too large", "test_answers::test_a_fault_has_one_meaning"),
-    36: ("an answer nobody asked for", "test_answers::test_an_unasked_answer_is_nobodys"),
-    37: ("a proxy that makes no connection", "test_proxies::test_a_proxy_that_makes_no_connection"),
-    38: ("a proxy for plain http", "test_proxies::test_a_setting_that_is_refused"),
+    36: ("an unsolicited response", "test_answers::test_an_unsolicited_response_is_discarded"),
+    37: ("a proxy that makes no connection", "test_proxies::test_a_proxy_that_cannot_connect_is_not_sent"),
+    38: ("a proxy for plain http", "test_proxies::test_an_invalid_setting_is_refused"),
     39: ("proxies of the environment", "test_proxies::test_proxies_of_the_environment_are_not_used"),
-    40: ("cancellation", "test_lives::test_cancelled_at_every_wait"),
+    40: ("cancellation", "test_lives::test_a_call_cancelled_at_every_wait_has_a_correct_outcome"),
     41: ("the session is closed under a call", "test_lives::test_a_session_closed_by_its_owner"),
-    42: ("use after close", "test_lives::test_use_after_close"),
-    43: ("the loop ends first", "test_lives::test_a_loop_that_ends_first"),
-    44: ("another loop, thread or process", "test_lives::test_another_loop"),
-    45: ("the wall clock jumps", "test_lives::test_the_wall_clock_jumps"),
-    46: ("SIGTERM in a bulk run", "test_runs::test_a_signal_stops_a_run"),
-    47: ("kill -9 in a bulk run", "test_runs::test_a_run_that_was_killed"),
-    48: ("a torn journal", "test_runs::test_a_run_that_was_killed"),
-    49: ("a full disk", "test_runs::test_a_full_disk"),
-    50: ("a number twice", "test_runs::test_a_number_twice"),
-    51: ("odd CSV", "test_runs::test_a_bad_row_ends_nothing"),
-    52: ("a quote that is not closed", "test_runs::test_a_file_that_cannot_be_read"),
-    53: ("ten million rows", "test_runs::test_a_file_without_end"),
-    54: ("line breaks in headers", "test_proxies::test_a_setting_that_is_refused"),
-    55: ("a path in an id", "test_proxies::test_a_setting_that_is_refused"),
+    42: ("use after close", "test_lives::test_use_after_close_is_refused"),
+    43: ("the loop ends first", "test_lives::test_a_loop_that_ends_first_cancels_the_call"),
+    44: ("another loop, thread or process", "test_lives::test_another_loop_or_process_is_refused"),
+    45: ("the wall clock jumps", "test_lives::test_a_wall_clock_jump_changes_nothing"),
+    46: ("SIGTERM in a bulk run", "test_runs::test_a_signal_drains_a_run"),
+    47: ("kill -9 in a bulk run", "test_runs::test_a_killed_run_can_be_resumed"),
+    48: ("a torn journal", "test_runs::test_a_killed_run_can_be_resumed"),
+    49: ("a full disk", "test_runs::test_a_full_disk_stops_sending"),
+    50: ("a number twice", "test_runs::test_a_duplicate_number_is_texted_once"),
+    51: ("odd CSV", "test_runs::test_an_invalid_row_does_not_end_the_run"),
+    52: ("a quote that is not closed", "test_runs::test_a_file_that_cannot_be_parsed_ends_the_run"),
+    53: ("ten million rows", "test_runs::test_an_endless_file_takes_bounded_memory"),
+    54: ("line breaks in headers", "test_proxies::test_an_invalid_setting_is_refused"),
+    55: ("a path in an id", "test_proxies::test_an_invalid_setting_is_refused"),
     56: ("secrets in errors", "test_secrets::test_no_error_shows_a_secret"),
 }
 COLUMNS = ("outcome", "ledger", "pool", "elapsed")
 
 
 def row_tests() -> dict[str, FunctionType]:
-    """Return every test in tests/integration/faults, each of which is held to what this table asks of a row."""
+    """Return every test in tests/integration/faults; each must fulfil what this table requires of a row."""
     found: dict[str, FunctionType] = {}
     for file in sorted((pathlib.Path(__file__).parent / "faults").glob("test_*.py")):
         module = importlib.import_module(f".faults.{file.stem}", __package__)
@@ -93,16 +99,16 @@ def row_tests() -> dict[str, FunctionType]:
     return found
 
 
-def test_no_row_is_missing() -> None:
-    """56 rows, each names a test that is there, and there is no test that is no row's."""
+def test_every_row_has_a_test() -> None:
+    """56 rows, each names an existing test, and every test belongs to a row."""
     assert sorted(ROWS) == list(range(1, 57))
-    more = {"test_answers::test_a_retry_after_that_is_too_long_is_raised_at_once"}  # of row 29
+    more = {"test_answers::test_a_retry_after_that_is_too_long_is_raised_immediately"}  # of row 29
     assert {test for _, test in ROWS.values()} | more == set(row_tests())
 
 
 @pytest.mark.parametrize("test", row_tests())
-def test_a_row_has_its_four_columns_cold_and_warm_on_both_loops(test: str) -> None:
-    """It runs in a loop, cold and warm, and ends in `Watch.shows`, which takes all four; or it fails at its end."""
+def test_a_row_checks_four_columns_cold_and_warm_on_both_loops(test: str) -> None:
+    """It runs in a loop, cold and warm, and compares all four with `Watch.shows`; otherwise it fails at its end."""
     function = row_tests()[test]
     assert inspect.iscoroutinefunction(function), "a test that is not async runs on no loop"
     assert {"warm", "watch"} <= set(inspect.signature(function).parameters)
@@ -113,8 +119,8 @@ def test_a_row_has_its_four_columns_cold_and_warm_on_both_loops(test: str) -> No
     assert not [mark for mark in getattr(function, "pytestmark", []) if mark.name in {"skip", "skipif", "xfail"}]
 
 
-def test_the_columns_and_loops_are_all_there() -> None:
-    """None of the columns can be left out of a comparison, and what is marked runs on asyncio and on uvloop."""
+def test_no_column_or_loop_can_be_left_out() -> None:
+    """A comparison needs every column, and a marked test runs on asyncio and on uvloop."""
     for method in (Watch.shows, Watch.compare):
         columns = list(inspect.signature(method).parameters.values())[1:]
         assert tuple(column.name for column in columns) == COLUMNS
@@ -127,8 +133,8 @@ def test_the_columns_and_loops_are_all_there() -> None:
     assert list(loops.values()) == [VirtualTimeLoop, virtual_uvloop]
 
 
-def test_the_tables_rows_are_what_they_say() -> None:
-    """The rows that are cases of a table are there under their numbers."""
+def test_table_driven_rows_have_cases() -> None:
+    """The rows that are cases of a table exist under their numbers."""
     here = {fault.row for fault in FAULTS}
     assert {row for row, (_, test) in ROWS.items() if test.endswith("one_meaning")} <= here
     assert {14, 15, 18, 25, 32, 33} <= {row[0] for row in NEVER}
@@ -136,8 +142,8 @@ def test_the_tables_rows_are_what_they_say() -> None:
     assert {38, 54, 55} == {int(name[:2]) for name in REFUSED}
 
 
-def test_an_answer_means_the_same_to_aiohttps_parser_in_python() -> None:
-    """Without its C extensions aiohttp takes answers that the parser in C refuses; the library does not."""
+def test_responses_mean_the_same_with_the_pure_python_parser() -> None:
+    """Without its C extensions aiohttp accepts responses that its C parser rejects; the library does not."""
     code = """
 import sys
 import pytest
@@ -145,7 +151,7 @@ from aiohttp.http import HttpResponseParser
 assert HttpResponseParser.__module__ == "aiohttp.http_parser", HttpResponseParser
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "virtual-", "tests/integration/faults/test_answers.py"]))
 """
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""What must not get out, and what must not get in: crash reports, live objects, proxies, and every string of a user."""
+"""What must not leak and what must not be injected: crash reports, live objects, proxies, users' strings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ POLICY = RetryPolicy(wait_initial=0.0, wait_max=0.0, resend=Resend.AT_LEAST_ONCE
 
 
 def our_frames(error: BaseException) -> str:
-    """What a crash reporter shows of the local variables of this package's frames, of the error and of its causes."""
+    """Return what a crash reporter shows of this package's frames: local variables, the error and its causes."""
     shown = []
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
@@ -66,7 +66,7 @@ def our_frames(error: BaseException) -> str:
 
 
 def cut_frames(error: BaseException) -> str:
-    """The same as rich shows it, and structlog likewise: a long text is cut, and then its `repr` is shown."""
+    """Return the same as rich and structlog show it: long text is truncated, then its `repr` is shown."""
     trace = rich.traceback.Traceback.extract(type(error), error, error.__traceback__, show_locals=True)
     frames = [frame for stack in trace.stacks for frame in stack.frames if frame.filename.startswith(PACKAGE)]
     return "\n".join(
@@ -98,7 +98,7 @@ async def test_no_crash_report_shows_a_secret(server: FaultServer, fault: str, o
 
 @pytest.mark.parametrize("status", [200, 400, 401, 500])
 async def test_no_crash_report_shows_a_token(server: FaultServer, status: int) -> None:
-    """Nor those of the request for a token, or of one that is refused with the token in hand."""
+    """Nor do those of a token request, or of a request that is rejected while a token is in use."""
     auth = OAuth2ClientCredentials(SENTINELS["client_id"], SENTINELS["client_secret"], f"{server.origin}/token")
     server.default = answer(status, {"error": "client s3ntinel-client s3ntinel-secret", "message": "s3ntinel-secret"})
     async with MFAClient("9900000", auth, base_url=server.base_url, retry=POLICY) as client:
@@ -111,8 +111,8 @@ async def test_no_crash_report_shows_a_token(server: FaultServer, status: int) -
 
 
 @pytest.mark.parametrize("auth", ["basic", "token"])
-async def test_no_reporter_that_cuts_long_texts_shows_a_secret(server: FaultServer, auth: str) -> None:
-    """Real tokens have a thousand characters, and what is cut is shown up to where it was cut."""
+async def test_no_reporter_that_truncates_texts_shows_a_secret(server: FaultServer, auth: str) -> None:
+    """Real tokens have a thousand characters, and truncated text is shown up to the cut."""
     long = "s3ntinel-" * 30
     credentials: Any = BasicAuth(SENTINELS["username"], long)
     if auth == "token":
@@ -138,7 +138,7 @@ async def test_a_cancelled_call_shows_no_secret(server: FaultServer) -> None:
     assert_clean(our_frames(caught.value), "the cancellation")
 
 
-def test_a_secret_is_text_to_whoever_sends_it() -> None:
+def test_a_secret_is_a_normal_string_when_sent() -> None:
     """Only its `repr` hides it."""
     secret = Secret("Basic x")
     assert secret == "Basic x"
@@ -149,12 +149,12 @@ def test_a_secret_is_text_to_whoever_sends_it() -> None:
 
 
 @pytest.mark.parametrize("auth", ["basic", "token"])
-async def test_no_living_object_shows_a_secret(
+async def test_no_live_object_shows_a_secret(
     server: FaultServer, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, auth: str
 ) -> None:
-    """In the middle of calls, of a bulk run and of a close: every object of this package that there is."""
+    """During calls, a bulk run and a close: every existing object of this package."""
     caplog.set_level(logging.DEBUG)
-    template = attrs.evolve(TEMPLATE)  # made here, where the collector looks
+    template = attrs.evolve(TEMPLATE)  # made here, where the test looks
     looked_at: set[str] = set()
     shown: set[str] = set()
 
@@ -164,11 +164,11 @@ async def test_no_living_object_shows_a_secret(
             if not isinstance(module, str) or not module.startswith("bandwidth_mfa_async"):
                 continue
             if module.startswith(("bandwidth_mfa_async.simulator", "bandwidth_mfa_async.testing")):
-                continue  # what a test puts in is what it wants to see
+                continue  # the test put it there
             looked_at.add(type(thing).__name__)
             if isinstance(thing, Secret):
-                continue  # whoever turns it into text means to send it
-            with contextlib.suppress(AttributeError):  # it is being made in this moment
+                continue  # code that makes text of it intends to send it
+            with contextlib.suppress(AttributeError):  # it is being constructed right now
                 shown.add(f"{type(thing).__name__}: {thing!r} {thing}")
 
     server.default = answer(200, {"messageId": "m", "callId": "c", "valid": True}, before=look)
@@ -208,11 +208,11 @@ async def test_no_living_object_shows_a_secret(
     assert_clean(caplog.text + str([record.__dict__ for record in caplog.records]), "the log")
 
 
-# Where credentials go.
+# Where credentials are sent.
 
 
-async def test_a_proxy_learns_a_name_and_no_more(template: CodeTemplate) -> None:
-    """It sees whom we talk to and its own credentials; ours, numbers and texts are inside TLS."""
+async def test_a_proxy_sees_only_the_service_name(template: CodeTemplate) -> None:
+    """And its own credentials; ours, numbers and texts are inside TLS."""
     authority = trustme.CA()
     context, trusting = certificates.serving(authority), certificates.trusting(authority)
     heard = bytearray()
@@ -252,8 +252,8 @@ async def test_a_proxy_learns_a_name_and_no_more(template: CodeTemplate) -> None
     assert_clean(log, "the proxy's log")
 
 
-async def test_a_proxys_password_is_in_no_error() -> None:
-    """A proxy that is down is named without its credentials."""
+async def test_no_error_shows_a_proxys_password() -> None:
+    """An unreachable proxy is named without its credentials."""
     proxy = f"http://keeper:s3ntinel-gatepass@127.0.0.1:{refused_port()}"
     async with MFAClient("9", BASIC, proxy=proxy, retry=RetryPolicy(max_attempts=1)) as client:
         error = await failing(client, "send")
@@ -283,15 +283,15 @@ async def test_a_proxys_password_is_in_no_error() -> None:
         "file:///etc/passwd",
     ],
 )
-def test_plain_http_is_for_this_machine_only(origin: str) -> None:
-    """Whatever looks like loopback and is not gets no credentials, neither as the service nor for a token."""
+def test_plain_http_is_for_loopback_only(origin: str) -> None:
+    """A host that only looks like loopback receives no credentials, neither as the service nor for a token."""
     with pytest.raises(ConfigurationError, match="base_url"):
         MFAClient("9900000", BASIC, base_url=origin)
     with pytest.raises(ConfigurationError, match="token_url"):
         OAuth2ClientCredentials("c", "s", origin)
 
 
-# Injection: what a user's string could smuggle into a request.
+# Injection: what a user's string could add to a request.
 
 ATTACKS = [
     "\r\nX-Injected: 1",
@@ -386,7 +386,7 @@ EXPECTED = {"host", "accept", "accept-encoding", "user-agent", "authorization", 
 
 
 @pytest.mark.parametrize("field", FIELDS)
-async def test_no_string_changes_a_request(server: FaultServer, field: str) -> None:
+async def test_no_string_can_inject_into_a_request(server: FaultServer, field: str) -> None:
     """It is refused by name before anything is sent, or it arrives as the value it is: same path, same headers."""
     refused = 0
     for attack in ATTACKS:
@@ -432,7 +432,7 @@ async def test_no_string_changes_a_request(server: FaultServer, field: str) -> N
 @pytest.mark.parametrize(
     "form", ["http://keeper{}:pass@{}", "http://keeper:pass{}@{}", "http://{1}/x{0}", "http://{1}{0}"]
 )
-async def test_no_proxys_url_changes_a_request(form: str, attack: str) -> None:
+async def test_no_proxy_url_can_inject_into_a_request(form: str, attack: str) -> None:
     """It is refused by name, or the proxy gets one CONNECT with a host and credentials and nothing else."""
     async with FaultServer(default=answer(407, b"")) as proxy:
         url = form.format(attack, f"127.0.0.1:{proxy.port}")
@@ -457,8 +457,8 @@ async def test_no_proxys_url_changes_a_request(form: str, attack: str) -> None:
             assert seen.body == b""
 
 
-def test_errors_of_bad_strings_show_nothing() -> None:
-    """Neither the string nor what it was attached to."""
+def test_errors_of_invalid_strings_do_not_show_them() -> None:
+    """Neither the string nor the value that it was attached to."""
     for attack in ATTACKS:
         for make in (
             lambda a: BasicAuth(SENTINELS["username"] + a, "p"),

@@ -9,7 +9,6 @@ import gzip
 import json
 import logging
 import pickle
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -37,6 +36,7 @@ from bandwidth_mfa_async.webhooks import (
     receipt_handler,
 )
 from tests.conftest import APPLICATION, FROM, TO
+from tests.support import processes
 
 AIOHTTP = tuple(map(int, aiohttp.__version__.split(".")[:2]))
 ID = "14762070468292kw2fuqty55yp2b2"
@@ -685,7 +685,7 @@ def test_asgi_users_do_not_pay_for_aiohttp():
         "import sys; from bandwidth_mfa_async.webhooks import receipt_asgi_app; receipt_asgi_app(print); "
         "sys.exit('aiohttp' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert processes.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # ---------------------------------------------------------------------------------------------- from the simulator

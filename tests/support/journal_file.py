@@ -1,4 +1,4 @@
-"""Journals as a bulk run leaves them, made row by row, so that what is in one is known."""
+"""Journals with known content, written row by row in the format of a bulk run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BEGAN = 1_795_411_309
 STATUSES = ("pending", "sending", "accepted", "rejected", "not_sent", "unknown", "invalid")
 COUNTED = (*STATUSES[2:], "throttled")
-# What a run through a misbehaving simulator leaves: a status, a cause, an HTTP status, tried again, and a share.
+# Failures of a run through a faulty simulator: status, cause, HTTP status, the column `again`, and their share.
 CAUSES = (
     ("rejected", "BadRequestError", 400, 0, 0.006),
     ("rejected", "RateLimitError", 429, 1, 0.004),
@@ -40,7 +40,7 @@ def make_journal(
     sessions: Iterable[tuple[float, float | None, str | None]] = ((BEGAN + 0.2, BEGAN + 60.0, "finished"),),
     **meta: str,
 ) -> Path:
-    """Write a journal: items as status, cause, HTTP status and tried-again; latencies in seconds."""
+    """Write a journal: items as status, cause, HTTP status and the column `again`; latencies in seconds."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -70,32 +70,32 @@ def make_journal(
 
 
 def make_launch(path: Path, *, items: int = 20_000, causes: Sequence[tuple[Any, ...]] = CAUSES) -> Path:
-    """Write the journal of an ordinary run: killed once, resumed after a pause, with failures and a limit."""
+    """Write the journal of a typical run: killed once, resumed after a pause, with failures and a rate limit."""
     rate, pause, seed = 110, 5_400, 3
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     rows: list[tuple[str, str | None, int | None, int]] = []
     seconds: dict[int, dict[str, int]] = {}
     at, killed_at, settled, resumed = BEGAN, items * 2 // 5, 0, BEGAN
     while settled < items:
         if settled >= killed_at and resumed == BEGAN:
             at = resumed = at + pause
-        # The rate is learnt: it climbs to the account's limit, falls at a 429, and climbs again.
+        # The learned rate rises to the account's limit, drops after a 429, and rises again.
         phase = (at - resumed) % 40
-        number = min(items - settled, max(1, round(rate * (0.55 + 0.011 * phase) + chance.gauss(0, rate / 25))))
+        number = min(items - settled, max(1, round(rate * (0.55 + 0.011 * phase) + rng.gauss(0, rate / 25))))
         row = dict.fromkeys(COUNTED, 0)
         for _ in range(number):
-            drawn = chance.random()
+            drawn = rng.random()
             status, cause, http_status, again = "accepted", None, None, 0
-            for *candidate, portion in causes:
-                if (drawn := drawn - portion) < 0:
+            for *candidate, share in causes:
+                if (drawn := drawn - share) < 0:
                     status, cause, http_status, again = candidate
                     break
             rows.append((status, cause, http_status, again))
             row[status] += 1
-        row["throttled"] = chance.randrange(4, 14) if phase == 39 else 0
+        row["throttled"] = rng.randrange(4, 14) if phase == 39 else 0
         seconds[at] = row
         settled += number
         at += 1
-    answered = [chance.lognormvariate(math.log(0.085), 0.42) for _ in range(items)]
+    answered = [rng.lognormvariate(math.log(0.085), 0.42) for _ in range(items)]
     sessions = [(BEGAN + 0.2, None, None), (resumed + 0.1, at + 0.0, "finished")]
     return make_journal(path, items=rows, seconds=seconds, latency=answered, sessions=sessions)

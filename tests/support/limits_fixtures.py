@@ -1,4 +1,4 @@
-"""Fixtures of the shared limiter's tests: one Redis for all, and a Redis of its own for those that break it."""
+"""Fixtures of the shared limiter's tests: a Redis for tests that break it, and limiters as processes make them."""
 
 from __future__ import annotations
 
@@ -8,30 +8,14 @@ import pytest
 
 from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async.limits.shared._redis_limits import RedisLimits
-from tests.support.redis_server import RedisServer, server_binary
+from tests.support.redis_server import RedisServer
 from tests.support.virtual_redis import VirtualRedisLimits
 from tests.support.virtual_time import VirtualTimeLoop
 
 
-@pytest.fixture(scope="session")
-def common_redis(tmp_path_factory):
-    if server_binary() is None:
-        pytest.skip("no redis-server here")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
 @pytest.fixture
-def redis_server(common_redis):
-    """Return a Redis that is empty and must not be broken."""
-    common_redis.empty()
-    return common_redis
-
-
-@pytest.fixture
-def own_redis(tmp_path, common_redis):  # the second for its skip
-    """Return a Redis that may be killed and frozen."""
+def own_redis(tmp_path, common_redis):  # common_redis skips without redis-server
+    """Return a Redis that tests may kill and freeze."""
     server = RedisServer(tmp_path)
     yield server
     server.kill()
@@ -39,7 +23,7 @@ def own_redis(tmp_path, common_redis):  # the second for its skip
 
 @pytest.fixture
 async def make_limiter():
-    """Make limiters as processes would; all are closed at the end. `limiter.calls` counts what Redis was asked."""
+    """Make limiters, one per simulated process, and close them at the end. `limiter.calls` records Redis calls."""
     limiters = []
 
     def make(

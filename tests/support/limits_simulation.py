@@ -1,4 +1,4 @@
-"""A virtual-time world for limiters: a loop whose time jumps, small server models, and a closed loop of callers."""
+"""A virtual-time simulation for limiters: a loop whose time jumps, server models, and a closed loop of callers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUND_TRIP = 0.090
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Instead of waiting, moves the loop's time."""
+    """Advances the loop's time instead of waiting."""
 
     def __init__(self):
         super().__init__()
@@ -93,7 +93,7 @@ class SlidingLog:
 
 
 class AccountQueue:
-    """Accepts what fits a queue that is drained at the rate."""
+    """Accepts messages into a queue that drains at the rate."""
 
     def __init__(self, rate, size=200):
         self.rate, self.size = rate, size
@@ -112,7 +112,7 @@ class AccountQueue:
 
 @define
 class Tally:
-    """What the closed loop saw, each as (virtual second, ...)."""
+    """What the closed loop observed; times are in virtual seconds."""
 
     accepted: list[float] = Factory(list)
     rejected: list[float] = Factory(list)
@@ -127,7 +127,7 @@ class Tally:
         return rejected / max(1, rejected + accepted)
 
     def time_to(self, rate, start, window=2.0):
-        """Seconds from `start` until a window of 2 s first reaches `rate`."""
+        """Return the seconds from `start` until a window of 2 s first reaches `rate`."""
         seen = sorted(at for at in self.accepted if at >= start)
         first = 0
         for last, at in enumerate(seen):
@@ -145,10 +145,10 @@ class Tally:
 async def closed_loop(
     server, steps, *, until, workers=50, per_second=2.0, seed=1, limiter=None, rate=None, retry_after=None
 ):
-    """Let bulk workers and interactive sends meet a server whose rate changes; return the tally.
+    """Run bulk workers and interactive sends against a server whose rate changes; return the tally.
 
-    `steps` are pairs of a second and the rate from then on; `retry_after` is called with the time of a refusal and
-    returns what its answer asks for.
+    `steps` are pairs of a time in seconds and the rate from then on. `retry_after` is called with the time of a
+    rejection and returns its Retry-After.
     """
     loop = asyncio.get_running_loop()
     rng = random.Random(seed)
@@ -178,7 +178,7 @@ async def closed_loop(
         while True:
             await send("bulk")
 
-    async def people(group):
+    async def interactive(group):
         while True:
             await asyncio.sleep(rng.expovariate(per_second))
             group.create_task(send("interactive"))
@@ -192,7 +192,7 @@ async def closed_loop(
         async with asyncio.timeout_at(start + until), asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(worker())
-            group.create_task(people(group))
+            group.create_task(interactive(group))
             group.create_task(change())
     except TimeoutError:
         pass

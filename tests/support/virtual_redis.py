@@ -1,4 +1,4 @@
-"""The real script in a real Redis, told the time instead of asking for it."""
+"""The real script in a real Redis, with the time as an argument."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class VirtualScript:
 
 
 class VirtualStore:
-    """A `LimitStore` that takes no time, or as long as a network's round trip."""
+    """A `LimitStore` with the latency `trip`."""
 
     def __init__(self, script, trip=0.001):
         self.script = script
@@ -48,9 +48,9 @@ class VirtualStore:
 
 
 class VirtualRedisLimits(RedisLimits):
-    """Real connections to a real Redis, on a virtual loop: to Redis's time the script adds what the loop skipped.
+    """Real connections to a real Redis on a virtual loop: the script adds the loop's skipped time to Redis's time.
 
-    While an answer is on its way nothing is skipped, so that a busy machine's Redis is not called away.
+    No time is skipped while an answer is pending, so a slow Redis on a busy machine causes no timeout.
     """
 
     def __init__(self, url, **options):
@@ -64,7 +64,7 @@ class VirtualRedisLimits(RedisLimits):
         store = super()._store(*arguments)
         exchange = store.exchange
 
-        async def told(report):
+        async def with_skipped_time(report):
             loop = asyncio.get_running_loop()
             loop.executor_jobs += 1
             try:
@@ -72,5 +72,5 @@ class VirtualRedisLimits(RedisLimits):
             finally:
                 loop.executor_jobs -= 1
 
-        store.exchange = told
+        store.exchange = with_skipped_time
         return store

@@ -1,4 +1,4 @@
-"""The module that the workers of `tests.system.worker_kills` and of the tests load: ``taskiq worker ...:broker``."""
+"""The module that worker processes of the tests load: ``taskiq worker tests.support.worker_app:broker``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures of the workers' tests: one Redis for all, and one of its own for tests that break it."""
+"""Fixtures of the workers' tests: a Redis for tests that break it, and workers that send to a simulator."""
 
 from __future__ import annotations
 
@@ -8,30 +8,16 @@ from taskiq import AsyncBroker, InMemoryBroker
 from bandwidth_mfa_async import Limits, MFAClient, RetryPolicy
 from bandwidth_mfa_async.simulator import Simulator
 from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, _runtime
-from tests.support.ledger_redis import LedgerRedis
+from tests.support.redis_server import RedisServer
 
 FAST = Limits(adaptive=False)
 QUICK = RetryPolicy(wait_initial=0.001, wait_max=0.002, max_attempts=2)
 
 
-@pytest.fixture(scope="session")
-def common_ledger_redis(tmp_path_factory):
-    server = LedgerRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
 @pytest.fixture
-def redis_server(common_ledger_redis):
-    """Return a Redis that is empty and must not be broken."""
-    common_ledger_redis.empty()
-    return common_ledger_redis
-
-
-@pytest.fixture
-def own_redis(tmp_path):
-    """Return a Redis that keeps its data, and may be killed and frozen."""
-    server = LedgerRedis(tmp_path, "--appendonly", "yes")
+def own_redis(tmp_path, common_redis):  # common_redis skips without redis-server
+    """Return a Redis that persists its data. Tests may kill and suspend it."""
+    server = RedisServer(tmp_path, "--appendonly", "yes")
     yield server
     server.kill()
 
@@ -50,8 +36,8 @@ async def simulator():
 
 @pytest.fixture
 async def make_worker(redis_server, simulator, monkeypatch):
-    """Make workers on brokers of their own that share a ledger; all are shut down at the end."""
-    # What waits for a second or two in production is looked at without delay here.
+    """Return a function that makes workers with separate brokers and one ledger; all are shut down at the end."""
+    # Seconds in production.
     monkeypatch.setattr(_runtime, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(_runtime, "_STALE_CODE_AGE", 0.1)
     brokers = []
@@ -78,10 +64,10 @@ async def make_worker(redis_server, simulator, monkeypatch):
 
 @pytest.fixture
 async def producer(redis_server, simulator):
-    """Return an MFAWorker of a process that only asks: its queue loses every message."""
+    """Return an MFAWorker that only submits; its queue loses every message."""
 
     def no_client():
-        raise AssertionError("who asks needs no client")
+        raise AssertionError("a process that only submits needs no client")
 
     broker = LossyBroker()
     worker = MFAWorker(broker, ledger=RedisLedger(redis_server.url), client=no_client)
@@ -90,7 +76,7 @@ async def producer(redis_server, simulator):
 
 
 class LossyBroker(AsyncBroker):
-    """A queue that keeps what it was given and hands out nothing."""
+    """A queue that records messages and delivers none."""
 
     def __init__(self):
         super().__init__()

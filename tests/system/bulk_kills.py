@@ -1,8 +1,8 @@
-"""Bulk runs that are killed at random moments and started again: nobody texted twice, nobody missing in silence.
+"""Bulk runs that are killed at random moments and resumed: at most one text per number, an outcome for every number.
 
 Run: python -m tests.system.bulk_kills [--runs 20] [--items 20000] [--signal KILL|TERM] [--seed N] [--json]
-The simulator (this process) answers with 429s, 503s, 400s and delays; the run is a process of its own with a journal.
-Each run is killed several times, then resumed until it ends by itself. Its last pass tells of every number.
+The simulator runs in this process and answers with 429s, 503s, 400s and delays; the run, with a journal, is a child
+process. Each run is killed several times and resumed until it finishes. Its last pass prints every outcome.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from bandwidth_mfa_async import BulkSender, CodeTemplate, Limits, MFAClient, RetryPolicy
 from bandwidth_mfa_async.simulator import Fault, Simulator
+from tests.support import processes
 
 LOGIN = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
 IN_FLIGHT = 64
@@ -31,29 +32,29 @@ def numbers(count: int) -> list[str]:
 
 
 async def child(items: int, journal: str, client: dict[str, Any]) -> None:
-    """Send; stop on SIGTERM; print what became of each item, by place, when the input was used up."""
+    """Send; stop on SIGTERM; print the outcomes in the order of the input."""
     mfa = MFAClient.from_env(
         **client,
         limits=Limits(adaptive=False, max_in_flight=IN_FLIGHT),
         retry=RetryPolicy(wait_initial=0.01, wait_max=0.05, max_attempts=8),
     )
-    words = [""] * items
+    outcomes = [""] * items
     async with mfa, BulkSender(mfa, journal=journal) as bulk:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, bulk.stop)
         async for outcome in bulk.send(numbers(items), template=LOGIN):
-            words[outcome.index] = (outcome.previous or outcome.delivery).value
-    print(json.dumps({"ending": bulk.summary.ending, "words": words}))
+            outcomes[outcome.index] = (outcome.previous or outcome.delivery).value
+    print(json.dumps({"ending": bulk.summary.ending, "outcomes": outcomes}))
 
 
-async def one_run(items: int, how: signal.Signals, rng: random.Random, folder: pathlib.Path) -> dict[str, Any]:
+async def one_run(items: int, kill_signal: signal.Signals, rng: random.Random, folder: pathlib.Path) -> dict[str, Any]:
     journal = folder / f"{rng.getrandbits(32):08x}.db"
     kills, passes = 0, 0
     async with Simulator(seed=rng.getrandbits(31)) as simulator:
-        refusal = {"error": "no such number", "requestId": "r"}
+        rejection = {"error": "no such number", "requestId": "r"}
         simulator.faults.chance(Fault(status=429), 0.05, operation="messaging")
         failure = {"error": "Internal Error", "requestId": "r"}
         simulator.faults.chance(Fault(status=503, body=failure), 0.03, operation="messaging")
-        simulator.faults.chance(Fault(status=400, body=refusal), 0.01, operation="messaging")
+        simulator.faults.chance(Fault(status=400, body=rejection), 0.01, operation="messaging")
         simulator.faults.chance(Fault(delay=0.02), 0.3, operation="messaging")
         environment = {
             "BW_MFA_URL": simulator.base_url,
@@ -61,44 +62,43 @@ async def one_run(items: int, how: signal.Signals, rng: random.Random, folder: p
             "BW_USERNAME": simulator.username,
             "BW_PASSWORD": simulator.password,
         }
-        marks = sorted(rng.sample(range(items // 20, items * 9 // 10), KILLS))
+        kill_points = sorted(rng.sample(range(items // 20, items * 9 // 10), KILLS))
         while True:
             passes += 1
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.system.bulk_kills", "--child", str(items), str(journal)),
-                env=environment | {"PATH": "/usr/bin:/bin"},
-                stdout=asyncio.subprocess.PIPE,
-            )
-            output = asyncio.create_task(process.communicate())
-            while not output.done():
-                if marks and len(simulator.inbox) >= marks[0]:
-                    marks.pop(0)
-                    await asyncio.sleep(rng.random() * 0.05)  # a moment within the work, not the end of a turn of it
-                    if process.returncode is None:
-                        process.send_signal(how)
-                        kills += 1
-                    break
-                await asyncio.wait([output], timeout=0.005)
-            said, _ = await output
-            if process.returncode == 0 and (found := json.loads(said))["ending"] == "finished":
+            command = (sys.executable, "-m", "tests.system.bulk_kills", "--child", items, journal)
+            variables = environment | {"PATH": "/usr/bin:/bin"}
+            async with processes.running_async(*command, env=variables, stdout=processes.PIPE) as process:
+                output = asyncio.create_task(process.communicate())
+                while not output.done():
+                    if kill_points and len(simulator.inbox) >= kill_points[0]:
+                        kill_points.pop(0)
+                        # A random moment, not always the end of a loop iteration.
+                        await asyncio.sleep(rng.random() * 0.05)
+                        if process.returncode is None:
+                            process.send_signal(kill_signal)
+                            kills += 1
+                        break
+                    await asyncio.wait([output], timeout=0.005)
+                stdout, _ = await output
+            if process.returncode == 0 and (found := json.loads(stdout))["ending"] == "finished":
                 break
-            assert passes < 100, "the run does not come to its end"
+            assert passes < 100, "the run does not finish"
         texts = collections.Counter(message.to for message in simulator.inbox)
-    words = found["words"]
-    by_number = dict(zip(numbers(items), words, strict=True))
+    outcomes = found["outcomes"]
+    by_number = dict(zip(numbers(items), outcomes, strict=True))
     return {
         "items": items,
         "kills": kills,
         "passes": passes,
         "texted twice": sum(count > 1 for count in texts.values()),
-        "accepted without a text": sum(word == "accepted" and not texts[to] for to, word in by_number.items()),
-        "texted and called not sent": sum(bool(texts[to]) and word in NOT_SENT for to, word in by_number.items()),
-        "missing in silence": words.count(""),
-        "unknown": words.count("unknown"),
-        "unknown at most": kills * IN_FLIGHT if how is signal.SIGKILL else 0,
-        "accepted": words.count("accepted"),
-        "rejected": words.count("rejected"),
-        "others": {word: words.count(word) for word in set(words) - {"accepted", "rejected", "unknown"}},
+        "accepted without a text": sum(outcome == "accepted" and not texts[to] for to, outcome in by_number.items()),
+        "texted and called not sent": sum(bool(texts[to]) and outcome in NOT_SENT for to, outcome in by_number.items()),
+        "missing in silence": outcomes.count(""),
+        "unknown": outcomes.count("unknown"),
+        "unknown at most": kills * IN_FLIGHT if kill_signal is signal.SIGKILL else 0,
+        "accepted": outcomes.count("accepted"),
+        "rejected": outcomes.count("rejected"),
+        "others": {outcome: outcomes.count(outcome) for outcome in set(outcomes) - {"accepted", "rejected", "unknown"}},
     }
 
 
@@ -112,11 +112,11 @@ def sound(run: dict[str, Any]) -> bool:
 
 async def many(options: argparse.Namespace) -> list[dict[str, Any]]:
     rng = random.Random(options.seed)
-    how = signal.Signals[f"SIG{options.signal}"]
+    kill_signal = signal.Signals[f"SIG{options.signal}"]
     results = []
     with tempfile.TemporaryDirectory() as name:
         for _ in range(options.runs):
-            results.append(await one_run(options.items, how, rng, pathlib.Path(name)))
+            results.append(await one_run(options.items, kill_signal, rng, pathlib.Path(name)))
             if not options.as_json:
                 print("sound" if sound(results[-1]) else "NOT SOUND", results[-1], flush=True)
     return results

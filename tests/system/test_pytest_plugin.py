@@ -1,14 +1,14 @@
-"""The fixtures for users' tests, used in test files as users would write them, each run by a pytest of its own."""
+"""The fixtures of the pytest plugin, in test files like those of users; each file runs in its own pytest process."""
 
 from __future__ import annotations
 
 import pathlib
-import subprocess
 import sys
 
 import pytest
 
 import bandwidth_mfa_async
+from tests.support import processes
 
 pytest_plugins = ["pytester"]
 
@@ -33,7 +33,7 @@ async def test_sign_in(mfa_client, mfa_simulator):
 
 @pytest.fixture
 def run(pytester, monkeypatch):
-    """Run a test file in another process, with pytest-asyncio and the plugin and nothing else from entry points."""
+    """Run a test file in another process; the only plugins are pytest-asyncio and ours."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
@@ -42,35 +42,38 @@ def run(pytester, monkeypatch):
         pytester.makepyfile(test_theirs=IMPORTS + code, **files)
         plugins = ["-p", "bandwidth_mfa_async.pytest_plugin"]
         if asyncio_mode is not None:
-            # Loaded after ours, which must not matter.
+            # Loaded after ours: the order must not matter.
             plugins += ["-p", "pytest_asyncio.plugin", "-o", f"asyncio_mode={asyncio_mode}"]
             plugins += ["-o", "asyncio_default_fixture_loop_scope=function"]
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *plugins, *arguments, timeout=60)
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugins, *arguments]
+        with processes.running(command, stdout=processes.PIPE, stderr=processes.STDOUT, text=True) as process:
+            said, _ = process.communicate(timeout=60)
+        return pytest.RunResult(process.returncode, said.splitlines(), [], duration=0.0)
 
     return run
 
 
-def test_auto_mode(run):
-    """No marks, no decorators: ask for the fixtures."""
+def test_the_client_works_in_auto_mode(run):
+    """Tests need neither marks nor decorators."""
     run(SIGN_IN, asyncio_mode="auto").assert_outcomes(passed=1)
 
 
-def test_strict_mode(run):
-    """With pytest-asyncio's mark."""
+def test_the_client_works_in_strict_mode(run):
+    """Tests need the mark of pytest-asyncio."""
     run("@pytest.mark.asyncio" + SIGN_IN).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("scope", ["class", "module", "session"])
-def test_other_loop_scopes(run, scope):
-    """The client is made in, and closed in, the loop that the test runs in."""
+def test_the_client_follows_the_loop_scope_of_the_mark(run, scope):
+    """It is made and closed in the event loop of the test."""
     code = f'class TestIt:\n    pytestmark = pytest.mark.asyncio(loop_scope="{scope}")\n'
     code += SIGN_IN.replace("(mfa_client", "(self, mfa_client").replace("\n", "\n    ")
     code += "\n" + code.partition("pytestmark")[2].partition("\n")[2].replace("test_sign_in", "test_again")
     run(code).assert_outcomes(passed=2)
 
 
-def test_an_application_that_makes_its_own_client(run, monkeypatch):
-    """It finds the simulator in the environment, whatever that held, for one test and no longer."""
+def test_mfa_environ_sets_the_variables_until_the_test_ends(run, monkeypatch):
+    """An application's own client uses the simulator, also if the environment had other values."""
     monkeypatch.setenv("BW_AUTH", "oauth2")
     monkeypatch.setenv("BW_ACCOUNT_ID", "theirs")
     code = """
@@ -92,14 +95,14 @@ def test_afterwards():
     run(code, asyncio_mode=None).assert_outcomes(passed=2)
 
 
-def test_the_default_loop_scope_of_the_ini_file(run):
-    """`asyncio_default_test_loop_scope` is followed where no mark says otherwise."""
+def test_the_client_follows_the_default_loop_scope(run):
+    """`asyncio_default_test_loop_scope` applies to tests without a mark."""
     result = run(SIGN_IN, "-o", "asyncio_default_test_loop_scope=session", asyncio_mode="auto")
     result.assert_outcomes(passed=1)
 
 
-def test_one_server_cleared_for_each_test(run):
-    """The port stays, the messages, faults and refusals of the test before do not."""
+def test_the_simulator_is_reset_for_each_test(run):
+    """The port stays the same; messages, faults and refused connections are reset."""
     result = run(
         """
 import asyncio
@@ -121,8 +124,8 @@ async def test_new(mfa_client, mfa_simulator, round):
     result.assert_outcomes(passed=3)
 
 
-def test_tests_that_are_not_async(run):
-    """The simulator serves them too, with pytest-asyncio or without."""
+def test_the_simulator_works_in_sync_tests(run):
+    """With and without pytest-asyncio."""
     code = """
 import asyncio
 from bandwidth_mfa_async import MFAClient
@@ -140,7 +143,7 @@ def test_it(mfa_simulator):
 
 
 def test_the_client_is_closed_after_the_test(run):
-    """No warning of an open session, and no call afterwards; a fixture of theirs may use it till its own end."""
+    """A fixture that depends on it can use it in its own teardown; no session stays open."""
     result = run(
         """
 import pytest_asyncio
@@ -167,8 +170,8 @@ async def test_two():
     result.assert_outcomes(passed=2)
 
 
-def test_options_are_overridden_where_they_are_needed(run):
-    """By conftest, module or class; equal options share a server, and a module's do not leak into the next."""
+def test_options_can_be_overridden_in_a_conftest_and_a_class(run):
+    """The options of a class do not affect tests outside it."""
     result = run(
         """
 class TestTwo:
@@ -202,8 +205,8 @@ def mfa_simulator_options():
     result.assert_outcomes(passed=2)
 
 
-def test_servers_do_not_pile_up(run):
-    """Options that differ from test to test keep a few servers running, not one for each test."""
+def test_the_number_of_running_simulators_is_bounded(run):
+    """Also if the options differ from test to test."""
     result = run(
         """
 import threading
@@ -222,8 +225,8 @@ def test_it(mfa_simulator):
     result.assert_outcomes(passed=12)
 
 
-def test_a_manual_clock_as_an_option(run):
-    """Codes grow old without waiting."""
+def test_a_manual_clock_can_be_an_option(run):
+    """A code expires without waiting."""
     result = run(
         """
 from bandwidth_mfa_async.testing import ManualClock
@@ -247,22 +250,22 @@ async def test_it(mfa_client, mfa_simulator, clock):
     result.assert_outcomes(passed=1)
 
 
-def test_without_an_async_plugin_the_client_says_what_is_missing(run):
-    """A sentence, not a client that cannot be closed."""
+def test_without_an_async_plugin_the_client_fixture_fails_with_a_reason(run):
+    """The error names the missing plugin."""
     result = run("def test_it(mfa_client):\n    pass\n", asyncio_mode=None)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*mfa_client needs pytest-asyncio, or an anyio test*"])
 
 
 @pytest.mark.parametrize("asyncio_mode", [None, "strict"])
-def test_anyio(run, asyncio_mode):
-    """anyio's own plugin runs the test and the fixture, with pytest-asyncio beside it or not."""
+def test_the_client_works_with_the_anyio_plugin(run, asyncio_mode):
+    """With and without pytest-asyncio."""
     code = "pytestmark = pytest.mark.anyio\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
     run(code + SIGN_IN, "-p", "anyio", asyncio_mode=asyncio_mode).assert_outcomes(passed=1)
 
 
-def test_the_fixtures_are_described(run):
-    """`pytest --fixtures` shows the four public ones with their sentences."""
+def test_pytest_lists_the_public_fixtures_with_their_docstrings(run):
+    """`pytest --fixtures` shows the public fixtures and no private one."""
     result = run("", "--fixtures")
     result.stdout.fnmatch_lines(["mfa_simulator_options*", "*override*"])
     shown = result.stdout.str()
@@ -281,14 +284,14 @@ print(*sorted(set(sys.modules) - before))
 
 
 def _imported(stub: str = "") -> set[str]:
-    result = subprocess.run(
+    result = processes.run(
         [sys.executable, "-c", _MODULES.format(stub=stub)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return set(result.stdout.split())
 
 
-def test_the_plugin_itself_imports_nothing():
-    """A user who has the library and asks for no fixture pays for one small module (the package's __init__ aside)."""
+def test_the_plugin_imports_no_other_module():
+    """Test runs that use no fixture pay for one small module, besides the `__init__` of the package."""
     stub = f"""
 package = types.ModuleType("bandwidth_mfa_async")
 package.__path__ = [{str(ROOT / "bandwidth_mfa_async")!r}]
@@ -297,7 +300,7 @@ sys.modules["bandwidth_mfa_async"] = package
     assert _imported(stub) == {"bandwidth_mfa_async.pytest_plugin"}
 
 
-def test_the_plugin_and_its_package_import_next_to_nothing():
-    """The package's __init__ included: its version, and no library."""
+def test_the_plugin_and_its_package_import_only_the_version():
+    """They import no third-party library."""
     ours = {"", ".pytest_plugin", "._version"}
     assert _imported() <= {f"bandwidth_mfa_async{name}" for name in ours}

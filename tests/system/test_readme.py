@@ -9,7 +9,6 @@ import inspect
 import pathlib
 import re
 import shlex
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import bandwidth_mfa_async.worker  # noqa: F401 - imported here, because it read
 from bandwidth_mfa_async import errors
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.simulator import Simulator
+from tests.support import processes
 from tests.support.fault_server import environment
 from tests.support.journal_file import CAUSES, make_launch
 
@@ -76,7 +76,7 @@ def test_the_readmes_tests_pass(tmp_path: pathlib.Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
     here = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     plugins = ["-p", "bandwidth_mfa_async.pytest_plugin", "-p", "pytest_asyncio.plugin"]
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-m", "pytest", "-q", *plugins],
         capture_output=True,
         text=True,
@@ -107,10 +107,10 @@ def without_proxies() -> dict[str, str]:
 def run(command: str, env: dict[str, str], folder: pathlib.Path) -> str:
     words = shlex.split(command)
     assert words[0] == "bandwidth-mfa"
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-m", "bandwidth_mfa_async", *words[1:]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=processes.PIPE,
+        stderr=processes.STDOUT,
         text=True,
         check=False,
         env=without_proxies() | env | {"COLUMNS": "120"},

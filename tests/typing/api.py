@@ -1,4 +1,4 @@
-"""The public API in use, every name of it, for type checkers; never run."""
+"""Uses every public name, for type checkers; never run."""
 # pyright: strict
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def shared() -> Limits:
 
 
 class MyClient(MFAClient):
-    """`Self`: what makes a client makes one of its own class."""
+    """`Self`: constructors of a client return the subclass."""
 
 
 async def subclass() -> None:

@@ -1,4 +1,4 @@
-"""What the package exports, and that asking for one name loads no more than it needs."""
+"""What the package exports, and that using one name loads no more than it needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import inspect
 import pathlib
 import pydoc
 import re
-import subprocess
 import sys
 import typing
 
@@ -16,10 +15,11 @@ import pytest
 
 import bandwidth_mfa_async
 from bandwidth_mfa_async import errors
+from tests.support import processes
 
 
-def test_every_exported_name_is_there() -> None:
-    """Names are loaded on first use, so each is used once."""
+def test_every_exported_name_can_be_loaded() -> None:
+    """Names are loaded on first use, so use each of them once."""
     for name in bandwidth_mfa_async.__all__:
         assert getattr(bandwidth_mfa_async, name) is not None
     assert set(bandwidth_mfa_async.__all__) <= set(dir(bandwidth_mfa_async))
@@ -27,14 +27,14 @@ def test_every_exported_name_is_there() -> None:
 
 
 def test_every_error_is_exported() -> None:
-    """What can be raised can be caught by a name of the package."""
+    """Every error that can be raised can be caught by a name of the package."""
     for name, cls in inspect.getmembers(errors, inspect.isclass):
         if issubclass(cls, errors.MFAError):
             assert getattr(bandwidth_mfa_async, name) is cls
 
 
 def test_a_wrong_name_is_an_attribute_error() -> None:
-    """As from any module."""
+    """As in any module."""
     with pytest.raises(AttributeError, match="nothing_such"):
         bandwidth_mfa_async.nothing_such  # noqa: B018
     with pytest.raises(ImportError):
@@ -42,15 +42,15 @@ def test_a_wrong_name_is_an_attribute_error() -> None:
 
 
 def test_importing_the_package_loads_no_library() -> None:
-    """The HTTP client comes with the first name that needs it."""
+    """The HTTP client is loaded by the first name that needs it."""
     code = "import sys, bandwidth_mfa_async; print([n for n in ('aiohttp', 'attrs', 'cattrs') if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", sorted(set(bandwidth_mfa_async.__all__) - {"__version__"}))
-def test_every_public_name_explains_itself(name: str) -> None:
-    """A docstring on each, and on each of its public methods."""
+def test_every_public_name_has_a_docstring(name: str) -> None:
+    """Each name, and each of its public methods."""
     thing = getattr(bandwidth_mfa_async, name)
     assert inspect.getdoc(thing)
     for attribute, member in vars(thing).items():
@@ -60,13 +60,13 @@ def test_every_public_name_explains_itself(name: str) -> None:
             assert inspect.getdoc(getattr(thing, attribute)), f"{name}.{attribute}"
 
 
-# Those whose path a user types.
+# The modules that users import.
 PUBLIC = ("", ".bulk", ".simulator", ".telemetry", ".testing", ".webhooks", ".worker")
 
 
 @pytest.mark.parametrize("module", PUBLIC)
-def test_type_checkers_see_every_public_name_in_use(module: str) -> None:
-    """What no checked program uses can lose its types unnoticed."""
+def test_every_public_name_is_used_in_the_type_checked_program(module: str) -> None:
+    """A name that no checked program uses can lose its types unnoticed."""
     program = (pathlib.Path(__file__).parents[1] / "typing" / "api.py").read_text()
     used = {node.id for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Name)}
     imported = {
@@ -79,8 +79,8 @@ def test_type_checkers_see_every_public_name_in_use(module: str) -> None:
     assert not [name for name in exported if imported.get(name) not in used]
 
 
-def test_a_star_import_brings_every_name() -> None:
-    """As do an editor's completion and `dir`, although names are loaded when they are used."""
+def test_a_star_import_provides_every_name() -> None:
+    """As do completion in an editor and `dir`, although names are loaded on first use."""
     namespace: dict[str, object] = {}
     exec("from bandwidth_mfa_async import *", namespace)
     assert set(bandwidth_mfa_async.__all__) <= namespace.keys()
@@ -88,7 +88,7 @@ def test_a_star_import_brings_every_name() -> None:
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_pydoc_shows_every_public_name(module: str) -> None:
-    """`python -m pydoc bandwidth_mfa_async` and so on is the reference."""
+    """`python -m pydoc bandwidth_mfa_async` is the reference."""
     thing = importlib.import_module(f"bandwidth_mfa_async{module}")
     text = pydoc.plain(pydoc.render_doc(thing))
     for name in set(thing.__all__) - {"__version__"}:
@@ -97,7 +97,7 @@ def test_pydoc_shows_every_public_name(module: str) -> None:
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_no_any_in_public_signatures(module: str) -> None:
-    """What a caller gives has a type; only what reads and writes JSON takes anything."""
+    """Every parameter has a type; only methods that read and write JSON accept anything."""
     thing = importlib.import_module(f"bandwidth_mfa_async{module}")
     for cls in (getattr(thing, name) for name in thing.__all__):
         if not inspect.isclass(cls) or issubclass(cls, Exception):

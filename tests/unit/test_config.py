@@ -1,4 +1,4 @@
-"""Settings: each bad one is refused by name before any I/O."""
+"""Settings are validated before any I/O; the error names the invalid one."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from bandwidth_mfa_async._client._environment import settings_from_env
         ("u", "p\ud800", "UTF-8"),
     ],
 )
-def test_bad_credentials(kind: type, first: Any, second: Any, says: str) -> None:
-    """The error says which one and what to do, and shows neither."""
+def test_invalid_credentials(kind: type, first: Any, second: Any, says: str) -> None:
+    """The error names the rule and contains neither credential."""
     with pytest.raises(ConfigurationError, match=says) as caught:
         kind(first, second)
     assert "pa\nss" not in str(caught.value)
 
 
-def test_the_header_is_utf8_basic() -> None:
-    """RFC 7617; a colon may stand in the password."""
+def test_the_basic_header_is_encoded_in_utf8() -> None:
+    """As in RFC 7617; the password may contain a colon."""
     assert BasicAuth("user", "p:ä").header == "Basic dXNlcjpwOsOk"
 
 
@@ -77,8 +77,8 @@ def test_the_header_is_utf8_basic() -> None:
         (None, "must be str"),
     ],
 )
-def test_bad_base_url(url: Any, says: str) -> None:
-    """Credentials go over plain http to this machine only."""
+def test_an_invalid_base_url_is_refused(url: Any, says: str) -> None:
+    """Plain http is valid for loopback only, because it shows the credentials."""
     with pytest.raises(ConfigurationError, match=says) as caught:
         MFAClient("9900000", BasicAuth("u", "p"), base_url=url)
     assert "pw" not in str(caught.value)
@@ -97,16 +97,16 @@ def test_bad_base_url(url: Any, says: str) -> None:
         "https://mfa_gateway:8443/api/v1",
     ],
 )
-def test_good_base_url(url: str) -> None:
-    """Loopback may be plain; anything may be https."""
+def test_a_valid_base_url_is_accepted(url: str) -> None:
+    """It is http on loopback, or https to any host."""
     MFAClient("9900000", BasicAuth("u", "p"), base_url=url)
 
 
 @pytest.mark.parametrize(
     "account_id", ["", "..", "a/b", "../admin", "a b", "9900000\n", "x" * 65, 9900000, None, "%2e"]
 )
-def test_bad_account_id(account_id: Any) -> None:
-    """It stands in a path, so nothing in it may change the path."""
+def test_an_invalid_account_id_is_refused(account_id: Any) -> None:
+    """It is part of the URL path, so it must not contain characters that change the path."""
     with pytest.raises(ConfigurationError, match="account_id"):
         MFAClient(account_id, BasicAuth("u", "p"))
 
@@ -126,16 +126,16 @@ def test_bad_account_id(account_id: Any) -> None:
         ("proxy", "http://xn--a:3128", "proxy"),
     ],
 )
-def test_bad_client_argument(argument: str, value: Any, says: str) -> None:
-    """Each names the argument and what it takes."""
+def test_an_invalid_client_argument_is_refused(argument: str, value: Any, says: str) -> None:
+    """The error names the argument and what it must be."""
     settings: dict[str, Any] = {"account_id": "9900000", "auth": BasicAuth("u", "p")}
     with pytest.raises(ConfigurationError, match=says) as caught:
         MFAClient(**(settings | {argument: value}))
     assert str(caught.value).startswith(argument)
 
 
-def test_a_proxy_needs_https() -> None:
-    """A proxy for plain http would read the credentials."""
+def test_a_proxy_requires_an_https_base_url() -> None:
+    """With plain http, the proxy could read the credentials."""
     with pytest.raises(ConfigurationError, match="https base_url"):
         MFAClient("9", BasicAuth("u", "p"), base_url="http://127.0.0.1:1/x", proxy="http://127.0.0.1:3128")
     MFAClient("9", BasicAuth("u", "p"), proxy="http://127.0.0.1:3128", ssl=ssl.create_default_context())
@@ -159,14 +159,14 @@ def test_a_proxy_needs_https() -> None:
     ],
     ids=str,
 )
-def test_bad_retry_policy(bad: dict[str, Any]) -> None:
-    """A value that cannot work is refused by name."""
+def test_an_invalid_retry_policy_is_refused(bad: dict[str, Any]) -> None:
+    """The error begins with the name of the invalid option."""
     with pytest.raises(ConfigurationError, match=f"^{next(iter(bad))}: "):
         RetryPolicy(**bad)
 
 
-def test_retry_defaults() -> None:
-    """The defaults are part of the contract."""
+def test_defaults_of_the_retry_policy() -> None:
+    """They are part of the public contract."""
     assert RetryPolicy() == RetryPolicy(
         max_attempts=3,
         wait_initial=0.5,
@@ -182,23 +182,23 @@ def test_retry_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "per_second"), [("60/m", 1.0), ("5/s", 5.0), ("3600/h", 1.0), (" 1.5 / 2 min ", 0.0125), ("10/5s", 2.0)]
 )
-def test_rates(text: str, per_second: float) -> None:
-    """A rate may be written as people say it."""
+def test_a_rate_is_parsed_from_text(text: str, per_second: float) -> None:
+    """`Limits` accepts the same texts."""
     assert Rate.parse(text).per_second == pytest.approx(per_second)
     assert Limits(rate=text).rate == Rate.parse(text)  # type: ignore[arg-type]
     assert Rate(60, per=60) == Rate.parse("60/m")
 
 
 @pytest.mark.parametrize("text", ["60/x", "", "60", "/s", "-1/s", "nan/s", "0/s", "5/0s", "٣/s", None])
-def test_bad_rates(text: Any) -> None:
-    """Everything else is refused, with the form it should have or the bound it breaks."""
+def test_an_invalid_rate_text_is_refused(text: Any) -> None:
+    """The error states the expected form or the bound."""
     with pytest.raises(ConfigurationError, match=r"rate|count|per"):
         Rate.parse(text)
 
 
 @pytest.mark.parametrize(("count", "per"), [(5e-324, 10), (1, 5e-324), (1e14, 1e-14)])
-def test_rates_beyond_numbers(count: float, per: float) -> None:
-    """A rate that comes out as 0 or infinity is refused when it is made, not at the first call."""
+def test_a_rate_of_zero_or_infinity_is_refused(count: float, per: float) -> None:
+    """It is refused at construction, not at the first call."""
     with pytest.raises(ConfigurationError, match="count / per"):
         Rate(count, per=per)
 
@@ -217,8 +217,8 @@ def test_rates_beyond_numbers(count: float, per: float) -> None:
     ],
     ids=str,
 )
-def test_bad_limits(bad: dict[str, Any]) -> None:
-    """Limits are checked when they are made."""
+def test_invalid_limits_are_refused(bad: dict[str, Any]) -> None:
+    """They are refused at construction; the error names the option."""
     with pytest.raises(ConfigurationError, match=next(iter(bad))):
         Limits(**bad)
 
@@ -244,7 +244,7 @@ ACCOUNT = {"BW_ACCOUNT_ID": "9900000"}
     ids=["basic", "oauth2", "both", "both, oauth2 chosen", "both, basic chosen", "token url"],
 )
 def test_credentials_from_the_environment(env: dict[str, str], auth: object) -> None:
-    """Basic wins when both are there, unless BW_AUTH says otherwise."""
+    """If both kinds are set, Basic is used unless `BW_AUTH` selects OAuth2."""
     settings = settings_from_env({}, ACCOUNT | env)
     assert settings == {"account_id": "9900000", "auth": auth}
 
@@ -260,8 +260,8 @@ def test_credentials_from_the_environment(env: dict[str, str], auth: object) -> 
         (ACCOUNT | OAUTH | {"BW_AUTH": "basic"}, ["BW_USERNAME", "BW_PASSWORD"]),
     ],
 )
-def test_missing_variables_are_all_named(env: dict[str, str], missing: list[str]) -> None:
-    """One error names every variable, so that nobody fixes them one at a time."""
+def test_one_error_names_all_missing_variables(env: dict[str, str], missing: list[str]) -> None:
+    """The user can fix all of them at once."""
     with pytest.raises(ConfigurationError) as caught:
         settings_from_env({}, env)
     every = ["BW_ACCOUNT_ID", "BW_USERNAME", "BW_PASSWORD", "BW_CLIENT_ID", "BW_CLIENT_SECRET"]
@@ -269,7 +269,7 @@ def test_missing_variables_are_all_named(env: dict[str, str], missing: list[str]
 
 
 def test_from_env(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Overrides win; BW_MFA_URL is the base URL; a bad BW_AUTH is named."""
+    """Overrides have precedence, `BW_MFA_URL` is the base URL, and the error of an invalid `BW_AUTH` names it."""
     for name, value in (ACCOUNT | BASIC | {"BW_MFA_URL": "http://127.0.0.1:4010/api/v1/"}).items():
         monkeypatch.setenv(name, value)
     assert "base_url='http://127.0.0.1:4010/api/v1'" in repr(MFAClient.from_env())
@@ -279,7 +279,7 @@ def test_from_env(monkeypatch: pytest.MonkeyPatch) -> None:
         MFAClient.from_env()
 
 
-async def test_a_session_may_be_passed() -> None:
-    """Its type is checked, nothing else is touched."""
+async def test_the_client_accepts_a_session() -> None:
+    """The constructor only checks its type."""
     async with aiohttp.ClientSession() as session:
         MFAClient("9", BasicAuth("u", "p"), session=session)

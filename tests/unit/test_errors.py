@@ -30,11 +30,11 @@ def filled(cls: type[MFAError]) -> MFAError:
         if issubclass(cls, RateLimitError):
             values.append(True)
         return cls(*values)  # type: ignore[arg-type]
-    return cls("to", "must be good") if cls is InvalidRequestError else cls("what and how to mend it")
+    return cls("to", "must be good") if cls is InvalidRequestError else cls("what happened and what to do")
 
 
 @pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
-def test_an_error_survives_pickle_and_its_own_args(cls: type[MFAError]) -> None:
+def test_an_error_survives_pickling_and_rebuilding_from_args(cls: type[MFAError]) -> None:
     """Both ways in which task queues rebuild an error give the same data, text and notes."""
     error = filled(cls)
     error.add_note("gave up after 3 attempts in 1.5 s")
@@ -48,8 +48,8 @@ def test_an_error_survives_pickle_and_its_own_args(cls: type[MFAError]) -> None:
 
 
 @pytest.mark.parametrize("cls", REQUEST_ERRORS, ids=lambda cls: cls.__name__)
-def test_args_may_have_been_json(cls: type[RequestError]) -> None:
-    """A queue that speaks JSON gives back the word for a delivery, which is as good as the member."""
+def test_args_survive_a_json_round_trip(cls: type[RequestError]) -> None:
+    """A queue that uses JSON passes the value of a delivery, which is accepted like the member."""
     error = filled(cls)
     copy = cls(*json.loads(json.dumps(error.args)))
     assert vars(copy) == vars(error)
@@ -58,15 +58,15 @@ def test_args_may_have_been_json(cls: type[RequestError]) -> None:
 
 
 @pytest.mark.parametrize("cls", REQUEST_ERRORS, ids=lambda cls: cls.__name__)
-def test_changes_reach_args(cls: type[RequestError]) -> None:
-    """The client completes an error after it was made; a rebuilt one has the completed data."""
+def test_updates_reach_args(cls: type[RequestError]) -> None:
+    """The client completes an error after it is created; a rebuilt one has the completed data."""
     error = cls()
     error._update(attempts=7, elapsed=3.25, delivery=Delivery.UNKNOWN, retry_stopped_by="budget")
     assert vars(type(error)(*error.args)) == vars(error)
 
 
-def test_the_tree() -> None:
-    """The classes stand under the built-in errors that people catch already."""
+def test_errors_extend_the_matching_builtin_errors() -> None:
+    """Existing handlers of the built-in classes catch ours."""
     parents = {
         "NotSentError": ConnectionError,
         "ConnectTimeoutError": TimeoutError,
@@ -86,13 +86,13 @@ def test_the_tree() -> None:
     assert not issubclass(errors.DeadlineExceededError, errors.NotSentError)
 
 
-def test_the_docstring_draws_every_class() -> None:
+def test_the_module_docstring_lists_every_class() -> None:
     """The tree in the module docstring is complete."""
     assert [cls.__name__ for cls in EVERY if cls.__name__ not in (errors.__doc__ or "")] == []
 
 
-def test_default_deliveries() -> None:
-    """A bare error says the most careful thing its class allows."""
+def test_default_deliveries_are_conservative() -> None:
+    """An error without arguments has the most careful delivery that its class allows."""
     assert {cls.__name__: cls().delivery.value for cls in REQUEST_ERRORS} == {
         "APIStatusError": "rejected",
         "AuthenticationError": "rejected",
@@ -115,6 +115,6 @@ def test_default_deliveries() -> None:
 
 
 def test_an_invalid_request_names_field_and_rule() -> None:
-    """Both are attributes, and the text is made of nothing else."""
+    """Both are attributes, and the text contains nothing else."""
     error = InvalidRequestError("to", "must be E.164")
     assert (error.field, error.rule, str(error)) == ("to", "must be E.164", "to: must be E.164")

@@ -1,4 +1,4 @@
-"""Values are checked when they are made, and say nothing of what they hold."""
+"""Requests and responses validate their values at construction and hide them in errors and reprs."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ GOOD: dict[str, Any] = {"to": TO, "from_": FROM, "application_id": APPLICATION}
         ("callback_url", "https://example.com:99999"),
     ],
 )
-def test_a_bad_value_is_refused_by_name(field: str, value: object) -> None:
-    """The error names the field, is a ValueError too, and does not show the value."""
+def test_an_invalid_value_raises_an_error_that_names_the_field(field: str, value: object) -> None:
+    """The error is also a ValueError and does not contain the value."""
     with pytest.raises(InvalidRequestError) as caught:
         CodeRequest(**(GOOD | {field: value}))
     error = caught.value
@@ -105,7 +105,7 @@ def test_a_bad_value_is_refused_by_name(field: str, value: object) -> None:
         ("callback_url", "https://example.com:8443/mfa/callback?x=1"),
     ],
 )
-def test_a_value_at_its_bound_is_taken(field: str, value: object) -> None:
+def test_a_value_at_its_bound_is_valid(field: str, value: object) -> None:
     """The bounds are inclusive."""
     assert getattr(CodeRequest(**(GOOD | {field: value})), field) == value
 
@@ -131,8 +131,8 @@ def test_a_value_at_its_bound_is_taken(field: str, value: object) -> None:
         ("expiration_time_in_minutes", float("inf")),
     ],
 )
-def test_a_bad_verify_is_refused_by_name(field: str, value: object) -> None:
-    """The same for verify requests; the code is never shown."""
+def test_an_invalid_value_of_a_verify_raises_an_error_that_names_the_field(field: str, value: object) -> None:
+    """The error never contains the code."""
     good: dict[str, Any] = {"to": TO, "code": "482913"}
     with pytest.raises(InvalidRequestError) as caught:
         VerifyCodeRequest(**(good | {field: value}))
@@ -142,14 +142,14 @@ def test_a_bad_verify_is_refused_by_name(field: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("minutes", [0.1, 1, 1.5, 15])
-def test_a_window_is_up_to_15_minutes(minutes: float) -> None:
-    """0 exclusive to 15 inclusive."""
+def test_the_expiration_time_is_at_most_15_minutes(minutes: float) -> None:
+    """0 is invalid, 15 is valid."""
     assert VerifyCodeRequest(TO, "0000", expiration_time_in_minutes=minutes).expiration_time_in_minutes == minutes
 
 
 @given(st.text(max_size=20))
-def test_only_e164_passes(text: str) -> None:
-    """Whatever is taken is a plus sign and 2 to 15 ASCII digits."""
+def test_only_e164_numbers_are_valid(text: str) -> None:
+    """Every valid number is a plus sign and 2 to 15 ASCII digits."""
     try:
         request = CodeRequest(text, FROM, APPLICATION)
     except InvalidRequestError:
@@ -160,16 +160,16 @@ def test_only_e164_passes(text: str) -> None:
 
 
 def test_a_template_makes_requests() -> None:
-    """Everything but the recipient carries over."""
+    """A request has all fields of its template, and the recipient is validated."""
     template = CodeTemplate(FROM, APPLICATION, "login", "{CODE}!", 8, "https://example.com/x")
     request = template.to(TO)
     assert request == CodeRequest(TO, FROM, APPLICATION, "login", "{CODE}!", 8, "https://example.com/x")
     with pytest.raises(InvalidRequestError):
-        template.to("nobody")
+        template.to("no number")
 
 
 def test_requests_are_values() -> None:
-    """Frozen, equal by content, hashable and picklable."""
+    """They are frozen, hashable, picklable and equal by content."""
     request = CodeRequest(**GOOD)
     assert pickle.loads(pickle.dumps(request)) == request
     assert len({request, CodeRequest(**GOOD)}) == 1
@@ -177,14 +177,14 @@ def test_requests_are_values() -> None:
         request.to = FROM  # type: ignore[misc]
 
 
-def test_a_verify_answer_has_no_truth() -> None:
-    """`if await mfa.verify_code(...)` would let everyone in, so it raises and says what to use."""
+def test_a_verify_response_has_no_truth_value() -> None:
+    """`if await mfa.verify_code(...)` would accept every code, so it raises an error that points to `.valid`."""
     for valid in (True, False):
         with pytest.raises(TypeError, match=r"\.valid"):
             bool(VerifyCodeResponse(valid))
     assert VerifyCodeResponse(valid=True).valid is True
 
 
-def test_answers_are_equal_whatever_they_took() -> None:
-    """`meta` tells how an answer came about and is no part of what it says."""
+def test_meta_does_not_affect_the_equality_of_responses() -> None:
+    """`meta` describes the call, not the response."""
     assert MessagingCodeResponse("x") == MessagingCodeResponse("x")

@@ -46,14 +46,14 @@ def status(code: int, *, delivery: Delivery = Delivery.REJECTED, retry_after: fl
 
 
 class Run:
-    """One call whose attempts end as the list says; None is a success."""
+    """One call whose attempts end with the listed errors; None is a success."""
 
     def __init__(self, *outcomes: RequestError | None, budget: int = 500, time_left: float = 1000.0) -> None:
         self.outcomes = list(outcomes)
         self.budget = RetryBudget(budget)
-        self.left = time_left
+        self.time_left = time_left
         self.slept: list[float] = []
-        self.told: list[float] = []
+        self.announced: list[float] = []
 
     async def attempt(self) -> str:
         outcome = self.outcomes.pop(0)
@@ -63,7 +63,7 @@ class Run:
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self.left -= seconds
+        self.time_left -= seconds
 
     async def __call__(self, policy: RetryPolicy, *, sends: bool = True) -> str:
         first = self.outcomes.pop(0)
@@ -74,15 +74,15 @@ class Run:
             sends=sends,
             policy=policy,
             budget=self.budget,
-            time_left=lambda: self.left,
+            time_left=lambda: self.time_left,
             sleep=self.sleep,
-            before_sleep=lambda _error, seconds: self.told.append(seconds),
+            before_sleep=lambda _error, seconds: self.announced.append(seconds),
             rng=Highest(),
         )
 
 
-# The structure of the AWS SDKs' published standard-mode vectors, with the costs we use (14 transient, 5 throttled) and
-# jitter at its bound: outcomes, start budget, policy, budget after the call, waits, what stopped it.
+# The structure of the AWS SDKs' published standard-mode vectors, with our costs (14 transient, 5 throttled) and jitter
+# at its bound: outcomes, initial budget, policy, budget after the call, waits, stop reason.
 VECTORS: list[tuple[list[int | None], int, dict[str, Any], int, list[float], str | None]] = [
     ([500, 500, None], 500, {}, 486, [1.0, 2.0], None),
     ([502, 502, 502], 500, {}, 472, [1.0, 2.0], "attempts"),
@@ -99,7 +99,7 @@ VECTORS: list[tuple[list[int | None], int, dict[str, Any], int, list[float], str
 
 
 @pytest.mark.parametrize(("outcomes", "start", "options", "end", "waits", "stopped"), VECTORS)
-async def test_vectors(
+async def test_standard_mode_vectors(
     outcomes: list[int | None],
     start: int,
     options: dict[str, Any],
@@ -107,7 +107,7 @@ async def test_vectors(
     waits: list[float],
     stopped: str | None,
 ) -> None:
-    """Costs, refunds, waits and what stops a call."""
+    """Costs, refunds, waits and the stop reason of a call."""
     run = Run(*[None if code is None else status(code) for code in outcomes], budget=start)
     policy = RetryPolicy(**({"wait_initial": 1.0, "wait_max": 20.0} | options))
     if stopped is None:
@@ -117,12 +117,12 @@ async def test_vectors(
             await run(policy)
         assert caught.value.retry_stopped_by == stopped
     assert run.budget.tokens == end
-    assert run.slept == run.told == waits
+    assert run.slept == run.announced == waits
 
 
-# The 2026 revision's vectors: base 50 ms, jitter at its bound, one 500 that asks for so many ms, then a success.
-# Its last column is AWS's wait; it caps what the service asks for at 5 s more than its own, we keep to all of it, with
-# our spread on top, because a request that comes sooner is refused again.
+# The 2026 revision's vectors: base 50 ms, jitter at its bound, one 500 with a wait in ms, then a success. The last
+# column is AWS's wait, which caps the requested wait at 5 s above its own. We wait all of it plus our jitter, because
+# an earlier request is rejected again.
 REVISED: list[tuple[str | None, float, float]] = [
     (None, 0.05, 0.05),
     ("1500", 1.65, 1.5),
@@ -133,10 +133,10 @@ REVISED: list[tuple[str | None, float, float]] = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "ours", "aws"), REVISED)
-async def test_vectors_of_the_2026_revision(asked: str | None, ours: float, aws: float) -> None:
-    """A retry costs 14, and a success after it gives them back; what is asked for is a floor, rubbish is nothing."""
-    headers = CIMultiDict({} if asked is None else {"retry-after-ms": asked})
+@pytest.mark.parametrize(("requested", "ours", "aws"), REVISED)
+async def test_vectors_of_the_2026_revision(requested: str | None, ours: float, aws: float) -> None:
+    """A retry costs 14 and a success returns them. `Retry-After` is a lower bound; invalid values are ignored."""
+    headers = CIMultiDict({} if requested is None else {"retry-after-ms": requested})
     run = Run(status(500, retry_after=parse_retry_after(headers, 0.0)), None)
     during: list[int] = []
     attempt = run.attempt
@@ -152,7 +152,7 @@ async def test_vectors_of_the_2026_revision(asked: str | None, ours: float, aws:
     assert ours >= aws
 
 
-# The classic revision's, where a retry costs 5: its quotas, in units of its cost, are ours in units of ours.
+# The classic revision's vectors, where a retry costs 5. Quotas are in units of the cost of a retry.
 CLASSIC: list[tuple[list[int | None], int, int, list[float], str | None]] = [
     ([500, 500, None], 500, 1, [1.0, 2.0], None),
     ([502, 502, 502], 500, 2, [1.0, 2.0], "attempts"),
@@ -166,7 +166,7 @@ CLASSIC: list[tuple[list[int | None], int, int, list[float], str | None]] = [
 async def test_vectors_of_the_classic_revision(
     outcomes: list[int | None], retries: int, paid: int, waits: list[float], stopped: str | None
 ) -> None:
-    """A quota for so many retries ends where AWS's does: all paid but, after a success, the last."""
+    """A budget for n retries ends where AWS's does: all are paid except, after a success, the last."""
     start = min(500, retries * 14)
     run = Run(*[None if code is None else status(code) for code in outcomes], budget=start)
     policy = RetryPolicy(wait_initial=1.0, wait_max=20.0, max_attempts=max(3, len(outcomes)))
@@ -180,8 +180,8 @@ async def test_vectors_of_the_classic_revision(
     assert run.slept == waits
 
 
-def test_the_budget_has_bounds() -> None:
-    """It never grows past 500, and a cost that is not there is not taken."""
+def test_the_budget_stays_between_0_and_500() -> None:
+    """It never exceeds 500, and a cost above the balance is not withdrawn."""
     budget = RetryBudget()
     budget.deposit(1)
     assert budget.tokens == 500
@@ -209,8 +209,8 @@ def test_the_budget_has_bounds() -> None:
         (status(500, retry_after=5.0), 1, 5.0, 5.5),
     ],
 )
-def test_backoff(error: RequestError, retry_number: int, lowest: float, highest: float) -> None:
-    """Full jitter; half jitter at twice the base when throttled; Retry-After is a floor with 10 % or 1 s on top."""
+def test_backoff_bounds(error: RequestError, retry_number: int, lowest: float, highest: float) -> None:
+    """Full jitter; half jitter at twice the base when throttled; Retry-After is a floor plus 10 % or 1 s."""
     policy = RetryPolicy()
     assert backoff(policy, error, retry_number, Lowest()) == pytest.approx(lowest)
     assert backoff(policy, error, retry_number, Highest()) == pytest.approx(highest)
@@ -261,7 +261,7 @@ UNKNOWN = Delivery.UNKNOWN
     ],
     ids=repr,
 )
-def test_what_may_be_repeated(error: RequestError, sends: bool, policies: str) -> None:
+def test_which_errors_are_retryable_under_each_policy(error: RequestError, sends: bool, policies: str) -> None:
     """Design section 3 as a table."""
     allowed = "".join(
         letter
@@ -271,36 +271,36 @@ def test_what_may_be_repeated(error: RequestError, sends: bool, policies: str) -
     assert allowed == policies
 
 
-async def test_a_sleep_that_would_cross_the_deadline_is_not_begun() -> None:
-    """The error comes at once, not after the time is gone."""
+async def test_a_sleep_that_would_cross_the_deadline_is_not_started() -> None:
+    """The error is raised immediately, not when the time has run out."""
     run = Run(status(500), status(500), None, time_left=2.5)
     with pytest.raises(ServerError) as caught:
         await run(RetryPolicy(wait_initial=1.0))
     assert (run.slept, caught.value.retry_stopped_by) == ([1.0], "deadline")
 
 
-@pytest.mark.parametrize(("asked", "stopped"), [(60.0, None), (60.1, "retry_after"), (1e20, "retry_after")])
-async def test_a_long_retry_after_ends_the_call(asked: float, stopped: str | None) -> None:
-    """`max_retry_after` is the longest wait that is kept."""
-    run = Run(status(429, retry_after=asked), None)
+@pytest.mark.parametrize(("requested", "stopped"), [(60.0, None), (60.1, "retry_after"), (1e20, "retry_after")])
+async def test_a_retry_after_above_the_maximum_ends_the_call(requested: float, stopped: str | None) -> None:
+    """`max_retry_after` is the longest wait that is accepted."""
+    run = Run(status(429, retry_after=requested), None)
     if stopped is None:
         assert await run(RetryPolicy()) == "done"
     else:
         with pytest.raises(RateLimitError) as caught:
             await run(RetryPolicy())
-        assert (caught.value.retry_stopped_by, caught.value.retry_after, run.slept) == (stopped, asked, [])
+        assert (caught.value.retry_stopped_by, caught.value.retry_after, run.slept) == (stopped, requested, [])
 
 
-async def test_the_last_error_is_raised_itself() -> None:
-    """No wrapper: the same instance, with nothing chained to it that it did not have."""
+async def test_the_last_error_is_raised_without_a_wrapper() -> None:
+    """The same instance is raised."""
     first, last = status(500), status(502)
     with pytest.raises(ServerError) as caught:
         await Run(first, last)(RetryPolicy(max_attempts=2))
     assert caught.value is last
 
 
-async def test_cancellation_passes_through() -> None:
-    """A cancelled attempt or sleep is not a failure to repeat."""
+async def test_a_cancellation_is_not_retried() -> None:
+    """A cancelled attempt or sleep is not a failure to retry."""
     run = Run(status(500))
 
     async def cancelled() -> str:
@@ -312,8 +312,8 @@ async def test_cancellation_passes_through() -> None:
     assert len(run.slept) == 1
 
 
-async def test_calls_do_not_mix() -> None:
-    """100 calls at once, each with its own count: tenacity's state is not shared between them."""
+async def test_concurrent_calls_count_their_own_attempts() -> None:
+    """100 concurrent calls, each with its own count: they do not share tenacity's state."""
     runs = [Run(*[status(500)] * (index % 4 + 1), None) for index in range(100)]
     results = await asyncio.gather(*(run(RetryPolicy(max_attempts=4)) for run in runs), return_exceptions=True)
     for index, (run, result) in enumerate(zip(runs, results, strict=True)):

@@ -1,4 +1,4 @@
-"""What goes over the wire and what comes back, as pure functions."""
+"""Requests are encoded and responses deciphered by pure functions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OPERATIONS = {"messaging": _wire.MESSAGING, "voice": _wire.VOICE, "verify": _wir
 
 @pytest.fixture(params=["orjson", "json"], autouse=True)
 def _codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every rule holds with and without the [speed] extra."""
+    """Run every test with and without the [speed] extra."""
     _json._encode_without_recipient.cache_clear()
     if request.param == "json":
         monkeypatch.setattr(_json, "orjson", None)
@@ -60,10 +60,10 @@ def decipher(name: str) -> Any:
     st.one_of(st.none(), st.just("https://example.com/r?a=1&b=%22")),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_code_request_is_the_document_of_its_fields(
+def test_a_code_request_encodes_to_the_json_of_its_fields(
     to: str, scope: str | None, message: str | None, digits: int | None, callback_url: str | None
 ) -> None:
-    """All but the recipient is encoded once for many; that changes no byte, whatever the text holds."""
+    """The encoded part without the recipient is cached; the result is the same, whatever the text contains."""
     text = None if message is None else message + "{CODE}"
     for template in (CodeTemplate(to, "app", scope, text, digits, callback_url),) * 2:
         for number in (to, "+12"):
@@ -75,8 +75,8 @@ def test_a_code_request_is_the_document_of_its_fields(
             assert _wire.encode(request) == json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def test_the_seed_pages_request_byte_for_byte() -> None:
-    """Four keys, in the page's order, and no others."""
+def test_the_2020_request_is_encoded_byte_for_byte() -> None:
+    """Four keys, in the order of the page of 2020, and no others."""
     request = CodeRequest(
         "+12345678902",
         "+12345678901",
@@ -91,13 +91,13 @@ def test_the_seed_pages_request_byte_for_byte() -> None:
     )
 
 
-def test_the_seed_pages_answer() -> None:
+def test_the_2020_response_spelling_is_accepted() -> None:
     """`MessageId`, as the page spells it, gives `message_id`."""
     assert decipher("seed_page_2020.json").message_id == "1256-adf14asd-52dfa"
 
 
-def test_todays_request_has_what_todays_api_requires() -> None:
-    """The defaults fill `message` and `digits`; None leaves a key out."""
+def test_a_template_fills_the_fields_that_the_api_requires() -> None:
+    """The defaults fill `message` and `digits`; None omits a key."""
     body = json.loads(_wire.encode(CodeTemplate("+12345678901", "app").to("+12345678902")))
     assert body == {
         "to": "+12345678902",
@@ -108,7 +108,7 @@ def test_todays_request_has_what_todays_api_requires() -> None:
     }
 
 
-def test_every_optional_field_has_the_services_name() -> None:
+def test_optional_fields_use_the_services_names() -> None:
     """Names are derived once: `callback_url` is `callbackUrl`."""
     request = CodeRequest("+12345678902", "+12345678901", "app", "s", "é {CODE}", 8, "https://example.com/mfa/callback")
     assert json.loads(_wire.encode(request)) == {
@@ -140,8 +140,8 @@ def test_every_optional_field_has_the_services_name() -> None:
         ("verify_200_invalid.json", "valid", False),
     ],
 )
-def test_documented_answers(name: str, attribute: str, value: object) -> None:
-    """Every documented success, whatever era it comes from."""
+def test_documented_success_responses_are_parsed(name: str, attribute: str, value: object) -> None:
+    """Every documented success, from every version of the documentation."""
     assert getattr(decipher(name), attribute) == value
 
 
@@ -194,10 +194,10 @@ REQUEST_ID = "354cc8a3-6701-461e-8fa7-8671703dd898"
         ("internal_500.json", ServerError, Delivery.REJECTED, "Internal Error", REQUEST_ID),
     ],
 )
-def test_documented_errors(
+def test_documented_error_responses_map_to_error_classes(
     name: str, error_type: type[RequestError], delivery: Delivery, text: str | None, request_id: str | None
 ) -> None:
-    """Every documented refusal: its class, its meaning, its words and its id."""
+    """Every documented error: its class, delivery, text and request id."""
     with pytest.raises(RequestError) as caught:
         decipher(name)
     error = caught.value
@@ -209,15 +209,15 @@ def test_documented_errors(
         assert text in str(error)
 
 
-def test_every_sample_is_tested() -> None:
-    """A sample that no test reads proves nothing."""
+def test_every_sample_is_used_by_a_test() -> None:
+    """Each sample file is in the index and appears in a test."""
     source = pathlib.Path(__file__).read_text()
     assert sorted(INDEX) == sorted(path.name for path in SAMPLES.glob("*.json") if path.name != "index.json")
     assert [name for name in INDEX if f'"{name}"' not in source] == []
 
 
-def test_a_lock_out_says_how_long_in_words() -> None:
-    """The documented text stands in for the header that no source shows."""
+def test_a_verify_lock_out_reads_the_wait_from_the_error_text() -> None:
+    """The documented text gives the wait, because no source shows a header."""
     with pytest.raises(VerificationLockedError) as caught:
         decipher("verify_429.json")
     assert caught.value.retry_after == 120.0
@@ -245,23 +245,23 @@ def test_a_lock_out_says_how_long_in_words() -> None:
         b'{"a": 1e999, "b": ' + b"9" * 5000 + b"}",
     ],
 )
-def test_a_2xx_without_an_id_is_no_success(body: bytes) -> None:
-    """Only the documented answer is one; whatever else says 200 leaves the outcome unknown."""
+def test_a_2xx_without_an_id_is_unknown(body: bytes) -> None:
+    """Only the documented response is a success; any other 200 leaves the outcome unknown."""
     with pytest.raises(ResponseDecodeError) as caught:
         _wire.decipher(_wire.MESSAGING, _wire.RawResponse(200, CIMultiDict(), body))
     assert caught.value.delivery is Delivery.UNKNOWN
 
 
 @pytest.mark.parametrize("value", ["true", 1, 0, None, "false", []])
-def test_valid_must_be_a_boolean(value: object) -> None:
-    """A text "false" is true to Python; letting it in would let anyone in."""
+def test_valid_must_be_a_json_boolean(value: object) -> None:
+    """The text "false" is true in Python; accepting it would accept every code."""
     body = json.dumps({"valid": value}).encode()
     with pytest.raises(ResponseDecodeError):
         _wire.decipher(_wire.VERIFY, _wire.RawResponse(200, CIMultiDict(), body))
 
 
 def test_unknown_keys_are_ignored() -> None:
-    """The service may add to its answers."""
+    """The service may add keys to its responses."""
     body = b'{"messageId": "x", "meta": {"attempts": 9}, "more": [1]}'
     response = _wire.decipher(_wire.MESSAGING, _wire.RawResponse(202, CIMultiDict(), body))
     assert (response.message_id, response.meta.attempts) == ("x", 1)
@@ -304,16 +304,16 @@ DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
         ({"Retry-After": "9" * 400}, None),
     ],
 )
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    """Milliseconds, then finite seconds, then a date against the answer's own `Date`; rubbish is ignored."""
+def test_retry_after_forms_and_precedence(headers: dict[str, str], seconds: float | None) -> None:
+    """Milliseconds, then finite seconds, then a date relative to the response's `Date`; invalid values are ignored."""
     now = 784111782.0  # five seconds after DATE
     parsed = parse_retry_after(CIMultiDict(headers), now)
     assert parsed == (seconds if seconds is None else pytest.approx(seconds))
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles", "Asia/Kolkata"])
-def test_dates_do_not_depend_on_the_time_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HTTP dates are UTC wherever the client runs."""
+def test_http_dates_do_not_depend_on_the_local_time_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP dates are UTC, whatever the client's time zone."""
     import time
 
     monkeypatch.setenv("TZ", zone)
@@ -327,7 +327,7 @@ def test_dates_do_not_depend_on_the_time_zone(zone: str, monkeypatch: pytest.Mon
 
 
 def test_an_error_that_echoes_the_request_is_scrubbed() -> None:
-    """Numbers, codes and credentials that the service repeats do not reach the error."""
+    """Numbers, codes and credentials that the service repeats do not appear in the error."""
     secrets = ("+19195551234", "19195551234", "s3cret-word", "hunter2")
     body = json.dumps(
         {
@@ -354,8 +354,8 @@ def test_an_error_that_echoes_the_request_is_scrubbed() -> None:
         (200, {"access_token": "t", "expires_in": None}, 3600.0),
     ],
 )
-def test_tokens(status: int, body: object, lifetime: float) -> None:
-    """A token without a lifetime is taken to live an hour, as Bandwidth's own tool does."""
+def test_a_token_without_a_valid_lifetime_lives_an_hour(status: int, body: object, lifetime: float) -> None:
+    """Bandwidth's own tool assumes the same."""
     token = _wire.decipher_token(_wire.RawResponse(status, CIMultiDict(), json.dumps(body).encode()))
     assert (token.header, token.lifetime) == ("Bearer t", lifetime)
     assert "Bearer t" not in repr(token)
@@ -372,8 +372,8 @@ def test_tokens(status: int, body: object, lifetime: float) -> None:
         (500, b"", ServerError),
     ],
 )
-def test_no_token_is_not_sent(status: int, body: bytes, error_type: type[RequestError]) -> None:
-    """Whatever the token endpoint says, the code request has not left."""
+def test_a_failed_token_request_is_not_sent(status: int, body: bytes, error_type: type[RequestError]) -> None:
+    """Whatever the token endpoint responds, the code request was not sent."""
     with pytest.raises(RequestError) as caught:
         _wire.decipher_token(_wire.RawResponse(status, CIMultiDict(), body))
     assert (type(caught.value), caught.value.delivery) == (error_type, Delivery.NOT_SENT)

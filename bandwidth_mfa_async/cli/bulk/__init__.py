@@ -1,1 +1,1 @@
-"""The `bulk` command."""
+"""The command `bulk`: send a code to every number in a file."""

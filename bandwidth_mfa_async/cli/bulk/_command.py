@@ -1,4 +1,4 @@
-"""The command `bulk`: what it takes, what it checks before anything is sent, and what it prints."""
+"""The command `bulk`: its options, the checks before sending, and its output."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .._formats import format_duration
 from .._limit_options import limit_options, limits_from_options
 from .._open_client import open_client
 from ._display import per_second, summary_table
-from ._input_scan import DuplicateCounter, document_of
+from ._input_scan import DuplicateCounter, scan_document
 from ._plan import Plan
 from ._rejects import Rejects
 from ._run import SIGNALS, send
-from ._scan_progress import checked, nothing_to_send, rows_to_send
-from ._source import name_of
+from ._scan_progress import no_valid_rows, scan_before_send, scan_input
+from ._source import display_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,18 +38,19 @@ if TYPE_CHECKING:
 
 _EPILOG: Final = """
 \b
-Input: CSV with a column 'to', or a single column of numbers; optional
-columns message, scope and digits. Or JSON Lines with the same names.
-UTF-8. A file is checked as a whole before the first code is sent;
-standard input, of which only one look is possible, is not.
+Input: CSV with a column 'to', or a single column of numbers, whose header
+may have any name or be missing; optional columns message, scope and digits.
+Or JSON Lines with the same names. UTF-8; blank lines are skipped. A file is
+checked completely before the first code is sent; standard input is not, as
+it can be read only once.
 \b
-Stopping: SIGINT (Ctrl-C) or SIGTERM takes no more and lets end what is
-under way; a second one cuts it. Run the same command with the same
---journal again to go on; nobody is texted twice.
+Stopping: after SIGINT (Ctrl-C) or SIGTERM, no more codes are started and
+those in flight finish; a second signal cancels them. To continue, run the
+same command with the same --journal again: codes already sent are skipped.
 \b
-Exit codes: 0 all accepted, now or before; 1 some rejected, not sent or
+Exit codes: 0 all accepted, now or earlier; 1 some rejected, not sent or
 invalid, or stopped early; 2 bad usage, configuration, input or journal;
-3 some unknown. A dry run: 0 all good, 1 some bad, 2 as above.
+3 some unknown. A dry run: 0 all rows valid, 1 some bad, 2 as above.
 \b
 Credentials come from the environment, as for 'send'.
 \b
@@ -59,12 +60,12 @@ Examples (with BW_NUMBER and BW_MESSAGING_APPLICATION_ID set):
   bandwidth-mfa bulk - --journal launch.db < numbers.txt
   bandwidth-mfa bulk numbers.csv --worker redis://localhost:6379/0
 """
-# What a dry run checks a template with when it is not told: it sends nothing.
-_NOBODY: Final = "+19195554321"
+# A dry run without --from checks the template with this sender; it sends nothing.
+_PLACEHOLDER_SENDER: Final = "+19195554321"
 
 
 def bulk_options(command: Any) -> Any:
-    """Add the options of `bulk`."""
+    """Add the options of `bulk` to a command."""
     options: list[Callable[[Any], Any]] = [
         click.argument("file", type=click.Path(allow_dash=True)),
         click.option("--from", "from_", envvar="BW_NUMBER", show_envvar=True, help="The sender's number, E.164."),
@@ -72,23 +73,25 @@ def bulk_options(command: Any) -> Any:
             "--application-id",
             help="The application.  [env var: BW_MESSAGING_APPLICATION_ID, with --voice BW_VOICE_APPLICATION_ID]",
         ),
-        click.option("--scope", help="What the codes are for, where a row says nothing else."),
-        click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must hold {CODE}."),
+        click.option("--scope", help="What the codes are for, unless a row has a scope."),
+        click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must contain {CODE}."),
         click.option("--digits", type=int, default=6, show_default=True, help="The codes' length, 4 to 8."),
         click.option("--voice", is_flag=True, help="Call instead of texting."),
         click.option(
             "--journal",
             type=click.Path(),
-            help="Remember every code in this file; where it exists, go on from there.",
+            help="Record every code in this file; if it exists, continue from it.",
         ),
-        click.option("--run", default="", metavar="NAME", help="Another name sends to the same numbers again."),
-        click.option("--rejects", type=click.Path(), help="Write rows that must be mended to this file, as CSV."),
+        click.option(
+            "--run", default="", metavar="NAME", help="The run's name; another name sends to the same numbers again."
+        ),
+        click.option("--rejects", type=click.Path(), help="Write rows that need correction to this file, as CSV."),
         click.option(
             "--worker",
             metavar="[URL]",
             is_flag=False,
             flag_value="",
-            help="Leave the sending to workers: put the rows into their ledger at URL (or BW_LEDGER_URL), and watch.",
+            help="Let workers send: submit the rows to their ledger at URL (or BW_LEDGER_URL) and watch the job.",
         ),
         limit_options,
         click.option(
@@ -96,14 +99,14 @@ def bulk_options(command: Any) -> Any:
             type=click.IntRange(1, 10_000),
             default=100,
             show_default=True,
-            help="Codes under way at once.",
+            help="The maximum number of codes in flight.",
         ),
         click.option(
             "--resend",
             type=click.Choice([member.value.replace("_", "-") for member in Resend]),
             default="rejected",
             show_default=True,
-            help="What is sent again; at-least-once also what is unknown, so that people may get two codes.",
+            help="Which codes are sent again; at-least-once includes unknown ones, so a person may get two codes.",
         ),
         click.option(
             "--format",
@@ -111,9 +114,9 @@ def bulk_options(command: Any) -> Any:
             type=click.Choice(["auto", "csv", "jsonl"]),
             default="auto",
             show_default=True,
-            help="By default what the file's name says, or its first byte.",
+            help="By default chosen by the file's name, else by its first byte.",
         ),
-        click.option("--dry-run", is_flag=True, help="Check every row, count, and send nothing."),
+        click.option("--dry-run", is_flag=True, help="Check and count all rows, and send nothing."),
         click.option("--json", "as_json", is_flag=True, help="Print one line of JSON at the end."),
     ]
     for option in reversed(options):
@@ -121,16 +124,16 @@ def bulk_options(command: Any) -> Any:
     return command
 
 
-@click.command(epilog=_EPILOG, short_help="Send codes to every number of a file, and remember each.")
+@click.command(epilog=_EPILOG, short_help="Send a code to every number in a file, and record each outcome.")
 @bulk_options
-def bulk(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click passes flags so
-    """Send codes to every number of FILE, or of standard input for '-', and say what became of each.
+def bulk(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click passes flags this way
+    """Send a code to every number in FILE, or in standard input for '-', and report the outcomes.
 
-    A row that cannot be sent ends nothing: it is counted as invalid, named with its line, and kept in the --rejects
-    file, which can be mended and sent. A number that stands there twice gets one code.
+    An invalid row does not stop the run: it is counted, reported with its line, and written to the --rejects file,
+    which you can correct and send. A duplicate row is sent once.
     """
     try:
-        code = _dry_run(file, as_json=as_json, **options) if dry_run else _bulk(file, as_json=as_json, **options)
+        code = _dry_run(file, as_json=as_json, **options) if dry_run else _send_here(file, as_json=as_json, **options)
     except MFAError as error:
         code = _outcome.fail(error, as_json=as_json)
     except KeyboardInterrupt as interrupt:
@@ -139,16 +142,16 @@ def bulk(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:  # no
     sys.exit(code)
 
 
-def _template(voice: bool, options: dict[str, Any], *, must: bool) -> CodeTemplate:  # noqa: FBT001 - an option
+def _template(voice: bool, options: dict[str, Any], *, required: bool) -> CodeTemplate:  # noqa: FBT001 - an option
     variable = "BW_VOICE_APPLICATION_ID" if voice else "BW_MESSAGING_APPLICATION_ID"
     application_id = options["application_id"] or os.environ.get(variable)
     missing = [
         name for name, value in (("--from", options["from_"]), ("--application-id", application_id)) if not value
     ]
-    if missing and must:
+    if missing and required:
         raise ConfigurationError(f"missing: {', '.join(missing)} (see --help for the environment variables)")
     return CodeTemplate(
-        options["from_"] or _NOBODY,
+        options["from_"] or _PLACEHOLDER_SENDER,
         application_id or "none",
         options["scope"],
         options["message"],
@@ -166,63 +169,62 @@ def _rows(number: int) -> str:
     return "row" if number == 1 else "rows"
 
 
-def _warn(path: str, samples: list[BadRow], bad: int, ignored: list[str], rejects: str | None) -> None:
-    """Say on standard error what was passed over."""
+def _print_warnings(path: str, samples: list[BadRow], bad: int, ignored: list[str], rejects: str | None) -> None:
+    """Print the ignored columns and the bad rows on standard error."""
     if ignored:
         more = f" and {len(ignored) - 5} more" if len(ignored) > 5 else ""
-        click.echo(f"{name_of(path)}: nothing is done with the columns {', '.join(ignored[:5])}{more}", err=True)
+        click.echo(f"{display_name(path)}: ignored columns: {', '.join(ignored[:5])}{more}", err=True)
     for row in samples:
-        click.echo(f"{name_of(path)}, line {row.line}: {row.reason}", err=True)
+        click.echo(f"{display_name(path)}, line {row.line}: {row.reason}", err=True)
     if bad > len(samples):
-        where = f"{rejects} has them all" if rejects else "--rejects FILE keeps them all"
+        where = f"all are in {rejects}" if rejects else "--rejects FILE writes all of them to a file"
         click.echo(f"... and {bad - len(samples):,} more bad {_rows(bad - len(samples))}; {where}", err=True)
 
 
-def _dry_run(file: str, *, as_json: bool, voice: bool, worker: str | None, **options: Any) -> int:  # noqa: ARG001 - nothing is sent by anybody
+def _dry_run(file: str, *, as_json: bool, voice: bool, worker: str | None, **options: Any) -> int:  # noqa: ARG001 - a dry run sends nothing
     channel = "voice" if voice else "messaging"
     limits = _limits({**options, "redis": None}, channel)
-    plan = _plan(file, channel, _template(voice, options, must=False), options)
+    plan = _plan(file, channel, _template(voice, options, required=False), options)
     rate = limits.voice_rate if voice else limits.rate
-    with DuplicateCounter() as repeats:
+    with DuplicateCounter() as duplicates:
         if options["rejects"]:
             with Rejects(options["rejects"], [file]) as rejects:
-                found = checked(plan, Console(stderr=True), repeats=repeats, rejects=rejects)
+                scan = scan_input(plan, Console(stderr=True), duplicates=duplicates, rejects=rejects)
         else:
-            found = checked(plan, Console(stderr=True), repeats=repeats)
-    _warn(file, found.samples, found.bad, found.ignored, options["rejects"])
-    document = document_of(found, channel, rate)
+            scan = scan_input(plan, Console(stderr=True), duplicates=duplicates)
+    _print_warnings(file, scan.samples, scan.bad, scan.ignored, options["rejects"])
+    document = scan_document(scan, channel, rate)
     if as_json:
-        click.echo(_outcome.as_json(document))
+        click.echo(_outcome.json_line(document))
     else:
-        _print_dry_run(found, document, channel)
-    return _outcome.EXIT_REFUSED if found.bad else _outcome.EXIT_OK
+        _print_dry_run(scan, document, channel)
+    return _outcome.EXIT_FAILED if scan.bad else _outcome.EXIT_OK
 
 
-def _print_dry_run(found: ScanResult, document: dict[str, Any], channel: str) -> None:
-    each = f"{found.lightest}" if found.lightest == found.heaviest else f"{found.lightest} to {found.heaviest}"
-    word = "calls" if channel == "voice" else "segments"
-    table = Table(title="what is in the file; nothing was sent", show_header=False)
+def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str) -> None:
+    each = f"{scan.lightest}" if scan.lightest == scan.heaviest else f"{scan.lightest} to {scan.heaviest}"
+    unit = "calls" if channel == "voice" else "segments"
+    table = Table(title="contents of the input; nothing was sent", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim", overflow="fold")
-    table.add_row("rows", f"{found.rows:,}", "")
-    table.add_row("valid", f"{found.valid:,}", "can be sent")
-    table.add_row("bad", f"{found.bad:,}", "will not be sent until they are mended")
-    table.add_row("duplicates", f"{found.repeats:,}", "ask again for what an earlier row asks for: sent once")
-    table.add_row(
-        word, f"{found.weight:,}", "what the account's rate counts" + (f", {each} a text" if word == "segments" else "")
-    )
-    table.add_row("time", format_duration(document["seconds"]), f"about, at {document['rate_per_second']:g} a second")
+    table.add_row("rows", f"{scan.rows:,}", "")
+    table.add_row("valid", f"{scan.valid:,}", "can be sent")
+    table.add_row("bad", f"{scan.bad:,}", "must be corrected before they can be sent")
+    table.add_row("duplicates", f"{scan.duplicates:,}", "equal to an earlier row; sent once")
+    per_text = f", {each} per text" if unit == "segments" else ""
+    table.add_row(unit, f"{scan.weight:,}", f"count against the account's rate{per_text}")
+    table.add_row("time", format_duration(document["seconds"]), f"estimate at {document['rate_per_second']:g} a second")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     if document["rate_source"] != "--rate":
-        click.echo(f"The rate is {document['rate_source']}; give your account's own with --rate.")
+        click.echo(f"The rate is {document['rate_source']}; set your account's own rate with --rate.")
 
 
 def _plan(file: str, channel: str, template: CodeTemplate, options: dict[str, Any]) -> Plan:
     for name in ("journal", "rejects"):
-        # A script whose variable is not set; taken for no journal, the run would be forgotten and sent again.
+        # A script with an unset variable passes "". Without a journal, a second run would send everything again.
         if options[name] == "":
-            raise ConfigurationError(f"--{name}: is empty; name a file, or leave it out")
+            raise ConfigurationError(f"--{name}: is empty; name a file, or leave the option out")
     form: Format = options["form"]
     return Plan(
         path=file,
@@ -235,15 +237,15 @@ def _plan(file: str, channel: str, template: CodeTemplate, options: dict[str, An
     )
 
 
-def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **options: Any) -> int:
+def _send_here(file: str, *, as_json: bool, voice: bool, worker: str | None, **options: Any) -> int:
     channel = "voice" if voice else "messaging"
     if worker is not None:
-        return _by_workers(file, channel, worker, options, as_json=as_json)
+        return _send_by_workers(file, channel, worker, options, as_json=as_json)
     limits = _limits(options, channel)
     journal = options["journal"]
     if journal and os.path.exists(journal) and os.path.exists(file) and os.path.samefile(journal, file):  # noqa: PTH110, PTH121
         raise ConfigurationError(f"--journal: {journal} is the input; name another file")
-    plan = _plan(file, channel, _template(voice, options, must=True), options)
+    plan = _plan(file, channel, _template(voice, options, required=True), options)
     client = open_client(limits=limits, retry=RetryPolicy(resend=Resend(options["resend"].replace("-", "_"))))
     console = Console(stderr=True)
 
@@ -252,104 +254,106 @@ def _bulk(file: str, *, as_json: bool, voice: bool, worker: str | None, **option
             return await send(plan, client, total=total, rejects=rejects, console=console)
 
     def run(rejects: Rejects | None) -> RunResult:
-        total = rows_to_send(plan, console, rejects)
+        total = scan_before_send(plan, console, rejects)
         return asyncio.run(work(total, rejects))
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         if options["rejects"]:
             with Rejects(options["rejects"], [file, *(journal_files(journal) if journal else ())]) as rejects:
-                done = run(rejects)
+                result = run(rejects)
         else:
-            done = run(None)
-        return _conclude(plan, done, options["rejects"], as_json=as_json)
+            result = run(None)
+        return _print_result(plan, result, options["rejects"], as_json=as_json)
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, as_json: bool) -> int:
-    """Submit to workers, and watch.
+def _send_by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, as_json: bool) -> int:
+    """Submit the rows to workers, and watch the job.
 
     Raises:
-        ConfigurationError: the ledger is not named, or an option is about a run of this process.
+        ConfigurationError: the ledger's URL is missing, or an option applies only to a run of this process.
     """
     from . import _job
 
     _job.check_options(click.get_current_context())
     url = url or os.environ.get("BW_LEDGER_URL", "")
     if not url:
-        raise ConfigurationError("--worker: name the ledger's Redis, or set BW_LEDGER_URL")
-    plan = _plan(file, channel, _template(channel == "voice", options, must=True), options)
+        raise ConfigurationError("--worker: give the ledger's Redis URL, or set BW_LEDGER_URL")
+    plan = _plan(file, channel, _template(channel == "voice", options, required=True), options)
     _job.job_name(plan)
     console = Console(stderr=True)
 
     def run(rejects: Rejects | None) -> RunResult:
-        total = rows_to_send(plan, console, rejects)
+        total = scan_before_send(plan, console, rejects)
         return asyncio.run(_job.send(plan, url, total=total, rejects=rejects, console=console))
 
     if options["rejects"]:
         with Rejects(options["rejects"], [file]) as rejects:
-            done = run(rejects)
+            result = run(rejects)
     else:
-        done = run(None)
-    return _conclude(plan, done, options["rejects"], as_json=as_json, by_workers=True)
+        result = run(None)
+    return _print_result(plan, result, options["rejects"], as_json=as_json, by_workers=True)
 
 
-def _conclude(plan: Plan, done: RunResult, rejects: str | None, *, as_json: bool, by_workers: bool = False) -> int:
-    """Print what became of all, and how to go on; return the exit code."""
-    summary = done.summary
-    _warn(plan.path, done.samples, summary.invalid, done.ignored, rejects)
-    if done.error is None and summary.taken and summary.invalid == summary.taken:
-        done.error = nothing_to_send(plan.path, summary.taken, done.samples)
-    code = _exit_code(done)
+def _print_result(
+    plan: Plan, result: RunResult, rejects: str | None, *, as_json: bool, by_workers: bool = False
+) -> int:
+    """Print the outcomes and the next steps; return the exit code."""
+    summary = result.summary
+    _print_warnings(plan.path, result.samples, summary.invalid, result.ignored, rejects)
+    if result.error is None and summary.taken and summary.invalid == summary.taken:
+        result.error = no_valid_rows(plan.path, summary.taken, result.samples)
+    code = _exit_code(result)
     if as_json:
-        click.echo(_outcome.as_json(_document(done)))
+        click.echo(_outcome.json_line(_document(result)))
     elif summary.taken:
-        table = summary_table(summary, done.previous, requests=not by_workers)
+        table = summary_table(summary, result.previous, requests=not by_workers)
         Console(width=None if sys.stdout.isatty() else 120).print(table)
-    if done.error is not None:
-        notes = "".join(f"\n  {note}" for note in getattr(done.error, "__notes__", ()))
-        click.echo(f"error: {done.error}{notes}", err=True)
-    for line in _how_to_go_on(plan, done, rejects, by_workers=by_workers):
+    if result.error is not None:
+        notes = "".join(f"\n  {note}" for note in getattr(result.error, "__notes__", ()))
+        click.echo(f"error: {result.error}{notes}", err=True)
+    for line in _next_steps(plan, result, rejects, by_workers=by_workers):
         click.echo(line, err=as_json)
     return code
 
 
-def _how_to_go_on(plan: Plan, done: RunResult, rejects: str | None, *, by_workers: bool) -> list[str]:
-    summary = done.summary
+def _next_steps(plan: Plan, result: RunResult, rejects: str | None, *, by_workers: bool) -> list[str]:
+    summary = result.summary
     lines: list[str] = []
-    if done.rejects:
-        lines.append(f"{rejects}: {done.rejects:,} {_rows(done.rejects)} to mend; then send that file")
+    if result.rejects:
+        lines.append(f"{rejects}: {result.rejects:,} {_rows(result.rejects)} to correct; then send that file")
     if by_workers:
         from . import _job
 
-        return lines + _job.how_to_go_on(done)
-    if done.journal is None:
+        return lines + _job.next_steps(result)
+    if result.journal is None:
         return lines
-    same = "the same command" if plan.journal else f"the same command with --journal {done.journal}"
+    same = "the same command" if plan.journal else f"the same command with --journal {result.journal}"
     if summary.ending != "finished" or summary.not_sent:
-        lines.append(f"to go on, run {same} again: what was sent is not sent again")
+        lines.append(f"to continue, run {same} again: codes already sent are skipped")
     if summary.unknown:
         lines.append(
-            f"{summary.unknown:,} unknown: they may have their code; to send again all the same, "
+            f"{summary.unknown:,} unknown: the codes may have been sent; to send them again anyway, "
             f"run {same} and --resend at-least-once"
         )
     return lines
 
 
-def _exit_code(done: RunResult) -> int:
-    summary, previous = done.summary, done.previous
+def _exit_code(result: RunResult) -> int:
+    summary, previous = result.summary, result.previous
     if summary.unknown or previous[Delivery.UNKNOWN]:
         return _outcome.EXIT_UNKNOWN
-    if done.error is not None and not isinstance(done.error, RequestError):
+    if result.error is not None and not isinstance(result.error, RequestError):
         return _outcome.EXIT_USAGE
     failed = summary.rejected + summary.not_sent + summary.invalid + previous[Delivery.REJECTED]
-    return _outcome.EXIT_REFUSED if failed or done.error or summary.ending != "finished" else _outcome.EXIT_OK
+    return _outcome.EXIT_FAILED if failed or result.error or summary.ending != "finished" else _outcome.EXIT_OK
 
 
-def _document(done: RunResult) -> dict[str, Any]:
-    summary = done.summary
+def _document(result: RunResult) -> dict[str, Any]:
+    summary = result.summary
     document: dict[str, Any] = {
         "ending": summary.ending,
         "taken": summary.taken,
@@ -359,16 +363,18 @@ def _document(done: RunResult) -> dict[str, Any]:
         "unknown": summary.unknown,
         "invalid": summary.invalid,
         "skipped": summary.skipped,
-        "skipped_because": {"twice" if was is None else was.value: number for was, number in done.previous.items()},
+        "skipped_because": {
+            "twice" if earlier is None else earlier.value: number for earlier, number in result.previous.items()
+        },
         "possible_duplicates": summary.possible_duplicates,
         "attempts": summary.attempts,
         "throttled": summary.throttled,
         "per_second": round(per_second(summary), 1),
         "seconds": round(summary.elapsed, 2),
-        "rejects": done.rejects,
-        "resume_with": done.journal,
-        "ignored_columns": done.ignored,
+        "rejects": result.rejects,
+        "resume_with": result.journal,
+        "ignored_columns": result.ignored,
     }
-    if done.error is not None:
-        document |= {"error": type(done.error).__name__, "detail": str(done.error)}
+    if result.error is not None:
+        document |= {"error": type(result.error).__name__, "detail": str(result.error)}
     return document

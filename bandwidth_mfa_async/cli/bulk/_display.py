@@ -1,4 +1,4 @@
-"""What a person sees of a bulk run: live on a terminal, a line every ten seconds elsewhere, a table at the end."""
+"""The display of a bulk run: live on a terminal, one line every ten seconds elsewhere, and a table at the end."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ..._clock import Clock
     from ...bulk import BulkSummary, ItemOutcome
 
-REFRESH: Final = 0.25
+REFRESH_INTERVAL: Final = 0.25
 SENDING: Final = "sending"
-PLAIN_EVERY: Final = 10.0
+LINE_INTERVAL: Final = 10.0
 _MINUTE: Final = 60
 _RECENT: Final = 10
 _BARS: Final = "▁▂▃▄▅▆▇█"
@@ -34,20 +34,20 @@ _GAP: Final = "  "
 
 
 class Pace:
-    """How many codes ended in each of the last sixty seconds, and how fast a run gets on.
+    """Measures the throughput of a run over the last sixty seconds.
 
     Args:
-        clock: whose time counts.
+        clock: the monotonic clock to measure with.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._began = clock.monotonic()
         self._seconds: deque[tuple[int, int]] = deque(maxlen=_MINUTE + 1)
-        self._marks: deque[tuple[float, int]] = deque([(self._began, 0)])
+        self._samples: deque[tuple[float, int]] = deque([(self._began, 0)])
 
     def count(self, number: int = 1) -> None:
-        """Count one code, or more, now."""
+        """Count codes that finished now."""
         second = self._second()
         if self._seconds and self._seconds[-1][0] == second:
             self._seconds[-1] = (second, self._seconds[-1][1] + number)
@@ -55,46 +55,46 @@ class Pace:
             self._seconds.append((second, number))
 
     def last_minute(self) -> list[int]:
-        """Return the codes of each whole second of the last minute, or of the run where it is younger."""
+        """Return the codes of each whole second of the last minute, or since the start of a shorter run."""
         now = self._second()
         counts = dict(self._seconds)
         return [counts.get(second, 0) for second in range(max(0, now - _MINUTE), now)]
 
     def per_second(self) -> float:
-        """Return the codes a second of the last ten seconds."""
+        """Return the codes per second over the last ten seconds."""
         recent = self.last_minute()[-_RECENT:]
         return sum(recent) / len(recent) if recent else 0.0
 
-    def left(self, ended: int, rest: int | None) -> float | None:
-        """Return the seconds that the rest will take at the last minute's pace; None when nobody can say.
+    def eta(self, ended: int, remaining: int | None) -> float | None:
+        """Return the seconds that the remaining items will take at the last minute's pace, or None if not known.
 
         Args:
-            ended: codes that were sent for and ended; what was skipped took no time.
-            rest: items still to come; None when that is not known.
+            ended: codes that were sent and finished; skipped items take no time and do not count.
+            remaining: items still to process; None if not known.
         """
         now = self._clock.monotonic()
-        if now - self._marks[-1][0] >= 1:
-            self._marks.append((now, ended))
-        while len(self._marks) > 1 and now - self._marks[0][0] > _MINUTE:
-            self._marks.popleft()
-        then, ended_then = self._marks[0]
-        if rest is None or ended <= ended_then or now <= then:
+        if now - self._samples[-1][0] >= 1:
+            self._samples.append((now, ended))
+        while len(self._samples) > 1 and now - self._samples[0][0] > _MINUTE:
+            self._samples.popleft()
+        then, ended_then = self._samples[0]
+        if remaining is None or ended <= ended_then or now <= then:
             return None
-        return max(0, rest) * (now - then) / (ended - ended_then)
+        return max(0, remaining) * (now - then) / (ended - ended_then)
 
     def _second(self) -> int:
         return int(self._clock.monotonic() - self._began)
 
 
 class Display:
-    """Shows a run while it goes on.
+    """Shows the progress of a run.
 
     Args:
-        console: where; live when it is a terminal.
-        summary: the run's counts, which the run keeps up to date.
-        total: items in all; None when that is not known.
-        clock: whose time is shown.
-        throttled: whether the run knows of its 429s.
+        console: where to print; the display is live if it is a terminal.
+        summary: the run's counts, which the run updates.
+        total: the number of items; None if not known.
+        clock: the clock for durations.
+        throttled: whether the run counts its 429s.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class Display:
         self._throttled = throttled
         self._pace = Pace(clock)
         self._began = clock.monotonic()
-        self._next_line = self._began + PLAIN_EVERY
+        self._next_line = self._began + LINE_INTERVAL
         self._live: Live | None = None
         if console.is_terminal and not console.is_dumb_terminal:
             self._live = Live(self, console=console, auto_refresh=False, transient=True)
         self.state = SENDING
-        """The first word of the display; another one once the run is being stopped."""
+        """The first word of the display: what the run is doing."""
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -125,34 +125,34 @@ class Display:
         if self._live is not None:
             self._live.stop()
 
-    def note(self, outcome: ItemOutcome) -> None:
-        """Take note of an item's end."""
+    def record(self, outcome: ItemOutcome) -> None:
+        """Count an item that finished."""
         if outcome.delivery in _SENT:
             self._pace.count()
 
     def advance(self, number: int) -> None:
-        """Take note of so many ends at once."""
+        """Count several items that finished."""
         self._pace.count(number)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the display was created."""
         return self._clock.monotonic() - self._began
 
-    def say(self, text: str) -> None:
-        """Print a line, above the display where there is one."""
+    def print_line(self, text: str) -> None:
+        """Print a line, above a live display."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def tick(self) -> None:
-        """Bring the display up to date, or print a line if one is due."""
+        """Refresh the live display, or print a status line if one is due."""
         if self._live is not None:
             self._live.refresh()
         elif self._clock.monotonic() >= self._next_line:
-            self._next_line += PLAIN_EVERY
-            self.say(self.line())
+            self._next_line += LINE_INTERVAL
+            self.print_line(self.status_line())
 
-    def line(self) -> str:
-        """Return the whole state as one line."""
+    def status_line(self) -> str:
+        """Return the state of the run as one line."""
         elapsed = format_duration(self.elapsed)
         counts = ", ".join(f"{number:,} {name}" for name, number, _ in self._counts())
         return f"{elapsed} {self.state}: {self._progress()}; {counts}"
@@ -171,11 +171,11 @@ class Display:
         )
         progress.add_row(self.state, bar, self._progress())
         yield progress
-        yield from self._packed(width)
+        yield from self._count_lines(width)
         yield self._sparkline(width, _ASCII_BARS if options.ascii_only else _BARS)
 
-    def _packed(self, width: int) -> list[Text]:
-        """Lay the counts out over as many lines as the width asks for."""
+    def _count_lines(self, width: int) -> list[Text]:
+        """Return the counts, wrapped to the width."""
         lines = [Text(no_wrap=True, overflow="ellipsis")]
         for name, number, style in self._counts():
             word = Text(f"{number:,} {name}", style=style if number else "dim")
@@ -195,78 +195,78 @@ class Display:
             *([("429s", summary.throttled, "yellow")] if self._throttled else []),
             ("in flight", summary.in_flight, ""),
         ]
-        # These are rare, and only shown when there are some.
+        # Shown only if they occur.
         more = [
             ("not sent", summary.not_sent, "red"),
             ("invalid", summary.invalid, "red"),
-            ("done before", summary.skipped, ""),
+            ("skipped", summary.skipped, ""),
         ]
         return counts + [count for count in more if count[1]]
 
     def _progress(self) -> str:
         summary = self._summary
         done = summary.done
-        rest = None if self._total is None or self.state != SENDING else self._total - done
-        left = self._pace.left(done - summary.skipped - summary.invalid, rest)
+        remaining = None if self._total is None or self.state != SENDING else self._total - done
+        eta = self._pace.eta(done - summary.skipped - summary.invalid, remaining)
         if self._total is None:
             where = f"{done:,} done"
         else:
             where = f"{done:,} of {self._total:,} ({done * 100 // max(1, self._total)} %)"
         pace = f"{self._pace.per_second():.{0 if self._pace.per_second() >= 10 else 1}f}/s"
-        return _GAP.join([where, pace, *([] if left is None else [f"{format_duration(left)} left"])])
+        return _GAP.join([where, pace, *([] if eta is None else [f"{format_duration(eta)} left"])])
 
     def _sparkline(self, width: int, bars: str) -> Text:
         label = "last minute "
         seconds = self._pace.last_minute()
-        most = max(seconds, default=0)
-        tail = f" {most}/s at most"
+        peak = max(seconds, default=0)
+        tail = f" {peak}/s peak"
         seconds = seconds[-max(1, width - len(label) - len(tail)) :]
         line = Text(label, no_wrap=True, overflow="crop")
         for number in seconds:
-            line.append(bars[-(-number * (len(bars) - 1) // most)] if number else " ", style="cyan")
+            line.append(bars[-(-number * (len(bars) - 1) // peak)] if number else " ", style="cyan")
         return line.append(tail, style="dim")
 
 
 def summary_table(summary: BulkSummary, previous: dict[Delivery | None, int], *, requests: bool = True) -> Table:
-    """Return what became of a run's items, as a table.
+    """Return the outcomes of a run's items as a table.
 
     Args:
         summary: the counts.
-        previous: of the skipped ones, what became of them before; None where they stand in the input twice.
-        requests: whether the run knows how many requests were made.
+        previous: the number of skipped items by their earlier outcome; the key None counts duplicates in the input.
+        requests: whether the run counts its requests.
     """
-    table = Table(title="what became of the codes", show_header=False)
+    table = Table(title="delivery outcomes", show_header=False)
     table.add_column(justify="left")
     table.add_column(justify="right")
     table.add_column(justify="left", style="dim")
     rows: list[tuple[str, int, str]] = [
-        ("accepted", summary.accepted, f"{summary.possible_duplicates:,} of them perhaps twice"),
-        ("rejected", summary.rejected, "refused by the service: nothing was sent"),
+        ("accepted", summary.accepted, f"{summary.possible_duplicates:,} possible duplicates"),
+        ("rejected", summary.rejected, "rejected by the service; nothing was sent"),
         ("not sent", summary.not_sent, "never left this machine"),
-        ("unknown", summary.unknown, "written, and no answer: not sent again"),
-        ("invalid", summary.invalid, "bad rows: nothing was sent"),
+        ("unknown", summary.unknown, "request written, no answer; not sent again"),
+        ("invalid", summary.invalid, "bad rows; nothing was sent"),
     ]
     for delivery, remark in (
-        (Delivery.ACCEPTED, "accepted by an earlier run, or twice in the input"),
-        (Delivery.REJECTED, "refused for good by an earlier run"),
-        (Delivery.UNKNOWN, "twice in the input, and unknown"),
-        (None, "twice in the input"),
+        (Delivery.ACCEPTED, "accepted by an earlier run, or duplicates in the input"),
+        (Delivery.REJECTED, "rejected by an earlier run"),
+        (Delivery.UNKNOWN, "duplicates in the input, with an unknown outcome"),
+        (None, "duplicates in the input"),
     ):
         if number := previous.get(delivery, 0):
-            rows.append(("done before", number, remark))
+            rows.append(("skipped", number, remark))
     if requests:
         rows += [
-            ("attempts", summary.attempts, "requests in all"),
-            ("429s", summary.throttled, "answers that asked us to slow down"),
+            ("attempts", summary.attempts, "HTTP requests in total"),
+            ("429s", summary.throttled, "requests throttled by the service"),
         ]
     for name, number, remark in rows:
         table.add_row(name, f"{number:,}", remark)
     table.add_row("codes a second", f"{per_second(summary):.1f}", "while sending")
-    table.add_row("seconds", f"{summary.elapsed:.1f}", "in all")
+    table.add_row("seconds", f"{summary.elapsed:.1f}", "in total")
     return table
 
 
 def per_second(summary: BulkSummary) -> float:
-    """Return the codes that ended a second, without those that were not sent for."""
+    """Return the codes per second, without those that were not sent."""
     sent = summary.accepted + summary.rejected + summary.unknown
     return sent / summary.elapsed if summary.elapsed else 0.0

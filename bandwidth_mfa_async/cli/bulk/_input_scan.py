@@ -1,4 +1,4 @@
-"""A look through a whole input before anything is sent: what is in it, and how long sending it will take."""
+"""Scans a whole input before anything is sent: counts its rows and estimates how long sending takes."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
     from ._rows import InputRow, RowReader
 
 _BUCKETS: Final = 1024
-_HELD: Final = 1 << 17
-_REPORT_EVERY: Final = 2_000
-SAMPLES: Final = 5
+_MAX_BUFFERED: Final = 1 << 17
+_PROGRESS_INTERVAL: Final = 2_000
+MAX_SAMPLES: Final = 5
 
 
 class DuplicateCounter:
-    """Counts what was added before, among any number of additions, in constant memory.
+    """Counts duplicates among any number of values, in constant memory.
 
-    Additions are 64-bit hashes, keyed by chance for each process. They are dealt out over buckets in a temporary file
-    that no other process can open; only when they are counted is one bucket after another held in memory. Among ten
-    million different ones, two would share a hash in one run of 370,000.
+    Stores the 64-bit hash of each value, keyed randomly per process, in buckets of a temporary file that no other
+    process can open; counting reads one bucket at a time. With ten million different values, a hash collision occurs in
+    one run of 370,000.
 
     Raises:
-        ConfigurationError: no temporary file can be written.
+        ConfigurationError: the temporary file cannot be written.
     """
 
     def __init__(self) -> None:
         self._buckets = [array("q") for _ in range(_BUCKETS)]
-        self._held = 0
+        self._buffered = 0
         self._starts: list[array[int]] = []
         try:
             self._file = tempfile.TemporaryFile(prefix="bandwidth-mfa-")  # noqa: SIM115 - closed on exit
         except OSError as error:
-            raise _no_room(error) from None
+            raise _temporary_file_error(error) from None
 
     def __enter__(self) -> Self:
         return self
@@ -55,29 +55,29 @@ class DuplicateCounter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # What a full disk would not take is written once more, and refused once more.
+        # After a failed write, closing flushes the same data again and fails again.
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def add(self, what: object) -> None:
-        """Take note of one."""
-        mark = hash(what)
-        self._buckets[mark % _BUCKETS].append(mark)
-        self._held += 1
-        if self._held == _HELD:
+    def add(self, value: object) -> None:
+        """Add a value."""
+        digest = hash(value)
+        self._buckets[digest % _BUCKETS].append(digest)
+        self._buffered += 1
+        if self._buffered == _MAX_BUFFERED:
             self._flush()
 
     def count(self) -> int:
-        """Return how many were added when an equal one had been already."""
+        """Return how many of the values are equal to an earlier one."""
         self._flush()
-        repeated = 0
+        duplicates = 0
         for bucket in range(_BUCKETS):
-            marks = array("q")
+            digests = array("q")
             for starts in self._starts:
                 size = starts[bucket + 1] - starts[bucket]
-                marks.frombytes(os.pread(self._file.fileno(), size, starts[bucket]))
-            repeated += len(marks) - len(set(marks))
-        return repeated
+                digests.frombytes(os.pread(self._file.fileno(), size, starts[bucket]))
+            duplicates += len(digests) - len(set(digests))
+        return duplicates
 
     def _flush(self) -> None:
         starts = array("q", [self._starts[-1][-1] if self._starts else 0])
@@ -88,36 +88,36 @@ class DuplicateCounter:
                 del bucket[:]
             self._file.flush()
         except OSError as error:
-            raise _no_room(error) from None
+            raise _temporary_file_error(error) from None
         self._starts.append(starts)
-        self._held = 0
+        self._buffered = 0
 
 
-def _no_room(error: OSError) -> ConfigurationError:
+def _temporary_file_error(error: OSError) -> ConfigurationError:
     where = tempfile.gettempdir() if tempfile.tempdir or os.environ.get("TMPDIR") else "the temporary folder"
     return ConfigurationError(f"cannot write in {where}: {error.strerror or error}; name another with TMPDIR")
 
 
 @define
 class ScanResult:
-    """What is in an input.
+    """The contents of an input.
 
     Attributes:
-        rows: all of them.
-        valid: those that can be sent, repeats included.
-        bad: those that cannot.
-        repeats: valid ones that ask for the same as one before; None where nobody looked.
-        weight: what the valid ones count against the account's rate: segments of texts, or calls.
-        lightest: the least that one counts.
-        heaviest: the most that one counts.
-        samples: the first few that cannot.
-        ignored: columns that nothing is done with.
+        rows: the number of rows.
+        valid: rows that can be sent, duplicates included.
+        bad: rows that cannot be sent.
+        duplicates: valid rows equal to an earlier one; None if not counted.
+        weight: what the valid rows count against the account's rate: segments of texts, or calls.
+        lightest: the smallest weight of a valid row.
+        heaviest: the largest weight of a valid row.
+        samples: the first few bad rows.
+        ignored: columns that are not used.
     """
 
     rows: int = 0
     valid: int = 0
     bad: int = 0
-    repeats: int | None = None
+    duplicates: int | None = None
     weight: int = 0
     lightest: int = 0
     heaviest: int = 0
@@ -126,59 +126,59 @@ class ScanResult:
 
     @property
     def sendable_weight(self) -> float:
-        """What sending will count: the weight without the repeats, which are sent once."""
-        return self.weight * (self.valid - (self.repeats or 0)) / self.valid if self.valid else 0.0
+        """The weight without duplicates, which are sent once."""
+        return self.weight * (self.valid - (self.duplicates or 0)) / self.valid if self.valid else 0.0
 
 
 def scan(
     reader: RowReader,
     *,
     channel: str,
-    repeats: DuplicateCounter | None = None,
+    duplicates: DuplicateCounter | None = None,
     rejects: Rejects | None = None,
     progress: Callable[[int], None] = lambda _rows: None,
 ) -> ScanResult:
-    """Read all rows, check each, and count.
+    """Read, check and count all rows.
 
     Args:
         reader: the rows.
         channel: ``"messaging"``, where a text counts by its segments, or ``"voice"``.
-        repeats: counts the rows that repeat another.
-        rejects: takes the bad rows; begun with the first row, since no columns are known before.
-        progress: told of the number of rows now and then.
+        duplicates: counts the duplicate rows.
+        rejects: receives the bad rows; started at the first row, since the columns are not known before.
+        progress: called with the number of rows every 2,000 rows and at the end.
 
     Raises:
         InputFileError: the file as a whole cannot be sent.
-        ConfigurationError: no temporary file can be written.
-        RejectsFileError: the rejects cannot be written.
+        ConfigurationError: the temporary file cannot be written.
+        RejectsFileError: the rejects file cannot be written.
     """
-    found = ScanResult()
+    result = ScanResult()
     base: object = None
     for row in reader:
-        found.rows += 1
-        if found.rows == 1 and rejects is not None:
+        result.rows += 1
+        if result.rows == 1 and rejects is not None:
             rejects.start(reader.header)
-        if found.rows % _REPORT_EVERY == 0:
-            progress(found.rows)
+        if result.rows % _PROGRESS_INTERVAL == 0:
+            progress(result.rows)
         if isinstance(row, BadRow):
-            found.bad += 1
-            if len(found.samples) < SAMPLES:
-                found.samples.append(row)
+            result.bad += 1
+            if len(result.samples) < MAX_SAMPLES:
+                result.samples.append(row)
             if rejects is not None:
                 rejects.add(row.line, row.reason, row.cells)
             continue
-        found.valid += 1
+        result.valid += 1
         weight = 1 if channel == "voice" else _weight(row)
-        found.weight += weight
-        found.heaviest = max(found.heaviest, weight)
-        found.lightest = min(found.lightest or weight, weight)
-        if repeats is not None:
+        result.weight += weight
+        result.heaviest = max(result.heaviest, weight)
+        result.lightest = min(result.lightest or weight, weight)
+        if duplicates is not None:
             base = base or row.template
-            repeats.add(row.to if row.template is base else (row.to, row.template))
-    progress(found.rows)
-    found.repeats = None if repeats is None else repeats.count()
-    found.ignored = reader.ignored
-    return found
+            duplicates.add(row.to if row.template is base else (row.to, row.template))
+    progress(result.rows)
+    result.duplicates = None if duplicates is None else duplicates.count()
+    result.ignored = reader.ignored
+    return result
 
 
 def _weight(row: InputRow) -> int:
@@ -188,11 +188,11 @@ def _weight(row: InputRow) -> int:
 
 @define
 class DefaultRate:
-    """What Bandwidth gives an account that has agreed on nothing else.
+    """The rate of an account without an agreement of its own.
 
     Attributes:
-        rate: so many a second.
-        source: who says so.
+        rate: texts or calls a second.
+        source: the documentation of the rate.
     """
 
     rate: Rate
@@ -207,17 +207,17 @@ DEFAULT_RATES: Final = {
 }
 
 
-def document_of(found: ScanResult, channel: str, rate: Rate | None) -> dict[str, Any]:
-    """Describe what was found, for a script."""
+def scan_document(scan: ScanResult, channel: str, rate: Rate | None) -> dict[str, Any]:
+    """Return the JSON document of a scan."""
     used, source = (rate, "--rate") if rate else (DEFAULT_RATES[channel].rate, DEFAULT_RATES[channel].source)
     return {
-        "rows": found.rows,
-        "valid": found.valid,
-        "bad": found.bad,
-        "duplicates": found.repeats,
-        ("calls" if channel == "voice" else "segments"): found.weight,
+        "rows": scan.rows,
+        "valid": scan.valid,
+        "bad": scan.bad,
+        "duplicates": scan.duplicates,
+        ("calls" if channel == "voice" else "segments"): scan.weight,
         "rate_per_second": used.per_second,
         "rate_source": source,
-        "seconds": round(found.sendable_weight / used.per_second, 1),
-        "ignored_columns": found.ignored,
+        "seconds": round(scan.sendable_weight / used.per_second, 1),
+        "ignored_columns": scan.ignored,
     }

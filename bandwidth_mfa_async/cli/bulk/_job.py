@@ -1,4 +1,4 @@
-"""A bulk run by worker processes: rows go into their ledger, and what comes of them is watched there."""
+"""A bulk run by worker processes: submits rows to their ledger and watches the job."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ...worker._job import open_job
 from ...worker._submission import Submission
 from ...worker.ledger._ledger import checked_name
 from .._limit_options import show_warnings
-from ._display import REFRESH, SENDING, Display
-from ._input_scan import SAMPLES
+from ._display import REFRESH_INTERVAL, SENDING, Display
+from ._input_scan import MAX_SAMPLES
 from ._plan import RunResult, open_rows
 from ._row_producer import RowProducer
 from ._rows import BadRow
@@ -33,32 +33,32 @@ if TYPE_CHECKING:
 
 SUBMITTING: Final = "submitting"
 _CHUNK: Final = 500
-# Answers about the item, which would come again: 4xx but for credentials, address, hour and pace.
-_NOT_THE_ITEMS: Final = frozenset({401, 403, 404, 408, 425, 429})
+# The 4xx answers about credentials, the URL, timing or the rate. Other 4xx answers are about the item and repeat.
+_NOT_ABOUT_THE_ITEM: Final = frozenset({401, 403, 404, 408, 425, 429})
 
 
 def check_options(context: click.Context) -> None:
-    """Refuse options that are about a run of this process.
+    """Check that no option applies only to a run of this process.
 
     Raises:
-        ConfigurationError: names the first of them, and the remedy.
+        ConfigurationError: such an option is given; the message names the first one and the remedy.
     """
     for name in ("journal", "rate", "redis", "max_in_flight", "resend"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            remedy = "the ledger remembers every code" if name == "journal" else "the workers' own settings count"
-            raise ConfigurationError(f"--{name.replace('_', '-')}: leave it out with --worker: {remedy}")
+            reason = "the ledger records every code" if name == "journal" else "the workers' own settings apply"
+            raise ConfigurationError(f"--{name.replace('_', '-')}: leave it out with --worker: {reason}")
 
 
 def job_name(plan: Plan) -> str:
-    """Return what the job is called: the run's name, or the file's.
+    """Return the job's name: the run's name, else the file's name without its suffix.
 
     Raises:
-        ConfigurationError: standard input has none, or the name can be no job's.
+        ConfigurationError: the input is standard input, or the name is not valid for a job.
     """
     if plan.run:
         return checked_name("--run", plan.run)
     if plan.path == "-":
-        raise ConfigurationError("--run: name the job, as standard input has no name that could be its")
+        raise ConfigurationError("--run: name the job; standard input has no file name to use")
     try:
         return checked_name("the file's name", pathlib.PurePath(plan.path).stem)
     except ConfigurationError as error:
@@ -66,190 +66,192 @@ def job_name(plan: Plan) -> str:
 
 
 async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | None, console: Console) -> RunResult:
-    """Submit every row, watch until each has its outcome, and say how it went.
+    """Submit every row, watch until each has an outcome, and return the result.
 
     Args:
-        plan: what to do; the run's name is the job's.
-        url: the ledger's Redis.
-        total: rows in the input; None when that is not known.
-        rejects: takes the rows that must be mended.
-        console: where the display goes.
+        plan: the run; its name is the job's name.
+        url: the URL of the ledger's Redis.
+        total: the number of rows in the input; None if not known.
+        rejects: receives the rows that need correction.
+        console: where the display is printed.
     """
     clock = SystemClock()
-    done = RunResult(BulkSummary())
+    result = RunResult(BulkSummary())
     show_warnings()
     try:
         async with RedisLedger(url) as ledger:
             job = open_job(ledger, job_name(plan))
-            watch = _Watch(plan, ledger, job, done, rejects)
-            with Display(console, done.summary, total, clock, throttled=False) as display, on_signals(watch.stop):
-                await watch.run(display)
-            if done.summary.ending == "finished":
-                await watch.conclude()
+            watcher = _JobWatcher(plan, ledger, job, result, rejects)
+            with Display(console, result.summary, total, clock, throttled=False) as display, on_signals(watcher.stop):
+                await watcher.run(display)
+            if result.summary.ending == "finished":
+                await watcher.write_rejects()
     except MFAError as error:
-        done.error = error
-        done.summary.ending = "failed"
-    done.rejects = 0 if rejects is None else rejects.count
-    return done
+        result.error = error
+        result.summary.ending = "failed"
+    result.rejects = 0 if rejects is None else rejects.count
+    return result
 
 
-class _Watch:
+class _JobWatcher:
     """Submits and watches one job.
 
     Args:
-        plan: what to submit.
-        ledger: where to.
-        job: its name there.
-        done: kept up to date.
-        rejects: takes the rows that must be mended.
+        plan: the run to submit.
+        ledger: the ledger to submit to.
+        job: the job in that ledger.
+        result: updated while the job runs.
+        rejects: receives the rows that need correction.
     """
 
-    def __init__(self, plan: Plan, ledger: RedisLedger, job: Job, done: RunResult, rejects: Rejects | None) -> None:
+    def __init__(self, plan: Plan, ledger: RedisLedger, job: Job, result: RunResult, rejects: Rejects | None) -> None:
         self._plan = plan
         self._ledger = ledger
         self._job = job
-        self._done = done
+        self._result = result
         self._rejects = rejects
         self._task: asyncio.Task[None] | None = None
-        self._seen = 0
-        self._resumes = False
+        self._ended = 0
+        self._is_existing_job = False
 
     def stop(self) -> None:
-        """Watch no longer, and submit no more."""
+        """Stop submitting and watching."""
         if self._task is not None:
             self._task.cancel()
 
     async def run(self, display: Display) -> None:
-        """Submit and watch to the end, or until stopped.
+        """Submit and watch until the job ends or `stop` is called.
 
         Raises:
-            MFAError: the input, or the ledger, cannot be used.
+            MFAError: the input or the ledger cannot be used.
         """
         self._task = asyncio.ensure_future(self._run(display))
         await asyncio.wait([self._task])
         if not self._task.cancelled():
             self._task.result()
             return
-        self._done.summary.ending = "stopped"
-        self._done.why = (
-            f"stopped watching: the workers go on with the {self._done.summary.taken:,} submitted; the same command "
-            f"submits what is left and watches again; bandwidth-mfa jobs {self._job.name} --cancel stops them"
+        self._result.summary.ending = "stopped"
+        self._result.stop_reason = (
+            f"stopped watching: the workers continue with the {self._result.summary.taken:,} submitted items; run the "
+            "same command again to submit the rest and watch; "
+            f"bandwidth-mfa jobs {self._job.name} --cancel stops the workers"
         )
 
     async def _run(self, display: Display) -> None:
         display.state = SUBMITTING
-        self._resumes = bool(await self._ledger.facts(self._job.name))
+        self._is_existing_job = bool(await self._ledger.facts(self._job.name))
         submitting = asyncio.ensure_future(self._submit())
         try:
             while not submitting.done():
-                await self._look(display)
-                await asyncio.wait([submitting], timeout=REFRESH)
+                await self._poll_once(display)
+                await asyncio.wait([submitting], timeout=REFRESH_INTERVAL)
             submitting.result()
         finally:
             submitting.cancel()
             await asyncio.wait([submitting])
         display.state = SENDING
         progress = await self._job.progress()
-        if self._resumes and progress.ending is not None and (progress.ending != "finished" or progress.not_sent):
+        if (
+            self._is_existing_job
+            and progress.ending is not None
+            and (progress.ending != "finished" or progress.not_sent)
+        ):
             progress = await self._job.resume()
         clock = self._ledger.clock
-        while (progress := await self._look(display) or progress).ending is None:
-            await sleep_until(clock, clock.monotonic() + REFRESH)
+        while (progress := await self._poll_once(display) or progress).ending is None:
+            await sleep_until(clock, clock.monotonic() + REFRESH_INTERVAL)
         if progress.ending == "finished":
-            self._done.summary.ending = "finished"
+            self._result.summary.ending = "finished"
         else:
-            self._done.summary.ending = "stopped"
-            self._done.why = _why(self._job.name, str(progress.ending))
+            self._result.summary.ending = "stopped"
+            self._result.stop_reason = _stop_reason(self._job.name, str(progress.ending))
 
     async def _submit(self) -> None:
-        plan, feed = self._plan, RowProducer(self._plan, self._rejects)
-        submission = Submission(self._ledger, self._job.name, feed, _CHUNK, plan.channel, plan.template, None)
-        noting = asyncio.ensure_future(self._note(feed))
+        plan, producer = self._plan, RowProducer(self._plan, self._rejects)
+        submission = Submission(self._ledger, self._job.name, producer, _CHUNK, plan.channel, plan.template, None)
+        draining = asyncio.ensure_future(self._drain_loop(producer))
         try:
             await submission.run()
         finally:
-            noting.cancel()
-            feed.close()
-            self._take(feed)
-            self._done.ignored = feed.ignored
+            draining.cancel()
+            producer.close()
+            self._drain_rows(producer)
+            self._result.ignored = producer.ignored
 
-    async def _note(self, feed: RowProducer) -> None:
-        """Forget the rows that were submitted, but for the bad ones, of which the command tells."""
+    async def _drain_loop(self, producer: RowProducer) -> None:
+        """Drop the submitted rows regularly, but keep the bad ones for the report."""
         clock = self._ledger.clock
         while True:
-            self._take(feed)
-            await sleep_until(clock, clock.monotonic() + REFRESH)
+            self._drain_rows(producer)
+            await sleep_until(clock, clock.monotonic() + REFRESH_INTERVAL)
 
-    def _take(self, feed: RowProducer) -> None:
-        for index in sorted(feed.under_way):
-            row = feed.under_way.pop(index)
+    def _drain_rows(self, producer: RowProducer) -> None:
+        for index in sorted(producer.pending_rows):
+            row = producer.pending_rows.pop(index)
             if isinstance(row, BadRow):
-                if len(self._done.samples) < SAMPLES:
-                    self._done.samples.append(row)
+                if len(self._result.samples) < MAX_SAMPLES:
+                    self._result.samples.append(row)
                 if self._rejects is not None:
                     self._rejects.add(row.line, row.reason, row.cells)
 
-    async def _look(self, display: Display) -> JobProgress | None:
-        """Bring the counts up to date; None while the job is not there yet."""
+    async def _poll_once(self, display: Display) -> JobProgress | None:
+        """Read the job's counts into the summary; return None while the job does not exist yet."""
         if not await self._ledger.facts(self._job.name):
             return None
         progress = await self._job.progress()
-        summary = self._done.summary
+        summary = self._result.summary
         for name in ("accepted", "rejected", "not_sent", "unknown", "invalid", "skipped"):
             setattr(summary, name, getattr(progress, name))
         summary.taken, summary.in_flight = progress.total, progress.sending
-        self._done.previous[None] = progress.skipped
+        self._result.previous[None] = progress.skipped
         summary.elapsed = display.elapsed
         ended = summary.accepted + summary.rejected + summary.not_sent + summary.unknown
-        display.advance(max(0, ended - self._seen))
-        self._seen = ended
+        display.advance(max(0, ended - self._ended))
+        self._ended = ended
         display.tick()
         return progress
 
-    async def conclude(self) -> None:
-        """Keep the rows that the service refused for a reason of their own; a pipe cannot be read again for that."""
-        summary = self._done.summary
+    async def write_rejects(self) -> None:
+        """Write the rows that the service rejected because of their content; a pipe cannot be read again for that."""
+        summary = self._result.summary
         if self._rejects is None or not summary.rejected or self._plan.path == "-":
             return
-        refused = {outcome.index: outcome async for outcome in self._job.outcomes() if _must_be_mended(outcome)}
-        await asyncio.to_thread(self._find, refused)
+        rejected = {outcome.index: outcome async for outcome in self._job.outcomes() if _needs_correction(outcome)}
+        await asyncio.to_thread(self._write_rejected_rows, rejected)
 
-    def _find(self, refused: dict[int, JobOutcome]) -> None:
-        assert self._rejects is not None  # noqa: S101 - only then there is something to find
+    def _write_rejected_rows(self, rejected: dict[int, JobOutcome]) -> None:
+        assert self._rejects is not None  # noqa: S101 - checked by the caller
         with open_rows(self._plan.path, self._plan.form, self._plan.template) as (reader, _):
             for index, row in enumerate(reader):
-                if (outcome := refused.get(index)) is not None:
-                    self._rejects.add(row.line, f"refused by the service: {outcome.status}", row.cells)
+                if (outcome := rejected.get(index)) is not None:
+                    self._rejects.add(row.line, f"rejected by the service: {outcome.status}", row.cells)
 
 
-def _must_be_mended(outcome: JobOutcome) -> bool:
+def _needs_correction(outcome: JobOutcome) -> bool:
     status = outcome.status
-    refused = outcome.delivery is Delivery.REJECTED and status is not None
-    return refused and status is not None and 400 <= status < 500 and status not in _NOT_THE_ITEMS
+    if outcome.delivery is not Delivery.REJECTED or status is None:
+        return False
+    return 400 <= status < 500 and status not in _NOT_ABOUT_THE_ITEM
 
 
-def _why(name: str, ending: str) -> str:
+def _stop_reason(name: str, ending: str) -> str:
     if ending == "cancelled":
-        return f"the job {name} was cancelled; run the same command again to go on with it"
+        return f"the job {name} was cancelled; run the same command again to resume it"
     return (
-        f"the workers stopped the job {name}: {ending}, ten times in a row, whatever the number; mend the workers' "
-        "credentials or address, then run the same command again"
+        f"the workers stopped the job {name}: {ending}, ten times in a row, for different numbers; correct the "
+        "workers' credentials or URL, then run the same command again"
     )
 
 
-def how_to_go_on(done: RunResult) -> list[str]:
-    """Return what a person may do next.
-
-    Args:
-        done: what came of it.
-    """
-    summary = done.summary
-    lines = [done.why] if done.why else []
+def next_steps(result: RunResult) -> list[str]:
+    """Return what the user can do next."""
+    summary = result.summary
+    lines = [result.stop_reason] if result.stop_reason else []
     if summary.ending == "finished" and summary.not_sent:
-        lines.append("to try again what was not sent, run the same command again: what was sent is not sent again")
+        lines.append("to retry items that were not sent, run the same command again: codes already sent are skipped")
     if summary.unknown:
         lines.append(
-            f"{summary.unknown:,} unknown: they may have their code; workers send them again only where their client "
+            f"{summary.unknown:,} unknown: the codes may have been sent; workers send them again only if their client "
             "has RetryPolicy(resend=Resend.AT_LEAST_ONCE)"
         )
     return lines

@@ -1,4 +1,4 @@
-"""What a bulk run of the command line is to do, and how it went."""
+"""The plan and the result of a bulk run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 
 from ._rows import RowReader, format_of
-from ._source import Source, name_of, open_input
+from ._source import Source, display_name, open_input
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Plan:
-    """What a bulk run is to do.
+    """The input and the settings of a bulk run.
 
     Attributes:
         path: the input; ``-`` for standard input.
         form: its format.
-        template: what is sent where a row says nothing else.
+        template: the defaults for values that a row does not have.
         channel: ``"messaging"`` or ``"voice"``.
-        journal: the journal's path; None for one that is thrown away after a run that finished.
+        journal: the journal's path; None for a temporary journal, which is deleted after a finished run.
         run: the run's name.
-        max_in_flight: codes under way at once.
+        max_in_flight: the maximum number of codes in flight.
     """
 
     path: str
@@ -45,17 +45,17 @@ class Plan:
 
 @define
 class RunResult:
-    """How a run went.
+    """The result of a run.
 
     Attributes:
         summary: the counts.
-        previous: what became before of the skipped ones.
+        previous: the number of skipped items by their earlier outcome; the key None counts duplicates in the input.
         samples: the first few bad rows.
-        ignored: columns that nothing was done with.
-        error: what ended it, if anything did.
-        journal: where it can be resumed from; None when there is nothing to resume.
-        rejects: rows written to the rejects file.
-        why: why it ended before its end, where that is no error.
+        ignored: columns that were not used.
+        error: the error that ended the run, if any.
+        journal: the journal to resume from; None if there is nothing to resume.
+        rejects: the number of rows written to the rejects file.
+        stop_reason: why the run ended early without an error.
     """
 
     summary: BulkSummary
@@ -65,18 +65,18 @@ class RunResult:
     error: MFAError | None = None
     journal: str | None = None
     rejects: int = 0
-    why: str = ""
+    stop_reason: str = ""
 
 
 @contextlib.contextmanager
 def open_rows(path: str, form: Format, template: CodeTemplate) -> Generator[tuple[RowReader, int | None]]:
-    """Open an input; give its rows and its size in bytes, None where that is not known.
+    """Open an input; yield its rows and its size in bytes, or None if the size is not known.
 
     Raises:
-        InputFileError: it cannot be read.
+        InputFileError: the input cannot be read.
     """
     stream, size = open_input(path)
     with contextlib.closing(stream):
-        source = Source(stream, name_of(path))
+        source = Source(stream, display_name(path))
         with contextlib.closing(source):
             yield RowReader(source, template, format_of(path, source, form)), size

@@ -1,4 +1,4 @@
-"""Reads rows in a thread and feeds them to a bulk run."""
+"""Reads rows in a thread and provides them to a bulk run as an async iterator."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _BATCHES: Final = 4
 
 
 class RowProducer:
-    """Gives rows to a `BulkSender`, read by a thread: a disk or a pipe may be slow, and the loop must not wait.
+    """Provides rows to a `BulkSender`; a thread reads them, so that a slow disk or pipe does not block the event loop.
 
     Args:
-        plan: where the rows are.
-        rejects: told of the columns before the first row comes.
+        plan: the run with the input to read.
+        rejects: started with the input's columns before the first row.
     """
 
     def __init__(self, plan: Plan, rejects: Rejects | None) -> None:
-        self.under_way: dict[int, InputRow | BadRow] = {}
-        """Rows that were given and have no outcome yet, by their place in the input."""
+        self.pending_rows: dict[int, InputRow | BadRow] = {}
+        """Rows that were returned and have no outcome yet, by their position in the input."""
         self.ignored: list[str] = []
         self._plan = plan
         self._rejects = rejects
         self._loop = asyncio.get_running_loop()
         self._batches: deque[list[InputRow | BadRow]] = deque()
         self._rows: Iterator[InputRow | BadRow] = iter(())
-        self._room = threading.Semaphore(_BATCHES)
-        self._given = 0
-        self._wake: asyncio.Future[None] | None = None
+        self._free_batches = threading.Semaphore(_BATCHES)
+        self._next_index = 0
+        self._waiter: asyncio.Future[None] | None = None
         self._ended = False
         self._closed = False
         self._error: BaseException | None = None
-        # Nobody waits for it at the end: it may be in the middle of a read from a pipe that says nothing.
+        # A daemon: at exit it may be blocked in a read from a pipe that never ends.
         self._thread = threading.Thread(target=self._read, name="bandwidth-mfa-rows", daemon=True)
 
     def __aiter__(self) -> Self:
@@ -55,32 +55,32 @@ class RowProducer:
         return self
 
     async def __anext__(self) -> Any:
-        """Return the next row's request, or an `InvalidRequestError`, which a `BulkSender` takes for what it says.
+        """Return the next row's request, or an `InvalidRequestError`, which a `BulkSender` counts as invalid.
 
         Raises:
-            InputFileError: the file as a whole cannot be read any further.
+            InputFileError: the rest of the file cannot be read.
         """
         while (row := next(self._rows, None)) is None:
             if self._batches:
                 self._rows = iter(self._batches.popleft())
-                self._room.release()
+                self._free_batches.release()
             elif self._ended:
                 if self._error is not None:
                     raise self._error
                 raise StopAsyncIteration
             else:
-                self._wake = self._loop.create_future()
-                await self._wake
-        self.under_way[self._given] = row
-        self._given += 1
+                self._waiter = self._loop.create_future()
+                await self._waiter
+        self.pending_rows[self._next_index] = row
+        self._next_index += 1
         return row.template.to(row.to) if isinstance(row, InputRow) else InvalidRequestError("row", row.reason)
 
     def close(self) -> None:
-        """Let the thread end as soon as it has something to give."""
+        """Stop the thread at its next row."""
         self._closed = True
-        self._room.release()
+        self._free_batches.release()
 
-    # The thread's side.
+    # Called in the thread.
 
     def _read(self) -> None:
         batch: list[InputRow | BadRow] = []
@@ -88,17 +88,17 @@ class RowProducer:
 
         def hand_over() -> None:
             if batch:
-                self._room.acquire()
-                self._tell(self._take, batch.copy())
+                self._free_batches.acquire()
+                self._post(self._on_batch, batch.copy())
                 batch.clear()
 
         try:
             with open_rows(self._plan.path, self._plan.form, self._plan.template) as (reader, _):
-                # What was read goes out before more is waited for.
+                # Hand over the rows read so far before a read that may block.
                 reader.source.before_read = hand_over
                 for row in reader:
                     if reader.rows == 1:
-                        # The list itself: JSON Lines may add to it.
+                        # Share the list: the reader adds to it for JSON Lines.
                         self.ignored = reader.ignored
                         if self._rejects is not None:
                             self._rejects.start(reader.header)
@@ -107,25 +107,25 @@ class RowProducer:
                         hand_over()
                     if self._closed:
                         return
-        except Exception as failure:  # noqa: BLE001 - raised where the rows are awaited
+        except Exception as failure:  # noqa: BLE001 - raised in __anext__
             error = failure
         hand_over()
-        self._tell(self._end, error)
+        self._post(self._on_end, error)
 
-    def _tell(self, what: Callable[[Any], None], value: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(what, value)
+    def _post(self, callback: Callable[[Any], None], value: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(callback, value)
 
-    # The loop's side.
+    # Called in the event loop.
 
-    def _take(self, batch: list[InputRow | BadRow]) -> None:
+    def _on_batch(self, batch: list[InputRow | BadRow]) -> None:
         self._batches.append(batch)
-        self._rouse()
+        self._wake_consumer()
 
-    def _end(self, error: BaseException | None) -> None:
+    def _on_end(self, error: BaseException | None) -> None:
         self._ended, self._error = True, error
-        self._rouse()
+        self._wake_consumer()
 
-    def _rouse(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+    def _wake_consumer(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

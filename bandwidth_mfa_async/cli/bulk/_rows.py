@@ -1,4 +1,4 @@
-"""The rows of an input file, CSV or JSON Lines: each is one to send, or bad with its line and the reason."""
+"""Reads the rows of a CSV or JSON Lines file; each row is either ready to send, or bad with a line and a reason."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 Format = Literal["auto", "csv", "jsonl"]
 
 COLUMNS: Final = ("to", "message", "scope", "digits")
-# The first columns of a rejects file, and its last for JSON Lines; it comes back as input once it is mended.
-OURS: Final = ("line", "reason")
+# The first columns of a rejects file, and its last column for JSON Lines. A corrected rejects file is valid input.
+REJECT_COLUMNS: Final = ("line", "reason")
 RAW: Final = "row"
 MAX_COLUMNS: Final = 256
 _DELIMITERS: Final = (",", ";", "\t", "|")
@@ -39,19 +39,19 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".ndjson": "jsonl",
 }
 _SPACES: Final = " \t\N{NO-BREAK SPACE}"
-_UNCLOSED: Final = 'a quote (") opens here and swallows the lines that follow: close it, or double it inside a field'
-_WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
+_UNCLOSED: Final = 'a quote (") opens here and is not closed in this row: close it, or double it inside a field'
+_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @frozen
 class InputRow:
-    """A row to send.
+    """A row that is ready to send.
 
     Attributes:
         line: the physical line where it begins, from 1.
-        to: the recipient, checked.
-        template: everything else, checked: the command's, with what the row itself says.
-        cells: the row as it stood in the file.
+        to: the checked recipient.
+        template: the checked template: the command's, with the row's own values.
+        cells: the row's cells as in the file.
     """
 
     line: int
@@ -66,8 +66,8 @@ class BadRow:
 
     Attributes:
         line: the physical line where it begins, from 1.
-        reason: what is wrong and what to do; never holds the number.
-        cells: the row as it stood in the file; where it could not be split, its text.
+        reason: what is wrong and what to do; never contains the number.
+        cells: the row's cells as in the file, or its text if it could not be split into cells.
     """
 
     line: int
@@ -76,11 +76,11 @@ class BadRow:
 
 
 class _BadCellError(Exception):
-    """Why a row is bad, on its way to its `BadRow`."""
+    """A row is bad; converted into a `BadRow`."""
 
 
 def format_of(path: str, source: Source, chosen: Format) -> Format:
-    """Return the format that was chosen, or that the file's name or else its first byte tells."""
+    """Return the chosen format; for ``"auto"``, the format of the file's suffix, else of its first byte."""
     if chosen != "auto":
         return chosen
     suffix = "." + path.rpartition(".")[2].lower()
@@ -88,27 +88,27 @@ def format_of(path: str, source: Source, chosen: Format) -> Format:
 
 
 class RowReader:
-    """Iterates over the rows of a source, once, in constant memory.
+    """Iterates once over the rows of a source, in constant memory.
 
     Args:
         source: the bytes.
-        template: what is sent where a row says nothing else.
+        template: the defaults for values that a row does not have.
         form: ``"csv"`` or ``"jsonl"``.
 
     Raises:
-        InputFileError: from the constructor or the iteration: the file as a whole cannot be read.
+        InputFileError: the file as a whole cannot be read; raised by the constructor or during iteration.
     """
 
     def __init__(self, source: Source, template: CodeTemplate, form: Format) -> None:
         self.source = source
         self.header: tuple[str, ...] = (*COLUMNS, RAW)
-        """The columns that a rejects file repeats."""
+        """The input's columns, which a rejects file repeats."""
         self.ignored: list[str] = []
-        """Columns nobody asked for, made safe to show; for JSON Lines those met so far."""
+        """Unknown columns, with personal data masked; for JSON Lines, those found so far."""
         self.rows = 0
-        """Rows given so far, good and bad."""
+        """The number of rows returned so far, good and bad."""
         self._template = template
-        self._templated = functools.lru_cache(maxsize=256)(self._make_template)
+        self._template_for = functools.lru_cache(maxsize=256)(self._make_template)
         self._line = 0
         self._last = ""
         self._form = form
@@ -121,14 +121,14 @@ class RowReader:
                 yield row
         except LineTooLongError:
             problem = f"is longer than {MAX_LINE:,} characters: is this a file of rows?"
-            raise self._trouble(self._line + 1, problem) from None
+            raise self._file_error(self._line + 1, problem) from None
         if not self.rows:
-            raise self._trouble(None, "holds no row: it must hold at least one number")
+            raise self._file_error(None, "contains no row: it must contain at least one number")
 
-    def _trouble(self, line: int | None, problem: str) -> InputFileError:
+    def _file_error(self, line: int | None, problem: str) -> InputFileError:
         return InputFileError(self.source.name, line, problem)
 
-    def _remember(self, lines: Iterable[str]) -> Iterator[str]:
+    def _track_lines(self, lines: Iterable[str]) -> Iterator[str]:
         for line in lines:
             self._line += 1
             self._last = line
@@ -141,7 +141,7 @@ class RowReader:
     # CSV
 
     def _csv_rows(self) -> Iterator[InputRow | BadRow]:
-        lines = self._remember(self.source.text(newline=""))
+        lines = self._track_lines(self.source.text(newline=""))
         delimiter, first = self._csv_header(lines)
         places = {name: at for at, name in enumerate(self.header) if name in COLUMNS}
         to, width = places.pop("to"), len(self.header)
@@ -163,47 +163,45 @@ class RowReader:
                 return
 
     def _csv_header(self, lines: Iterator[str]) -> tuple[str, list[str] | None]:
-        """Read the header; return the delimiter, and the first row where there is no header."""
+        """Read the first line that is not blank; return the delimiter, and the line's cells if it is not a header."""
         line = next((line for line in lines if line.strip()), "")
         at = self._line
         for delimiter in _DELIMITERS:
             try:
                 cells = next(csv.reader([line], delimiter=delimiter, strict=True))
             except (csv.Error, StopIteration):
-                raise self._trouble(at, _UNCLOSED) from None
+                raise self._file_error(at, _UNCLOSED) from None
             names = [cell.strip(_SPACES).lower() for cell in cells]
             if len(cells) > MAX_COLUMNS:
-                raise self._trouble(at, f"{len(cells)} columns: keep 'to' and what you need, at most {MAX_COLUMNS}")
+                raise self._file_error(at, f"{len(cells)} columns: keep 'to' and what you need, at most {MAX_COLUMNS}")
             if "to" in names:
-                self._take_header(at, names)
+                self._set_header(at, names)
                 return delimiter, None
         cells = next(csv.reader([line], strict=True), list[str]())
         if self.source.suspect and (problem := _undecodable(cells)):
-            raise self._trouble(at, problem)
+            raise self._file_error(at, problem)
         if len(cells) == 1 and not any(other in line for other in _DELIMITERS):
             self.header = ("to",)
-            # A single column may have a header of any name; a number, good or bad, has digits.
+            # A single column may have a header of any name, also an empty one; a number, good or bad, has digits.
             return ",", cells if any(char.isdigit() for char in line) else None
         named = next((name for name in (cell.strip(_SPACES).lower() for cell in cells) if name in _SYNONYMS), None)
-        hint = (
-            f"rename '{named}' to 'to'" if named else "give the column with the numbers the name 'to' in a first line"
-        )
-        raise self._trouble(at, f"no column is called 'to': {hint}")
+        hint = f"rename '{named}' to 'to'" if named else "add a header line that names the column with the numbers 'to'"
+        raise self._file_error(at, f"no column is called 'to': {hint}")
 
-    def _take_header(self, at: int, names: list[str]) -> None:
+    def _set_header(self, at: int, names: list[str]) -> None:
         if self.source.suspect and (problem := _undecodable(names)):
-            raise self._trouble(at, problem)
+            raise self._file_error(at, problem)
         for name in COLUMNS:
             if names.count(name) > 1:
-                raise self._trouble(at, f"more than one column is called '{name}': keep one")
+                raise self._file_error(at, f"more than one column is called '{name}': keep one")
         self.header = tuple(names)
-        known = {*COLUMNS, *OURS, RAW}
+        known = {*COLUMNS, *REJECT_COLUMNS, RAW}
         self.ignored = [scrub(name) or "(no name)" for name in names if name not in known]
 
     def _csv_row(self, line: int, cells: list[str], to: int, places: dict[str, int], width: int) -> InputRow | BadRow:
         try:
             if len(cells) != width:
-                raise _BadCellError(f"has {len(cells)} columns where the first line has {width}")
+                raise _BadCellError(f"has {len(cells)} columns, but the header has {width}")
             if self.source.suspect and (problem := _undecodable(cells)):
                 raise _BadCellError(problem)
             number = cells[to].strip(_SPACES)
@@ -211,7 +209,7 @@ class RowReader:
             if not places:
                 return InputRow(line, number, self._template, cells)
             given = {name: cells[at] or None for name, at in places.items()}
-            return InputRow(line, number, self._templated(**_with_digits(given)), cells)
+            return InputRow(line, number, self._template_for(**_with_digits(given)), cells)
         except InvalidRequestError as error:
             reason = _number_hint(cells[to]) if error.field == "to" else str(error)
             return BadRow(line, reason, cells)
@@ -219,24 +217,28 @@ class RowReader:
             return BadRow(line, str(error), cells)
 
     def _check_lines(self, begins: int, cells: list[str], to: int, delimiter: str) -> None:
-        """Refuse a row of several lines one of which looks like a row of its own: a quote swallowed it."""
+        """Raise if a row of several lines contains a line that looks like a row: then a quote is not closed.
+
+        Raises:
+            InputFileError: names the line where the row begins.
+        """
         for at, cell in enumerate(cells):
             first, *pieces = re.split(r"\r\n|\r|\n", cell)
             if not pieces:
                 continue
             lines = [piece.split(delimiter) for piece in pieces]
-            # The row's own number stands on its first line when the broken cell comes after it, else on its last.
+            # The row's own number is on its first line if the multi-line cell comes after it, else on its last.
             if at < to:
                 lines[-1:] = [[*cells[:at], *first.split(delimiter)]]
             else:
                 lines[-1] += cells[at + 1 :]
             for line in lines:
                 if to < len(line) and len(line) >= len(self.header) and _is_number(line[to].strip(_SPACES + '"')):
-                    raise self._trouble(begins, _UNCLOSED)
+                    raise self._file_error(begins, _UNCLOSED)
 
     def _csv_error(self, begins: int, text: str) -> BadRow:
         if self._line != begins or text.startswith("unexpected end"):
-            raise self._trouble(begins, _UNCLOSED)
+            raise self._file_error(begins, _UNCLOSED)
         if text.startswith("field larger"):
             reason = "a field is longer than 131,072 characters"
         else:
@@ -246,12 +248,14 @@ class RowReader:
     # JSON Lines
 
     def _json_rows(self) -> Iterator[InputRow | BadRow]:
-        for text in self._remember(self.source.text(newline="\n")):
+        for text in self._track_lines(self.source.text(newline="\n")):
             line = text.strip()
             if not line:
                 continue
             if not self.rows and line.startswith("["):
-                raise self._trouble(self._line, "is a JSON array: write one object a line (jq -c '.[]' does)")
+                raise self._file_error(
+                    self._line, "is a JSON array: write one object per line, for example with jq -c '.[]'"
+                )
             yield self._json_row(line)
 
     def _json_row(self, text: str) -> InputRow | BadRow:
@@ -260,22 +264,22 @@ class RowReader:
             if self.source.suspect and (problem := _undecodable([text])):
                 raise _BadCellError(problem)
             document = _json_object(text)
-            cells = (*(_shown(document.get(name)) for name in COLUMNS), text)
+            cells = (*(_cell_text(document.get(name)) for name in COLUMNS), text)
             self.ignored += [
                 shown for name in document if name not in COLUMNS and (shown := scrub(name)) not in self.ignored
             ][: MAX_COLUMNS - len(self.ignored)]
             number = document["to"]
             for name in ("to", "message", "scope"):
                 if not isinstance(document.get(name), str | None):
-                    raise _BadCellError(f"{name}: must be a text, not {_json_type(document[name])}")
+                    raise _BadCellError(f"{name}: must be a string, not {_json_type(document[name])}")
             if number is None:
-                raise _BadCellError("to: must be a text, not null")
+                raise _BadCellError("to: must be a string, not null")
             number = number.strip(_SPACES)
             _check_number(number)
             given = {name: document.get(name) for name in COLUMNS[1:]}
             if isinstance(given["digits"], bool) or not isinstance(given["digits"], int | None):
                 raise _BadCellError("digits: must be a whole number from 4 to 8")
-            return InputRow(self._line, number, self._templated(**given), cells)
+            return InputRow(self._line, number, self._template_for(**given), cells)
         except InvalidRequestError as error:
             reason = _number_hint(cells[0]) if error.field == "to" else str(error)
             return BadRow(self._line, reason, cells)
@@ -287,13 +291,13 @@ def _json_object(text: str) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         document = dict(pairs)
         if len(document) != len(pairs):
-            raise _BadCellError("a name stands twice in the object: keep one")
+            raise _BadCellError("a name occurs twice in the object: keep one")
         return document
 
     try:
         document = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError):
-        raise _BadCellError('is not JSON: every line must be one object, like {"to": "+19195551234"}') from None
+        raise _BadCellError('is not JSON: every line must be one object like {"to": "+19195551234"}') from None
     if not isinstance(document, dict):
         raise _BadCellError(f'is {_json_type(document)}, not an object like {{"to": "+19195551234"}}')
     if "to" not in document:
@@ -305,25 +309,17 @@ _JSON_TYPES: Final[dict[type, str]] = {
     bool: "true or false",
     int: "a number",
     float: "a number",
-    str: "a text",
+    str: "a string",
     list: "an array",
+    type(None): "null",
 }
 
 
 def _json_type(value: object) -> str:
-    if value is None:
-        return "null"
-    names: dict[type, str] = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "an array",
-    }
-    return names.get(type(value), "an object")
+    return _JSON_TYPES.get(type(value), "an object")
 
 
-def _shown(value: object) -> str:
+def _cell_text(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value)
@@ -331,7 +327,7 @@ def _shown(value: object) -> str:
 
 def _with_digits(given: dict[str, str | None]) -> dict[str, Any]:
     digits = (given.get("digits") or "").strip(_SPACES)
-    if digits and not _WHOLE.fullmatch(digits):
+    if digits and not _DIGITS.fullmatch(digits):
         raise _BadCellError("digits: must be a whole number from 4 to 8")
     return {"message": given.get("message"), "scope": given.get("scope"), "digits": int(digits) if digits else None}
 
@@ -340,7 +336,7 @@ _NUMBER_FIELD: Final[Any] = attrs.fields(CodeRequest).to
 
 
 def _check_number(text: str) -> None:
-    """Apply the model's own rule, without the cost of making a request."""
+    """Check a number with the validator of `CodeRequest`, without the cost of creating a request."""
     _NUMBER_FIELD.validator(None, _NUMBER_FIELD, text)
 
 
@@ -353,33 +349,33 @@ def _is_number(text: str) -> bool:
 
 
 def _undecodable(cells: Sequence[str]) -> str | None:
-    """Return what is wrong with text that came of suspect bytes, if anything is."""
+    """Return why cells read from suspect bytes are bad, or None if they are good."""
     text = "".join(cells)
     if "\0" in text:
-        return "holds a NUL byte: remove it, or save the file again as 'CSV UTF-8'"
+        return "contains a NUL byte: remove it, or save the file again as 'CSV UTF-8'"
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "holds bytes that are not UTF-8: save the file as 'CSV UTF-8'"
+        return "contains bytes that are not UTF-8: save the file as 'CSV UTF-8'"
     return None
 
 
-# What can be seen of a bad number, each with what to do about it; the first that fits is said.
+# Patterns of bad numbers, each with a hint; the first that matches is used.
 _HINTS: Final = (
     (re.compile(r""), "is empty"),
-    (re.compile(r"[\s\S]*[\r\n][\s\S]*"), "holds a line break: is a quote not closed?"),
+    (re.compile(r"[\s\S]*[\r\n][\s\S]*"), "contains a line break: check for a quote that is not closed"),
     (
         re.compile(r"\+?[0-9.,]+[eE]\+?[0-9]+"),
-        "was shortened by a spreadsheet: format the column as text and fill it again",
+        "was shortened by a spreadsheet: format the column as text and enter the numbers again",
     ),
     (re.compile(r"\+[0-9]{16,}"), "has more than 15 digits"),
     (re.compile(r"00[0-9]+"), "begins with 00: write '+' instead"),
-    (re.compile(r"[0-9]+"), "lacks the '+' and country code in front"),
-    (re.compile(r"\+?[0-9 ().\-/\u00a0\u2010-\u2015]+"), "holds spaces or punctuation: write '+' and digits only"),
+    (re.compile(r"[0-9]+"), "does not begin with '+' and a country code"),
+    (re.compile(r"\+?[0-9 ().\-/\u00a0\u2010-\u2015]+"), "contains spaces or punctuation: write '+' and digits only"),
 )
 
 
 def _number_hint(cell: str) -> str:
     text = cell.strip(_SPACES)
     hint = next((hint for pattern, hint in _HINTS if pattern.fullmatch(text)), "is not a phone number")
-    return f"to: {hint}; E.164 looks like +19195551234, 2 to 15 digits after the plus"
+    return f"to: {hint}; E.164 looks like +19195551234, with 2 to 15 digits after the '+'"

@@ -1,4 +1,4 @@
-"""A bulk run of the command line: rows from a thread, outcomes to the display and the rejects, signals obeyed."""
+"""A bulk run in this process: sends rows, shows progress, writes rejects and handles signals."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..._clock import SystemClock, sleep_until
 from ..._item_state import is_retryable_next_run
 from ...bulk import BulkSender, SQLiteJournal
 from ...errors import APIStatusError, ConfigurationError, Delivery, MFAError
-from ._display import REFRESH, SENDING, Display
-from ._input_scan import SAMPLES
+from ._display import REFRESH_INTERVAL, SENDING, Display
+from ._input_scan import MAX_SAMPLES
 from ._plan import RunResult
 from ._row_producer import RowProducer
 from ._rows import BadRow
@@ -37,70 +37,70 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 async def send(
     plan: Plan, client: MFAClient, *, total: int | None, rejects: Rejects | None, console: Console
 ) -> RunResult:
-    """Send to every row, and say how it went; what ends it early is in the answer.
+    """Send a code for every row and return the result, which contains the error that ended the run early.
 
-    Signals are ignored from its end on, until the caller gives them back.
+    SIGINT and SIGTERM stay ignored after the run; the caller restores their handlers.
 
     Args:
-        plan: what to do.
-        client: sends.
-        total: rows in the input; None when that is not known.
-        rejects: takes the rows that must be mended.
-        console: where the display goes.
+        plan: the run.
+        client: sends the codes.
+        total: the number of rows in the input; None if not known.
+        rejects: receives the rows that need correction.
+        console: where the display is printed.
     """
     clock = SystemClock()
-    own_folder = None if plan.journal else _temporary_folder()
+    temporary_folder = None if plan.journal else _temporary_folder()
     journal = SQLiteJournal(
-        plan.journal or os.path.join(own_folder or "", "journal.db"),  # noqa: PTH118 - a str all the way
+        plan.journal or os.path.join(temporary_folder or "", "journal.db"),  # noqa: PTH118 - a str all the way
         run=plan.run,
         template=plan.template,
     )
     sender = BulkSender(client, journal=journal, max_in_flight=plan.max_in_flight, channel=plan.channel)
-    done = RunResult(sender.summary)
+    result = RunResult(sender.summary)
     with Display(console, sender.summary, total, clock) as display, _signal_handlers(sender, display):
         try:
             async with sender as bulk:
-                # Here rather than in the run, so that a journal of calls is refused before a row is read.
+                # Bind before reading rows, so that a journal of another channel fails first.
                 await journal.bind(channel=plan.channel)
                 if display.state == SENDING:
-                    await _follow(bulk, RowProducer(plan, rejects), display, done, rejects)
+                    await _send_rows(bulk, RowProducer(plan, rejects), display, result, rejects)
         except MFAError as error:
-            done.error = error
-    # The rest takes a moment, and tells what was sent: one more Ctrl-C must not keep that from who pressed it.
+            result.error = error
+    # The remaining steps are short and report what was sent: another Ctrl-C must not prevent the report.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    done.rejects = 0 if rejects is None else rejects.count
-    if own_folder is not None and not _left(done):
-        shutil.rmtree(own_folder, ignore_errors=True)
-    elif _left(done):
-        done.journal = journal.path
-    return done
+    result.rejects = 0 if rejects is None else rejects.count
+    if temporary_folder is not None and not _is_resumable(result):
+        shutil.rmtree(temporary_folder, ignore_errors=True)
+    elif _is_resumable(result):
+        result.journal = journal.path
+    return result
 
 
-def _left(done: RunResult) -> bool:
-    """Return whether there is something that another run with the same journal may do."""
-    summary = done.summary
+def _is_resumable(result: RunResult) -> bool:
+    """Return whether another run with the same journal can send more."""
+    summary = result.summary
     return summary.taken > 0 and (summary.ending != "finished" or summary.not_sent + summary.unknown > 0)
 
 
-def _note(done: RunResult, outcome: ItemOutcome, row: InputRow | BadRow, rejects: Rejects | None) -> None:
-    """Count what the run does not, and keep a row that has to be mended."""
+def _record(result: RunResult, outcome: ItemOutcome, row: InputRow | BadRow, rejects: Rejects | None) -> None:
+    """Count skipped items by their earlier outcome, and keep a row that needs correction."""
     if outcome.delivery is Delivery.SKIPPED:
-        done.previous[outcome.previous] += 1
+        result.previous[outcome.previous] += 1
     if isinstance(row, BadRow):
         reason: str | None = row.reason
-        if len(done.samples) < SAMPLES:
-            done.samples.append(row)
+        if len(result.samples) < MAX_SAMPLES:
+            result.samples.append(row)
     else:
-        reason = _reason(outcome)
+        reason = _rejection_reason(outcome)
     if reason is not None and rejects is not None:
         rejects.add(row.line, reason, row.cells)
 
 
-def _reason(outcome: ItemOutcome) -> str | None:
-    """Return why a row will not be sent by another run either; None where it may be, or need not."""
+def _rejection_reason(outcome: ItemOutcome) -> str | None:
+    """Return why another run cannot send this row either; None if it can, or if the row needs no other run."""
     if outcome.previous is Delivery.REJECTED:
-        return "refused by the service in an earlier run"
+        return "rejected by the service in an earlier run"
     if outcome.delivery is Delivery.INVALID:
         return str(outcome.error)
     error = outcome.error
@@ -110,53 +110,53 @@ def _reason(outcome: ItemOutcome) -> str | None:
         or is_retryable_next_run(error)
     ):
         return None
-    return f"refused by the service: {error.status} {error.error_text or ''}".rstrip()
+    return f"rejected by the service: {error.status} {error.error_text or ''}".rstrip()
 
 
-async def _follow(
-    bulk: BulkSender, feed: RowProducer, display: Display, done: RunResult, rejects: Rejects | None
+async def _send_rows(
+    bulk: BulkSender, producer: RowProducer, display: Display, result: RunResult, rejects: Rejects | None
 ) -> None:
-    """Send, and let every outcome be seen, counted and, where it must be mended, written down."""
-    ticker = asyncio.create_task(_tick(display, SystemClock()))
+    """Send the rows; pass each outcome to the display, the result and the rejects."""
+    ticker = asyncio.create_task(_refresh_loop(display, SystemClock()))
     try:
-        async for outcome in bulk.send(feed):
-            display.note(outcome)
-            _note(done, outcome, feed.under_way.pop(outcome.index), rejects)
+        async for outcome in bulk.send(producer):
+            display.record(outcome)
+            _record(result, outcome, producer.pending_rows.pop(outcome.index), rejects)
     finally:
         ticker.cancel()
-        feed.close()
-        done.ignored = feed.ignored
+        producer.close()
+        result.ignored = producer.ignored
 
 
-async def _tick(display: Display, clock: SystemClock) -> None:
+async def _refresh_loop(display: Display, clock: SystemClock) -> None:
     while True:
         display.tick()
-        await sleep_until(clock, clock.monotonic() + REFRESH)
+        await sleep_until(clock, clock.monotonic() + REFRESH_INTERVAL)
 
 
 @contextlib.contextmanager
 def _signal_handlers(bulk: BulkSender, display: Display) -> Generator[None]:
-    """Let the first SIGINT or SIGTERM drain the run and the second cut it."""
+    """Drain the run on the first SIGINT or SIGTERM, and cancel it on the second."""
 
-    def obey() -> None:
+    def handle_signal() -> None:
         if display.state == SENDING:
             display.state = "draining"
-            display.say("stopping: what is under way may end; once more to cut it")
+            display.print_line("stopping: codes in flight may finish; a second signal cancels them")
             bulk.stop()
         else:
-            display.state = "cutting"
+            display.state = "cancelling"
             bulk.cancel()
 
-    with on_signals(obey):
+    with on_signals(handle_signal):
         yield
 
 
 @contextlib.contextmanager
-def on_signals(obey: Callable[[], None]) -> Generator[None]:
-    """Call a function for each SIGINT and SIGTERM."""
+def on_signals(handler: Callable[[], None]) -> Generator[None]:
+    """Call a function on each SIGINT and SIGTERM."""
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
-        loop.add_signal_handler(number, obey)
+        loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
@@ -169,5 +169,5 @@ def _temporary_folder() -> str:
         return tempfile.mkdtemp(prefix="bandwidth-mfa-")
     except OSError as error:
         raise ConfigurationError(
-            f"no folder for a journal can be made: {error.strerror or error}; use --journal, or set TMPDIR"
+            f"cannot create a folder for the journal: {error.strerror or error}; use --journal, or set TMPDIR"
         ) from None

@@ -1,4 +1,4 @@
-"""The look through a whole input as the command `bulk` has it done: with a bar, with its rejects, and its end named."""
+"""Scans the input of the command `bulk` with a progress bar, and reports an input without a valid row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Column
 
 from ._input_scan import scan
 from ._plan import open_rows
-from ._source import InputFileError, is_pipe, name_of
+from ._source import InputFileError, display_name, is_pipe
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -25,110 +25,110 @@ if TYPE_CHECKING:
     from ._rows import BadRow
 
 
-class CheckProgress(Progress):
-    """Shows how much of an input was read, in one line of any width: what is least needed goes first.
+class ScanProgress(Progress):
+    """Shows how much of an input was read in one line, with fewer columns on a narrow terminal.
 
     Args:
-        console: where; nothing is shown where it is no terminal.
+        console: where to print; nothing is shown unless it is a terminal.
     """
 
     def __init__(self, console: Console) -> None:
-        # Rich asks for the line while it makes the bar: what that needs is there before.
+        # Set before super().__init__, which calls get_renderables.
         self._terminal = console
-        # Each with the columns that a terminal must have for it.
-        self._choice: list[tuple[int, ProgressColumn]] = [
-            (0, TextColumn("checking", table_column=_whole())),
+        # Each with the minimum width of the terminal to show it.
+        self._all_columns: list[tuple[int, ProgressColumn]] = [
+            (0, TextColumn("checking", table_column=_fixed_width())),
             (0, BarColumn(bar_width=None, table_column=Column(ratio=1))),
-            (70, DownloadColumn(table_column=_whole())),
-            (0, TextColumn("{task.fields[rows]:,} rows", table_column=_whole())),
-            (50, _TimeLeft(table_column=_whole())),
+            (70, DownloadColumn(table_column=_fixed_width())),
+            (0, TextColumn("{task.fields[rows]:,} rows", table_column=_fixed_width())),
+            (50, _TimeLeft(table_column=_fixed_width())),
         ]
         super().__init__(console=console, transient=True, expand=True, disable=not console.is_terminal)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Give the line, as wide as the terminal is now."""
-        self.columns = tuple(column for least, column in self._choice if self._terminal.width >= least)
+        """Return the line for the current width of the terminal."""
+        self.columns = tuple(column for min_width, column in self._all_columns if self._terminal.width >= min_width)
         return super().get_renderables()
 
 
 class _TimeLeft(TimeRemainingColumn):
     def render(self, task: Task) -> Text:
         time = super().render(task)
-        # There is none where the size of the input is not known.
+        # Empty if the size of the input is not known.
         return time.append(" left") if time else time
 
 
-def _whole() -> Column:
+def _fixed_width() -> Column:
     return Column(no_wrap=True, overflow="ellipsis")
 
 
-def checked(
-    plan: Plan, console: Console, *, repeats: DuplicateCounter | None = None, rejects: Rejects | None = None
+def scan_input(
+    plan: Plan, console: Console, *, duplicates: DuplicateCounter | None = None, rejects: Rejects | None = None
 ) -> ScanResult:
-    """Look through a whole input, with a progress bar by bytes on a terminal.
+    """Scan a whole input, with a progress bar on a terminal.
 
     Raises:
-        InputFileError: it cannot be read, or none of its rows can be sent.
-        KeyboardInterrupt: says that nothing was sent.
+        InputFileError: the input cannot be read, or has no valid row.
+        KeyboardInterrupt: its message says that nothing was sent.
     """
-    found = _looked_through(plan, console, repeats, rejects)
-    if not found.valid:
-        raise nothing_to_send(plan.path, found.rows, found.samples, rejects)
-    return found
+    result = _scan_with_progress(plan, console, duplicates, rejects)
+    if not result.valid:
+        raise no_valid_rows(plan.path, result.rows, result.samples, rejects)
+    return result
 
 
-def rows_to_send(plan: Plan, console: Console, rejects: Rejects | None) -> int | None:
-    """Look through an input that will be sent; return how many rows it has, None where one look is all there is.
+def scan_before_send(plan: Plan, console: Console, rejects: Rejects | None) -> int | None:
+    """Scan an input before sending; return its number of rows, or None for a pipe, which can be read only once.
 
     Raises:
-        InputFileError: it cannot be read, or none of its rows can be sent; then the rejects have them.
-        KeyboardInterrupt: says that nothing was sent.
+        InputFileError: the input cannot be read, or has no valid row; in that case all rows are in the rejects file.
+        KeyboardInterrupt: its message says that nothing was sent.
     """
     if is_pipe(plan.path):
         return None
-    found = _looked_through(plan, console)
-    if found.valid:
-        return found.rows
+    result = _scan_with_progress(plan, console)
+    if result.valid:
+        return result.rows
     if rejects is None:
-        raise nothing_to_send(plan.path, found.rows, found.samples)
-    # Only now: what an earlier run has left there is kept until this one has something for it.
-    return checked(plan, console, rejects=rejects).rows
+        raise no_valid_rows(plan.path, result.rows, result.samples)
+    # Scan again for the rejects: the first scan must not overwrite the rejects of an earlier run.
+    return scan_input(plan, console, rejects=rejects).rows
 
 
-def _looked_through(
-    plan: Plan, console: Console, repeats: DuplicateCounter | None = None, rejects: Rejects | None = None
+def _scan_with_progress(
+    plan: Plan, console: Console, duplicates: DuplicateCounter | None = None, rejects: Rejects | None = None
 ) -> ScanResult:
     opened = open_rows(plan.path, plan.form, plan.template)
-    with _nothing_sent(), opened as (reader, size), CheckProgress(console) as progress:
+    with _interrupt_note(), opened as (reader, size), ScanProgress(console) as progress:
         bar = progress.add_task("", total=size, rows=0)
         return scan(
             reader,
             channel=plan.channel,
-            repeats=repeats,
+            duplicates=duplicates,
             rejects=rejects,
-            progress=lambda rows: progress.update(bar, completed=reader.source.count, rows=rows),
+            progress=lambda rows: progress.update(bar, completed=reader.source.bytes_read, rows=rows),
         )
 
 
 @contextlib.contextmanager
-def _nothing_sent() -> Generator[None]:
+def _interrupt_note() -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt("nothing was sent") from None
 
 
-def nothing_to_send(path: str, rows: int, samples: list[BadRow], rejects: Rejects | None = None) -> InputFileError:
-    """Return what says that no row is good.
+def no_valid_rows(path: str, rows: int, samples: list[BadRow], rejects: Rejects | None = None) -> InputFileError:
+    """Return the error for an input without a valid row.
 
     Args:
         path: the input.
-        rows: how many it has.
-        samples: the first of them.
-        rejects: has them all.
+        rows: its number of rows.
+        samples: its first rows.
+        rejects: the file that contains all rows, if any.
     """
     first = samples[0]
-    problem = f"none of the {rows:,} rows can be sent; the first of them: {first.reason}"
+    problem = f"none of the {rows:,} rows can be sent; the first error: {first.reason}"
     if rejects is not None:
-        problem += f"; {rejects.path} has them all"
-    return InputFileError(name_of(path), first.line, problem)
+        problem += f"; all rows are in {rejects.path}"
+    return InputFileError(display_name(path), first.line, problem)

@@ -1,1 +1,1 @@
-"""The `doctor` command."""
+"""The command `doctor`: diagnose configuration and connection problems."""

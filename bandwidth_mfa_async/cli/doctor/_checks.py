@@ -1,4 +1,4 @@
-"""What `bandwidth-mfa doctor` looks at, from the environment to an answer of the service; prints nothing."""
+"""The checks of the command `doctor`, from the environment to an answer of the service."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ...errors import (
     RequestError,
     ServerError,
 )
-from ._network import FIREWALL, reach
+from ._network import FIREWALL, check_network
 from ._types import Finding
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from ..._wire import RawResponse
     from ._types import Status
 
-# Bandwidth's announcement (https://dev.bandwidth.com/docs/account/credentials/management): API users end on that day.
+# API users end on this day, as announced at https://dev.bandwidth.com/docs/account/credentials/management.
 BASIC_ENDS: Final = 1_796_169_600.0  # 2026-12-02, 00:00 UTC
 _DAY: Final = 86_400.0
 _SKEW: Final = 5.0
 _LIBRARIES: Final = ("aiohttp", "attrs", "cattrs", "tenacity")
 _OPTIONAL: Final = ("click", "rich", "orjson", "uvloop", "redis", "taskiq", "opentelemetry-api")
-_READ: Final = (
+_VARIABLES: Final = (
     "BW_ACCOUNT_ID",
     "BW_USERNAME",
     "BW_PASSWORD",
@@ -67,133 +67,135 @@ _SCOPE: Final = "bandwidth-mfa doctor"
 
 
 def versions() -> dict[str, str | None]:
-    """Return what is installed, by name; None for an optional library that is not."""
-    found: dict[str, str | None] = {
+    """Return the installed versions by name; None for an optional library that is not installed."""
+    installed: dict[str, str | None] = {
         "bandwidth-mfa-async": __version__,
         "Python": platform.python_version(),
         "OpenSSL": ssl.OPENSSL_VERSION.split()[1],
     }
     for name in (*_LIBRARIES, *_OPTIONAL):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
-async def examine(
+async def run_checks(
     environ: Mapping[str, str], *, timeout: float, send: CodeRequest | None = None, clock: Clock | None = None
 ) -> AsyncIterator[Finding]:
-    """Look at one thing after the other; what depends on a thing that failed is skipped.
+    """Run the checks in order; a check that depends on a failed one is skipped.
 
-    Sends nothing to anybody, unless `send` is given.
+    Sends no code unless `send` is given.
 
     Args:
         environ: the environment variables.
-        timeout: seconds for each thing on the network.
-        send: one real code to send in the end.
-        clock: this machine's.
+        timeout: the timeout of each network check, in seconds.
+        send: one real code to send at the end.
+        clock: this machine's clock.
     """
     clock = clock or SystemClock()
-    found = await asyncio.to_thread(versions)  # reads files
-    yield Finding("versions", "ok", ", ".join(f"{name} {found[name]}" for name in found if name not in _OPTIONAL))
+    installed = await asyncio.to_thread(versions)  # reads files
+    yield Finding(
+        "versions", "ok", ", ".join(f"{name} {installed[name]}" for name in installed if name not in _OPTIONAL)
+    )
     yield _environment(environ)
     yield _proxy(environ)
     settings, finding = _credentials(environ, clock)
     yield finding
-    reached, base_url = True, DEFAULT_BASE_URL
+    reachable, base_url = True, DEFAULT_BASE_URL
     try:
         base_url = checked_url("BW_MFA_URL", environ.get("BW_MFA_URL") or DEFAULT_BASE_URL)
     except ConfigurationError as error:
-        reached = False
-        yield Finding("address", "fail", str(error), "mend BW_MFA_URL, or unset it for the real service")
-    if reached:
-        async for finding in reach(base_url, timeout, clock):
-            reached = reached and finding.status != "fail"
+        reachable = False
+        yield Finding("address", "fail", str(error), "correct BW_MFA_URL, or unset it for the real service")
+    if reachable:
+        async for finding in check_network(base_url, timeout, clock):
+            reachable = reachable and finding.status != "fail"
             yield finding
-    if not reached or settings is None:
-        yield Finding("probe", "skip", "the service was not asked, since something above must be mended first")
-        answered = False
+    if not reachable or settings is None:
+        yield Finding("probe", "skip", "the service was not called: fix the failures above first")
+        probe_passed = False
     else:
-        answered = True
+        probe_passed = True
         async for finding in _probe(settings, timeout, clock):
-            answered = answered and finding.status != "fail"
+            probe_passed = probe_passed and finding.status != "fail"
             yield finding
     if send is None:
         yield Finding("send", "skip", "no code was sent; --send TO sends one real code")
-    elif answered and settings is not None:
+    elif probe_passed and settings is not None:
         yield await _send(settings, send, timeout)
     else:
-        yield Finding("send", "skip", "no code was sent, since something above must be mended first")
+        yield Finding("send", "skip", "no code was sent: fix the failures above first")
 
 
 def _environment(environ: Mapping[str, str]) -> Finding:
-    present = [name for name in _READ if environ.get(name)]
+    present = [name for name in _VARIABLES if environ.get(name)]
     detail = f"set: {', '.join(present)}" if present else "no BW_ variable is set"
     edges = [name for name in present if environ[name] != environ[name].strip()]
     if edges:
         return Finding(
             "environment",
             "warn",
-            f"{detail}; white space at an end of {', '.join(edges)}",
-            "set it again without the blank or line break, which is part of the value now",
+            f"{detail}; leading or trailing white space in {', '.join(edges)}",
+            "set it again without the white space, which is part of the value",
         )
-    unread = sorted(name for name in environ if name.startswith("BW_") and name not in _READ)
+    unread = sorted(name for name in environ if name.startswith("BW_") and name not in _VARIABLES)
     if unread:
-        detail += f"; not read here: {', '.join(unread)}"
+        detail += f"; not used: {', '.join(unread)}"
     return Finding("environment", "ok", detail)
 
 
 def _proxy(environ: Mapping[str, str]) -> Finding:
     present = [name for name in _PROXIES if environ.get(name)]
     if not present:
-        return Finding("proxy", "ok", "none in the environment, and none used")
+        return Finding("proxy", "ok", "none set, none used")
     return Finding(
         "proxy",
         "warn",
-        f"{', '.join(present)} is set and not read: connections go straight out",
-        "if this machine gets out through a proxy only, pass proxy= to MFAClient; this command cannot",
+        f"{', '.join(present)} is set but ignored: connections are direct",
+        "if this machine needs a proxy, pass proxy= to MFAClient; this command cannot use one",
     )
 
 
 def _credentials(environ: Mapping[str, str], clock: Clock) -> tuple[dict[str, Any] | None, Finding]:
-    """Say which credentials are used and why; return a client's arguments if there are some."""
+    """Return the arguments of a client, or None without credentials, and which credentials are used and why."""
     try:
         settings = settings_from_env({}, environ)
         auth = settings["auth"]
         MFAClient(settings["account_id"], auth)
     except ConfigurationError as error:
-        remedy = "set what is missing; `bandwidth-mfa simulate` prints a set that works without an account"
+        remedy = "set what is missing; `bandwidth-mfa simulate` prints credentials that work without an account"
         return None, Finding("credentials", "fail", str(error), remedy)
-    chosen = f", as BW_AUTH={environ['BW_AUTH'].strip().lower()} says" if environ.get("BW_AUTH") else ""
+    chosen = f", selected by BW_AUTH={environ['BW_AUTH'].strip().lower()}" if environ.get("BW_AUTH") else ""
     if isinstance(auth, OAuth2ClientCredentials):
-        why = chosen or ", since no BW_USERNAME and BW_PASSWORD are set"
-        detail = f"OAuth2, from BW_CLIENT_ID and BW_CLIENT_SECRET{why}"
+        reason = chosen or ", because BW_USERNAME and BW_PASSWORD are not set"
+        detail = f"OAuth2, from BW_CLIENT_ID and BW_CLIENT_SECRET{reason}"
         return settings, Finding("credentials", "ok", detail)
     both = bool(environ.get("BW_CLIENT_ID") and environ.get("BW_CLIENT_SECRET"))
-    why = chosen or (", which wins over the OAuth2 credentials that are set too" if both else "")
-    detail = f"Basic, from BW_USERNAME and BW_PASSWORD{why}"
+    reason = chosen or (", which take precedence over the OAuth2 credentials, also set" if both else "")
+    detail = f"Basic, from BW_USERNAME and BW_PASSWORD{reason}"
     days = (BASIC_ENDS - clock.time()) / _DAY
     when = f"in {days:.0f} days" if days >= 1 else ("within a day" if days > 0 else "which has passed")
     remedy = (
         "try OAuth2 before that day: set BW_CLIENT_ID, BW_CLIENT_SECRET and BW_AUTH=oauth2, and run this again; "
-        "whether MFA takes it by now is not published"
+        "Bandwidth has not published whether MFA accepts it"
     )
     detail += f"; Bandwidth has announced that API users end on 2026-12-02, {when}"
     return settings, Finding("credentials", "warn", detail, remedy)
 
 
 async def _probe(settings: dict[str, Any], timeout: float, clock: Clock) -> AsyncIterator[Finding]:
-    """Ask whether a made-up code is right for a number that nobody has.
+    """Verify a made-up code for a number reserved for fiction.
 
     Bandwidth's own live tests get 200 and ``{"valid": false}`` for a number without an outstanding code (all five of
-    its SDKs, since 2021). An invalid body would get a 400, but whether credentials are looked at before the body is
-    not documented. Not known either: whether such a verify is billed.
+    its SDKs, since 2021). An invalid body gets a 400, but it is not documented whether the service checks the
+    credentials before the body. It is also not documented whether such a verify is billed.
     """
     auth = settings["auth"]
     base_url = settings.get("base_url", DEFAULT_BASE_URL)
-    # 555-0100 to 555-0199 are kept for fiction, and a scope of our own keeps away from everybody's codes.
-    number = f"+1{random.randint(201, 989)}55501{random.randint(0, 99):02}"  # noqa: S311 - no secret
+    # 555-0100 to 555-0199 are reserved for fiction; the scope separates this code from those of applications.
+    number = f"+1{random.randint(201, 989)}55501{random.randint(0, 99):02}"  # noqa: S311 - not a secret
     request = VerifyCodeRequest(number, f"{random.randint(0, 999_999):06}", _SCOPE)  # noqa: S311 - made up
     async with open_probe(settings["account_id"], auth, base_url, timeout=timeout, clock=clock) as probe:
         if probe.needs_token:
@@ -201,22 +203,22 @@ async def _probe(settings: dict[str, Any], timeout: float, clock: Clock) -> Asyn
                 await probe.authorize()
             except RequestError as error:
                 remedy = "check BW_CLIENT_ID, BW_CLIENT_SECRET and BW_TOKEN_URL"
-                yield Finding("token", "fail", _said(error), remedy)
+                yield Finding("token", "fail", _error_text(error), remedy)
                 return
-            yield Finding("token", "ok", "the token endpoint gave a token")
+            yield Finding("token", "ok", "the token endpoint issued a token")
         asked = clock.time()
         try:
             answer = await probe.verify(request)
         except RequestError as error:
-            yield Finding("probe", "fail", _said(error), f"run this again; {FIREWALL}")
+            yield Finding("probe", "fail", _error_text(error), f"run this again; {FIREWALL}")
             return
         took = clock.time() - asked
-        yield _judged(answer, settings)
-        yield _skew(answer, asked + took / 2, took)
+        yield _probe_finding(answer, settings)
+        yield _clock_finding(answer, asked + took / 2, took)
 
 
-def _judged(answer: RawResponse, settings: dict[str, Any]) -> Finding:
-    """Say what the answer to the probe proves, and what it does not."""
+def _probe_finding(answer: RawResponse, settings: dict[str, Any]) -> Finding:
+    """Return what the answer to the probe proves about credentials and URL."""
     auth: Auth = settings["auth"]
     try:
         response: VerifyCodeResponse = decipher(VERIFY, answer, secrets=lambda: auth.secrets)
@@ -224,7 +226,7 @@ def _judged(answer: RawResponse, settings: dict[str, Any]) -> Finding:
         status: Status = "fail"
         if isinstance(error, PermissionDeniedError) and isinstance(auth, OAuth2ClientCredentials):
             remedy = (
-                "in June 2026 Bandwidth's staff saw MFA refuse OAuth2 tokens, and nothing later is published: "
+                "in June 2026 Bandwidth's staff saw MFA reject OAuth2 tokens, and nothing newer is published: "
                 "try Basic (BW_AUTH=basic), or ask Bandwidth"
             )
         elif isinstance(error, (AuthenticationError, PermissionDeniedError)):
@@ -235,55 +237,56 @@ def _judged(answer: RawResponse, settings: dict[str, Any]) -> Finding:
         elif isinstance(error, NotFoundError):
             remedy = "check BW_MFA_URL: the real service's is https://mfa.bandwidth.com/api/v1"
         elif isinstance(error, ServerError):
-            remedy = "the service is in trouble: run this again later"
+            remedy = "the service failed: run this again later"
         elif isinstance(error, APIStatusError) and error.status in {400, 429}:
-            # The service was reached and spoke; whether it had looked at the credentials by then is not documented.
-            status, remedy = "warn", "run this again in two minutes; if it stays so, try --send"
+            # The service answered; whether it had checked the credentials by then is not documented.
+            status, remedy = "warn", "run this again in two minutes; if the answer is the same, try --send"
         else:
-            remedy = "something else answers at BW_MFA_URL: a portal, a proxy, another service"
-        return Finding("probe", status, _said(error), remedy)
+            remedy = "something else answers at BW_MFA_URL, such as a portal, a proxy or another service"
+        return Finding("probe", status, _error_text(error), remedy)
     if response.valid:
-        return Finding("probe", "warn", "the service calls a made-up code valid", "do not trust it; tell Bandwidth")
+        remedy = "do not trust its answers, and report this to Bandwidth"
+        return Finding("probe", "warn", "the service accepted a made-up code as valid", remedy)
     return Finding(
         "probe",
         "ok",
         "credentials accepted: a made-up code for a fictional number is not valid, and nothing was sent; "
-        "whether this account may send is not known before --send",
+        "only --send shows whether this account may send",
     )
 
 
-def _skew(answer: RawResponse, now: float, took: float) -> Finding:
-    """Compare this machine's clock with the answer's `Date`, which is cut to whole seconds."""
+def _clock_finding(answer: RawResponse, now: float, took: float) -> Finding:
+    """Compare this machine's clock with the answer's `Date`, which is truncated to whole seconds."""
     try:
         date = parsedate_to_datetime(answer.headers.get("Date", ""))
     except (TypeError, ValueError, OverflowError):
-        return Finding("clock", "skip", "the answer has no Date to compare this machine's clock with")
-    if date.tzinfo is None:  # asctime dates come back naive; HTTP dates are always UTC
+        return Finding("clock", "skip", "not compared: the answer has no valid Date header")
+    if date.tzinfo is None:  # asctime dates are parsed as naive; HTTP dates are always UTC
         date = date.replace(tzinfo=UTC)
     seconds = now - (date.timestamp() + 0.5)
     if abs(seconds) <= _SKEW + took / 2:
-        return Finding("clock", "ok", "agrees with the service's within a few seconds")
+        return Finding("clock", "ok", "within a few seconds of the service's clock")
     return Finding(
         "clock",
         "warn",
         f"this machine's clock is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} the service's",
-        "set it by NTP; waits are not affected, but certificates, tokens and logs may be",
+        "synchronise it with NTP; waits are not affected, but certificates, tokens and logs may be",
     )
 
 
 async def _send(settings: dict[str, Any], request: CodeRequest, timeout: float) -> Finding:
-    # Once and not again: this is a look, and somebody's phone is at the other end.
+    # One attempt only: a retry could send a second text to a real phone.
     async with MFAClient(**settings, retry=RetryPolicy(max_attempts=1, timeout=timeout)) as mfa:
         try:
             sent = await mfa.generate_messaging_code(request)
         except RequestError as error:
             remedy = "check --from and --application-id: the number must belong to that messaging application"
             if error.delivery is Delivery.UNKNOWN:
-                remedy = "look at the phone before you run this again: the text may have been sent"
-            return Finding("send", "fail", f"{error.delivery}: {_said(error)}", remedy)
-    return Finding("send", "ok", f"accepted {sent.message_id}; whether the carrier delivers it is not seen here")
+                remedy = "check the phone before you run this again: the text may have been sent"
+            return Finding("send", "fail", f"{error.delivery}: {_error_text(error)}", remedy)
+    return Finding("send", "ok", f"accepted {sent.message_id}; delivery by the carrier is not visible here")
 
 
-def _said(error: RequestError) -> str:
-    """Return an error's text, which is scrubbed already, on one line."""
+def _error_text(error: RequestError) -> str:
+    """Return an error's message, which contains no personal data, on one line."""
     return " ".join(str(error).split())

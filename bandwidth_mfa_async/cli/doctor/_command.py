@@ -1,4 +1,4 @@
-"""`bandwidth-mfa doctor`: what the checks found, for a person or a script."""
+"""The command `doctor`: its options and its output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..._models import CodeRequest
 from ...errors import InvalidRequestError
 from .. import _outcome
 from .._terminal import styled, wrapped
-from ._checks import examine, versions
+from ._checks import run_checks, versions
 
 if TYPE_CHECKING:
     from ._types import Finding
@@ -37,7 +37,7 @@ Examples:
 
 
 @click.command(epilog=_EPILOG)
-@click.option("--send", "to", metavar="TO", help="Text one real code to this number in the end.")
+@click.option("--send", "to", metavar="TO", help="Text one real code to this number at the end.")
 @click.option("--from", "from_", envvar="BW_NUMBER", show_envvar=True, help="The sender's number, for --send.")
 @click.option(
     "--application-id", envvar="BW_MESSAGING_APPLICATION_ID", show_envvar=True, help="The application, for --send."
@@ -47,14 +47,13 @@ Examples:
     type=click.FloatRange(0, 600, min_open=True),
     default=10.0,
     show_default=True,
-    help="Seconds for each thing on the network.",
+    help="The timeout of each network check in seconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-def doctor(to: str | None, from_: str | None, application_id: str | None, timeout: float, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
-    """Find out why it does not work: environment, credentials, network, TLS, clock, the service.
+def doctor(to: str | None, from_: str | None, application_id: str | None, timeout: float, as_json: bool) -> None:  # noqa: FBT001 - click passes flags this way
+    """Check the environment, credentials, network, TLS, clock and service.
 
-    Sends nothing to anybody unless --send is given: the service is asked whether a made-up code is right for a number
-    that is kept for fiction.
+    Sends no code unless --send is given: the last check verifies a made-up code for a number reserved for fiction.
     """
     request = None
     if to is not None:
@@ -71,7 +70,7 @@ def doctor(to: str | None, from_: str | None, application_id: str | None, timeou
 
 async def _doctor(request: CodeRequest | None, timeout: float, *, as_json: bool) -> int:
     findings: list[Finding] = []
-    async for finding in examine(os.environ, timeout=timeout, send=request):
+    async for finding in run_checks(os.environ, timeout=timeout, send=request):
         findings.append(finding)
         if not as_json:
             _show(finding)
@@ -82,10 +81,10 @@ async def _doctor(request: CodeRequest | None, timeout: float, *, as_json: bool)
             "checks": [attrs.asdict(finding) for finding in findings],
             "versions": versions(),
         }
-        click.echo(_outcome.as_json(document))
+        click.echo(_outcome.json_line(document))
     else:
         click.echo(f"{tally['fail']} failed, {tally['warn']} warnings")
-    return _outcome.EXIT_REFUSED if tally["fail"] else _outcome.EXIT_OK
+    return _outcome.EXIT_FAILED if tally["fail"] else _outcome.EXIT_OK
 
 
 def _show(finding: Finding) -> None:

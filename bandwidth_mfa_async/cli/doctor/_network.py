@@ -1,4 +1,4 @@
-"""The way to the service, without a word to it: DNS, TCP, TLS."""
+"""The network checks of the command `doctor`: DNS, TCP and TLS, without an HTTP request."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
     from ..._clock import Clock
 
-FIREWALL: Final = "check that a firewall lets this machine out; behind a proxy, pass proxy= to MFAClient"
+FIREWALL: Final = "check that the firewall allows this connection; behind a proxy, pass proxy= to MFAClient"
 _DAY: Final = 86_400.0
-# A certificate with fewer days left than this should have been renewed by whoever runs the service.
+# The service's operator should have renewed a certificate with fewer days left.
 _CERTIFICATE_DAYS: Final = 14
 
 
-async def reach(base_url: str, timeout: float, clock: Clock) -> AsyncIterator[Finding]:
-    """Look at name, port and certificate, and end with the first that fails.
+async def check_network(base_url: str, timeout: float, clock: Clock) -> AsyncIterator[Finding]:
+    """Check name, port and certificate, and stop at the first that fails.
 
     Args:
-        base_url: a checked URL.
-        timeout: seconds for each.
-        clock: what a certificate's days are counted by.
+        base_url: a valid URL.
+        timeout: the timeout of each check, in seconds.
+        clock: the clock for the days until the certificate expires.
     """
     parts = urlsplit(base_url)
     host, secure = parts.hostname or "", parts.scheme == "https"
@@ -38,33 +38,33 @@ async def reach(base_url: str, timeout: float, clock: Clock) -> AsyncIterator[Fi
             loop = asyncio.get_running_loop()
             resolved = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        late = isinstance(error, TimeoutError)
-        detail = f"{host} was not resolved{' in time' if late else ''}"
+        timed_out = isinstance(error, TimeoutError)
+        detail = f"{host} was not resolved{' in time' if timed_out else ''}"
         yield Finding("dns", "fail", detail, "check BW_MFA_URL's host name and this machine's resolver")
         return
     addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in resolved))
     yield Finding("dns", "ok", f"{host} is {', '.join(addresses)}")
 
     results = await asyncio.gather(*(_connect(address, port, timeout) for address in addresses))
-    dead = [f"{address} ({why})" for address, why in zip(addresses, results, strict=True) if why]
-    if len(dead) == len(addresses):
+    unreachable = [f"{address} ({why})" for address, why in zip(addresses, results, strict=True) if why]
+    if len(unreachable) == len(addresses):
         remedy = f"check BW_MFA_URL's port; {FIREWALL}"
-        yield Finding("tcp", "fail", f"no connection to port {port}: {', '.join(dead)}", remedy)
+        yield Finding("tcp", "fail", f"no connection to port {port}: {', '.join(unreachable)}", remedy)
         return
-    if dead:
-        remedy = "the others are used; if it stays so, ask who runs this machine's network"
-        yield Finding("tcp", "warn", f"port {port} does not answer at {', '.join(dead)}", remedy)
+    if unreachable:
+        remedy = "the other addresses are used; if this persists, ask your network's administrator"
+        yield Finding("tcp", "warn", f"port {port} does not answer at {', '.join(unreachable)}", remedy)
     else:
         yield Finding("tcp", "ok", f"port {port} answers")
     if not secure:
-        yield Finding("tls", "skip", "plain http, which is allowed for this machine itself only")
+        yield Finding("tls", "skip", "plain http, which is allowed on loopback only")
         return
     address = next(address for address, why in zip(addresses, results, strict=True) if not why)
-    yield await _tls(address, port, host, timeout, clock)
+    yield await _check_tls(address, port, host, timeout, clock)
 
 
 async def _connect(address: str, port: int, timeout: float) -> str:
-    """Return why no connection could be made; nothing if one was."""
+    """Return why a connection failed; an empty string if it succeeded."""
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(address, port)
@@ -79,25 +79,25 @@ async def _connect(address: str, port: int, timeout: float) -> str:
 # OpenSSL's X509_V_ERR numbers (https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/).
 _CERTIFICATE_REMEDIES: Final = {
     9: "check this machine's clock",
-    10: "check this machine's clock; if it is right, tell whoever runs the service",
-    62: "check BW_MFA_URL's host name; a captive portal or an inspecting proxy answers in this way too",
-    64: "check BW_MFA_URL's host name; a captive portal or an inspecting proxy answers in this way too",
+    10: "check this machine's clock; if it is right, inform the service's operator",
+    62: "check BW_MFA_URL's host name; a captive portal or an inspecting proxy can also cause this",
+    64: "check BW_MFA_URL's host name; a captive portal or an inspecting proxy can also cause this",
 }
 _UNTRUSTED: Final = (
     "install this machine's CA certificates (ca-certificates, or Python's Install Certificates), or name yours with "
-    "SSL_CERT_FILE or MFAClient(ssl=...); an inspecting proxy has a CA of its own"
+    "SSL_CERT_FILE or MFAClient(ssl=...); an inspecting proxy uses its own CA"
 )
 
 
-async def _tls(address: str, port: int, host: str, timeout: float, clock: Clock) -> Finding:
-    # Reading the authorities takes 100 ms of blocking I/O.
+async def _check_tls(address: str, port: int, host: str, timeout: float, clock: Clock) -> Finding:
+    # Loading the CA certificates takes 100 ms of blocking I/O.
     context = await asyncio.to_thread(ssl.create_default_context)
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         remedy = _CERTIFICATE_REMEDIES.get(error.verify_code, _UNTRUSTED)
-        return Finding("tls", "fail", f"the certificate is refused: {error.verify_message}", remedy)
+        return Finding("tls", "fail", f"the certificate is not accepted: {error.verify_message}", remedy)
     except TimeoutError:
         return Finding("tls", "fail", f"no TLS handshake within {timeout:g} s", FIREWALL)
     except OSError as error:  # ssl.SSLError is one
@@ -110,6 +110,6 @@ async def _tls(address: str, port: int, host: str, timeout: float, clock: Clock)
     days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - clock.time()) / _DAY
     detail = f"{protocol}, certificate valid for {days:.0f} more days"
     if days < _CERTIFICATE_DAYS:
-        remedy = "tell whoever runs the service; from its last day on every call fails with TLSError"
+        remedy = "inform the service's operator; once the certificate expires, every call fails with TLSError"
         return Finding("tls", "warn", detail, remedy)
     return Finding("tls", "ok", detail)

@@ -1,4 +1,4 @@
-"""What one check of `bandwidth-mfa doctor` found. No I/O."""
+"""The result of one check of the command `doctor`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Status: TypeAlias = Literal["ok", "warn", "fail", "skip"]
 
 @frozen
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        name: of the check.
-        status: "ok"; "warn" for what may matter; "fail" for what must be mended; "skip" for what was not looked at.
-        detail: what was found; never a credential or a number.
-        remedy: what to do about it.
+        name: the check's name.
+        status: "ok"; "warn" for a possible problem; "fail" for an error to fix; "skip" for a check that was not made.
+        detail: what was found; contains no credential and no phone number.
+        remedy: what to do; None if nothing.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""The `report` command."""
+"""The command `report`: show the outcomes of a bulk run from its journal."""

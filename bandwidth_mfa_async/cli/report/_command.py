@@ -1,4 +1,4 @@
-"""The `report` command: a journal in the terminal, as JSON, or as a page."""
+"""The command `report`: its options, and the report in the terminal, as JSON or as a page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...errors import ConfigurationError, MFAError
 from .. import _formats as formats
 from .._files import is_one_of, journal_files
 from .._outcome import EXIT_OK, EXIT_USAGE
-from . import _wording as words
+from . import _wording as wording
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,9 +41,9 @@ _COLOURS: Final = {
 _LINE: Final = 60
 _MAX_WIDTH: Final = 100
 _REMEDIES: Final = {
-    errno.ENOENT: "make its folder, or ",
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, or "),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "see to the right to write in its folder, or "),
+    errno.ENOENT: "create its folder, or ",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space, or "),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get write permission for its folder, or "),
 }
 
 _EXAMPLES = """
@@ -55,7 +55,7 @@ Examples:
 
 
 @click.command(
-    short_help="What a bulk run's journal says: in the terminal, as JSON, or as a page.",
+    short_help="Report the outcomes of a bulk run: in the terminal, as JSON, or as a page.",
     epilog=_EXAMPLES,
 )
 @click.argument("journal", type=click.Path(path_type=Path))
@@ -67,26 +67,26 @@ Examples:
     metavar="FILE",
     help="Write one self-contained page with charts; - for standard output.",
 )
-def report(journal: Path, as_json: bool, page: Path | None) -> None:  # noqa: FBT001 - click passes flags so
-    """Tell what became of a bulk run, from its JOURNAL; also while the run is under way.
+def report(journal: Path, as_json: bool, page: Path | None) -> None:  # noqa: FBT001 - click passes flags this way
+    """Report the outcomes of a bulk run from its JOURNAL, also while the run is in progress.
 
-    The journal is only read. It holds no phone number, no text and no id of a person, so neither does a report.
+    The journal is only read. It contains no phone number, no text and no personal id, and neither does the report.
     """
     if as_json and page is not None:
-        raise click.UsageError("--json and --html exclude each other: run it once for each")
+        raise click.UsageError("--json and --html exclude each other: run the command once for each")
     try:
         if page is not None and is_one_of(str(page), journal_files(str(journal))):
-            raise ConfigurationError(f"--html: {page} is the journal itself or a part of it; name another file")
-        read = JournalReport.read(journal)
+            raise ConfigurationError(f"--html: {page} is the journal or one of its files; name another file")
+        journal_report = JournalReport.read(journal)
     except (MFAError, OSError) as error:
         _fail(str(error))
     if as_json:
-        click.echo(json.dumps(read.to_dict(), ensure_ascii=False))
+        click.echo(json.dumps(journal_report.to_dict(), ensure_ascii=False))
     elif page is not None:
-        _write_page(read, page)
+        _write_page(journal_report, page)
     else:
         console = Console()
-        console.print(_summary(read), width=min(console.width, _MAX_WIDTH))
+        console.print(_summary(journal_report), width=min(console.width, _MAX_WIDTH))
     sys.exit(EXIT_OK)
 
 
@@ -95,38 +95,38 @@ def _fail(problem: str) -> NoReturn:
     sys.exit(EXIT_USAGE)
 
 
-def _write_page(read: JournalReport, page: Path) -> None:
+def _write_page(report: JournalReport, page: Path) -> None:
     from .page import render
 
-    content = render(read).encode()
+    content = render(report).encode()
     if str(page) == "-":
         click.echo(content, nl=False)
         return
     try:
         atomic_write(str(page), content)
     except OSError as error:
-        remedy = f"{_REMEDIES.get(error.errno or 0, '')}name another file; - is standard output"
+        remedy = f"{_REMEDIES.get(error.errno or 0, '')}name another file, or - for standard output"
         _fail(f"--html: {page} cannot be written: {error.strerror or error}; {remedy}")
     click.echo(f"wrote {click.format_filename(page)}: open it in a browser")
 
 
-def _summary(read: JournalReport) -> RenderableType:
-    facts = f"{words.title(read)}, {words.channel(read)}, begun {formats.moment(read.created)} UTC"
+def _summary(report: JournalReport) -> RenderableType:
+    facts = f"{wording.title(report)}, {wording.channel(report)}, started {formats.timestamp(report.created)} UTC"
     parts: list[RenderableType] = [
-        Text(f"{words.headline(read)}; {words.state(read)}.", style="bold"),
+        Text(f"{wording.headline(report)}; {wording.state(report)}.", style="bold"),
         Text(facts, style="dim"),
         Text(),
     ]
-    if read.totals.items:
-        parts += [_outcomes(read), Text(), *_speed(read)]
-    if read.failures:
-        parts += [Text("failures by cause", style="bold"), _failures(read), Text()]
-    if read.sessions:
-        parts += [Text("sessions (UTC)", style="bold"), _sessions(read), Text()]
-    parts += _places(read)
-    parts.append(Text("what to do next", style="bold"))
+    if report.totals.items:
+        parts += [_outcomes(report), Text(), *_speed(report)]
+    if report.failures:
+        parts += [Text("failures by cause", style="bold"), _failures(report), Text()]
+    if report.sessions:
+        parts += [Text("sessions (UTC)", style="bold"), _sessions(report), Text()]
+    parts += _positions(report)
+    parts.append(Text("next steps", style="bold"))
     steps = _plain_table()
-    for step in words.next_steps(read):
+    for step in wording.next_steps(report):
         steps.add_row("-", step)
     return Group(*parts, steps)
 
@@ -135,115 +135,115 @@ def _plain_table() -> Table:
     return Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
 
 
-def _outcomes(read: JournalReport) -> Table:
+def _outcomes(report: JournalReport) -> Table:
     table = _plain_table()
     table.add_column(max_width=12)
     table.add_column(justify="right")
     table.add_column(justify="right")
-    for name, (title, meaning) in words.STATUSES.items():
-        number = getattr(read.counts, name)
+    for name, (title, meaning) in wording.STATUSES.items():
+        number = getattr(report.counts, name)
         if not number and name in {"sending", "pending"}:
             continue
         table.add_row(
             title,
             formats.count(number),
-            formats.share(number, read.totals.items),
-            Text(_bar(number, read.totals.items), style=_COLOURS[name]),
+            formats.share(number, report.totals.items),
+            Text(_bar(number, report.totals.items), style=_COLOURS[name]),
             Text(meaning, style="dim"),
         )
     return table
 
 
 def _bar(number: int, whole: int) -> str:
-    """Return a bar in eighths of a character, so that one in a million still shows."""
+    """Return a bar in steps of an eighth of a character; a number above zero has at least one step."""
     eighths = max(1, round(8 * 12 * number / whole)) if number else 0
     full, rest = divmod(eighths, 8)
     return "█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")
 
 
-def _speed(read: JournalReport) -> list[RenderableType]:
-    totals = read.totals
+def _speed(report: JournalReport) -> list[RenderableType]:
+    totals = report.totals
     table = _plain_table()
-    points = [point for span in read.timeline.spans for point in span.points]
-    lines = len(points) >= words.MIN_POINTS
-    if totals.codes_per_second and totals.ended >= words.MIN_ITEMS_FOR_RATE:
+    points = [point for span in report.timeline.spans for point in span.points]
+    lines = len(points) >= wording.MIN_POINTS
+    if totals.codes_per_second and totals.ended >= wording.MIN_ITEMS_FOR_RATE:
         average, best = formats.rate(totals.codes_per_second), formats.rate(totals.busiest_per_second)
         table.add_row(
-            "codes", f"{average} on average, {best} at best, {formats.duration(totals.working_seconds)} of work"
+            "codes", f"{average} on average, {best} at peak, {formats.duration(totals.working_seconds)} of sending"
         )
         if lines:
-            table.add_row("", Text(_spark([point.codes / point.seconds for point in points]), style="green"))
-            table.add_row("", Text(_ends(points), style="dim"))
+            table.add_row("", Text(_sparkline([point.codes / point.seconds for point in points]), style="green"))
+            table.add_row("", Text(_time_range(points), style="dim"))
     if totals.throttled:
         attempts = "attempt" if totals.throttled == 1 else "attempts"
         table.add_row("429s", f"{formats.count(totals.throttled)} {attempts}")
         if lines:
-            table.add_row("", Text(_spark([point.throttled / point.seconds for point in points]), style="yellow"))
+            table.add_row("", Text(_sparkline([point.throttled / point.seconds for point in points]), style="yellow"))
     elif any(point.codes for point in points):
         table.add_row("429s", "none")
-    if read.latency.percentiles:
-        shown = ", ".join(f"p{mark.percent} {formats.latency(mark.value)}" for mark in read.latency.percentiles)
-        table.add_row("answers", f"{shown} (to within a factor of {read.latency.resolution:.2f})")
+    if report.latency.percentiles:
+        shown = ", ".join(f"p{mark.percent} {formats.latency(mark.value)}" for mark in report.latency.percentiles)
+        table.add_row("latency", f"{shown} (to within a factor of {report.latency.resolution:.2f})")
     return [table, Text()] if table.row_count else []
 
 
-def _spark(rates: list[float]) -> str:
-    """Return the rates as one line of blocks; neighbours are averaged where there are more than fit."""
-    wide = min(_LINE, len(rates))
-    edges = [round(place * len(rates) / wide) for place in range(wide + 1)]
+def _sparkline(rates: list[float]) -> str:
+    """Return the rates as one line of blocks; if they do not fit, neighbours are averaged."""
+    width = min(_LINE, len(rates))
+    edges = [round(place * len(rates) / width) for place in range(width + 1)]
     means = [sum(rates[low:high]) / (high - low) for low, high in itertools.pairwise(edges)]
     top = max(means)
-    # A rate above nothing is never drawn as nothing.
+    # A rate above zero is always visible.
     return "".join(_BLOCKS[max(1, round(8 * mean / top)) if mean else 0] for mean in means)
 
 
-def _ends(points: list[Point]) -> str:
-    first, last = formats.moment(points[0].start), formats.moment(points[-1].start)
+def _time_range(points: list[Point]) -> str:
+    first, last = formats.timestamp(points[0].start), formats.timestamp(points[-1].start)
     return f"{first}{last.rjust(max(min(_LINE, len(points)), 42) - len(first))}"
 
 
-def _failures(read: JournalReport) -> Table:
+def _failures(report: JournalReport) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("outcome")
     table.add_column("cause")
     table.add_column("items", justify="right")
     table.add_column("what happened", ratio=1)
     table.add_column("on resume", width=13)
-    for failure in read.failures[: words.MAX_CAUSES]:
+    for failure in report.failures[: wording.MAX_CAUSES]:
         name = failure.cause or "no cause"
         table.add_row(
-            Text(words.STATUSES[failure.status][0], style=_COLOURS[failure.status]),
+            Text(wording.STATUSES[failure.status][0], style=_COLOURS[failure.status]),
             Text(f"{name} {failure.http_status}" if failure.http_status is not None else name, overflow="fold"),
             formats.count(failure.count),
             failure.meaning,
-            {"yes": "tried again", "no": "left", "at_least_once": "AT_LEAST_ONCE"}[failure.resume],
+            {"yes": "sent again", "no": "skipped", "at_least_once": "AT_LEAST_ONCE"}[failure.resume],
         )
     return table
 
 
-def _sessions(read: JournalReport) -> Table:
+def _sessions(report: JournalReport) -> Table:
     table = _plain_table()
     table.add_column(justify="right")
     for _ in range(3):
         table.add_column()
-    for session in read.sessions[-words.MAX_SESSIONS :]:
+    for session in report.sessions[-wording.MAX_SESSIONS :]:
         lasted = formats.duration((session.ended - session.started).total_seconds()) if session.ended else ""
         table.add_row(
-            formats.count(session.number), formats.moment(session.started), lasted, words.ending(session.ending)
+            formats.count(session.number), formats.timestamp(session.started), lasted, wording.ending(session.ending)
         )
     return table
 
 
-def _places(read: JournalReport) -> list[RenderableType]:
+def _positions(report: JournalReport) -> list[RenderableType]:
     parts: list[RenderableType] = []
-    for name, found, number in (
-        ("unknown", read.unknown_positions, read.counts.unknown),
-        ("in flight or interrupted", read.sending_positions, read.counts.sending),
+    for name, positions, number in (
+        ("unknown", report.unknown_positions, report.counts.unknown),
+        ("in flight or interrupted", report.sending_positions, report.counts.sending),
     ):
-        if found:
+        if positions:
             parts += [
-                Text(f"{name}: these places of your input, counted from 0", style="bold"),
-                Text(words.positions(found, number)),
+                Text(f"{name}: positions in the input, counted from 0", style="bold"),
+                Text(wording.positions(positions, number)),
                 Text(),
             ]
     return parts

@@ -1,4 +1,4 @@
-"""A bulk run cancelled at each of its waits: every item has its outcome, and nobody is texted twice by the next run."""
+"""A bulk run and a journal that are cancelled at each of their awaits: no outcome is lost, no item is sent twice."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ NUMBERS = [f"+1919555{index:04}" for index in range(7)]
 
 
 def texts(server: FaultServer) -> collections.Counter[str]:
-    """How many requests arrived for each number; in these tests each is a text, unless it was answered 429."""
+    """Count the requests for each number; in these tests each is a text unless it was answered with 429."""
     return collections.Counter(str(seen.document["to"]) for seen in server.seen)
 
 
-async def assert_whole(client: MFAClient) -> None:
+async def assert_nothing_held(client: MFAClient) -> None:
     for _ in range(10):
         await asyncio.sleep(0)
     executor = client._executor
@@ -44,7 +44,7 @@ async def assert_whole(client: MFAClient) -> None:
         *((way, False, late) for way in ("read to the end", "stopped", "cut", "left early") for late in (False, True)),
     ],
 )
-async def test_a_run_cancelled_at_every_wait(
+async def test_a_run_cancelled_at_any_await_loses_no_outcome(
     server: FaultServer,
     make_client: MakeClient,
     template: CodeTemplate,
@@ -53,7 +53,7 @@ async def test_a_run_cancelled_at_every_wait(
     journal: bool,
     late: bool,
 ) -> None:
-    """Whoever reads the stream is cancelled: what was taken has one outcome each, true to what the server counted."""
+    """The reader is cancelled: every item taken has one outcome, which matches what the server received."""
     outcomes: list[ItemOutcome] = []
     streams: list[Any] = []
     bulk: BulkSender
@@ -86,24 +86,24 @@ async def test_a_run_cancelled_at_every_wait(
             assert task.exception() is None
         if streams:
             outcomes += [outcome async for outcome in streams[0]]
-        await assert_whole(client)
+        await assert_nothing_held(client)
         summary = bulk.summary
         assert len(outcomes) == summary.taken == summary.done
         assert summary.in_flight == 0
         assert len({outcome.index for outcome in outcomes}) == len(outcomes)
-        refused = {str(seen.document["to"]) for seen in server.seen[1:2]}
+        throttled = {str(seen.document["to"]) for seen in server.seen[1:2]}
         arrived = texts(server)
         for outcome in outcomes:
             assert outcome.request is not None
             to = outcome.request.to
             if outcome.delivery is Delivery.ACCEPTED:
-                assert arrived[to] == 1 + (to in refused)
+                assert arrived[to] == 1 + (to in throttled)
             elif outcome.delivery is Delivery.NOT_SENT:
                 assert arrived[to] == 0, f"{way}, wait {at}"
             elif outcome.delivery is Delivery.UNKNOWN:
-                assert arrived[to] <= 1 + (to in refused)
+                assert arrived[to] <= 1 + (to in throttled)
         if path is not None:
-            await _the_next_run(server, client, template, path, outcomes, refused)
+            await _assert_next_run_agrees(server, client, template, path, outcomes, throttled)
         await client.aclose()
         if suspensions.count <= at:
             break
@@ -112,26 +112,26 @@ async def test_a_run_cancelled_at_every_wait(
     assert cancelled >= 3
 
 
-async def _the_next_run(
+async def _assert_next_run_agrees(
     server: FaultServer,
     client: MFAClient,
     template: CodeTemplate,
     path: pathlib.Path,
     outcomes: list[ItemOutcome],
-    refused: set[str],
+    throttled: set[str],
 ) -> None:
-    """Go on with the journal, and hold the sum of both runs to the server's count."""
+    """Resume with the journal, and compare both runs with the requests that the server received."""
     server.script.clear()
     server.default = answer()
     unknown = {o.request.to for o in outcomes if o.delivery is Delivery.UNKNOWN and o.request}
     async with BulkSender(client, journal=path) as bulk:
-        again = [outcome async for outcome in bulk.send(NUMBERS, template=template)]
+        second = [outcome async for outcome in bulk.send(NUMBERS, template=template)]
     arrived = texts(server)
-    assert len(again) == len(NUMBERS)
-    for outcome in again:
+    assert len(second) == len(NUMBERS)
+    for outcome in second:
         assert outcome.request is not None
         to = outcome.request.to
-        assert arrived[to] <= 1 + (to in refused), "texted twice"
+        assert arrived[to] <= 1 + (to in throttled), "sent twice"
         ending = outcome.previous or outcome.delivery
         assert ending in {Delivery.ACCEPTED, Delivery.UNKNOWN, Delivery.REJECTED}
         if to in unknown:
@@ -139,8 +139,10 @@ async def _the_next_run(
 
 
 @pytest.mark.parametrize("call", ["open", "counts", "bind", "flush", "aclose", "enter and leave"])
-async def test_a_journal_cancelled_at_every_wait(tmp_path: pathlib.Path, template: CodeTemplate, call: str) -> None:
-    """The file is let go of, and the next one who opens it finds it whole."""
+async def test_a_journal_cancelled_at_any_await_can_be_opened_again(
+    tmp_path: pathlib.Path, template: CodeTemplate, call: str
+) -> None:
+    """The lock is released, and the file is valid."""
     path = tmp_path / "run.db"
     journals: list[SQLiteJournal] = []
 
@@ -151,7 +153,7 @@ async def test_a_journal_cancelled_at_every_wait(tmp_path: pathlib.Path, templat
             async with journal:
                 await journal.counts()
             return
-        await asyncio.shield(held(journal))
+        await asyncio.shield(open_first(journal))
         if call == "open":
             await journal.open()
         elif call == "bind":
@@ -160,7 +162,7 @@ async def test_a_journal_cancelled_at_every_wait(tmp_path: pathlib.Path, templat
             journal.add(len(journals).to_bytes(16, "big"), len(journals), None, lambda _item, _known: None, None)
             await getattr(journal, call)()
 
-    async def held(journal: SQLiteJournal) -> None:
+    async def open_first(journal: SQLiteJournal) -> None:
         if call != "open":
             await journal.open()
 
@@ -174,8 +176,8 @@ async def test_a_journal_cancelled_at_every_wait(tmp_path: pathlib.Path, templat
             await asyncio.sleep(0)
         await journal.aclose()
         try:
-            async with SQLiteJournal(path) as again:
-                assert set(await again.counts()) <= {"pending"}
+            async with SQLiteJournal(path) as reopened:
+                assert set(await reopened.counts()) <= {"pending"}
         except JournalError as error:
             pytest.fail(f"the file is not usable: {error}")
     assert seen == {True, False}

@@ -1,4 +1,4 @@
-"""A bulk run shows no number, code, text or credential: not in outcomes, errors, logs or files."""
+"""Outcomes, errors, logs and files of a bulk run contain no number, code, text or credential."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _key(request: CodeRequest) -> str:
 async def test_no_outcome_shows_a_secret(
     server: FaultServer, make_client: MakeClient, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, key: Any
 ) -> None:
-    """Whatever becomes of an item: accepted, refused with its number quoted, unknown, invalid, skipped."""
+    """Accepted, rejected with the number quoted, unknown, invalid and skipped items."""
     to = SENTINELS["to"]
     caplog.set_level(logging.DEBUG)
     quoting = {"error": f"{to} from {SENTINELS['from_']} is not reachable", "requestId": "r"}
@@ -65,7 +65,7 @@ async def test_no_outcome_shows_a_secret(
 
 
 async def test_a_journal_error_shows_no_secret(tmp_path: pathlib.Path) -> None:
-    """Not even when it names what differs."""
+    """It names the fields that differ, without their values."""
     path = tmp_path / "run.db"
     async with SQLiteJournal(path, template=TEMPLATE):
         pass

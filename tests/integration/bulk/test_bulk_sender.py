@@ -1,4 +1,4 @@
-"""Many codes through one client: what comes out, in what order, and what happens when a run ends early."""
+"""Outcomes of a bulk run, their order, and runs that end early."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def numbers(count: int) -> list[str]:
     return [f"+1919555{index:04}" for index in range(count)]
 
 
-async def everything(bulk: BulkSender, source: Any, **options: Any) -> list[ItemOutcome]:
+async def collect(bulk: BulkSender, source: Any, **options: Any) -> list[ItemOutcome]:
     return [outcome async for outcome in bulk.send(source, **options)]
 
 
@@ -55,8 +55,8 @@ async def turns(count: int = 50) -> None:
 
 @pytest.mark.uvloop
 @pytest.mark.parametrize("kind", ["iterable", "async iterable", "numbers"])
-async def test_every_item_has_its_outcome(server: FaultServer, make_client: MakeClient, kind: str) -> None:
-    """Input and outcomes agree by count, by place and by key; the server saw every number once."""
+async def test_every_item_has_exactly_one_outcome(server: FaultServer, make_client: MakeClient, kind: str) -> None:
+    """Outcomes match the input by count, index and key; the server receives each number once."""
     template = CodeTemplate("+19195554321", "app")
 
     async def asynchronous() -> AsyncIterator[CodeRequest]:
@@ -69,7 +69,7 @@ async def test_every_item_has_its_outcome(server: FaultServer, make_client: Make
     if kind == "numbers":
         source, options = numbers(250), {"template": template}
     async with BulkSender(make_client()) as bulk:
-        outcomes = await everything(bulk, source, **options)
+        outcomes = await collect(bulk, source, **options)
     assert sorted(outcome.index for outcome in outcomes) == list(range(250))
     assert len({outcome.key for outcome in outcomes}) == 250
     assert all(outcome.delivery is Delivery.ACCEPTED and outcome.response for outcome in outcomes)
@@ -81,17 +81,19 @@ async def test_every_item_has_its_outcome(server: FaultServer, make_client: Make
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_order(server: FaultServer, make_client: MakeClient, template: CodeTemplate, ordered: bool) -> None:
-    """Ordered outcomes wait for a slow first item; others do not."""
+async def test_ordered_outcomes_wait_for_a_slow_first_item(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, ordered: bool
+) -> None:
+    """Unordered outcomes do not wait."""
     server.play(Act(answer().reply, delay=0.05, accepted=True))
     async with BulkSender(make_client(), ordered=ordered, max_in_flight=8) as bulk:
-        places = [o.index for o in await everything(bulk, numbers(40), template=template)]
+        places = [o.index for o in await collect(bulk, numbers(40), template=template)]
     assert sorted(places) == list(range(40))
     assert (places == sorted(places)) is ordered
 
 
-async def test_one_bad_item_ends_nothing(make_client: MakeClient, template: CodeTemplate) -> None:
-    """A bad number, a thing that is no request, a key function that fails: each is one outcome that says so."""
+async def test_an_invalid_item_does_not_end_the_run(make_client: MakeClient, template: CodeTemplate) -> None:
+    """An invalid number, a value that is not a request and a key function that raises each give one outcome."""
     source: list[Any] = ["+19195550001", "919", 7, template.to("+19195550002"), "+19195550003\n", "+19195550004"]
 
     def key(request: CodeRequest) -> str:
@@ -100,7 +102,7 @@ async def test_one_bad_item_ends_nothing(make_client: MakeClient, template: Code
         return request.to
 
     async with BulkSender(make_client(), ordered=True) as bulk:
-        outcomes = await everything(bulk, source, template=template, key=key)
+        outcomes = await collect(bulk, source, template=template, key=key)
         kinds = [outcome.delivery for outcome in outcomes]
     invalid, accepted = Delivery.INVALID, Delivery.ACCEPTED
     assert kinds == [accepted, invalid, invalid, accepted, invalid, invalid]
@@ -111,18 +113,18 @@ async def test_one_bad_item_ends_nothing(make_client: MakeClient, template: Code
     assert bulk.summary.invalid == 4
 
 
-async def test_a_key_function_that_asks_a_cancelled_future_ends_nothing(
+async def test_a_key_function_that_raises_cancelled_error_makes_one_invalid_item(
     make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """A cancellation out of a function that waits for nothing is an error like any other: the stream goes on."""
-    gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    gone.cancel()
+    """A CancelledError from a function that awaits nothing is an error like any other: the run continues."""
+    cancelled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
 
     def key(request: CodeRequest) -> str:
-        return gone.result() if request.to.endswith("1") else request.to
+        return cancelled.result() if request.to.endswith("1") else request.to
 
     async with BulkSender(make_client(), ordered=True) as bulk, asyncio.timeout(5):
-        outcomes = await everything(bulk, ["+19195550001", "+19195550002"], template=template, key=key)
+        outcomes = await collect(bulk, ["+19195550001", "+19195550002"], template=template, key=key)
     assert [outcome.delivery for outcome in outcomes] == [Delivery.INVALID, Delivery.ACCEPTED]
     assert "raised CancelledError" in str(outcomes[0].error)
     assert bulk.summary.ending == "finished"
@@ -135,25 +137,27 @@ class _Hostile:
 
 
 @pytest.mark.parametrize("journaled", [True, False])
-async def test_strange_items_end_nothing(
+async def test_malformed_items_do_not_end_the_run(
     make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, journaled: bool
 ) -> None:
-    """A line that was no UTF-8, an object that raises when looked at: one invalid outcome each; such a key is a key."""
+    """A line that is not UTF-8 and an object that raises on inspection are invalid; a key may contain surrogates."""
     source: list[Any] = ["+19195550001", "+1919\udc80", _Hostile(), "+19195550002"]
     path = tmp_path / "run.db" if journaled else None
     async with BulkSender(make_client(), ordered=True, journal=path) as bulk:
-        outcomes = await everything(bulk, source, template=template, key=lambda request: f"\udc80{request.to}")
+        outcomes = await collect(bulk, source, template=template, key=lambda request: f"\udc80{request.to}")
     invalid, accepted = Delivery.INVALID, Delivery.ACCEPTED
     assert [outcome.delivery for outcome in outcomes] == [accepted, invalid, invalid, accepted]
     assert "ZeroDivisionError" in str(outcomes[2].error)
     assert (bulk.summary.taken, bulk.summary.done, bulk.summary.ending) == (4, 4, "finished")
 
 
-async def test_an_input_that_can_go_on_after_an_error_does(make_client: MakeClient, template: CodeTemplate) -> None:
-    """`map` raises for one item and goes on; a generator is over, and the stream says what to do about it."""
+async def test_an_input_that_can_continue_after_an_invalid_item_continues(
+    make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """`map` continues after it raises; a generator ends, and the error suggests `template=`."""
     wrong = ["+19195550001", "x", "+19195550002"]
     async with BulkSender(make_client(), ordered=True) as bulk:
-        outcomes = await everything(bulk, map(template.to, wrong))
+        outcomes = await collect(bulk, map(template.to, wrong))
     assert [o.delivery.value for o in outcomes] == ["accepted", "invalid", "accepted"]
 
     done = []
@@ -166,10 +170,10 @@ async def test_an_input_that_can_go_on_after_an_error_does(make_client: MakeClie
     assert bulk.summary.ending == "failed"
 
 
-async def test_an_input_that_breaks_ends_the_run_after_what_was_taken(
+async def test_an_input_error_is_raised_after_the_outcomes_of_all_items_taken(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """The input's own error is raised by the stream, once, when what was taken has its outcome."""
+    """The stream raises the error of the input once."""
 
     def broken() -> Iterator[str]:
         yield from numbers(5)
@@ -187,10 +191,10 @@ async def test_an_input_that_breaks_ends_the_run_after_what_was_taken(
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
-async def test_an_input_cut_off_by_a_cancellation_of_its_own_says_so(
+async def test_a_cancellation_inside_the_input_is_an_error(
     make_client: MakeClient, template: CodeTemplate, kind: str
 ) -> None:
-    """Something that the input waits for is cancelled: its rest is missing, and that is an error, not a stop."""
+    """If a future that the input awaits is cancelled, the rest of the input is missing: an error, not a stop."""
     cancelled = asyncio.get_running_loop().create_future()
     cancelled.cancel()
 
@@ -212,8 +216,8 @@ async def test_an_input_cut_off_by_a_cancellation_of_its_own_says_so(
     assert bulk.summary.ending == "failed"
 
 
-async def test_an_input_that_ends_in_more_than_an_exception(make_client: MakeClient, template: CodeTemplate) -> None:
-    """What is no `Exception`, as test frameworks raise it, is told as well."""
+async def test_a_base_exception_of_the_input_is_raised(make_client: MakeClient, template: CodeTemplate) -> None:
+    """Test frameworks raise exceptions that are not subclasses of `Exception`."""
 
     class Skipped(BaseException):
         pass
@@ -224,12 +228,14 @@ async def test_an_input_that_ends_in_more_than_an_exception(make_client: MakeCli
 
     async with BulkSender(make_client()) as bulk:
         with pytest.raises(Skipped):
-            await everything(bulk, broken(), template=template)
+            await collect(bulk, broken(), template=template)
     assert (bulk.summary.accepted, bulk.summary.ending) == (5, "failed")
 
 
-async def test_an_input_that_keeps_cancellations_to_itself(make_client: MakeClient, template: CodeTemplate) -> None:
-    """A stop ends the run even when the input goes on after being cancelled."""
+async def test_a_stop_ends_an_input_that_suppresses_cancellations(
+    make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A stop ends the run even if the input continues after it is cancelled."""
     asked = 0
 
     async def stubborn() -> AsyncIterator[str]:
@@ -253,7 +259,7 @@ async def test_an_input_that_keeps_cancellations_to_itself(make_client: MakeClie
 async def test_a_slow_reader_slows_the_sending(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Whoever stops reading stops the input: no more is taken than twice what may be in flight."""
+    """The run takes at most twice `max_in_flight` items more than were read."""
     taken = 0
 
     def endless() -> Iterator[str]:
@@ -274,10 +280,10 @@ async def test_a_slow_reader_slows_the_sending(
     assert bulk.summary.taken == taken
 
 
-async def test_stopping_ends_what_is_under_way_and_begins_no_more(
+async def test_a_stop_finishes_requests_in_flight_and_starts_no_more(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """After `stop`, what was written gets its answer, and what was only taken is not sent and says so."""
+    """After `stop`, requests in flight get their response, and items that were only taken are not sent."""
     server.default = Act(answer().reply, delay=0.02, accepted=True)
     async with BulkSender(make_client(), max_in_flight=4) as bulk:
         stream = bulk.send(numbers(1000), template=template)
@@ -289,37 +295,39 @@ async def test_stopping_ends_what_is_under_way_and_begins_no_more(
         outcomes += [outcome async for outcome in stream]
     assert len(outcomes) == bulk.summary.taken == 11
     sent = [outcome for outcome in outcomes if outcome.delivery is Delivery.ACCEPTED]
-    left = [outcome for outcome in outcomes if outcome.delivery is Delivery.NOT_SENT]
-    assert len(sent) + len(left) == len(outcomes)
+    unsent = [outcome for outcome in outcomes if outcome.delivery is Delivery.NOT_SENT]
+    assert len(sent) + len(unsent) == len(outcomes)
     assert {o.request.to for o in sent if o.request} == {seen.document["to"] for seen in server.seen}
-    errors = [outcome.error for outcome in left]
+    errors = [outcome.error for outcome in unsent]
     assert errors
     assert all(isinstance(error, NotSentError) and error.retry_stopped_by == "closed" for error in errors)
     assert (bulk.summary.ending, bulk.summary.in_flight) == ("stopped", 0)
 
 
 @pytest.mark.virtual_time
-async def test_a_stop_does_not_wait_for_the_rate(
+async def test_a_stop_does_not_wait_for_permits(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """At one text a minute the items that wait for a permit are let go at once: nothing of theirs is under way."""
+    """At one text per minute, the items that wait for a permit are abandoned at once."""
     client = make_client(limits=Limits(rate="1/m"))
     loop = asyncio.get_running_loop()
     async with BulkSender(client, max_in_flight=10) as bulk:
         stream = bulk.send(numbers(100), template=template)
         assert (await anext(stream)).delivery is Delivery.ACCEPTED
-        began = loop.time()
+        started = loop.time()
         bulk.stop()
         rest = [outcome.delivery async for outcome in stream]
-        assert loop.time() - began < 1
+        assert loop.time() - started < 1
     assert set(rest) == {Delivery.NOT_SENT}
     assert len(server.seen) == 1
 
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("how", ["break", "error", "cancellation"])
-async def test_leaving_early(server: FaultServer, make_client: MakeClient, template: CodeTemplate, how: str) -> None:
-    """Leaving the `async with` drains within the grace period; the stream still tells what became of the rest."""
+async def test_leaving_the_context_early_drains_the_run(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, how: str
+) -> None:
+    """Leaving the `async with` drains within `drain_timeout`; the stream still yields the remaining outcomes."""
     server.default = Act(answer().reply, delay=2.0, accepted=True)
     bulk = BulkSender(make_client(), max_in_flight=4)
     streams = []
@@ -335,7 +343,7 @@ async def test_leaving_early(server: FaultServer, make_client: MakeClient, templ
                 await asyncio.Event().wait()
 
     task = asyncio.create_task(run())
-    # On a busy machine the run may have left before four were seen under way.
+    # On a busy machine the run may end before four requests in flight are observed.
     while (bulk.summary.accepted == 0 or bulk.summary.in_flight < 4) and not task.done():
         await asyncio.sleep(0.01)
     if how == "cancellation":
@@ -351,10 +359,10 @@ async def test_leaving_early(server: FaultServer, make_client: MakeClient, templ
 
 
 @pytest.mark.virtual_time
-async def test_what_does_not_end_within_the_grace_period_is_unknown(
+async def test_requests_that_outlast_the_drain_timeout_are_unknown(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """A request cut under way may have been sent; one that was not begun was not."""
+    """A cancelled request may have been sent; an item that was not started was not."""
     server.default = Act(then="hang")
     loop = asyncio.get_running_loop()
     async with BulkSender(make_client(), max_in_flight=3, drain_timeout=5.0) as bulk:
@@ -364,8 +372,8 @@ async def test_what_does_not_end_within_the_grace_period_is_unknown(
             await asyncio.sleep(0)
         reader.cancel()
         await asyncio.wait([reader])
-        began = loop.time()
-    assert 5 <= loop.time() - began < 6
+        started = loop.time()
+    assert 5 <= loop.time() - started < 6
     outcomes = [outcome async for outcome in stream]
     kinds = [outcome.delivery for outcome in outcomes]
     assert kinds.count(Delivery.UNKNOWN) == 3
@@ -375,10 +383,10 @@ async def test_what_does_not_end_within_the_grace_period_is_unknown(
 
 
 @pytest.mark.virtual_time
-async def test_a_second_cancellation_cuts_the_drain(
+async def test_a_second_cancellation_ends_the_drain(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Cancelled again while it drains, a run is cut at once, and every item still has its outcome."""
+    """A run that is cancelled again while it drains ends at once, and every item still has its outcome."""
     server.default = Act(then="hang")
     bulk = BulkSender(make_client(), max_in_flight=3)
     streams = []
@@ -393,23 +401,23 @@ async def test_a_second_cancellation_cuts_the_drain(
     task = asyncio.create_task(run())
     while len(server.seen) < 3:
         await asyncio.sleep(0)
-    began = loop.time()
+    started = loop.time()
     task.cancel()
     await turns()
     assert not task.done()
     task.cancel()
     await asyncio.wait([task])
-    assert loop.time() - began < 1
+    assert loop.time() - started < 1
     outcomes = [outcome async for outcome in streams[0]]
     assert len(outcomes) == bulk.summary.taken
     assert bulk.summary.unknown == 3
 
 
 @pytest.mark.virtual_time
-async def test_a_stop_between_two_attempts_makes_no_other(
+async def test_a_stop_between_two_attempts_starts_no_further_attempt(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """An item that was refused and waits to be sent again is let go with its refusal."""
+    """An item that waits for its retry is abandoned with its last rejection."""
     server.default = answer(429, {}, headers={"Retry-After": "30"})
     async with BulkSender(make_client(), max_in_flight=2) as bulk:
         stream = bulk.send(numbers(2), template=template)
@@ -420,16 +428,16 @@ async def test_a_stop_between_two_attempts_makes_no_other(
         bulk.stop()
         outcomes = [await reader, *[outcome async for outcome in stream]]
     assert len(server.seen) == seen
-    refused = [outcome for outcome in outcomes if isinstance(outcome.error, RateLimitError)]
-    assert len(refused) == seen == bulk.summary.throttled
+    rejected = [outcome for outcome in outcomes if isinstance(outcome.error, RateLimitError)]
+    assert len(rejected) == seen == bulk.summary.throttled
     assert all(outcome.delivery in {Delivery.REJECTED, Delivery.NOT_SENT} for outcome in outcomes)
 
 
 @pytest.mark.virtual_time
-async def test_a_stop_makes_no_attempt_with_a_renewed_token(
+async def test_a_stop_starts_no_attempt_with_a_renewed_token(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """An item refused for a token that a sign-in has renewed by then could be sent at once, but not after a stop."""
+    """After a 401 an item could be sent at once with a token that was renewed meanwhile, but not after a stop."""
 
     def token(value: str) -> Act:
         return answer(200, {"access_token": value, "expires_in": 3600, "token_type": "Bearer"})
@@ -450,15 +458,15 @@ async def test_a_stop_makes_no_attempt_with_a_renewed_token(
     assert len(server.seen) == 5
 
 
-async def test_refused_credentials_end_the_run(template: CodeTemplate) -> None:
-    """A million items with a wrong password are not a million requests."""
+async def test_ten_account_errors_in_a_row_end_the_run(template: CodeTemplate) -> None:
+    """A million items with a wrong password do not make a million requests."""
     async with (
         Simulator() as simulator,
         MFAClient(**(simulator.client_kwargs() | {"auth": _wrong(simulator)})) as client,
         BulkSender(client, max_in_flight=5) as bulk,
     ):
         with pytest.raises(PermissionDeniedError) as caught:
-            await everything(bulk, (f"+1919{index:07}" for index in range(1_000_000)), template=template)
+            await collect(bulk, (f"+1919{index:07}" for index in range(1_000_000)), template=template)
     assert any("10 items in a row" in note for note in caught.value.__notes__)
     assert 10 <= bulk.summary.attempts <= 20
     assert bulk.summary.ending == "failed"
@@ -471,7 +479,7 @@ def _wrong(simulator: Simulator) -> Any:
 
 
 async def test_a_closed_client_ends_the_run(make_client: MakeClient, template: CodeTemplate) -> None:
-    """What cannot succeed for any item is raised, and nothing is lost."""
+    """An error that affects every item is raised, and no outcome is lost."""
     client = make_client()
     async with BulkSender(client, max_in_flight=5) as bulk:
         stream = bulk.send(numbers(100), template=template)
@@ -483,23 +491,23 @@ async def test_a_closed_client_ends_the_run(make_client: MakeClient, template: C
     assert len(outcomes) == bulk.summary.taken
 
 
-async def test_calls(template: CodeTemplate) -> None:
-    """`channel="voice"` calls people; a callback URL, which calls do not have, makes an item invalid."""
+async def test_the_voice_channel_makes_calls(template: CodeTemplate) -> None:
+    """A callback URL is not allowed for calls, so it makes an item invalid."""
     with_callback = CodeTemplate("+19195554321", "app", callback_url="http://127.0.0.1/x")
     async with Simulator() as simulator, MFAClient(**simulator.client_kwargs()) as client:
         async with BulkSender(client, channel="voice", ordered=True) as bulk:
             requests = [template.to("+19195550001"), with_callback.to("+19195550002")]
-            first, second = await everything(bulk, requests)
+            first, second = await collect(bulk, requests)
         assert [(message.channel, message.to) for message in simulator.inbox] == [("voice", "+19195550001")]
     assert isinstance(first.response, VoiceCodeResponse)
     assert second.delivery is Delivery.INVALID
 
 
 @pytest.mark.virtual_time
-async def test_bulk_lets_sign_ins_go_first(
+async def test_an_interactive_call_goes_before_queued_bulk_items(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """At one text a second and with fifty items queued, a sign-in through the same client is the next to leave."""
+    """At one text per second and with fifty items queued, an interactive call is sent next."""
     client = make_client(limits=Limits(rate="1/s"))
     async with BulkSender(client, max_in_flight=50) as bulk:
         stream = bulk.send(numbers(200), template=template)
@@ -511,8 +519,8 @@ async def test_bulk_lets_sign_ins_go_first(
         assert server.seen[-1].document["to"] == "+19195559999"
 
 
-async def test_faults_are_told_apart(template: CodeTemplate) -> None:
-    """Each number's outcome is its own, whatever its neighbours meet; the inbox agrees."""
+async def test_each_item_gets_the_outcome_of_its_own_request(template: CodeTemplate) -> None:
+    """An outcome does not depend on other items, and the inbox matches the outcomes."""
     refusal = Fault(status=400, body={"error": "no", "requestId": "r"})
     async with Simulator() as simulator:
         retry = RetryPolicy(wait_initial=0.001, wait_max=0.002)
@@ -523,7 +531,7 @@ async def test_faults_are_told_apart(template: CodeTemplate) -> None:
             MFAClient(**simulator.client_kwargs(), retry=retry) as client,
             BulkSender(client, ordered=True) as bulk,
         ):
-            outcomes = await everything(bulk, numbers(5), template=template)
+            outcomes = await collect(bulk, numbers(5), template=template)
         kinds = [outcome.delivery.value for outcome in outcomes]
         assert kinds == ["accepted", "rejected", "unknown", "accepted", "accepted"]
         inbox = [message.to for message in simulator.inbox]
@@ -548,8 +556,10 @@ async def test_faults_are_told_apart(template: CodeTemplate) -> None:
         ({"journal": ""}, "journal"),
     ],
 )
-def test_bad_options(make_client: MakeClient, options: dict[str, Any], field: str) -> None:
-    """A wrong argument is named before anything happens."""
+def test_an_invalid_option_is_named_at_construction(
+    make_client: MakeClient, options: dict[str, Any], field: str
+) -> None:
+    """Nothing happens before the error."""
     with pytest.raises(ConfigurationError, match=field):
         BulkSender(MFAClient("9900000", _auth()), **options)
 
@@ -560,7 +570,7 @@ def _auth() -> Any:
     return BasicAuth("user", "pass")
 
 
-async def test_wrong_use(make_client: MakeClient, template: CodeTemplate) -> None:
+async def test_each_misuse_raises_an_error_with_the_remedy(make_client: MakeClient, template: CodeTemplate) -> None:
     """Each mistake has an error that says what to do instead."""
     with pytest.raises(ConfigurationError, match="client"):
         BulkSender("client")  # type: ignore[arg-type]
@@ -578,7 +588,7 @@ async def test_wrong_use(make_client: MakeClient, template: CodeTemplate) -> Non
         with pytest.raises(ClientStateError, match="already"):
             bulk.send(numbers(3), template=template)
         assert len([outcome async for outcome in stream]) == 3
-        assert len(await everything(bulk, numbers(2), template=template)) == 2
+        assert len(await collect(bulk, numbers(2), template=template)) == 2
     assert bulk.summary.taken == 5
     with pytest.raises(ClientStateError, match="async with"):
         bulk.send(numbers(3), template=template)
@@ -587,46 +597,46 @@ async def test_wrong_use(make_client: MakeClient, template: CodeTemplate) -> Non
 
 
 @pytest.mark.parametrize("how", ["stop", "cancel"])
-async def test_a_stop_that_comes_early_is_kept(
+async def test_a_stop_before_a_stream_applies_to_later_streams(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, how: str
 ) -> None:
-    """A signal between opening a big journal and sending, or between two streams, is not forgotten."""
+    """A signal that arrives before sending starts, or between two streams, is not lost."""
     async with BulkSender(make_client()) as bulk:
-        await everything(bulk, numbers(2), template=template)
+        await collect(bulk, numbers(2), template=template)
         getattr(bulk, how)()
-        assert await everything(bulk, numbers(5), template=template) == []
+        assert await collect(bulk, numbers(5), template=template) == []
     assert (len(server.seen), bulk.summary.ending) == (2, "stopped")
 
 
-async def test_a_stream_stopped_by_itself_makes_room_for_another(
+async def test_closing_one_stream_allows_another(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """`aclose` of a stream is about that stream only."""
+    """`aclose` of a stream does not stop the sender."""
     async with BulkSender(make_client(), max_in_flight=1) as bulk:
         async with contextlib.aclosing(bulk.send(numbers(100), template=template)) as stream:
             await anext(stream)
         before = len(server.seen)
-        assert len(await everything(bulk, numbers(3), template=template)) == 3
+        assert len(await collect(bulk, numbers(3), template=template)) == 3
     assert len(server.seen) == before + 3
 
 
 @pytest.mark.virtual_time
-async def test_the_time_of_two_streams_is_their_sum(
+async def test_elapsed_time_adds_up_over_streams(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Like the counts, so that a rate made of both is right."""
+    """The counts add up too, so a rate made from both is correct."""
     server.default = Act(answer().reply, delay=3.0, accepted=True)
     async with BulkSender(make_client()) as bulk:
         for seconds in (3, 6):
-            await everything(bulk, numbers(5), template=template)
+            await collect(bulk, numbers(5), template=template)
             assert seconds <= bulk.summary.elapsed < seconds + 1
 
 
 @pytest.mark.parametrize("turns_", range(1, 8))
-async def test_every_task_cancelled_loses_no_item(
+async def test_cancelling_all_tasks_loses_no_outcome(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, turns_: int
 ) -> None:
-    """Whoever ends a program by cancelling all tasks, also those that have not begun, still gets every outcome."""
+    """A program that cancels all tasks, also those that have not started, still gets every outcome."""
     async with BulkSender(make_client(), max_in_flight=4) as bulk:
         stream = bulk.send(numbers(20), template=template)
         reader = asyncio.ensure_future(anext(stream))
@@ -640,17 +650,17 @@ async def test_every_task_cancelled_loses_no_item(
     assert len(rest) + (reader.exception() is None) == bulk.summary.taken == bulk.summary.done
 
 
-async def test_an_empty_input(make_client: MakeClient) -> None:
-    """Nothing in, nothing out, and no connection."""
+async def test_an_empty_input_has_no_outcomes(make_client: MakeClient) -> None:
+    """The run ends as finished."""
     async with BulkSender(make_client()) as bulk:
-        assert await everything(bulk, []) == []
+        assert await collect(bulk, []) == []
     assert (bulk.summary.taken, bulk.summary.ending) == (0, "finished")
 
 
 async def test_a_stream_that_is_never_read_sends_nothing(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Like a generator: sending begins with the first outcome asked for."""
+    """As with a generator, sending starts when the first outcome is read."""
     async with BulkSender(make_client()) as bulk:
         stream = bulk.send(numbers(3), template=template)
         await turns()
@@ -659,10 +669,10 @@ async def test_a_stream_that_is_never_read_sends_nothing(
 
 
 @pytest.mark.virtual_time
-async def test_what_may_have_been_sent_is_never_pending_again(
+async def test_an_item_that_may_have_been_delivered_is_never_pending_again(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """Between two attempts of an insistent run, when it may be killed, its journal does not say "not sent"."""
+    """Between two attempts under AT_LEAST_ONCE, the journal must not say "not sent", because the run may be killed."""
     server.play(Act(then="fin", accepted=True))
     policy = RetryPolicy(resend=Resend.AT_LEAST_ONCE, wait_initial=20.0, wait_max=20.0)
     client = make_client(retry=policy, limits=Limits(adaptive=False))

@@ -1,4 +1,4 @@
-"""The journal's file: what is on disk when, who may use it, and what it says when it cannot be used."""
+"""The journal: what is on disk and when, locking, resuming, and errors of unusable files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pathlib
 import sqlite3
 import stat
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ from bandwidth_mfa_async.bulk._item import Item
 from bandwidth_mfa_async.bulk._run_journal import RunJournal
 from bandwidth_mfa_async.bulk.journal import _file, _schema
 from bandwidth_mfa_async.bulk.journal._file import Batch, JournalFile, JournalRow
+from tests.support import processes
 from tests.support.fault_server import Act, FaultServer, answer
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ def rows(path: pathlib.Path, query: str = "SELECT status FROM item ORDER BY posi
         db.close()
 
 
-async def test_no_request_without_its_intent_on_disk(
+async def test_every_intent_is_on_disk_before_its_request(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """Whenever the server reads a request, as many rows at least say that they are being sent or were."""
+    """When the server reads a request, at least as many rows are no longer pending."""
     path = tmp_path / "run.db"
     seen: list[tuple[int, int]] = []
 
@@ -81,10 +81,10 @@ async def test_no_request_without_its_intent_on_disk(
     assert all(requests <= begun for requests, begun in seen)
 
 
-async def test_the_file_holds_no_number_and_is_the_owners(
+async def test_the_files_contain_no_personal_data_and_are_private(
     make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """Digests, positions and outcomes; no number, no text, no credential, in any of its files."""
+    """No file contains a number, a text or a credential."""
     path = tmp_path / "run.db"
     await send(make_client(), path, template, [*NUMBERS, "+1919bad5551111"])
     secrets = [*NUMBERS, *(number[1:] for number in NUMBERS), template.from_, "5551111", "user", "pass", "{CODE}"]
@@ -95,10 +95,10 @@ async def test_the_file_holds_no_number_and_is_the_owners(
     assert path.stat().st_size > 1000
 
 
-async def test_what_is_done_is_skipped(
+async def test_a_second_run_skips_accepted_items(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """A second run of the same input texts nobody, and still gives every id."""
+    """It sends nothing and returns the ids of the first run."""
     path = tmp_path / "run.db"
     first = await send(make_client(), path, template)
     second = await send(make_client(), path, template)
@@ -109,10 +109,10 @@ async def test_what_is_done_is_skipped(
     assert {outcome.previous for outcome in second} == {Delivery.ACCEPTED}
 
 
-async def test_a_repeat_in_the_input_is_sent_once(
+async def test_a_duplicate_in_the_input_is_sent_once(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """However close together the repeats are: under way at once, or long after."""
+    """Duplicates may be in flight at the same time, or far apart."""
     outcomes = await send(make_client(), tmp_path / "run.db", template, [*NUMBERS[:3] * 30, *NUMBERS, *NUMBERS])
     assert sorted(str(seen.document["to"]) for seen in server.seen) == NUMBERS
     kinds = [outcome.delivery for outcome in outcomes]
@@ -123,7 +123,7 @@ async def test_a_repeat_in_the_input_is_sent_once(
 async def test_another_run_name_sends_again(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """The default key holds number, template and run name."""
+    """The default key contains number, template and run name."""
     path = tmp_path / "run.db"
     await send(make_client(), SQLiteJournal(path, run="monday"), template)
     await send(make_client(), SQLiteJournal(path, run="tuesday"), template)
@@ -131,10 +131,10 @@ async def test_another_run_name_sends_again(
     assert len(server.seen) == 40
 
 
-async def test_keys_of_the_users_own(
+async def test_a_custom_key_with_another_request_is_invalid(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """The same key with the same request is done; with another request it is an error of that item."""
+    """The same key with the same request is skipped."""
     path = tmp_path / "run.db"
     for _ in range(2):
         async with BulkSender(make_client(), journal=path, ordered=True) as bulk:
@@ -149,7 +149,7 @@ async def test_keys_of_the_users_own(
     ("status", "final"),
     [(400, True), (413, True), (401, False), (403, False), (404, False), (500, False), (503, False)],
 )
-async def test_what_is_refused_for_good(
+async def test_only_rejections_for_the_item_itself_are_final(
     server: FaultServer,
     make_client: MakeClient,
     template: CodeTemplate,
@@ -157,7 +157,7 @@ async def test_what_is_refused_for_good(
     status: int,
     final: bool,
 ) -> None:
-    """An item's own fault stays its fault; what was the account's or the service's fault is tried again."""
+    """Rejections for the account, the rate or the service are sent again by the next run."""
     path = tmp_path / "run.db"
     server.default = answer(status, {"error": "no", "requestId": "r"})
     first = await send(make_client(), path, template, NUMBERS[:2])
@@ -169,10 +169,10 @@ async def test_what_is_refused_for_good(
     assert {outcome.previous for outcome in second} == {Delivery.REJECTED if final else None}
 
 
-async def test_invalid_items_are_counted_once(
+async def test_an_invalid_item_has_one_row(
     make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """A bad number is named in every run, and is one row."""
+    """It is reported by every run."""
     path = tmp_path / "run.db"
     for _ in range(2):
         outcomes = await send(make_client(), path, template, ["bad", *NUMBERS])
@@ -180,10 +180,10 @@ async def test_invalid_items_are_counted_once(
     assert await counts(path) == {"accepted": 20, "invalid": 1}
 
 
-async def test_the_charts_agree_with_the_items(
+async def test_the_report_tables_match_the_items(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """The tables that a report reads add up to what happened."""
+    """The counters per second and the latency buckets add up to the outcomes."""
     path = tmp_path / "run.db"
     server.play(answer(429, {}), answer(400, {"error": "no", "requestId": "r"}))
     await send(make_client(limits=Limits(adaptive=False)), path, template, [*NUMBERS, "bad"])
@@ -194,10 +194,10 @@ async def test_the_charts_agree_with_the_items(
     assert rows(path, "SELECT DISTINCT attempts FROM item WHERE status = 2 ORDER BY 1") == [(1,), (2,)]
 
 
-async def test_another_template_is_refused_with_the_difference_named(
+async def test_another_template_is_refused_and_the_error_names_the_fields(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """Nothing is sent, and neither value is shown."""
+    """Nothing is sent, and the error shows neither value."""
     path = tmp_path / "run.db"
     await send(make_client(), path, template)
     other = CodeTemplate("+19195550000", template.application_id, scope="login", digits=8)
@@ -219,7 +219,7 @@ async def test_another_template_is_refused_with_the_difference_named(
     assert await counts(path) == {"accepted": 20}
 
 
-# What was under way when a run was killed.
+# Items in flight when a run is killed.
 
 
 def id_of(known: int | JournalRow) -> int:
@@ -227,7 +227,7 @@ def id_of(known: int | JournalRow) -> int:
 
 
 def interrupted(path: pathlib.Path, template: CodeTemplate, numbers: list[str]) -> None:
-    """Make the file of a run that was killed with these numbers under way."""
+    """Create the file of a run that was killed with these numbers in flight."""
     keys = Keys("messaging", "")
     file = JournalFile(str(path))
     file.open(1_700_000_000.0)
@@ -241,10 +241,10 @@ def interrupted(path: pathlib.Path, template: CodeTemplate, numbers: list[str]) 
     file._close_connections()
 
 
-async def test_what_was_under_way_at_a_kill_is_unknown(
+async def test_items_in_flight_at_a_kill_are_unknown_and_not_sent_again(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """In this run and in every later one, and it is not sent again; the rest is."""
+    """This run and all later ones report them as unknown; all other items are sent."""
     path = tmp_path / "run.db"
     await asyncio.to_thread(interrupted, path, template, NUMBERS[:3])
     for rest in (Delivery.ACCEPTED, Delivery.SKIPPED):
@@ -256,10 +256,10 @@ async def test_what_was_under_way_at_a_kill_is_unknown(
     assert rows(path, "SELECT DISTINCT cause FROM item WHERE status = 5") == [("InterruptedRun",)]
 
 
-async def test_at_least_once_sends_the_unknown_again(
+async def test_at_least_once_sends_unknown_items_again(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """And says that they may have got two; one that is refused now is as unknown as before."""
+    """Accepted ones are possible duplicates; one that is rejected now stays unknown."""
     path = tmp_path / "run.db"
     await asyncio.to_thread(interrupted, path, template, NUMBERS[:3])
     policy = RetryPolicy(resend=Resend.AT_LEAST_ONCE, max_attempts=1)
@@ -275,10 +275,10 @@ async def test_at_least_once_sends_the_unknown_again(
     assert await counts(path) == {"accepted": 19, "unknown": 1}
 
 
-async def test_a_clock_that_was_set_back(
+async def test_unknown_items_stay_unknown_after_the_clock_was_set_back(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """What an earlier run could not know is as unknown as ever, and not taken for something of this run."""
+    """They are not mistaken for results of this session."""
     path = tmp_path / "run.db"
     server.play(Act(then="fin"))
     first = await send(make_client(), path, template, NUMBERS[:1])
@@ -291,10 +291,10 @@ async def test_a_clock_that_was_set_back(
     assert rows(path, "SELECT cause FROM item") == [("DisconnectedError",)]
 
 
-async def test_an_unknown_number_twice_in_the_input(
+async def test_a_duplicate_of_an_item_that_became_unknown_is_skipped(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """What came to be unknown in this run is skipped when it comes again, so that it is counted once."""
+    """It is counted as unknown once."""
     server.play(Act(then="fin"))
     async with BulkSender(make_client(), journal=tmp_path / "run.db", max_in_flight=1, ordered=True) as bulk:
         outcomes = [o async for o in bulk.send([NUMBERS[0], *NUMBERS[1:6], NUMBERS[0]], template=template)]
@@ -304,10 +304,10 @@ async def test_an_unknown_number_twice_in_the_input(
 
 
 @pytest.mark.virtual_time
-async def test_a_stopped_run_leaves_nothing_unknown(
+async def test_a_stopped_run_leaves_no_item_unknown(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """What waits for its turn when a run is stopped is sent by the next one."""
+    """The next run sends the items that were queued when the run was stopped."""
     path = tmp_path / "run.db"
     async with BulkSender(make_client(limits=Limits(rate="1/s")), journal=path, max_in_flight=8) as bulk:
         stream = bulk.send(NUMBERS, template=template)
@@ -324,10 +324,10 @@ async def test_a_stopped_run_leaves_nothing_unknown(
     assert rows(path, "SELECT ending FROM session WHERE id IN (1, 3)") == [("stopped",), ("finished",)]
 
 
-async def test_a_cut_run_knows_what_it_cut(
+async def test_a_cancelled_run_records_which_items_may_have_been_sent(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """Cancelled, a run writes down which items may have gone out; the others are sent by the next one."""
+    """The next run sends the others."""
     path = tmp_path / "run.db"
     server.default = Act(then="hang")
     async with BulkSender(make_client(), journal=path, max_in_flight=3) as bulk:
@@ -405,7 +405,7 @@ def folder(path: pathlib.Path) -> None:
         (folder, "is a folder"),
     ],
 )
-async def test_a_file_that_is_no_journal(
+async def test_a_file_that_is_not_a_journal_is_refused(
     server: FaultServer,
     make_client: MakeClient,
     template: CodeTemplate,
@@ -413,7 +413,7 @@ async def test_a_file_that_is_no_journal(
     make: Callable[[pathlib.Path], None],
     says: str,
 ) -> None:
-    """It is named, it is not touched, and nothing is sent."""
+    """The error names the file, the file is unchanged, and nothing is sent."""
     path = tmp_path / "run.db"
     await asyncio.to_thread(make, path)
     before = None if path.is_dir() else path.read_bytes()
@@ -425,16 +425,18 @@ async def test_a_file_that_is_no_journal(
 
 
 @pytest.mark.parametrize("path", ["/proc/run.db", "/nowhere/at/all/run.db"])
-async def test_a_place_that_cannot_be_written(make_client: MakeClient, template: CodeTemplate, path: str) -> None:
-    """A folder that is read-only, for root too, or does not exist."""
+async def test_a_folder_that_cannot_be_written_is_an_error(
+    make_client: MakeClient, template: CodeTemplate, path: str
+) -> None:
+    """One folder is read-only, also for root; the other does not exist."""
     with pytest.raises(JournalError, match="folder"):
         await send(make_client(), path, template)
 
 
-async def test_one_run_at_a_time(
+async def test_a_journal_is_used_by_one_run_at_a_time(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """A second process, or a second run of this one, is told to wait; a reader is not kept out; death unlocks."""
+    """A second run in this or another process is refused, a reader is not, and a kill releases the lock."""
     path = tmp_path / "run.db"
     holder = (
         "import asyncio, sys\n"
@@ -445,16 +447,12 @@ async def test_one_run_at_a_time(
         "        await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", holder, str(path), stdout=subprocess.PIPE)
-    try:
+    async with processes.running_async(sys.executable, "-c", holder, path, stdout=processes.PIPE) as process:
         assert process.stdout is not None
         assert await process.stdout.readline() == b"open\n"
         with pytest.raises(JournalError, match="another run is using"):
             await send(make_client(), path, template)
         assert rows(path, "SELECT count(*) FROM session") == [(1,)]
-    finally:
-        process.kill()
-        await process.wait()
     assert len(await send(make_client(), path, template)) == 20
     async with SQLiteJournal(path) as journal:
         with pytest.raises(JournalError, match="another run is using"):
@@ -464,14 +462,14 @@ async def test_one_run_at_a_time(
     assert rows(path, "SELECT ending FROM session") == [(None,), ("finished",), ("finished",)]
 
 
-async def test_a_full_disk(
+async def test_a_full_disk_ends_the_run_and_a_later_run_continues(
     server: FaultServer,
     make_client: MakeClient,
     template: CodeTemplate,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The run ends with what to do; what had no intent on disk was not sent; with space again it goes on."""
+    """The error says what to do, and no item is sent without its intent on disk."""
     path = tmp_path / "run.db"
     numbers = [f"+1919{index:07}" for index in range(2_000)]
     connect = sqlite3.connect
@@ -501,10 +499,10 @@ async def test_a_full_disk(
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-async def test_a_journal_by_another_name(
+async def test_a_symbolic_link_leads_to_the_same_lock(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, kind: str
 ) -> None:
-    """A symbolic link leads to the same file, so to the same lock; what it leads to is its owner's from the start."""
+    """The file behind the link is private from the start."""
     real = tmp_path / "real"
     real.mkdir()
     link = tmp_path / "link"
@@ -521,7 +519,7 @@ async def test_a_journal_by_another_name(
 
 
 @pytest.mark.parametrize("how", ["read in part", "read in part, with an error", "read to the end"])
-async def test_a_result_that_cannot_be_written_is_told_once(
+async def test_a_result_that_cannot_be_written_is_raised_once(
     server: FaultServer,
     make_client: MakeClient,
     template: CodeTemplate,
@@ -529,7 +527,7 @@ async def test_a_result_that_cannot_be_written_is_told_once(
     monkeypatch: pytest.MonkeyPatch,
     how: str,
 ) -> None:
-    """By the stream, or by leaving the `async with` when nobody reads that far; an error on its way stays."""
+    """By the stream, or by the exit of the `async with` if the stream was not read that far; another error is kept."""
     path = tmp_path / "run.db"
     apply = JournalFile.apply
 
@@ -559,10 +557,10 @@ async def test_a_result_that_cannot_be_written_is_told_once(
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 4, 7, 12, 20, 40])
-async def test_a_cancellation_while_the_file_is_closed(
+async def test_a_cancellation_during_close_loses_no_result(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, turns: int
 ) -> None:
-    """At whatever moment, and twice: every result is on disk and the file is let go of, for the next run to use."""
+    """All results are on disk and the lock is released, even if the close is cancelled twice."""
     path = tmp_path / "run.db"
     leaving = asyncio.Event()
 
@@ -584,10 +582,10 @@ async def test_a_cancellation_while_the_file_is_closed(
     assert await counts(path) == {"accepted": 8}
 
 
-async def test_an_older_file_is_brought_up_to_date(
+async def test_an_older_file_is_migrated_once(
     make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A later version's step runs once, in one transaction, and keeps what is there; an interrupted one leaves all."""
+    """The migration is one transaction: it keeps the data, and a failed one changes nothing."""
     path = tmp_path / "run.db"
     await send(make_client(), path, template)
     broken = (*_schema.MIGRATIONS, ("ALTER TABLE item ADD COLUMN note TEXT", "this is no SQL"))
@@ -605,15 +603,15 @@ async def test_an_older_file_is_brought_up_to_date(
         await counts(path)
 
 
-async def test_an_old_sqlite(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A SQLite without what the journal needs is named."""
+async def test_an_sqlite_that_is_too_old_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the version that the journal needs."""
     monkeypatch.setattr(_file.sqlite3, "sqlite_version_info", (3, 31, 1))
     with pytest.raises(JournalError, match=r"SQLite 3\.33"):
         await counts(tmp_path / "run.db")
 
 
-def test_bad_arguments(template: CodeTemplate) -> None:
-    """Each is named."""
+def test_an_invalid_argument_is_named(template: CodeTemplate) -> None:
+    """Every error names its argument."""
     for path in ("", ":memory:", "file:x?mode=memory", "a\0b", b"x"):
         with pytest.raises(ConfigurationError, match="journal"):
             SQLiteJournal(path)  # type: ignore[arg-type]
@@ -623,8 +621,8 @@ def test_bad_arguments(template: CodeTemplate) -> None:
         SQLiteJournal("x.db", template=template.to("+19195551234"))  # type: ignore[arg-type]
 
 
-async def test_a_closed_journal(tmp_path: pathlib.Path) -> None:
-    """Looking into one that is not open is an error that says so."""
+async def test_a_journal_that_is_not_open_raises_client_state_error(tmp_path: pathlib.Path) -> None:
+    """It can be opened again after it was closed."""
     journal = SQLiteJournal(tmp_path / "run.db")
     with pytest.raises(ClientStateError, match="not open"):
         await journal.counts()
@@ -636,13 +634,13 @@ async def test_a_closed_journal(tmp_path: pathlib.Path) -> None:
         assert await journal.counts() == {}
 
 
-def test_states_are_words_of_the_design() -> None:
-    """The issue's list, in its words."""
+def test_state_names_match_the_specification() -> None:
+    """Their order defines the stored codes."""
     words = "pending sending accepted rejected not_sent unknown invalid"
     assert [status.name.lower() for status in JournalState] == words.split()
 
 
-# Batches on their way to the disk.
+# Batches.
 
 
 def new_items(*names: int) -> Batch:
@@ -654,8 +652,8 @@ def new_items(*names: int) -> Batch:
     return batch
 
 
-def test_a_batch_is_written_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
-    """And nothing is written after one that failed, until the file is opened anew."""
+def test_a_batch_is_atomic(tmp_path: pathlib.Path) -> None:
+    """After a failed batch nothing is written until the file is opened again."""
     path = tmp_path / "run.db"
     file = JournalFile(str(path))
     file.open(1_700_000_000.0)
@@ -680,12 +678,12 @@ def test_a_batch_is_written_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
     file._close_connections()
 
 
-def test_items_that_are_not_all_new(tmp_path: pathlib.Path) -> None:
-    """Each is told what is known of it, by its place in the batch; no row has another's id."""
+def test_adding_known_items_returns_their_rows(tmp_path: pathlib.Path) -> None:
+    """Results are in the order of the batch, and row ids are never shared."""
     file = JournalFile(str(tmp_path / "run.db"))
     file.open(1_700_000_000.0)
     one, two = file.apply(new_items(1, 2))
-    assert isinstance(one, int), "all are new, and so just numbered"
+    assert isinstance(one, int), "all are new, so the result is their ids"
     assert isinstance(two, int)
     again, new, twice, more = file.apply(new_items(2, 3, 3, 4))
     assert again == JournalRow(two, JournalState.PENDING)
@@ -700,10 +698,10 @@ def test_items_that_are_not_all_new(tmp_path: pathlib.Path) -> None:
     ("at", "first", "attempts"),
     [(1_732_812_345.139509, 1, 1), (1e10, 10**15 - 2, 999_999_987), (0.0, 7, 0), (-1.5, 7, 100_000)],
 )
-def test_an_accepted_item_in_full(
+def test_an_accepted_item_replaces_an_earlier_failure(
     tmp_path: pathlib.Path, provider_id: str, at: float, first: int, attempts: int
 ) -> None:
-    """Its attempts add up over the runs, and nothing is left of how an earlier one failed."""
+    """Attempts add up over the runs; cause and HTTP status of the earlier failure are cleared."""
     path = tmp_path / "run.db"
     file = JournalFile(str(path))
     file.open(1_700_000_000.0)
@@ -723,19 +721,19 @@ def test_an_accepted_item_in_full(
     ]
 
 
-def ignored(_item: None, _known: int | JournalRow | JournalError) -> None:
-    """What a run does with an item once it is on disk."""
+def ignore(_item: None, _known: int | JournalRow | JournalError) -> None:
+    """Ignore the result."""
 
 
-async def test_a_journal_that_failed_keeps_nobody_waiting(
+async def test_a_failed_journal_reports_its_error_at_once(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever comes afterwards, such as an item that was between two attempts, is told at once."""
+    """Later callers, such as an item between two attempts, do not wait."""
 
     def fails(_file: JournalFile, _batch: Batch) -> Any:
         raise JournalError("no room")
 
-    told: list[int | JournalRow | JournalError] = []
+    results: list[int | JournalRow | JournalError] = []
     journal = SQLiteJournal(tmp_path / "run.db")
     await journal.open()
     monkeypatch.setattr(JournalFile, "apply", fails)
@@ -743,20 +741,20 @@ async def test_a_journal_that_failed_keeps_nobody_waiting(
         await asyncio.wait_for(journal.begin(1), 5)
     with pytest.raises(JournalError, match="no room"):
         await asyncio.wait_for(journal.begin(1), 5)
-    journal.add(bytes(16), 0, None, lambda _item, known: told.append(known), None)
-    assert [str(error) for error in told] == ["no room"]
+    journal.add(bytes(16), 0, None, lambda _item, known: results.append(known), None)
+    assert [str(error) for error in results] == ["no room"]
     with pytest.raises(JournalError, match="no room"):
         await journal.aclose()
 
 
-def test_a_new_item_that_comes_again(template: CodeTemplate) -> None:
-    """The second is not sent while the first waits for its turn, of which nothing on disk tells yet."""
+def test_a_duplicate_of_an_active_item_is_skipped(template: CodeTemplate) -> None:
+    """The first is still pending on disk while it waits for its turn."""
 
-    class Deaf:
+    class IgnoringJournal:
         def accept(self, *_columns: object) -> None:
             """Write nothing."""
 
-    journal: Any = Deaf()
+    journal: Any = IgnoringJournal()
     run_journal = RunJournal(journal, ManualClock(), "messaging", "generate_messaging_code", resends_unknown=False)
     items = [Item(None, index, "", template.to(NUMBERS[0])) for index in range(3)]  # type: ignore[arg-type]  # no run
     assert run_journal.admit(items[0], 7) is None
@@ -769,8 +767,8 @@ def test_a_new_item_that_comes_again(template: CodeTemplate) -> None:
     assert (outcome.delivery, outcome.previous) == (Delivery.SKIPPED, Delivery.ACCEPTED)
 
 
-async def test_an_invalid_item_of_a_run_that_was_killed(tmp_path: pathlib.Path) -> None:
-    """Its row came to the disk and its end did not: the next run ends it."""
+async def test_the_next_run_settles_an_invalid_item_of_a_killed_run(tmp_path: pathlib.Path) -> None:
+    """Its row was on disk, its result was not."""
     path = tmp_path / "run.db"
     for _ in range(2):
         journal = SQLiteJournal(path)
@@ -785,8 +783,10 @@ async def test_an_invalid_item_of_a_run_that_was_killed(tmp_path: pathlib.Path) 
 
 
 @pytest.mark.parametrize("end", ["accepted", "not_sent", "invalid"])
-async def test_what_fills_a_batch_is_counted_in_it(tmp_path: pathlib.Path, template: CodeTemplate, end: str) -> None:
-    """A batch is handed over in the moment it is large; nobody may tell anything more after its last end."""
+async def test_the_result_that_fills_a_batch_is_counted_in_it(
+    tmp_path: pathlib.Path, template: CodeTemplate, end: str
+) -> None:
+    """A full batch is written at once, so a result must be counted before it is settled."""
     path = tmp_path / "run.db"
     journal = SQLiteJournal(path)
     run_journal = RunJournal(journal, SystemClock(), "messaging", "generate_messaging_code", resends_unknown=False)
@@ -817,25 +817,25 @@ async def test_what_fills_a_batch_is_counted_in_it(tmp_path: pathlib.Path, templ
     assert rows(path, f"SELECT total({end}) FROM second") == [(32,)]
 
 
-async def test_a_busy_run_and_its_disk_work_side_by_side(tmp_path: pathlib.Path) -> None:
-    """Much in one round of the loop does not wait for the round's end; little does, and is one transaction."""
+async def test_a_full_batch_is_written_before_the_end_of_the_loop_iteration(tmp_path: pathlib.Path) -> None:
+    """A small batch waits for the end of the iteration and is one transaction."""
     journal = SQLiteJournal(tmp_path / "run.db")
     sizes: list[int] = []
     apply = journal._file.apply
 
-    def noted(batch: Batch) -> Sequence[int | JournalRow]:
+    def recorded(batch: Batch) -> Sequence[int | JournalRow]:
         sizes.append(batch.size)
         return apply(batch)
 
-    journal._file.apply = noted  # type: ignore[method-assign]
+    journal._file.apply = recorded  # type: ignore[method-assign]
     async with journal:
         for index in range(1, 5):
-            journal.add(index.to_bytes(16, "big"), index, None, ignored, None)
+            journal.add(index.to_bytes(16, "big"), index, None, ignore, None)
         await journal.flush()
         assert sizes == [4]
         for index in range(5, 505):
-            journal.add(index.to_bytes(16, "big"), index, None, ignored, None)
+            journal.add(index.to_bytes(16, "big"), index, None, ignore, None)
         await journal.flush()
         assert sizes[1:3] == [32, 96]
         assert sum(sizes) == 504
-        assert len(sizes) == 4, "what comes while two are on their way gathers"
+        assert len(sizes) == 4, "changes collect while two writes are pending"

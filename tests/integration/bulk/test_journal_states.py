@@ -1,4 +1,4 @@
-"""The journal as a state machine: whatever is done in whatever order, wherever it crashes, it agrees with a model."""
+"""The journal against a model: any sequence of operations and crashes leaves the same states in both."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ENDS = [JournalState.ACCEPTED, JournalState.REJECTED, JournalState.NOT_SENT, Jou
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """Ops gather in batches as a run's do; a crash loses the batch that was not written, and perhaps the log's end."""
+    """Operations collect in batches; a crash loses the batch that was not written, and perhaps the end of the log."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = pathlib.Path(tempfile.mkdtemp())
         self.generation = 0
-        # What must be on disk, by key, after each commit since the file was opened.
+        # The states that must be on disk, by key, after each commit since the file was opened.
         self.commits: list[dict[int, JournalState]] = [{}]
         self.batch = Batch()
         self.planned: dict[int, JournalState] = {}
@@ -67,7 +67,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.planned[key] = JournalState.SENDING
 
     def sending(self) -> list[int]:
-        # As in a run: an end is told only once the intent is on disk.
+        # As in a run, an item is settled only after its intent is on disk.
         return [key for key in self.rows if self.now[key] is JournalState.SENDING and key not in self.planned]
 
     @precondition(lambda self: self.sending())
@@ -88,17 +88,17 @@ class JournalMachine(RuleBasedStateMachine):
         for key in keys:
             after.setdefault(key, JournalState.PENDING)
         self.commits.append(after)
-        # An item that is known already is told as it is, never as new.
-        told = [JournalRow(row, JournalState.PENDING) if isinstance(row, int) else row for row in known]
-        assert [row.status for row in told] == [after[key] for key in keys]
-        for key, row in zip(keys, told, strict=True):
+        # An item that exists already is returned with its state, never as a new one.
+        found = [JournalRow(row, JournalState.PENDING) if isinstance(row, int) else row for row in known]
+        assert [row.status for row in found] == [after[key] for key in keys]
+        for key, row in zip(keys, found, strict=True):
             assert row.provider_id == (f"id-{key}" if after[key] is JournalState.ACCEPTED else None)
             assert self.rows.setdefault(key, row.id) == row.id
         self.batch, self.planned = Batch(), {}
 
     @rule(lost=st.one_of(st.just(0.0), st.floats(0.0, 1.0)))
     def crash(self, lost: float) -> None:
-        """A kill keeps every commit; a log cut anywhere, as by a power cut, keeps the commits before the cut."""
+        """A kill keeps every commit; a log truncated anywhere, as after a power cut, keeps the earlier commits."""
         before = self.path
         self.generation += 1
         shutil.copy(before, self.path)
@@ -111,7 +111,7 @@ class JournalMachine(RuleBasedStateMachine):
         found = self.on_disk()
         possible = [self.interrupted(commit) for commit in self.commits]
         assert found in (possible if lost else possible[-1:])
-        # What came after it is gone; what came before it is still the log's beginning.
+        # Later commits are lost; earlier ones are still at the start of the log.
         while self.interrupted(self.commits[-1]) != found:
             self.commits.pop()
         self.commits.append(found)

@@ -1,4 +1,4 @@
-"""What a journal's report says, against what is known to be in the journal; and every file that is none."""
+"""The report on a journal: its figures against known content, and the errors for unusable files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import textwrap
 from contextlib import closing
@@ -33,6 +32,7 @@ from bandwidth_mfa_async.bulk.report import _timeline
 from bandwidth_mfa_async.bulk.report._causes import describe_cause
 from bandwidth_mfa_async.bulk.report._timeline import MAX_POINTS, Interval
 from bandwidth_mfa_async.testing import ManualClock
+from tests.support import processes
 from tests.support.fault_server import FaultServer, answer
 from tests.support.journal_file import BEGAN, COUNTED, make_journal, make_launch
 
@@ -57,11 +57,11 @@ def execute(path: Path, *statements: str) -> Path:
     return path
 
 
-# ------------------------------------------------------------------------------------------------ what is read
+# ------------------------------------------------------------------------------------------------ content
 
 
-def test_counts_causes_and_places(tmp_path: Path) -> None:
-    """Every item is counted once, by status and by cause; places come in the order of the input."""
+def test_items_are_counted_by_status_and_cause(tmp_path: Path) -> None:
+    """Each item is counted once; positions are in the order of the input."""
     items = [
         ACCEPTED,
         ("unknown", "ReadTimeoutError", None, 0),
@@ -99,8 +99,8 @@ def test_counts_causes_and_places(tmp_path: Path) -> None:
     assert report.failures[0].cause == "BadRequestError"
 
 
-def test_places_are_bounded_and_found_in_any_slice(tmp_path: Path) -> None:
-    """A million unknowns make a list of 1,000; two far apart are both found."""
+def test_positions_are_limited_and_found_in_every_slice(tmp_path: Path) -> None:
+    """The report lists the first 1,000 unknown items, and finds two that are far apart."""
     unknown = ("unknown", "ReadTimeoutError", None, 0)
     many = JournalReport.read(make_journal(tmp_path / "many.db", items=[unknown] * 12_345))
     assert (many.counts.unknown, many.unknown_positions) == (12_345, tuple(range(1_000)))
@@ -109,8 +109,8 @@ def test_places_are_bounded_and_found_in_any_slice(tmp_path: Path) -> None:
     assert JournalReport.read(make_journal(tmp_path / "far.db", items=items)).unknown_positions == (3, 24_999)
 
 
-def test_each_cause_of_ours_has_a_meaning() -> None:
-    """A new error class without a line here would be shown as one that this version does not know."""
+def test_every_error_class_has_a_meaning() -> None:
+    """A new error class needs a line in `_causes`."""
     for name in dir(errors):
         cls = getattr(errors, name)
         caught = isinstance(cls, type) and issubclass(cls, (errors.RequestError, errors.InvalidRequestError))
@@ -121,8 +121,8 @@ def test_each_cause_of_ours_has_a_meaning() -> None:
     assert describe_cause("RateLimitError", None) != describe_cause("RateLimitError", 429)
 
 
-def test_sessions_and_how_each_ended(tmp_path: Path) -> None:
-    """A session without an end that is not the latest was killed; so was the latest when nobody holds the lock."""
+def test_a_session_without_an_end_was_killed_unless_the_lock_is_held(tmp_path: Path) -> None:
+    """Only the latest session can still run."""
     sessions = [(BEGAN + 0.0, None, None), (BEGAN + 50.0, BEGAN + 60.0, "stopped"), (BEGAN + 70.0, None, None)]
     path = make_journal(tmp_path / "run.db", items=[ACCEPTED], sessions=sessions)
     report = JournalReport.read(path)
@@ -138,8 +138,8 @@ def test_sessions_and_how_each_ended(tmp_path: Path) -> None:
     assert (report.sessions[-1].ending, report.running) == ("unfinished", None)
 
 
-def test_sessions_are_bounded(tmp_path: Path) -> None:
-    """A journal that is resumed every minute for a month is still a short report."""
+def test_sessions_are_limited(tmp_path: Path) -> None:
+    """A journal that was resumed every minute for a day still gives a short report."""
     sessions = [(BEGAN + 60.0 * place, BEGAN + 60.0 * place + 1, "finished") for place in range(1_500)]
     seconds = {BEGAN + 60 * place: {"accepted": 1} for place in range(1_500)}
     report = JournalReport.read(make_journal(tmp_path / "run.db", sessions=sessions, seconds=seconds))
@@ -149,8 +149,8 @@ def test_sessions_are_bounded(tmp_path: Path) -> None:
     assert len(points(report)) <= MAX_POINTS
 
 
-def test_times_are_utc_and_json_holds_all(tmp_path: Path) -> None:
-    """What `to_dict` returns goes through JSON as it is."""
+def test_the_report_survives_json(tmp_path: Path) -> None:
+    """Times are UTC, and `to_dict` has all fields."""
     path = make_launch(tmp_path / "run.db", items=500)
     report = JournalReport.read(path, clock=ManualClock(wall=BEGAN + 0.0))
     document = json.loads(json.dumps(report.to_dict()))
@@ -161,7 +161,7 @@ def test_times_are_utc_and_json_holds_all(tmp_path: Path) -> None:
     assert set(document) == {field for field in JournalReport.__annotations__ if field != "return"}
 
 
-# ------------------------------------------------------------------------------------------------ over time
+# ------------------------------------------------------------------------------------------------ timeline
 
 rows = st.dictionaries(
     st.integers(0, 40_000),
@@ -174,10 +174,10 @@ starts = st.lists(st.integers(0, 40_000), min_size=0, max_size=30)
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows, starts, st.integers(0, 300))
-def test_rebinning_keeps_every_sum(
+def test_points_keep_every_sum(
     tmp_path: Path, seconds: dict[int, dict[str, int]], starts: list[int], lasted: int
 ) -> None:
-    """Whatever the sessions: nothing is lost or counted twice, points do not overlap, and there are at most 240."""
+    """For any sessions: no result is lost or counted twice, points do not overlap, and there are at most 240."""
     path = tmp_path / "run.db"
     path.unlink(missing_ok=True)
     sessions = [(BEGAN + start + 0.3, BEGAN + start + lasted + 0.6, "stopped") for start in starts]
@@ -195,28 +195,28 @@ def test_rebinning_keeps_every_sum(
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.integers(0, 10**7)), min_size=1, max_size=400))
-def test_joining_keeps_the_time_of_work(lengths: list[tuple[int, int]]) -> None:
-    """Stretches are joined, never cut or moved; the pauses that are left are the longest ones."""
-    at, stretches = 0, []
+def test_merging_keeps_the_longest_pauses(lengths: list[tuple[int, int]]) -> None:
+    """Intervals are merged, never cut or moved."""
+    at, intervals = 0, []
     for length, pause in lengths:
-        stretches.append(Interval(at, at + length))
+        intervals.append(Interval(at, at + length))
         at += length + pause
-    joined = _timeline.merge_intervals(stretches)
-    assert len(joined) <= _timeline.MAX_INTERVALS
-    assert (joined[0].start, joined[-1].stop) == (stretches[0].start, stretches[-1].stop)
-    assert {stretch.start for stretch in joined} <= {stretch.start for stretch in stretches}
-    kept = [later.start - earlier.stop for earlier, later in itertools.pairwise(joined)]
-    edges = {(stretch.stop, stretch.start) for stretch in joined}
-    gone = [
+    merged = _timeline.merge_intervals(intervals)
+    assert len(merged) <= _timeline.MAX_INTERVALS
+    assert (merged[0].start, merged[-1].stop) == (intervals[0].start, intervals[-1].stop)
+    assert {interval.start for interval in merged} <= {interval.start for interval in intervals}
+    kept = [later.start - earlier.stop for earlier, later in itertools.pairwise(merged)]
+    edges = {(interval.stop, interval.start) for interval in merged}
+    dropped = [
         later.start - earlier.stop
-        for earlier, later in itertools.pairwise(stretches)
+        for earlier, later in itertools.pairwise(intervals)
         if not any(later.start == start for _, start in edges)
     ]
-    assert not kept or not gone or min(kept) > max(gone)
+    assert not kept or not dropped or min(kept) > max(dropped)
 
 
-def test_a_month_in_two_sessions(tmp_path: Path) -> None:
-    """The pause between them is cut out, and the points are hours."""
+def test_a_long_pause_between_sessions_is_not_shown(tmp_path: Path) -> None:
+    """The points of a run of a month are three hours long."""
     day = 86_400
     seconds = {
         BEGAN + at: {"accepted": 5} for start, stop in ((0, 14), (17, 30)) for at in range(start * day, stop * day, 300)
@@ -229,16 +229,16 @@ def test_a_month_in_two_sessions(tmp_path: Path) -> None:
     assert report.totals.codes_per_second == pytest.approx(5 / 300)
 
 
-def test_a_slow_run_has_wide_points(tmp_path: Path) -> None:
-    """One code a minute is a line of points of some minutes each, not a comb of seconds."""
+def test_a_slow_run_has_long_points(tmp_path: Path) -> None:
+    """At one code per minute a point has five codes."""
     seconds = {BEGAN + 60 * minute: {"accepted": 1} for minute in range(180)}
     report = JournalReport.read(make_journal(tmp_path / "run.db", seconds=seconds, sessions=[(BEGAN, None, None)]))
     assert report.timeline.point_seconds == 300
     assert {point.accepted for point in points(report)[:-1]} == {5}
 
 
-def test_invalid_items_are_no_codes(tmp_path: Path) -> None:
-    """They are checked a hundred times as fast as others are sent, and would be all that a chart shows."""
+def test_invalid_items_do_not_count_as_codes(tmp_path: Path) -> None:
+    """They are checked a hundred times as fast as others are sent, and would dominate a chart."""
     seconds = {BEGAN: {"invalid": 90_000, "accepted": 5}, BEGAN + 1: {"accepted": 3, "unknown": 2}}
     report = JournalReport.read(make_journal(tmp_path / "run.db", seconds=seconds, sessions=[(BEGAN, None, None)]))
     assert (report.totals.codes_per_second, report.totals.ended) == (5.0, 90_010)
@@ -249,8 +249,8 @@ def test_invalid_items_are_no_codes(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.floats(1e-6, 1e4), min_size=1, max_size=200))
-def test_percentiles_are_right_to_one_bucket(tmp_path: Path, latencies: list[float]) -> None:
-    """Against a sorted list: the true figure lies in the bucket that is named."""
+def test_percentiles_are_exact_to_one_bucket(tmp_path: Path, latencies: list[float]) -> None:
+    """The exact value from a sorted list lies in the reported bucket."""
     path = tmp_path / "run.db"
     path.unlink(missing_ok=True)
     report = JournalReport.read(make_journal(path, latency=latencies))
@@ -324,14 +324,14 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_is_a_journal_error_that_says_what_to_do(tmp_path: Path, name: str) -> None:
-    """Nothing else is ever raised, and the file is left as it was."""
+def test_an_unusable_file_raises_a_journal_error_with_the_remedy(tmp_path: Path, name: str) -> None:
+    """No other exception is raised, and the file is unchanged."""
     make, said = BAD[name]
     path = tmp_path / "run.db"
     make(path)
     before = path.read_bytes() if path.is_file() else None
     if not said:
-        JournalReport.read(path)  # SQLite takes what is no number for 0
+        JournalReport.read(path)  # SQLite converts text that is not a number to 0
         return
     with pytest.raises(JournalError, match=said) as caught:
         JournalReport.read(path)
@@ -341,8 +341,8 @@ def test_a_bad_file_is_a_journal_error_that_says_what_to_do(tmp_path: Path, name
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**31), st.binary(min_size=1, max_size=400))
-def test_any_damage_is_a_report_or_a_journal_error(tmp_path: Path, place: int, garbage: bytes) -> None:
-    """Bytes that changed anywhere raise nothing else."""
+def test_random_damage_gives_a_report_or_a_journal_error(tmp_path: Path, place: int, garbage: bytes) -> None:
+    """No other exception is raised."""
     sound = tmp_path / "sound.db"
     if not sound.exists():
         make_launch(sound, items=400)
@@ -359,7 +359,7 @@ def test_any_damage_is_a_report_or_a_journal_error(tmp_path: Path, place: int, g
 
 
 def test_names_are_one_printable_line(tmp_path: Path) -> None:
-    """Nothing in a file can move a cursor, turn a line around, or fill a screen."""
+    """A tampered file cannot move the cursor, change the text direction or fill the screen."""
     path = make_journal(tmp_path / "a.db", run="\x1b[31mred\u202e\u2066\n" + "x" * 5_000, channel="\x00")
     execute(path, "UPDATE meta SET value = CAST(X'ff41' AS TEXT) WHERE name = 'made_by'")
     report = JournalReport.read(path)
@@ -369,13 +369,13 @@ def test_names_are_one_printable_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a ?#%&.db", "número.db", "-.db"])
-def test_any_file_name(tmp_path: Path, name: str) -> None:
-    """SQLite's addresses have characters of their own."""
+def test_any_file_name_can_be_read(tmp_path: Path, name: str) -> None:
+    """Some characters are special in SQLite URIs."""
     assert JournalReport.read(make_journal(tmp_path / name, items=[ACCEPTED])).totals.items == 1
 
 
-def test_reading_leaves_nothing_behind(tmp_path: Path) -> None:
-    """No file appears beside the journal, and it can be read where nothing can be written."""
+def test_reading_creates_no_files(tmp_path: Path) -> None:
+    """A journal in a read-only place can be read."""
     path = make_journal(tmp_path / "run.db", items=[ACCEPTED])
     path.chmod(0o400)
     before = path.stat().st_mtime_ns
@@ -387,10 +387,10 @@ def test_reading_leaves_nothing_behind(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ real runs
 
 
-async def test_a_run_that_is_under_way(
+async def test_an_active_run_can_be_read(
     server: FaultServer, make_client: MakeClient, template: Any, tmp_path: Path
 ) -> None:
-    """Another reader sees the last commit; the run goes on undisturbed, and afterwards it is finished."""
+    """The reader sees the last commit and does not disturb the run."""
     path = tmp_path / "run.db"
     numbers = [f"+1919555{index:04}" for index in range(60)]
     async with BulkSender(make_client(), journal=path, max_in_flight=4, channel="messaging") as bulk:
@@ -402,7 +402,7 @@ async def test_a_run_that_is_under_way(
         assert report.sessions[-1].ending == "running"
         assert 10 <= report.totals.items <= 60
         with pytest.raises(JournalError, match="another run"):
-            # Reading let go of no lock of this process.
+            # The reader did not release the lock of this process.
             await SQLiteJournal(path).open()
         assert len([outcome async for outcome in stream]) == 40
     report = await asyncio.to_thread(JournalReport.read, path)
@@ -413,13 +413,13 @@ async def test_a_run_that_is_under_way(
     assert len(server.seen) == 60
 
 
-async def test_what_a_misbehaving_service_leaves(
+async def test_the_report_matches_the_summary_of_the_run(
     server: FaultServer, make_client: MakeClient, template: Any, tmp_path: Path
 ) -> None:
-    """The report agrees with the run's own summary, and nothing of a person is in it."""
+    """The report contains no personal data."""
     server.play(answer(400, {"error": "to is bad: +19998887766"}), answer(502), answer(429), answer(403))
     secret = CodeTemplate("+18887776655", "s3ntinel", scope="s3ntinel", message="s3ntinel {CODE}")
-    numbers = ["+19998887766", *(f"+1999888{index:04}" for index in range(9)), "nobody 9998887766"]
+    numbers = ["+19998887766", *(f"+1999888{index:04}" for index in range(9)), "not a number 9998887766"]
     path = tmp_path / "run.db"
     journal = SQLiteJournal(path, run="s3ntinel")
     client = make_client(retry=RetryPolicy(max_attempts=1))
@@ -444,7 +444,7 @@ from bandwidth_mfa_async.simulator import Fault, Simulator
 async def main():
     async with Simulator() as sim, MFAClient(**sim.client_kwargs()) as mfa:
         numbers = [f"+1919555{n:04}" for n in range(40)]
-        # After ten answers none comes any more.
+        # After ten responses the simulator stops answering.
         async with BulkSender(mfa, journal=sys.argv[1], max_in_flight=5) as bulk:
             done = 0
             async for outcome in bulk.send(numbers, template=CodeTemplate("+19195554321", "app")):
@@ -457,20 +457,19 @@ asyncio.run(main())
 """
 
 
-def test_a_killed_run(tmp_path: Path) -> None:
-    """What was in flight is named, from the write-ahead log that the killed run left."""
+def test_a_killed_run_shows_the_items_in_flight(tmp_path: Path) -> None:
+    """They are read from the write-ahead log that the killed run left."""
     path = tmp_path / "run.db"
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "stuck\n"
-    live = JournalReport.read(path)
-    while live.counts.sending < 5 or live.counts.accepted < 10:
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path)]
+    with processes.running(command, stdout=processes.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stuck\n"
         live = JournalReport.read(path)
-    assert live.running
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=20)
+        while live.counts.sending < 5 or live.counts.accepted < 10:
+            live = JournalReport.read(path)
+        assert live.running
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=20)
     report = JournalReport.read(path)
     assert (report.running, report.sessions[-1].ending, report.sessions[-1].ended) == (False, "killed", None)
     assert report.counts.sending == len(report.sending_positions) == 5

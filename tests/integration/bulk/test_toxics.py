@@ -1,4 +1,4 @@
-"""A bulk run over a bad network: whatever becomes of the bytes, its outcomes agree with the server's ledger."""
+"""A bulk run over a faulty network: its outcomes match the requests that the server received."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.clients import MakeClient
 
 COUNT = 50
-# What is spoilt, of how many connections, and which outcomes may come of it.
+# The fault, the share of connections that have it, and the possible outcomes.
 GOOD = {Delivery.ACCEPTED}
 TOXICS: dict[str, tuple[Toxic, float, set[Delivery]]] = {
     "latency": (Toxic(latency=2.0), 1.0, GOOD),
@@ -39,20 +39,20 @@ TOXICS: dict[str, tuple[Toxic, float, set[Delivery]]] = {
 
 
 CASES = [(name, direction, Resend.NEVER_TWICE) for name in TOXICS for direction in ("requests", "answers")]
-# Where nothing is unknown the policies do the same.
+# Without unknown outcomes the policies behave alike.
 CASES += [(name, direction, Resend.AT_LEAST_ONCE) for name, direction, _ in CASES if TOXICS[name][2] != GOOD]
 
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(("name", "direction", "resend"), CASES, ids=[f"{c[0]}-{c[1]}-{c[2].name}" for c in CASES])
-async def test_a_bulk_run_over_a_bad_network(
+async def test_outcomes_match_the_requests_on_a_faulty_network(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, name: str, direction: str, resend: Resend
 ) -> None:
-    """Accepted is once, or said to be perhaps twice; not sent is never; unknown is at most once under NEVER_TWICE."""
+    """Accepted: one text, or a possible duplicate. Not sent: none. Unknown: at most one under NEVER_TWICE."""
     toxic, share, possible = TOXICS[name]
     ends = {"up": toxic} if direction == "requests" else {"down": toxic}
     numbers = [f"+1919555{index:04}" for index in range(COUNT)]
-    # Some answers are the last of their connection, so that connections come and go; all are texts.
+    # Some responses close their connection, so that new ones are opened; all requests are texts.
     for index in range(COUNT):
         headers = {"Connection": "close"} if index % 7 == 0 else {}
         server.play(Act(reply(headers=headers), accepted=True))
@@ -67,7 +67,7 @@ async def test_a_bulk_run_over_a_bad_network(
         assert taken(client) == 0
         await client.aclose()
         assert proxy.spoilt > 0
-    await asyncio.sleep(100)  # whatever is still on its way arrives
+    await asyncio.sleep(100)  # wait for data that is still in transit
     await until(lambda: server.open_connections == 0)
     texts = collections.Counter(str(seen.document["to"]) for seen in server.seen)
     assert [outcome.index for outcome in outcomes] == list(range(COUNT))
@@ -84,7 +84,7 @@ async def test_a_bulk_run_over_a_bad_network(
         else:
             assert count <= (1 if resend is Resend.NEVER_TWICE else 3)
     if resend is Resend.NEVER_TWICE:
-        assert max(texts.values()) == 1, "texted twice"
+        assert max(texts.values()) == 1, "sent twice"
     kinds = {outcome.delivery for outcome in outcomes}
     assert Delivery.ACCEPTED in kinds
     if resend is Resend.NEVER_TWICE and possible != GOOD:
@@ -92,10 +92,10 @@ async def test_a_bulk_run_over_a_bad_network(
 
 
 @pytest.mark.virtual_time
-async def test_a_journal_over_a_bad_network(
+async def test_resumed_runs_send_nothing_twice_on_a_faulty_network(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
 ) -> None:
-    """Run again and again over resets in both directions, a journal texts nobody twice and comes to an end."""
+    """The connection is reset in both directions; the runs reach a state that does not change."""
     numbers = [f"+1919555{index:04}" for index in range(COUNT)]
     toxic = Toxic(reset=900)
     async with ToxicProxy(server.port, toxic, toxic, share=0.7, rng=random.Random(1)) as proxy:

@@ -1,4 +1,4 @@
-"""`bandwidth-mfa doctor`: what is broken is named, with its remedy, and nothing is sent or shown on the way."""
+"""`bandwidth-mfa doctor` reports each failure with a remedy, sends no code and prints no secret."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import socket
-import subprocess
 import sys
 import time
 from email.utils import format_datetime
@@ -21,6 +20,7 @@ from bandwidth_mfa_async.cli.doctor import _checks, _network
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.testing import ManualClock, ThreadedSimulator
 from tests.conftest import APPLICATION, FROM, TO
+from tests.support import processes
 from tests.support.fault_server import environment, full_backlog, refused_port
 
 
@@ -39,25 +39,25 @@ def simulator(mfa_simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch)
 
 
 def doctor(*args: str) -> tuple[int, dict[str, dict[str, Any]], str]:
-    """Run it; return its exit code, its findings by name, and all that it printed."""
+    """Run the command; return its exit code, its findings by name, and its output."""
     result = CliRunner().invoke(app, ["doctor", "--timeout", "2", *args, "--json"])
     document = json.loads(result.output)
     assert document["ok"] is (result.exit_code == 0)
     for check in document["checks"]:
-        # Whatever fails says what to do.
+        # Every failure and warning has a remedy.
         assert (check["status"] in {"warn", "fail"}) == bool(check["remedy"]), check
     return result.exit_code, {check["name"]: check for check in document["checks"]}, result.output
 
 
-def test_all_is_well(simulator: ThreadedSimulator) -> None:
-    """Nothing failed, and nobody got a text."""
+def test_all_checks_pass_and_no_code_is_sent(simulator: ThreadedSimulator) -> None:
+    """Basic credentials give a warning, plain HTTP has no TLS check, and no code is sent without --send."""
     code, found, _ = doctor()
     assert code == 0
     assert {name: check["status"] for name, check in found.items()} == {
         "versions": "ok",
         "environment": "ok",
         "proxy": "ok",
-        "credentials": "warn",  # Basic, and its end
+        "credentials": "warn",  # Basic, which Bandwidth ends
         "dns": "ok",
         "tcp": "ok",
         "tls": "skip",
@@ -68,8 +68,8 @@ def test_all_is_well(simulator: ThreadedSimulator) -> None:
     assert not simulator.inbox
 
 
-def test_the_probe_is_for_a_fictional_number(simulator: ThreadedSimulator) -> None:
-    """One verify, of a number that is kept for fiction, in a scope of its own."""
+def test_the_probe_verifies_one_fictional_number(simulator: ThreadedSimulator) -> None:
+    """The number is reserved for fiction."""
     doctor()
     (record,) = [record for record in simulator.requests if record.operation == "verify"]
     assert record.to is not None
@@ -77,8 +77,8 @@ def test_the_probe_is_for_a_fictional_number(simulator: ThreadedSimulator) -> No
     assert len(record.to) == 12
 
 
-def test_nothing_secret_is_printed(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither credentials nor numbers, whether they are right or wrong."""
+def test_no_secret_is_printed(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output contains no credentials and no phone numbers, valid or not."""
     monkeypatch.setenv("BW_NUMBER", FROM)
     for password in (simulator.password, "s3ntinel-password", "s3ntinel\n"):
         monkeypatch.setenv("BW_PASSWORD", password)
@@ -90,16 +90,16 @@ def test_nothing_secret_is_printed(simulator: ThreadedSimulator, monkeypatch: py
                 assert secret not in output
 
 
-def test_one_real_code(simulator: ThreadedSimulator) -> None:
-    """Only on request, and one."""
+def test_send_texts_one_real_code(simulator: ThreadedSimulator) -> None:
+    """With --send, exactly one text is sent."""
     code, found, _ = doctor("--send", TO, "--from", FROM, "--application-id", APPLICATION)
     assert code == 0
     assert found["send"]["detail"].startswith(f"accepted {simulator.inbox[-1].message_id}")
     assert [message.to for message in simulator.inbox] == [TO]
 
 
-def test_a_code_whose_outcome_is_unknown(simulator: ThreadedSimulator) -> None:
-    """It is not sent again, and the remedy is to look at the phone."""
+def test_a_code_with_an_unknown_outcome_is_not_sent_again(simulator: ThreadedSimulator) -> None:
+    """The remedy is to check the phone."""
     simulator.faults.script(Fault(drop="after_read"), operation="messaging")
     code, found, _ = doctor("--send", TO, "--from", FROM, "--application-id", APPLICATION)
     assert code == 1
@@ -109,15 +109,15 @@ def test_a_code_whose_outcome_is_unknown(simulator: ThreadedSimulator) -> None:
 
 
 @pytest.mark.parametrize("args", [["--send", TO], ["--send", "x", "--from", FROM, "--application-id", "a"]])
-def test_bad_usage_is_2(args: list[str]) -> None:
-    """Before anything is looked at."""
+def test_bad_usage_exits_with_2_before_any_check(args: list[str]) -> None:
+    """An incomplete or invalid --send is an error of usage."""
     result = CliRunner().invoke(app, ["doctor", *args])
     assert result.exit_code == 2
     assert "versions" not in result.output
 
 
-def test_an_empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything that is missing is named, and the service is not asked."""
+def test_an_empty_environment_names_all_missing_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service is not called."""
     monkeypatch.setenv("BW_MFA_URL", f"http://127.0.0.1:{refused_port()}/api/v1")
     code, found, _ = doctor()
     assert code == 1
@@ -125,8 +125,10 @@ def test_an_empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["probe"]["status"] == "skip"
 
 
-def test_wrong_credentials(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """403, as Bandwidth answers it, and no code is sent even on request."""
+def test_wrong_credentials_fail_the_probe_and_prevent_sending(
+    simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simulator answers 403 like Bandwidth; --send is skipped."""
     monkeypatch.setenv("BW_PASSWORD", "wrong")
     code, found, _ = doctor("--send", TO, "--from", FROM, "--application-id", APPLICATION)
     assert code == 1
@@ -151,20 +153,24 @@ def test_wrong_credentials(simulator: ThreadedSimulator, monkeypatch: pytest.Mon
     ],
     ids=lambda value: str(value.status or value.drop) if isinstance(value, Fault) else "",
 )
-def test_what_the_service_may_answer(simulator: ThreadedSimulator, answer: Fault, status: str, remedy: str) -> None:
-    """A refusal is told apart from trouble, and from what proves nothing about the credentials."""
+def test_each_answer_of_the_service_has_its_status_and_remedy(
+    simulator: ThreadedSimulator, answer: Fault, status: str, remedy: str
+) -> None:
+    """Rejected credentials, failures of the service, and answers that prove nothing have different remedies."""
     simulator.faults.script(answer, operation="verify")
     code, found, _ = doctor()
     assert (code, found["probe"]["status"]) == (int(status == "fail"), status)
     assert remedy in found["probe"]["remedy"]
 
 
-def test_oauth2(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which credentials win is said; a token is fetched; a wrong secret is named by variable."""
+def test_oauth2_credentials_are_checked_by_fetching_a_token(
+    simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The output says which credentials take precedence, and names the variable of a wrong secret."""
     monkeypatch.setenv("BW_CLIENT_ID", simulator.client_id)
     monkeypatch.setenv("BW_CLIENT_SECRET", simulator.client_secret)
     monkeypatch.setenv("BW_TOKEN_URL", simulator.token_url)
-    assert "wins over the OAuth2" in doctor()[1]["credentials"]["detail"]
+    assert "take precedence over the OAuth2" in doctor()[1]["credentials"]["detail"]
     monkeypatch.setenv("BW_AUTH", "oauth2")
     code, found, _ = doctor()
     assert code == 0
@@ -178,8 +184,8 @@ def test_oauth2(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -
     assert "BW_AUTH" in doctor()[1]["credentials"]["detail"]
 
 
-def test_a_service_that_takes_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As MFA was seen to in June 2026: the remedy says so."""
+def test_a_service_that_rejects_tokens_suggests_basic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MFA rejected bearer tokens in June 2026."""
     with ThreadedSimulator(accept_bearer=False) as simulator:
         for name, value in {
             "BW_MFA_URL": simulator.base_url,
@@ -194,8 +200,10 @@ def test_a_service_that_takes_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None
     assert "BW_AUTH=basic" in found["probe"]["remedy"]
 
 
-def test_a_dead_port(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused, and what lies behind it is not looked at."""
+def test_a_closed_port_fails_tcp_and_skips_the_probe(
+    simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is refused."""
     monkeypatch.setenv("BW_MFA_URL", f"http://127.0.0.1:{refused_port()}/api/v1")
     code, found, _ = doctor()
     assert code == 1
@@ -203,8 +211,8 @@ def test_a_dead_port(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPat
     assert "refused" in found["tcp"]["detail"]
 
 
-def test_a_port_that_does_not_answer(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A firewall that drops packets looks like this."""
+def test_a_port_that_does_not_answer_times_out(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A firewall that drops packets has the same effect."""
     with full_backlog() as port:
         monkeypatch.setenv("BW_MFA_URL", f"http://127.0.0.1:{port}/api/v1")
         code, found, _ = doctor("--timeout", "0.2")
@@ -212,8 +220,8 @@ def test_a_port_that_does_not_answer(simulator: ThreadedSimulator, monkeypatch: 
     assert "no answer within 0.2 s" in found["tcp"]["detail"]
 
 
-def test_a_name_that_does_not_exist(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The resolver said no; asked through Python's own function, so that no packet leaves."""
+def test_an_unknown_host_name_fails_dns(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`socket.getaddrinfo` is replaced, so that no packet leaves the machine."""
 
     def no_such_name(*_args: object, **_kwargs: object) -> list[object]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -226,8 +234,10 @@ def test_a_name_that_does_not_exist(simulator: ThreadedSimulator, monkeypatch: p
     assert "tcp" not in found
 
 
-def test_one_of_two_addresses_is_dead(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warning: the other one is used."""
+def test_one_unreachable_address_of_two_is_a_warning(
+    simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other address is used."""
     real = socket.getaddrinfo
 
     def two(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
@@ -243,8 +253,10 @@ def test_one_of_two_addresses_is_dead(simulator: ThreadedSimulator, monkeypatch:
 
 
 @pytest.mark.parametrize("url", ["http://mfa.bandwidth.com/api/v1", "https://u:p@example.com", "nonsense"])
-def test_a_bad_address(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Found before anything goes anywhere."""
+def test_an_invalid_url_fails_before_any_network_check(
+    simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """The URL is checked before DNS."""
     monkeypatch.setenv("BW_MFA_URL", url)
     code, found, _ = doctor()
     assert code == 1
@@ -253,8 +265,8 @@ def test_a_bad_address(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("hours", "word"), [(2, "behind"), (-2, "ahead of")])
-def test_a_skewed_clock(simulator: ThreadedSimulator, hours: int, word: str) -> None:
-    """Measured against the answer's Date; a warning, since no wait of ours depends on it."""
+def test_a_wrong_clock_is_a_warning(simulator: ThreadedSimulator, hours: int, word: str) -> None:
+    """The clock is compared with the answer's Date; no wait depends on it."""
     date = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
     simulator.faults.script(Fault(headers={"Date": format_datetime(date, usegmt=True)}), operation="verify")
     code, found, _ = doctor()
@@ -263,16 +275,18 @@ def test_a_skewed_clock(simulator: ThreadedSimulator, hours: int, word: str) -> 
     assert abs(int("".join(filter(str.isdigit, found["clock"]["detail"]))) - 7200) <= 5
 
 
-def test_an_answer_without_a_usable_date(simulator: ThreadedSimulator) -> None:
-    """Nothing to compare with."""
+def test_an_invalid_date_skips_the_clock_check(simulator: ThreadedSimulator) -> None:
+    """Without a valid Date there is nothing to compare."""
     simulator.faults.script(Fault(headers={"Date": "yesterday"}), operation="verify")
     assert doctor()[1]["clock"]["status"] == "skip"
 
 
-def test_the_environment(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names only: what is set, what is not read, a blank at the end, a proxy that is not used."""
+def test_the_environment_is_reported_by_names_only(
+    simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unused variables, trailing white space and ignored proxies are reported without values."""
     monkeypatch.setenv("BW_PASSWORT", "s3ntinel")
-    assert "not read here: BW_PASSWORT" in doctor()[1]["environment"]["detail"]
+    assert "not used: BW_PASSWORT" in doctor()[1]["environment"]["detail"]
     monkeypatch.setenv("BW_USERNAME", f"{simulator.username} ")
     monkeypatch.setenv("HTTPS_PROXY", "http://s3ntinel:s3ntinel@127.0.0.1:1")
     _, found, output = doctor()
@@ -283,12 +297,12 @@ def test_the_environment(simulator: ThreadedSimulator, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("left", "text"), [(30.4, "in 30 days"), (0.5, "within a day"), (-3, "which has passed")])
-async def test_the_end_of_basic(left: float, text: str) -> None:
-    """The announced day, by this machine's clock."""
+async def test_the_days_until_basic_credentials_end_are_reported(left: float, text: str) -> None:
+    """The announced day is 2026-12-02; the days are counted by this machine's clock."""
     clock = ManualClock(wall=_checks.BASIC_ENDS - left * 86_400)
     environ = {"BW_ACCOUNT_ID": "9900000", "BW_USERNAME": "user", "BW_PASSWORD": "pass"}
     environ["BW_MFA_URL"] = f"http://127.0.0.1:{refused_port()}"
-    found = {finding.name: finding async for finding in _checks.examine(environ, timeout=1.0, clock=clock)}
+    found = {finding.name: finding async for finding in _checks.run_checks(environ, timeout=1.0, clock=clock)}
     assert text in found["credentials"].detail
     assert dt.datetime.fromtimestamp(_checks.BASIC_ENDS, dt.UTC).isoformat() == "2026-12-02T00:00:00+00:00"
 
@@ -296,13 +310,13 @@ async def test_the_end_of_basic(left: float, text: str) -> None:
 def over_tls(
     simulator: ThreadedSimulator, tmp_path: pathlib.Path, *, trusted: bool = True
 ) -> tuple[int, dict[str, Any]]:
-    """Run it in a process of its own: which authorities are trusted is read when a process begins."""
+    """Run the command in a new process, which reads SSL_CERT_FILE when it starts."""
     authority = tmp_path / "ca.pem"
     authority.write_bytes(simulator.ca_pem)
     variables = environment(simulator)  # type: ignore[arg-type]
     if trusted:
         variables["SSL_CERT_FILE"] = str(authority)
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-m", "bandwidth_mfa_async", "doctor", "--json", "--timeout", "5"],
         capture_output=True,
         text=True,
@@ -313,8 +327,8 @@ def over_tls(
     return done.returncode, {check["name"]: check for check in json.loads(done.stdout)["checks"]}
 
 
-def test_tls(tmp_path: pathlib.Path) -> None:
-    """The certificate's last day is read, and the probe goes the same way; an unknown authority is refused."""
+def test_tls_passes_with_a_trusted_certificate_only(tmp_path: pathlib.Path) -> None:
+    """The days until the certificate expires are reported; an unknown CA fails the check."""
     with ThreadedSimulator(tls=True) as simulator:
         code, found = over_tls(simulator, tmp_path)
         assert (code, found["tls"]["status"], found["probe"]["status"]) == (0, "ok", "ok")
@@ -328,8 +342,10 @@ def test_tls(tmp_path: pathlib.Path) -> None:
     ("certificate", "detail", "remedy"),
     [("expired", "expired", "clock"), ("wrong_host", "mismatch", "host name")],
 )
-def test_a_bad_certificate(tmp_path: pathlib.Path, certificate: Any, detail: str, remedy: str) -> None:
-    """Which of the two it is, and what to do."""
+def test_a_bad_certificate_is_reported_with_its_cause(
+    tmp_path: pathlib.Path, certificate: Any, detail: str, remedy: str
+) -> None:
+    """An expired certificate and a wrong host name have different remedies."""
     with ThreadedSimulator(tls=True, certificate=certificate) as simulator:
         code, found = over_tls(simulator, tmp_path)
     assert (code, found["tls"]["status"]) == (1, "fail")
@@ -337,31 +353,35 @@ def test_a_bad_certificate(tmp_path: pathlib.Path, certificate: Any, detail: str
     assert remedy in found["tls"]["remedy"]
 
 
-async def test_a_certificate_that_ends_soon(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two weeks ahead is time enough to tell somebody."""
+async def test_a_certificate_that_expires_soon_is_a_warning(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warning starts 14 days before the certificate expires."""
     async with Simulator(tls=True) as simulator:
         (tmp_path / "ca.pem").write_bytes(simulator.ca_pem)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         days = (
-            await _network._tls("127.0.0.1", simulator.port, "127.0.0.1", 5.0, ManualClock(wall=time.time()))
+            await _network._check_tls("127.0.0.1", simulator.port, "127.0.0.1", 5.0, ManualClock(wall=time.time()))
         ).detail
         days_left = int(days.split("valid for ")[1].split()[0])
         later = ManualClock(wall=time.time() + (days_left - 3) * 86_400)
-        finding = await _network._tls("127.0.0.1", simulator.port, "127.0.0.1", 5.0, later)
+        finding = await _network._check_tls("127.0.0.1", simulator.port, "127.0.0.1", 5.0, later)
     assert finding.status == "warn"
     assert "valid for 3 more days" in finding.detail
 
 
-def test_plain_http_on_a_tls_url(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The handshake fails, and the remedy says where to look."""
+def test_https_to_a_plain_http_port_fails_tls(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remedy names the TLS port."""
     monkeypatch.setenv("BW_MFA_URL", simulator.base_url.replace("http://", "https://"))
     code, found, _ = doctor()
     assert (code, found["tls"]["status"]) == (1, "fail")
     assert "TLS port" in found["tls"]["remedy"]
 
 
-def test_for_people(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line for each check, a remedy below what needs one, and no colour where nobody sees it."""
+def test_the_text_output_has_one_line_per_check_and_its_remedy(
+    simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal there is no colour."""
     monkeypatch.setenv("BW_PASSWORD", "wrong")
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
@@ -371,9 +391,9 @@ def test_for_people(simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatc
     assert "\x1b[" not in result.output
 
 
-def test_it_leaves_nothing_behind(simulator: ThreadedSimulator) -> None:
-    """No task, connection or warning, in a process where each is an error."""
-    done = subprocess.run(
+def test_no_task_or_connection_is_left_open(simulator: ThreadedSimulator) -> None:
+    """With ``-W error``, a leak would be printed as an error."""
+    done = processes.run(
         [sys.executable, "-W", "error", "-m", "bandwidth_mfa_async", "doctor"],
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Credentials: Basic's constant header, and one bearer token for everybody."""
+"""Credentials: Basic's constant header, and one bearer token for all calls."""
 
 from __future__ import annotations
 
@@ -53,16 +53,17 @@ def used(server: FaultServer) -> list[str]:
     return [seen.headers["authorization"] for seen in server.seen]
 
 
-async def test_basic(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """The header is that of RFC 7617."""
+async def test_basic_sends_the_rfc_7617_header(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
     await make_client().generate_messaging_code(template.to(TO))
     assert used(server) == ["Basic " + base64.b64encode(b"user:pass").decode()]
 
 
-async def test_the_token_request(
+async def test_the_token_request_has_the_form_of_the_official_sdks(
     server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
 ) -> None:
-    """As Bandwidth's own SDKs send it: Basic with id and secret, a form with the grant type."""
+    """Basic with id and secret, and a form with the grant type."""
     await make_client(auth=oauth).generate_messaging_code(template.to(TO))
     (request,) = token_server.seen
     assert request.head.startswith("POST /api/v1/oauth2/token HTTP/1.1")
@@ -72,25 +73,25 @@ async def test_the_token_request(
     assert used(server) == ["Bearer t1"]
 
 
-async def test_fifty_cold_calls_make_one_token_request(
+async def test_fifty_concurrent_calls_make_one_token_request(
     server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
 ) -> None:
-    """The token is fetched once for all who wait."""
+    """The token is fetched once for all waiting calls."""
     client = make_client(auth=oauth)
     await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(50)))
     assert (len(token_server.seen), len(server.seen)) == (1, 50)
 
 
-async def test_a_token_is_refreshed_early_and_delays_nobody(
+async def test_a_token_is_refreshed_in_the_background_before_it_expires(
     server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
 ) -> None:
-    """60 s before its end a refresh begins in the background; calls go on with the old token meanwhile."""
+    """A refresh begins 60 s before expiry; calls use the old token meanwhile."""
     clock = ManualClock()
     client = make_client(auth=oauth, clock=clock)
     await client.generate_messaging_code(template.to(TO))
     clock.tick(3539)
     await client.generate_messaging_code(template.to(TO))
-    assert len(token_server.seen) == 1, "61 s are left"
+    assert len(token_server.seen) == 1, "61 s remain"
     clock.tick(2)
     hanging = asyncio.Event()
     token_server.play(Act(then="hang", before=lambda _server: hanging.set()))
@@ -101,10 +102,10 @@ async def test_a_token_is_refreshed_early_and_delays_nobody(
     assert set(used(server)) == {"Bearer t1"}
 
 
-async def test_the_new_token_is_used(
+async def test_an_expired_token_is_not_sent(
     server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
 ) -> None:
-    """An expired token is not sent; the call waits for the next one."""
+    """The call waits for the next one."""
     clock = ManualClock()
     client = make_client(auth=oauth, clock=clock)
     await client.generate_messaging_code(template.to(TO))
@@ -114,10 +115,10 @@ async def test_the_new_token_is_used(
     assert used(server) == ["Bearer t1", "Bearer t2"]
 
 
-async def test_a_failed_refresh_is_tried_again_later(
+async def test_a_failed_refresh_is_retried_after_a_pause(
     server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
 ) -> None:
-    """While a token is good, a broken token endpoint is asked every few seconds, not on every call."""
+    """While the token is valid, a failing token endpoint is requested every few seconds, not on every call."""
     clock = ManualClock()
     client = make_client(auth=oauth, clock=clock)
     await client.generate_messaging_code(template.to(TO))
@@ -135,7 +136,7 @@ async def test_a_failed_refresh_is_tried_again_later(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_token_is_renewed_once(
+async def test_a_rejected_token_is_renewed_once(
     server: FaultServer,
     token_server: FaultServer,
     make_client: MakeClient,
@@ -143,7 +144,7 @@ async def test_a_refused_token_is_renewed_once(
     oauth: Any,
     status: int,
 ) -> None:
-    """401 or 403 forces one refresh; it costs no retry, and a second refusal is raised; each attempt is told."""
+    """401 or 403 causes one refresh, which costs no retry. A second rejection is raised. Each attempt has an event."""
     events: list[Any] = []
     hook = SimpleNamespace(on_event=events.append)
     client = make_client(auth=oauth, retry=RetryPolicy(max_attempts=1), hooks=[hook])
@@ -162,10 +163,10 @@ async def test_a_refused_token_is_renewed_once(
 
 
 @pytest.mark.virtual_time
-async def test_a_late_refusal_does_not_drop_the_next_token(
+async def test_a_late_rejection_keeps_the_newer_token(
     server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
 ) -> None:
-    """Two calls with one old token: the second to learn of its end takes the token that the first has fetched."""
+    """Two calls with one old token: the second one rejected uses the token that the first one fetched."""
     client = make_client(auth=oauth)
     token_server.play(token("old"), token("new"))
     server.play(answer(401, {"message": "Unauthorized"}), answer(401, {"message": "Unauthorized"}, delay=1.0))
@@ -174,7 +175,7 @@ async def test_a_late_refusal_does_not_drop_the_next_token(
     assert len(token_server.seen) == 2
 
 
-async def test_a_refused_password_is_not_sent_again(
+async def test_a_rejected_password_is_not_retried(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
     """Basic credentials cannot be renewed."""
@@ -192,7 +193,7 @@ async def test_a_refused_password_is_not_sent_again(
         (answer(200, b"<html>"), RequestError, 3),
         (Act(then="fin"), RequestError, 3),
     ],
-    ids=["401", "500", "HTML", "cut"],
+    ids=["401", "500", "HTML", "disconnected"],
 )
 async def test_no_token_means_not_sent(
     server: FaultServer,
@@ -204,7 +205,7 @@ async def test_no_token_means_not_sent(
     error_type: type[RequestError],
     attempts: int,
 ) -> None:
-    """Nothing left for the service, so nothing was sent; what may pass is tried again."""
+    """Nothing was sent to the service; transient failures are retried."""
     token_server.default = act
     with pytest.raises(error_type, match="no token") as caught:
         await make_client(auth=oauth).generate_messaging_code(template.to(TO))
@@ -213,10 +214,10 @@ async def test_no_token_means_not_sent(
     assert "hunter2" not in repr(caught.value)
 
 
-async def test_callers_do_not_share_an_error(
+async def test_concurrent_callers_get_separate_errors(
     token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
 ) -> None:
-    """Each caller writes its own account on its own instance."""
+    """Each call stores its own data on its own instance."""
     token_server.default = answer(401, b"")
     client = make_client(auth=oauth)
     results = await asyncio.gather(
@@ -226,15 +227,15 @@ async def test_callers_do_not_share_an_error(
     assert len(token_server.seen) == 1
 
 
-async def test_a_cancelled_caller_leaves_the_token_to_the_others(
+async def test_a_cancelled_caller_does_not_cancel_the_token_request(
     server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
 ) -> None:
-    """Whoever began the fetch may go away; the others still get the token."""
-    asked, release = asyncio.Event(), asyncio.Event()
+    """The caller that started the fetch may be cancelled; the others still get the token."""
+    requested, release = asyncio.Event(), asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        asked.set()
+        requested.set()
         await release.wait()
         body = json.dumps({"access_token": "late", "expires_in": 60}).encode()
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -245,7 +246,7 @@ async def test_a_cancelled_caller_leaves_the_token_to_the_others(
     port = slow_server.sockets[0].getsockname()[1]
     client = make_client(auth=OAuth2ClientCredentials("c", "s", f"http://127.0.0.1:{port}/token"))
     first = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
-    await asked.wait()
+    await requested.wait()
     second = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
     await asyncio.sleep(0)
     first.cancel()
@@ -259,10 +260,9 @@ async def test_a_cancelled_caller_leaves_the_token_to_the_others(
 
 
 @pytest.mark.virtual_time
-async def test_waiting_for_a_token_ends_with_the_call(
+async def test_waiting_for_a_token_ends_at_the_calls_deadline(
     server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
 ) -> None:
-    """The deadline of the call covers the token."""
     token_server.play(Act(then="hang"))
     client = make_client(auth=oauth)
     with pytest.raises(DeadlineExceededError) as caught:
@@ -272,17 +272,16 @@ async def test_waiting_for_a_token_ends_with_the_call(
     assert not server.seen
 
 
-async def test_a_token_endpoint_that_is_down(make_client: MakeClient, template: CodeTemplate) -> None:
-    """A refused connection to the token endpoint is a failure to send."""
+async def test_an_unreachable_token_endpoint_is_not_sent(make_client: MakeClient, template: CodeTemplate) -> None:
     auth = OAuth2ClientCredentials("c", "s", f"http://127.0.0.1:{refused_port()}/token")
     with pytest.raises(NotSentError, match="no token"):
         await make_client(auth=auth).generate_messaging_code(template.to(TO))
 
 
-async def test_a_short_token_is_refreshed_at_half_its_life(
+async def test_a_short_lived_token_is_refreshed_at_half_its_life(
     server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
 ) -> None:
-    """A token of 30 s is not fetched anew for every call."""
+    """A token of 30 s is not fetched for every call."""
     clock = ManualClock()
     token_server.default = token("short", 30)
     client = make_client(auth=oauth, clock=clock)

@@ -1,4 +1,4 @@
-"""A call cancelled at any of its suspensions leaves nothing behind, and the ledger agrees."""
+"""A call cancelled at any suspension leaves nothing behind, and its outcome matches the server's records."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class LastCall:
 
 
 def texts(server: FaultServer) -> int:
-    """How many code requests arrived whole; in these tests each of them is a text, however it was answered."""
+    """Return how many code requests arrived completely; here each of them is a text, whatever the response."""
     return sum("/code/messaging " in seen.head for seen in server.seen)
 
 
 async def steps_of(make: Any) -> int:
-    """Count how often the loop turns before a call is done."""
+    """Count the loop iterations until a call is done."""
     task = asyncio.create_task(make())
     count = 0
     while not task.done():
@@ -52,7 +52,7 @@ async def steps_of(make: Any) -> int:
 
 
 async def cancel_at(step: int, make: Any) -> bool:
-    """Cancel a call after so many turns of the loop; return whether that ended it."""
+    """Cancel a call after a number of loop iterations; return whether that ended it."""
     task = asyncio.create_task(make())
     for _ in range(step):
         await asyncio.sleep(0)
@@ -63,12 +63,12 @@ async def cancel_at(step: int, make: Any) -> bool:
 
 @pytest.mark.uvloop
 @pytest.mark.parametrize("situation", ["cold", "warm", "retried", "with a token", "behind others"])
-async def test_cancelled_at_every_step(
+async def test_a_call_cancelled_at_every_step_releases_everything(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, situation: str
 ) -> None:
-    """Slots and permits are back, no connection is half read, and what was called not sent was not sent."""
+    """Slots and permits are back, no connection is half read, and a call reported as not sent was not sent."""
     last = LastCall()
-    # No waiting between attempts, and no limiter that waits after the 429: every step is a step of ours.
+    # No waits between attempts and no limiter that waits after the 429: every step is one of the client.
     options: dict[str, Any] = {
         "hooks": [last],
         "retry": RetryPolicy(wait_initial=0.0, wait_max=0.0),
@@ -102,7 +102,7 @@ async def test_cancelled_at_every_step(
         steps = await steps_of(lambda: one(client))
     assert steps > 3
     cancelled = 0
-    # On a busy machine the loop may turn 50,000 times while the kernel holds an answer; those turns are all the same.
+    # On a busy machine the loop may iterate 50,000 times while the kernel holds a response; those are all the same.
     for step in range(min(steps, 300) + 3):
         async with make_client(**options) as client:
             prepare()
@@ -119,7 +119,7 @@ async def test_cancelled_at_every_step(
             assert executor.state._active == 0
             if situation != "behind others" and step and last.event is not None:
                 if last.event.delivery is Delivery.NOT_SENT:
-                    for _ in range(20):  # whatever is on its way would arrive now
+                    for _ in range(20):  # requests in flight would arrive now
                         await asyncio.sleep(0)
                     assert texts(server) == sent_before, f"cancelled at step {step} and called not sent"
                 assert texts(server) - sent_before <= 3
@@ -133,14 +133,13 @@ async def test_cancelled_at_every_step(
                 response = await client.generate_messaging_code(template.to(TO))
             except RequestError as error:
                 pytest.fail(f"the call after one cancelled at step {step} failed: {error!r}")
-            assert response.message_id == "1589228074636lm4k2je7j7jklbn2", "an answer of another call"
+            assert response.message_id == "1589228074636lm4k2je7j7jklbn2", "the response of another call"
     assert cancelled >= 2
 
 
-async def test_cancelling_many_frees_the_queue(
+async def test_cancelling_half_of_a_queue_lets_the_rest_through(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Half of a queue is cancelled; the other half gets through."""
     client = make_client(limits=Limits(max_in_flight=2))
     tasks = [asyncio.create_task(client.generate_messaging_code(template.to(TO))) for _ in range(60)]
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Every public coroutine cancelled at each of its waits: places and permits are back, and the ledger agrees."""
+"""Every public coroutine cancelled at each wait: slots and permits are back, and outcomes are correct."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ THREADS = "test_testing::test_waiting_for_a_message_in_another_loop"
 JOB = "worker/test_worker_cancellation::test_"
 QUESTION, WORK, OPENING = (JOB + end for end in ("a_question_cancelled", "work_cancelled", "an_opening_and_a_close"))
 SUBMISSION = "worker/test_worker::test_a_submission_cancelled_anywhere"
-# Each public coroutine, and the test that cancels it at each of its waits, or the wait it has.
+# Each public coroutine, and the beginning of the name of the test that cancels it at each wait.
 PUBLIC: dict[str, str] = {
     "MFAClient.generate_messaging_code": FUZZ + "a_call_cancelled",
     "MFAClient.generate_voice_code": FUZZ + "a_call_cancelled",
@@ -68,8 +68,8 @@ PUBLIC: dict[str, str] = {
     **{f"RedisLedger.{name}": QUESTION for name in ("results", "resume", "stop")},
     **{f"RedisLedger.{name}": WORK for name in ("claim_chunk", "plan", "release_chunk")},
     **{f"RedisLedger.{name}": SUBMISSION for name in ("register", "submit")},
-    # One command to Redis each, like those above.
-    **{f"RedisLedger.{name}": QUESTION for name in ("drop_results", "forget")},
+    # Each sends one command to Redis, like those above.
+    **{f"RedisLedger.{name}": QUESTION for name in ("drop", "forget")},
     "RedisLedger.aclose": OPENING,
     **{f"Simulator.{name}": SIMULATOR for name in ("accept_connections", "refuse_connections", "start", "stop")},
     "Simulator.wait_for_message": SIMULATOR,
@@ -77,13 +77,13 @@ PUBLIC: dict[str, str] = {
     **{f"ThreadedSimulator.{name}": THREADS for name in ("accept_connections", "refuse_connections", "stop")},
     "ThreadedSimulator.wait_for_message": THREADS,
     "ThreadedSimulator.start": "test_testing::test_a_start_in_a_thread_cancelled",
-    # It only lets others run.
+    # It only yields to other tasks.
     "ManualClock.advance": "test_testing::test_backoffs_and_deadlines_are_the_clients_own",
 }
 
 
 def public_coroutines() -> set[str]:
-    """All that a user can await or iterate, by name, of all public modules."""
+    """Return the names of everything that a user can await or iterate, of all public modules."""
     names = ("", ".bulk", ".limits", ".simulator", ".telemetry", ".testing", ".webhooks", ".worker")
     found = set()
     for module in (importlib.import_module(f"bandwidth_mfa_async{name}") for name in names):
@@ -101,8 +101,8 @@ def public_coroutines() -> set[str]:
     return found
 
 
-def test_every_public_coroutine_has_its_test() -> None:
-    """A new one is named here until something cancels it."""
+def test_every_public_coroutine_has_a_cancellation_test() -> None:
+    """A new coroutine is listed here until a test cancels it."""
     assert public_coroutines() == set(PUBLIC)
     for test in set(PUBLIC.values()):
         module, _, beginning = test.partition("::")
@@ -121,12 +121,12 @@ class LastCall:
 
 
 async def assert_whole(client: MFAClient) -> None:
-    """Slots, permits, connections and waits are as before the call."""
+    """Assert that slots, permits, connections and waits are as before the call."""
     executor = client._executor
-    for _ in range(5):  # what was cancelled closes its connection in the next rounds
+    for _ in range(5):  # a cancelled call closes its connection in the next iterations
         await asyncio.sleep(0)
     while getattr(executor.state.authorizer, "_task", None) is not None:
-        await asyncio.sleep(0)  # a token is fetched for all, so whoever leaves does not take it along
+        await asyncio.sleep(0)  # a token is fetched for all calls, so a cancelled one does not cancel it
     assert (executor.slots.taken, executor.slots.waiting) == (0, 0)
     assert {limiter.waiting for limiter in executor.limiters.values()} == {0}
     assert executor.state._active == 0
@@ -143,9 +143,9 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "at a learnt rate": {},
     "with a token": {"auth": "token"},
     "with a refused token": {"auth": "token"},
-    "cut and sent again": {"retry": RetryPolicy(resend=Resend.AT_LEAST_ONCE, wait_initial=0.5)},
+    "lost and sent again": {"retry": RetryPolicy(resend=Resend.AT_LEAST_ONCE, wait_initial=0.5)},
     "behind others": {"limits": Limits(max_in_flight=1)},
-    # The slot is free when the gate has just closed: whoever gets it holds it while waiting for the gate.
+    # The slot is free when the pause has just begun: the call that gets it holds it during the pause.
     "behind others and a gate": {"limits": Limits(max_in_flight=1, adaptive=False)},
 }
 
@@ -163,7 +163,7 @@ def prepare(server: FaultServer, situation: str) -> None:
             server.play(TOKEN)
         case "with a refused token":
             server.play(TOKEN, answer(401, {"message": "Unauthorized"}), TOKEN)
-        case "cut and sent again":
+        case "lost and sent again":
             server.play(Act(then="fin", accepted=True))
         case "behind others":
             server.play(answer(200, ANSWER, delay=1.0))
@@ -179,7 +179,7 @@ def calls(client: MFAClient, template: CodeTemplate, operation: str, lane: Any) 
     return send(request, lane=lane)
 
 
-# Every way for the send, and for the others those that differ.
+# Every scenario for the send, and for the others those that differ.
 CASES = [("send", name, lane) for name in SITUATIONS for lane in ("interactive", "bulk")]
 CASES += [("call", name, "interactive") for name in ("cold", "behind a gate", "in a backoff")]
 CASES += [("verify", name, "interactive") for name in ("cold", "with a token", "in a backoff", "behind others")]
@@ -190,7 +190,7 @@ CASES += [("verify", name, "interactive") for name in ("cold", "with a token", "
 async def test_a_call_cancelled_at_every_wait(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, operation: str, situation: str, lane: str
 ) -> None:
-    """Nothing stays taken, "not sent" was not sent, no text more than the attempts made, and the next call works."""
+    """Nothing stays acquired, NOT_SENT was not sent, there are no more texts than attempts, and the next call works."""
     last = LastCall()
     options = SITUATIONS[situation] | {"hooks": [last]}
     if options.get("auth"):
@@ -214,7 +214,7 @@ async def test_a_call_cancelled_at_every_wait(
                 await calls(client, template, operation, lane)
             if situation.startswith("behind others"):
                 holding = [asyncio.create_task(calls(client, template, operation, lane))]
-                await until(lambda: not server.script)  # it has been read, and is counted already
+                await until(lambda: not server.script)  # it was read and is already counted
             last.event, before = None, server.sent
             suspensions = Suspensions(at, late=late)
             task = await suspensions.run(make())
@@ -222,12 +222,12 @@ async def test_a_call_cancelled_at_every_wait(
                 await asyncio.gather(*holding)
             await assert_whole(client)
             ends.add("cancelled" if task.cancelled() else "finished")
-            told: CallEvent | None = last.event
-            if task.cancelled() and told is not None and told.error_type == "CancelledError":
-                await asyncio.sleep(0.01)  # what is on its way would arrive now
+            event: CallEvent | None = last.event
+            if task.cancelled() and event is not None and event.error_type == "CancelledError":
+                await asyncio.sleep(0.01)  # requests in flight would arrive now
                 ledger = server.sent - before
-                assert ledger <= told.attempts, f"cancelled at wait {at}"
-                if told.delivery is Delivery.NOT_SENT:
+                assert ledger <= event.attempts, f"cancelled at wait {at}"
+                if event.delivery is Delivery.NOT_SENT:
                     assert ledger == 0, f"cancelled at wait {at} and called not sent"
             server.script.clear()
             if options.get("auth") and client._executor.state.authorizer.current() is None:
@@ -244,10 +244,10 @@ async def test_a_call_cancelled_at_every_wait(
 
 
 @pytest.mark.virtual_time
-async def test_permits_of_cancelled_calls_are_not_spent(
+async def test_cancelled_calls_return_their_permits(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """At one text a second: whoever is cancelled before the request leaves costs nobody a second."""
+    """At one text per second: a call cancelled before its request is written delays no other call."""
     loop = asyncio.get_running_loop()
     client = make_client(limits=Limits(rate="1/s"))  # type: ignore[arg-type]
     await client.generate_messaging_code(template.to(TO))
@@ -264,10 +264,10 @@ async def test_permits_of_cancelled_calls_are_not_spent(
 
 
 @pytest.mark.virtual_time
-async def test_permits_of_calls_cancelled_while_they_connect_come_back(
+async def test_calls_cancelled_while_connecting_return_their_permits(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """At one text in ten seconds: each had its permit, none wrote a byte, and the next one leaves at once."""
+    """At one text in ten seconds: each had its permit, none wrote a byte, and the next one is sent immediately."""
     loop = asyncio.get_running_loop()
     connector = aiohttp.TCPConnector(resolver=Resolver(*["hang"] * 5, ["127.0.0.1"]), use_dns_cache=False)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -290,7 +290,7 @@ async def test_permits_of_calls_cancelled_while_they_connect_come_back(
 async def test_a_warm_up_cancelled_at_every_wait(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Connections that were made are in the pool or closed, none in between."""
+    """Opened connections are either in the pool or closed."""
     clients: list[MFAClient] = []
 
     def make() -> Any:
@@ -312,7 +312,7 @@ async def test_a_warm_up_cancelled_at_every_wait(
 async def test_a_close_cancelled_at_every_wait(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, auth: str
 ) -> None:
-    """Calls under way have their outcome, every connection is closed, and closing again ends at once."""
+    """Calls in flight have their outcome, every connection is closed, and closing again returns immediately."""
     credentials = OAuth2ClientCredentials("c", "s", f"{server.origin}/token")
     options: dict[str, Any] = {"auth": credentials} if auth == "token" else {}
     for late in (False, True):
@@ -340,7 +340,7 @@ async def test_a_close_cancelled_at_every_wait(
 
 @pytest.mark.virtual_time
 async def test_a_wait_for_a_receipt_cancelled_at_every_wait() -> None:
-    """A tracker forgets who no longer waits."""
+    """A tracker forgets a waiter that was cancelled."""
     tracker = DeliveryTracker()
     ends = set()
     async for _suspensions, task in every_suspension(lambda: tracker.wait("m-1", timeout=5)):

@@ -1,4 +1,4 @@
-"""The client from outside: calls, options, state, closing."""
+"""The client from the outside: calls, options, state, closing."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from tests.support.clients import MakeClient
 
 
-async def test_the_three_operations(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """Each goes to its own path with its own body and gives its own answer."""
+async def test_each_operation_uses_its_own_path_body_and_response(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
     client = make_client()
     server.play(answer(200, {"messageId": "m"}), answer(200, {"callId": "c"}), answer(200, {"valid": True}))
     assert (await client.generate_messaging_code(template.to(TO))).message_id == "m"
@@ -51,10 +52,12 @@ async def test_the_three_operations(server: FaultServer, make_client: MakeClient
 
 
 @pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
-async def test_what_every_request_carries(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """JSON in and out, no compression, no cookies, and a name."""
+async def test_every_request_has_the_same_headers(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """JSON in both directions, no compression, no cookies, and a user agent."""
     server.play(answer(headers={"Set-Cookie": "session=abc"}))
-    # By its name: aiohttp's own jar takes no cookie of an address.
+    # By name: aiohttp's cookie jar accepts no cookies from IP addresses.
     client = make_client(base_url=f"http://localhost:{server.port}/api/v1")
     for _ in range(2):
         await client.generate_messaging_code(template.to(TO))
@@ -67,7 +70,7 @@ async def test_what_every_request_carries(server: FaultServer, make_client: Make
 
 
 async def test_verify_takes_a_request_or_keywords(server: FaultServer, make_client: MakeClient) -> None:
-    """Both ways send the same; both at once, or neither, is an error before any I/O."""
+    """Both forms send the same; both at once, or neither, is an error before any I/O."""
     server.default = answer(200, {"valid": False})
     client = make_client()
     request = VerifyCodeRequest(TO, "123456", "s", 5)
@@ -84,15 +87,17 @@ async def test_verify_takes_a_request_or_keywords(server: FaultServer, make_clie
 
 
 @pytest.mark.parametrize("request_", [None, {"to": TO}, VerifyCodeRequest(TO, "1234")], ids=["None", "dict", "verify"])
-async def test_a_request_of_the_wrong_kind(make_client: MakeClient, server: FaultServer, request_: Any) -> None:
-    """It is named before any I/O."""
+async def test_a_request_of_the_wrong_class_is_refused(
+    make_client: MakeClient, server: FaultServer, request_: Any
+) -> None:
+    """The error names it before any I/O."""
     with pytest.raises(InvalidRequestError, match="CodeRequest"):
         await make_client().generate_messaging_code(request_)
     assert not server.accepted_connections
 
 
-async def test_a_call_has_no_callback_url(make_client: MakeClient, server: FaultServer) -> None:
-    """Receipts are documented for texts only; silence would promise one."""
+async def test_a_voice_call_refuses_a_callback_url(make_client: MakeClient, server: FaultServer) -> None:
+    """Receipts are documented for texts only; accepting it silently would promise one."""
     request = CodeRequest(TO, FROM, APPLICATION, callback_url="https://example.com/x")
     with pytest.raises(InvalidRequestError, match="callback_url"):
         await make_client().generate_voice_code(request)
@@ -100,10 +105,10 @@ async def test_a_call_has_no_callback_url(make_client: MakeClient, server: Fault
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": float("nan")}, {"timeout": "3"}, {"lane": "fast"}])
-async def test_bad_call_options(
+async def test_invalid_call_options_are_refused(
     make_client: MakeClient, server: FaultServer, template: CodeTemplate, options: Any
 ) -> None:
-    """They are named before any I/O, and nothing is left running."""
+    """The error names them before any I/O, and nothing is left running."""
     client = make_client()
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         await client.generate_messaging_code(template.to(TO), **options)
@@ -111,15 +116,16 @@ async def test_bad_call_options(
     assert not server.accepted_connections
 
 
-async def test_a_verify_is_no_duplicate(server: FaultServer, make_client: MakeClient) -> None:
-    """Nobody gets anything twice when a code is looked at twice, even after an answer that proves nothing."""
+async def test_a_verify_is_never_a_possible_duplicate(server: FaultServer, make_client: MakeClient) -> None:
+    """A repeated verify sends nothing, even after an unknown outcome."""
     server.play(answer(500, b"<html>"), answer(200, {"valid": True}))
     response = await make_client().verify_code(to=TO, code="123456")
     assert (response.meta.attempts, response.meta.possible_duplicate) == (2, False)
 
 
-async def test_meta(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """How an answer came about."""
+async def test_meta_describes_the_attempts(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
     server.play(answer(429, {}))
     response = await make_client().generate_messaging_code(template.to(TO))
     assert (response.meta.attempts, response.meta.possible_duplicate) == (2, False)
@@ -127,10 +133,10 @@ async def test_meta(server: FaultServer, make_client: MakeClient, template: Code
 
 
 @pytest.mark.virtual_time
-async def test_a_429_stops_the_whole_client(
+async def test_a_429_pauses_all_sends_of_the_client(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """One refusal with a Retry-After keeps every other send back until then; a verify goes on."""
+    """One rejection with a Retry-After delays every other send until then; a verify is not delayed."""
     client = make_client(retry=RetryPolicy(wait_initial=0.01))
     loop = asyncio.get_running_loop()
     server.play(answer(429, {}, headers={"Retry-After": "10"}))
@@ -150,10 +156,10 @@ async def test_a_429_stops_the_whole_client(
 
 
 @pytest.mark.virtual_time
-async def test_a_wait_longer_than_the_call_fails_at_once(
+async def test_a_pause_longer_than_the_call_fails_immediately(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Behind a closed gate a call that cannot wait so long is told now, and that nothing was sent."""
+    """During a pause, a call that cannot wait so long is refused immediately, and nothing is sent."""
     client = make_client()
     server.play(answer(429, {}, headers={"Retry-After": "50"}))
     with pytest.raises(RateLimitError):
@@ -168,10 +174,10 @@ async def test_a_wait_longer_than_the_call_fails_at_once(
 
 
 @pytest.mark.virtual_time
-async def test_time_in_a_bulk_queue_is_not_the_calls(
+async def test_waiting_in_the_bulk_queue_does_not_use_the_calls_time(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """A bulk item's time stands still while it waits for its turn, so that a slow account fails nobody."""
+    """The time of a bulk item stands still while it waits, so that a slow account makes no item fail."""
     limits = Limits(rate=Rate(1), adaptive=False)
     client = make_client(limits=limits, retry=RetryPolicy(timeout=2.0, max_attempts=1))
     server.default = answer(delay=0.5)
@@ -182,10 +188,10 @@ async def test_time_in_a_bulk_queue_is_not_the_calls(
 
 
 @pytest.mark.virtual_time
-async def test_a_bulk_items_refusals_do_not_spend_its_time(
+async def test_429s_of_a_bulk_item_do_not_use_its_time(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Each attempt after a 429 has the whole of it again, however long the service asked to wait."""
+    """Each attempt after a 429 has the full timeout again, however long the service asked to wait."""
     client = make_client(limits=Limits(adaptive=False), retry=RetryPolicy(timeout=2.0, max_attempts=1))
     server.play(*[answer(429, {}, headers={"Retry-After": "3"}, delay=0.5)] * 2)
     server.default = answer(delay=1.5)
@@ -194,10 +200,10 @@ async def test_a_bulk_items_refusals_do_not_spend_its_time(
 
 
 @pytest.mark.virtual_time
-async def test_a_permit_is_not_kept_while_there_is_no_slot(
+async def test_a_permit_is_refunded_while_waiting_for_a_slot(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """With one slot and answers as slow as the rate, eight texts take eight seconds: no permit is spent on waiting."""
+    """With one slot and responses as slow as the rate, eight texts take eight seconds: no permit is lost."""
     client = make_client(limits=Limits(rate=Rate(1), adaptive=False, max_in_flight=1))
     server.default = answer(delay=1.0)
     began = asyncio.get_running_loop().time()
@@ -206,10 +212,10 @@ async def test_a_permit_is_not_kept_while_there_is_no_slot(
 
 
 @pytest.mark.virtual_time
-async def test_nothing_is_written_after_the_calls_end(
+async def test_nothing_is_written_after_the_calls_deadline(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Not even where a connection is at hand and the time ran out in a wait that has no limit, such as a record's."""
+    """Even if a connection is available and the time ran out in an unbounded wait, such as that of an observer."""
 
     class Slow:
         check_before_write = None
@@ -230,10 +236,10 @@ async def test_nothing_is_written_after_the_calls_end(
     assert (caught.value.delivery, caught.value.attempts, len(server.seen)) == (Delivery.NOT_SENT, 0, 1)
 
 
-async def test_the_budget_is_earned_and_spent(
+async def test_the_retry_budget_is_withdrawn_and_refunded(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """A first success earns one, a retry costs what its reason does, and a success after it gives that back."""
+    """A first success earns one, a retry costs what its reason costs, and a success after it refunds that."""
     client = make_client(limits=Limits(adaptive=False))
     budget = client._executor.state.budget
     budget.tokens = 100
@@ -248,13 +254,13 @@ async def test_the_budget_is_earned_and_spent(
     assert budget.tokens == 101 - 5 - 14
     server.play(answer(429, {"error": "x"}))
     await client.generate_messaging_code(template.to(TO), lane="bulk")
-    assert budget.tokens == 101 - 5 - 14 + 1, "patience costs nothing, and the success earns one"
+    assert budget.tokens == 101 - 5 - 14 + 1, "a free retry costs nothing, and the success earns one"
 
 
-async def test_a_refusal_that_was_waited_out_is_freed_at_once(
+async def test_a_retried_429_error_is_freed_without_the_garbage_collector(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """A slow account refuses a bulk run very often: its errors hold no circle that only the collector breaks."""
+    """A slow account rejects a bulk run very often: its errors are in no reference cycle."""
     client = make_client(limits=Limits(adaptive=False))
     gc.collect()
     gc.disable()
@@ -268,8 +274,10 @@ async def test_a_refusal_that_was_waited_out_is_freed_at_once(
         gc.enable()
 
 
-async def test_max_in_flight(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """No more attempts than slots are on the wire at once."""
+async def test_max_in_flight_bounds_concurrent_attempts(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """No more attempts than slots are in flight."""
     client = make_client(limits=Limits(max_in_flight=3))
     await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(20)))
     assert server.accepted_connections <= 3
@@ -277,7 +285,7 @@ async def test_max_in_flight(server: FaultServer, make_client: MakeClient, templ
 
 
 @pytest.mark.virtual_time
-async def test_waiting_for_a_slot_ends_with_the_call(
+async def test_waiting_for_a_slot_ends_at_the_calls_deadline(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
     """A call whose time runs out in the queue was not sent."""
@@ -314,8 +322,10 @@ async def test_a_view_has_other_options_and_the_same_pool(
         client.with_options(timeout=-1)
 
 
-async def test_two_clients_in_one_loop(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """They share nothing; closing one leaves the other."""
+async def test_two_clients_in_one_loop_share_nothing(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Closing one does not affect the other."""
     first, second = make_client(), make_client(auth=BasicAuth("other", "pw"))
     await first.generate_messaging_code(template.to(TO))
     await second.generate_messaging_code(template.to(TO))
@@ -324,10 +334,10 @@ async def test_two_clients_in_one_loop(server: FaultServer, make_client: MakeCli
     assert len({seen.headers["authorization"] for seen in server.seen}) == 2
 
 
-async def test_a_borrowed_session_gives_its_connections_only(
+async def test_a_borrowed_session_lends_only_its_connections(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Not closed; its headers, cookies and timeouts stay its own."""
+    """It is not closed, and its headers, cookies and timeouts are not used."""
     async with aiohttp.ClientSession(
         headers={"X-Internal": "secret", "Authorization": "Bearer internal"},
         cookies={"session": "abc"},
@@ -347,8 +357,8 @@ async def test_a_borrowed_session_gives_its_connections_only(
         assert not session.connector.closed
 
 
-async def test_a_borrowed_session_that_is_closed(make_client: MakeClient, template: CodeTemplate) -> None:
-    """It is named, rather than failing inside aiohttp."""
+async def test_a_closed_borrowed_session_is_refused(make_client: MakeClient, template: CodeTemplate) -> None:
+    """The error names it, instead of failing inside aiohttp."""
     session = aiohttp.ClientSession()
     await session.close()
     with pytest.raises(ClientStateError, match="session"):
@@ -358,7 +368,7 @@ async def test_a_borrowed_session_that_is_closed(make_client: MakeClient, templa
 async def test_aclose_is_idempotent_and_final(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Closing twice, concurrently, or before any use is fine; calls afterwards are refused."""
+    """Closing twice, concurrently, or before any use is allowed; later calls are refused."""
     unused = make_client()
     await unused.aclose()
     client = make_client()
@@ -377,10 +387,10 @@ async def test_aclose_is_idempotent_and_final(
     assert server.open_connections == 0 or len(server.seen) == 1
 
 
-async def test_closing_waits_for_what_is_under_way(
+async def test_closing_waits_for_calls_in_flight(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Calls that have begun end by themselves; new ones are refused meanwhile."""
+    """Calls that have begun end normally; new ones are refused meanwhile."""
     client = make_client()
     release = asyncio.Event()
 
@@ -412,10 +422,10 @@ async def test_closing_waits_for_what_is_under_way(
 @pytest.mark.parametrize(
     "where", ["in an attempt", "in a backoff", "behind a gate", "for a slot", "before a connection"]
 )
-async def test_closing_cuts_what_does_not_end(
+async def test_closing_cancels_calls_after_the_drain_timeout(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, where: str
 ) -> None:
-    """After the grace period every call ends with an error that says what is known of it."""
+    """Every call then ends with an error that states what is known of it."""
     client = make_client(retry=RetryPolicy(wait_initial=50.0, wait_max=50.0), limits=Limits(max_in_flight=1))
     loop = asyncio.get_running_loop()
     if where == "in a backoff":
@@ -449,10 +459,10 @@ async def test_closing_cuts_what_does_not_end(
             assert first.delivery is Delivery.UNKNOWN
 
 
-async def test_a_cancelled_close_cuts_at_once(
+async def test_a_cancelled_close_cancels_calls_immediately(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Whoever cancels `aclose` gets no open pool for it."""
+    """Cancelling `aclose` does not leave the pool open."""
     client = make_client()
     call = await hung_call(server, client.generate_messaging_code(template.to(TO)))
     closing = asyncio.create_task(client.aclose(drain_timeout=1000))
@@ -464,8 +474,8 @@ async def test_a_cancelled_close_cuts_at_once(
         await call
 
 
-def test_another_loop_is_named(template: CodeTemplate) -> None:
-    """A client that was used in one loop says so in another, instead of hanging."""
+def test_using_a_client_in_another_loop_is_refused(template: CodeTemplate) -> None:
+    """The error names the reason, instead of a hang."""
     client = MFAClient("9900000", BasicAuth("u", "p"), base_url="http://127.0.0.1:1/api/v1")
 
     async def use() -> None:
@@ -485,8 +495,10 @@ def test_another_loop_is_named(template: CodeTemplate) -> None:
         first.run(client.aclose())
 
 
-async def test_after_a_fork_it_is_named(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """A forked child that uses its parent's client would share its sockets; it is told to make its own."""
+async def test_using_a_client_after_a_fork_is_refused(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A forked child that uses its parent's client would share its sockets; the error says to make a new one."""
     client = make_client()
     await client.generate_messaging_code(template.to(TO))
     reader, writer = os.pipe()
@@ -505,10 +517,10 @@ async def test_after_a_fork_it_is_named(server: FaultServer, make_client: MakeCl
     assert said.startswith("ClientStateError: this client was used before a fork")
 
 
-async def test_the_pool_is_clean_after_every_kind_of_call(
+async def test_no_unread_response_stays_in_the_pool(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Answers that were not read to their end leave no connection behind that could confuse the next call."""
+    """Responses that were not read to the end leave no connection that could confuse the next call."""
     client = make_client(retry=RetryPolicy(max_attempts=1))
     for act in (answer(200, b"x" * 200_000), answer(500, b"y" * 70_000), Act(reply(length=900), then="fin")):
         server.play(act)
@@ -521,7 +533,7 @@ async def test_the_pool_is_clean_after_every_kind_of_call(
 
 
 async def test_warm_up_opens_connections(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """n connections, no request; then they are used."""
+    """n connections and no request; the next calls use them."""
     client = make_client()
     await client.warm_up(4)
     assert (server.accepted_connections, server.seen) == (4, [])
@@ -531,13 +543,12 @@ async def test_warm_up_opens_connections(server: FaultServer, make_client: MakeC
         await client.warm_up(0)
 
 
-async def test_warm_up_of_a_dead_service(template: CodeTemplate) -> None:
-    """It says so."""
+async def test_warm_up_of_an_unreachable_service_is_not_sent(template: CodeTemplate) -> None:
     async with MFAClient("9", BasicAuth("u", "p"), base_url="http://127.0.0.1:1/x") as client:
         with pytest.raises(NotSentError):
             await client.warm_up()
 
 
-def test_requests_cross_processes(template: CodeTemplate) -> None:
-    """What is sent to workers can be pickled."""
+def test_requests_can_be_pickled(template: CodeTemplate) -> None:
+    """Requests are sent to workers."""
     assert pickle.loads(pickle.dumps(template.to(TO))) == template.to(TO)

@@ -1,4 +1,4 @@
-"""What comes of a fault on the wire: what is sent again, what a verify repeats, and how the call's time ends it."""
+"""Faults on the wire: what is sent again, what a verify repeats, and how the call's deadline ends it."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ async def send_error(client: MFAClient, template: CodeTemplate, **options: Any) 
     return caught.value
 
 
-async def test_a_bomb_is_not_inflated(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """100 MB in 436 KB: they are not inflated, and not much more than the first 64 KB is read."""
+async def test_a_compressed_bomb_is_not_inflated(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """100 MB in 436 KB: not inflated, and not much more than the first 64 KB is read."""
     import tracemalloc
 
     client = make_client(retry=ONCE)
@@ -74,8 +76,10 @@ async def test_the_deadline_of_the_call_ends_an_attempt(
 
 
 @pytest.mark.uvloop
-async def test_the_timers_of_real_loops(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """Where time cannot be skipped, an attempt ends after its time as well."""
+async def test_an_attempt_times_out_on_real_loops(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Where time cannot be skipped, too."""
     server.play(Act(then="hang"))
     error = await send_error(make_client(retry=RetryPolicy(attempt_timeout=0.1)), template)
     assert (type(error), error.delivery) == (ReadTimeoutError, Delivery.UNKNOWN)
@@ -83,8 +87,8 @@ async def test_the_timers_of_real_loops(server: FaultServer, make_client: MakeCl
 
 
 @pytest.mark.uvloop
-async def test_connection_refused_is_not_sent_and_tried_again(make_client: MakeClient, template: CodeTemplate) -> None:
-    """Nobody listens: nothing was sent, so every policy tries again."""
+async def test_connection_refused_is_not_sent_and_retried(make_client: MakeClient, template: CodeTemplate) -> None:
+    """Nothing was sent, so every policy retries."""
     client = make_client(
         base_url=f"http://127.0.0.1:{refused_port()}/api/v1", retry=RetryPolicy(resend=Resend.NEVER_TWICE, **QUICK)
     )
@@ -98,7 +102,7 @@ async def test_connection_refused_is_not_sent_and_tried_again(make_client: MakeC
 async def test_a_name_that_does_not_resolve_is_not_sent(
     make_client: MakeClient, template: CodeTemplate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DNS says no, or an empty list (which aiohttp turns into a RuntimeError): nothing was sent."""
+    """DNS fails, or returns an empty list (which aiohttp turns into a RuntimeError): nothing was sent."""
     import socket
 
     client = make_client(base_url="https://mfa.invalid/api/v1", retry=ONCE)
@@ -118,7 +122,7 @@ async def test_a_name_that_does_not_resolve_is_not_sent(
 
 
 async def test_a_trusted_certificate_works(make_client: MakeClient, template: CodeTemplate) -> None:
-    """`ssl=` takes a context with one's own authority; `warm_up` makes the handshake ahead of the call."""
+    """`ssl=` accepts a context with one's own authority; `warm_up` makes the handshake ahead of the call."""
     authority = trustme.CA()
     async with FaultServer(ssl=certificates.serving(authority)) as server:
         client = make_client(base_url=server.base_url, ssl=certificates.trusting(authority))
@@ -129,7 +133,7 @@ async def test_a_trusted_certificate_works(make_client: MakeClient, template: Co
         await client.aclose()
 
 
-# What an attempt ends with, and after which the default, the careful and the insistent policy send again.
+# How an attempt ends, and which policies send again after it: N(EVER_TWICE), R(EJECTED), A(T_LEAST_ONCE).
 REPEATS: list[tuple[str, Act, str]] = [
     ("429", answer(429, {}), "NRA"),
     ("408", answer(408, b""), "RA"),
@@ -138,7 +142,7 @@ REPEATS: list[tuple[str, Act, str]] = [
     ("502", answer(502, b""), "RA"),
     ("503", answer(503, OWN_ERROR), "RA"),
     ("504", answer(504, b""), "RA"),
-    ("cut connection", Act(then="fin"), "A"),
+    ("lost connection", Act(then="fin"), "A"),
     ("truncated 200", Act(reply(length=500), then="fin"), "A"),
     ("200 HTML", answer(200, b"<html>"), "A"),
     ("400", answer(400, OWN_ERROR), ""),
@@ -152,7 +156,7 @@ REPEATS: list[tuple[str, Act, str]] = [
 
 @pytest.mark.parametrize("resend", list(Resend))
 @pytest.mark.parametrize(("act", "policies"), [row[1:] for row in REPEATS], ids=[row[0] for row in REPEATS])
-async def test_what_is_sent_again(
+async def test_which_outcomes_are_sent_again(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, act: Act, policies: str, resend: Resend
 ) -> None:
     """The table of design section 3, row by row and policy by policy."""
@@ -171,8 +175,10 @@ async def test_what_is_sent_again(
         assert len(server.seen) == 1
 
 
-async def test_the_worst_attempt_decides(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """One unknown attempt makes the final error unknown, whatever the last one says."""
+async def test_one_unknown_attempt_makes_the_call_unknown(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Whatever the last attempt says."""
     client = make_client(retry=RetryPolicy(resend=Resend.AT_LEAST_ONCE, **QUICK))
     server.play(Act(then="fin", accepted=True), answer(400, OWN_ERROR))
     error = await send_error(client, template)
@@ -191,12 +197,12 @@ async def test_the_worst_attempt_decides(server: FaultServer, make_client: MakeC
         (answer(200, b"<html>"), 1),
         (answer(400, OWN_ERROR), 1),
     ],
-    ids=["500", "503", "502", "504", "408", "cut", "200 HTML", "400"],
+    ids=["500", "503", "502", "504", "408", "disconnected", "200 HTML", "400"],
 )
-async def test_a_verify_is_repeated_on_500_and_503_only(
+async def test_a_verify_is_retried_only_on_500_and_503(
     server: FaultServer, make_client: MakeClient, act: Act, attempts: int
 ) -> None:
-    """Asking twice may use up the code, so an unknown verify is raised, under every policy."""
+    """A second request may use up the code, so an unknown verify is raised under every policy."""
     client = make_client(retry=RetryPolicy(resend=Resend.AT_LEAST_ONCE, **QUICK))
     server.default = answer(200, {"valid": True})
     server.play(act)
@@ -210,10 +216,10 @@ async def test_a_verify_is_repeated_on_500_and_503_only(
     assert len(server.seen) == attempts
 
 
-async def test_a_verify_that_was_not_sent_is_repeated(
+async def test_a_verify_that_was_not_sent_is_retried(
     server: FaultServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A verify whose connection was refused has not been seen by anybody."""
+    """The service has not seen a verify whose connection was refused."""
     port = refused_port()
     client = make_client(base_url=f"http://127.0.0.1:{port}/api/v1")
     with pytest.raises(NotSentError) as caught:
@@ -229,10 +235,10 @@ async def test_a_verify_that_was_not_sent_is_repeated(
         ({}, "locked", None),
     ],
 )
-async def test_a_verify_429_is_a_lock_out(
+async def test_a_429_on_verify_is_a_lock_out(
     server: FaultServer, make_client: MakeClient, headers: dict[str, str], text: str, retry_after: float | None
 ) -> None:
-    """It is raised at once, says how long, and closes no gate for others."""
+    """It is raised immediately with the wait, and pauses no other call."""
     client = make_client()
     server.play(answer(429, {"error": text, "requestId": "r"}, headers=headers))
     with pytest.raises(VerificationLockedError) as caught:
@@ -247,10 +253,10 @@ async def test_a_verify_429_is_a_lock_out(
 
 
 @pytest.mark.virtual_time
-async def test_an_error_that_says_not_sent_is_not_raised_after_doubt(
+async def test_not_sent_error_is_not_raised_after_an_unknown_attempt(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """The first attempt was cut, the second found no connection: whoever catches NotSentError must not send again."""
+    """The first attempt was disconnected, the second not sent: a handler of NotSentError must not send again."""
     server.play(Act(then="fin", accepted=True))
     connector = aiohttp.TCPConnector(resolver=Resolver(["127.0.0.1"], "hang"), use_dns_cache=False)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -266,10 +272,10 @@ async def test_an_error_that_says_not_sent_is_not_raised_after_doubt(
 
 
 @pytest.mark.virtual_time
-async def test_an_answer_that_a_close_cuts_is_no_timeout(
+async def test_a_response_interrupted_by_close_is_not_a_timeout(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Its head had come: the error says that the connection was cut, since no time was up."""
+    """Its head had arrived. The error is a lost connection, since no timeout expired."""
     server.play(Act(reply(length=500), then="hang", accepted=True))
     client = make_client(retry=ONCE)
     call = asyncio.ensure_future(send_error(client, template))

@@ -1,4 +1,4 @@
-"""Defects found by attacking the client, each kept from coming back."""
+"""Regression tests for defects found by attacking the client."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ OWN_ERROR = {"error": "Internal Error", "requestId": "r-1"}
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("lane", ["interactive", "bulk"])
-async def test_a_known_rate_is_kept_after_a_stall(
+async def test_the_rate_is_kept_after_a_stall(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, lane: Any
 ) -> None:
-    """Permits are not hoarded by those who wait for a slot: when the service recovers, sends leave at the rate."""
+    """Calls that wait for a slot do not hoard permits: when the service recovers, sends leave at the rate."""
     arrivals: list[float] = []
     loop = asyncio.get_running_loop()
     server.default = answer()
@@ -55,15 +55,15 @@ async def test_a_known_rate_is_kept_after_a_stall(
     await asyncio.gather(*(client.generate_messaging_code(template.to(TO), lane=lane) for _ in range(60)))
     assert len(arrivals) == 55
     for index in range(len(arrivals) - 10):
-        # Ten within half a second is the rate; one burst of 50 ms and the loop's own timing come on top.
+        # Ten within half a second is the rate; allow one burst of 50 ms and the loop's own timing.
         assert arrivals[index + 10] - arrivals[index] > 0.4
 
 
 @pytest.mark.virtual_time
-async def test_a_bulk_run_on_few_slots_is_long_and_not_failed(
+async def test_a_bulk_run_on_few_slots_does_not_time_out(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """In the bulk lane the call's time does not pass while the item waits, for a slot or for the rate."""
+    """In the bulk lane the call's time does not pass while the item waits for a slot or the rate."""
     client = make_client(limits=Limits(max_in_flight=1))
     server.default = answer(delay=1.0)
     tasks = (client.generate_messaging_code(template.to(TO), lane="bulk", timeout=3) for _ in range(10))
@@ -71,10 +71,10 @@ async def test_a_bulk_run_on_few_slots_is_long_and_not_failed(
 
 
 @pytest.mark.virtual_time
-async def test_a_bulk_item_that_is_retried_waits_in_the_queue_without_losing_time(
+async def test_a_retried_bulk_item_queues_again_without_losing_time(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """One failure in a deep queue sends the item to its end; it does not fail there."""
+    """After a failure in a deep queue, the item goes to its end and does not time out there."""
     client = make_client(limits=Limits(rate="1/s"))  # type: ignore[arg-type]
     server.play(answer(503, OWN_ERROR))
     tasks = (client.generate_messaging_code(template.to(TO), lane="bulk", timeout=5) for _ in range(20))
@@ -83,15 +83,17 @@ async def test_a_bulk_item_that_is_retried_waits_in_the_queue_without_losing_tim
 
 
 @pytest.mark.parametrize("text", ["a." * 32_000, "1 " * 32_000, "+" * 64_000, "basic " * 10_000], ids=str.split)
-def test_a_long_error_text_costs_milliseconds(text: str) -> None:
-    """Scrubbing 64 KiB does not hold up the event loop."""
+def test_scrubbing_a_long_error_text_takes_milliseconds(text: str) -> None:
+    """Scrubbing 64 KiB does not block the event loop."""
     began = time.process_time()
     scrub(text, ("secret",))
     assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize("borrowed", [False, True])
-async def test_an_unasked_answer_is_nobodys(make_client: MakeClient, template: CodeTemplate, borrowed: bool) -> None:
+async def test_an_unsolicited_response_is_discarded(
+    make_client: MakeClient, template: CodeTemplate, borrowed: bool
+) -> None:
     """Also on the connections of a borrowed session."""
     release = asyncio.Event()
 
@@ -120,17 +122,17 @@ async def test_an_unasked_answer_is_nobodys(make_client: MakeClient, template: C
     await raw.wait_closed()
 
 
-async def test_not_sent_is_never_the_class_of_an_unknown_outcome(
+async def test_not_sent_error_is_never_raised_for_an_unknown_call(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """After a 502 whose message went out, a refused connection does not say that sending again is safe."""
+    """After a 502 for a message that was sent, a refused connection does not say that sending again is safe."""
     client = make_client(retry=RetryPolicy(max_attempts=2, wait_initial=0.0))
 
-    def leave(server: FaultServer) -> None:
+    def stop_listening(server: FaultServer) -> None:
         assert server._server is not None
         server._server.close()
 
-    server.play(Act(reply(502, b"", headers={"Connection": "close"}), accepted=True, then="fin", before=leave))
+    server.play(Act(reply(502, b"", headers={"Connection": "close"}), accepted=True, then="fin", before=stop_listening))
     with pytest.raises(DeliveryUnknownError) as caught:
         await client.generate_messaging_code(template.to(TO))
     assert (caught.value.delivery, caught.value.attempts) == (Delivery.UNKNOWN, 2)
@@ -139,18 +141,18 @@ async def test_not_sent_is_never_the_class_of_an_unknown_outcome(
 
 
 @pytest.mark.parametrize("act", [Act(then="fin"), answer(200, b"<html>")], ids=["cut", "HTML"])
-async def test_a_token_that_fails_is_not_sent_by_class_too(
+async def test_a_failed_token_request_is_not_a_delivery_unknown_error(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, act: Act
 ) -> None:
-    """Whatever became of the token request, `except DeliveryUnknownError` is not for it."""
+    """However the token request ended, `except DeliveryUnknownError` does not catch it."""
     async with FaultServer(default=act) as tokens:
         client = make_client(auth=OAuth2ClientCredentials("c", "s", f"{tokens.origin}/token"))
         with pytest.raises(NotSentError, match="no token"):
             await client.generate_messaging_code(template.to(TO))
 
 
-async def test_a_token_that_was_replaced_meanwhile_is_scrubbed(server: FaultServer, make_client: MakeClient) -> None:
-    """A call's own credentials are secrets even when the client holds newer ones."""
+async def test_a_replaced_token_is_scrubbed(server: FaultServer, make_client: MakeClient) -> None:
+    """A call's own credentials are secrets even if the client has newer ones."""
     client = make_client(auth=OAuth2ClientCredentials("c", "s", f"{server.origin}/token"))
 
     def replace(_server: FaultServer) -> None:
@@ -168,12 +170,11 @@ async def test_a_token_that_was_replaced_meanwhile_is_scrubbed(server: FaultServ
 @pytest.mark.parametrize(
     "written", ["123/456", "12:34:56", "123,456", "1_2_3_4_5_6", "+1/919/555/1234", "919.555.1234", "(919)5551234"]
 )
-def test_numbers_written_otherwise_are_scrubbed(written: str) -> None:
-    """Separators do not hide a number from us."""
+def test_numbers_with_separators_are_scrubbed(written: str) -> None:
     assert not any(char.isdigit() for char in scrub(f"no {written} here"))
 
 
-def test_a_request_id_that_is_the_number_is_none() -> None:
+def test_a_request_id_that_contains_the_number_is_dropped() -> None:
     """With or without its country code."""
     for name in ("+19195551234", "19195551234", "9195551234"):
         body = b'{"error": "x", "requestId": "%s"}' % name.encode()
@@ -182,10 +183,10 @@ def test_a_request_id_that_is_the_number_is_none() -> None:
         assert caught.value.request_id is None
 
 
-async def test_a_close_that_was_cancelled_can_be_finished(
+async def test_a_cancelled_close_can_be_repeated(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Whatever an earlier close came to, the next one closes the pool."""
+    """However an earlier close ended, the next one closes the pool."""
     client = make_client()
     call = await hung_call(server, client.generate_messaging_code(template.to(TO)))
     closing = asyncio.create_task(client.aclose(drain_timeout=1000))
@@ -199,7 +200,7 @@ async def test_a_close_that_was_cancelled_can_be_finished(
 
 
 @pytest.mark.parametrize("drain_timeout", ["5", None, float("nan"), -1, True])
-async def test_a_bad_drain_timeout_leaves_the_client_usable(
+async def test_an_invalid_drain_timeout_leaves_the_client_usable(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, drain_timeout: Any
 ) -> None:
     """It is refused before anything is closed."""
@@ -212,8 +213,8 @@ async def test_a_bad_drain_timeout_leaves_the_client_usable(
 
 
 @pytest.mark.virtual_time
-async def test_closing_cuts_a_warm_up(make_client: MakeClient) -> None:
-    """A connection that is not made does not hold up the close."""
+async def test_closing_cancels_a_warm_up(make_client: MakeClient) -> None:
+    """A connection that is not established does not delay the close."""
     with full_backlog() as port:
         client = make_client(base_url=f"http://127.0.0.1:{port}/api/v1")
         warming = asyncio.create_task(client.warm_up())
@@ -226,10 +227,10 @@ async def test_closing_cuts_a_warm_up(make_client: MakeClient) -> None:
             await warming
 
 
-async def test_closing_in_a_backoff_tells_each_attempt_once(
+async def test_closing_in_a_backoff_emits_each_attempt_once(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """The attempt was told of when its wait began."""
+    """The attempt's event was emitted when its backoff began."""
     attempts: list[AttemptEvent] = []
 
     class Hook:
@@ -250,24 +251,24 @@ async def test_closing_in_a_backoff_tells_each_attempt_once(
 
 
 @pytest.mark.parametrize("lifetime", [b"1" + b"0" * 400, b"1e300", b"Infinity"])
-def test_a_token_that_lives_for_ever(lifetime: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An integer that is too large for a float is still a number of seconds."""
+def test_a_huge_token_lifetime_is_capped(lifetime: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An integer too large for a float is still a number of seconds."""
     monkeypatch.setattr(_wire._json, "orjson", None)
     body = b'{"access_token": "t", "expires_in": %s}' % lifetime
     assert _wire.decipher_token(_wire.RawResponse(200, CIMultiDict(), body)).lifetime == 1e9
 
 
-async def test_a_token_that_is_old_when_it_comes_is_used_once(
+async def test_a_token_that_arrives_old_is_used_once(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Its life is counted from its arrival, so that it is not fetched for ever."""
+    """Its lifetime counts from its arrival, so that it is not fetched for ever."""
     async with FaultServer(default=answer(200, {"access_token": "t", "expires_in": 0.001}, delay=0.01)) as tokens:
         client = make_client(auth=OAuth2ClientCredentials("c", "s", f"{tokens.origin}/token"))
         await client.generate_messaging_code(template.to(TO), timeout=5)
         assert len(tokens.seen) <= 3
 
 
-def test_values_that_only_look_right() -> None:
+def test_almost_valid_values_are_refused() -> None:
     """Huge integers, foreign host names and half an IPv6 address are refused by name."""
     with pytest.raises(InvalidRequestError, match="expiration"):
         VerifyCodeRequest(TO, "1234", expiration_time_in_minutes=10**400)
@@ -280,8 +281,8 @@ def test_values_that_only_look_right() -> None:
             MFAClient("9900000", OAuth2ClientCredentials("c", "s"), base_url=url)
 
 
-def test_subclasses_of_values_are_values() -> None:
-    """A float of NumPy's kind and a request of one's own class are encoded like any."""
+def test_subclasses_of_values_are_accepted() -> None:
+    """A float like NumPy's and a user's subclass of a request are encoded like any other."""
 
     class Minutes(float):
         pass
@@ -295,8 +296,8 @@ def test_subclasses_of_values_are_values() -> None:
     assert _wire.encode(Mine(TO, FROM, APPLICATION)) == _wire.encode(CodeRequest(TO, FROM, APPLICATION))
 
 
-async def test_a_dead_proxy_is_not_sent(template: CodeTemplate) -> None:
-    """Nothing leaves through a proxy that makes no connection."""
+async def test_an_unreachable_proxy_is_not_sent(template: CodeTemplate) -> None:
+    """Nothing is sent through a proxy that cannot connect."""
     from bandwidth_mfa_async import BasicAuth
 
     proxy = f"http://127.0.0.1:{refused_port()}"
@@ -307,7 +308,7 @@ async def test_a_dead_proxy_is_not_sent(template: CodeTemplate) -> None:
 
 
 @pytest.mark.parametrize("hooks", [[print], ["x"], [None]])
-def test_a_hook_that_could_hear_nothing(hooks: list[Any]) -> None:
+def test_a_hook_without_on_event_is_refused(hooks: list[Any]) -> None:
     """It is refused, not ignored."""
     with pytest.raises(ConfigurationError, match="on_event"):
         MFAClient("9", OAuth2ClientCredentials("c", "s"), hooks=hooks)

@@ -1,1 +1,1 @@
-"""Every row of the table of faults, cold and warm, on asyncio and uvloop: outcome, ledger, pool and time."""
+"""Every row of the fault table, cold and warm, on asyncio and uvloop: outcome, server records, pool and time."""

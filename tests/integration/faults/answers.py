@@ -1,4 +1,4 @@
-"""The tables of answers, and of what stands in their place: rows 10 to 35 of the table of faults."""
+"""Tables of responses, and of what arrives instead of one: rows 10 to 35 of the fault table."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ BOMB = gzip.compress(bytes(100_000_000), 1)
 
 
 class Fault(NamedTuple):
-    """What the server does, in the words of the notes' table of faults, and what has to come of it."""
+    """What the server does, and the outcome that must follow."""
 
     row: int
     name: str
     act: Act
     error: type[RequestError]
     delivery: Delivery
-    kept: bool = False  # whether the connection is whole afterwards and serves the next request
+    kept: bool = False  # whether the connection is reusable afterwards
 
 
 def unanswered(row: int, name: str, act: Act) -> Fault:
@@ -105,7 +105,7 @@ FAULTS = [
     unreadable(24, "204", Act(b"HTTP/1.1 204 No Content\r\n\r\n", accepted=True)),
     unreadable(
         25,
-        "unasked 101",
+        "unsolicited 101",
         Act(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"),
         kept=False,
     ),
@@ -141,7 +141,7 @@ FAULTS = [
     unreadable(35, "1000 headers", answer(headers={f"X-{i}": "x" for i in range(1000)}), kept=False),
 ]
 
-# Answers that look like faults and are successes, the id they bring, and whether the connection is kept.
+# Responses that look like faults and are successes, their id, and whether the connection is kept.
 OK = OK_BODY["messageId"]
 ODD_SUCCESSES: list[tuple[int, str, Act, str, int]] = [
     (18, "no length, the end is the end", Act(head() + b'{"messageId": "x"}', then="fin", accepted=True), "x", 0),
@@ -153,7 +153,7 @@ ODD_SUCCESSES: list[tuple[int, str, Act, str, int]] = [
     (25, "102 first", Act(b"HTTP/1.1 102 Processing\r\n\r\n" * 5 + reply(), accepted=True), OK, 1),
 ]
 
-# Row 23: documents with an id of "x" that not every reader takes, and those that do.
+# Row 23: documents with the id "x" that not every JSON parser accepts, and the parsers that do.
 READERS: dict[str, tuple[bytes, str]] = {
     "NaN": (b'{"messageId": "x", "n": NaN}', "json"),
     "Infinity": (b'{"messageId": "x", "n": Infinity}', "json"),
@@ -165,9 +165,9 @@ READERS: dict[str, tuple[bytes, str]] = {
     "UTF-32": ('{"messageId": "x"}'.encode("utf-32"), "json"),
 }
 
-# Answers that do not come, or never to their end.
+# Responses that never arrive or never end.
 NEVER: list[tuple[int, str, Act]] = [
-    (33, "no answer", Act(then="hang", accepted=True)),
+    (33, "no response", Act(then="hang", accepted=True)),
     (14, "half a head", Act(b"HTTP/1.1 200 OK\r\nContent-", then="hang")),
     (15, "half a body", Act(reply(length=500), then="hang", accepted=True)),
     (32, "a byte every 5 s", Act(reply(), drip=5.0, then="fin", accepted=True)),
@@ -176,7 +176,7 @@ NEVER: list[tuple[int, str, Act]] = [
     (18, "a body without length and end", Act(head() + b'{"messageId": "x"}', then="hang", accepted=True)),
 ]
 
-# Row 29: what an answer asks to wait, and how long a call then takes; without a wait it is the backoff's.
+# Row 29: the wait that a response asks for, and how long the call takes; without a wait, the backoff's.
 BACKOFF = (0.25, 0.6)
 WAITS: dict[str, tuple[str, tuple[float, float]]] = {
     "0.2": ("0.2", (0.2, 0.6)),

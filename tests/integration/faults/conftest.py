@@ -1,4 +1,4 @@
-"""Holds every test of a row to its four columns."""
+"""Fails a test of a row that compares no columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def watch() -> Watch:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Fail a test that comes to its end without having compared anything."""
+    """Fail a test that ends without a comparison."""
     result = yield
     watch: Any = pyfuncitem.funcargs["watch"]
     assert watch.compared, "a test of a row shows its outcome, ledger, pool and time"

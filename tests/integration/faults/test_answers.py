@@ -1,4 +1,4 @@
-"""Rows 10 to 36 of the table of faults, but for 11 and 34: what an answer means, and what stands in its place."""
+"""Rows 10 to 36 of the fault table, except 11 and 34: responses, and what arrives instead of one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ONCE = RetryPolicy(max_attempts=1)
 async def test_a_fault_has_one_meaning(
     server: FaultServer, make_client: MakeClient, watch: Watch, fault: Fault, warm: bool
 ) -> None:
-    """On a new connection and on a kept one; what the server has ended is not waited for."""
+    """On a new connection and on a kept one; a response that the server has ended is not waited for."""
     client = make_client(retry=ONCE)
     await prepare(server, client, warm=warm, keep=not fault.act.on_accept)
     server.play(fault.act)
@@ -44,7 +44,9 @@ async def test_a_fault_has_one_meaning(
         outcome=(fault.error, fault.delivery), ledger=(whole, fault.act.accepted), pool=int(fault.kept), elapsed=0
     )
     assert (error.attempts, error.operation) == (1, "generate_messaging_code")
-    assert not (fault.act.accepted and error.delivery is not Delivery.UNKNOWN), "a text that nobody was told of"
+    assert not (fault.act.accepted and error.delivery is not Delivery.UNKNOWN), (
+        "a text was sent and not reported as unknown"
+    )
     await watch.serves_again()
 
 
@@ -53,10 +55,10 @@ async def test_a_fault_has_one_meaning(
     [row[2:] for row in ODD_SUCCESSES],
     ids=[f"{row[0]} {row[1]}" for row in ODD_SUCCESSES],
 )
-async def test_an_odd_success_is_one(
+async def test_an_unusual_success_is_accepted(
     server: FaultServer, make_client: MakeClient, watch: Watch, act: Act, message_id: str, pool: int, warm: bool
 ) -> None:
-    """The id is read, nothing is asked twice, and the next call gets its own answer."""
+    """The id is read, nothing is sent twice, and the next call gets its own response."""
     client = make_client()
     await prepare(server, client, warm=warm)
     server.play(act)
@@ -69,7 +71,7 @@ async def test_an_odd_success_is_one(
 
 @pytest.mark.parametrize("faster", [True, False], ids=["orjson", "json"])
 @pytest.mark.parametrize(("body", "readers"), READERS.values(), ids=READERS)
-async def test_what_json_readers_differ_on(
+async def test_json_on_which_parsers_differ(
     server: FaultServer,
     make_client: MakeClient,
     watch: Watch,
@@ -79,7 +81,7 @@ async def test_what_json_readers_differ_on(
     faster: bool,
     warm: bool,
 ) -> None:
-    """Accepted with its id by a reader that can read it, and unknown by one that cannot."""
+    """Accepted with its id by a parser that can read it, and unknown with one that cannot."""
     if not faster:
         monkeypatch.setattr(_wire._json, "orjson", None)
     client = make_client(retry=ONCE)
@@ -93,7 +95,7 @@ async def test_what_json_readers_differ_on(
 
 
 @pytest.mark.parametrize("act", [row[2] for row in NEVER], ids=[f"{row[0]} {row[1]}" for row in NEVER])
-async def test_an_answer_that_does_not_come_is_unknown(
+async def test_a_response_that_does_not_arrive_is_unknown(
     server: FaultServer, make_client: MakeClient, watch: Watch, act: Act, warm: bool
 ) -> None:
     """`attempt_timeout` covers head and body to the last byte; the half-read connection is not used again."""
@@ -111,7 +113,7 @@ async def test_an_answer_that_does_not_come_is_unknown(
 async def test_a_redirect_is_not_followed(
     server: FaultServer, make_client: MakeClient, watch: Watch, status: int, warm: bool
 ) -> None:
-    """Neither body nor credentials go to where an answer points."""
+    """Neither body nor credentials go to the redirect's target."""
     client = make_client()
     await prepare(server, client, warm=warm)
     async with FaultServer() as elsewhere:
@@ -124,7 +126,7 @@ async def test_a_redirect_is_not_followed(
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(("value", "elapsed"), WAITS.values(), ids=WAITS)
-async def test_retry_after_is_a_floor(
+async def test_retry_after_is_a_lower_bound(
     server: FaultServer,
     make_client: MakeClient,
     watch: Watch,
@@ -133,8 +135,8 @@ async def test_retry_after_is_a_floor(
     status: int,
     warm: bool,
 ) -> None:
-    """A wait the service asks for is kept, with at most 10 % on top; rubbish is ignored."""
-    # A date is read against the answer's own: this server's clock is ten years slow.
+    """A wait that the service asks for is kept, plus at most 10 %; invalid values are ignored."""
+    # A date is relative to the response's own: this server's clock is ten years slow.
     headers = {"Retry-After": value, "Date": email.utils.formatdate(1_400_000_000, usegmt=True)}
     client = make_client(retry=RetryPolicy(wait_initial=0.25))
     await prepare(server, client, warm=warm)
@@ -148,10 +150,10 @@ async def test_retry_after_is_a_floor(
 @pytest.mark.parametrize(
     ("value", "stopped"), [("1e9", "retry_after"), ("1" + "0" * 20, "retry_after"), ("61", "retry_after"), ("30", "")]
 )
-async def test_a_retry_after_that_is_too_long_is_raised_at_once(
+async def test_a_retry_after_that_is_too_long_is_raised_immediately(
     server: FaultServer, make_client: MakeClient, watch: Watch, value: str, stopped: str, status: int, warm: bool
 ) -> None:
-    """Longer than `max_retry_after` or than the call's time: the caller learns it now, not then."""
+    """Longer than `max_retry_after` or than the call's remaining time: the error is raised before the wait."""
     client = make_client(retry=RetryPolicy(timeout=60.0 if stopped else 20.0))
     await prepare(server, client, warm=warm)
     server.play(answer(status, OWN_ERROR, headers={"Retry-After": value}))
@@ -174,10 +176,10 @@ FORGED = reply(200, {"messageId": "FORGED"})
     ],
     ids=["in one piece with ours", "while idle", "408 while idle", "no HTTP while idle"],
 )
-async def test_an_unasked_answer_is_nobodys(
+async def test_an_unsolicited_response_is_discarded(
     server: FaultServer, make_client: MakeClient, watch: Watch, acts: list[Act], warm: bool
 ) -> None:
-    """What came after one answer is not taken for the next."""
+    """Bytes after one response are not taken for the next one."""
     client = make_client()
     await prepare(server, client, warm=warm)
     server.play(*acts)
@@ -186,4 +188,4 @@ async def test_an_unasked_answer_is_nobodys(
     response = await watch.of(send(client), client, server)
     await watch.shows(outcome=ACCEPTED, ledger=(1, 1), pool=1, elapsed=0)
     assert response.message_id == OK_BODY["messageId"]
-    assert server.accepted_connections == 2, "the connection with the unasked answer was used"
+    assert server.accepted_connections == 2, "the connection with the unsolicited response was used"

@@ -1,4 +1,4 @@
-"""Rows 1 to 9 of the table of faults, before there is a connection, so nothing was sent; and rows 11 and 34."""
+"""Rows 1 to 9 of the fault table, before there is a connection, so nothing was sent; and rows 11 and 34."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TOO_LATE = (ConnectTimeoutError, Delivery.NOT_SENT)
 async def left_alone(
     make_client: MakeClient, authority: trustme.CA | None = None, *, warm: bool, **options: Any
 ) -> tuple[MFAClient, FaultServer]:
-    """Make a client of a server that is gone, once it has served it if it is to be warm; its port is free."""
+    """Make a client of a server that has stopped, after one response if `warm`; its port is free."""
     async with FaultServer(ssl=serving(authority) if authority else None) as server:
         client = make_client(base_url=server.base_url, **options)
         await prepare(server, client, warm=warm)
@@ -50,16 +50,16 @@ async def left_alone(
     return client, server
 
 
-async def test_nobody_listens(make_client: MakeClient, watch: Watch, warm: bool) -> None:
-    """Never there or gone since: not sent, and tried as often as the policy says."""
+async def test_connection_refused(make_client: MakeClient, watch: Watch, warm: bool) -> None:
+    """Never listening, or gone since: not sent, and retried as often as the policy allows."""
     client, gone = await left_alone(make_client, warm=warm)
     error = await watch.of(send(client), client, gone)
     await watch.shows(outcome=NOT_SENT, ledger=(0, 0), pool=0, elapsed=REPEATED)
     assert (error.attempts, error.retry_stopped_by) == (3, "attempts")
 
 
-async def test_a_full_accept_queue(make_client: MakeClient, watch: Watch, warm: bool) -> None:
-    """A connection that is neither made nor refused ends with `connect_timeout` or with the call's own time."""
+async def test_a_full_accept_queue_ends_with_a_timeout(make_client: MakeClient, watch: Watch, warm: bool) -> None:
+    """A connection that is neither accepted nor refused ends with `connect_timeout` or the call's deadline."""
     client, gone = await left_alone(make_client, warm=warm, retry=PATIENT)
     with full_backlog(gone.port):
         await watch.of(send(client), client, gone)
@@ -69,7 +69,9 @@ async def test_a_full_accept_queue(make_client: MakeClient, watch: Watch, warm: 
         await watch.shows(outcome=outcome, ledger=(0, 0), pool=0, elapsed=1.0)
 
 
-async def test_a_full_pool(server: FaultServer, make_client: MakeClient, watch: Watch, warm: bool) -> None:
+async def test_a_full_pool_ends_with_the_connect_timeout(
+    server: FaultServer, make_client: MakeClient, watch: Watch, warm: bool
+) -> None:
     """With one connection in a borrowed session the second call waits for `connect_timeout`, and was not sent."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
         client = make_client(session=session, retry=PATIENT)
@@ -85,7 +87,7 @@ async def test_a_full_pool(server: FaultServer, make_client: MakeClient, watch: 
 
 @pytest.fixture
 async def resolved(server: FaultServer, make_client: MakeClient) -> AsyncIterator[MakeClient]:
-    """Make clients of the fault server under a name that a resolver of the test's own resolves."""
+    """Make clients of the fault server under a name that the test's own resolver resolves."""
     sessions: list[aiohttp.ClientSession] = []
 
     def make(resolver: Resolver, **options: Any) -> MFAClient:
@@ -103,10 +105,10 @@ async def resolved(server: FaultServer, make_client: MakeClient) -> AsyncIterato
     [OSError(None, "DNS"), socket.gaierror(socket.EAI_AGAIN, "later"), socket.gaierror(socket.EAI_NONAME, "none"), []],
     ids=["fails", "try again", "no such name", "empty list"],
 )
-async def test_a_name_that_is_not_resolved(
+async def test_a_name_that_is_not_resolved_is_not_sent(
     server: FaultServer, resolved: MakeClient, watch: Watch, said: Any, warm: bool
 ) -> None:
-    """An error, or an empty list, which aiohttp makes a RuntimeError: not sent, and asked again."""
+    """An error, or an empty list, which aiohttp turns into a RuntimeError: not sent, and retried."""
     resolver = Resolver(*[["127.0.0.1"]] * warm, said)
     client = resolved(resolver)
     await prepare(server, client, warm=warm, keep=False)
@@ -117,8 +119,10 @@ async def test_a_name_that_is_not_resolved(
     await watch.serves_again()
 
 
-async def test_a_resolver_that_hangs(server: FaultServer, resolved: MakeClient, watch: Watch, warm: bool) -> None:
-    """`connect_timeout` covers the name as well."""
+async def test_a_resolver_that_hangs_ends_with_the_connect_timeout(
+    server: FaultServer, resolved: MakeClient, watch: Watch, warm: bool
+) -> None:
+    """`connect_timeout` covers name resolution as well."""
     client = resolved(Resolver(*[["127.0.0.1"]] * warm, "hang"), retry=PATIENT)
     await prepare(server, client, warm=warm, keep=False)
     await watch.of(send(client), client, server)
@@ -126,8 +130,10 @@ async def test_a_resolver_that_hangs(server: FaultServer, resolved: MakeClient, 
     assert server.accepted_connections == warm
 
 
-async def test_one_address_of_two_is_dead(server: FaultServer, resolved: MakeClient, watch: Watch, warm: bool) -> None:
-    """The other one is used, within the one attempt."""
+async def test_the_second_address_is_used_if_the_first_is_dead(
+    server: FaultServer, resolved: MakeClient, watch: Watch, warm: bool
+) -> None:
+    """Within the same attempt."""
     client = resolved(Resolver(["127.0.0.2", "127.0.0.1"]))
     await prepare(server, client, warm=warm, keep=False)
     response = await watch.of(send(client), client, server)
@@ -136,10 +142,10 @@ async def test_one_address_of_two_is_dead(server: FaultServer, resolved: MakeCli
 
 
 @pytest.mark.parametrize("how", ["untrusted", "self-signed", "wrong host", "expired"])
-async def test_a_certificate_that_cannot_be_trusted(
+async def test_an_untrusted_certificate_is_not_sent_and_not_retried(
     make_client: MakeClient, watch: Watch, how: str, warm: bool
 ) -> None:
-    """TLS is verified by default; a failure is not sent, not retried, and the credentials stay here."""
+    """TLS is verified by default, and the credentials are not written."""
     authority = trustme.CA()
     by_others = how in {"untrusted", "self-signed"}
     client, gone = await left_alone(
@@ -165,10 +171,10 @@ async def test_a_certificate_that_cannot_be_trusted(
     ],
     ids=["reset", "closed", "hangs", "no TLS"],
 )
-async def test_a_handshake_that_fails(
+async def test_a_failed_tls_handshake_is_not_sent(
     make_client: MakeClient, watch: Watch, act: Act, error: type, attempts: int, elapsed: Any, warm: bool
 ) -> None:
-    """What ends before TLS is spoken is no broken certificate: tried again; what speaks no TLS is not."""
+    """A connection that ends before TLS begins is retried; a server that does not speak TLS is not."""
     authority = trustme.CA()
     policy = RetryPolicy(connect_timeout=5.0, wait_initial=0.001, wait_max=0.002)
     client, gone = await left_alone(make_client, authority, warm=warm, ssl=trusting(authority), retry=policy)
@@ -180,7 +186,7 @@ async def test_a_handshake_that_fails(
         await client.aclose()
 
 
-# 11 and 34: a body that is larger than any buffer. None of ours is, so it is the transport that is asked.
+# 11 and 34: a body that is larger than any buffer. No code request is, so use the transport directly.
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body directly")
@@ -193,10 +199,10 @@ async def test_a_handshake_that_fails(
     ],
     ids=["11 rst", "11 fin", "34 the server stops reading"],
 )
-async def test_a_large_body_that_is_not_read(
+async def test_a_large_body_that_is_not_read_is_unknown(
     server: FaultServer, make_client: MakeClient, watch: Watch, act: Act, error: type, elapsed: float, warm: bool
 ) -> None:
-    """Part of it is on the way, so the outcome is unknown; the attempt's time covers writing."""
+    """Part of it may have arrived, so the outcome is unknown; the attempt's timeout covers writing."""
     client = make_client()
     await prepare(server, client, warm=warm)
     server.play(act)

@@ -1,4 +1,4 @@
-"""Rows 40 to 45 of the table of faults: cancellations, sessions, loops, threads, processes and clocks."""
+"""Rows 40 to 45 of the fault table: cancellations, sessions, loops, threads, processes and clocks."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ REFUSED = (ClientStateError, None)
 
 
 @pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
-async def test_cancelled_at_every_wait(server: FaultServer, make_client: MakeClient, watch: Watch, warm: bool) -> None:
-    """It is cancelled and no more; a call that is told of as unknown was read, and one as not sent was not."""
+async def test_a_call_cancelled_at_every_wait_has_a_correct_outcome(
+    server: FaultServer, make_client: MakeClient, watch: Watch, warm: bool
+) -> None:
+    """It is only cancelled; a call reported as unknown was read, and one reported as not sent was not."""
     last = LastCall()
     ends: set[Delivery | None] = set()
     client: MFAClient
@@ -54,7 +56,7 @@ async def test_cancelled_at_every_wait(server: FaultServer, make_client: MakeCli
     async for suspensions, task in every_suspension(make):
         assert task.cancelled() == suspensions.struck
         if task.cancelled():
-            for _ in range(20):  # whatever is on its way arrives now
+            for _ in range(20):  # requests in flight arrive now
                 await asyncio.sleep(0)
             assert last.event is not None
             sent = last.event.delivery is Delivery.UNKNOWN
@@ -69,7 +71,7 @@ async def test_cancelled_at_every_wait(server: FaultServer, make_client: MakeCli
 async def test_a_session_closed_by_its_owner(
     server: FaultServer, make_client: MakeClient, watch: Watch, warm: bool
 ) -> None:
-    """What was written is unknown, what waited for a connection was not sent, and nobody is cancelled."""
+    """What was written is unknown, what waited for a connection was not sent, and no call is cancelled."""
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
     client = make_client(session=session, retry=ONCE)
     await prepare(server, client, warm=warm)
@@ -90,8 +92,10 @@ async def test_a_session_closed_by_its_owner(
     await watch.shows(outcome=REFUSED, ledger=(0, 0), pool=0, elapsed=0)
 
 
-async def test_use_after_close(server: FaultServer, make_client: MakeClient, watch: Watch, warm: bool) -> None:
-    """Closed once, or twice at the same time: refused."""
+async def test_use_after_close_is_refused(
+    server: FaultServer, make_client: MakeClient, watch: Watch, warm: bool
+) -> None:
+    """Closed once, or twice concurrently."""
     client = make_client()
     await prepare(server, client, warm=warm)
     await asyncio.gather(client.aclose(), client.aclose())
@@ -99,8 +103,8 @@ async def test_use_after_close(server: FaultServer, make_client: MakeClient, wat
     await watch.shows(outcome=REFUSED, ledger=(0, 0), pool=0, elapsed=0)
 
 
-async def test_a_loop_that_ends_first(watch: Watch, warm: bool) -> None:
-    """A client that nobody closed is a ResourceWarning, as with any session, and its call is cancelled, not lost."""
+async def test_a_loop_that_ends_first_cancels_the_call(watch: Watch, warm: bool) -> None:
+    """A client that is not closed is a ResourceWarning, as with any session, and its call is cancelled, not lost."""
     seen: list[int] = []
 
     async def main() -> None:
@@ -130,7 +134,7 @@ async def test_a_loop_that_ends_first(watch: Watch, warm: bool) -> None:
 
 
 @pytest.mark.parametrize("other", ["thread", "process"])
-async def test_another_loop(
+async def test_another_loop_or_process_is_refused(
     server: FaultServer,
     make_client: MakeClient,
     watch: Watch,
@@ -138,7 +142,7 @@ async def test_another_loop(
     other: str,
     warm: bool,
 ) -> None:
-    """A client belongs to its loop and process, with a kept connection or none, and says so before anything is sent."""
+    """With or without a kept connection, before anything is sent."""
     client = make_client()
     await prepare(server, client, warm=True, keep=warm)
     loop = asyncio.get_running_loop()
@@ -158,7 +162,7 @@ async def test_another_loop(
 
 
 @pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
-async def test_the_wall_clock_jumps(
+async def test_a_wall_clock_jump_changes_nothing(
     server: FaultServer,
     make_client: MakeClient,
     watch: Watch,
@@ -166,7 +170,7 @@ async def test_the_wall_clock_jumps(
     jump: float,
     warm: bool,
 ) -> None:
-    """A day forward or back in the middle of a call changes no wait, no deadline and no elapsed time."""
+    """A day forward or back during a call changes no wait, no deadline and no elapsed time."""
     real = time.time
     shift = 0.0
     monkeypatch.setattr(time, "time", lambda: real() + shift)

@@ -1,4 +1,4 @@
-"""Rows 37 to 39, 54 and 55: proxies, and settings that are refused before there is a client."""
+"""Rows 37 to 39, 54 and 55 of the fault table: proxies, and settings that are refused before there is a client."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ PATIENT = RetryPolicy(connect_timeout=5.0, wait_initial=0.001, wait_max=0.002)
     ],
     ids=["407", "502", "closed", "reset", "no HTTP", "reset on accept", "hangs"],
 )
-async def test_a_proxy_that_makes_no_connection(
+async def test_a_proxy_that_cannot_connect_is_not_sent(
     make_client: MakeClient, watch: Watch, act: Act, error: type, elapsed: Any, warm: bool
 ) -> None:
-    """Whatever it says to CONNECT, the request has not left; it sees the service's name and no credentials."""
+    """Whatever its response to CONNECT, the request was not written; it sees the service's name and no credentials."""
     authority = trustme.CA()
     async with FaultServer(ssl=serving(authority)) as server:
         tunnel = Tunnel(200)
@@ -87,9 +87,9 @@ async def test_proxies_of_the_environment_are_not_used(
     tmp_path: pathlib.Path,
     warm: bool,
 ) -> None:
-    """A variable that was set for something else gets no credentials, and a .netrc gives none."""
+    """A variable that was set for something else receives no credentials, and a .netrc provides none."""
     client = make_client()
-    (tmp_path / ".netrc").write_text("default login somebody password else\n", encoding="ascii")
+    (tmp_path / ".netrc").write_text("default login user password secret\n", encoding="ascii")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     await prepare(server, client, warm=warm, keep=False)
     async with FaultServer() as proxy:
@@ -104,7 +104,7 @@ async def test_proxies_of_the_environment_are_not_used(
         assert proxy.accepted_connections == 0
 
 
-# Warm, where there is no client yet: its constructor was lent a session that has a connection to the service.
+# Warm, where there is no client yet: the borrowed session has a connection to the service.
 REFUSED: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
     "38 a proxy for plain http": (ConfigurationError, lambda: {"proxy": "http://127.0.0.1:3128"}),
     "54 a line break in a user name": (ConfigurationError, lambda: {"auth": BasicAuth("u\r\nX-Evil: 1", "p")}),
@@ -116,7 +116,7 @@ REFUSED: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("setting", REFUSED)
-async def test_a_setting_that_is_refused(
+async def test_an_invalid_setting_is_refused(
     server: FaultServer, make_client: MakeClient, watch: Watch, setting: str, warm: bool
 ) -> None:
     """Before anything is opened or written."""

@@ -1,7 +1,7 @@
-"""Rows 46 to 53 of the table of faults: bulk runs, their journals and their input.
+"""Rows 46 to 53 of the fault table: bulk runs, their journals and their input.
 
-The kills of rows 46 and 47 are those of real processes in test_benchmarks, whose loops and time are their own; here a
-run is stopped by a real signal, and resumed from what a kill at that moment would have left on disk.
+`tests/system` kills real processes, with their own loops and time. Here a real signal stops the run, and it is resumed
+from the files that a kill at that moment would have left on disk.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def bulk(client: MFAClient, journal: pathlib.Path | None = None) -> BulkSender:
 
 
 def texted(server: FaultServer) -> list[str]:
-    """Return the numbers of a run that were texted, in order."""
+    """Return the numbers that a run texted, in order."""
     return [str(seen.document["to"]) for seen in server.seen if str(seen.document["to"]) in NUMBERS]
 
 
-async def test_a_signal_stops_a_run(
+async def test_a_signal_drains_a_run(
     server: FaultServer, make_client: MakeClient, watch: Watch, tmp_path: pathlib.Path, warm: bool
 ) -> None:
-    """What is under way ends, what was taken is not sent, and the journal lets the rest be sent."""
+    """Items in flight end, queued items are not sent, and the journal allows the rest to be sent."""
     client = make_client()
     await prepare(server, client, warm=warm)
     server.play(*[answer(delay=1.0)] * 4)
@@ -77,22 +77,22 @@ async def test_a_signal_stops_a_run(
 
 
 @pytest.mark.parametrize("torn", [0, 96], ids=["47 kill -9", "48 in the middle of a write"])
-async def test_a_run_that_was_killed(
+async def test_a_killed_run_can_be_resumed(
     server: FaultServer, make_client: MakeClient, watch: Watch, tmp_path: pathlib.Path, torn: int, warm: bool
 ) -> None:
-    """What was done is skipped, what was under way is unknown and left alone, and the rest is sent."""
+    """Completed items are skipped, items in flight are unknown and not sent again, and the rest is sent."""
     path, left = tmp_path / "run.db", tmp_path / "left.db"
-    under_way = asyncio.Event()
+    in_flight = asyncio.Event()
 
     def kill(_server: FaultServer) -> None:
         log = path.with_name("run.db-wal").read_bytes()
         shutil.copy(path, left)
         left.with_name("left.db-wal").write_bytes(log + log[32 : 32 + torn])
-        under_way.set()
+        in_flight.set()
 
     server.play(answer(), answer(), Act(then="hang", accepted=True, before=kill))
     killed = asyncio.create_task(send_all(bulk(make_client(), path), NUMBERS))
-    await under_way.wait()
+    await in_flight.wait()
     client = make_client()
     await prepare(server, client, warm=warm)
     await watch.of(send_all(bulk(client, left), NUMBERS), client, server)
@@ -103,7 +103,7 @@ async def test_a_run_that_was_killed(
     assert texted(server) == NUMBERS
 
 
-async def test_a_full_disk(
+async def test_a_full_disk_stops_sending(
     server: FaultServer,
     make_client: MakeClient,
     watch: Watch,
@@ -111,7 +111,7 @@ async def test_a_full_disk(
     monkeypatch: pytest.MonkeyPatch,
     warm: bool,
 ) -> None:
-    """What has no intent on disk is not sent."""
+    """Nothing is sent whose intent is not on disk."""
     path, connect = tmp_path / "run.db", sqlite3.connect
 
     def small(*arguments: Any, **options: Any) -> sqlite3.Connection:
@@ -125,16 +125,16 @@ async def test_a_full_disk(
     numbers = (f"+1919{index:07}" for index in range(2_000))
     error = await watch.of(send_all(bulk(client, path), numbers), client, server)
     with contextlib.closing(connect(path)) as db:
-        (begun,) = db.execute("SELECT count(*) FROM item WHERE status <> 0").fetchone()
-    assert 0 < begun < 2_000
-    await watch.shows(outcome=(JournalError, None), ledger=(begun, begun), pool=1, elapsed=0)
+        (intents,) = db.execute("SELECT count(*) FROM item WHERE status <> 0").fetchone()
+    assert 0 < intents < 2_000
+    await watch.shows(outcome=(JournalError, None), ledger=(intents, intents), pool=1, elapsed=0)
     assert "the disk is full; free some space" in str(error)
 
 
-async def test_a_number_twice(
+async def test_a_duplicate_number_is_texted_once(
     server: FaultServer, make_client: MakeClient, watch: Watch, tmp_path: pathlib.Path, warm: bool
 ) -> None:
-    """However close together the repeats are, and however it is written, it is texted once."""
+    """However close together the duplicates are, and however they are written."""
     client = make_client()
     await prepare(server, client, warm=warm)
     source = [*NUMBERS[:3] * 30, *NUMBERS, *NUMBERS]
@@ -144,7 +144,7 @@ async def test_a_number_twice(
 
 
 def requests(stream: Any) -> Iterator[Any]:
-    """Give what is read of a file to a run, as the command line does."""
+    """Yield the requests of a file, as the command line does."""
     reader = RowReader(Source(stream, "numbers.csv"), CodeTemplate(FROM, APPLICATION), "csv")
     for row in reader:
         yield row.template.to(row.to) if isinstance(row, InputRow) else InvalidRequestError("row", row.reason)
@@ -164,10 +164,10 @@ BAD_ROWS = {
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "byte-order mark"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
 @pytest.mark.parametrize("row", BAD_ROWS.values(), ids=BAD_ROWS)
-async def test_a_bad_row_ends_nothing(
+async def test_an_invalid_row_does_not_end_the_run(
     server: FaultServer, make_client: MakeClient, watch: Watch, row: bytes, end: bytes, mark: bytes, warm: bool
 ) -> None:
-    """It is an invalid item, and nobody is texted for it; the rows around it are sent."""
+    """It is an invalid item and is not sent; the rows around it are."""
     client = make_client()
     await prepare(server, client, warm=warm)
     data = mark + end.join([b"to,name", GOOD[0] + b",x", row % NUMBERS[2].encode(), GOOD[1] + b",y", b""])
@@ -187,10 +187,10 @@ async def test_a_bad_row_ends_nothing(
     ],
     ids=["51 empty", "51 UTF-16", "52 a quote that is not closed", "52 the same further on"],
 )
-async def test_a_file_that_cannot_be_read(
+async def test_a_file_that_cannot_be_parsed_ends_the_run(
     server: FaultServer, make_client: MakeClient, watch: Watch, data: bytes, before: int, warm: bool
 ) -> None:
-    """It ends the run where the trouble is; no later row is swallowed into a text."""
+    """The run ends at the broken row; no later row becomes part of a text."""
     client = make_client()
     await prepare(server, client, warm=warm)
     await watch.of(send_all(bulk(client), requests(io.BytesIO(data))), client, server)
@@ -199,7 +199,7 @@ async def test_a_file_that_cannot_be_read(
 
 
 class Endless(io.RawIOBase):
-    """A file with a row for every number there is."""
+    """A file with a row for every possible number."""
 
     def __init__(self) -> None:
         self.lines = itertools.chain([b"to\n"], (b"+1919%07d\n" % number for number in itertools.count()))
@@ -210,8 +210,10 @@ class Endless(io.RawIOBase):
         return b"".join(itertools.islice(self.lines, 100))
 
 
-async def test_a_file_without_end(server: FaultServer, make_client: MakeClient, watch: Watch, warm: bool) -> None:
-    """No more of it is read than is sent, so that ten million rows take no more memory than ten."""
+async def test_an_endless_file_takes_bounded_memory(
+    server: FaultServer, make_client: MakeClient, watch: Watch, warm: bool
+) -> None:
+    """No more is read than is sent, so that ten million rows take no more memory than ten."""
     client, source = make_client(), Endless()
     await prepare(server, client, warm=warm)
     run = bulk(client)

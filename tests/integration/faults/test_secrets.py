@@ -1,4 +1,4 @@
-"""Row 56 of the table of faults: whatever a service that repeats what it was sent comes to, no error shows it."""
+"""Row 56 of the fault table: no error shows a secret, even if the service repeats what it was sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = MATRIX
 
-# Of each fault of the redaction's table: the error, what is known, and the attempts under the insistent policy.
+# For each fault of the redaction test's table: the error, the delivery, and the attempts under AT_LEAST_ONCE.
 ENDS: dict[str, tuple[type[RequestError], Delivery, int]] = {
     "400": (BadRequestError, Delivery.REJECTED, 1),
     "401": (AuthenticationError, Delivery.REJECTED, 1),

@@ -1,4 +1,4 @@
-"""What every test of a row shows: the outcome, the server's ledger, the pool afterwards and the time that passed."""
+"""Checks what every test of a row must show: outcome, the server's records, the pool afterwards and elapsed time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from bandwidth_mfa_async import MFAClient
 
-# Each module of this folder takes these for its `pytestmark`: both loops, and all that it says cold and warm.
+# The `pytestmark` of each module in this folder: both loops, cold and warm.
 MATRIX = [
     pytest.mark.virtual_time,
     pytest.mark.uvloop,
@@ -26,7 +26,7 @@ MATRIX = [
 
 CODE = CodeTemplate(FROM, APPLICATION, scope="login").to(TO)
 ACCEPTED = (MessagingCodeResponse, Delivery.ACCEPTED)
-# What three attempts wait with the fixtures' policy: at most 2 ms before each repetition.
+# The waits of three attempts with the fixtures' policy: at most 2 ms before each retry.
 REPEATED = (0.0, 0.006)
 
 
@@ -41,17 +41,17 @@ async def send_all(bulk: BulkSender, source: Any) -> list[ItemOutcome]:
 
 
 async def prepare(server: FaultServer, client: MFAClient, *, warm: bool, keep: bool = True) -> None:
-    """Let a client that is to be warm send once; keep that connection, unless the fault needs a new one."""
+    """If `warm`, send once; keep that connection, unless the fault needs a new one."""
     if warm:
         server.play(answer(headers=None if keep else {"Connection": "close"}))
         await send(client)
         assert kept(client) == keep
 
 
-def told(result: Any) -> Any:
-    """Return what somebody who awaited a call learnt: a type, and what became of the message; of a run, how often."""
+def outcome_of(result: Any) -> Any:
+    """Return the outcome that a caller sees: a type and the delivery; for a bulk run, the count of each."""
     if isinstance(result, list):
-        return Counter(map(told, result))
+        return Counter(map(outcome_of, result))
     if isinstance(result, ItemOutcome):
         return None if result.error is None else type(result.error), result.delivery
     accepted = Delivery.ACCEPTED if isinstance(result, MessagingCodeResponse) else None
@@ -59,7 +59,7 @@ def told(result: Any) -> Any:
 
 
 class Watch:
-    """Follows one call after another, and compares what came of each with what has to."""
+    """Observes one call after another, and compares each outcome with the expected one."""
 
     def __init__(self) -> None:
         self.compared = 0
@@ -72,7 +72,7 @@ class Watch:
         began, skipped = loop.time(), loop.skipped
         try:
             self.result = await call
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, it is the outcome
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - any error is an outcome
             self.result = error
         self.passed, self.skipped = loop.time() - began, loop.skipped - skipped
         return self.result
@@ -80,15 +80,15 @@ class Watch:
     async def shows(
         self, *, outcome: Any, ledger: tuple[int, int], pool: int, elapsed: float | tuple[float, float]
     ) -> None:
-        """Compare the last call with its row, once the server has done what it does.
+        """Compare the last call with its row, once the server has completed its script.
 
         Args:
-            outcome: what `told` makes of it.
-            ledger: requests that the server read whole, and texts that went out.
+            outcome: the expected result of `outcome_of`.
+            ledger: requests that the server read completely, and texts that it sent.
             pool: connections kept for the next call; no other is open.
-            elapsed: seconds, or the least and the most of them.
+            elapsed: seconds, or their minimum and maximum.
         """
-        # The pool as it is now: the server's delays may be longer than a connection is kept.
+        # Check the pool now: the server's delays may be longer than a connection is kept.
         assert kept(self.client) == pool
         server = self.server
         for _ in range(100):
@@ -96,28 +96,28 @@ class Watch:
                 break
             await asyncio.sleep(0)
         else:
-            await asyncio.sleep(100.0)  # it is in the middle of a delay
-        assert not server.script, "not all of the fault was met"
+            await asyncio.sleep(100.0)  # the server is in a delay
+        assert not server.script, "the script of the fault was not completed"
         assert server.open_connections == pool, "the server has other connections than the pool"
         self.compare(outcome=outcome, ledger=ledger, pool=pool, elapsed=elapsed)
 
     def compare(
         self, *, outcome: Any, ledger: tuple[int, int], pool: int, elapsed: float | tuple[float, float]
     ) -> None:
-        """Compare the last call with its row, where the server's loop is no more."""
+        """Compare the last call with its row, where the server's loop has ended."""
         self.compared += 1
-        assert told(self.result) == outcome, repr(self.result)
+        assert outcome_of(self.result) == outcome, repr(self.result)
         assert (len(self.server.seen) - self.before[0], self.server.sent - self.before[1]) == ledger
         slots = self.client._executor.slots
-        assert (slots.taken, slots.waiting, taken(self.client)) == (0, 0, 0), "something is still in somebody's hands"
+        assert (slots.taken, slots.waiting, taken(self.client)) == (0, 0, 0), "a slot or a connection is still taken"
         assert kept(self.client) == pool
         least, most = elapsed if isinstance(elapsed, tuple) else (elapsed, elapsed)
-        # A busy machine takes real time as well: to the least that counts, to the most it does not.
+        # On a busy machine real time passes as well: it counts for the minimum, not for the maximum.
         assert self.passed >= least - 1e-6
         assert self.skipped <= most + 1e-6, "it waited for longer than it should"
 
     async def serves_again(self) -> None:
-        """Send once more: a kept connection is used, and whatever came before, the answer is this request's own."""
+        """Send once more: a kept connection is used, and the response is this request's own."""
         connections, pool = self.server.accepted_connections, kept(self.client)
         assert (await send(self.client)).message_id == OK_BODY["messageId"]
         assert self.server.accepted_connections - connections == (not pool)

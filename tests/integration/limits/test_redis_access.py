@@ -1,4 +1,4 @@
-"""How Redis is reached and what refuses us: TLS, users, versions; each named, and none a failed send unless asked."""
+"""Access to Redis: TLS, users, versions. A rejection is named, and fails no send unless `required` is set."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.integration.limits.test_redis_outage import warnings
 
 
 @contextlib.asynccontextmanager
-async def tls_in_front(port, certificate):
-    """Serve TLS and pass everything on to a plain port: the Redis of the tests is built without TLS."""
+async def tls_proxy(port, certificate):
+    """Serve TLS in front of a plain port, because the tests' Redis is built without TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     tasks = set()
@@ -44,11 +44,11 @@ async def tls_in_front(port, certificate):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_tls(redis_server, make_limiter, tmp_path):
-    """`rediss://` with the authority in the URL's options: the certificate is checked, and the limit is shared."""
+async def test_tls_with_a_trusted_certificate_shares_the_limit(redis_server, make_limiter, tmp_path):
+    """`rediss://` with the authority in the URL's options verifies the certificate and shares the limit."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    async with tls_in_front(redis_server.port, authority.issue_cert("localhost", "127.0.0.1")) as port:
+    async with tls_proxy(redis_server.port, authority.issue_cert("localhost", "127.0.0.1")) as port:
         limiter = make_limiter(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}", rate=Rate(50))
         for _ in range(3):
             limiter.accepted(await limiter.acquire())
@@ -60,9 +60,9 @@ async def test_tls(redis_server, make_limiter, tmp_path):
         assert float(client.hget("bandwidth-mfa:{9900000}:messaging", "accepted")) == 3
 
 
-async def test_tls_of_a_stranger(redis_server, make_limiter, caplog):
-    """A certificate that nobody vouches for is not spoken to; sends go on."""
-    async with tls_in_front(redis_server.port, trustme.CA().issue_cert("127.0.0.1")) as port:
+async def test_an_untrusted_certificate_receives_no_data(redis_server, make_limiter, caplog):
+    """No data is sent to a server with an untrusted certificate; sends continue."""
+    async with tls_proxy(redis_server.port, trustme.CA().issue_cert("127.0.0.1")) as port:
         limiter = make_limiter(f"rediss://127.0.0.1:{port}/0", rate=Rate(50))
         await limiter.acquire()
         assert "without" in repr(limiter)
@@ -73,7 +73,7 @@ async def test_tls_of_a_stranger(redis_server, make_limiter, caplog):
 
 @pytest.fixture
 def users(redis_server):
-    """Make a user who may do what the limiter needs and no more, and one who may not run scripts."""
+    """Create a user with exactly the rights the limiter needs, and one that may not run scripts."""
     with redis_server.client() as client:
         commands = ["+evalsha", "+eval", "+time", "+hgetall", "+hmset", "+hset", "+hdel", "+pexpire", "+select"]
         client.acl_setuser(
@@ -84,8 +84,8 @@ def users(redis_server):
         client.acl_deluser("limiter", "reader")
 
 
-async def test_a_user_with_few_rights(users, make_limiter):
-    """User and password come through the URL, percent-encoded where they must be; no other commands are needed."""
+async def test_a_user_with_minimal_rights_shares_the_limit(users, make_limiter):
+    """User and password come from the URL, percent-encoded; no other commands are needed."""
     limiter = make_limiter(f"redis://limiter:pass%3Aw0rd@{users}/0", rate=Rate(50))
     for _ in range(3):
         limiter.accepted(await limiter.acquire())
@@ -98,13 +98,13 @@ async def test_a_user_with_few_rights(users, make_limiter):
     ("url", "reason"),
     [
         ("redis://limiter:hunter2@{}/0", "wrong user or password"),
-        ("redis://nobody:hunter2@{}/0", "wrong user or password"),
+        ("redis://stranger:hunter2@{}/0", "wrong user or password"),
         ("redis://reader:pw@{}/0", "this user may not run"),
         ("redis://{}/99", "no such database"),
     ],
 )
-async def test_what_refuses_us_is_named(users, make_limiter, caplog, url, reason):
-    """By default a line in the log and the send goes on; with `required` an error of the call, every time."""
+async def test_a_rejection_by_redis_is_named(users, make_limiter, caplog, url, reason):
+    """By default Redis's rejection is logged and the send continues; with `required` every call fails."""
     limiter = make_limiter(url.format(users))
     await limiter.acquire()
     assert reason in warnings(caplog)[0]
@@ -117,8 +117,8 @@ async def test_what_refuses_us_is_named(users, make_limiter, caplog, url, reason
         await RedisLimits(url.format(users), key="9900000").status()
 
 
-async def test_a_redis_without_room(redis_server, make_limiter, caplog):
-    """Named as well: redis-py has an error of its own for it."""
+async def test_a_redis_out_of_memory_is_named(redis_server, make_limiter, caplog):
+    """Out of memory is named too; redis-py has a separate error class for it."""
     with redis_server.client() as client:
         client.config_set("maxmemory", 1)
         try:
@@ -135,8 +135,8 @@ async def test_a_redis_without_room(redis_server, make_limiter, caplog):
         "ERR Error running script: Write commands not allowed after non deterministic commands",
     ],
 )
-async def test_a_redis_of_long_ago(make_limiter, caplog, said):
-    """One without scripts, and one whose scripts may not ask for the time, are told that they are too old."""
+async def test_a_redis_that_is_too_old_is_named(make_limiter, caplog, said):
+    """A Redis without scripts, or whose scripts may not read the time, is reported as too old."""
 
     async def serve(reader, writer):
         while await reader.readline():
@@ -159,17 +159,17 @@ async def test_a_redis_of_long_ago(make_limiter, caplog, said):
         await server.wait_closed()
 
 
-async def test_a_required_redis_that_is_away_is_no_error(own_redis, make_limiter):
-    """Only a refusal is: waiting mends the rest."""
+async def test_an_unreachable_required_redis_is_no_error(own_redis, make_limiter):
+    """Only a rejection is an error, because an outage ends by itself."""
     own_redis.kill()
     limiter = make_limiter(own_redis.url, required=True)
     await limiter.acquire()
     assert "without" in repr(limiter)
 
 
-async def test_a_required_redis_fails_the_send(users, server, make_client, template):
-    """The error is a ConfigurationError, and nothing was sent."""
-    shared = RedisLimits(f"redis://nobody:x@{users}", key="9900000", required=True)
+async def test_a_required_redis_that_rejects_the_client_fails_the_send(users, server, make_client, template):
+    """The send fails with a ConfigurationError and nothing is sent."""
+    shared = RedisLimits(f"redis://stranger:x@{users}", key="9900000", required=True)
     client = make_client(limits=Limits(shared=shared))
     with pytest.raises(ConfigurationError, match="wrong user or password"):
         await client.generate_messaging_code(template.to("+19195551234"))
@@ -177,8 +177,8 @@ async def test_a_required_redis_fails_the_send(users, server, make_client, templ
 
 
 @pytest.mark.parametrize("field", ["rate", "note"])
-async def test_status_of_what_is_not_ours(redis_server, field):
-    """A hash that somebody else keeps under the name is told, not a traceback."""
+async def test_status_reports_a_foreign_hash(redis_server, field):
+    """A hash of another program under our key is reported as an error without a traceback."""
     shared = RedisLimits(redis_server.url, key="9900000")
     with redis_server.client() as client:
         client.hset(shared.redis_keys("messaging")[0], field, "5" if field == "rate" else "x")
@@ -186,8 +186,8 @@ async def test_status_of_what_is_not_ours(redis_server, field):
         await shared.status()
 
 
-async def test_status(redis_server, make_limiter):
-    """What all share: the rate, who waits in which lane, and the last refusals with what they led to."""
+async def test_status_shows_rate_waiters_and_rejections(redis_server, make_limiter):
+    """The status shows the rate, the waiters of each lane, and the latest rejections with their effect."""
     shared = RedisLimits(redis_server.url, key="9900000")
     assert (await shared.status()).state == "unused"
     one, other = make_limiter(redis_server.url), make_limiter(redis_server.url)
@@ -199,7 +199,7 @@ async def test_status(redis_server, make_limiter):
         asyncio.create_task(limiter.acquire(2, lane)) for limiter, lane in ((one, "bulk"), (other, "interactive"))
     ]
     async with asyncio.timeout(10):
-        while (status := await shared.status()).processes < 2:  # both are on their way there
+        while (status := await shared.status()).processes < 2:  # both reports are in flight
             await asyncio.sleep(0.005)
     assert (status.state, status.interactive, status.bulk, status.processes) == ("paused", 2, 2, 2)
     assert status.accepted == 30

@@ -1,4 +1,4 @@
-"""A send under a shared limit, cancelled at each of its waits: nobody waits in Redis then, and no permit is lost."""
+"""Cancelling a send under a shared limit at each suspension: no waiter stays in Redis and no permit is lost."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from tests.support.suspensions import Suspensions, every_suspension
 @pytest.mark.uvloop
 @pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
 @pytest.mark.parametrize("lane", ["interactive", "bulk"])
-async def test_a_send_cancelled_at_every_wait(redis_server, server, make_client, template, lane, late):
-    """Here and in Redis; the sends after it go at the rate, and none is counted that did not leave."""
+async def test_a_send_cancelled_at_each_suspension_leaves_no_waiter(
+    redis_server, server, make_client, template, lane, late
+):
+    """Neither the process nor Redis keeps a waiter; later sends keep the rate; unsent messages are not counted."""
     shared = RedisLimits(redis_server.url, key="9900000")
     client = make_client(limits=Limits(shared=shared, rate="50/s"))
     ends, at, accepted = set(), 0, 0
     while True:
-        # Two go first, so that the third one waits for its permit.
+        # Two sends go first, so that the third one waits for its permit.
         others = [asyncio.create_task(client.generate_messaging_code(template.to(TO))) for _ in range(2)]
         before = len(server.seen)
         suspensions = Suspensions(at, late=late)
@@ -46,16 +48,16 @@ async def test_a_send_cancelled_at_every_wait(redis_server, server, make_client,
     assert accepted + 1 <= status.accepted <= len(server.seen)
 
 
-async def test_a_look_at_the_limits_cancelled_at_every_wait(redis_server):
-    """It leaves no connection behind, also where it was closing it already."""
+async def test_a_status_query_cancelled_at_each_suspension_leaves_no_connection(redis_server):
+    """A cancelled status query leaves no connection behind, even while it closes one."""
     shared = RedisLimits(redis_server.url, key="9900000")
     async for suspensions, task in every_suspension(shared.status):
         assert task.cancelled() == suspensions.struck
         assert len(gone := await connections(redis_server)) <= 1, f"wait {suspensions.at}: {gone}"
 
 
-async def test_a_close_cancelled_at_every_wait(redis_server, server, make_client, template):
-    """A client whose limits are in Redis closes its connections there, and those to the service."""
+async def test_a_close_cancelled_at_each_suspension_closes_all_connections(redis_server, server, make_client, template):
+    """A client with shared limits closes its connections to Redis and to the service."""
     made = []
 
     async def close():
@@ -77,7 +79,7 @@ async def test_a_close_cancelled_at_every_wait(redis_server, server, make_client
 
 
 async def connections(redis_server):
-    """Return those that Redis has, the one that asks included, once those that were closed are gone."""
+    """Return Redis's open connections, including the one of this query, after closed ones have disappeared."""
     with redis_server.client() as client:
         for _ in range(50):
             found = client.client_list()

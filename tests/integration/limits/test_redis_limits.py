@@ -1,9 +1,8 @@
-"""One limit for several processes, on a real Redis: what one learns all keep to, and each gets its turn."""
+"""One limit for several processes on a real Redis: all follow what one learns, and each gets its turn."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, Redi
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.errors import ConfigurationError, RateLimitError
 from bandwidth_mfa_async.telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
+from tests.support import processes
 from tests.support.virtual_redis import VirtualRedisLimits
 
 pytestmark = pytest.mark.virtual_time
@@ -23,8 +23,8 @@ async def until(condition, seconds=2.0):
             await asyncio.sleep(0.005)
 
 
-async def busy(limiter, times, lane="bulk", workers=20):
-    """Take permits as fast as they come, for ever."""
+async def keep_acquiring(limiter, times, lane="bulk", workers=20):
+    """Take permits as fast as they are granted, until cancelled."""
     loop = asyncio.get_running_loop()
 
     async def worker():
@@ -39,7 +39,7 @@ async def busy(limiter, times, lane="bulk", workers=20):
             group.create_task(worker())
 
 
-async def run_for(seconds, *coroutines):
+async def run_with_timeout(seconds, *coroutines):
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     await asyncio.sleep(seconds)
     for task in tasks:
@@ -79,8 +79,8 @@ async def run_for(seconds, *coroutines):
         ("redis://localhost", {"expires": True}),
     ],
 )
-def test_bad_settings_are_named_at_construction(url, options):
-    """No I/O is needed to see them, and the message shows no password."""
+def test_invalid_settings_name_the_field_at_construction(url, options):
+    """Invalid settings are reported without I/O, and the message contains no password."""
     with pytest.raises(ConfigurationError) as caught:
         RedisLimits(url, **({"key": "9900000"} | options))
     assert str(caught.value).startswith(next(iter(options), "url") + ": ")
@@ -91,40 +91,40 @@ def test_bad_settings_are_named_at_construction(url, options):
 @pytest.mark.parametrize(
     "url", ["redis://h", "redis://h/", "redis://h/1/", "rediss://user:pw@h:1/2", "unix:///tmp/redis.sock?db=1"]
 )
-def test_good_urls(url):
-    """TLS, users, sockets and databases go through the URL, which the repr does not show."""
+def test_valid_urls_are_accepted_and_hidden(url):
+    """TLS, users, sockets and databases come from the URL, which the repr does not show."""
     assert repr(RedisLimits(url, key="9900000")) == "RedisLimits(key='9900000', prefix='bandwidth-mfa')"
 
 
-def test_without_redis_py_the_remedy_is_named(monkeypatch):
-    """The extra is named where it is missing."""
+def test_without_redis_py_the_error_names_the_extra(monkeypatch):
+    """Without redis-py the error names the extra to install."""
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'bandwidth-mfa-async\[redis\]'"):
         RedisLimits("redis://h", key="9900000")
 
 
 def test_importing_the_name_does_not_import_redis():
-    """Who does not use it does not pay for it."""
+    """Importing the package does not import redis-py."""
     code = "import sys; from bandwidth_mfa_async import RedisLimits, MFAClient; assert 'redis' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    processes.run([sys.executable, "-c", code], check=True)
 
 
-def test_keys_are_one_account_s_and_one_channel_s():
-    """Two accounts never share a key, and an account's keys live on one node of a cluster."""
+def test_keys_belong_to_one_account_and_one_channel():
+    """Two accounts never share a key, and an account's keys are on one cluster node."""
     shared = RedisLimits("redis://h", key="9900000")
     assert shared.redis_keys("messaging")[0] == "bandwidth-mfa:{9900000}:messaging"
     assert shared.redis_keys("voice") == ("bandwidth-mfa:{9900000}:voice", "bandwidth-mfa:{9900000}:voice:waiting")
     assert not set(RedisLimits("redis://h", key="9900001").redis_keys("voice")) & set(shared.redis_keys("voice"))
 
 
-def test_something_else_as_shared_is_refused():
-    """A URL in its place is the likeliest mistake."""
+def test_an_invalid_shared_value_raises():
+    """A URL as `shared` raises an error."""
     with pytest.raises(ConfigurationError, match="shared"):
         MFAClient("9900000", auth=BasicAuth("u", "p"), limits=Limits(shared="redis://localhost"))
 
 
-async def test_before_the_first_refusal_nothing_waits(redis_server, make_limiter):
-    """Permits cost nothing until a 429, and Redis is asked now and then, not for each."""
+async def test_permits_are_free_before_the_first_429(redis_server, make_limiter):
+    """Before the first 429 permits are free, and Redis is called rarely, not once per permit."""
     limiter = make_limiter(redis_server.url)
     for _ in range(1_000):
         permit = limiter.try_acquire(1, "bulk") or await limiter.acquire(1, "bulk")
@@ -138,8 +138,8 @@ async def test_before_the_first_refusal_nothing_waits(redis_server, make_limiter
         assert float(state[b"accepted"]) == 1_000
 
 
-async def test_what_one_learns_all_keep_to(redis_server, make_limiter):
-    """A 429 of one process paces the other at its next exchange; a second of the same epoch cuts no further."""
+async def test_a_429_of_one_process_limits_all(redis_server, make_limiter):
+    """A 429 of one process limits the other at its next exchange; a second one of the same epoch does not cut again."""
     events = []
     one, other = make_limiter(redis_server.url), make_limiter(redis_server.url, emit=events.append)
     mine, theirs = await one.acquire(), await other.acquire()
@@ -157,8 +157,8 @@ async def test_what_one_learns_all_keep_to(redis_server, make_limiter):
     assert any(isinstance(event, LimitWaitEvent) for event in events)
 
 
-async def test_a_retry_after_closes_the_gate_of_all(redis_server, make_limiter):
-    """No process sends before the moment the service named to one of them."""
+async def test_a_retry_after_pauses_all_processes(redis_server, make_limiter):
+    """No process sends before the end of a Retry-After that one of them received."""
     events = []
     one = make_limiter(redis_server.url, emit=events.append)
     other = make_limiter(redis_server.url)
@@ -170,11 +170,11 @@ async def test_a_retry_after_closes_the_gate_of_all(redis_server, make_limiter):
     assert any(isinstance(event, SendsPausedEvent) for event in events)
 
 
-async def test_the_budget_is_kept_and_shared_fairly(redis_server, make_limiter):
-    """Four processes at a known 200 a second: no more than that together, nearly all of it, each its quarter."""
+async def test_a_known_rate_is_kept_and_shared_fairly(redis_server, make_limiter):
+    """Four processes at a known 200 per second keep the limit together, use nearly all of it, and get equal shares."""
     limiters = [make_limiter(redis_server.url, rate=Rate(200)) for _ in range(4)]
     times = [[] for _ in limiters]
-    await run_for(1.5, *(busy(limiter, mine) for limiter, mine in zip(limiters, times, strict=True)))
+    await run_with_timeout(1.5, *(keep_acquiring(limiter, mine) for limiter, mine in zip(limiters, times, strict=True)))
     every = sorted(at for mine in times for at in mine)
     assert 0.85 * 300 <= len(every) <= 200 * 1.5 + 1 + 30 + 10
     shares = [len(mine) for mine in times]
@@ -182,29 +182,29 @@ async def test_the_budget_is_kept_and_shared_fairly(redis_server, make_limiter):
     assert sum(len(limiter.calls) for limiter in limiters) <= len(every)
 
 
-async def test_people_go_before_the_bulk_of_every_process(redis_server, make_limiter):
-    """A login in one process does not wait behind a bulk run in another."""
-    bulk, people = (make_limiter(redis_server.url, rate=Rate(50)) for _ in range(2))
+async def test_interactive_sends_go_before_bulk_items_of_every_process(redis_server, make_limiter):
+    """An interactive send in one process does not wait behind a bulk run in another."""
+    bulk, interactive = (make_limiter(redis_server.url, rate=Rate(50)) for _ in range(2))
     loop, waits = asyncio.get_running_loop(), []
 
-    async def sign_in():
+    async def send_interactive():
         for _ in range(8):
             await asyncio.sleep(0.1)
             began = loop.time()
-            people.accepted(await people.acquire(1, "interactive"))
+            interactive.accepted(await interactive.acquire(1, "interactive"))
             waits.append(loop.time() - began)
         await asyncio.sleep(10)
 
-    await run_for(1.3, busy(bulk, [], workers=100), sign_in())
+    await run_with_timeout(1.3, keep_acquiring(bulk, [], workers=100), send_interactive())
     assert len(waits) == 8
     assert max(waits) <= 0.2
 
 
-async def test_weights_wait_for_their_whole(redis_server, make_limiter):
-    """A text of many segments, heavier than a batch, is neither starved nor cheap."""
+async def test_a_weight_above_a_batch_waits_for_all_its_permits(redis_server, make_limiter):
+    """A text heavier than a batch is neither starved nor granted too early."""
     limiter = make_limiter(redis_server.url, rate=Rate(40))
     times, loop, began = [], asyncio.get_running_loop(), asyncio.get_running_loop().time()
-    task = asyncio.ensure_future(busy(limiter, times, workers=5))
+    task = asyncio.ensure_future(keep_acquiring(limiter, times, workers=5))
     await asyncio.sleep(0.05)
     heavy = await limiter.acquire(12, "bulk")
     waited = loop.time() - began
@@ -215,8 +215,8 @@ async def test_weights_wait_for_their_whole(redis_server, make_limiter):
     assert len(times) + 12 <= 40 * (loop.time() - began) + 1 + 6 + 2
 
 
-async def test_cancelled_waiters_cost_nobody_anything(redis_server, make_limiter):
-    """Half of those who wait leave; the others get the whole rate."""
+async def test_cancelled_waiters_lose_no_capacity(redis_server, make_limiter):
+    """When half of the waiters are cancelled, the others get the whole rate."""
     limiter = make_limiter(redis_server.url, rate=Rate(100))
     times, loop = [], asyncio.get_running_loop()
 
@@ -233,8 +233,8 @@ async def test_cancelled_waiters_cost_nobody_anything(redis_server, make_limiter
     assert times[-1] - times[0] <= 80 / 100 + 0.1
 
 
-async def test_unused_permits_go_back(redis_server, make_limiter):
-    """A refunded permit is the next one's, here at once and elsewhere within a flush."""
+async def test_refunded_permits_are_granted_again(redis_server, make_limiter):
+    """A refunded permit is available at once in this process, and within a flush in others."""
     one, other = (make_limiter(redis_server.url, rate=Rate.parse("6/m")) for _ in range(2))
     permit = await one.acquire()
     one.refund(permit)
@@ -246,8 +246,8 @@ async def test_unused_permits_go_back(redis_server, make_limiter):
         await other.acquire()
 
 
-async def test_no_wait_that_is_known_to_be_too_long_is_begun(redis_server, make_limiter):
-    """A closed gate beyond the deadline fails at once; a wait that turns out too long fails at the deadline."""
+async def test_a_known_wait_beyond_the_deadline_fails_at_once(redis_server, make_limiter):
+    """A pause beyond the deadline fails at once; a wait that turns out too long fails at its deadline."""
     limiter = make_limiter(redis_server.url, rate=Rate.parse("6/m"))
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -262,7 +262,7 @@ async def test_no_wait_that_is_known_to_be_too_long_is_begun(redis_server, make_
 
 
 async def test_two_accounts_and_two_channels_do_not_share(redis_server, make_limiter):
-    """A refusal of one account's texts slows neither its calls nor anybody else."""
+    """A rejection affects neither the other channel nor another account."""
     limiters = [
         make_limiter(redis_server.url),
         make_limiter(redis_server.url, channel="voice"),
@@ -278,8 +278,8 @@ async def test_two_accounts_and_two_channels_do_not_share(redis_server, make_lim
         assert (limiter.epoch, limiter.rate) == (0, None)
 
 
-async def test_a_forgotten_script_is_loaded_again(redis_server, make_limiter):
-    """SCRIPT FLUSH, as after a restart, costs one more round trip and nothing else."""
+async def test_a_flushed_script_is_loaded_again(redis_server, make_limiter):
+    """SCRIPT FLUSH, as after a restart, costs one extra round trip and nothing else."""
     limiter = make_limiter(redis_server.url, rate=Rate(100))
     await limiter.acquire()
     with redis_server.client() as client:
@@ -290,8 +290,8 @@ async def test_a_forgotten_script_is_loaded_again(redis_server, make_limiter):
     assert "without" not in repr(limiter)
 
 
-async def test_state_expires_and_is_begun_anew_below_what_was_known(redis_server, make_limiter):
-    """An unused key goes; whoever still knows the rate begins with 0.8 of it."""
+async def test_expired_state_restarts_below_the_known_rate(redis_server, make_limiter):
+    """Unused state expires; a process that still knows the rate starts with 0.8 of it."""
     limiter = make_limiter(redis_server.url, expires=5)
     for _ in range(20):
         limiter.accepted(await limiter.acquire())
@@ -307,8 +307,8 @@ async def test_state_expires_and_is_begun_anew_below_what_was_known(redis_server
     assert limiter.epoch == 2
 
 
-async def test_not_adaptive_and_no_rate_ramps_up_after_the_gate(redis_server, make_limiter):
-    """As locally: after a Retry-After the queue leaves at a pace that doubles, then all is free again."""
+async def test_a_channel_without_a_rate_uses_slow_start_after_a_pause(redis_server, make_limiter):
+    """After a Retry-After the queue leaves at a doubling rate, then without a limit, as in the local limiter."""
     limiter = make_limiter(redis_server.url, adaptive=False)
     permit = await limiter.acquire()
     limiter.rejected(permit, 0.2)
@@ -324,7 +324,7 @@ async def test_not_adaptive_and_no_rate_ramps_up_after_the_gate(redis_server, ma
 
 
 async def test_counts_are_flushed_and_the_task_ends(redis_server, make_limiter):
-    """An accepted message is reported within 0.1 s; then nothing runs any more."""
+    """An accepted message is reported within 0.1 s; then the background task ends."""
     limiter = make_limiter(redis_server.url)
     limiter.accepted(await limiter.acquire())
     began = len(limiter.calls)
@@ -333,8 +333,8 @@ async def test_counts_are_flushed_and_the_task_ends(redis_server, make_limiter):
     assert "unlimited" in repr(limiter)
 
 
-async def test_closing_ends_waits_and_reports_the_rest(redis_server, make_limiter):
-    """`abort` gives every waiter its error; `aclose` still says what was accepted."""
+async def test_closing_ends_waits_and_sends_the_last_report(redis_server, make_limiter):
+    """`abort` gives every waiter an error; `aclose` still reports accepted messages."""
     limiter = make_limiter(redis_server.url, rate=Rate.parse("6/m"))
     permit = await limiter.acquire()
     waiting = [asyncio.create_task(limiter.acquire(1, "bulk")) for _ in range(3)]
@@ -350,8 +350,8 @@ async def test_closing_ends_waits_and_reports_the_rest(redis_server, make_limite
         assert float(client.hget("bandwidth-mfa:{9900000}:messaging", "accepted")) == 1
 
 
-async def test_clients_share_it(redis_server, server, make_client, template):
-    """Two clients with the same `RedisLimits` keep to one limit; closing them closes their connections."""
+async def test_clients_with_the_same_redis_limits_share_one_limit(redis_server, server, make_client, template):
+    """Two clients with the same `RedisLimits` share one limit and close their connections."""
     shared = VirtualRedisLimits(redis_server.url, key="9900000")
     clients = [make_client(limits=Limits(shared=shared, rate="20/s")) for _ in range(2)]
     began = asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""A Redis that dies, hangs, comes back empty or refuses us: no call fails, and every process keeps to its share."""
+"""A Redis that dies, hangs, returns empty or rejects the client: no call fails, and each process keeps its share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from bandwidth_mfa_async import Limits, RedisLimits
 from bandwidth_mfa_async._config import Rate
-from tests.integration.limits.test_redis_limits import busy, run_for, until
+from tests.integration.limits.test_redis_limits import keep_acquiring, run_with_timeout, until
 
 pytestmark = pytest.mark.virtual_time
 
@@ -19,8 +19,8 @@ def warnings(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_killed_and_restarted_empty(own_redis, make_limiter, caplog):
-    """Each goes on at its own share, an empty Redis begins at 0.8 of the last rate, and each change is logged once."""
+async def test_a_killed_redis_that_restarts_empty(own_redis, make_limiter, caplog):
+    """Processes continue at their shares; an empty Redis restarts at 0.8 of the last rate; changes are logged once."""
     limiters = [make_limiter(own_redis.url) for _ in range(2)]
     for limiter in limiters:
         for _ in range(30):
@@ -32,7 +32,7 @@ async def test_killed_and_restarted_empty(own_redis, make_limiter, caplog):
     rate = limiters[1].rate
     times = [[], []]
 
-    async def break_it():
+    async def interrupt_redis():
         await asyncio.sleep(1.2)
         own_redis.kill()
         await until(lambda: all("FallbackLimiter" in repr(limiter) for limiter in limiters))
@@ -45,16 +45,18 @@ async def test_killed_and_restarted_empty(own_redis, make_limiter, caplog):
         assert limiters[0].rate >= 0.75 * rate
         await asyncio.sleep(10)
 
-    await run_for(3.3, break_it(), *(busy(limiter, mine) for limiter, mine in zip(limiters, times, strict=True)))
-    told = warnings(caplog)
-    assert len([text for text in told if "cannot be used" in text]) == 2
-    assert len([text for text in told if "answers again" in text]) == 2
+    await run_with_timeout(
+        3.3, interrupt_redis(), *(keep_acquiring(limiter, mine) for limiter, mine in zip(limiters, times, strict=True))
+    )
+    logged = warnings(caplog)
+    assert len([text for text in logged if "cannot be used" in text]) == 2
+    assert len([text for text in logged if "answers again" in text]) == 2
 
 
-async def test_frozen(own_redis, make_limiter):
-    """A hang costs a quarter of a second, once; afterwards the shared limit is taken up again."""
+async def test_a_frozen_redis_costs_one_timeout(own_redis, make_limiter):
+    """A hang costs a quarter of a second once; then the shared limit is used again."""
     limiter = make_limiter(own_redis.url, rate=Rate(100))
-    await run_for(0.6, busy(limiter, []))
+    await run_with_timeout(0.6, keep_acquiring(limiter, []))
     own_redis.freeze()
     began = asyncio.get_running_loop().time()
     for _ in range(10):
@@ -66,8 +68,8 @@ async def test_frozen(own_redis, make_limiter):
     assert limiter.rate == 100
 
 
-async def test_a_start_without_redis(own_redis, make_limiter, caplog):
-    """`fallback_rate` is what a process sends at until Redis is there; without one, the configured rate or none."""
+async def test_a_start_without_redis_uses_the_fallback_rate(own_redis, make_limiter, caplog):
+    """Until Redis is available a process uses `fallback_rate`, else the configured rate, else no limit."""
     own_redis.kill()
     careful = make_limiter(own_redis.url, fallback_rate="20/s")
     known = make_limiter(own_redis.url, rate=Rate(50))
@@ -75,16 +77,16 @@ async def test_a_start_without_redis(own_redis, make_limiter, caplog):
     for limiter, rate in ((careful, 20), (known, 50), (unknown, None)):
         await limiter.acquire()
         assert limiter.rate == rate
-    refused = await unknown.acquire()
-    unknown.rejected(refused, 0.05)
-    assert unknown.rate is not None, "it learns alone meanwhile"
+    rejected = await unknown.acquire()
+    unknown.rejected(rejected, 0.05)
+    assert unknown.rate is not None, "it adapts alone meanwhile"
     own_redis.start()
     await until(lambda: careful.try_acquire() is None and careful._fallback is None, 2.5)
     assert len(warnings(caplog)) >= 3
 
 
-async def test_waiters_move_and_nobody_is_lost(own_redis, make_limiter):
-    """Those who wait when Redis goes, and those who wait when it comes back, are served; so are cancellations."""
+async def test_waiters_are_granted_across_an_outage(own_redis, make_limiter):
+    """Waiters are granted across the start and the end of an outage, and cancellation works."""
     limiter = make_limiter(own_redis.url, rate=Rate(40))
     tasks = [asyncio.create_task(limiter.acquire(1, "bulk")) for _ in range(60)]
     await asyncio.sleep(0.3)
@@ -100,27 +102,27 @@ async def test_waiters_move_and_nobody_is_lost(own_redis, make_limiter):
 
 
 @pytest.mark.parametrize("url", ["redis://:wrong-hunter2@127.0.0.1:{port}", "redis://127.0.0.1:{port}"])
-async def test_a_refused_password_fails_no_call(tmp_path, common_redis, server, make_client, template, caplog, url):
-    """Sends go on, and the one line in the log holds neither password nor address."""
+async def test_a_wrong_password_fails_no_call(tmp_path, common_redis, server, make_client, template, caplog, url):
+    """Sends continue, and the one log line contains neither password nor address."""
     from tests.support.redis_server import RedisServer
 
-    guarded = RedisServer(tmp_path, password="right-hunter2")
+    protected = RedisServer(tmp_path, password="right-hunter2")
     try:
-        shared = RedisLimits(url.format(port=guarded.port), key="9900000")
+        shared = RedisLimits(url.format(port=protected.port), key="9900000")
         client = make_client(limits=Limits(shared=shared))
         for _ in range(3):
             await client.generate_messaging_code(template.to("+19195551234"))
         await client.aclose()
     finally:
-        guarded.kill()
-    told = warnings(caplog)
-    assert len(told) == 1
+        protected.kill()
+    logged = warnings(caplog)
+    assert len(logged) == 1
     assert "hunter2" not in caplog.text
-    assert str(guarded.port) not in caplog.text
+    assert str(protected.port) not in caplog.text
 
 
-async def test_a_redis_that_cannot_run_the_script(redis_server, make_limiter, caplog):
-    """Too old, a key of another kind, a command that is not allowed: the same as no Redis."""
+async def test_a_redis_that_cannot_run_the_script_is_an_outage(redis_server, make_limiter, caplog):
+    """A key of another type is treated like an outage."""
     with redis_server.client() as client:
         client.set("bandwidth-mfa:{9900000}:messaging", "of another kind")
     limiter = make_limiter(redis_server.url, rate=Rate(50))
@@ -129,8 +131,8 @@ async def test_a_redis_that_cannot_run_the_script(redis_server, make_limiter, ca
     assert "holds something else" in warnings(caplog)[0]
 
 
-async def test_an_idle_connection_that_was_closed_is_no_outage(redis_server, make_limiter, caplog):
-    """A proxy or Redis's own `timeout` may end it; one reconnect, no warning."""
+async def test_a_closed_idle_connection_is_no_outage(redis_server, make_limiter, caplog):
+    """If a proxy or Redis closes an idle connection, the limiter reconnects without a warning."""
     limiter = make_limiter(redis_server.url, rate=Rate(50))
     await limiter.acquire()
     with redis_server.client() as client:
@@ -140,8 +142,8 @@ async def test_an_idle_connection_that_was_closed_is_no_outage(redis_server, mak
     assert warnings(caplog) == []
 
 
-async def test_a_busy_process_does_not_blame_redis(own_redis, make_limiter, caplog):
-    """The answer that came while this process was held up is in its socket, and is read."""
+async def test_a_blocked_event_loop_is_no_outage(own_redis, make_limiter, caplog):
+    """An answer that arrived while the event loop was blocked is read, not counted as a timeout."""
     limiter = make_limiter(own_redis.url, rate=Rate(50))
     limiter.accepted(await limiter.acquire())
     await until(lambda: limiter._task._running is None)
@@ -149,11 +151,11 @@ async def test_a_busy_process_does_not_blame_redis(own_redis, make_limiter, capl
     asked = len(limiter.calls)
     task = asyncio.create_task(limiter.acquire(5))
     await until(lambda: len(limiter.calls) > asked)
-    for _ in range(20):  # it is written
+    for _ in range(20):  # the request is written
         await asyncio.sleep(0)
     assert not task.done()
     own_redis.thaw()
-    # Nothing else of this process runs until the answer is there, which is when more than the timeout has passed.
+    # Block this process until the answer has arrived, then skip more time than the timeout.
     connection = limiter._store._connection._client.connection_pool._in_use_connections.copy().pop()
     assert select.select([connection._writer.get_extra_info("socket")], [], [], 10.0)[0]
     asyncio.get_running_loop().skip(0.4)

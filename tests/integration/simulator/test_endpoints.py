@@ -15,6 +15,7 @@ import pytest
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import InvalidOptionError, Simulator
 from tests.integration.simulator.conftest import SEND, TO, ApiClient
+from tests.support import processes
 from tests.support.fault_server import basic_auth
 
 SEED_BODY = """
@@ -96,10 +97,9 @@ async def test_the_documented_curl_command_of_2020_works(legacy_response_keys, k
     async with Simulator(legacy_response_keys=legacy_response_keys) as sim:
         url = f"{sim.base_url}/accounts/{sim.account_id}/code/messaging"
         command = ("curl", "-sS", "-X", "POST", "--url", url, "-u", f"{sim.username}:{sim.password}")
-        curl = await asyncio.create_subprocess_exec(
-            *command, "--data-raw", SEED_BODY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        out, err = await curl.communicate()
+        pipes = {"stdout": processes.PIPE, "stderr": processes.PIPE}
+        async with processes.running_async(*command, "--data-raw", SEED_BODY, **pipes) as curl:
+            out, err = await curl.communicate()
         assert not err
         assert json.loads(out) == {key: sim.inbox[0].message_id}
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import gc
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import bandwidth_mfa_async.simulator as package
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import Simulator, SimulatorError, SimulatorStateError
 from tests.integration.simulator.conftest import SEND, TO, ApiClient, until
+from tests.support import processes
 from tests.support.suspensions import every_suspension
 
 
@@ -203,7 +203,7 @@ def test_importing_the_simulator_loads_no_other_sdk_module():
         "ours = [name for name in sys.modules if name.startswith('bandwidth_mfa_async.') and 'simulator' not in name];"
         "print(sorted(ours))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = processes.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "['bandwidth_mfa_async._clock']"
 
 

@@ -1,11 +1,10 @@
-"""OpenTelemetry: a span a call and one a try after the HTTP conventions, metrics, and nothing personal in either."""
+"""`OpenTelemetryHook` creates spans and metrics by the HTTP conventions, without personal data."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async.telemetry import CallEvent, CallStartedEvent, Event, OpenTelemetryHook
 from tests.conftest import TO
 from tests.integration.test_redaction import FAULTS, SENTINELS, assert_clean
+from tests.support import processes
 from tests.support.fault_server import Act, FaultServer, answer, hung_call, refused_port
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ OWN_ERROR = {"error": "Internal Error", "requestId": "r-1"}
 
 
 class Exporters:
-    """The SDK's in-memory exporters, and a hook that reports to them."""
+    """In-memory exporters of the SDK, and a hook that uses them."""
 
     def __init__(self, **options: Any) -> None:
         self._spans = InMemorySpanExporter()
@@ -96,10 +96,10 @@ def otel() -> Iterator[Exporters]:
     exporters.meter_provider.shutdown()
 
 
-async def test_a_span_a_call_and_one_a_try(
+async def test_each_call_and_each_attempt_has_a_span(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, otel: Exporters
 ) -> None:
-    """Tries are client spans below the call's span, which is below the caller's; values follow the convention."""
+    """Attempts are client spans below the call's span, which is below the caller's span."""
     client = make_client(hooks=[otel.hook], retry=RetryPolicy(wait_initial=0.001, resend=Resend.AT_LEAST_ONCE))
     server.play(answer(503, OWN_ERROR), Act(then="fin"))
     with otel.tracer_provider.get_tracer("app").start_as_current_span("sign-in") as sign_in:
@@ -141,10 +141,10 @@ async def test_a_span_a_call_and_one_a_try(
     ]
 
 
-async def test_concurrent_calls_do_not_mix(
+async def test_spans_of_concurrent_calls_do_not_mix(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, otel: Exporters
 ) -> None:
-    """Each task's call belongs to that task's span."""
+    """The span of each call is a child of its own task's span."""
     client = make_client(hooks=[otel.hook])
     tracer = otel.tracer_provider.get_tracer("app")
 
@@ -162,10 +162,10 @@ async def test_concurrent_calls_do_not_mix(
     assert len(otel.attempts) == 30
 
 
-async def test_what_fails(
+async def test_failed_calls_have_error_spans_that_end(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, otel: Exporters
 ) -> None:
-    """A refusal, a connection that is not made and a cancelled call are errors, and each span ends."""
+    """A rejected call, a cancelled call and a call without a connection."""
     server.play(answer(400, OWN_ERROR))
     client = make_client(hooks=[otel.hook])
     with pytest.raises(RequestError):
@@ -190,8 +190,10 @@ async def test_what_fails(
 
 
 @pytest.mark.virtual_time
-async def test_metrics(server: FaultServer, make_client: MakeClient, template: CodeTemplate, otel: Exporters) -> None:
-    """Durations with the convention's boundaries, waits, calls under way, and the believed rate."""
+async def test_metrics_of_calls_and_attempts(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, otel: Exporters
+) -> None:
+    """Durations with the boundaries of the conventions, waits, and the number of active calls."""
     client = make_client(hooks=[otel.hook], limits=Limits(rate="1/s"))  # type: ignore[arg-type]
     calls = [asyncio.ensure_future(client.generate_messaging_code(template.to(TO))) for _ in range(3)]
     while len(server.seen) < 2:
@@ -201,10 +203,10 @@ async def test_metrics(server: FaultServer, make_client: MakeClient, template: C
     await asyncio.gather(*calls)
     (active,) = otel.points("bandwidth_mfa.client.active_calls")
     assert active.value == 0
-    (tries,) = otel.points("http.client.request.duration")
-    assert tries.count == 3
-    assert tries.explicit_bounds == (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-    assert dict(tries.attributes) == {
+    (attempts,) = otel.points("http.client.request.duration")
+    assert attempts.count == 3
+    assert attempts.explicit_bounds == (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+    assert dict(attempts.attributes) == {
         "http.request.method": "POST",
         "http.response.status_code": 200,
         "server.address": "127.0.0.1",
@@ -222,10 +224,10 @@ async def test_metrics(server: FaultServer, make_client: MakeClient, template: C
 
 
 @pytest.mark.virtual_time
-async def test_the_believed_rate(
+async def test_the_estimated_rate_limit_is_a_metric(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, otel: Exporters
 ) -> None:
-    """A limit that was learnt from a 429 is a measurement."""
+    """The gauge is set when a 429 changes the estimate."""
     client = make_client(hooks=[otel.hook])
     server.play(answer(), answer(), answer(429, {}, headers={"Retry-After": "1"}))
     for _ in range(3):
@@ -236,10 +238,10 @@ async def test_the_believed_rate(
 
 
 @pytest.mark.virtual_time
-async def test_a_call_without_a_try(
+async def test_a_call_without_an_attempt_has_one_span(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, otel: Exporters
 ) -> None:
-    """Refused by our own limiter: a span for the call, none for a try."""
+    """The local limiter refuses the second call, so it has no attempt span."""
     client = make_client(hooks=[otel.hook])
     server.play(answer(429, {}, headers={"Retry-After": "30"}))
     for _ in range(2):
@@ -249,10 +251,10 @@ async def test_a_call_without_a_try(
     assert len(otel.attempts) == 1
 
 
-async def test_logs_join_the_spans(
+async def test_log_records_belong_to_the_span_of_their_call(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, otel: Exporters
 ) -> None:
-    """Records carry the call's id, and are written while its span is the current one."""
+    """Records have the call id and are written while the call's span is current."""
     seen: list[tuple[str, int]] = []
 
     class Current(logging.Handler):
@@ -271,8 +273,8 @@ async def test_logs_join_the_spans(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_nothing_personal_is_exported(server: FaultServer, otel: Exporters, fault: str) -> None:
-    """Whatever the service does or repeats, no number, code, text or credential is in a span or a metric."""
+async def test_spans_and_metrics_contain_no_personal_data(server: FaultServer, otel: Exporters, fault: str) -> None:
+    """Even if the service echoes numbers, codes, texts or credentials."""
     server.default = FAULTS[fault]
     template = CodeTemplate(SENTINELS["from_"], "app", "login", SENTINELS["message"])
     async with MFAClient(
@@ -292,10 +294,10 @@ async def test_nothing_personal_is_exported(server: FaultServer, otel: Exporters
     assert_clean(exported, fault)
 
 
-async def test_unsampled_calls_are_measured(
+async def test_calls_without_sampled_spans_have_metrics(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """A sampler that takes none leaves the metrics whole."""
+    """The sampler affects only the spans."""
     otel = Exporters(sampler=ALWAYS_OFF)
     await make_client(hooks=[otel.hook]).generate_messaging_code(template.to(TO))
     assert otel.spans == []
@@ -305,10 +307,10 @@ async def test_unsampled_calls_are_measured(
     otel.meter_provider.shutdown()
 
 
-async def test_every_call_that_begins_ends(
+async def test_every_started_call_emits_a_call_event(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Also one that fails in a way that is no `RequestError`: a borrowed session that was closed."""
+    """Also a call that raises another error than `RequestError`: its borrowed session is closed."""
     import aiohttp
 
     class Recorder:
@@ -329,11 +331,11 @@ async def test_every_call_that_begins_ends(
     assert isinstance(last, CallEvent)
     assert (last.error_type, last.delivery) == ("ClientStateError", "not_sent")
     assert first.call_id == last.call_id
-    assert json.dumps(attrs.asdict(first))  # plain values, for hooks that ship them
+    assert json.dumps(attrs.asdict(first))  # plain values, which a hook can serialise
 
 
-def test_without_the_extra() -> None:
-    """The error says what to install, and nothing imports OpenTelemetry before the hook is made."""
+def test_without_opentelemetry_the_error_names_the_extra() -> None:
+    """OpenTelemetry is imported only when the hook is made."""
     code = (
         "import sys; from bandwidth_mfa_async import MFAClient, telemetry\n"
         "assert not any(name.startswith('opentelemetry') for name in sys.modules)\n"
@@ -342,5 +344,5 @@ def test_without_the_extra() -> None:
         "try: telemetry.OpenTelemetryHook()\n"
         "except ConfigurationError as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'bandwidth-mfa-async[otel]'" in done.stdout

@@ -1,10 +1,9 @@
-"""Events: once per attempt, once per call, with nothing personal in them."""
+"""Clients emit one event per attempt and one per call, without personal data."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from bandwidth_mfa_async import (
 )
 from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, Event, LimitWaitEvent, SendsPausedEvent
 from tests.conftest import TO
+from tests.support import processes
 from tests.support.fault_server import Act, FaultServer, answer, hung_call
 
 if TYPE_CHECKING:
@@ -47,8 +47,10 @@ class Recorder:
         return [event for event in self.events if isinstance(event, CallEvent)]
 
 
-async def test_a_call_that_is_retried(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """An event for each attempt, in order, then one for the call, all with the same id."""
+async def test_a_retried_call_emits_an_event_for_each_attempt(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """The attempts come in order, then the call; all events have the same call id."""
     recorder = Recorder()
     client = make_client(hooks=[recorder], retry=RetryPolicy(wait_initial=0.001, resend=Resend.AT_LEAST_ONCE))
     server.play(answer(500, OWN_ERROR), Act(then="fin"))
@@ -75,33 +77,35 @@ async def test_a_call_that_is_retried(server: FaultServer, make_client: MakeClie
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(("adaptive", "waits"), [(False, [2.0, 4.0, 21.0]), (True, [0.0, 0.0, 21.0])])
-async def test_a_refusal_that_is_waited_out(
+async def test_the_event_of_a_throttled_bulk_attempt_has_its_wait(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, adaptive: bool, waits: list[float]
 ) -> None:
-    """Each 429 of a bulk item is told with its wait, which grows where no limiter paces what comes next."""
+    """`retry_in` grows with each 429 only if no adaptive limiter paces the next attempt."""
     recorder = Recorder()
     client = make_client(
         hooks=[recorder], retry=RetryPolicy(wait_initial=1, wait_max=50), limits=Limits(adaptive=adaptive)
     )
     client._executor.state.rng.uniform = lambda _low, high: high  # type: ignore[method-assign]
-    refusal = answer(429, OWN_ERROR)
-    server.play(refusal, refusal, answer(429, OWN_ERROR, headers={"Retry-After": "20"}))
+    throttled = answer(429, OWN_ERROR)
+    server.play(throttled, throttled, answer(429, OWN_ERROR, headers={"Retry-After": "20"}))
     await client.generate_messaging_code(template.to(TO), lane="bulk")
     assert [(event.attempt, event.status) for event in recorder.attempts] == [(1, 429), (2, 429), (3, 429), (4, 200)]
     assert [event.retry_in for event in recorder.attempts] == [*waits, None]
     assert [event.attempts for event in recorder.calls] == [4]
 
 
-async def test_a_lock_out_is_waited_out_in_no_lane(server: FaultServer, make_client: MakeClient) -> None:
-    """The 429 of a verify says nothing of a rate."""
+async def test_a_verify_lock_out_is_not_retried_in_the_bulk_lane(server: FaultServer, make_client: MakeClient) -> None:
+    """The 429 of a verify is a lock-out of the number, not a rate limit."""
     server.play(answer(429, OWN_ERROR))
     with pytest.raises(VerificationLockedError):
         await make_client().verify_code(to=TO, code="123456", lane="bulk")
     assert len(server.seen) == 1
 
 
-async def test_a_call_that_fails(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """The call's event says what the error says."""
+async def test_the_event_of_a_failed_call_matches_its_error(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Delivery, error type and request id are those of the error."""
     recorder = Recorder()
     server.play(answer(400, OWN_ERROR))
     with pytest.raises(RequestError):
@@ -112,8 +116,10 @@ async def test_a_call_that_fails(server: FaultServer, make_client: MakeClient, t
 
 
 @pytest.mark.virtual_time
-async def test_a_call_without_an_attempt(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """A call our own limiter refused has an event of its own and none for an attempt."""
+async def test_a_call_without_an_attempt_emits_no_attempt_event(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A call that the local limiter refuses emits only its own event, with 0 attempts."""
     recorder = Recorder()
     client = make_client(hooks=[recorder])
     server.play(answer(429, {}, headers={"Retry-After": "30"}))
@@ -127,8 +133,10 @@ async def test_a_call_without_an_attempt(server: FaultServer, make_client: MakeC
 
 
 @pytest.mark.virtual_time
-async def test_waits_are_told(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """A paced call says how long it waited for its permit."""
+async def test_a_wait_for_a_permit_emits_an_event(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """The event and the attempt have the duration of the wait."""
     recorder = Recorder()
     client = make_client(hooks=[recorder], limits=Limits(rate="1/s"))  # type: ignore[arg-type]
     await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(3)))
@@ -138,8 +146,10 @@ async def test_waits_are_told(server: FaultServer, make_client: MakeClient, temp
     assert max(event.waited for event in recorder.attempts) == pytest.approx(max(waits), abs=0.1)
 
 
-async def test_a_cancelled_call_is_told(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """Cancelled with its request written: nobody knows, and the events say so."""
+async def test_a_cancelled_call_emits_its_events(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """If the request was written before the cancellation, the delivery is unknown."""
     recorder = Recorder()
     client = make_client(hooks=[recorder])
     task = await hung_call(server, client.generate_messaging_code(template.to(TO)))
@@ -150,10 +160,10 @@ async def test_a_cancelled_call_is_told(server: FaultServer, make_client: MakeCl
     assert (call.delivery, call.error_type) == (Delivery.UNKNOWN, "CancelledError")
 
 
-async def test_a_broken_hook_fails_no_call(
+async def test_an_exception_in_a_hook_does_not_fail_the_call(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its exception is logged by type, and the hooks after it still run."""
+    """The log shows only the type of the exception, and the remaining hooks run."""
 
     class Broken:
         def on_event(self, event: Event) -> None:
@@ -167,10 +177,10 @@ async def test_a_broken_hook_fails_no_call(
     assert TO not in caplog.text
 
 
-async def test_the_logging_hook(
+async def test_levels_of_the_logging_hook(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Success is INFO, a refusal WARNING, an unknown outcome ERROR; records carry the event."""
+    """A success is INFO, a rejection WARNING, an unknown outcome ERROR; each record has its event."""
     client = make_client(hooks=[LoggingHook()])
     with caplog.at_level(logging.DEBUG, logger="bandwidth_mfa_async"):
         await client.generate_messaging_code(template.to(TO))
@@ -188,10 +198,10 @@ async def test_the_logging_hook(
 
 
 def test_the_logger_is_silent_by_default() -> None:
-    """Without logging configured, nothing of ours reaches stderr."""
+    """Without a logging configuration, the library writes nothing to stderr."""
     code = (
         "import logging; from bandwidth_mfa_async import MFAClient\n"
         "logging.getLogger('bandwidth_mfa_async').error('must not be seen')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""

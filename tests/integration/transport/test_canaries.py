@@ -1,4 +1,4 @@
-"""Behaviours of our libraries that we lean on; when an upgrade changes one, it is named here."""
+"""Behaviours of our libraries that we rely on; a failure names the one that an upgrade changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.fault_server import Act, FaultServer, answer, refused_port
 
 
 async def test_aiohttp_writes_the_body_after_it_has_a_connection(server: FaultServer) -> None:
-    """`Body.begun` is our proof of what left: False without a connection, True with one, through every write method."""
+    """`Body.begun` proves what was written: False without a connection, True with one, for every write method."""
     async with aiohttp.ClientSession() as session:
         unsent = Body(b"{}")
         with pytest.raises(aiohttp.ClientConnectorError):
@@ -37,11 +37,11 @@ async def test_aiohttp_writes_the_body_after_it_has_a_connection(server: FaultSe
             await response.read()
         assert sent.begun
     writers = {name for name in vars(aiohttp.payload.Payload) if name.startswith("write")}
-    assert writers == {"write", "write_with_length"}, "a new way of writing must set `begun` too"
+    assert writers == {"write", "write_with_length"}, "a new write method must set `begun` too"
 
 
 async def test_aiohttp_holds_the_headers_back_until_the_body(server: FaultServer) -> None:
-    """Nothing of a request leaves before its body is begun."""
+    """Nothing of a request is written before its body is begun."""
     begun_at_head: list[bool] = []
 
     class Watched(_documented._Payload):
@@ -53,12 +53,12 @@ async def test_aiohttp_holds_the_headers_back_until_the_body(server: FaultServer
         await response.read()
     assert begun_at_head in ([False], [True])
     if begun_at_head == [True]:
-        # Headers are marked as written when they are buffered; what matters is that they went out with the body.
+        # Headers count as written when they are buffered; what matters is that they are sent with the body.
         assert server.seen[0].body == b"{}"
 
 
-def test_aiohttp_lets_us_use_its_connections() -> None:
-    """What `exchange` calls without a document that promises it; without it every request goes through the session."""
+def test_aiohttp_has_the_internals_that_the_fast_path_uses() -> None:
+    """They are not documented. Without them, every request uses the documented path."""
     assert _fast_path._request is aiohttp.ClientSession._request, (
         "this aiohttp lacks something: calls cost twice as much"
     )
@@ -70,8 +70,8 @@ def test_aiohttp_lets_us_use_its_connections() -> None:
     assert defaults["skip_payload"].default is False
 
 
-async def test_a_connection_reads_one_answer_and_knows_whether_it_may_be_kept(server: FaultServer) -> None:
-    """A message with code and headers, a stream to its end; only then does the pool take the connection back."""
+async def test_an_aiohttp_connection_reads_one_response_and_knows_if_it_is_reusable(server: FaultServer) -> None:
+    """A message with status and headers, then a stream to its end; only then does the pool take the connection back."""
     connector = aiohttp.TCPConnector()
     request = aiohttp.ClientRequest("POST", URL(server.origin), loop=asyncio.get_running_loop())
     timeout = aiohttp.ClientTimeout(connect=5)
@@ -93,14 +93,14 @@ async def test_a_connection_reads_one_answer_and_knows_whether_it_may_be_kept(se
         if read_to_its_end:
             assert message.headers["x-name"] == "x"
             assert b"messageId" in await stream.readany()
-            assert await stream.readany() == b"", "the end of the answer"
+            assert await stream.readany() == b"", "the end of the response"
         connection.release()
     assert server.accepted_connections == 2, "the first was kept, the second not"
     await connector.close()
 
 
 async def test_aiohttp_never_repeats_a_post(server: FaultServer) -> None:
-    """It repeats a PUT on a dead kept connection by itself; a POST must stay ours to repeat."""
+    """It retries a PUT on a dead kept-alive connection; it must not retry a POST."""
     async with aiohttp.ClientSession() as session:
         async with session.post(server.origin, data=b"{}") as response:
             await response.read()
@@ -113,24 +113,24 @@ async def test_aiohttp_never_repeats_a_post(server: FaultServer) -> None:
     assert "POST" not in IDEMPOTENT_METHODS
 
 
-def test_aiohttp_knows_when_a_connection_holds_unasked_bytes() -> None:
-    """The connector's look at `should_close` before it gives a connection out."""
+def test_aiohttp_detects_unsolicited_bytes_on_a_connection() -> None:
+    """The connector checks `should_close` before it gives out a connection."""
     assert isinstance(inspect.getattr_static(ResponseHandler, "should_close"), property)
     assert "_tail" in inspect.getsource(ResponseHandler.should_close.fget)  # type: ignore[attr-defined]
     parameters = list(inspect.signature(aiohttp.TCPConnector.connect).parameters)
     assert parameters == ["self", "req", "traces", "timeout"]
 
 
-def test_aiohttp_makes_up_a_status_for_answers_it_cannot_parse() -> None:
-    """Why an exception's status is never read."""
+def test_aiohttp_reports_a_made_up_status_for_unparsable_responses() -> None:
+    """This is why the status of an exception is never read."""
     assert aiohttp.ClientResponseError(None, ()).status == 0  # type: ignore[arg-type]
     from aiohttp.http_exceptions import BadStatusLine
 
     assert BadStatusLine("x").code == 400
 
 
-def test_cattrs_turns_null_into_a_text() -> None:
-    """Why answers need a strict hook for text."""
+def test_cattrs_turns_null_into_text() -> None:
+    """This is why responses need a strict hook for str."""
 
     @attrs.frozen
     class Answer:
@@ -140,7 +140,7 @@ def test_cattrs_turns_null_into_a_text() -> None:
 
 
 async def test_tenacity_mixes_up_concurrent_calls() -> None:
-    """Why every call has an `AsyncRetrying` of its own."""
+    """This is why every call has its own `AsyncRetrying`."""
     shared = tenacity.AsyncRetrying(stop=tenacity.stop_after_attempt(3), reraise=True, wait=tenacity.wait_none())
 
     async def fail() -> None:
@@ -152,7 +152,7 @@ async def test_tenacity_mixes_up_concurrent_calls() -> None:
 
 
 async def test_tenacity_swallows_cancellation_with_a_wide_predicate() -> None:
-    """Why the predicate names our own error."""
+    """This is why the predicate accepts only our own errors."""
     calls = 0
 
     async def cancelled() -> None:
@@ -177,7 +177,7 @@ def test_orjson_and_json_agree_on_our_bodies() -> None:
     assert orjson.dumps(document) == text.encode()
 
 
-class _MendedResponse(aiohttp.ClientResponse):
+class _PatchedResponse(aiohttp.ClientResponse):
     """aioresponses 0.7.9 does not know the `stream_writer` that aiohttp 3.14 requires (its issue 289)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -188,7 +188,7 @@ class _MendedResponse(aiohttp.ClientResponse):
 
 @pytest.fixture
 def mocked(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(aioresponses_core, "ClientResponse", _MendedResponse)
+    monkeypatch.setattr(aioresponses_core, "ClientResponse", _PatchedResponse)
     with aioresponses() as mock:
         yield mock
 
@@ -204,8 +204,8 @@ ENDPOINT = "https://mfa.bandwidth.com/api/v1/accounts/9900000/code/messaging"
         (500, {"error": "Internal Error", "requestId": "r"}, ServerError),
     ],
 )
-async def test_users_may_mock_aiohttp(mocked: Any, status: int, payload: Any, error: type[Exception] | None) -> None:
-    """aioresponses works on our client as on any other: the real URL, thin status tests."""
+async def test_users_can_mock_aiohttp(mocked: Any, status: int, payload: Any, error: type[Exception] | None) -> None:
+    """aioresponses works with our client as with any other."""
     from bandwidth_mfa_async import RetryPolicy
 
     mocked.post(ENDPOINT, status=status, payload=payload)

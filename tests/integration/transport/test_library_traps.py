@@ -1,6 +1,6 @@
-"""The traps of our libraries that the design goes round, one by one; when an upgrade mends or moves one, it is named.
+"""The known traps of our libraries, one by one; a failure names the one that an upgrade fixed or moved.
 
-The numbers are those of the project's notes; what is not here under its number is in test_canaries.
+Some of the tests are in test_canaries.
 """
 
 from __future__ import annotations
@@ -28,39 +28,51 @@ AIOHTTP = tuple(map(int, aiohttp.__version__.split(".")[:2]))
 SINCE_3_14 = pytest.mark.skipif(AIOHTTP < (3, 14), reason="aiohttp does it since 3.14")
 
 HERE = pathlib.Path(__file__).parent
-# Each behaviour of section 1 that the design leans on, and where it is held.
+# Each behaviour that the design relies on, and its test.
 TRAPS: dict[int, tuple[str, str]] = {
-    1: ("aioresponses is broken on this aiohttp", "test_library_traps::test_aioresponses_still_needs_mending"),
-    2: ("exceptions do not say whether a request left", "test_library_traps::test_exceptions_do_not_say_what_left"),
+    1: ("aioresponses is broken on this aiohttp", "test_library_traps::test_aioresponses_still_needs_the_patch"),
+    2: (
+        "exceptions do not show whether a request was written",
+        "test_library_traps::test_exceptions_do_not_show_whether_the_request_was_written",
+    ),
     3: ("a POST is never repeated", "test_canaries::test_aiohttp_never_repeats_a_post"),
-    4: ("unasked bytes become an answer", "test_library_traps::test_unasked_bytes_become_an_answer"),
-    5: ("a malformed answer looks like a 400", "test_library_traps::test_a_malformed_answer_looks_like_a_400"),
-    6: ("closing a session cancels strangers", "test_library_traps::test_closing_a_session_cancels_who_waits"),
-    7: ("redirects take credentials along", "test_library_traps::test_a_redirect_takes_body_and_headers_along"),
-    8: ("auth= is deprecated", "test_library_traps::test_auth_is_deprecated"),
-    9: ("null becomes a text", "test_canaries::test_cattrs_turns_null_into_a_text"),
-    10: ("tenacity's instances are not to be shared", "test_canaries::test_tenacity_mixes_up_concurrent_calls"),
-    11: ("time that jumps", "test_library_traps::test_virtual_time_with_real_sockets"),
-    12: ("idle connections are given up in time", "test_library_traps::test_an_old_connection_is_not_used"),
-    13: ("settings that cost", "test_library_traps::test_what_aiohttp_does_unless_told"),
-    14: ("bodies are inflated without bound", "test_library_traps::test_bodies_are_inflated_unless_told"),
-    15: ("numbers that are none", "test_library_traps::test_python_reads_odd_numbers"),
-    16: ("errors show credentials", "test_library_traps::test_an_error_of_aiohttp_shows_the_credentials"),
+    4: (
+        "unsolicited bytes become a response",
+        "test_library_traps::test_aiohttp_takes_unsolicited_bytes_for_a_response",
+    ),
+    5: ("a malformed response looks like a 400", "test_library_traps::test_a_malformed_response_looks_like_a_400"),
+    6: (
+        "closing a session cancels waiting requests",
+        "test_library_traps::test_closing_a_session_cancels_waiting_requests",
+    ),
+    7: (
+        "redirects take credentials along",
+        "test_library_traps::test_aiohttp_redirects_body_and_headers_to_another_origin",
+    ),
+    8: ("auth= is deprecated", "test_library_traps::test_aiohttp_basic_auth_is_deprecated"),
+    9: ("null becomes a text", "test_canaries::test_cattrs_turns_null_into_text"),
+    10: ("tenacity's instances must not be shared", "test_canaries::test_tenacity_mixes_up_concurrent_calls"),
+    11: ("time that jumps", "test_library_traps::test_virtual_time_works_with_real_sockets"),
+    12: ("idle connections are closed in time", "test_library_traps::test_an_expired_connection_is_not_reused"),
+    13: ("settings that cost", "test_library_traps::test_aiohttp_defaults"),
+    14: ("bodies are inflated without bound", "test_library_traps::test_aiohttp_inflates_bodies_by_default"),
+    15: ("invalid numbers that Python parses", "test_library_traps::test_python_parses_odd_numbers"),
+    16: ("errors show credentials", "test_library_traps::test_aiohttp_errors_show_the_credentials"),
 }
 
 
-def test_every_trap_has_its_canary() -> None:
-    """Sixteen, and each test is there."""
+def test_every_trap_has_a_canary() -> None:
+    """Sixteen traps, and each named test exists."""
     assert sorted(TRAPS) == list(range(1, 17))
     for number, (_, test) in TRAPS.items():
         module, _, name = test.partition("::")
         tree = ast.parse((HERE / f"{module}.py").read_text(encoding="utf-8"))
-        assert name in {getattr(node, "name", None) for node in ast.walk(tree)}, f"{number}: {test} is not there"
+        assert name in {getattr(node, "name", None) for node in ast.walk(tree)}, f"{number}: {test} does not exist"
 
 
 @SINCE_3_14
-async def test_aioresponses_still_needs_mending() -> None:
-    """Without the subclass in test_canaries every mocked answer is a TypeError; when this fails, drop the subclass."""
+async def test_aioresponses_still_needs_the_patch() -> None:
+    """Without the subclass in test_canaries a mocked response is a TypeError. If this fails, remove the subclass."""
     with aioresponses() as mocked:
         mocked.post("http://127.0.0.1/x", status=200)
         async with aiohttp.ClientSession() as session:
@@ -68,8 +80,8 @@ async def test_aioresponses_still_needs_mending() -> None:
                 await session.post("http://127.0.0.1/x")
 
 
-async def test_exceptions_do_not_say_what_left(server: FaultServer) -> None:
-    """ServerDisconnectedError with and without a request sent, one kind of TimeoutError for all; hence `Body.begun`."""
+async def test_exceptions_do_not_show_whether_the_request_was_written(server: FaultServer) -> None:
+    """ServerDisconnectedError occurs with and without a written request; hence `Body.begun`."""
     async with aiohttp.ClientSession() as session:
         server.play(Act(then="fin"), Act(then="fin"))
         kinds = []
@@ -93,8 +105,8 @@ async def test_exceptions_do_not_say_what_left(server: FaultServer) -> None:
             await session.post("http://mfa.localhost:1/", data=b"{}")
 
 
-async def test_unasked_bytes_become_an_answer() -> None:
-    """What comes on an idle connection is taken for the next request's answer (aiohttp issue 13656); hence the look."""
+async def test_aiohttp_takes_unsolicited_bytes_for_a_response() -> None:
+    """Bytes on an idle connection become the next response (aiohttp issue 13656); hence our check."""
     release = asyncio.Event()
     requests = 0
 
@@ -123,7 +135,7 @@ async def test_unasked_bytes_become_an_answer() -> None:
         for _ in range(50):
             await asyncio.sleep(0)
         async with session.post(url, data=b"{}") as response:
-            assert b"FORGED" in await response.read(), "mended: the look at `should_close` may go"
+            assert b"FORGED" in await response.read(), "fixed upstream: remove the check of `should_close`"
     raw.close()
     for _ in range(5):
         await asyncio.sleep(0)
@@ -140,8 +152,8 @@ async def test_unasked_bytes_become_an_answer() -> None:
     ],
     ids=["status line", "chunk", "two lengths", "20 KB header", "1000 headers"],
 )
-async def test_a_malformed_answer_looks_like_a_400(server: FaultServer, answered: bytes) -> None:
-    """A status that nobody sent; hence no status is ever read from an exception."""
+async def test_a_malformed_response_looks_like_a_400(server: FaultServer, answered: bytes) -> None:
+    """The server sent no such status; hence no status is read from an exception."""
     server.play(Act(answered, then="fin"))
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ClientError) as caught:
@@ -150,8 +162,8 @@ async def test_a_malformed_answer_looks_like_a_400(server: FaultServer, answered
     assert isinstance(caught.value, aiohttp.ClientPayloadError) or getattr(caught.value, "status", None) == 400
 
 
-async def test_closing_a_session_cancels_who_waits(server: FaultServer) -> None:
-    """Who waits for a connection gets a CancelledError that nobody asked for; hence `cancelling()` is looked at."""
+async def test_closing_a_session_cancels_waiting_requests(server: FaultServer) -> None:
+    """They get a CancelledError without a cancellation of their task; hence we check `cancelling()`."""
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
     cancelled: list[int] = []
 
@@ -174,8 +186,8 @@ async def test_closing_a_session_cancels_who_waits(server: FaultServer) -> None:
 
 
 @pytest.mark.parametrize("status", [307, 308])
-async def test_a_redirect_takes_body_and_headers_along(server: FaultServer, status: int) -> None:
-    """To another origin, unless told not to; hence `allow_redirects=False`."""
+async def test_aiohttp_redirects_body_and_headers_to_another_origin(server: FaultServer, status: int) -> None:
+    """By default; hence `allow_redirects=False`."""
     async with FaultServer() as elsewhere:
         location = {"Location": f"http://localhost:{elsewhere.port}/"}
         server.play(answer(status, b"", headers=location), answer(status, b"", headers=location))
@@ -189,16 +201,16 @@ async def test_a_redirect_takes_body_and_headers_along(server: FaultServer, stat
 
 
 @SINCE_3_14
-async def test_auth_is_deprecated(server: FaultServer) -> None:
-    """And an error where warnings are; hence the header is computed, once."""
+async def test_aiohttp_basic_auth_is_deprecated(server: FaultServer) -> None:
+    """And an error where warnings are errors; hence we compute the header, once."""
     async with aiohttp.ClientSession() as session:
         with pytest.raises(DeprecationWarning, match="deprecated"):
             await session.post(server.origin, data=b"{}", auth=aiohttp.BasicAuth("u", "p"))
     assert server.seen == []
 
 
-async def test_tenacitys_sleep_is_ours() -> None:
-    """`sleep=` is awaited, a number from `wait` is passed on as it is, and `reraise` gives the last error itself."""
+async def test_tenacity_awaits_our_sleep() -> None:
+    """`sleep=` is awaited with the number from `wait`, and `reraise` raises the last error itself."""
     slept: list[float] = []
     errors = [ValueError(str(index)) for index in range(3)]
 
@@ -217,8 +229,8 @@ async def test_tenacitys_sleep_is_ours() -> None:
     assert slept == [math.inf, math.inf]
 
 
-async def test_tenacity_has_a_clock_of_its_own() -> None:
-    """Its delays are measured in real time, whatever `sleep=` does; hence a deadline of ours, on our clock."""
+async def test_tenacity_measures_delays_in_real_time() -> None:
+    """Whatever `sleep=` does; hence our own deadline, on our clock."""
     slept: list[float] = []
 
     async def fail() -> None:
@@ -233,8 +245,8 @@ async def test_tenacity_has_a_clock_of_its_own() -> None:
     assert len(slept) == 19, "it counts what was slept: the deadline may be its own"
 
 
-def test_virtual_time_with_real_sockets() -> None:
-    """Fifty answers of 20 s each come over real connections, and real time hardly passes."""
+def test_virtual_time_works_with_real_sockets() -> None:
+    """Fifty responses of 20 s each arrive over real connections in hardly any real time."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
 
         async def main() -> tuple[float, int]:
@@ -251,8 +263,8 @@ def test_virtual_time_with_real_sockets() -> None:
     assert answered == 50
 
 
-async def test_an_old_connection_is_not_used(server: FaultServer) -> None:
-    """Older than `keepalive_timeout`, it is closed and another one made; younger, it is used."""
+async def test_an_expired_connection_is_not_reused(server: FaultServer) -> None:
+    """Older than `keepalive_timeout`, it is closed and replaced; younger, it is used."""
     for lifetime, connections in ((0.0001, 2), (60.0, 1)):
         before = server.accepted_connections
         connector = aiohttp.TCPConnector(keepalive_timeout=lifetime)
@@ -265,8 +277,8 @@ async def test_an_old_connection_is_not_used(server: FaultServer) -> None:
         assert server.accepted_connections - before == connections
 
 
-def test_what_aiohttp_does_unless_told() -> None:
-    """Defaults that we keep or change: proxies of the environment, verification, timeouts, `sock_read` and `total`."""
+def test_aiohttp_defaults() -> None:
+    """The defaults that we keep or change: proxies of the environment, verification and timeouts."""
     session = inspect.signature(aiohttp.ClientSession.__init__).parameters
     assert session["trust_env"].default is False
     assert session["raise_for_status"].default is False
@@ -280,8 +292,8 @@ def test_what_aiohttp_does_unless_told() -> None:
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
-async def test_bodies_are_inflated_unless_told(server: FaultServer) -> None:
-    """20 KB become 20 MB in `read()`; `json()` makes None of nothing, trips over charsets and marks; hence neither."""
+async def test_aiohttp_inflates_bodies_by_default(server: FaultServer) -> None:
+    """20 KB become 20 MB in `read()`; `json()` accepts an empty body and fails on charsets; hence we use neither."""
     bomb = gzip.compress(bytes(20_000_000))
     server.play(answer(200, bomb, headers={"Content-Encoding": "gzip"}))
     server.play(answer(200, b""), answer(200, {}, headers={"Content-Type": "application/json; charset=hex"}))
@@ -305,8 +317,8 @@ async def test_bodies_are_inflated_unless_told(server: FaultServer) -> None:
         assert await response.read() == bomb
 
 
-def test_python_reads_odd_numbers() -> None:
-    """What `int`, `float` and the mail date parser take; hence a pattern of our own for Retry-After."""
+def test_python_parses_odd_numbers() -> None:
+    """What `int`, `float` and the mail date parser accept; hence our own pattern for Retry-After."""
     assert [int(text) for text in ("+5", "1_000", "\u0663")] == [5, 1000, 3]
     assert math.isnan(float("nan"))
     assert math.isinf(float("1e999"))
@@ -314,8 +326,8 @@ def test_python_reads_odd_numbers() -> None:
     assert email.utils.parsedate_to_datetime("Sun, 06 Nov 1994 08:49:37 -0000").tzinfo is None
 
 
-async def test_an_error_of_aiohttp_shows_the_credentials(server: FaultServer) -> None:
-    """In its `repr`, and it cannot be pickled; hence none of its errors is a cause or a context of ours."""
+async def test_aiohttp_errors_show_the_credentials(server: FaultServer) -> None:
+    """In their `repr`, and they cannot be pickled; hence none is a cause or a context of our errors."""
     server.play(answer(500, b""))
     async with (
         aiohttp.ClientSession() as session,

@@ -1,4 +1,4 @@
-"""One attempt's way over the wire: the same request by either way, its time, proxies, and who may watch."""
+"""One attempt on the documented and the fast path: the same request, time limits, proxies and observers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import contextvars
 import gc
 import platform
 import ssl
-import subprocess
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async._transport import _fast_path
 from bandwidth_mfa_async._transport._deadlines import DeadlineGroup
 from tests.conftest import APPLICATION, FROM, TO
-from tests.support import certificates
+from tests.support import certificates, processes
 from tests.support.fault_server import Act, FaultServer, answer
 from tests.support.tunnel import Tunnel
 from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
@@ -56,7 +55,7 @@ class Server(asyncio.Protocol):
     def data_received(self, data):
         self.transport.write(ANSWER)
 
-heap = [bytes(50_000) for _ in range(100)]  # full, whatever was freed of it before
+heap = [bytes(50_000) for _ in range(100)]  # full, whatever was freed before
 
 async def main():
     server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
@@ -74,17 +73,17 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_no_memory_is_asked_of_the_system_for_an_answer() -> None:
-    """A buffer that is mapped anew for each answer takes page faults: 800 for these 200 calls and their server."""
-    done = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True)
+def test_response_buffers_are_not_mapped_anew() -> None:
+    """A buffer that is mapped for each response causes page faults: 800 for these 200 calls and their server."""
+    done = processes.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100, done.stdout
 
 
 @pytest.mark.parametrize("force_close", [False, True])
-async def test_both_ways_write_the_same_request(
+async def test_both_paths_write_the_same_request(
     server: FaultServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, force_close: bool
 ) -> None:
-    """The same path, the same headers once each, the same body; text beyond ASCII and a long one included."""
+    """The same path, the same headers once each, the same body, including text beyond ASCII and long text."""
     request = CodeRequest(TO, FROM, APPLICATION, scope="é", message="{CODE} " + "ü€😀" * 600)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=force_close)) as session:
         client = make_client(session=session)
@@ -99,8 +98,10 @@ async def test_both_ways_write_the_same_request(
     assert ours.body == theirs.body
 
 
-async def test_a_header_cannot_end_early(server: FaultServer, make_client: MakeClient, template: CodeTemplate) -> None:
-    """Whatever slipped through to the headers, a line break in one of them is not written."""
+async def test_a_header_with_a_line_break_is_not_written(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Even if it passed the checks of the arguments."""
     client = make_client(retry=ONCE)
     client._executor.state.authorizer._header = "Basic x\r\nX-Injected: 1"  # type: ignore[attr-defined]
     with pytest.raises(NotSentError):
@@ -109,10 +110,10 @@ async def test_a_header_cannot_end_early(server: FaultServer, make_client: MakeC
 
 
 @pytest.mark.parametrize("how", ["traced", "replaced"])
-async def test_who_watches_aiohttp_sees_our_requests(
+async def test_tools_that_patch_aiohttp_see_our_requests(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """OpenTelemetry and Sentry trace every session, VCR.py and aioresponses replace a method: ours take part."""
+    """OpenTelemetry and Sentry trace every session; VCR.py and aioresponses replace a method."""
     seen: list[str] = []
     if how == "traced":
         original = aiohttp.ClientSession.__init__
@@ -141,10 +142,10 @@ async def test_who_watches_aiohttp_sees_our_requests(
 
 
 @pytest.mark.virtual_time
-async def test_a_cancellation_in_the_moment_of_a_timeout_is_obeyed(
+async def test_a_cancellation_at_the_moment_of_a_timeout_wins(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """Both in one round of the loop: the caller who cancelled gets a cancelled call, not a timeout."""
+    """Both in one iteration of the loop: the caller gets a cancelled call, not a timeout."""
     client = make_client(retry=RetryPolicy(attempt_timeout=5.0))
     server.play(Act(then="hang"))
     call = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
@@ -161,7 +162,7 @@ async def test_a_cancellation_in_the_moment_of_a_timeout_is_obeyed(
 async def test_a_timeout_leaves_no_cancellation_behind(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
-    """A caller's task goes on as if nobody had cancelled it; another timeout around the call keeps its own count."""
+    """The caller's task is not left cancelled; another timeout around the call keeps its own count."""
     client = make_client(retry=RetryPolicy(attempt_timeout=5.0))
     server.play(Act(then="hang"), Act(then="hang"))
     task = asyncio.current_task()
@@ -180,7 +181,7 @@ async def test_a_timeout_leaves_no_cancellation_behind(
 
 
 async def test_an_attempt_that_ends_stops_its_timer() -> None:
-    """Nothing is cancelled afterwards, and a cut that came twice is taken back once."""
+    """Nothing is cancelled afterwards, and two cancellations are undone once."""
     task = asyncio.current_task()
     assert task is not None
     deadlines = DeadlineGroup()
@@ -199,8 +200,8 @@ async def test_an_attempt_that_ends_stops_its_timer() -> None:
 
 
 @pytest.mark.parametrize("make_loop", [VirtualTimeLoop, virtual_uvloop], ids=["asyncio", "uvloop"])
-def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """Attempts of two lengths that began one after the other end when their own time is up, and leave no timer."""
+def test_one_timer_cancels_each_attempt_when_its_time_is_up(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Attempts with two timeouts that began one after the other end when their own time is up, and leave no timer."""
     deadlines = DeadlineGroup()
     ended: list[tuple[str, float, bool]] = []
 
@@ -224,7 +225,7 @@ def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio
         )
         bucket = deadlines.bucket(60)
         assert not bucket.end(bucket.begin())
-        scheduled = getattr(asyncio.get_running_loop(), "_scheduled", ())  # uvloop does not tell
+        scheduled = getattr(asyncio.get_running_loop(), "_scheduled", ())  # uvloop has no such list
         assert not [timer for timer in scheduled if not timer.cancelled()]
         assert not deadlines._buckets
 
@@ -240,8 +241,8 @@ def test_one_timer_cuts_each_attempt_in_its_time(make_loop: Callable[[], asyncio
 
 
 @pytest.mark.parametrize("make_loop", [VirtualTimeLoop, virtual_uvloop], ids=["asyncio", "uvloop"])
-def test_a_timer_keeps_nothing_of_the_first_caller(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """What a call's context held, such as a web request, is free once the call has ended, however busy the line is."""
+def test_a_timer_does_not_keep_the_first_callers_context(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """What a call's context held, such as a web request, is freed when the call has ended, however many follow."""
     deadlines = DeadlineGroup()
     request: contextvars.ContextVar[set[str]] = contextvars.ContextVar("request")
 
@@ -281,8 +282,8 @@ class EarlyLoop(VirtualTimeLoop):
         return super().call_at(when - 0.1, *args, **options)
 
 
-def test_a_timer_that_runs_early_is_set_once() -> None:
-    """And one goes on from attempt to attempt: no more timers than moments at which time is up."""
+def test_a_timer_that_runs_early_is_not_set_again() -> None:
+    """One timer serves many attempts: there are no more timers than moments at which a time is up."""
     deadlines = DeadlineGroup()
     go_on = asyncio.Event()
     timed_out: list[bool] = []
@@ -310,8 +311,8 @@ def test_a_timer_that_runs_early_is_set_once() -> None:
         runner.run(main(loop))
 
 
-async def test_closing_cuts_attempts_of_all_lengths() -> None:
-    """Not just those of the first timeout."""
+async def test_closing_cancels_attempts_of_all_timeouts() -> None:
+    """Not only those of the first timeout."""
     deadlines = DeadlineGroup()
 
     async def make(seconds: float) -> bool:
@@ -327,8 +328,8 @@ async def test_closing_cuts_attempts_of_all_lengths() -> None:
     assert await asyncio.wait_for(asyncio.gather(*tasks), 5) == [True] * 4
 
 
-def test_an_attempt_that_ends_long_after_its_cut_takes_no_other_with_it() -> None:
-    """Closing still cuts those that began since, and the timer knows them."""
+def test_an_attempt_that_ends_late_does_not_affect_later_ones() -> None:
+    """Closing still cancels the attempts that began since, and the timer still has them."""
     deadlines = DeadlineGroup()
     timed_out: list[str] = []
 
@@ -367,7 +368,7 @@ async def tls_server() -> AsyncIterator[tuple[FaultServer, ssl.SSLContext]]:
 
 
 @pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
-async def test_through_a_proxy(
+async def test_calls_work_through_a_proxy(
     tls_server: tuple[FaultServer, ssl.SSLContext], make_client: MakeClient, template: CodeTemplate
 ) -> None:
     """A tunnel, TLS to the service inside it, one connection for several calls; the proxy sees no credentials."""
@@ -394,10 +395,10 @@ async def test_through_a_proxy(
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
 @pytest.mark.parametrize("status", [407, 502, None])
-async def test_a_proxy_that_makes_no_tunnel(
+async def test_a_proxy_without_a_tunnel_is_not_sent(
     tls_server: tuple[FaultServer, ssl.SSLContext], make_client: MakeClient, template: CodeTemplate, status: int | None
 ) -> None:
-    """Refused, failed or silent: the request never left."""
+    """It refuses, fails or is silent: the request was not written."""
     server, trusting = tls_server
     proxy = Tunnel(status)
     raw = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)

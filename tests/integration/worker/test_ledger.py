@@ -1,4 +1,4 @@
-"""The ledger: who may send a row, what became of it, and that nobody sends on the strength of a lost lease."""
+"""The ledger on a real Redis: leases, intents, outcomes, coordination, and what it does during an outage."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from bandwidth_mfa_async.worker.ledger._codec import (
 from bandwidth_mfa_async.worker.ledger._protocol import VERSION
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support.fault_server import until
-from tests.support.ledger_redis import LedgerRedis
+from tests.support.redis_server import RedisServer
 
 SIZE = 4
 
 
 async def filled(ledger, job="launch", chunks=1, size=SIZE):
-    """Submit a job whose requests nobody looks at, and put its chunks into the window."""
+    """Submit a job with opaque requests, and queue its chunks."""
     await ledger.submit(job, "open", "{}", size, "messaging")
     for chunk in range(chunks):
         await ledger.submit(job, "add", chunk, "0" * size, b"requests", b"digest%02d" % chunk, "", chunk=chunk)
@@ -40,16 +40,16 @@ async def filled(ledger, job="launch", chunks=1, size=SIZE):
     await ledger.plan(job, ledger.new_lease(), max_queued_chunks=chunks, requeue_after=60)
 
 
-def run_out(server, job="launch", chunk=0):
-    """Let a chunk's lease have run out, by Redis's own clock."""
+def expire_lease(server, job="launch", chunk=0):
+    """Expire the lease of a chunk by Redis's clock."""
     with server.client() as client:
         key = f"bandwidth-mfa:{{{job}}}:leases"
         token = client.hget(key, chunk).split()[0]
         client.hset(key, chunk, token + b" 1")
 
 
-def named_before(server, seconds, job="launch"):
-    """Let the chunks of the window have been named so much earlier, by Redis's own clock."""
+def age_wake_ups(server, seconds, job="launch"):
+    """Make the last wake-up messages of all open chunks older by so many seconds, by Redis's clock."""
     with server.client() as client:
         key = f"bandwidth-mfa:{{{job}}}:open"
         for chunk in client.zrange(key, 0, -1):
@@ -64,37 +64,37 @@ async def states(ledger, job="launch"):
     return found
 
 
-async def next_moment(clock):
-    """Move on to the next moment that the ledger waits for."""
+async def fire_next_timer(clock):
+    """Advance the clock to the next timer that the ledger waits for."""
     await until(lambda: clock.pending)
     clock.tick(clock.next_timer - clock.monotonic())
 
 
-async def test_a_row_goes_from_pending_to_accepted(ledger):
-    """Taken under a lease, its intent first, its end after; the chunk is done when all its rows are."""
+async def test_an_item_goes_from_pending_over_sending_to_accepted(ledger):
+    """Claim, intent, outcome; the chunk is done when all its items are."""
     await filled(ledger)
     chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
-    for row in range(SIZE):
-        assert await ledger.intent(chunk, row, resends_unknown=False) == "1"
+    for index in range(SIZE):
+        assert await ledger.intent(chunk, index, resends_unknown=False) == "1"
     assert await states(ledger) == "1111"
-    for row in range(SIZE):
-        ledger.settle(chunk, row, LedgerState.ACCEPTED, pack_record(f"id-{row}", None, 1), resends_unknown=False)
+    for index in range(SIZE):
+        ledger.settle(chunk, index, LedgerState.ACCEPTED, pack_record(f"id-{index}", None, 1), resends_unknown=False)
     assert await ledger.release_chunk(chunk, b"") == "done"
     assert await states(ledger) == "2222"
     facts = await ledger.facts("launch")
     assert (facts["s1"], facts["s2"], facts["chunks_done"]) == ("0", "4", "1")
     async for _, _, text, requests in ledger.results("launch", SIZE, SIZE):
-        assert {row: record.provider_id for row, record in unpack_records(text).items()} == {
+        assert {index: record.provider_id for index, record in unpack_records(text).items()} == {
             0: "id-0",
             1: "id-1",
             2: "id-2",
             3: "id-3",
         }
-        assert requests == b"", "no number is kept once nothing can be sent again"
+        assert requests == b"", "numbers are deleted once no item can be sent again"
 
 
-async def test_one_worker_at_a_time(ledger):
-    """A living lease keeps everybody else out; taking it again with the same token is its owner's right."""
+async def test_a_valid_lease_excludes_other_workers(ledger):
+    """The holder may claim the chunk again under the same fencing token."""
     await filled(ledger)
     lease = ledger.new_lease()
     assert (await ledger.claim_chunk("launch", 0, lease)).states == "0000"
@@ -102,13 +102,13 @@ async def test_one_worker_at_a_time(ledger):
     assert (await ledger.claim_chunk("launch", 0, lease)).states == "0000"
 
 
-async def test_a_takeover_makes_what_was_under_way_unknown(ledger, redis_server):
-    """The first worker gets no further attempt; the row it was at is unknown, and its late answer settles that."""
+async def test_a_claim_after_an_expired_lease_makes_items_in_flight_unknown(ledger, redis_server):
+    """The first worker may begin no attempt; its late answer still settles the unknown item."""
     await filled(ledger)
     first = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     assert await ledger.intent(first, 0, resends_unknown=False) == "1"
     assert await ledger.intent(first, 1, resends_unknown=False) == "1"
-    run_out(redis_server)
+    expire_lease(redis_server)
     second = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     assert second.states == "5500"
     assert await ledger.intent(first, 2, resends_unknown=False) == "L"
@@ -118,15 +118,15 @@ async def test_a_takeover_makes_what_was_under_way_unknown(ledger, redis_server)
     ledger.settle(first, 1, LedgerState.NOT_SENT, pack_record(None, None, 1), resends_unknown=False)
     await ledger.flush()
     assert await states(ledger) == "2400"
-    assert await ledger.intent(second, 0, resends_unknown=True) == "2", "nothing leaves accepted"
+    assert await ledger.intent(second, 0, resends_unknown=True) == "2", "accepted is final"
 
 
-async def test_a_late_no_says_nothing_where_unknown_rows_are_sent_again(ledger, redis_server):
-    """The other attempt may have reached the person."""
+async def test_a_late_rejection_is_ignored_if_unknown_items_are_sent_again(ledger, redis_server):
+    """The second attempt may have reached the recipient."""
     await filled(ledger)
     first = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     await ledger.intent(first, 0, resends_unknown=True)
-    run_out(redis_server)
+    expire_lease(redis_server)
     second = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     assert await ledger.intent(second, 0, resends_unknown=True) == "1"
     ledger.settle(second, 0, LedgerState.UNKNOWN, pack_record(None, None, 1), resends_unknown=True)
@@ -135,18 +135,18 @@ async def test_a_late_no_says_nothing_where_unknown_rows_are_sent_again(ledger, 
     assert await states(ledger) == "5000"
 
 
-async def test_a_lease_that_ran_out_and_that_nobody_took_goes_on(ledger, redis_server):
-    """No attempt until it is renewed, and all of them after."""
+async def test_an_expired_lease_that_no_other_worker_claimed_can_be_renewed(ledger, redis_server):
+    """No attempt begins before the renewal."""
     await filled(ledger)
     chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
-    run_out(redis_server)
+    expire_lease(redis_server)
     assert await ledger.intent(chunk, 0, resends_unknown=False) == "L"
     assert await ledger.renew("launch", 0, chunk.lease) == "K"
     assert await ledger.intent(chunk, 0, resends_unknown=False) == "1"
 
 
 async def test_a_stopped_job_begins_no_attempt(ledger):
-    """Not even under a living lease, and nobody takes a chunk of it."""
+    """Not even under a valid lease, and its chunks cannot be claimed."""
     await filled(ledger, chunks=2)
     chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     await ledger.stop("launch", "cancelled")
@@ -159,24 +159,24 @@ async def test_a_stopped_job_begins_no_attempt(ledger):
     assert await ledger.intent(chunk, 0, resends_unknown=False) == "1"
 
 
-async def test_what_was_not_sent_is_tried_again_by_a_resume(ledger):
-    """A chunk with rows that never left, or were refused for a passing cause, is opened again; others stay done."""
+async def test_a_resume_opens_chunks_with_items_that_were_not_sent(ledger):
+    """Also items that were rejected for a cause that may pass; other chunks stay done."""
     await filled(ledger, chunks=2)
     for number, ends in enumerate(([2, 2, 2, 2], [2, 4, 7, 3])):
         chunk = await ledger.claim_chunk("launch", number, ledger.new_lease())
-        for row, end in enumerate(ends, start=number * SIZE):
-            await ledger.intent(chunk, row, resends_unknown=False)
-            ledger.settle(chunk, row, LedgerState(str(end)), pack_record(None, None, 1), resends_unknown=False)
+        for index, end in enumerate(ends, start=number * SIZE):
+            await ledger.intent(chunk, index, resends_unknown=False)
+            ledger.settle(chunk, index, LedgerState(str(end)), pack_record(None, None, 1), resends_unknown=False)
         assert await ledger.release_chunk(chunk, b"") == "done"
     assert (await ledger.plan("launch", ledger.new_lease(), max_queued_chunks=4, requeue_after=0))[0] == "ended"
     assert await ledger.resume("launch") == 1
     again = await ledger.claim_chunk("launch", 1, ledger.new_lease())
     assert (again.states, again.requests) == ("2473", b"requests")
-    assert [await ledger.intent(again, row, resends_unknown=False) for row in range(4, 8)] == ["2", "1", "1", "3"]
+    assert [await ledger.intent(again, index, resends_unknown=False) for index in range(4, 8)] == ["2", "1", "1", "3"]
 
 
-async def test_the_coordinator_keeps_a_window(ledger, redis_server):
-    """Never all chunks at once; one that is done makes room; one that nobody works at is named again, in time."""
+async def test_the_coordinator_bounds_the_queued_chunks(ledger, redis_server):
+    """A chunk that is done makes room; a chunk that no worker has claimed is queued again after a while."""
     await ledger.submit("launch", "open", "{}", 1, "messaging")
     for number in range(10):
         await ledger.submit("launch", "add", number, "0", b"r", b"%08d" % number, "", chunk=number)
@@ -186,10 +186,10 @@ async def test_the_coordinator_keeps_a_window(ledger, redis_server):
     assert await ledger.plan("launch", ledger.new_lease(), max_queued_chunks=3, requeue_after=60) == ("held", [])
     chunk = await ledger.claim_chunk("launch", 1, ledger.new_lease())
     assert await ledger.next_chunk("launch") == 0
-    # Leased ones are left alone, those that nobody took are named again.
-    named_before(redis_server, 50)
+    # Claimed chunks get no wake-up message, unclaimed ones do.
+    age_wake_ups(redis_server, 50)
     assert await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60) == ("going", [])
-    named_before(redis_server, 10)
+    age_wake_ups(redis_server, 10)
     assert sorted((await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60))[1]) == [0, 2]
     assert await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60) == ("going", [])
     await ledger.intent(chunk, 1, resends_unknown=False)
@@ -199,7 +199,7 @@ async def test_the_coordinator_keeps_a_window(ledger, redis_server):
 
 
 async def test_submitting_again_changes_nothing_and_other_input_is_refused(ledger):
-    """Chunks are known by a digest of what they hold."""
+    """A digest of the content identifies a chunk."""
     await filled(ledger, chunks=2)
     assert (await ledger.submit("launch", "open", "{}", SIZE, "messaging"))[0] == "known"
     assert await ledger.submit("launch", "add", 1, "0000", b"r", b"digest01", "", chunk=1) == ["known"]
@@ -217,8 +217,8 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("version", "remedy"), OTHERS.items())
-async def test_another_version_is_left_alone(ledger, redis_server, version, remedy):
-    """Nothing of it is taken or changed, and the error names the remedy."""
+async def test_a_job_of_another_version_is_not_changed(ledger, redis_server, version, remedy):
+    """No chunk of it is claimed, and the error names the remedy."""
     await filled(ledger, chunks=2)
     with redis_server.client() as client:
         client.hset("bandwidth-mfa:{launch}:job", "version", version)
@@ -238,8 +238,7 @@ async def test_another_version_is_left_alone(ledger, redis_server, version, reme
         assert {key: client.dump(key) for key in client.scan_iter("bandwidth-mfa:{launch}:*")} == before
 
 
-async def test_a_key_that_somebody_else_keeps(ledger, redis_server):
-    """Not written into."""
+async def test_a_key_of_another_application_is_not_changed(ledger, redis_server):
     with redis_server.client() as client:
         client.hset("bandwidth-mfa:{launch}:job", "title", "x")
         for call in (ledger.submit("launch", "open", "{}", SIZE, "messaging"), ledger.facts("launch")):
@@ -248,33 +247,34 @@ async def test_a_key_that_somebody_else_keeps(ledger, redis_server):
         assert client.hgetall("bandwidth-mfa:{launch}:job") == {b"title": b"x"}
 
 
-async def test_a_worker_that_is_not_upgraded_yet(ledger, redis_server, caplog):
-    """It works at the jobs of its own version, and is told of the others once, not every second."""
+async def test_a_worker_skips_jobs_of_a_newer_version_and_logs_each_once(ledger, redis_server, caplog):
+    """It continues with the jobs of its own version."""
     for job in ("launch", "next"):
         await filled(ledger, job)
         await ledger.register(job)
     with redis_server.client() as client:
         client.hset("bandwidth-mfa:{launch}:job", "version", VERSION + 1)
 
-    async def hint(_job, _chunk):
+    async def wake(_job, _chunk):
         pass
 
-    coordinator = Coordinator(ledger, hint)
+    coordinator = Coordinator(ledger, wake)
     for _ in range(3):
         assert await coordinator.plan_all() == ["next"]
     assert len(caplog.messages) == 1
     assert "newer" in caplog.messages[0]
-    assert await ledger.jobs() == ["launch", "next"], "it was forgotten"
+    assert await ledger.jobs() == ["launch", "next"], "a skipped job must stay in the list"
 
 
-async def test_a_job_resumed_as_it_is_forgotten(ledger, redis_server, monkeypatch):
-    """Workers go on to look after it, though one of them had just seen its end."""
+async def test_a_job_that_is_resumed_while_a_worker_removes_it_stays_in_the_list(ledger, redis_server, monkeypatch):
     await filled(ledger)
     await ledger.register("launch")
     chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
-    for row in range(SIZE):
-        await ledger.intent(chunk, row, resends_unknown=False)
-        ledger.settle(chunk, row, LedgerState.NOT_SENT, pack_record(None, NotSentError("x"), 1), resends_unknown=False)
+    for index in range(SIZE):
+        await ledger.intent(chunk, index, resends_unknown=False)
+        ledger.settle(
+            chunk, index, LedgerState.NOT_SENT, pack_record(None, NotSentError("x"), 1), resends_unknown=False
+        )
     assert await ledger.release_chunk(chunk, b"") == "done"
     forget = ledger.forget
 
@@ -284,17 +284,16 @@ async def test_a_job_resumed_as_it_is_forgotten(ledger, redis_server, monkeypatc
         await ledger.register(job)
         await forget(job)
 
-    async def hint(_job, _chunk):
+    async def wake(_job, _chunk):
         pass
 
     monkeypatch.setattr(ledger, "forget", late)
-    coordinator = Coordinator(ledger, hint)
+    coordinator = Coordinator(ledger, wake)
     assert await coordinator.plan_all() == ["launch"]
     assert await ledger.jobs() == ["launch"]
 
 
-async def test_all_keys_of_a_job_are_on_one_node(ledger, redis_server):
-    """The same slot of a cluster for each of them."""
+async def test_all_keys_of_a_job_are_in_one_slot_of_a_cluster(ledger, redis_server):
     from redis.crc import key_slot
 
     await filled(ledger)
@@ -308,14 +307,13 @@ async def test_all_keys_of_a_job_are_on_one_node(ledger, redis_server):
     assert len({key_slot(key) for key in keys}) == 1
 
 
-async def test_everything_of_an_ended_job_expires(redis_server):
-    """Nothing is left behind for ever."""
+async def test_all_keys_of_an_ended_job_expire(redis_server):
     async with RedisLedger(redis_server.url, retention=600) as ledger:
         await filled(ledger)
         chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
-        for row in range(SIZE):
-            await ledger.intent(chunk, row, resends_unknown=False)
-            ledger.settle(chunk, row, LedgerState.NOT_SENT, pack_record(None, None, 1), resends_unknown=False)
+        for index in range(SIZE):
+            await ledger.intent(chunk, index, resends_unknown=False)
+            ledger.settle(chunk, index, LedgerState.NOT_SENT, pack_record(None, None, 1), resends_unknown=False)
         await ledger.release_chunk(chunk, b"")
     with redis_server.client() as client:
         keys = list(client.scan_iter())
@@ -324,8 +322,8 @@ async def test_everything_of_an_ended_job_expires(redis_server):
 
 
 async def test_a_redis_that_evicts_is_refused(tmp_path):
-    """By name, and before anything is written."""
-    server = LedgerRedis(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    """The error names the policy, and nothing is written."""
+    server = RedisServer(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     try:
         with pytest.raises(LedgerError, match="allkeys-lru"):
             async with RedisLedger(server.url):
@@ -334,9 +332,9 @@ async def test_a_redis_that_evicts_is_refused(tmp_path):
         server.kill()
 
 
-async def test_no_redis_and_a_wrong_password(tmp_path):
-    """Named errors that show neither address nor password."""
-    server = LedgerRedis(tmp_path, "--requirepass", "right")
+async def test_errors_name_an_unreachable_redis_and_a_wrong_password(tmp_path):
+    """They show neither the address nor the password."""
+    server = RedisServer(tmp_path, "--requirepass", "right")
     try:
         for url, said in (
             (f"redis://:wrong@127.0.0.1:{server.port}/0", "wrong password"),
@@ -367,36 +365,35 @@ async def test_no_redis_and_a_wrong_password(tmp_path):
         ({"url": "redis://x", "timeout": True}, "timeout"),
     ],
 )
-def test_wrong_arguments(options, word):
-    """Named before any I/O."""
+def test_a_wrong_argument_is_named_before_any_io(options, word):
     with pytest.raises(ConfigurationError, match=word):
         RedisLedger(**options)
 
 
-async def test_a_redis_that_restarts_is_waited_for(own_redis):
-    """With its data on disk, what was told meanwhile arrives and nothing is forgotten."""
+async def test_operations_wait_for_a_redis_that_restarts(own_redis):
+    """Its data is on disk: operations submitted meanwhile run, and none is lost."""
     clock = ManualClock()
     async with RedisLedger(own_redis.url, clock=clock) as ledger:
         await filled(ledger)
         chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
-        asked = asyncio.ensure_future(ledger.intent(chunk, 0, resends_unknown=False))
-        await next_moment(clock)
-        assert await asked == "1"
+        pending = asyncio.ensure_future(ledger.intent(chunk, 0, resends_unknown=False))
+        await fire_next_timer(clock)
+        assert await pending == "1"
         own_redis.kill()
         ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
-        asked = asyncio.ensure_future(ledger.intent(chunk, 1, resends_unknown=False))
+        pending = asyncio.ensure_future(ledger.intent(chunk, 1, resends_unknown=False))
         for _ in range(4):  # the batch leaves, and is refused three times
-            await next_moment(clock)
+            await fire_next_timer(clock)
         await until(lambda: clock.pending)
-        assert not asked.done()
+        assert not pending.done()
         await asyncio.to_thread(own_redis.start)
-        await next_moment(clock)
-        assert await asked == "1"
+        await fire_next_timer(clock)
+        assert await pending == "1"
         assert await states(ledger) == "2100"
 
 
-async def test_a_redis_without_room_is_waited_for(redis_server, ledger, monkeypatch, caplog):
-    """An outcome is not lost for it, and the log names the remedy."""
+async def test_operations_wait_for_a_redis_that_is_out_of_memory(redis_server, ledger, monkeypatch, caplog):
+    """The outcome is not lost, and the log names the remedy."""
     monkeypatch.setattr(_connection, "_LOG_OUTAGE_AFTER", 0.0)
     await filled(ledger)
     chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
@@ -405,81 +402,80 @@ async def test_a_redis_without_room_is_waited_for(redis_server, ledger, monkeypa
         client.config_set("maxmemory", 1)
         try:
             ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
-            asked = asyncio.ensure_future(ledger.intent(chunk, 1, resends_unknown=False))
+            pending = asyncio.ensure_future(ledger.intent(chunk, 1, resends_unknown=False))
             async with asyncio.timeout(10):
                 while not caplog.messages:
                     await asyncio.sleep(0.01)
-            assert not asked.done()
+            assert not pending.done()
         finally:
             client.config_set("maxmemory", 0)
-    assert await asked == "1"
+    assert await pending == "1"
     assert await states(ledger) == "2100"
     assert "out of memory; raise maxmemory" in caplog.messages[0]
 
 
-async def test_a_wait_for_redis_is_told_of_once(own_redis, caplog):
-    """Its beginning with what to do, once Redis has been away for a second, and its end, however many wait."""
+async def test_an_outage_is_logged_once_however_many_operations_wait(own_redis, caplog):
+    """After one second, with the remedy, and again when it is over."""
     clock = ManualClock()
     async with RedisLedger(own_redis.url, clock=clock) as ledger:
         await filled(ledger)
         own_redis.kill()
         began = clock.monotonic()
-        asked = [asyncio.ensure_future(ledger.facts("launch")) for _ in range(5)]
+        pending = [asyncio.ensure_future(ledger.facts("launch")) for _ in range(5)]
         await until(lambda: clock.pending == 5)
         for _ in range(8):
             away = clock.monotonic() - began
-            assert len(caplog.messages) == (away >= 1.0), f"a moment's absence is nobody's concern: {away}"
+            assert len(caplog.messages) == (away >= 1.0), f"logged after {away} s"
             clock.tick(clock.next_timer - clock.monotonic())
-            await until(lambda: clock.pending == 5)  # each has asked once more
+            await until(lambda: clock.pending == 5)  # each has retried once
         assert clock.monotonic() - began > 2.0
         await asyncio.to_thread(own_redis.start)
         clock.tick(clock.next_timer - clock.monotonic())
-        assert {facts["total"] for facts in await asyncio.gather(*asked)} == {"4"}
-    told, ended = caplog.messages
-    assert "cannot be reached: start its Redis, or correct the URL" in told
-    assert ended == "the ledger can be used again"
+        assert {facts["total"] for facts in await asyncio.gather(*pending)} == {"4"}
+    outage, recovery = caplog.messages
+    assert "cannot be reached: start its Redis, or correct the URL" in outage
+    assert recovery == "the ledger can be used again"
 
 
-async def test_a_batch_that_comes_late_does_nothing(ledger):
-    """One that was given up, sent again, and then arrives on its old connection must not undo what came after it."""
+async def test_a_late_copy_of_a_batch_does_nothing(ledger):
+    """A batch that timed out was sent again; its first copy must not overwrite what later batches wrote."""
     await filled(ledger)
     chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     await ledger.intent(chunk, 0, resends_unknown=False)
     sent = []
     script = ledger.connection.script
 
-    async def noted(name, keys, arguments, **options):
+    async def recorded(name, keys, arguments, **options):
         sent.append((name, keys, arguments))
         return await script(name, keys, arguments, **options)
 
-    ledger.connection.script = noted
+    ledger.connection.script = recorded
     ledger.settle(chunk, 0, LedgerState.PENDING, "", resends_unknown=False)
     await ledger.flush()
     assert await ledger.intent(chunk, 0, resends_unknown=False) == "1"
     late, _ = sent
     await script(*late)
-    assert await states(ledger) == "1000", "an attempt is under way"
+    assert await states(ledger) == "1000", "an attempt is in flight"
 
 
-async def test_closing_ends_the_wait_for_redis(own_redis):
-    """With an error that says that nothing is known of the operation."""
+async def test_closing_the_ledger_ends_the_wait_for_redis_with_an_error(own_redis):
     clock = ManualClock()
     ledger = RedisLedger(own_redis.url, clock=clock)
     await filled(ledger)
     chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     own_redis.kill()
-    asked = asyncio.ensure_future(ledger.intent(chunk, 0, resends_unknown=False))
-    await next_moment(clock)  # the batch leaves, and is refused
+    pending = asyncio.ensure_future(ledger.intent(chunk, 0, resends_unknown=False))
+    await fire_next_timer(clock)  # the batch leaves, and is refused
     await until(lambda: clock.pending)
-    assert not asked.done()
+    assert not pending.done()
     await ledger.aclose()
     with pytest.raises(LedgerError, match="closed"):
         async with asyncio.timeout(10):
-            await asked
+            await pending
 
 
-def test_a_lease_is_believed_for_less_time_than_it_lasts():
-    """On both clocks: a stopped process sees the one move on, a machine that slept perhaps only the other."""
+def test_a_lease_is_valid_for_less_time_than_redis_grants():
+    """On both clocks: only the wall clock may have advanced on a machine that was suspended."""
     clock = ManualClock()
     lease = Lease(10.0, clock)
     with pytest.raises(NotSentError):
@@ -498,8 +494,8 @@ def test_a_lease_is_believed_for_less_time_than_it_lasts():
     assert not lease.is_valid
 
 
-def test_requests_come_back_as_they_were(template):
-    """With several templates, gaps and the caller's keys."""
+def test_packed_requests_unpack_to_equal_requests(template):
+    """With several templates, gaps and custom keys."""
     from attrs import evolve
 
     requests = [template.to("+19195550001"), None, evolve(template, message="Ünïcode {CODE}").to("+19195550002")]
@@ -516,13 +512,13 @@ def test_requests_come_back_as_they_were(template):
 
 OPERATIONS = st.lists(
     st.one_of(
-        st.tuples(st.just("take"), st.integers(0, 1)),
-        st.tuples(st.just("run out")),
+        st.tuples(st.just("claim"), st.integers(0, 1)),
+        st.tuples(st.just("expire")),
         st.tuples(st.just("renew"), st.integers(0, 1)),
         st.tuples(st.just("intent"), st.integers(0, 1), st.integers(0, 1)),
-        st.tuples(st.just("end"), st.integers(0, 1), st.integers(0, 1), st.sampled_from("02345")),
-        st.tuples(st.just("leave"), st.integers(0, 1)),
-        st.tuples(st.just("again")),
+        st.tuples(st.just("settle"), st.integers(0, 1), st.integers(0, 1), st.sampled_from("02345")),
+        st.tuples(st.just("release"), st.integers(0, 1)),
+        st.tuples(st.just("resume")),
     ),
     min_size=4,
     max_size=40,
@@ -531,67 +527,66 @@ OPERATIONS = st.lists(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OPERATIONS)
-async def test_no_row_is_ever_sent_twice(redis_server, operations):  # noqa: PLR0912 - a branch an operation
-    """Two workers in any order, leases running out at any moment, answers at any time, the true ones.
+async def test_no_item_is_ever_sent_twice(redis_server, operations):  # noqa: PLR0912 - one branch per operation
+    """Two workers, any order of operations, leases that expire at any time, true outcomes at any time.
 
-    An attempt is granted only when every earlier one of its row is known to have reached nobody; what the ledger calls
-    accepted was, what it calls not sent was not; the counts are those of the rows.
+    An attempt begins only if every earlier attempt of its item is known not to have reached the recipient; items that
+    the ledger calls accepted were sent, those it calls not sent were not; the counts equal the states of the items.
     """
     redis_server.empty()
     async with RedisLedger(redis_server.url) as ledger:
         await filled(ledger, size=2)
         held = [None, None]
-        under_way = {}  # (worker, row) -> the chunk it was granted under
-        reached = {0: [], 1: []}  # what is true of each row's attempts: True, False, None while nobody can know
+        in_flight = {}  # (worker, index) -> the chunk and the number of the attempt
+        reached = {0: [], 1: []}  # whether each attempt reached the recipient; None if unknown
         for kind, *rest in operations:
-            if kind == "take":
+            if kind == "claim":
                 found = await ledger.claim_chunk("launch", 0, ledger.new_lease())
                 if not isinstance(found, str):
                     held[rest[0]] = found
-            elif kind == "run out":
+            elif kind == "expire":
                 with redis_server.client() as client:
                     if client.hexists("bandwidth-mfa:{launch}:leases", 0):
-                        run_out(redis_server)
+                        expire_lease(redis_server)
             elif kind == "renew" and held[rest[0]]:
                 await ledger.renew("launch", 0, held[rest[0]].lease)
-            elif kind == "intent" and held[rest[0]] and (rest[0], rest[1]) not in under_way:
+            elif kind == "intent" and held[rest[0]] and (rest[0], rest[1]) not in in_flight:
                 if await ledger.intent(held[rest[0]], rest[1], resends_unknown=False) == "1":
                     assert all(known is False for known in reached[rest[1]]), (operations, reached)
-                    under_way[rest[0], rest[1]] = (held[rest[0]], len(reached[rest[1]]))
+                    in_flight[rest[0], rest[1]] = (held[rest[0]], len(reached[rest[1]]))
                     reached[rest[1]].append(None)
-            elif kind == "end" and (rest[0], rest[1]) in under_way:
-                worker, row, state = rest
-                chunk, attempt = under_way.pop((worker, row))
-                reached[row][attempt] = {"2": True, "5": None}.get(state, False)
+            elif kind == "settle" and (rest[0], rest[1]) in in_flight:
+                worker, index, state = rest
+                chunk, attempt = in_flight.pop((worker, index))
+                reached[index][attempt] = {"2": True, "5": None}.get(state, False)
                 record = "" if state == "0" else pack_record(None, None, 1)
-                ledger.settle(chunk, row, LedgerState(state), record, resends_unknown=False)
+                ledger.settle(chunk, index, LedgerState(state), record, resends_unknown=False)
                 await ledger.flush()
-            elif kind == "leave" and held[rest[0]] and not any(worker == rest[0] for worker, _ in under_way):
+            elif kind == "release" and held[rest[0]] and not any(worker == rest[0] for worker, _ in in_flight):
                 await ledger.release_chunk(held[rest[0]], b"")
                 held[rest[0]] = None
-            elif kind == "again":
+            elif kind == "resume":
                 await ledger.resume("launch")
         found = await states(ledger)
-        for row, state in enumerate(found):
+        for index, state in enumerate(found):
             if state == "2":
-                assert True in reached[row], (operations, found)
+                assert True in reached[index], (operations, found)
             if state in "0347":
-                assert True not in reached[row], (operations, found)
-                assert None not in reached[row], (operations, found)
+                assert True not in reached[index], (operations, found)
+                assert None not in reached[index], (operations, found)
         facts = await ledger.facts("launch")
         for state in "12345":
             assert int(facts.get(f"s{state}", 0)) == found.count(state), (operations, facts)
 
 
-def test_what_is_kept_of_an_outcome_holds_no_separators():
-    """An id is the service's word, and may be anything."""
+def test_separators_in_an_id_are_replaced():
+    """The service chooses the id."""
     text = f"7,2,{pack_record('a,b' + chr(10) + 'c', None, 2)}\n"
     assert unpack_records(text)[7].provider_id == "a_b_c"
 
 
-async def test_a_ledger_in_a_cluster(tmp_path, template):
-    """Every script runs where its job's keys are."""
-    server = LedgerRedis(tmp_path, "--cluster-enabled", "yes")
+async def test_every_script_runs_in_a_redis_cluster(tmp_path, template):
+    server = RedisServer(tmp_path, "--cluster-enabled", "yes")
     try:
         with server.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))
@@ -602,9 +597,9 @@ async def test_a_ledger_in_a_cluster(tmp_path, template):
             await ledger.register("launch")
             assert await ledger.jobs() == ["launch"]
             chunk = await ledger.claim_chunk("launch", await ledger.next_chunk("launch"), ledger.new_lease())
-            for row in range(SIZE):
-                assert await ledger.intent(chunk, row, resends_unknown=False) == "1"
-                ledger.settle(chunk, row, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
+            for index in range(SIZE):
+                assert await ledger.intent(chunk, index, resends_unknown=False) == "1"
+                ledger.settle(chunk, index, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
             assert await ledger.release_chunk(chunk, b"") == "done"
             await ledger.stop("launch", "cancelled")
             assert await ledger.resume("launch") == 0

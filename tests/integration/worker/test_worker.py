@@ -1,4 +1,4 @@
-"""Workers in this process: single codes and jobs, through taskiq's in-memory broker and a real Redis."""
+"""Single codes and jobs through workers in this process, on taskiq's in-memory broker and a real Redis."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def numbers(count):
     return [f"+1919555{n:04}" for n in range(count)]
 
 
-async def passing(clock, ledger, work):
-    """Let a manual clock's time pass for as long as something takes, but not while the ledger's Redis is asked.
+async def advancing(clock, ledger, work):
+    """Advance a manual clock until an awaitable is done, but not while an operation of the ledger is in flight.
 
-    Timers more than a second ahead are left alone: what comes before them may need real sockets.
+    Timers more than a second ahead do not fire: earlier events may need real sockets.
     """
     in_flight, call = [], ledger.connection.call
 
@@ -76,15 +76,14 @@ async def finished(job):
     return progress
 
 
-async def words(job):
+async def deliveries(job):
     return [outcome.delivery async for outcome in job.outcomes()]
 
 
 # Single codes.
 
 
-async def test_one_code(make_worker, simulator, template):
-    """It is awaited for the service's id; the same key again gives the same id and sends nothing."""
+async def test_a_repeated_key_returns_the_same_id_and_sends_nothing(make_worker, simulator, template):
     codes = await make_worker()
     message_id = await codes.send_code.kiq(template.to(TO), key="login:42")
     assert message_id == simulator.inbox[0].message_id
@@ -95,24 +94,23 @@ async def test_one_code(make_worker, simulator, template):
     assert await codes.send_code.outcome("login:43") is None
 
 
-async def test_many_ask_for_the_same_code(make_worker, simulator, template):
-    """All of them get the id of the one text."""
+async def test_concurrent_requests_with_one_key_get_the_id_of_one_text(make_worker, simulator, template):
     codes = await make_worker()
     ids = await asyncio.gather(*(codes.send_code.kiq(template.to(TO), key="login:42") for _ in range(20)))
     assert set(ids) == {simulator.inbox[0].message_id}
     assert len(simulator.inbox) == 1
 
 
-async def test_the_same_key_with_another_payload(make_worker, template):
-    """An error, whatever became of the first."""
+async def test_a_key_of_another_request_is_an_error(make_worker, template):
+    """Whatever the outcome of the first request."""
     codes = await make_worker()
     await codes.send_code.kiq(template.to(TO), key="login:42")
     with pytest.raises(InvalidRequestError, match="another request"):
         await codes.send_code.kiq(template.to("+19195550000"), key="login:42")
 
 
-async def test_a_refusal_is_raised_where_the_code_was_asked_for(make_worker, simulator, template):
-    """With the data the client's own error has; a refused one is not tried again by itself."""
+async def test_a_rejection_is_raised_in_the_requesting_process(make_worker, simulator, template):
+    """With the data of the client's own error; a rejected code is not sent again."""
     codes = await make_worker()
     simulator.faults.script(Fault(status=400, body={"error": "no such number", "requestId": "r-7"}))
     for _ in range(2):
@@ -123,8 +121,8 @@ async def test_a_refusal_is_raised_where_the_code_was_asked_for(make_worker, sim
     assert not simulator.inbox
 
 
-async def test_an_unknown_outcome_stays_unknown(make_worker, simulator, template):
-    """Asked for again, it is not sent again."""
+async def test_an_unknown_code_is_not_sent_again(make_worker, simulator, template):
+    """A second request with the same key gets the same error."""
     codes = await make_worker()
     simulator.faults.script(Fault(drop="after_read"))
     for _ in range(2):
@@ -133,8 +131,7 @@ async def test_an_unknown_outcome_stays_unknown(make_worker, simulator, template
     assert len(simulator.inbox) == 1
 
 
-async def test_what_was_not_sent_is_sent_when_asked_for_again(make_worker, simulator, template):
-    """Under the same key."""
+async def test_a_code_that_was_not_sent_is_sent_by_the_next_request_with_its_key(make_worker, simulator, template):
     codes = await make_worker()
     failure = Fault(status=503, body={"error": "Internal Error", "requestId": "r"})
     simulator.faults.script(failure, failure)
@@ -144,13 +141,13 @@ async def test_what_was_not_sent_is_sent_when_asked_for_again(make_worker, simul
     assert await codes.send_code.kiq(template.to(TO), key="login:42") == simulator.inbox[0].message_id
 
 
-async def test_without_workers_nothing_is_sent_and_that_is_certain(make_worker, simulator, template):
-    """The code is taken back when its time is over; a worker that comes later finds nothing to do."""
+async def test_a_code_that_no_worker_claims_in_time_is_withdrawn_and_not_sent(make_worker, simulator, template):
+    """A worker that starts later does not send it."""
     clock = ManualClock()
     producer = await make_worker(start=False, broker=LossyBroker(), clock=clock)
     began = clock.monotonic()
     with pytest.raises(RequestError) as caught:
-        await passing(clock, producer.ledger, producer.send_code.kiq(template.to(TO), key="login:42", timeout=20))
+        await advancing(clock, producer.ledger, producer.send_code.kiq(template.to(TO), key="login:42", timeout=20))
     assert 20 <= clock.monotonic() - began < 21
     assert caught.value.delivery is Delivery.NOT_SENT
     codes = await make_worker()
@@ -159,18 +156,18 @@ async def test_without_workers_nothing_is_sent_and_that_is_certain(make_worker, 
     assert [message.to for message in simulator.inbox] == ["+19195550000"]
 
 
-async def test_a_hint_that_is_lost_delays_a_code_and_no_more(producer, make_worker, simulator, template):
-    """Workers look for codes that nobody took."""
+async def test_a_lost_wake_up_message_only_delays_a_code(producer, make_worker, simulator, template):
+    """Workers poll for codes that wait."""
     await make_worker()
     message_id = await producer.send_code.kiq(template.to(TO), key="login:42", timeout=20)
     assert message_id == simulator.inbox[0].message_id
 
 
-async def test_a_queue_that_fails_keeps_nothing_from_being_sent(make_worker, producer, simulator, template, caplog):
-    """The ledger has the code before the queue is told."""
+async def test_a_failing_queue_does_not_prevent_sending(make_worker, producer, simulator, template, caplog):
+    """The ledger holds the code before the wake-up message is sent."""
 
     async def broken(_message):
-        raise ConnectionError("the queue is away")
+        raise ConnectionError("the queue cannot be reached")
 
     producer.broker.kick = broken
     await make_worker()
@@ -180,8 +177,7 @@ async def test_a_queue_that_fails_keeps_nothing_from_being_sent(make_worker, pro
     assert "did not accept a wake-up message" in caplog.text
 
 
-async def test_a_code_left_to_the_workers(make_worker, simulator, template):
-    """Nobody waits; its outcome can be asked for."""
+async def test_an_enqueued_code_is_sent_and_its_outcome_can_be_read(make_worker, simulator, template):
     codes = await make_worker()
     await codes.send_code.enqueue(template.to(TO), key="login:42", channel="messaging")
     while (outcome := await codes.send_code.outcome("login:42")).delivery is None:
@@ -189,8 +185,7 @@ async def test_a_code_left_to_the_workers(make_worker, simulator, template):
     assert outcome.delivery is Delivery.ACCEPTED
 
 
-async def test_a_voice_code(make_worker, simulator, template):
-    """By call."""
+async def test_a_code_of_the_voice_channel_is_a_call(make_worker, simulator, template):
     codes = await make_worker()
     call_id = await codes.send_code.kiq(template.to(TO), key="call:42", channel="voice")
     assert call_id == simulator.inbox[0].message_id
@@ -198,8 +193,7 @@ async def test_a_voice_code(make_worker, simulator, template):
 
 
 @pytest.mark.parametrize("key", ["", 7, "x" * 513])
-async def test_a_bad_key(producer, template, key):
-    """Named, before anything is written."""
+async def test_a_bad_key_is_named_before_anything_is_written(producer, template, key):
     with pytest.raises(InvalidRequestError, match="key"):
         await producer.send_code.kiq(template.to(TO), key=key)
     with pytest.raises(InvalidRequestError, match="CodeRequest"):
@@ -209,8 +203,8 @@ async def test_a_bad_key(producer, template, key):
 # Jobs.
 
 
-async def test_a_job(make_worker, simulator, template):
-    """Each item of the input has its outcome, in its place: sent, invalid, or in the input twice."""
+async def test_every_item_of_a_job_has_an_outcome_in_input_order(make_worker, simulator, template):
+    """Accepted, invalid, or skipped because an earlier item is the same."""
     codes = await make_worker()
     entries = [*numbers(25), "rubbish", numbers(1)[0], 7]
     job = await codes.submit(entries, name="launch", chunk=10, template=template)
@@ -226,15 +220,15 @@ async def test_a_job(make_worker, simulator, template):
     assert collections.Counter(message.to for message in simulator.inbox).most_common(1)[0][1] == 1
 
 
-async def test_a_job_submitted_again_is_continued(make_worker, producer, simulator, template):
-    """Also one whose submission broke off; nobody is sent to twice."""
+async def test_submitting_a_job_again_continues_it(make_worker, producer, simulator, template):
+    """Also after a submission that failed; no item is sent twice."""
 
-    def breaks_off():
+    def failing_source():
         yield from numbers(17)
         raise RuntimeError("the source is gone")
 
     with pytest.raises(RuntimeError, match="gone"):
-        await producer.submit(breaks_off(), name="launch", chunk=5, template=template)
+        await producer.submit(failing_source(), name="launch", chunk=5, template=template)
     assert not (await producer.job("launch").progress()).complete
     codes = await make_worker()
     job = await codes.submit(numbers(30), name="launch", chunk=5, template=template)
@@ -244,8 +238,10 @@ async def test_a_job_submitted_again_is_continued(make_worker, producer, simulat
 
 
 @pytest.mark.timeout(60)
-async def test_a_submission_cancelled_anywhere_is_continued(make_worker, producer, simulator, template):
-    """At each of its waits; the same again completes the job, and nobody is sent to twice in it."""
+async def test_a_submission_that_was_cancelled_at_any_await_can_be_continued(
+    make_worker, producer, simulator, template
+):
+    """The same input again completes the job, and no item of it is sent twice."""
     jobs = []
 
     def submission():
@@ -253,7 +249,7 @@ async def test_a_submission_cancelled_anywhere_is_continued(make_worker, produce
         return producer.submit(numbers(7), name=jobs[-1], chunk=3, template=template)
 
     async for suspensions, task in every_suspension(submission):
-        assert task.cancelled() == suspensions.struck, f"the wait {suspensions.at} swallows a cancellation"
+        assert task.cancelled() == suspensions.struck, f"await {suspensions.at} swallows a cancellation"
         job = await producer.submit(numbers(7), name=jobs[-1], chunk=3, template=template)
         progress = await job.progress()
         assert (progress.total, progress.chunks, progress.complete, progress.pending) == (7, 3, True, 7)
@@ -265,7 +261,7 @@ async def test_a_submission_cancelled_anywhere_is_continued(make_worker, produce
 
 
 class AwaitedLock:
-    """A lock that says when somebody has to wait for it."""
+    """A lock with an event that is set when a thread has to wait for it."""
 
     def __init__(self):
         self.awaited = threading.Event()
@@ -280,30 +276,30 @@ class AwaitedLock:
         self._lock.release()
 
 
-async def test_keys_of_a_cancelled_submission_are_closed_after_their_thread(monkeypatch):
-    """The thread that looks at keys goes on when the submission does not; its file is not closed under it."""
-    seen, lock, begun, go_on = DedupIndex(), AwaitedLock(), threading.Event(), threading.Event()
-    monkeypatch.setattr(seen, "_lock", lock)
+async def test_the_key_index_of_a_cancelled_submission_is_closed_after_its_thread(monkeypatch):
+    """The thread that reads keys outlives a cancelled submission; its file must stay open until it returns."""
+    index, lock, begun, proceed = DedupIndex(), AwaitedLock(), threading.Event(), threading.Event()
+    monkeypatch.setattr(index, "_lock", lock)
 
     def keys():
         yield b"1", b""
         begun.set()
-        go_on.wait(10)
+        proceed.wait(10)
         yield b"2", b""
 
-    adding = asyncio.ensure_future(asyncio.to_thread(seen.add, keys()))
+    adding = asyncio.ensure_future(asyncio.to_thread(index.add, keys()))
     await asyncio.to_thread(begun.wait, 10)
-    closing = asyncio.ensure_future(asyncio.to_thread(seen.close))
+    closing = asyncio.ensure_future(asyncio.to_thread(index.close))
     closing.add_done_callback(lambda _: lock.awaited.set())
     assert await asyncio.to_thread(lock.awaited.wait, 10)
     assert not closing.done()
-    go_on.set()
+    proceed.set()
     assert await adding == [LedgerState.PENDING, LedgerState.PENDING]
     await closing
 
 
-async def test_another_job_under_the_same_name(producer, template):
-    """Another template, another chunk size, another input: refused by name, and nothing of it is sent."""
+async def test_other_input_under_the_name_of_a_job_is_refused(producer, template):
+    """The error names the difference: the template, the chunk size or the input."""
     from attrs import evolve
 
     await producer.submit(numbers(10), name="launch", chunk=5, template=template)
@@ -318,8 +314,8 @@ async def test_another_job_under_the_same_name(producer, template):
     assert (await producer.job("launch").progress()).total == 10
 
 
-async def test_own_keys_name_the_outcomes(make_worker, template):
-    """They outlast the numbers; the same key for another number is invalid."""
+async def test_outcomes_contain_the_custom_keys(make_worker, template):
+    """They outlive the numbers; an item with the key of another request is invalid."""
     codes = await make_worker()
     keys = {number: f"customer-{place}" for place, number in enumerate(numbers(5))}
     keys[numbers(5)[4]] = "customer-0"
@@ -333,32 +329,32 @@ async def test_own_keys_name_the_outcomes(make_worker, template):
     ]
 
 
-async def test_cancel_and_resume(make_worker, producer, simulator, template):
-    """Nothing more of it begins; what was cancelled waits, and a resume by name goes on with it."""
+async def test_a_cancelled_job_sends_nothing_until_it_is_resumed(make_worker, producer, simulator, template):
+    """Also in a worker that starts after the cancellation."""
     job = await producer.submit(numbers(30), name="launch", chunk=5, template=template)
     await job.cancel()
     assert (await finished(job)).ending == "cancelled"
     codes = await make_worker()
-    rounds, runtime = [], codes._runtime
+    polls, runtime = [], codes._runtime
     poll_once = runtime._poll_once
 
     async def counted():
         await poll_once()
-        rounds.append(1)
+        polls.append(1)
 
     runtime._poll_once = counted
     async with asyncio.timeout(30):
-        while len(rounds) < 3 or runtime._tasks:  # rounds of the watch, which must find nothing to do
+        while len(polls) < 3 or runtime._tasks:  # polls that must find no work
             runtime._wake.set()
             await asyncio.sleep(0.001)
     assert not simulator.inbox
-    assert set(await words(job)) == {Delivery.NOT_SENT}
+    assert set(await deliveries(job)) == {Delivery.NOT_SENT}
     await codes.job("launch").resume()
     assert (await finished(job)).accepted == len(simulator.inbox) == 30
 
 
-async def test_what_was_refused_for_a_while_is_tried_again_by_a_resume(make_worker, simulator, template):
-    """The others stay as they are."""
+async def test_a_resume_sends_again_what_was_rejected_with_a_5xx(make_worker, simulator, template):
+    """The other items keep their outcome."""
     failure = Fault(status=503, body={"error": "Internal Error", "requestId": "r"})
     simulator.faults.script(*[failure] * 4)
     codes = await make_worker(retry=RetryPolicy(max_attempts=1))
@@ -370,8 +366,8 @@ async def test_what_was_refused_for_a_while_is_tried_again_by_a_resume(make_work
     assert len({message.to for message in simulator.inbox}) == len(simulator.inbox) == 10
 
 
-async def test_refused_credentials_stop_a_job(make_worker, simulator, template, caplog):
-    """Ten in a row, and not ten million; a resume goes on when they are mended."""
+async def test_consecutive_account_errors_stop_a_job(make_worker, simulator, template, caplog):
+    """A resume continues it once the credentials are correct."""
     simulator.faults.chance(Fault(status=403, body={"Message": "no"}), 1.0, operation="messaging")
     codes = await make_worker(limits=Limits(adaptive=False, max_in_flight=10))
     job = await codes.submit(numbers(500), name="launch", chunk=50, template=template)
@@ -384,8 +380,7 @@ async def test_refused_credentials_stop_a_job(make_worker, simulator, template, 
     assert (await finished(job)).accepted == 500
 
 
-async def test_outcomes_are_drained_once_they_are_kept_elsewhere(make_worker, redis_server, template):
-    """Only of a job that has ended; what became of each stays known, its id does not."""
+async def test_drained_outcomes_keep_their_delivery_but_not_their_id(make_worker, redis_server, template):
     codes = await make_worker()
     job = await codes.submit(numbers(20), name="launch", chunk=5, template=template)
     await finished(job)
@@ -396,8 +391,7 @@ async def test_outcomes_are_drained_once_they_are_kept_elsewhere(make_worker, re
     assert [listed.name for listed in await codes.jobs()] == ["launch"]
 
 
-async def test_an_unknown_job(producer):
-    """Named, with what to do."""
+async def test_an_unknown_job_is_a_named_error(producer):
     job = producer.job("nothing")
     for call in (job.progress(), job.cancel(), job.resume()):
         with pytest.raises(LedgerError, match="no job 'nothing'"):
@@ -405,15 +399,17 @@ async def test_an_unknown_job(producer):
     assert repr(job) == "Job('nothing')"
 
 
-async def test_a_name_that_is_refused_today_hides_no_job(producer):
-    """A ledger may hold one that was let in before; it is listed, and so are the others."""
+async def test_a_job_whose_name_is_refused_today_is_listed(producer):
+    """An earlier version may have allowed the name; the other jobs are listed as well."""
     for name in ("my list", "launch"):
         await Submission(producer.ledger, name, [], 10, "messaging", None, None).run()
     assert {job.name for job in await producer.jobs()} == {"my list", "launch"}
 
 
-async def test_nothing_that_anybody_can_see_holds_a_number(make_worker, producer, redis_server, template, caplog):
-    """Not the messages, the logs at their loudest, the results; and not the ledger once nothing can be sent again."""
+async def test_messages_logs_results_and_the_ledger_contain_no_number(
+    make_worker, producer, redis_server, template, caplog
+):
+    """The logs at level DEBUG; the ledger once no item can be sent again."""
     caplog.set_level(logging.DEBUG)
     codes = await make_worker()
     await codes.send_code.kiq(template.to(TO), key=f"login:{TO}")
@@ -433,39 +429,39 @@ async def test_nothing_that_anybody_can_see_holds_a_number(make_worker, producer
     assert "{CODE}" not in shown
 
 
-# Leases and ends.
+# Leases and shutdowns.
 
 
-async def test_a_worker_frozen_between_its_question_and_its_write(make_worker, simulator, template, monkeypatch):
-    """It was told yes, and then stopped for longer than its lease lasts: it must not write."""
+async def test_a_worker_that_is_suspended_past_its_lease_does_not_write(make_worker, simulator, template, monkeypatch):
+    """The suspension begins after the ledger granted the attempt."""
     original = Ledger.intent
-    granted = []
+    replies = []
 
-    async def then_frozen(self, chunk, row, *, resends_unknown):
-        letter = await original(self, chunk, row, resends_unknown=resends_unknown)
-        if not granted:
-            # What the clocks say after a stop: the lease has run out.
+    async def intent_then_suspended(self, chunk, index, *, resends_unknown):
+        reply = await original(self, chunk, index, resends_unknown=resends_unknown)
+        if not replies:
+            # As after a suspension: the lease has expired.
             chunk.lease._valid_until = (-math.inf, -math.inf)
-        granted.append(letter)
-        return letter
+        replies.append(reply)
+        return reply
 
-    monkeypatch.setattr(Ledger, "intent", then_frozen)
+    monkeypatch.setattr(Ledger, "intent", intent_then_suspended)
     codes = await make_worker()
     job = await codes.submit(numbers(1), name="launch", template=template)
     progress = await finished(job)
     assert (progress.accepted, progress.unknown) == (1, 0)
-    # Asked at least twice under the lease that had run out, and written once, under the next one.
-    assert granted == ["1"] * len(granted)
-    assert len(granted) >= 2
+    # At least two intents, and one request: under the next lease.
+    assert replies == ["1"] * len(replies)
+    assert len(replies) >= 2
     assert len(simulator.requests) == 1
 
 
-async def test_a_chunk_is_taken_over_from_a_dead_worker(make_worker, producer, simulator, redis_server, template):
-    """What was under way at its death is unknown, the rest is sent."""
+async def test_a_chunk_of_a_dead_worker_is_sent_by_another(make_worker, producer, simulator, redis_server, template):
+    """Its items in flight are unknown."""
     job = await producer.submit(numbers(10), name="launch", template=template)
     ledger = producer.ledger
     dead = await ledger.claim_chunk("launch", 0, ledger.new_lease())
-    assert [await ledger.intent(dead, row, resends_unknown=False) for row in range(3)] == ["1"] * 3
+    assert [await ledger.intent(dead, index, resends_unknown=False) for index in range(3)] == ["1"] * 3
     with redis_server.client() as client:
         client.hset("bandwidth-mfa:{launch}:leases", 0, f"{dead.lease.fencing_token} 1")
     await make_worker()
@@ -476,8 +472,7 @@ async def test_a_chunk_is_taken_over_from_a_dead_worker(make_worker, producer, s
     assert causes == ["LeaseExpired"] * 3 + [None] * 7
 
 
-async def test_unknown_ones_are_sent_again_only_where_that_was_chosen(make_worker, producer, redis_server, template):
-    """At least once, and perhaps twice."""
+async def test_unknown_items_are_sent_again_under_at_least_once(make_worker, producer, redis_server, template):
     job = await producer.submit(numbers(3), name="launch", template=template)
     ledger = producer.ledger
     dead = await ledger.claim_chunk("launch", 0, ledger.new_lease())
@@ -488,8 +483,8 @@ async def test_unknown_ones_are_sent_again_only_where_that_was_chosen(make_worke
     assert (await finished(job)).accepted == 3
 
 
-async def test_a_shutdown_waits_for_what_is_under_way(make_worker, producer, simulator, template):
-    """The client is closed after it, and nothing is unknown; the rest waits for the next worker."""
+async def test_a_shutdown_waits_for_requests_in_flight(make_worker, producer, simulator, template):
+    """No item is unknown; the others wait for the next worker."""
     simulator.faults.chance(Fault(delay=0.2), 1.0, operation="messaging")
     codes = await make_worker()
     job = await codes.submit(numbers(300), name="launch", chunk=100, template=template)
@@ -505,8 +500,8 @@ async def test_a_shutdown_waits_for_what_is_under_way(make_worker, producer, sim
     assert job.name == "launch"
 
 
-async def test_a_shutdown_that_takes_too_long_cuts(make_worker, producer, simulator, template):
-    """What was cut is unknown, at once and by name."""
+async def test_a_shutdown_cancels_requests_after_the_drain_timeout(make_worker, producer, simulator, template):
+    """Their items are unknown at once."""
     simulator.faults.chance(Fault(delay=math.inf), 1.0, operation="messaging")
     clock = ManualClock()
     codes = await make_worker(drain_timeout=0.5, clock=clock)
@@ -515,17 +510,17 @@ async def test_a_shutdown_that_takes_too_long_cuts(make_worker, producer, simula
         while (await producer.job("launch").progress()).sending < count:
             await asyncio.sleep(0.001)
 
-    await passing(clock, codes.ledger, codes.submit(numbers(5), name="launch", template=template))
-    await passing(clock, codes.ledger, sending(5))
+    await advancing(clock, codes.ledger, codes.submit(numbers(5), name="launch", template=template))
+    await advancing(clock, codes.ledger, sending(5))
     began = clock.monotonic()
-    await passing(clock, codes.ledger, codes.broker.shutdown())
+    await advancing(clock, codes.ledger, codes.broker.shutdown())
     assert 0.5 <= clock.monotonic() - began < 0.6
     progress = await producer.job("launch").progress()
     assert (progress.unknown, progress.pending, progress.ending) == (5, 0, "finished")
 
 
-async def test_workers_share_a_job(make_worker, simulator, template):
-    """Every one of them takes chunks, and no row goes to two."""
+async def test_workers_share_the_chunks_of_a_job(make_worker, simulator, template):
+    """Each chunk is claimed once, and each item is sent once."""
     simulator.faults.chance(Fault(delay=0.01), 1.0, operation="messaging")
     workers = [await make_worker(runs=1) for _ in range(3)]
     job = await workers[0].submit(numbers(600), name="launch", chunk=20, template=template)
@@ -534,8 +529,7 @@ async def test_workers_share_a_job(make_worker, simulator, template):
     assert int(facts["runs"]) == 30
 
 
-async def test_sign_ins_go_before_chunks(make_worker, producer, simulator, template):
-    """A code asked for in the middle of a job does not wait for its end."""
+async def test_a_single_code_is_sent_before_the_items_of_a_job(make_worker, producer, simulator, template):
     codes = await make_worker(limits=Limits(rate="100/s", adaptive=False))
     job = await codes.submit(numbers(300), name="launch", template=template)
     while (await job.progress()).accepted < 20:
@@ -561,8 +555,7 @@ async def test_sign_ins_go_before_chunks(make_worker, producer, simulator, templ
         ({"drain_timeout": "1"}, "drain_timeout"),
     ],
 )
-def test_wrong_arguments(options, word):
-    """Named before any I/O."""
+def test_a_wrong_argument_is_named_before_any_io(options, word):
     right = {"broker": LossyBroker(), "ledger": "redis://localhost", "client": MFAClient.from_env}
     right |= options
     with pytest.raises(ConfigurationError, match=word):
@@ -581,14 +574,12 @@ def test_wrong_arguments(options, word):
         ({"requests": "+19195551234"}, "requests"),
     ],
 )
-async def test_wrong_submissions(producer, options, word):
-    """The same."""
+async def test_a_wrong_argument_of_submit_is_named(producer, options, word):
     with pytest.raises(ConfigurationError, match=word):
         await producer.submit(**({"requests": [], "name": "launch"} | options))
 
 
-async def test_a_factory_that_makes_no_client(make_worker, redis_server):
-    """Says so at start-up."""
+async def test_a_factory_that_makes_no_client_fails_at_start_up(make_worker, redis_server):
     from taskiq import InMemoryBroker
 
     broker = InMemoryBroker()
@@ -598,8 +589,7 @@ async def test_a_factory_that_makes_no_client(make_worker, redis_server):
     await worker.aclose()
 
 
-def test_a_job_is_known_by_its_name(redis_server):
-    """Nothing is asked for a handle."""
+def test_a_job_object_is_made_without_io(redis_server):
     worker = MFAWorker(LossyBroker(), ledger=redis_server.url, client=MFAClient.from_env)
     assert isinstance(worker.job("launch"), Job)
     assert "127.0.0.1" not in repr(worker)

@@ -1,4 +1,4 @@
-"""What asks Redis of jobs, cancelled at each of its waits: the job is whole, and no connection is left behind."""
+"""Ledger operations cancelled at every await: the job stays intact, and no connection leaks."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_question_cancelled_at_every_wait(producer, template, call):
-    """It is cancelled and no more: the same question is answered afterwards, and the job goes on where it was."""
+async def test_an_operation_cancelled_at_any_await_leaves_the_job_intact(producer, template, call):
+    """The same operation succeeds afterwards."""
     job = await producer.submit(NUMBERS, name="launch", chunk=3, template=template)
     ends = set()
     async for suspensions, task in every_suspension(lambda: CALLS[call](producer)):
-        assert task.cancelled() == suspensions.struck, f"the wait {suspensions.at} swallows a cancellation"
+        assert task.cancelled() == suspensions.struck, f"await {suspensions.at} swallows a cancellation"
         ends.add(task.cancelled() or task.exception())
         if call == "Job.cancel":
             await job.resume()
@@ -58,8 +58,8 @@ async def test_a_question_cancelled_at_every_wait(producer, template, call):
 
 
 @pytest.mark.parametrize(("first", "settled"), [(DisconnectedError, []), (NotSentError, [LedgerState.PENDING])])
-async def test_what_may_have_been_sent_is_never_pending_again(first, settled):
-    """Between two attempts of an insistent worker, when it may be killed, its ledger does not say "not sent"."""
+async def test_an_item_that_may_have_been_sent_is_never_pending_again(first, settled):
+    """The worker may be killed between two attempts; the ledger must not say "not sent" then."""
 
     class Entry:
         is_stopping = False
@@ -78,21 +78,21 @@ async def test_what_may_have_been_sent_is_never_pending_again(first, settled):
     assert Entry.states == settled
 
 
-async def test_work_cancelled_at_every_wait(producer, template):
-    """A chunk that was taken is held until its lease runs out, one that was not is free, and no row has moved."""
+async def test_a_claim_cancelled_at_any_await_changes_no_item(producer, template):
+    """The chunk is either held until its lease expires, or free."""
     numbers = [f"+1919555{index:04}" for index in range(12)]
     job = await producer.submit(numbers, name="launch", chunk=1, template=template)
     ledger = producer.ledger
     tried = []
 
-    async def work():
+    async def claim_and_release():
         tried.append(len(tried))
         lease = ledger.new_lease()
         await ledger.plan("launch", lease, max_queued_chunks=4, requeue_after=1.0)
         chunk = await ledger.claim_chunk("launch", tried[-1], lease)
         await ledger.release_chunk(chunk, b"")
 
-    async for suspensions, task in every_suspension(work):
+    async for suspensions, task in every_suspension(claim_and_release):
         assert task.cancelled() == suspensions.struck
         assert task.cancelled() or task.exception() is None
         again = await ledger.claim_chunk("launch", tried[-1], ledger.new_lease())
@@ -101,11 +101,11 @@ async def test_work_cancelled_at_every_wait(producer, template):
 
 
 @pytest.mark.parametrize("kind", ["RedisLedger", "MFAWorker"])
-async def test_an_opening_and_a_close_cancelled_at_every_wait(redis_server, kind):
-    """Whatever was opened is closed, the broker of an `MFAWorker` included."""
+async def test_an_opening_cancelled_at_any_await_closes_what_it_opened(redis_server, kind):
+    """The broker of an `MFAWorker` included."""
     brokers = []
 
-    async def look():
+    async def open_and_close():
         ledger = RedisLedger(redis_server.url)
         if kind == "RedisLedger":
             async with ledger as opened:
@@ -115,9 +115,9 @@ async def test_an_opening_and_a_close_cancelled_at_every_wait(redis_server, kind
         async with MFAWorker(brokers[-1], ledger=ledger, client=lambda: None) as worker:
             await worker.jobs()
 
-    async for suspensions, task in every_suspension(look):
+    async for suspensions, task in every_suspension(open_and_close):
         assert task.cancelled() == suspensions.struck
-        assert len(await connections(redis_server)) <= 1, f"wait {suspensions.at}"
+        assert len(await connections(redis_server)) <= 1, f"await {suspensions.at}"
     assert all(broker.ups == broker.downs for broker in brokers)
 
 

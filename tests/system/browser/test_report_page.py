@@ -1,4 +1,4 @@
-"""The report's page as people read it, in a real browser: wide, narrow, dark, on paper, and without its script."""
+"""The report's page in a real browser: wide, narrow, dark, printed, and without its script."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def scenes(tmp_path_factory) -> dict[str, Path]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def opened(chromium, scenes):
-    """Open a scene in a window of its own; whatever went wrong in any of them fails the test."""
+    """Open a scene in a new window; an error in any window fails the test."""
     watched: list[Watched] = []
 
     async def open_(name: str, *, width: int = 1280, scripts: bool = True, **options: Any):
@@ -80,15 +80,15 @@ async def opened(chromium, scenes):
     for seen in watched:
         if await seen.page.evaluate("'violations' in window"):
             await seen.check()
-        assert seen.hosts <= {None}, "the page asked for something"
+        assert seen.hosts <= {None}, "the page made a request"
         assert not seen.problems
         await seen.page.context.close()
 
 
 @pytest.mark.parametrize("name", [*SCENES, "launch"])
 @pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
-async def test_no_scene_breaks_the_page(opened, name, width, scheme):
-    """No script of others, no request, nothing wider than the screen, no words cut off at its edge."""
+async def test_the_page_fits_the_screen_and_makes_no_request(opened, name, width, scheme):
+    """No injected script runs, nothing is wider than the screen, and no text is cut off at its edge."""
     page = await opened(name, width=width, color_scheme=scheme)
     await expect(page.locator("h1")).to_have_count(1)
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
@@ -106,8 +106,8 @@ async def test_no_scene_breaks_the_page(opened, name, width, scheme):
 
 
 @pytest.mark.parametrize("width", [360, 800, 1000, 1280])
-async def test_what_is_typed_stands_in_one_line(opened, width):
-    """The option to send again is there to be copied, and inside its card."""
+async def test_code_in_the_next_steps_is_not_broken_over_two_lines(opened, width):
+    """The option can be copied, and does not leave its card."""
     page = await opened("launch", width=width)
     typed = page.locator(".steps li code")
     assert await typed.all_text_contents() == ["--resend at-least-once", "Resend.AT_LEAST_ONCE"]
@@ -120,7 +120,7 @@ async def test_what_is_typed_stands_in_one_line(opened, width):
 
 @pytest.mark.parametrize("name", [*SCENES, "launch"])
 async def test_every_chart_has_a_name_a_sentence_and_a_table(opened, name):
-    """Who cannot see the drawings is told the same."""
+    """Screen readers get the same information as the drawings."""
     page = await opened(name)
     for figure in await page.locator("figure").all():
         await expect(figure.locator("figcaption h2")).not_to_be_empty()
@@ -132,12 +132,12 @@ async def test_every_chart_has_a_name_a_sentence_and_a_table(opened, name):
             await expect(figure.get_by_role("table", include_hidden=True)).to_have_count(1)
     if name == "launch":
         names = await page.locator("figure h2").all_inner_texts()
-        assert names == ["Codes over time", "What became of the items", "How long answers took", "Failures by cause"]
+        assert names == ["Codes over time", "Delivery outcomes", "Latency", "Failures by cause"]
         await expect(page.locator("svg[role=img]")).to_have_count(3)
 
 
-async def test_labels_do_not_cover_each_other(opened):
-    """Ticks, percentiles and names stay apart on a narrow screen as on a wide one."""
+async def test_labels_do_not_overlap(opened):
+    """Ticks, percentiles and names have space on narrow and wide screens."""
     for width in (360, 820, 1280):
         for name in ("launch", "kills", "months", "all-429"):
             page = await opened(name, width=width)
@@ -154,8 +154,8 @@ async def test_labels_do_not_cover_each_other(opened):
             assert covered == [], (name, width)
 
 
-async def test_pointing_at_the_chart_tells_the_numbers(opened):
-    """With a mouse: the numbers of one moment, and the hint again when the pointer leaves."""
+async def test_pointing_at_the_chart_shows_the_numbers(opened):
+    """The readout shows one point's numbers, and the hint again after the pointer leaves."""
     page = await opened("launch")
     figure = page.locator("figure").filter(has_text="Codes over time")
     readout = figure.locator(".readout")
@@ -165,13 +165,13 @@ async def test_pointing_at_the_chart_tells_the_numbers(opened):
     await page.mouse.move(2, 2)
     await expect(readout).to_have_text("Point at the chart for the numbers of one moment.")
     assert await figure.locator(".point.on").count() == 0
-    answers = page.locator("figure").filter(has_text="How long answers took")
+    answers = page.locator("figure").filter(has_text="Latency")
     await answers.locator(".point").nth(5).hover()
     await expect(answers.locator(".readout")).to_have_text(re.compile(r"^\d.* ms to \d.* ms: .* answers, .* %$"))
 
 
-async def test_it_is_complete_without_a_script(opened):
-    """Nothing is drawn, opened or told by the script that cannot be had without it."""
+async def test_the_page_is_complete_without_its_script(opened):
+    """Charts, tables and tooltips do not need the script."""
     page = await opened("launch", scripts=False)
     await expect(page.locator(".readout").first).to_be_hidden()
     await expect(page.locator("svg[role=img] .area").first).to_be_visible()
@@ -180,8 +180,8 @@ async def test_it_is_complete_without_a_script(opened):
     assert "accepted" in (await page.locator(".point title").first.text_content())
 
 
-async def test_keys_reach_what_can_be_opened_and_scrolled(opened):
-    """Tables open with Enter, and what scrolls takes the focus."""
+async def test_tables_open_and_scroll_with_the_keyboard(opened):
+    """A table opens with Enter, and its scroll area takes the focus."""
     page = await opened("launch", width=360)
     for _ in range(3):
         await page.keyboard.press("Tab")
@@ -194,8 +194,8 @@ async def test_keys_reach_what_can_be_opened_and_scrolled(opened):
     await expect(region).to_be_focused()
 
 
-async def test_colours_follow_the_reader_and_paper_is_white(opened):
-    """Dark where it is asked for; never on paper."""
+async def test_colours_follow_the_colour_scheme_and_print_is_white(opened):
+    """The page is dark in a dark colour scheme, but never when printed."""
     page = await opened("launch", color_scheme="dark")
     background = "getComputedStyle(document.body).backgroundColor"
     dark = await page.evaluate(background)
@@ -207,8 +207,8 @@ async def test_colours_follow_the_reader_and_paper_is_white(opened):
     assert len(await page.pdf(format="A4")) > 10_000
 
 
-async def test_the_page_says_what_the_journal_says(opened):
-    """The first screen holds the answer; places and sessions follow."""
+async def test_the_page_shows_the_contents_of_the_journal(opened):
+    """The headline and state are at the top; positions and sessions follow."""
     page = await opened("kills")
     await expect(page.locator("h1")).to_have_text("400 of 469 codes were accepted")
     await expect(page.locator("header")).to_contain_text("The last run was killed.")

@@ -12,7 +12,6 @@ import pathlib
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,10 +26,11 @@ from bandwidth_mfa_async import BulkSummary, Delivery, ItemOutcome, MFAClient
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.cli.bulk import _scan_progress
 from bandwidth_mfa_async.cli.bulk._display import Display, Pace
-from bandwidth_mfa_async.cli.bulk._scan_progress import CheckProgress
+from bandwidth_mfa_async.cli.bulk._scan_progress import ScanProgress
 from bandwidth_mfa_async.simulator import Fault
 from bandwidth_mfa_async.testing import ManualClock
 from tests.conftest import APPLICATION, FROM
+from tests.support import processes
 from tests.support.fault_server import environment
 
 if TYPE_CHECKING:
@@ -151,13 +151,13 @@ def test_rejects_are_mended_and_sent(bulk: Any, simulator: ThreadedSimulator, fo
     assert (result.exit_code, sent_to(simulator)) == (1, {A: 1})
     rows = {row["line"]: row for row in rejected(folder / "r.csv")}
     assert rows.keys() == {"3", "4", "5", "6"}
-    assert rows["3"]["reason"].startswith("to: lacks the '+'")
+    assert rows["3"]["reason"].startswith("to: does not begin with '+'")
     assert rows["3"]["name"] == "joe"
     assert rows["4"]["reason"] == "digits: must be a whole number from 4 to 8"
-    assert rows["5"]["reason"] == "refused by the service: 400 to number is not reachable"
-    assert rows["6"]["reason"] == "has 4 columns where the first line has 3"
+    assert rows["5"]["reason"] == "rejected by the service: 400 to number is not reachable"
+    assert rows["6"]["reason"] == "has 4 columns, but the header has 3"
     assert (folder / "r.csv").stat().st_mode & 0o777 == 0o600
-    assert "n.csv, line 3: to: lacks" in result.stderr
+    assert "n.csv, line 3: to: does not begin" in result.stderr
     # A second look finds the same, and nothing is sent again.
     assert bulk("n.csv", "--journal", "j.db", "--rejects", "r.csv").exit_code == 1
     assert [row["line"] for row in rejected(folder / "r.csv")].count("5") == 1
@@ -168,7 +168,7 @@ def test_rejects_are_mended_and_sent(bulk: Any, simulator: ThreadedSimulator, fo
     assert (second.exit_code, sent_to(simulator)) == (0, {A: 1, "+12025550101": 1, B: 1})
     assert not (folder / "r2.csv").exists()
     # Before rich 14.1 a progress bar that is switched off still ends with an empty line.
-    assert second.stderr.lstrip() == "mended.csv: nothing is done with the columns name\n"
+    assert second.stderr.lstrip() == "mended.csv: ignored columns: name\n"
 
 
 def test_unknown_is_3_until_somebody_decides(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
@@ -230,12 +230,12 @@ HEADER_300 = ",".join(["to", *(f"c{n}" for n in range(299))])
     ("content", "said"),
     [
         (b"", "n.csv: is empty"),
-        (b"to,name\n", "n.csv: holds no row"),
+        (b"to,name\n", "n.csv: contains no row"),
         (f"phone,name\n{A},x\n".encode(), "n.csv, line 1: no column is called 'to': rename 'phone' to 'to'"),
         (f"{HEADER_300}\n{A}{',' * 299}\n".encode(), "n.csv, line 1: 300 columns"),
         (
             b"to\n2025550101\n2025550102\nx\n",
-            "n.csv, line 2: none of the 3 rows can be sent; the first of them: to: lacks",
+            "n.csv, line 2: none of the 3 rows can be sent; the first error: to: does not begin",
         ),
         (f"to\n{A}\n".encode("utf-16"), "n.csv, line 1: is UTF-16"),
         (f'to,name\n{A},x\n{B},"y\n{C},z\n'.encode(), "n.csv, line 3: a quote"),
@@ -276,11 +276,11 @@ def test_rejects_of_a_file_with_no_good_row(
     (folder / "r.csv").write_text("line,reason,to,name\n" + "7,old,x,an older row\n" * 99)
     result = bulk(name, "--journal", "j.db", "--rejects", "r.csv", *flags)
     assert result.exit_code == 2
-    assert "none of the 6 rows can be sent; the first of them: to: lacks" in both(result)
-    assert "; r.csv has them all" in both(result)
+    assert "none of the 6 rows can be sent; the first error: to: does not begin" in both(result)
+    assert "; all rows are in r.csv" in both(result)
     rows = rejected(folder / "r.csv")
     assert [(row["line"], row["to"]) for row in rows] == [(str(n + 2), f"202555010{n}") for n in range(6)]
-    assert all(row["reason"].startswith("to: lacks the '+'") for row in rows)
+    assert all(row["reason"].startswith("to: does not begin with '+'") for row in rows)
     assert not simulator.inbox
     mended = (folder / "r.csv").read_text().replace(",202555", ",+1202555")
     (folder / "mended.csv").write_text(mended)
@@ -294,15 +294,15 @@ def test_a_file_that_is_mended_while_it_is_read(
     """What the rejects got from it before it was mended is not in them."""
     path = folder / "n.csv"
     path.write_text("2025550101\n2025550102\n")
-    look_through = _scan_progress.look_through
+    scan = _scan_progress.scan
 
     def then_mended(*args: Any, **options: Any) -> Any:
-        found = look_through(*args, **options)
+        found = scan(*args, **options)
         # The second look is the one that writes: after it comes the run.
         path.write_text(f"x\n2025550101\n{A}\n" if options["rejects"] is None else f"2025550103\n{A}\n")
         return found
 
-    monkeypatch.setattr(_scan_progress, "look_through", then_mended)
+    monkeypatch.setattr(_scan_progress, "scan", then_mended)
     assert bulk("n.csv", "--rejects", "r.csv").exit_code == 1
     assert [row["to"] for row in rejected(folder / "r.csv")] == ["2025550103"]
     assert sent_to(simulator) == {A: 1}
@@ -335,27 +335,27 @@ def newer_journal(folder: pathlib.Path) -> None:
         (["--scope", "x" * 26], "--scope: must be at most 25", None),
         (["--rejects", "missing/r.csv"], "--rejects: missing/r.csv cannot be written", None),
         (["--rejects", "tmp"], "--rejects: tmp cannot be written", None),
-        (["--rejects", "n.csv"], "--rejects: n.csv is used by this very command", None),
+        (["--rejects", "n.csv"], "--rejects: n.csv is already used by this command", None),
         (
             ["--rejects", "link"],
-            "--rejects: link is used by this very command",
+            "--rejects: link is already used by this command",
             lambda folder: (folder / "link").symlink_to("n.csv"),
         ),
         (
             ["--rejects", "notes.csv"],
-            "notes.csv exists and is no file of rejected rows",
+            "notes.csv exists and is not a rejects file",
             lambda folder: (folder / "notes.csv").write_text("my notes"),
         ),
-        (["--rejects", "j.db"], "exists and is no file of rejected rows", not_a_journal),
+        (["--rejects", "j.db"], "exists and is not a rejects file", not_a_journal),
         (["--rejects", ""], "--rejects: is empty", None),
         (["--journal", ""], "--journal: is empty", None),
         (["--journal", "missing/j.db"], "missing/j.db", None),
         (["--journal", "tmp"], "tmp: this is a folder", None),
         (["--journal", "n.csv"], "--journal: n.csv is the input", None),
         (["--journal", "j.db", "--rejects", "j.db"], "--rejects: j.db is", newer_journal),
-        (["--journal", "both", "--rejects", "both"], "--rejects: both is used by this very command", None),
+        (["--journal", "both", "--rejects", "both"], "--rejects: both is already used by this command", None),
         *(
-            (["--journal", "j.db", "--rejects", f"j.db{ending}"], f"--rejects: j.db{ending} is used by this very", None)
+            (["--journal", "j.db", "--rejects", f"j.db{ending}"], f"--rejects: j.db{ending} is already used by", None)
             for ending in ("-wal", "-shm", "-lock")
         ),
         (["--journal", "j.db"], "another program's database", not_a_journal),
@@ -469,10 +469,10 @@ class Running:
     """The command in a process of its own."""
 
     def __init__(self, *args: str, **options: Any) -> None:
-        self.process = subprocess.Popen(
+        self.process = processes.start(
             [sys.executable, "-m", "bandwidth_mfa_async", "bulk", *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=processes.PIPE,
+            stderr=processes.PIPE,
             text=True,
             env={**os.environ, "COLUMNS": "120"},
             **options,
@@ -501,12 +501,7 @@ def start(simulator: ThreadedSimulator, folder: pathlib.Path) -> Iterator[Callab
 
     yield make
     for one in running:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.wait()
-        for pipe in (one.process.stdin, one.process.stdout, one.process.stderr):
-            if pipe is not None:
-                pipe.close()
+        processes.end(one.process)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -523,8 +518,8 @@ def test_a_signal_drains(
     running.process.send_signal(number)
     code, out, err = running.end()
     assert (code, "Traceback" in err) == (1, False), err
-    assert "stopping: what is under way may end" in err
-    assert "to go on, run the same command again" in out
+    assert "stopping: codes in flight may finish" in err
+    assert "to continue, run the same command again" in out
     sent = len(simulator.inbox)
     assert sent < 400
     simulator.faults.clear()
@@ -580,7 +575,7 @@ def test_ctrl_c_while_the_file_is_checked(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bandwidth_mfa_async.cli.bulk._scan_progress.look_through", interrupted)
+    monkeypatch.setattr("bandwidth_mfa_async.cli.bulk._scan_progress.scan", interrupted)
     result = bulk("n.csv")
     assert (result.exit_code, result.stderr) == (130, "stopped; nothing was sent\n")
     assert not simulator.inbox
@@ -615,7 +610,7 @@ def test_a_pipe_is_sent_as_it_comes(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
 ) -> None:
     """The first rows go out while the other end is still writing; its end is the end."""
-    running = start("-", "--json", "--rejects", "r.csv", stdin=subprocess.PIPE)
+    running = start("-", "--json", "--rejects", "r.csv", stdin=processes.PIPE)
     assert running.process.stdin is not None
     lines = [f'{{"to": "{number}", "digits": 4}}\n' for number in many(4)]
     running.process.stdin.write("".join(lines[:2]) + "nonsense\n")
@@ -635,7 +630,7 @@ def test_a_silent_pipe_holds_nobody_up(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
 ) -> None:
     """A signal ends a run whose input says nothing more."""
-    running = start("-", "--journal", "j.db", stdin=subprocess.PIPE)
+    running = start("-", "--journal", "j.db", stdin=processes.PIPE)
     assert running.process.stdin is not None
     running.process.stdin.write("to,name\n" + "".join(f"{number},some name\n" for number in many(5)))
     running.process.stdin.flush()
@@ -644,7 +639,7 @@ def test_a_silent_pipe_holds_nobody_up(
     assert running.process.wait(timeout=20) == 1
     assert running.process.stderr is not None
     assert running.process.stdout is not None
-    assert "to go on" in running.process.stdout.read()
+    assert "to continue" in running.process.stdout.read()
     assert "Fatal" not in running.process.stderr.read()
 
 
@@ -667,11 +662,11 @@ def test_bad_pipes(
     sent: int,
 ) -> None:
     """A pipe is read once: trouble in its middle ends the run there, and the summary says what was sent before."""
-    running = start("-", stdin=subprocess.PIPE)
+    running = start("-", stdin=processes.PIPE)
     out, err = running.process.communicate(data, timeout=60)
     assert (running.process.returncode, len(simulator.inbox)) == (code, sent)
     assert said in err
-    assert ("what became of the codes" in out) == bool(sent or "none of" in said)
+    assert ("delivery outcomes" in out) == bool(sent or "none of" in said)
 
 
 # What a person sees.
@@ -692,7 +687,7 @@ def test_the_check_is_one_line(width: int, parts: list[str], size: int | None) -
     """At any width; the bytes go first, then the time left, which a pipe has none of."""
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=True, color_system=None)
-    progress = CheckProgress(console)
+    progress = ScanProgress(console)
     progress.add_task("", total=size, completed=123_400_000, rows=12_345_678)
     console.print(progress.get_renderable())
     (line,) = out.getvalue().splitlines()
@@ -733,17 +728,17 @@ def test_the_display_keeps_to_its_width(width: int, total: int | None, monkeypat
     _, display = shown(width, summary, total, clock, force_terminal=True)
     for second in range(70):
         for _ in range(second % 9 * 100):
-            display.note(outcome(Delivery.ACCEPTED))
+            display.record(outcome(Delivery.ACCEPTED))
         clock.tick(1)
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     lines = ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(display)]
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)
-    for word in ("9,000,000 accepted", "123,456 rejected", "12,345 unknown", "1,234,567 429s", "800/s at most"):
+    for word in ("9,000,000 accepted", "123,456 rejected", "12,345 unknown", "1,234,567 429s", "800/s peak"):
         assert word in text
     assert lines[-1].startswith("last minute ")
-    bars = sum(char in " ▁▂▃▄▅▆▇█" for char in lines[-1].removeprefix("last minute ").removesuffix(" 800/s at most"))
-    assert bars == min(60, width - len("last minute ") - len(" 800/s at most"))
+    bars = sum(char in " ▁▂▃▄▅▆▇█" for char in lines[-1].removeprefix("last minute ").removesuffix(" 800/s peak"))
+    assert bars == min(60, width - len("last minute ") - len(" 800/s peak"))
     if width == 200:
         assert len(lines) == 3
 
@@ -777,7 +772,7 @@ def test_a_line_every_ten_seconds_elsewhere(terminal: str | None, monkeypatch: p
         for _ in range(100):
             for _ in range(25):
                 summary.accepted += 1
-                display.note(outcome(Delivery.ACCEPTED))
+                display.record(outcome(Delivery.ACCEPTED))
             clock.tick(0.25)
             display.tick()
     zeros = "0 rejected, 0 unknown, 0 429s, 0 in flight"
@@ -791,19 +786,19 @@ def test_the_pace() -> None:
     """Whole seconds of the last minute; the time left at the pace of that minute, not of the whole run."""
     clock = ManualClock()
     pace = Pace(clock)
-    assert (pace.last_minute(), pace.per_second(), pace.left(0, 100)) == ([], 0.0, None)
+    assert (pace.last_minute(), pace.per_second(), pace.eta(0, 100)) == ([], 0.0, None)
     done = 0
     for second in range(200):
         for _ in range(1 if second < 100 else 5):
             pace.count()
             done += 1
         clock.tick(1)
-        left = pace.left(done, 1_000 - done)
+        left = pace.eta(done, 1_000 - done)
         assert left is not None
     assert pace.last_minute() == [5] * 60
     assert pace.per_second() == 5.0
     assert left == pytest.approx((1_000 - done) / 5)
-    assert pace.left(done, None) is None
+    assert pace.eta(done, None) is None
     clock.tick(30)
     assert pace.last_minute() == [5] * 30 + [0] * 30
     assert pace.per_second() == 0.0
@@ -817,12 +812,22 @@ def test_help_says_how_it_ends(bulk: Any) -> None:
         "3 some unknown",
         "SIGTERM",
         "--journal",
-        "Nobody is texted",
+        "codes already sent are skipped",
         "JSON Lines",
     ):
         assert word.lower() in text.lower(), word
 
 
+@pytest.fixture
+def restored_signals() -> Iterator[None]:
+    """Restore the signals that `send` leaves to its caller, ignored."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("restored_signals")
 async def test_nothing_blocks_the_loop(simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
     """Rows are read by a thread: a disk that hangs does not make requests under way time out."""
     from bandwidth_mfa_async import CodeTemplate, MFAClient

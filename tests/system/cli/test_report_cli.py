@@ -9,7 +9,6 @@ import json
 import os
 import pty
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +23,7 @@ from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.cli.report.page._html import Html, join, tag
 from bandwidth_mfa_async.cli.report.page._scales import count_ticks, latency_ticks
 from bandwidth_mfa_async.simulator import Fault, Simulator
+from tests.support import processes
 from tests.support.journal_file import BEGAN, make_journal, make_launch
 
 if TYPE_CHECKING:
@@ -62,19 +62,18 @@ def test_colours_are_for_terminals_that_want_them(launch: Path, no_color: str | 
     env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"}
     env |= {} if no_color is None else {"NO_COLOR": no_color}
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bandwidth_mfa_async", "report", str(launch)], stdout=follower, stdin=follower, env=env
-    )
-    os.close(follower)
     output = b""
-    try:
-        while piece := os.read(leader, 65_536):
-            output += piece
-    except OSError:  # how Linux says that the other end has gone
-        pass
-    finally:
-        os.close(leader)
-    assert process.wait(timeout=20) == 0
+    command = [sys.executable, "-m", "bandwidth_mfa_async", "report", str(launch)]
+    with processes.running(command, stdout=follower, stdin=follower, env=env) as process:
+        os.close(follower)
+        try:
+            while piece := os.read(leader, 65_536):
+                output += piece
+        except OSError:  # how Linux says that the other end has gone
+            pass
+        finally:
+            os.close(leader)
+        assert process.wait(timeout=20) == 0
     assert (re.search(rb"\x1b\[(3[1-7]|9[0-7])m", output) is not None) is coloured
 
 
@@ -119,7 +118,7 @@ def test_the_page_never_takes_the_journals_place(
     def refused(journal: Path, target: Path) -> None:
         result = invoke(journal, "--html", target)
         assert result.exit_code == 2, target
-        assert f"error: --html: {target} is the journal itself or a part of it" in result.output
+        assert f"error: --html: {target} is the journal or one of its files" in result.output
 
     for target in targets:
         refused(launch, target)
@@ -156,7 +155,7 @@ def test_a_page_goes_into_a_pipe(launch: Path, tmp_path: Path, invoke: Callable[
     """What is no file is written to: nothing takes its place."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+    with processes.running(["cat", pipe], stdout=processes.PIPE) as reader:
         assert invoke(launch, "--html", pipe).exit_code == 0
         assert reader.communicate(timeout=20)[0].startswith(b"<!doctype html>")
     assert pipe.is_fifo()
@@ -170,10 +169,10 @@ def test_a_page_that_cannot_be_written(launch: Path, monkeypatch: pytest.MonkeyP
     # A limit for the size of files stands for the full disk.
     command = f'ulimit -f 8; exec "{sys.executable}" -m bandwidth_mfa_async report launch.db --html page.html'
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
+    done = processes.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     problem = "--html: page.html cannot be written: File too large"
-    assert done.stderr == f"error: {problem}; make room, or name another file; - is standard output\n"
+    assert done.stderr == f"error: {problem}; free some space, or name another file, or - for standard output\n"
     assert Path("page.html").read_text() == "the page of yesterday"
     assert sorted(Path().iterdir()) == before
 
@@ -189,7 +188,7 @@ def test_a_page_that_may_not_be_written(
             patched.setattr(f"bandwidth_mfa_async.cli._files.os.{name}", _denied)
             result = invoke(launch, "--html", page)
         assert result.exit_code == 2
-        assert "Permission denied; see to the right to write in its folder, or name another file" in result.output
+        assert "Permission denied; get write permission for its folder, or name another file" in result.output
         assert page.read_text() == "the page of yesterday"
         assert sorted(launch.parent.iterdir()) == [launch, page]
 
@@ -204,11 +203,15 @@ def _denied(*_: object) -> None:
         (["nothing.db"], "there is no such file"),
         (
             ["launch.db", "--html", "no/such/folder.html"],
-            "error: --html: no/such/folder.html cannot be written: No such file or directory; make its folder, or name",
+            (
+                "error: --html: no/such/folder.html cannot be written: No such file or directory; "
+                "create its folder, or name"
+            ),
         ),
         pytest.param(
             ["launch.db", "--html", "/dev/full"],
-            "error: --html: /dev/full cannot be written: No space left on device; make room, or name another file",
+            "error: --html: /dev/full cannot be written: No space left on device; "
+            "free some space, or name another file",
             marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full"),
         ),
         (["launch.db", "--html", "loop"], "error: --html: loop cannot be written: Too many levels of symbolic links"),
@@ -255,7 +258,7 @@ def test_every_journal_has_a_summary_and_a_page(tmp_path: Path, invoke: Callable
         path = make_journal(tmp_path / f"{name}.db", **content)
         summary, page = invoke(path), invoke(path, "--html", "-")
         assert (summary.exit_code, page.exit_code) == (0, 0), (name, summary.exception, page.exception)
-        assert "what to do next" in summary.output
+        assert "next steps" in summary.output
         assert "<h1>" in page.output
         check_page(page.output)
 

@@ -1,4 +1,4 @@
-"""A whole bulk run and its people against servers whose limit changes: 100, then 30, then 200 a second."""
+"""A bulk run and interactive sends against servers whose limit changes: 100, then 30, then 200 per second."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PHASES = ((15, 40), (55, 80), (105, 130))
 RATES = (100, 30, 200)
 
 
-def test_token_bucket():
-    """Unknown limit: >= 0.98 goodput, <= 1 % 429s, up in 8 s, <= 20 refusals after the step down, p99 <= 0.3 s."""
+def test_an_unknown_token_bucket_limit():
+    """Unknown limit: goodput >= 0.98, <= 1 % 429s, 8 s to rise, <= 20 rejections after the fall, p99 <= 0.3 s."""
     tally = run_virtual(closed_loop(TokenBucket(100), STEPS, until=130, seed=3))
     for phase, rate in zip(PHASES, RATES, strict=True):
         assert tally.goodput(*phase) >= 0.98 * rate
@@ -35,9 +35,9 @@ def test_token_bucket():
 
 @pytest.mark.parametrize("at", [16.0, 16.25, 16.5, 16.75, 17.0, 17.25])
 def test_a_limit_that_falls_right_after_a_cut(at):
-    """What the old limit let through since that cut does not hide the new one: <= 20 refusals, whenever it falls."""
+    """Messages accepted under the old limit since a cut do not hide the new one: <= 20 rejections at any time."""
     tally = run_virtual(closed_loop(TokenBucket(100), ((at, 30),), until=at + 10, seed=1))
-    assert sum(at <= refused < at + 5 for refused in tally.rejected) <= 20
+    assert sum(at <= rejected < at + 5 for rejected in tally.rejected) <= 20
     assert tally.goodput(at + 5, at + 10) >= 0.95 * 30
 
 
@@ -46,10 +46,10 @@ def test_a_limit_that_falls_right_after_a_cut(at):
     [lambda: FixedWindow(100), lambda: SlidingLog(100), lambda: AccountQueue(100), lambda: TokenBucket(100, 0.1)],
     ids=["fixed window", "sliding log", "account queue", "small bucket"],
 )
-def test_other_servers(make_server):
-    """The same against a window, a log, a queue and a small bucket: >= 0.93 goodput and <= 1.3 % 429s.
+def test_unknown_limits_of_other_servers(make_server):
+    """A window, a log, a queue and a small bucket: goodput >= 0.93 and <= 1.3 % 429s.
 
-    A phase of 25 s at 30 a second has room for ten refusals, so their share is taken over three runs together.
+    A phase of 25 s at 30 per second allows ten rejections, so the share is the mean of three runs.
     """
     tallies = [run_virtual(closed_loop(make_server(), STEPS, until=130, seed=seed)) for seed in (1, 2, 3)]
     for phase, rate in zip(PHASES, RATES, strict=True):
@@ -58,8 +58,8 @@ def test_other_servers(make_server):
     assert all(tally.p99(PHASES) <= 0.3 for tally in tallies)
 
 
-def test_a_sign_in_hardly_waits_behind_a_bulk_run():
-    """Beside fifty bulk workers at an unknown 100 a second: p99 at most 2 / R + 50 ms over an idle call's 90 ms."""
+def test_interactive_p99_during_a_bulk_run():
+    """With fifty bulk workers at an unknown 100 per second: p99 at most 2 / R + 50 ms above an idle call's 90 ms."""
     tallies = [run_virtual(closed_loop(TokenBucket(100), (), until=220, seed=seed)) for seed in range(20, 25)]
     took = sorted(wait for tally in tallies for at, wait in tally.interactive if at >= 20)
     assert len(took) > 1500
@@ -67,39 +67,39 @@ def test_a_sign_in_hardly_waits_behind_a_bulk_run():
 
 
 @pytest.mark.parametrize("server", [AccountQueue(1, 100), FixedWindow(1, 60.0), TokenBucket(1, 10)])
-def test_sixty_a_minute_known(server):
-    """A known limit of 60 a minute: >= 0.97 of it, no 429, and (nearly) no queue at the provider."""
+def test_a_known_limit_of_sixty_per_minute(server):
+    """A known limit of 60 per minute: >= 0.97 of it, no 429, and almost no queue at the provider."""
     tally = run_virtual(closed_loop(server, (), until=600, rate=Rate.parse("60/m"), per_second=0.1))
     assert tally.goodput(30, 600) >= 0.97
     assert tally.rejected == []
-    # One message under way is a wait of one second; two may meet where their trips differ by milliseconds.
+    # One message in flight waits one second; two may overlap because their latencies differ by milliseconds.
     assert getattr(server, "longest", 0.0) <= 1.01
 
 
-def test_a_minute_window_does_not_drive_the_rate_down():
-    """A used-up window of a minute, with no Retry-After, says nothing about the rate: the next one is used whole."""
+def test_a_used_up_minute_window_does_not_lower_the_rate():
+    """A used-up minute window without Retry-After does not lower the rate: the next window is used fully."""
     tally = run_virtual(closed_loop(FixedWindow(1, 60.0), (), until=600, per_second=0.1))
     assert tally.goodput(60, 600) >= 0.95
 
 
 def test_a_low_limit_that_rises_is_found():
-    """At one a second the climb begins too: a limit raised to ten is used within a minute and a half."""
+    """The climb also begins at one per second: a limit raised to ten is used within two minutes."""
     tally = run_virtual(closed_loop(TokenBucket(1, 10), ((300, 10),), until=420, per_second=0.05))
     assert tally.rejected_share(100, 300) <= 0.05
     assert tally.goodput(390, 420) >= 9.0
 
 
-def test_retry_after_is_honoured_by_the_whole_channel():
-    """No message leaves before the moment named by a refusal, except those that were under way."""
-    refusals = []
+def test_retry_after_pauses_the_whole_channel():
+    """No message leaves during a Retry-After, except those already in flight."""
+    rejections = []
 
     def retry_after(now):
-        refusals.append(now)
+        rejections.append(now)
         return 1.0
 
     tally = run_virtual(closed_loop(TokenBucket(50), (), until=20, retry_after=retry_after))
-    # 35 ms until the refusal is known, and as long again for what had left before that.
-    quiet = [at - 1_000.0 for at in refusals]
+    # 35 ms until the rejection arrives, and as long again for messages sent before that.
+    quiet = [at - 1_000.0 for at in rejections]
     first = quiet[0]
     assert not any(first + 0.15 < at < first + 1.0 for at in tally.accepted)
     assert tally.goodput(5, 20) >= 0.7 * 50

@@ -1,4 +1,4 @@
-"""The script's policy in virtual time: the real script in a real Redis, told the time instead of asking for it."""
+"""The script's policy in virtual time: the real script in a real Redis, with the time as an argument."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.virtual_redis import EPOCH, VirtualScript, VirtualStore
 
 
 class Processes:
-    """Several processes' limiters, which take turns in front of the same callers."""
+    """The limiters of several processes, used in turn by the same callers."""
 
     def __init__(self, script, count, rate=None):
         self.limiters = [
@@ -90,7 +90,7 @@ RATES = (100, 30, 200)
     ids=["token bucket", "small bucket", "fixed window", "sliding log", "account queue"],
 )
 def test_eight_processes_find_the_limit_together(script, make_server, least, most):
-    """100, then 30, then 200 a second, unknown: goodput, few refusals, and not one Redis call a send."""
+    """100, then 30, then 200 per second, unknown: goodput, few rejections, less than one Redis call per send."""
     tally, processes = run(script, make_server(), STEPS, until=120, workers=80, seed=3)
     phases = list(zip(PHASES, RATES, strict=True))
     assert mean(tally.goodput(*phase) / rate for phase, rate in phases) >= least
@@ -102,8 +102,8 @@ def test_eight_processes_find_the_limit_together(script, make_server, least, mos
     assert min(processes.accepts) >= 0.9 * max(processes.accepts)
 
 
-def test_a_known_limit_is_kept_by_all_together(script):
-    """Four processes with 60 a minute: no refusal, and nearly all of it used."""
+def test_processes_keep_a_known_limit_together(script):
+    """Four processes at 60 per minute: no rejection, and nearly all of the limit used."""
     tally, _ = run(
         script, AccountQueue(1, 100), (), until=300, count=4, rate=Rate.parse("60/m"), workers=8, per_second=0.05
     )
@@ -116,8 +116,8 @@ def report(**values):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_script_decides_as_the_local_policy_does(script, seed):
-    """Over random accepts, grants and refusals the script and `HoldAndProbe` name the same rate and epoch."""
+def test_the_script_matches_the_local_policy(script, seed):
+    """Over random acceptances and rejections the script and `HoldAndProbe` return the same rate and epoch."""
     rng = random.Random(seed)
     local = HoldAndProbe()
     now, epoch = 1_000.0, 0
@@ -141,10 +141,10 @@ def test_the_script_decides_as_the_local_policy_does(script, seed):
         assert grant.rate == pytest.approx(local.rate(), rel=1e-3) if local.rate() else grant.rate is None
 
 
-def test_refusals_that_do_not_depend_on_the_rate_are_noticed(script):
-    """One in ten at any rate: as locally, the limit is dropped in the end and all goes on."""
+def test_random_rejections_are_recognised(script):
+    """One random rejection in ten: the limit is dropped, as in the local limiter."""
 
-    class Chance:
+    class RandomRejections:
         rate = 0
 
         def __init__(self):
@@ -153,12 +153,12 @@ def test_refusals_that_do_not_depend_on_the_rate_are_noticed(script):
         def take(self, _now, _weight):
             return self.rng.random() > 0.1
 
-    tally, _ = run(script, Chance(), (), until=60, count=4, workers=20)
+    tally, _ = run(script, RandomRejections(), (), until=60, count=4, workers=20)
     assert tally.goodput(40, 60) >= 50
 
 
-def test_what_happened_is_reported_in_time(script):
-    """Acceptances within a tenth of a second, a 429 at once, and permits are taken for fifty milliseconds at a time."""
+def test_reports_are_sent_in_time(script):
+    """Acceptances are reported within 0.1 s, a 429 at once; permits are granted for 50 ms at a time."""
     seen = []
 
     class Watched(VirtualStore):
@@ -182,20 +182,20 @@ def test_what_happened_is_reported_in_time(script):
         accepted_at = loop.time()
         limiter.accepted(taken[0])
         await asyncio.sleep(0.5)
-        refused_at = loop.time()
+        rejected_at = loop.time()
         limiter.rejected(taken[1], None)
         await asyncio.sleep(0.5)
         (accepted,) = [at for at, _, count, _ in seen if count]
-        (refused,) = [at for at, _, _, rejected in seen if rejected]
+        (rejected,) = [at for at, _, _, count in seen if count]
         assert 0.0 < accepted - accepted_at <= 0.1 + 1e-9
-        assert refused - refused_at <= 1e-9
+        assert rejected - rejected_at <= 1e-9
         await limiter.aclose()
 
     run_virtual(main())
 
 
-def test_slots_of_the_dead_are_used_by_others(script):
-    """A process that asked and never came unused costs the others nothing but its turn."""
+def test_slots_of_dead_processes_are_reused(script):
+    """A process that requested permits and died costs the others only its turn."""
     for n in range(20):
         script(1_000.0 + n / 1000, report(ceiling=100.0, want_bulk=50, head_bulk=1))
     granted, now, ticket = 0, 1_000.02, 0.0
@@ -210,25 +210,25 @@ def test_slots_of_the_dead_are_used_by_others(script):
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.3, 2.0]),  # time that passes
-            st.integers(0, 4),  # who asks
+            st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.3, 2.0]),  # elapsed time
+            st.integers(0, 4),  # process
             st.sampled_from(["interactive", "bulk"]),
-            st.integers(1, 30),  # for how many
-            st.sampled_from(["own", "own", "stale", "none"]),  # with which slot
-            st.integers(0, 3),  # how many it gives unused
+            st.integers(1, 30),  # requested permits
+            st.sampled_from(["own", "own", "stale", "none"]),  # ticket
+            st.integers(0, 3),  # unused permits
         ),
         max_size=60,
     ),
     st.sampled_from([0.5, 7.0, 50.0, 900.0]),
 )
-def test_never_more_than_the_rate_and_what_was_saved_up(script, asked, rate):
-    """Whatever is asked in whatever order, with or without slots: grants stay below rate * time + bucket."""
+def test_grants_never_exceed_the_rate_and_the_bucket(script, asked, rate):
+    """For any requests, with or without slots, grants stay below rate * time + bucket."""
     script.client.flushall()
     now = start = 1_000.0
     tickets, held, granted = {}, 0, 0
     for passed, who, lane, want, slot, unused in asked:
         now += passed
-        unused = min(unused, held)  # noqa: PLW2901 - nobody gives unused what it was not given
+        unused = min(unused, held)  # noqa: PLW2901 - a process returns only permits it holds
         ticket = {"own": tickets.get((who, lane), 0.0), "stale": EPOCH + now - 1.0, "none": 0.0}[slot]
         wanted = {f"want_{lane}": want, f"head_{lane}": 1, f"ticket_{lane}": ticket}
         grant = PermitGrant.parse(script(now, report(ceiling=rate, unused=unused, **wanted)))
@@ -246,8 +246,8 @@ def test_never_more_than_the_rate_and_what_was_saved_up(script, asked, rate):
     st.sampled_from([2.0, 40.0]),
     st.integers(1, 3),
 )
-def test_everybody_who_stays_is_served(script, callers, rate, processes):
-    """Any weights, lanes and leavers, in up to three processes: who is not cancelled gets a permit, none is lost."""
+def test_every_remaining_caller_is_granted(script, callers, rate, processes):
+    """Any weights, lanes and cancellations in up to three processes: every remaining caller is granted."""
     script.client.flushall()
 
     async def main():
@@ -272,14 +272,14 @@ def test_everybody_who_stays_is_served(script, callers, rate, processes):
     run_virtual(main())
 
 
-def test_bug_1_a_low_rate_is_probed_when_all_wait_for_it(script):
-    """A limit of 1 a second that becomes 4 is found: waiting exactly for one token is not idleness."""
+def test_bug_1_low_rates_are_probed(script):
+    """A limit of 1 per second that rises to 4 is found: waiting exactly for one token is not idleness."""
     tally, _ = run(script, AccountQueue(1, 3), ((120, 4),), until=300, count=3, workers=12, per_second=0.01)
     assert tally.goodput(240, 300) >= 0.85 * 4
 
 
 def test_bug_2_the_hold_is_bounded_at_tiny_rates(script):
-    """A hundred messages at 0.05 a second would be held for half an hour; a hundred seconds are enough."""
+    """At 0.05 per second a hundred messages take half an hour; the hold ends after a hundred seconds."""
     now, epoch = 1_000.0, 0
     for _ in range(3):
         epoch = PermitGrant.parse(script(now, report(epoch=epoch, accepted=1, rejected=1, rejected_epoch=epoch))).epoch
@@ -294,8 +294,8 @@ def test_bug_2_the_hold_is_bounded_at_tiny_rates(script):
     assert max(rates) > 1.2 * rates[0]
 
 
-def test_bug_3_a_closed_window_does_not_cut_the_rate_to_the_floor(script):
-    """Refusals while nothing at all gets through pause longer and longer, and leave the rate alone."""
+def test_bug_3_a_used_up_window_does_not_cut_the_rate_to_the_minimum(script):
+    """While everything is rejected the pauses grow and the rate stays."""
     script(1_000.0, report(accepted=100))
     first = PermitGrant.parse(script(1_000.9, report(rejected=1, rejected_epoch=0)))
     now, grant = 1_000.9, first
@@ -306,8 +306,8 @@ def test_bug_3_a_closed_window_does_not_cut_the_rate_to_the_floor(script):
     assert grant.pause > first.pause
 
 
-def test_bug_4_no_spinning_on_waits_of_no_length(script):
-    """Waiting for a slot costs a bounded number of calls, whatever rounding makes of its time."""
+def test_bug_4_zero_length_waits_do_not_spin(script):
+    """Waiting for a slot costs a bounded number of calls, whatever the rounding."""
 
     async def main():
         limiter = Processes(script, 1, Rate(1 / 3)).limiters[0]
@@ -315,11 +315,11 @@ def test_bug_4_no_spinning_on_waits_of_no_length(script):
         await limiter.aclose()
 
     run_virtual(main())
-    assert script.calls <= 20 * 6  # one a permit, and one a second while the slot is far away
+    assert script.calls <= 20 * 6  # one per permit, and one per second while the slot is distant
 
 
-def test_an_empty_redis_climbs_back_to_what_was_known_and_no_higher(script):
-    """0.8 of it at first, all of it within 3 s, and then it is held: what the service saved up ends no sooner."""
+def test_an_empty_redis_climbs_to_the_known_rate_only(script):
+    """An empty Redis starts at 0.8 of the known rate, reaches it within 3 s and holds it."""
     now, ticket = 1_000.0, 0.0
     grant = PermitGrant.parse(script(now, report(epoch=4, seed=80.0, want_bulk=99, head_bulk=1)))
     assert grant.rate == pytest.approx(80.0)
@@ -333,8 +333,8 @@ def test_an_empty_redis_climbs_back_to_what_was_known_and_no_higher(script):
     assert max(rates[:300]) >= 95.0
 
 
-def test_after_a_silence_the_limit_is_held_anew(script):
-    """A climb that Redis slept through is not gone on with: the service has saved up for it."""
+def test_a_climb_restarts_after_a_silence(script):
+    """A climb does not continue after a silence, because the service's bucket has filled."""
     now, ticket = 1_000.0, 0.0
     epoch = PermitGrant.parse(script(now, report(accepted=100, rejected=1, rejected_epoch=0))).epoch
     for n in range(600):
@@ -349,6 +349,6 @@ def test_after_a_silence_the_limit_is_held_anew(script):
 
 
 def test_time_stamps_keep_their_microseconds(script):
-    """Lua prints 14 digits unless told otherwise, which would cut time stamps to a tenth of a millisecond."""
+    """Time stamps keep microseconds, although Lua prints 14 digits by default."""
     grant = PermitGrant.parse(script(1_000.123456, report(ceiling=1.0, want_bulk=5, head_bulk=1)))
     assert round(grant.bulk_ticket % 1, 6) == pytest.approx(0.123456, abs=1e-6)

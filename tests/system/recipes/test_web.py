@@ -17,6 +17,7 @@ import pytest
 
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.testing import ManualClock
+from tests.support import processes
 from tests.support.fault_server import environment, refused_port
 
 if TYPE_CHECKING:
@@ -87,25 +88,23 @@ async def app(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIt
     arguments = [part.format(host="127.0.0.1", port=port) for part in SERVERS[request.param]]
     log = tmp_path / "server.log"
     async with Simulator(clock=clock) as sim:
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
+        with said.open("wb") as output:
+            process = await processes.start_async(
                 sys.executable,
                 *arguments,
                 cwd=HERE,
                 env=os.environ | environment(sim),
                 stdout=output,
-                stderr=asyncio.subprocess.STDOUT,
+                stderr=processes.STDOUT,
             )
         running = App(sim, clock, process, port)
         try:
             await running.until_listening(True)
             yield running
         finally:
-            await running.session.close()
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-    assert "Traceback" not in log.read_text()
+            await running.browser.close()
+            await processes.end_async(process)
+    assert "Traceback" not in said.read_text()
 
 
 async def test_concurrent_sign_ins_each_get_their_own_code(app: App) -> None:

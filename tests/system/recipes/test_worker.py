@@ -13,6 +13,7 @@ import pytest
 
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.testing import ManualClock
+from tests.support import processes
 from tests.support.fault_server import environment
 
 if TYPE_CHECKING:
@@ -66,20 +67,19 @@ def is_sleeping(pid: int) -> bool:
 @pytest.fixture
 async def worker() -> AsyncIterator[Worker]:
     clock = ManualClock()
-    pipe = asyncio.subprocess.PIPE
-    async with Simulator(clock=clock) as sim:
-        process = await asyncio.create_subprocess_exec(
+    pipe = processes.PIPE
+    async with (
+        Simulator(clock=clock) as sim,
+        processes.running_async(
             sys.executable,
-            str(HERE / "worker.py"),
+            HERE / "worker.py",
             env=os.environ | environment(sim),
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
-        )
+        ) as process,
+    ):
         yield Worker(sim, clock, process)
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
 
 
 async def test_it_sends_all_numbers_and_ends_at_the_end_of_its_input(worker: Worker) -> None:

@@ -1,4 +1,4 @@
-"""The reader of a bulk run's input: every row is there once and in order, or its trouble is named with its line."""
+"""The reader of a bulk run's input returns every row once and in order, or reports the problem with its line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async import CodeTemplate
-from bandwidth_mfa_async.cli.bulk._input_scan import DuplicateCounter, document_of, scan
+from bandwidth_mfa_async.cli.bulk._input_scan import DuplicateCounter, scan, scan_document
 from bandwidth_mfa_async.cli.bulk._rejects import Rejects
 from bandwidth_mfa_async.cli.bulk._rows import BadRow, Format, InputRow, RowReader, format_of
 from bandwidth_mfa_async.cli.bulk._source import MAX_LINE, InputFileError, Source, open_input
@@ -32,7 +32,7 @@ A, B, C = "+19195551234", "+19195551235", "+19195551236"
 
 
 class Trickle(io.RawIOBase):
-    """A pipe whose other end writes little at a time."""
+    """A pipe that returns a few bytes per read."""
 
     def __init__(self, data: bytes, size: int) -> None:
         self._data = io.BytesIO(data)
@@ -56,7 +56,7 @@ def numbers(data: bytes | str, form: Format = "csv") -> list[str]:
     return [row.to for row in found if isinstance(row, InputRow)]
 
 
-def trouble(data: bytes | str, form: Format = "csv") -> tuple[int | None, str]:
+def file_error(data: bytes | str, form: Format = "csv") -> tuple[int | None, str]:
     with pytest.raises(InputFileError) as caught:
         rows(data, form)
     assert str(caught.value).startswith("numbers.csv")
@@ -82,21 +82,21 @@ def trouble(data: bytes | str, form: Format = "csv") -> tuple[int | None, str]:
     ],
 )
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
-def test_the_shapes_of_csv(text: str, mark: bytes) -> None:
-    """With a header or without, with any line end, any usual separator, with a byte-order mark or not."""
+def test_csv_with_any_header_line_end_delimiter_and_byte_order_mark_is_read(text: str, mark: bytes) -> None:
+    """The header and the byte-order mark are optional; all line ends and common delimiters work."""
     assert numbers(mark + text.encode()) == [A, B]
 
 
-def test_columns_say_what_the_command_does_not() -> None:
-    """A row's own message, scope and digits win; an empty cell leaves the command's."""
+def test_a_rows_own_values_override_the_commands() -> None:
+    """A row's message, scope and digits override the command's; an empty cell does not."""
     found = rows(f"to,scope,digits,message\n{A},,,\n{B},pay,8,Use {{CODE}}\n")
     assert found[0].template == TEMPLATE  # type: ignore[union-attr]
     other = found[1].template  # type: ignore[union-attr]
     assert (other.scope, other.digits, other.message, other.from_) == ("pay", 8, "Use {CODE}", FROM)
 
 
-def test_unknown_columns_are_named_once() -> None:
-    """So that a misspelt one is seen; names are made safe to show."""
+def test_unknown_columns_are_reported_once_with_personal_data_masked() -> None:
+    """A misspelt column is visible; a phone number as a column name is not."""
     reading = reader(f"to,name,massage,{B}\n{A},joe,hi,x\n".encode())
     assert len(list(reading)) == 1
     assert reading.ignored == ["name", "massage", "***"]
@@ -106,10 +106,10 @@ def test_unknown_columns_are_named_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"),
+    ("cell", "hint"),
     [
         ("", "is empty"),
-        ("9195550100", "lacks the '+'"),
+        ("9195550100", "does not begin with '+'"),
         ("0019195550100", "begins with 00"),
         ("+1 919 555-1234", "spaces or punctuation"),
         ("(919) 555-1234", "spaces or punctuation"),
@@ -120,11 +120,11 @@ def test_unknown_columns_are_named_once() -> None:
         ("+١٢٣٤٥٦٧", "is not a phone number"),
     ],
 )
-def test_a_bad_number_is_told_what_to_do(cell: str, said: str) -> None:
-    """The reason says what a number looks like and never repeats this one."""
+def test_the_reason_of_a_bad_number_has_a_hint_and_not_the_number(cell: str, hint: str) -> None:
+    """The reason shows an example of a valid number and never contains the bad one."""
     for found in (rows(f"to,name\n{A},x\n{cell},joe\n"), rows("\n" + json.dumps({"to": cell}), "jsonl")):
         (bad,) = [row for row in found if isinstance(row, BadRow)]
-        assert said in bad.reason
+        assert hint in bad.reason
         assert "E.164 looks like +19195551234" in bad.reason
         assert bad.line == (3 if len(found) == 2 else 2)
         assert not cell or cell.strip() not in bad.reason.replace("+19195551234", "")
@@ -141,17 +141,17 @@ def test_a_bad_number_is_told_what_to_do(cell: str, said: str) -> None:
         (f"to,message\n{A},no code\n", "message: must hold {CODE}, where the service puts the code"),
         (f"to,message\n{A},{{CODE}}{'x' * 2048}\n", "message: must be at most 2048 characters, not 2054"),
         (f"to,scope\n{A},{'x' * 26}\n", "scope: must be at most 25 characters, not 26"),
-        (f"to,name\n{A}\n", "has 1 columns where the first line has 2"),
-        (f"to,name\n{A},x,y\n", "has 3 columns where the first line has 2"),
-        (f"to\n{A}\0\n", "holds a NUL byte"),
+        (f"to,name\n{A}\n", "has 1 columns, but the header has 2"),
+        (f"to,name\n{A},x,y\n", "has 3 columns, but the header has 2"),
+        (f"to\n{A}\0\n", "contains a NUL byte"),
         (f'to,name\n"{A}"x,y\n', 'a quote (") ends inside a field'),
         (f"to,name\n{A},{'x' * 200_000}\n", "a field is longer than 131,072 characters"),
-        (f'to\n"{A}\n"\n', "holds a line break"),
+        (f'to\n"{A}\n"\n', "contains a line break"),
     ],
     ids=lambda text: text[:30],
 )
-def test_a_bad_row_ends_nothing(text: str, reason: str) -> None:
-    """It is given with its line and reason, and the rows around it are read."""
+def test_a_bad_row_does_not_stop_the_reader(text: str, reason: str) -> None:
+    """The bad row is returned with its line and reason, and the rows around it are read."""
     header, row = text.split("\n", 1)
     rest = ",," if "," not in header else "," * header.count(",")
     good = B if header == "to" else f"{B}{rest}"
@@ -162,8 +162,8 @@ def test_a_bad_row_ends_nothing(text: str, reason: str) -> None:
     assert "9195551" not in found[1].reason.replace("+19195551234", "")  # type: ignore[union-attr]
 
 
-def test_bytes_that_are_not_utf8_spoil_their_row_only() -> None:
-    """A name in Latin-1 is one bad row; what follows is read."""
+def test_bytes_that_are_not_utf8_make_only_their_row_bad() -> None:
+    """A name in Latin-1 makes one bad row; the following rows are read."""
     found = rows(f"to,name\n{A},joe\n{B},".encode() + "José".encode("latin-1") + f"\n{C},ann\n".encode())
     assert [(row.line, type(row)) for row in found] == [(2, InputRow), (3, BadRow), (4, InputRow)]
     assert "not UTF-8" in found[1].reason  # type: ignore[union-attr]
@@ -172,13 +172,13 @@ def test_bytes_that_are_not_utf8_spoil_their_row_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "line", "said"),
+    ("data", "line", "expected"),
     [
         (b"", None, "is empty"),
         (b"\xef\xbb\xbf", None, "is empty"),
         (b" \r\n\n\t", None, "is empty"),
-        (b"to\n", None, "holds no row"),
-        (b"to,name\n,\n\n", None, "holds no row"),
+        (b"to\n", None, "contains no row"),
+        (b"to,name\n,\n\n", None, "contains no row"),
         (f"to\n{A}\n".encode("utf-16"), 1, "UTF-16"),
         (f"to\n{A}\n".encode("utf-16-le"), 1, "UTF-16"),
         (f"to\n{A}\n".encode("utf-16-be"), 1, "UTF-16"),
@@ -188,7 +188,7 @@ def test_bytes_that_are_not_utf8_spoil_their_row_only() -> None:
         (b"\x1f\x8b\x08\x00", None, "gunzip"),
         (b"SQLite format 3\x00\x10", None, "database"),
         (f"name,phone\njoe,{A}\n", 1, "rename 'phone' to 'to'"),
-        (f"{A},joe\n{B},ann\n", 1, "in a first line"),
+        (f"{A},joe\n{B},ann\n", 1, "add a header line"),
         (f"\n\njoe;{A}\n", 3, "no column is called 'to'"),
         (f"to,TO\n{A},{B}\n", 1, "more than one column is called 'to'"),
         (f"to,digits,digits\n{A},5,6\n", 1, "more than one column is called 'digits'"),
@@ -209,11 +209,11 @@ def test_bytes_that_are_not_utf8_spoil_their_row_only() -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_files_that_cannot_be_read(data: bytes | str, line: int | None, said: str) -> None:
-    """What concerns the file as a whole is one error that names the line and the remedy."""
-    at, problem = trouble(data)
+def test_a_file_that_cannot_be_read_is_one_error(data: bytes | str, line: int | None, expected: str) -> None:
+    """A problem of the file as a whole is one error with the line and the remedy."""
+    at, problem = file_error(data)
     assert at == line
-    assert said in problem
+    assert expected in problem
 
 
 @pytest.mark.parametrize(
@@ -223,33 +223,33 @@ def test_files_that_cannot_be_read(data: bytes | str, line: int | None, said: st
         ('{"to": "@A"} x', "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ('{"to": "@A", "digits": ' + "9" * 5000 + "}", "is not JSON"),
-        ('"@A"', "is a text, not an object"),
+        ('"@A"', "is a string, not an object"),
         ("null", "is null, not an object"),
         ('["@A"]', "is an array, not an object"),
         ('{"To": "@A"}', "has no 'to'"),
-        ('{"to": 19195551234}', "to: must be a text, not a number"),
-        ('{"to": null}', "to: must be a text, not null"),
-        ('{"to": "@A", "to": "@A"}', "a name stands twice"),
+        ('{"to": 19195551234}', "to: must be a string, not a number"),
+        ('{"to": null}', "to: must be a string, not null"),
+        ('{"to": "@A", "to": "@A"}', "a name occurs twice"),
         ('{"to": "@A", "digits": "6"}', "digits: must be a whole number"),
         ('{"to": "@A", "digits": true}', "digits: must be a whole number"),
         ('{"to": "@A", "digits": 6.0}', "digits: must be a whole number"),
-        ('{"to": "@A", "scope": 1}', "scope: must be a text, not a number"),
+        ('{"to": "@A", "scope": 1}', "scope: must be a string, not a number"),
         ('{"to": "@A", "scope": ""}', "scope: must not be empty"),
         ('{"to": "@A", "message": "\\ud800 {CODE}"}', "message: must be text that UTF-8 can encode"),
-        ('{"to": "@A", "message": {}}', "message: must be a text, not an object"),
-        ('{"to": "@A\x00"}', "holds a NUL byte"),
+        ('{"to": "@A", "message": {}}', "message: must be a string, not an object"),
+        ('{"to": "@A\x00"}', "contains a NUL byte"),
     ],
 )
-def test_json_lines_are_strict_about_types(line: str, reason: str) -> None:
-    """A value of the wrong kind is a bad row; nothing is guessed, nothing is repeated."""
+def test_a_json_value_of_the_wrong_type_is_a_bad_row(line: str, reason: str) -> None:
+    """Values are not converted, and the reason does not contain the number."""
     found = rows(f'{{"to": "{C}"}}\n\n{line.replace("@A", A)}\n{{"to": "{C}"}}', "jsonl")
     assert [(row.line, type(row)) for row in found] == [(1, InputRow), (3, BadRow), (4, InputRow)]
     assert found[1].reason.startswith(reason)  # type: ignore[union-attr]
     assert "9195551" not in found[1].reason.replace('{"to": "+19195551234"}', "")  # type: ignore[union-attr]
 
 
-def test_json_lines_that_are_right() -> None:
-    """Nulls and absent names leave the command's; carriage returns are white space."""
+def test_json_null_and_missing_names_keep_the_commands_values() -> None:
+    """Carriage returns are white space."""
     found = rows(
         f'{{"to": "{A}"}}\r\n{{"to": " {B} ", "message": "{{CODE}}", "scope": "x", "digits": 4}}\n'
         f'{{"digits": null,\r"to": "{C}"}}\n',
@@ -259,9 +259,9 @@ def test_json_lines_that_are_right() -> None:
     assert [row.template.digits for row in found if isinstance(row, InputRow)] == [6, 4, 6]
 
 
-def test_a_json_array_is_named() -> None:
-    """It would be one bad row, and helps nobody."""
-    assert trouble(f'\n[{{"to": "{A}"}}]', "jsonl")[1].startswith("is a JSON array")
+def test_a_json_array_is_an_error_of_the_whole_file() -> None:
+    """Reading it as one bad row would not help the user."""
+    assert file_error(f'\n[{{"to": "{A}"}}]', "jsonl")[1].startswith("is a JSON array")
 
 
 @pytest.mark.parametrize(
@@ -278,13 +278,15 @@ def test_a_json_array_is_named() -> None:
         ("a.jsonl", b"x", "csv", "csv"),
     ],
 )
-def test_the_format(path: str, data: bytes, chosen: Format, form: str) -> None:
-    """The option, else the name's ending, else the first byte."""
+def test_the_format_is_the_option_else_the_suffix_else_the_first_byte(
+    path: str, data: bytes, chosen: Format, form: str
+) -> None:
+    """The suffix is compared without regard to case."""
     assert format_of(path, Source(io.BytesIO(data), path), chosen) == form
 
 
-def test_files_are_opened(tmp_path: pathlib.Path) -> None:
-    """A size where there is one; what cannot be opened is named without its folders."""
+def test_opening_a_file_returns_its_size_or_an_error_without_folders(tmp_path: pathlib.Path) -> None:
+    """A FIFO has no size; an error message contains the file's name but not its folders."""
     path = tmp_path / "numbers.csv"
     path.write_text(A)
     stream, size = open_input(str(path))
@@ -306,21 +308,21 @@ def test_files_are_opened(tmp_path: pathlib.Path) -> None:
             open_input(nameless)
 
 
-def test_a_closed_standard_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python has no `sys.stdin` where a program is started with it closed, as by ``<&-``."""
+def test_a_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sys.stdin` is None if the program is started with ``<&-``."""
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(InputFileError, match="standard input: cannot be read: it is closed"):
         open_input("-")
 
 
-def test_errors_can_be_rebuilt() -> None:
-    """As all errors of ours can."""
+def test_input_file_errors_can_be_pickled() -> None:
+    """Like all errors of this package."""
     error = InputFileError("numbers.csv", 7, "holds nothing")
     for again in (type(error)(*error.args), pickle.loads(pickle.dumps(error))):
         assert str(again) == "numbers.csv, line 7: holds nothing"
 
 
-# Whatever bytes come in.
+# Arbitrary bytes.
 
 FRAGMENTS = [
     A, B, C, "to", "to,message\n", "to\n", ",", ",", "\n", "\n", "\r\n", "\r", '"', '"', ";", " ", "hi {CODE}", "é",
@@ -332,7 +334,7 @@ SOUP = st.lists(
 
 
 def slow_records(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | None]]:
-    """RFC 4180 a character at a time: the line each record begins on, and its cells; None for one that breaks it."""
+    """Parse RFC 4180 one character at a time: yield each record's first line and its cells, or None if it is broken."""
     at, line = 0, 1
     while at < len(text):
         begins, cells, broken = line, [], False
@@ -367,32 +369,41 @@ def slow_records(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | N
         yield begins, None if broken else cells
 
 
+def names(line: str, delimiter: str) -> list[str]:
+    """Return the cells of a header line, normalised as column names."""
+    _, cells = next(slow_records(line, delimiter))
+    return [cell.strip(" \t\u00a0").lower() for cell in cells or []]
+
+
 @settings(max_examples=400, deadline=None)
+@example(data=b'""\nto', piece=0)
+@example(data=b'" "\nto', piece=0)
+@example(data=b"  \nto;message\n", piece=0)
 @given(
     data=st.one_of(SOUP, SOUP.map(lambda rest: b"to,message\n" + rest), st.binary(max_size=60)), piece=st.integers(0, 7)
 )
-def test_whatever_bytes_come_in(data: bytes, piece: int) -> None:
-    """Either a named error, or the rows that a slow reader finds, in order; however the bytes are cut into reads."""
+def test_arbitrary_bytes_give_an_error_or_the_rows_of_a_slow_reader(data: bytes, piece: int) -> None:
+    """The rows are those of the slow reader, in order, independent of the sizes of the reads.
+
+    Blank lines are skipped. The first line that is not blank is a header if it has a column "to", or a single cell
+    without a digit, also an empty cell in quotes.
+    """
     try:
         found = list(reader(data, piece=piece))
     except InputFileError as error:
-        said = str(error)
-        assert "9195551" not in said
+        message = str(error)
+        assert "9195551" not in message
         return
     text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-    delimiter = ","
-    records: list[tuple[int, list[str] | None]] = []
-    for candidate in ",;":
-        records = [(line, cells) for line, cells in slow_records(text, candidate) if cells is None or any(cells)]
-        if records[0][1] and "to" in [cell.strip(" \t\u00a0").lower() for cell in records[0][1]]:
-            delimiter = candidate
-            break
-    else:
-        records = [(line, cells) for line, cells in slow_records(text, ",") if cells is None or any(cells)]
-    while records and not "".join(records[0][1] or ["x"]).strip():
-        records.pop(0)  # lines of spaces before the header
+    start, head = next((n, line) for n, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1) if line.strip())
+    delimiter = next((candidate for candidate in ",;" if "to" in names(head, candidate)), ",")
+    records = [
+        (line, cells)
+        for line, cells in slow_records(text, delimiter)
+        if line == start or (line > start and (cells is None or any(cells)))
+    ]
     first = records[0][1] or []
-    header = [cell.strip(" \t\u00a0").lower() for cell in first]
+    header = names(head, delimiter)
     if "to" in header or not any(char.isdigit() for char in "".join(first)):
         records.pop(0)
     assert delimiter in ",;"
@@ -415,10 +426,10 @@ CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
     mark=st.sampled_from([b"", codecs.BOM_UTF8]),
     piece=st.integers(0, 9),
 )
-def test_what_a_spreadsheet_writes_is_read(
+def test_every_row_of_a_quoted_csv_file_is_read(
     table: list[tuple[str, str, str]], end: str, mark: bytes, piece: int
 ) -> None:
-    """No well-formed file is refused, whatever its other columns hold, and every row is there."""
+    """A well-formed file is accepted with any contents in its other columns."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator=end, quoting=csv.QUOTE_ALL)
     writer.writerow(["name", "to", "note"])
@@ -439,13 +450,13 @@ def test_what_a_spreadsheet_writes_is_read(
     ),
     piece=st.integers(0, 9),
 )
-def test_whatever_json_comes_in(values: list[Any], piece: int) -> None:
-    """One row a line, in order; good exactly when it is an object with a number."""
+def test_arbitrary_json_values_give_one_row_per_line(values: list[Any], piece: int) -> None:
+    """A row is good if and only if it is an object with a valid number."""
     data = "\n".join(json.dumps(value) for value in values).encode()
     try:
         found = list(reader(data, "jsonl", piece=piece))
     except InputFileError as error:
-        assert "array" in error.problem  # noqa: PT017 - one of two ways to end
+        assert "array" in error.problem  # noqa: PT017 - one of two valid results
         assert isinstance(values[0], list)
         return
     assert [row.line for row in found] == list(range(1, len(values) + 1))
@@ -453,45 +464,47 @@ def test_whatever_json_comes_in(values: list[Any], piece: int) -> None:
         assert isinstance(row, InputRow) == (isinstance(value, dict) and value["to"] in {A, B})
 
 
-# The look through a whole file.
+# The scan of a whole file.
 
 
-def test_what_is_found(tmp_path: pathlib.Path) -> None:
-    """Rows, bad ones, repeats, and segments by each row's own text."""
+def test_a_scan_counts_rows_duplicates_and_segments(tmp_path: pathlib.Path) -> None:
+    """Segments are counted by each row's own text; calls count once each."""
     long = "{CODE}" + "x" * 200
-    data = f"to,message\n{A},\n{B},{long}\n{A},\n{A},{long}\n{B},{long}\nnobody,\n"
-    with DuplicateCounter() as repeats, Rejects(str(tmp_path / "r.csv")) as rejects:
-        found = scan(reader(data.encode()), channel="messaging", repeats=repeats, rejects=rejects)
-    assert (found.rows, found.valid, found.bad, found.repeats) == (6, 5, 1, 2)
+    data = f"to,message\n{A},\n{B},{long}\n{A},\n{A},{long}\n{B},{long}\nunknown,\n"
+    with DuplicateCounter() as duplicates, Rejects(str(tmp_path / "r.csv")) as rejects:
+        found = scan(reader(data.encode()), channel="messaging", duplicates=duplicates, rejects=rejects)
+    assert (found.rows, found.valid, found.bad, found.duplicates) == (6, 5, 1, 2)
     assert (found.weight, found.lightest, found.heaviest) == (8, 1, 2)
     assert [bad.line for bad in found.samples] == [7]
     header, (line, _, *cells) = csv.reader((tmp_path / "r.csv").read_text().splitlines())
-    assert (header, line, cells) == (["line", "reason", "to", "message"], "7", ["nobody", ""])
-    assert document_of(found, "messaging", None)["seconds"] == round(8 * 3 / 5, 1)
+    assert (header, line, cells) == (["line", "reason", "to", "message"], "7", ["unknown", ""])
+    assert scan_document(found, "messaging", None)["seconds"] == round(8 * 3 / 5, 1)
     calls = scan(reader(data.encode()), channel="voice")
-    assert (calls.weight, calls.repeats) == (5, None)
+    assert (calls.weight, calls.duplicates) == (5, None)
 
 
 @settings(max_examples=50, deadline=None)
 @given(values=st.lists(st.text(max_size=2)))
-def test_repeats_are_counted(values: list[str]) -> None:
-    """As a set would, without one."""
-    with DuplicateCounter() as repeats:
+def test_duplicates_are_counted_like_with_a_set(values: list[str]) -> None:
+    """Equal values after the first one count."""
+    with DuplicateCounter() as duplicates:
         for value in values:
-            repeats.add(value)
-        assert repeats.count() == len(values) - len(set(values))
+            duplicates.add(value)
+        assert duplicates.count() == len(values) - len(set(values))
 
 
-def test_repeats_among_many() -> None:
-    """Across what is written to disk in several goes."""
-    with DuplicateCounter() as repeats:
+def test_duplicates_are_counted_across_several_flushes() -> None:
+    """300,000 values exceed the buffer, so the file contains several parts."""
+    with DuplicateCounter() as duplicates:
         for value in range(300_000):
-            repeats.add(f"+1{value % 290_000}")
-        assert repeats.count() == 10_000
+            duplicates.add(f"+1{value % 290_000}")
+        assert duplicates.count() == 10_000
 
 
-def test_a_folder_that_takes_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """Named, with the variable that names another."""
+def test_a_missing_temporary_folder_is_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """The message names TMPDIR."""
     from bandwidth_mfa_async import ConfigurationError
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
@@ -499,8 +512,8 @@ def test_a_folder_that_takes_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         DuplicateCounter()
 
 
-def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """Also where what could not be written is tried once more as the file is closed."""
+def test_a_full_disk_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """Closing the file flushes the data again; the second failure is suppressed."""
     from bandwidth_mfa_async import ConfigurationError
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -510,8 +523,8 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib
         found.count()
 
 
-def test_memory_does_not_grow_with_the_file() -> None:
-    """A hundred times the rows, the same peak: nothing is kept of a row that has been counted."""
+def test_memory_does_not_grow_with_the_number_of_rows() -> None:
+    """Ten times the rows have the same peak: a counted row is not kept."""
     import tracemalloc
 
     class Rows(io.RawIOBase):

@@ -1,4 +1,4 @@
-"""The channel limiter: gate, pace, deadline, events and closing, as the client meets them."""
+"""The channel limiter: pauses, rates, deadlines, events and closing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def make(clock, *, rate=None, adaptive=True, **options):
     return ChannelLimiter("messaging", rate=rate, adaptive=adaptive, clock=clock, **options)
 
 
-def line(limiter, clock, count, lane="bulk"):
-    """Start `count` waiters; return their tasks and a list of the times at which they got permits."""
+def start_waiters(limiter, clock, count, lane="bulk"):
+    """Start `count` waiters; return their tasks and the list of their grant times."""
     times = []
 
     async def one():
@@ -34,15 +34,15 @@ def line(limiter, clock, count, lane="bulk"):
     return [asyncio.create_task(one()) for _ in range(count)], times
 
 
-def test_it_is_a_limiter():
-    """The class has the shape that a shared limiter will have too."""
+def test_channel_limiter_implements_the_limiter_protocol():
+    """The class implements the `Limiter` protocol."""
     limiter: Limiter = make(ManualClock())
     assert limiter.try_acquire() is not None
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
-def test_without_a_limit_nothing_waits(adaptive):
-    """Before any 429, and with no rate configured, every permit is immediate."""
+def test_permits_are_immediate_while_unlimited(adaptive):
+    """Before any 429 and without a configured rate, every permit is immediate."""
     limiter = make(ManualClock(), adaptive=adaptive)
     for _ in range(10_000):
         permit = limiter.try_acquire(3, "bulk")
@@ -51,13 +51,13 @@ def test_without_a_limit_nothing_waits(adaptive):
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
-async def test_retry_after_closes_the_gate_for_everyone(adaptive):
-    """A 429 with a Retry-After stops the channel, people included, until then, adaptive or not."""
+async def test_retry_after_pauses_both_lanes(adaptive):
+    """A 429 with a Retry-After pauses both lanes until then, adaptive or not."""
     clock = ManualClock()
     limiter = make(clock, adaptive=adaptive)
     limiter.rejected(limiter.try_acquire(), 5.0)
     assert limiter.try_acquire(1, "interactive") is None
-    tasks, times = line(limiter, clock, 1, "interactive")
+    tasks, times = start_waiters(limiter, clock, 1, "interactive")
     await clock.advance(4.99)
     assert times == []
     await clock.advance(0.02)
@@ -65,20 +65,20 @@ async def test_retry_after_closes_the_gate_for_everyone(adaptive):
     await asyncio.gather(*tasks)
 
 
-async def test_after_the_gate_waiters_leave_at_a_known_rate():
-    """A fixed rate paces those who waited at the gate; they do not leave together."""
+async def test_waiters_leave_at_the_configured_rate_after_a_pause():
+    """With a fixed rate, waiters leave one by one after the pause, not together."""
     clock = ManualClock()
     limiter = make(clock, rate=Rate(100), adaptive=False)
     limiter.rejected(limiter.try_acquire(), 1.0)
-    tasks, times = line(limiter, clock, 100)
+    tasks, times = start_waiters(limiter, clock, 100)
     await clock.advance(1.5)
     assert 49 <= len(times) <= 52
     await clock.advance(1.0)
     await asyncio.gather(*tasks)
 
 
-async def test_after_the_gate_waiters_leave_at_the_learnt_rate():
-    """With nothing configured, the rate accepted before the refusal is what the queue leaves at."""
+async def test_waiters_leave_at_the_estimated_rate_after_a_pause():
+    """Without a configured rate, waiters leave at the rate accepted before the rejection."""
     clock = ManualClock()
     limiter = make(clock)
     permits = [limiter.try_acquire() for _ in range(50)]
@@ -86,19 +86,19 @@ async def test_after_the_gate_waiters_leave_at_the_learnt_rate():
         clock.tick(0.02)
         limiter.accepted(permit)
     limiter.rejected(permits[-1], 2.0)
-    tasks, times = line(limiter, clock, 200)
+    tasks, times = start_waiters(limiter, clock, 200)
     await clock.advance(3.0)
     assert 45 <= len(times) <= 52
     await clock.advance(10.0)
     await asyncio.gather(*tasks)
 
 
-async def test_after_the_gate_a_channel_without_any_rate_ramps_up():
-    """Not adaptive and no rate: the queue leaves at ten a second, doubling each second, and then all is free again."""
+async def test_a_channel_without_a_rate_uses_slow_start_after_a_pause():
+    """Not adaptive and no rate: the queue leaves at ten per second, doubling each second, then without a limit."""
     clock = ManualClock()
     limiter = make(clock, adaptive=False)
     limiter.rejected(limiter.try_acquire(), 1.0)
-    tasks, times = line(limiter, clock, 100)
+    tasks, times = start_waiters(limiter, clock, 100)
     opens = clock.monotonic() + 1.0
     await clock.advance(2.0)
     assert 8 <= len(times) <= 16
@@ -112,23 +112,23 @@ async def test_after_the_gate_a_channel_without_any_rate_ramps_up():
     await asyncio.gather(*tasks)
 
 
-async def test_the_ramp_starts_at_what_was_accepted():
-    """A queue that was taken at 200 a second leaves at that pace, not at ten."""
+async def test_slow_start_begins_at_the_accepted_rate():
+    """The slow start begins at the accepted 200 per second, not at ten."""
     clock = ManualClock()
     limiter = make(clock, adaptive=False)
     for _ in range(400):
         clock.tick(0.005)
         limiter.accepted(limiter.try_acquire())
     limiter.rejected(limiter.try_acquire(), 1.0)
-    tasks, times = line(limiter, clock, 500)
+    tasks, times = start_waiters(limiter, clock, 500)
     await clock.advance(1.5)
     assert 90 <= len(times) <= 140
     await clock.advance(5.0)
     await asyncio.gather(*tasks)
 
 
-async def test_a_gate_nobody_waited_at_leaves_no_pace_behind():
-    """With nobody waiting a second after the gate opened, the channel is unlimited again."""
+async def test_slow_start_ends_when_no_caller_waits():
+    """Without waiters the channel is unlimited again one second after the pause."""
     clock = ManualClock()
     limiter = make(clock, adaptive=False)
     limiter.rejected(limiter.try_acquire(), 1.0)
@@ -136,29 +136,29 @@ async def test_a_gate_nobody_waited_at_leaves_no_pace_behind():
     assert all(limiter.try_acquire(1, "bulk") for _ in range(100))
 
 
-def test_not_adaptive_and_no_retry_after_pauses_nothing():
-    """Without a word from the service and without learning, a 429 changes nothing here."""
+def test_429_without_retry_after_has_no_effect_when_not_adaptive():
+    """A 429 without a Retry-After has no effect when the limiter is not adaptive."""
     limiter = make(ManualClock(), adaptive=False)
     limiter.rejected(limiter.try_acquire(), None)
     assert limiter.try_acquire() is not None
 
 
 def test_retry_after_is_clamped():
-    """A service that asks for an hour closes the gate for `max_pause`; rubbish closes nothing."""
+    """A Retry-After of an hour pauses for `max_pause`; an invalid one does not pause."""
     clock = ManualClock()
     limiter = make(clock, adaptive=False, max_pause=60.0)
     limiter.rejected(limiter.try_acquire(), 3600.0)
     clock.tick(60.0)
     assert limiter.try_acquire() is not None
     clock.tick(100.0)
-    for rubbish in (float("nan"), -5.0):
+    for invalid in (float("nan"), -5.0):
         permit = limiter.try_acquire()
-        limiter.rejected(permit, rubbish)
+        limiter.rejected(permit, invalid)
         assert limiter.try_acquire() is not None
 
 
-def test_an_old_epoch_does_not_cut_twice():
-    """Fifty refusals of one episode cut the rate once; a Retry-After among them is still honoured."""
+def test_rejections_of_one_episode_cut_the_rate_once():
+    """Rejections of one episode cut the rate once; a Retry-After among them still pauses."""
     clock = ManualClock()
     limiter = make(clock)
     permits = [limiter.try_acquire() for _ in range(50)]
@@ -177,8 +177,8 @@ def test_an_old_epoch_does_not_cut_twice():
     assert limiter.try_acquire() is not None
 
 
-async def test_a_shorter_retry_after_does_not_open_the_gate():
-    """The latest moment anybody was told wins."""
+async def test_a_shorter_retry_after_does_not_shorten_a_pause():
+    """The latest end of all requested pauses applies."""
     clock = ManualClock()
     limiter = make(clock, adaptive=False)
     first, second = limiter.try_acquire(), limiter.try_acquire()
@@ -188,8 +188,8 @@ async def test_a_shorter_retry_after_does_not_open_the_gate():
     assert limiter.try_acquire() is None
 
 
-async def test_one_message_tries_a_closed_gate():
-    """While all is refused, each pause ends with one message; the rest follow when it is accepted, or after 0.5 s."""
+async def test_one_probe_message_leaves_while_everything_is_rejected():
+    """While everything is rejected, each pause ends with one message; the others follow when it is accepted."""
     clock = ManualClock()
     limiter = make(clock)
     permits = [limiter.try_acquire() for _ in range(100)]
@@ -197,42 +197,42 @@ async def test_one_message_tries_a_closed_gate():
         limiter.accepted(permit)
     limiter.rejected(permits[-1], None)
     clock.tick(0.11)
-    limiter.rejected(limiter.try_acquire(), None)  # the first of the new epoch is refused too: closed
-    tasks, times = line(limiter, clock, 30)
+    limiter.rejected(limiter.try_acquire(), None)  # the first of the new epoch is rejected too: half open
+    tasks, times = start_waiters(limiter, clock, 30)
     await clock.advance(0.3)
     assert len(times) == 1
     limiter.accepted(tasks[0].result())
     await clock.advance(0.1)
-    assert len(times) > 5, "accepted: the gate is open"
+    assert len(times) > 5, "accepted: the pause has ended"
     await clock.advance(5.0)
     await asyncio.gather(*tasks)
 
 
-async def test_a_gate_probe_without_an_answer_holds_nobody_for_long():
-    """A message whose outcome never comes lets the next one try after half a second; a refund at once."""
+async def test_a_probe_without_an_answer_times_out_after_half_a_second():
+    """A probe without an answer lets the next one leave after half a second; a refund does so at once."""
     clock = ManualClock()
     limiter = make(clock)
     permit = limiter.try_acquire()
     limiter.rejected(permit, None)
     clock.tick(0.2)
     limiter.rejected(limiter.try_acquire(), None)
-    tasks, times = line(limiter, clock, 3)
+    tasks, times = start_waiters(limiter, clock, 3)
     await clock.advance(0.35)  # the pause of 0.2 s, then one permit's time at 9.7 a second
     assert len(times) == 1
     await clock.advance(0.65)
     assert len(times) == 2
     limiter.refund(tasks[1].result())
     await clock.advance(0.15)
-    assert len(times) == 3, "a refund opens the gate at once"
+    assert len(times) == 3, "a refund ends the pause at once"
     await asyncio.gather(*tasks)
 
 
 async def test_a_known_wait_beyond_the_deadline_fails_at_once():
-    """When the queue is known to outlast the deadline the call fails before waiting, and says when to come again."""
+    """If the known wait exceeds the deadline, the call fails without waiting and `retry_after` holds the wait."""
     clock = ManualClock()
     limiter = make(clock, rate=Rate.parse("60/m"), adaptive=False)
     assert limiter.try_acquire()
-    tasks, _ = line(limiter, clock, 10)
+    tasks, _ = start_waiters(limiter, clock, 10)
     await clock.advance(0.0)
     with pytest.raises(RateLimitError) as caught:
         await limiter.acquire(1, "bulk", deadline=clock.monotonic() + 5.0)
@@ -242,16 +242,16 @@ async def test_a_known_wait_beyond_the_deadline_fails_at_once():
     assert error.attempts == 0
     assert error.operation is None
     assert error.retry_after == pytest.approx(11.0)
-    person = asyncio.create_task(limiter.acquire(1, "interactive", deadline=clock.monotonic() + 1.5))
+    interactive = asyncio.create_task(limiter.acquire(1, "interactive", deadline=clock.monotonic() + 1.5))
     await clock.advance(1.01)
-    assert person.done(), "a person goes before the queue, so the same deadline is enough"
+    assert interactive.done(), "the interactive lane goes first, so the same deadline is enough"
     await clock.advance(12.0)
-    await asyncio.gather(person, *tasks)
+    await asyncio.gather(interactive, *tasks)
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
-async def test_a_closed_gate_beyond_the_deadline_fails_at_once(adaptive):
-    """The rest of a Retry-After counts as known wait, with a rate or without."""
+async def test_a_pause_beyond_the_deadline_fails_at_once(adaptive):
+    """The rest of a Retry-After counts as known wait, with or without a rate."""
     clock = ManualClock()
     limiter = make(clock, adaptive=adaptive)
     limiter.rejected(limiter.try_acquire(), 30.0)
@@ -261,8 +261,8 @@ async def test_a_closed_gate_beyond_the_deadline_fails_at_once(adaptive):
     assert caught.value.retry_after == pytest.approx(20.0, abs=0.3)
 
 
-async def test_time_that_runs_out_while_waiting_fails_alike():
-    """A gate that closes while a caller waits ends its wait at the deadline, with the same error."""
+async def test_a_pause_during_a_wait_ends_it_at_the_deadline():
+    """A pause that begins during a wait ends the wait at its deadline with the same error."""
     clock = ManualClock()
     limiter = make(clock, rate=Rate(1), adaptive=False)
     permit = limiter.try_acquire()
@@ -277,12 +277,12 @@ async def test_time_that_runs_out_while_waiting_fails_alike():
     assert clock.pending == 0
 
 
-async def test_refund_serves_the_next():
-    """An attempt that never left gives its permit to whoever waits."""
+async def test_a_refund_grants_the_next_waiter():
+    """A refunded permit goes to the next waiter."""
     clock = ManualClock()
     limiter = make(clock, rate=Rate(1), adaptive=False)
     permit = limiter.try_acquire()
-    tasks, times = line(limiter, clock, 1)
+    tasks, times = start_waiters(limiter, clock, 1)
     await clock.advance(0.0)
     limiter.refund(permit)
     await clock.advance(0.0)
@@ -290,12 +290,12 @@ async def test_refund_serves_the_next():
     await asyncio.gather(*tasks)
 
 
-async def test_abort_ends_every_wait_now_and_later():
-    """A closing client gives each waiter its own error; later calls get one too, also when nothing is limited."""
+async def test_abort_ends_current_and_future_waits():
+    """Each waiter gets a separate error; later calls fail too, also when the channel is unlimited."""
     clock = ManualClock()
     limiter = make(clock, rate=Rate(1))
     limiter.try_acquire()
-    tasks, _ = line(limiter, clock, 3)
+    tasks, _ = start_waiters(limiter, clock, 3)
     await clock.advance(0.0)
     limiter.abort(lambda: ClientStateError("closing"))
     errors = await asyncio.gather(*tasks, return_exceptions=True)
@@ -313,8 +313,8 @@ async def test_abort_ends_every_wait_now_and_later():
         await free.acquire()
 
 
-async def test_events_tell_waits_gates_and_changes():
-    """A real wait, a closed gate and a changed belief are told once each; nothing is told when nothing happened."""
+async def test_waits_pauses_and_rate_changes_emit_events():
+    """A wait, a pause and a rate change emit one event each; otherwise there are no events."""
     clock = ManualClock()
     events = []
     limiter = make(clock, emit=events.append)
@@ -330,7 +330,7 @@ async def test_events_tell_waits_gates_and_changes():
     assert events[1].cause == "refused"
     assert events[1].rate == pytest.approx(limiter.rate)
     events.clear()
-    tasks, _ = line(limiter, clock, 1)
+    tasks, _ = start_waiters(limiter, clock, 1)
     await clock.advance(2.1)
     await asyncio.gather(*tasks)
     (event,) = events
@@ -339,8 +339,8 @@ async def test_events_tell_waits_gates_and_changes():
     assert event.lane == "bulk"
 
 
-async def test_probing_is_told_when_it_has_proved_itself():
-    """A climb above the old belief is told once messages sent in it are accepted, in steps of a quarter."""
+async def test_a_higher_rate_is_emitted_once_its_messages_are_accepted():
+    """A rate above the last emitted one is emitted once its messages are accepted, in steps of a quarter."""
     clock = ManualClock()
     events = []
     limiter = make(clock, emit=events.append)
@@ -362,8 +362,8 @@ async def test_probing_is_told_when_it_has_proved_itself():
     assert all(later > 1.25 * earlier for earlier, later in pairwise(rates))
 
 
-async def test_weight_above_the_burst_is_served():
-    """A text of many segments at a slow rate waits its time and goes."""
+async def test_a_weight_above_the_burst_is_granted():
+    """A text of many segments at a slow rate is granted after its time."""
     clock = ManualClock()
     limiter = make(clock, rate=Rate(1))
     limiter.try_acquire()
@@ -384,14 +384,14 @@ async def test_weight_above_the_burst_is_served():
         ("lane", lambda clock: make(clock).try_acquire(1, "fast")),
     ],
 )
-def test_bad_input_is_named(field, make_bad):
-    """Whatever is wrong is a ConfigurationError that begins with the field's name."""
+def test_invalid_input_names_the_field(field, make_bad):
+    """Invalid input raises a ConfigurationError that begins with the field's name."""
     with pytest.raises(ConfigurationError, match=f"^{field}: "):
         make_bad(ManualClock())
 
 
-def test_repr_explains_itself():
-    """The repr shows the pacer and what was learnt."""
+def test_repr_shows_bucket_and_state():
+    """The repr shows the token bucket and the state of the adaptation."""
     limiter = make(ManualClock(), rate=Rate(5))
     assert repr(limiter).startswith("ChannelLimiter('messaging', TokenBucket(rate=5/s, ")
     assert "HoldAndProbe(unlimited" in repr(limiter)

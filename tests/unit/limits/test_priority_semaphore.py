@@ -1,4 +1,4 @@
-"""In-flight slots: never more than the limit, nobody's slot lost, people first."""
+"""The priority semaphore: the limit is kept, no slot is lost, the interactive lane goes first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def settle():
 
 
 async def test_the_interactive_lane_gets_the_next_slot():
-    """A freed slot goes to a person before any bulk item, then in order."""
+    """A freed slot goes to the interactive lane before the bulk lane, then in order."""
     slots = PrioritySemaphore(1, clock=ManualClock())
     assert slots.try_acquire("bulk")
     assert not slots.try_acquire("interactive")
@@ -37,8 +37,8 @@ async def test_the_interactive_lane_gets_the_next_slot():
     assert slots.taken == 0
 
 
-async def test_cancelled_in_the_moment_of_its_grant_passes_the_slot_on():
-    """A caller that was given a slot and cancelled in the same iteration loses nobody's slot."""
+async def test_a_waiter_cancelled_at_its_grant_hands_the_slot_over():
+    """A caller that is granted and cancelled in the same iteration hands its slot to the next waiter."""
     slots = PrioritySemaphore(1, clock=ManualClock())
     assert slots.try_acquire()
     first, second = (asyncio.create_task(slots.acquire()) for _ in range(2))
@@ -52,8 +52,8 @@ async def test_cancelled_in_the_moment_of_its_grant_passes_the_slot_on():
     assert slots.taken == 0
 
 
-async def test_cancelled_before_its_task_ran_is_skipped():
-    """A slot released to a waiter that is already cancelled goes to the next."""
+async def test_a_cancelled_waiter_is_skipped():
+    """A slot released to a cancelled waiter goes to the next one."""
     slots = PrioritySemaphore(1, clock=ManualClock())
     assert slots.try_acquire()
     first, second = (asyncio.create_task(slots.acquire()) for _ in range(2))
@@ -68,7 +68,7 @@ async def test_cancelled_before_its_task_ran_is_skipped():
 
 
 async def test_a_deadline_ends_the_wait():
-    """When no slot is free in time the call fails and nothing was sent."""
+    """If no slot is free in time, the call fails with NOT_SENT."""
     clock = ManualClock()
     slots = PrioritySemaphore(1, clock=clock)
     assert slots.try_acquire()
@@ -83,8 +83,8 @@ async def test_a_deadline_ends_the_wait():
     assert slots.taken == 0
 
 
-async def test_abort_gives_everyone_an_error_of_their_own():
-    """Waiters and later callers get separate errors; a slot in use can still be given back."""
+async def test_abort_gives_each_caller_a_separate_error():
+    """Waiters and later callers get separate errors; slots in use can still be released."""
     slots = PrioritySemaphore(1, clock=ManualClock())
     assert slots.try_acquire()
     tasks = [asyncio.create_task(slots.acquire()) for _ in range(2)]
@@ -99,8 +99,8 @@ async def test_abort_gives_everyone_an_error_of_their_own():
     assert slots.taken == 0
 
 
-async def test_never_more_than_the_limit_under_random_cancellation():
-    """Whatever is cancelled whenever, no more than the limit run at once and all slots come back."""
+async def test_the_limit_holds_under_random_cancellation():
+    """Under random cancellation the limit is never exceeded and all slots are released."""
     slots = PrioritySemaphore(5, clock=ManualClock())
     running = most = 0
 
@@ -126,13 +126,13 @@ async def test_never_more_than_the_limit_under_random_cancellation():
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "5"])
-def test_a_bad_limit_is_named(limit):
+def test_an_invalid_limit_names_the_field(limit):
     """The limit is a whole number of at least 1."""
     with pytest.raises(ConfigurationError, match="max_in_flight: "):
         PrioritySemaphore(limit, clock=ManualClock())
 
 
-def test_a_bad_lane_is_named():
+def test_an_invalid_lane_names_the_field():
     """There are two lanes."""
     with pytest.raises(ConfigurationError, match="lane: "):
         PrioritySemaphore(1, clock=ManualClock()).try_acquire("fast")

@@ -1,4 +1,4 @@
-"""Segments: the published sizes, the GSM alphabet, and templates."""
+"""Segments: the published sizes, the GSM alphabet and templates."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from bandwidth_mfa_async.limits import message_weight, segments
     ],
 )
 def test_published_sizes(text, expected):
-    """160/153 units of GSM-7 and 70/67 of UCS-2 make a segment."""
+    """A segment holds 160/153 units of GSM-7 or 70/67 units of UCS-2."""
     assert segments(text) == expected
 
 
@@ -57,13 +57,13 @@ def test_published_sizes(text, expected):
         ("ж" * 66 + "🍔" + "ж" * 66, 3),
     ],
 )
-def test_no_character_is_cut_in_two(text, expected):
-    """An escape sequence or a surrogate pair that does not fit goes to the next segment whole."""
+def test_no_character_is_split(text, expected):
+    """An escape sequence or a surrogate pair that does not fit moves to the next segment."""
     assert segments(text) == expected
 
 
 def test_templates_are_filled_in():
-    """The code, the scope (2FA when there is none) and the name take the room they take at the service."""
+    """The code, the scope (2FA by default) and the name count with their actual length."""
     assert message_weight("{CODE}" + "a" * 152, None, 8, None) == 1
     assert message_weight("{CODE}" + "a" * 153, None, 8, None) == 2
     assert message_weight("{SCOPE}{CODE}" + "a" * 151, None, 6, None) == 1
@@ -77,7 +77,7 @@ def test_templates_are_filled_in():
 
 
 def test_templates_are_counted_once():
-    """A bulk run counts its template once, not once a recipient."""
+    """A bulk run counts its template once, not once per recipient."""
     message_weight.cache_clear()
     for _ in range(100):
         message_weight("{CODE} is your code", "launch", 6, None)

@@ -1,4 +1,4 @@
-"""The local bucket: order, weights, cancellation, pauses and the rate itself."""
+"""The token bucket: order, weights, cancellation, pauses and rate changes."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from bandwidth_mfa_async.limits._token_bucket import TokenBucket
 from tests.support.limits_simulation import run_virtual
 
 
-def queue(bucket, served, *entries):
+def start_waiters(bucket, granted, *entries):
     """Start one waiter per (name, weight, lane), in order."""
 
     async def wait(name, weight, lane):
         await bucket.acquire(weight, lane)
-        served.append(name)
+        granted.append(name)
 
     return [asyncio.create_task(wait(*entry)) for entry in entries]
 
 
 async def test_order_within_a_lane_is_first_come_first_served():
-    """Waiters of one lane leave in the order in which they came, one every 1/rate seconds."""
+    """Waiters of one lane are granted in order, one every 1/rate seconds."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 10.0)
-    served = []
-    tasks = queue(bucket, served, *((n, 1, "bulk") for n in range(5)))
+    granted = []
+    tasks = start_waiters(bucket, granted, *((n, 1, "bulk") for n in range(5)))
     await clock.advance(0.0)
-    assert served == [0]
+    assert granted == [0]
     for expected in range(2, 6):
         await clock.advance(0.1)
-        assert served == list(range(expected))
+        assert granted == list(range(expected))
     await asyncio.gather(*tasks)
-    assert clock.pending == 0, "no timer is left once nobody waits"
+    assert clock.pending == 0, "no timer is left without waiters"
 
 
 async def test_the_interactive_lane_goes_first():
-    """A person overtakes every queued bulk item; bulk items keep their order."""
+    """An interactive waiter overtakes all bulk waiters; these keep their order."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 10.0)
     assert bucket.try_acquire(1, "bulk")
-    served = []
-    tasks = queue(
-        bucket, served, ("b1", 1, "bulk"), ("b2", 1, "bulk"), ("i1", 1, "interactive"), ("i2", 1, "interactive")
+    granted = []
+    tasks = start_waiters(
+        bucket, granted, ("b1", 1, "bulk"), ("b2", 1, "bulk"), ("i1", 1, "interactive"), ("i2", 1, "interactive")
     )
     await clock.advance(0.401)
     await asyncio.gather(*tasks)
-    assert served == ["i1", "i2", "b1", "b2"]
+    assert granted == ["i1", "i2", "b1", "b2"]
 
 
-async def test_one_timer_serves_all_waiters():
-    """However many wait, with deadlines or without, the clock holds one timer."""
+async def test_all_waiters_share_one_timer():
+    """The clock holds one timer for any number of waiters, with or without deadlines."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 1.0)
     tasks = [asyncio.create_task(bucket.acquire(1, "bulk", clock.monotonic() + 5 + n)) for n in range(50)]
@@ -64,25 +64,25 @@ async def test_one_timer_serves_all_waiters():
     assert sum(await asyncio.gather(*tasks)) == len([t for t in tasks if t.result()]) >= 6
 
 
-async def test_nobody_overtakes_a_heavy_waiter_of_its_lane():
-    """While a heavy permit saves up, a lighter newcomer of the same lane waits even if there is enough for it."""
+async def test_no_caller_overtakes_a_heavy_waiter_of_its_lane():
+    """While a heavy permit saves up, a lighter new caller of the same lane waits even if there are enough tokens."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 10.0)
     assert bucket.try_acquire(1, "bulk")
-    served = []
-    tasks = queue(bucket, served, ("heavy", 5, "bulk"))
+    granted = []
+    tasks = start_waiters(bucket, granted, ("heavy", 5, "bulk"))
     await clock.advance(0.4)
     assert not bucket.try_acquire(1, "bulk")
-    tasks += queue(bucket, served, ("light", 1, "bulk"))
+    tasks += start_waiters(bucket, granted, ("light", 1, "bulk"))
     await clock.advance(0.1001)
-    assert served == ["heavy"]
+    assert granted == ["heavy"]
     await clock.advance(0.1)
-    assert served == ["heavy", "light"]
+    assert granted == ["heavy", "light"]
     await asyncio.gather(*tasks)
 
 
-async def test_a_weight_above_the_burst_is_served():
-    """A permit heavier than the bucket waits until it is paid for, and does not hang."""
+async def test_a_weight_above_the_burst_is_granted():
+    """A permit heavier than the bucket is granted once enough tokens are saved up."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 2.0)
     assert bucket.try_acquire(1, "bulk")
@@ -94,8 +94,8 @@ async def test_a_weight_above_the_burst_is_served():
     await task
 
 
-async def test_a_heavy_permit_may_use_what_a_quiet_time_saved():
-    """After a quiet time as long as it costs, a permit above the burst leaves at once, and the next one waits."""
+async def test_a_heavy_permit_uses_tokens_saved_while_idle():
+    """After enough idle time a permit above the burst leaves at once, and the next one waits."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 1.0)
     assert bucket.try_acquire(1, "interactive")
@@ -104,8 +104,8 @@ async def test_a_heavy_permit_may_use_what_a_quiet_time_saved():
     assert not bucket.try_acquire(1, "interactive")
 
 
-def test_a_weight_of_five_among_a_hundred_of_one_waits_its_fair_share():
-    """Five permits at 100/s behind a hundred looping waiters are fair after 1.05 s, and come within 1.1 times that."""
+def test_a_heavy_permit_among_light_ones_waits_its_fair_share():
+    """Five permits at 100/s behind a hundred looping waiters take at most 1.1 times the fair wait of 1.05 s."""
 
     async def scenario():
         loop = asyncio.get_running_loop()
@@ -128,27 +128,27 @@ def test_a_weight_of_five_among_a_hundred_of_one_waits_its_fair_share():
     assert run_virtual(scenario()) <= 1.1 * 1.05
 
 
-def test_half_of_the_waiters_cancelled_loses_nothing():
-    """When 250 of 500 waiters are cancelled, the others get at least 0.98 of the rate and not more than the rate."""
+def test_cancelling_half_of_the_waiters_loses_no_capacity():
+    """When 250 of 500 waiters are cancelled, the others get 0.98 to 1.02 of the rate."""
 
     async def scenario():
         loop = asyncio.get_running_loop()
         bucket = TokenBucket(SystemClock(), 200.0)
-        served = []
+        granted = []
 
         async def wait():
             await bucket.acquire(1, "bulk")
-            served.append(loop.time())
+            granted.append(loop.time())
 
         tasks = [asyncio.create_task(wait()) for _ in range(500)]
         await asyncio.sleep(0.1)
-        done = len(served)
+        done = len(granted)
         began = loop.time()
         for task in tasks[::2]:
             task.cancel()
         survivors = [task for task in tasks[1::2] if not task.done()]
         await asyncio.gather(*tasks, return_exceptions=True)
-        return (len(served) - done) / (loop.time() - began), len(survivors), bucket
+        return (len(granted) - done) / (loop.time() - began), len(survivors), bucket
 
     rate, survivors, bucket = run_virtual(scenario())
     assert survivors > 200
@@ -157,7 +157,7 @@ def test_half_of_the_waiters_cancelled_loses_nothing():
 
 
 def test_random_timeouts_lose_no_capacity():
-    """A hundred callers that give up after 1-300 ms and try again still use the whole rate."""
+    """A hundred callers with random timeouts of 1-300 ms still use the whole rate."""
 
     async def scenario():
         loop = asyncio.get_running_loop()
@@ -182,14 +182,14 @@ def test_random_timeouts_lose_no_capacity():
     assert 0.98 * 200 <= run_virtual(scenario()) <= 1.06 * 200
 
 
-async def test_cancelled_in_the_moment_of_its_grant_gives_the_permit_back():
-    """A waiter that was served and cancelled in the same loop iteration passes its permit to the next in line."""
+async def test_a_waiter_cancelled_at_its_grant_hands_the_permit_over():
+    """A waiter that is granted and cancelled in the same iteration hands its permit to the next waiter."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 10.0)
     assert bucket.try_acquire(1, "bulk")
     first, second = (asyncio.create_task(bucket.acquire(1, "bulk")) for _ in range(2))
     await clock.advance(0.0)
-    clock.tick(0.1)  # the timer runs, and the first waiter's task has not yet
+    clock.tick(0.1)  # the timer has fired, but the first waiter's task has not run
     first.cancel()
     await clock.advance(0.0)
     assert first.cancelled()
@@ -197,8 +197,8 @@ async def test_cancelled_in_the_moment_of_its_grant_gives_the_permit_back():
     assert await second
 
 
-async def test_a_cancelled_heavy_head_frees_the_light_ones_behind_it():
-    """What a heavy waiter had saved up goes, up to a bucketful, to whoever stands behind it when it leaves."""
+async def test_a_cancelled_heavy_waiter_frees_the_light_ones_behind_it():
+    """The tokens saved up by a cancelled heavy waiter go, up to the burst, to the waiters behind it."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 1.0)
     assert bucket.try_acquire(1, "bulk")
@@ -210,13 +210,13 @@ async def test_a_cancelled_heavy_head_frees_the_light_ones_behind_it():
     heavy.cancel()
     await clock.advance(0.0)
     assert light.done()
-    assert not later.done(), "what is above the burst is not kept"
+    assert not later.done(), "tokens above the burst are not kept"
     await clock.advance(1.0)
     await asyncio.gather(light, later)
 
 
-async def test_refund_goes_to_the_next_in_line():
-    """A permit given back is used at once by whoever waits."""
+async def test_a_refund_grants_the_next_waiter():
+    """A refunded permit goes to the next waiter at once."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 1.0)
     assert bucket.try_acquire(1, "bulk")
@@ -227,40 +227,40 @@ async def test_refund_goes_to_the_next_in_line():
     assert await task
 
 
-async def test_set_rate_applies_to_those_who_wait():
-    """A new rate moves the one timer: faster and slower both count from the moment they are set."""
+async def test_set_rate_applies_to_waiters():
+    """A new rate, higher or lower, applies to the waiters at once."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 1.0)
-    served = []
-    tasks = queue(bucket, served, *((n, 1, "bulk") for n in range(4)))
+    granted = []
+    tasks = start_waiters(bucket, granted, *((n, 1, "bulk") for n in range(4)))
     await clock.advance(0.5)
-    assert served == [0]
+    assert granted == [0]
     bucket.set_rate(10.0)
     await clock.advance(0.051)
-    assert served == [0, 1]
+    assert granted == [0, 1]
     bucket.set_rate(0.1)
     await clock.advance(9.0)
-    assert served == [0, 1]
+    assert granted == [0, 1]
     bucket.set_rate(None)
     await clock.advance(0.0)
-    assert served == [0, 1, 2, 3]
+    assert granted == [0, 1, 2, 3]
     assert bucket.free
     await asyncio.gather(*tasks)
 
 
-async def test_a_pause_lets_nothing_leave_and_saves_nothing_up():
-    """After a pause waiters leave at the rate, not together; an unlimited bucket is closed by it as well."""
+async def test_a_pause_grants_nothing_and_saves_no_tokens():
+    """After a pause waiters leave at the rate, not together; a pause also applies to an unlimited bucket."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 100.0)
     bucket.pause_until(clock.monotonic() + 10.0)
-    served = []
-    tasks = queue(bucket, served, *((n, 1, "bulk") for n in range(10)))
+    granted = []
+    tasks = start_waiters(bucket, granted, *((n, 1, "bulk") for n in range(10)))
     await clock.advance(9.99)
-    assert served == []
+    assert granted == []
     await clock.advance(0.0101)
-    assert served == [0]
+    assert granted == [0]
     await clock.advance(0.0500)
-    assert served == [0, 1, 2, 3, 4, 5]
+    assert granted == [0, 1, 2, 3, 4, 5]
     bucket.set_rate(None)
     await asyncio.gather(*tasks)
     bucket.pause_until(clock.monotonic() + 1.0)
@@ -270,8 +270,8 @@ async def test_a_pause_lets_nothing_leave_and_saves_nothing_up():
     assert bucket.free
 
 
-async def test_a_shortened_pause_opens_at_once():
-    """`pause_until` an earlier moment wakes those who wait."""
+async def test_a_shortened_pause_ends_at_once():
+    """`pause_until` with an earlier time resumes the waiters."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 1.0)
     bucket.pause_until(clock.monotonic() + 10.0)
@@ -283,7 +283,7 @@ async def test_a_shortened_pause_opens_at_once():
 
 
 async def test_a_deadline_ends_the_wait():
-    """A waiter whose time runs out gets False; its place goes to the next, and nothing was taken."""
+    """A waiter whose deadline passes gets False; the next waiter takes its place, and no token is used."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 1.0)
     assert bucket.try_acquire(1, "bulk")
@@ -296,8 +296,8 @@ async def test_a_deadline_ends_the_wait():
     assert await patient
 
 
-async def test_a_timer_that_fires_a_hair_early_does_not_spin():
-    """Rounding never makes the bucket set a timer for 1e-16 s: each permit costs one wake-up, two at most."""
+async def test_a_timer_that_fires_slightly_early_does_not_spin():
+    """Rounding never causes timers of 1e-16 s: each permit costs at most two wake-ups."""
     clock = ManualClock(monotonic=123_456.789)
     bucket = TokenBucket(clock, 3.0)
     wakes = 0
@@ -315,11 +315,11 @@ async def test_a_timer_that_fires_a_hair_early_does_not_spin():
     assert wakes <= 200
 
 
-async def test_repr_explains_itself():
-    """The repr tells the rate, the level, the waiters of each lane, a pause, and when it wakes next."""
+async def test_repr_shows_the_state():
+    """The repr shows the rate, the level, the waiters of each lane, a pause and the next wake-up."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 4.0)
-    tasks = queue(bucket, [], ("a", 1, "bulk"), ("b", 1, "bulk"), ("c", 1, "interactive"))
+    tasks = start_waiters(bucket, [], ("a", 1, "bulk"), ("b", 1, "bulk"), ("c", 1, "interactive"))
     await clock.advance(0.05)
     assert repr(bucket) == "TokenBucket(rate=4/s, level=0.20 of 1, interactive=1, bulk=1, next wake-up in 0.200 s)"
     bucket.pause_until(clock.monotonic() + 2.0)
@@ -332,7 +332,7 @@ async def test_repr_explains_itself():
 
 
 def test_repr_outside_a_loop():
-    """Without a running loop there is no time, and the repr still works."""
+    """The repr works without a running loop."""
     assert (
         repr(TokenBucket(SystemClock(), 4.0))
         == "TokenBucket(rate=4/s, level=1.00 of 1, interactive=0, bulk=0, no wake-up set)"
@@ -340,14 +340,14 @@ def test_repr_outside_a_loop():
 
 
 @pytest.mark.parametrize("rate", [0, -1.0, float("nan"), float("inf"), "60/x", True])
-def test_a_bad_rate_is_named(rate):
-    """A rate that is not a finite number above 0 is refused, and the message names the field."""
+def test_an_invalid_rate_names_the_field(rate):
+    """A rate that is not a finite number above 0 raises an error that names the field."""
     with pytest.raises(ConfigurationError, match="rate: "):
         TokenBucket(ManualClock(), rate)
 
 
-async def test_left_deadlines_do_not_pile_up():
-    """Callers that come with a deadline and leave early do not make the bucket grow."""
+async def test_deadlines_of_cancelled_waiters_do_not_accumulate():
+    """Entries of cancelled callers with deadlines do not accumulate."""
     clock = ManualClock()
     bucket = TokenBucket(clock, 0.001)
     bucket.try_acquire(1, "bulk")

@@ -1,4 +1,4 @@
-"""What the bucket promises over any sequence of events."""
+"""Properties of the token bucket over any sequence of events."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.limits._token_bucket import TokenBucket
 
-HEAVIEST = 7
+MAX_WEIGHT = 7
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("acquire"), st.integers(1, HEAVIEST), st.sampled_from(["interactive", "bulk"])),
-        st.tuples(st.just("deadline"), st.integers(1, HEAVIEST), st.floats(0.0, 3.0)),
+        st.tuples(st.just("acquire"), st.integers(1, MAX_WEIGHT), st.sampled_from(["interactive", "bulk"])),
+        st.tuples(st.just("deadline"), st.integers(1, MAX_WEIGHT), st.floats(0.0, 3.0)),
         st.tuples(st.just("cancel"), st.integers(0, 50)),
         st.tuples(st.just("refund")),
         st.tuples(st.just("rate"), st.sampled_from([0.5, 1.0, 3.0, 10.0, 77.7, 1000.0])),
@@ -29,16 +29,16 @@ steps = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(steps)
-def test_never_too_much_and_nobody_forgotten(sequence):
-    """Net grants never exceed rate x time + the burst (or the heaviest weight); every uncancelled waiter is served."""
+def test_grants_are_bounded_and_every_waiter_is_granted(sequence):
+    """Net grants never exceed rate x time + burst (or the heaviest weight); every uncancelled waiter is granted."""
     asyncio.run(_check(sequence))
 
 
 async def _check(sequence):
     clock = ManualClock()
     bucket = TokenBucket(clock, 5.0)
-    # What may have left since the start: the burst, then each stretch of time at its rate.
-    allowed, since = max(bucket.burst, HEAVIEST), clock.monotonic()
+    # The upper bound since the start: the burst, then each interval at its rate.
+    allowed, since = max(bucket.burst, MAX_WEIGHT), clock.monotonic()
     net = 0
     held, open_tasks, all_tasks = [], [], []
 
@@ -78,7 +78,7 @@ async def _check(sequence):
         elif name == "time":
             await clock.advance(values[0], settle=4)
         elif name == "tick":
-            clock.tick(values[0])  # tasks do not run: grants and cancellations meet
+            clock.tick(values[0])  # tasks do not run, so grants and cancellations coincide
         settle_account()
         assert net <= allowed + 1e-3 * (1 + len(all_tasks) + len(open_tasks) + net)
     settle_account()
@@ -87,7 +87,7 @@ async def _check(sequence):
     await clock.advance(20.0, settle=4)
     settle_account()
     for task in open_tasks:
-        assert task.done(), "a waiter that was not cancelled is served"
+        assert task.done(), "a waiter that was not cancelled is granted"
         assert await task
     await asyncio.gather(*all_tasks, return_exceptions=True)
     assert bucket.waiting == 0

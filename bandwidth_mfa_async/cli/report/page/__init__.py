@@ -1,4 +1,4 @@
-"""A report on a bulk run as one HTML page that needs nothing else."""
+"""The report of a bulk run as one self-contained HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Markup in which everything is escaped unless it was made here. No I/O."""
+"""Builds HTML; every string is escaped unless this module created it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _VOID: Final = {"meta", "link", "br"}
 
 
 class Html(str):
-    """Text that is markup already."""
+    """A string that is markup and needs no escaping."""
 
     __slots__ = ()
 
 
 def join(*children: str | None) -> Html:
-    """Return children one after another; what is not markup is escaped, None is left out."""
+    """Return the children joined; escape strings that are not markup, and leave out None."""
     return Html("".join(child if isinstance(child, Html) else escape(child) for child in children if child is not None))
 
 
@@ -24,8 +24,8 @@ def tag(name: str, /, *children: str | None, **attributes: str | float | None) -
 
     Args:
         name: the element's name.
-        children: what is in it; escaped where it is not markup.
-        attributes: ``class_`` is written `class` and ``aria_label`` `aria-label`; None leaves one out.
+        children: the element's content; strings that are not markup are escaped.
+        attributes: ``class_`` becomes `class` and ``aria_label`` becomes `aria-label`; None leaves an attribute out.
     """
     written = "".join(
         f' {key.removesuffix("_").replace("_", "-")}="{escape(_value(value))}"'
@@ -38,10 +38,10 @@ def tag(name: str, /, *children: str | None, **attributes: str | float | None) -
 
 
 def _value(value: str | float) -> str:
-    # Two decimals of a percent are a twentieth of a pixel.
+    # A hundredth of a percent of the width is less than a pixel.
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def percent(value: float) -> str:
-    """Return a length as a share of the drawing's width."""
+    """Return a length as a percentage of the drawing's width."""
     return f"{_value(float(value))}%"

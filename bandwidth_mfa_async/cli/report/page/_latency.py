@@ -1,4 +1,4 @@
-"""The chart of how long answers took, with the percentiles marked. No I/O."""
+"""The latency chart: a histogram of response times with the percentiles marked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ... import _formats as formats
 from ._html import join, percent, tag
-from ._marks import along, drawing, figure, folded, grid, table
+from ._marks import axis_labels, details, drawing, figure, grid, table
 from ._scales import count_ticks, latency_ticks
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 _HEIGHT: Final = 170
 _LABEL_ROW: Final = 19
 _TOP: Final = 3 * _LABEL_ROW + 8
-# A single bar is not a mountain: so many buckets are shown at least.
+# The minimum number of buckets on the axis, so that a single bar is not as wide as the chart.
 _MIN_BUCKETS: Final = 12
-# How far to the right the slowest percentile may stand, of the axis.
+# The rightmost position of the slowest percentile, as a share of the axis.
 _LABELLED: Final = 0.64
 
 
@@ -30,51 +30,51 @@ def chart(report: JournalReport) -> Html:
     """Return the figure."""
     latency = report.latency
     if not latency.answered:
-        return figure("How long answers took", "No answer was measured.")
-    half, most = formats.latency(latency.percentiles[0].value), formats.latency(latency.percentiles[-1].value)
-    explained = (
-        f"Half of {formats.count(latency.answered)} answers came within about {half}, 99 in 100 within {most}. "
-        f"A bar is the share of answers in a range that is a factor of {latency.resolution:.2f} wide: "
-        "the figures are no finer. Only an item's last attempt counts."
+        return figure("Latency", "No answer was measured.")
+    half, slowest = formats.latency(latency.percentiles[0].value), formats.latency(latency.percentiles[-1].value)
+    caption = (
+        f"Half of {formats.count(latency.answered)} answers came within about {half}, 99 in 100 within {slowest}. "
+        f"A bar is the share of answers in a range that is a factor of {latency.resolution:.2f} wide, "
+        "which is the resolution of all figures. Only an item's last attempt counts."
     )
     if latency.answered == 1:
-        explained = f"The one answer took about {half}."
+        caption = f"The one answer took about {half}."
     return figure(
-        "How long answers took",
-        explained,
+        "Latency",
+        caption,
         tag("p", class_="readout", aria_hidden="true"),
         _drawing(latency),
-        folded("The distribution as a table", _table(latency)),
+        details("The distribution as a table", _table(latency)),
     )
 
 
 def _drawing(latency: Latency) -> Html:
     low, high = _bounds(latency)
-    width = math.log10(high / low)
+    decades = math.log10(high / low)
 
     def x(seconds: float) -> float:
-        return 100 * math.log10(seconds / low) / width
+        return 100 * math.log10(seconds / low) / decades
 
     largest = max(bucket.count for bucket in latency.buckets) / latency.answered
     ticks = count_ticks(100 * largest)
     columns: list[Html] = []
     targets: list[Html] = []
     for bucket in latency.buckets:
-        left, wide = x(bucket.low), x(bucket.high) - x(bucket.low)
-        tall = _HEIGHT * 100 * bucket.count / latency.answered / ticks[-1]
-        place = {"x": percent(left + 0.06 * wide), "width": percent(0.88 * wide)}
+        left, width = x(bucket.low), x(bucket.high) - x(bucket.low)
+        height = _HEIGHT * 100 * bucket.count / latency.answered / ticks[-1]
+        place = {"x": percent(left + 0.06 * width), "width": percent(0.88 * width)}
         if bucket.count:
-            tall = max(tall, 1.0)
-            columns.append(tag("rect", y=_TOP + _HEIGHT - tall, height=tall, class_="bar accepted", **place))
-        told = f"{_range(bucket.low, bucket.high)}: {formats.count(bucket.count)} answers, " + formats.share(
+            height = max(height, 1.0)
+            columns.append(tag("rect", y=_TOP + _HEIGHT - height, height=height, class_="bar accepted", **place))
+        tooltip = f"{_range(bucket.low, bucket.high)}: {formats.count(bucket.count)} answers, " + formats.share(
             bucket.count, latency.answered
         )
         targets.append(
             tag(
                 "rect",
-                tag("title", told),
+                tag("title", tooltip),
                 x=percent(left),
-                width=percent(wide),
+                width=percent(width),
                 y=_TOP,
                 height=_HEIGHT,
                 class_="point",
@@ -85,26 +85,26 @@ def _drawing(latency: Latency) -> Html:
         _TOP + _HEIGHT + 26,
         grid([(_HEIGHT * (1 - value / ticks[-1]), f"{formats.significant(value)} %") for value in ticks], _TOP),
         *columns,
-        along(latency_ticks(low, high), _TOP + _HEIGHT),
+        axis_labels(latency_ticks(low, high), _TOP + _HEIGHT),
         _percentiles(latency, x),
         *targets,
-        name=f"Distribution of how long answers took: {shown}; the numbers are in the table below",
+        name=f"Distribution of latency: {shown}; the numbers are in the table below",
     )
 
 
 def _bounds(latency: Latency) -> tuple[float, float]:
-    """Return the seconds at both ends of the axis."""
+    """Return the latencies at both ends of the axis, in seconds."""
     low, high = latency.buckets[0].low, latency.buckets[-1].high
     missing = max(0, _MIN_BUCKETS - len(latency.buckets))
     low /= latency.resolution ** (missing // 2)
     high *= latency.resolution ** (missing - missing // 2)
-    # The slowest percentile's label stands right of its line and needs the last third of a narrow screen.
+    # The label of the slowest percentile is right of its line and needs the last third of a narrow screen.
     return low, max(high, low * (latency.percentiles[-1].value / low) ** (1 / _LABELLED))
 
 
 def _percentiles(latency: Latency, x: Callable[[float], float]) -> Html:
     pieces: list[Html] = []
-    # Each label has a row of its own, the fastest the highest, so that no line crosses a label.
+    # One row per label, with the fastest at the top, so that no line crosses a label.
     for row, mark in enumerate(latency.percentiles):
         at = x(mark.value)
         y = row * _LABEL_ROW + 14
@@ -121,21 +121,21 @@ def _range(low: float, high: float) -> str:
 
 
 def _table(latency: Latency) -> Html:
-    reached = 0
+    cumulative = 0
     rows: list[list[str]] = []
     for bucket in latency.buckets:
-        reached += bucket.count
+        cumulative += bucket.count
         rows.append(
             [
                 _range(bucket.low, bucket.high),
                 formats.count(bucket.count),
                 formats.share(bucket.count, latency.answered),
-                formats.share(reached, latency.answered),
+                formats.share(cumulative, latency.answered),
             ]
         )
     rows += [
         [f"p{mark.percent}", f"about {formats.latency(mark.value)}", _range(mark.low, mark.high), ""]
         for mark in latency.percentiles
     ]
-    heads = ["Took", "Answers", "Share", "This fast or faster"]
-    return table(heads, rows, name="How long answers took, in numbers", numbers=(1, 2, 3))
+    heads = ["Latency", "Answers", "Share", "This fast or faster"]
+    return table(heads, rows, name="Latency, in numbers", numbers=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""The pieces that every chart is drawn with; widths are percent, so that a drawing fits any screen. No I/O."""
+"""The building blocks of the charts; widths are in percent, so that a drawing fits any screen."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from ._html import Html
     from ._scales import Tick
 
-_ROW: Final = 46
-_THICK: Final = 10
+_ROW_HEIGHT: Final = 46
+_BAR_HEIGHT: Final = 10
 
 
 def drawing(height: int, *children: str, name: str, class_: str = "plot") -> Html:
-    """Return a drawing with the name that a screen reader says in its place."""
+    """Return a drawing with an accessible name for screen readers."""
     return tag("svg", *children, class_=class_, height=height, role="img", aria_label=name)
 
 
-def text(words: str, x: float, y: float, *, class_: str = "tick", anchor: str | None = None) -> Html:
-    """Return words at a percent of the width and a pixel of the height."""
-    return tag("text", words, x=percent(x), y=float(y), class_=class_, text_anchor=anchor)
+def text(label: str, x: float, y: float, *, class_: str = "tick", anchor: str | None = None) -> Html:
+    """Return a text at a percentage of the width and a pixel of the height."""
+    return tag("text", label, x=percent(x), y=float(y), class_=class_, text_anchor=anchor)
 
 
 def grid(ticks: Sequence[tuple[float, str]], top: float) -> Html:
-    """Return the lines across a plot, with their values at its left."""
+    """Return the horizontal lines of a plot, with their values on the left."""
     return join(
         *(
             join(
@@ -39,8 +39,8 @@ def grid(ticks: Sequence[tuple[float, str]], top: float) -> Html:
     )
 
 
-def along(ticks: Iterable[Tick], y: float) -> Html:
-    """Return the labels under a plot; every second one is left out on a narrow screen."""
+def axis_labels(ticks: Iterable[Tick], y: float) -> Html:
+    """Return the labels under a plot; a narrow screen hides every second one."""
     return join(
         *(
             tag(
@@ -55,57 +55,59 @@ def along(ticks: Iterable[Tick], y: float) -> Html:
 
 
 def bars(rows: Sequence[tuple[str, str, str, int, str]], largest: int) -> Html:
-    """Return horizontal bars, each under its own name and number.
+    """Return horizontal bars, each below its name and number.
 
     Args:
-        rows: the class that colours it, its name, a remark, its number, and the number in words.
-        largest: the number that a whole bar stands for.
+        rows: for each bar its CSS class, its name, a remark, its number, and the number as text.
+        largest: the number of a full bar.
     """
     pieces: list[Html] = []
-    for place, (class_, name, remark, number, words) in enumerate(rows):
-        y = place * _ROW
+    for place, (class_, name, remark, number, label) in enumerate(rows):
+        y = place * _ROW_HEIGHT
         remark_ = tag("tspan", f"  {remark}", class_="remark") if remark else None
         pieces += [
             tag("text", name, remark_, x="0%", y=y + 14, class_="name"),
-            text(words, 100, y + 14, class_="value", anchor="end"),
+            text(label, 100, y + 14, class_="value", anchor="end"),
             _bar(class_, number, largest, y + 22),
         ]
     return join(*pieces)
 
 
 def bar(class_: str, number: int, largest: int) -> Html:
-    """Return one bar for a table's cell, whose number stands beside it."""
-    return tag("svg", _bar(class_, number, largest, 0), class_="plot full in-cell", height=_THICK, aria_hidden="true")
+    """Return one bar for a table cell next to its number."""
+    return tag(
+        "svg", _bar(class_, number, largest, 0), class_="plot full in-cell", height=_BAR_HEIGHT, aria_hidden="true"
+    )
 
 
 def _bar(class_: str, number: int, largest: int, y: int) -> Html:
-    track = tag("rect", x="0%", y=y, width="100%", height=_THICK, rx=2, class_="track")
+    track = tag("rect", x="0%", y=y, width="100%", height=_BAR_HEIGHT, rx=2, class_="track")
     if not number:
         return track
-    # One in a million is still to be seen.
-    wide = percent(max(100 * number / largest, 0.4))
-    return join(track, tag("rect", x="0%", y=y, width=wide, height=_THICK, rx=2, class_=f"bar {class_}"))
+    # A number above zero is always visible.
+    width = percent(max(100 * number / largest, 0.4))
+    return join(track, tag("rect", x="0%", y=y, width=width, height=_BAR_HEIGHT, rx=2, class_=f"bar {class_}"))
 
 
 def bars_height(rows: int) -> int:
-    """Return the pixels that so many bars need."""
-    return max(1, rows * _ROW - 10)
+    """Return the height of a number of bars, in pixels."""
+    return max(1, rows * _ROW_HEIGHT - 10)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, name: str, numbers: Sequence[int] = ()) -> Html:
-    """Return a table that can be scrolled sideways by finger and by key.
+    """Return a table that scrolls with touch and keyboard.
 
     Args:
-        heads: what stands over each column.
-        rows: the cells; the first of each row names it.
-        name: what the table is called.
-        numbers: the columns that are set flush right.
+        heads: the column headers.
+        rows: the cells; the first cell of each row is its header.
+        name: the accessible name.
+        numbers: the indexes of right-aligned columns.
     """
 
     def side_of(column: int) -> str | None:
         return "number" if column in numbers else None
 
-    head = tag("tr", *(tag("th", words, scope="col", class_=side_of(at)) for at, words in enumerate(heads)))
+    head = tag("tr", *(tag("th", label, scope="col", class_=side_of(at)) for at, label in enumerate(heads)))
     body = (
         tag(
             "tr",
@@ -120,11 +122,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, name: str, num
     return tag("div", filled, class_="scroll", role="region", aria_label=name, tabindex=0)
 
 
-def figure(title: str, explained: str, *children: str | None, class_: str = "card") -> Html:
-    """Return a chart's frame: its title, one sentence on what is seen, and what is in it."""
-    return tag("figure", tag("figcaption", tag("h2", title), tag("p", explained)), *children, class_=class_)
+def figure(title: str, caption: str, *children: str | None, class_: str = "card") -> Html:
+    """Return a chart with its title and caption."""
+    return tag("figure", tag("figcaption", tag("h2", title), tag("p", caption)), *children, class_=class_)
 
 
-def folded(words: str, content: Html) -> Html:
-    """Return content that is shown on request."""
-    return tag("details", tag("summary", words), content)
+def details(label: str, content: Html) -> Html:
+    """Return content that the reader can expand."""
+    return tag("details", tag("summary", label), content)

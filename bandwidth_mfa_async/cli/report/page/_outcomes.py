@@ -1,13 +1,13 @@
-"""The charts of what became of the items: by status, and the failures by cause. No I/O."""
+"""The charts of delivery outcomes: items by status, and failures by cause."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ... import _formats as formats
-from .. import _wording as words
+from .. import _wording as wording
 from ._html import join, tag
-from ._marks import bar, bars, bars_height, drawing, figure, folded, table
+from ._marks import bar, bars, bars_height, details, drawing, figure, table
 
 if TYPE_CHECKING:
     from ....bulk import JournalReport
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
 
 
 def by_status(report: JournalReport) -> Html:
-    """Return the figure of the items by what became of them."""
+    """Return the figure of the items by outcome."""
     total = report.totals.items
-    numbers = {name: getattr(report.counts, name) for name in words.STATUSES}
-    shown = [name for name in words.STATUSES if numbers[name] or name == "accepted"]
+    numbers = {name: getattr(report.counts, name) for name in wording.STATUSES}
+    shown = [name for name in wording.STATUSES if numbers[name] or name == "accepted"]
     rows = [
         (
             name,
-            words.STATUSES[name][0].capitalize(),
-            words.STATUSES[name][1],
+            wording.STATUSES[name][0].capitalize(),
+            wording.STATUSES[name][1],
             numbers[name],
             f"{formats.count(numbers[name])} · {formats.share(numbers[name], total)}",
         )
         for name in shown
     ]
-    told = ", ".join(f"{formats.count(numbers[name])} {words.STATUSES[name][0]}" for name in shown)
+    summary = ", ".join(f"{formats.count(numbers[name])} {wording.STATUSES[name][0]}" for name in shown)
     heads = ["Outcome", "Items", "Share", "What it means"]
     cells = (
         [
-            words.STATUSES[name][0],
+            wording.STATUSES[name][0],
             formats.count(numbers[name]),
             formats.share(numbers[name], total),
-            words.STATUSES[name][1],
+            wording.STATUSES[name][1],
         ]
-        for name in words.STATUSES
+        for name in wording.STATUSES
     )
     return figure(
-        "What became of the items",
-        f"A whole bar is {formats.items(total)}: all that the journal knows." if total else "The journal has no item.",
-        drawing(bars_height(len(rows)), bars(rows, total), name=f"Items by outcome: {told}", class_="plot full"),
-        folded("All outcomes as a table", table(heads, cells, name="Items by outcome, in numbers", numbers=(1, 2))),
+        "Delivery outcomes",
+        f"A full bar is all {formats.items(total)} of the journal." if total else "The journal has no items.",
+        drawing(bars_height(len(rows)), bars(rows, total), name=f"Items by outcome: {summary}", class_="plot full"),
+        details("All outcomes as a table", table(heads, cells, name="Items by outcome, in numbers", numbers=(1, 2))),
     )
 
 
@@ -53,30 +53,30 @@ def by_cause(report: JournalReport) -> Html:
     """Return the figure of the items that were not accepted, by cause."""
     failures = report.failures
     if not failures:
-        words_ = "No item failed." if report.totals.items else "The journal has no item."
-        return figure("Failures by cause", words_, class_="card wide")
+        caption = "No item failed." if report.totals.items else "The journal has no items."
+        return figure("Failures by cause", caption, class_="card wide")
     largest = failures[0].count
     cells = (
         [
             join(
                 tag("b", _cause(failure)),
-                tag("span", words.STATUSES[failure.status][0], class_="soft"),
+                tag("span", wording.STATUSES[failure.status][0], class_="soft"),
                 bar(failure.status, failure.count, largest),
             ),
             formats.count(failure.count),
             failure.meaning,
-            words.RESUME[failure.resume],
+            wording.RESUME[failure.resume],
         ]
-        for failure in failures[: words.MAX_CAUSES]
+        for failure in failures[: wording.MAX_CAUSES]
     )
     total = sum(failure.count for failure in failures)
-    explained = f"{formats.items(total)} not accepted; a whole bar is the most frequent cause."
-    if len(failures) > words.MAX_CAUSES:
-        explained += f" The {len(failures) - words.MAX_CAUSES} rarest are left out."
-    heads = ["Cause", "Items", "What happened", "Tried again on resume"]
+    caption = f"{formats.items(total)} not accepted; a full bar is the most frequent cause."
+    if len(failures) > wording.MAX_CAUSES:
+        caption += f" The {len(failures) - wording.MAX_CAUSES} rarest are left out."
+    heads = ["Cause", "Items", "What happened", "Sent again on resume"]
     return figure(
         "Failures by cause",
-        explained,
+        caption,
         table(heads, cells, name="Failures by cause", numbers=(1,)),
         class_="card wide causes",
     )

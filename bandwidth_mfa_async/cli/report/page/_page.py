@@ -1,4 +1,4 @@
-"""The page: its head, the few numbers that matter, the charts and the sessions."""
+"""Assembles the page: the header, the key figures, the charts and the sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from .... import __version__
 from ... import _formats as formats
-from .. import _wording as words
+from .. import _wording as wording
 from . import _latency, _outcomes, _rate
 from ._html import Html, join, tag
 from ._marks import table
@@ -19,11 +19,11 @@ from ._marks import table
 if TYPE_CHECKING:
     from ....bulk import JournalReport
 
-_AS_TYPED: Final = re.compile(f"({'|'.join(map(re.escape, words.AS_TYPED))})")
+_LITERALS: Final = re.compile(f"({'|'.join(map(re.escape, wording.LITERALS))})")
 
 
 def render(report: JournalReport) -> str:
-    """Return a report as one HTML document that needs no other file, no network and no script to be read."""
+    """Return a report as one HTML document that is readable without other files, network access or scripts."""
     style, script = _file("style.css"), _file("hover.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
@@ -32,11 +32,11 @@ def render(report: JournalReport) -> str:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        # Before everything that it rules on.
+        # The policy applies only to elements after it.
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="referrer", content="no-referrer"),
-        tag("title", f"{words.title(report)}: {words.headline(report)}"),
+        tag("title", f"{wording.title(report)}: {wording.headline(report)}"),
         tag("link", rel="icon", href="data:,"),
         tag("style", style),
     )
@@ -45,7 +45,7 @@ def render(report: JournalReport) -> str:
         _header(report),
         _figures(report) if report.totals.items else None,
         _steps(report),
-        tag("div", *_charts(report), _places(report), _sessions(report), class_="cards"),
+        tag("div", *_charts(report), _positions(report), _sessions(report), class_="cards"),
         _footer(report),
         class_="page",
     )
@@ -63,13 +63,13 @@ def _digest(content: str) -> str:
 
 
 def _header(report: JournalReport) -> Html:
-    created = tag("time", formats.moment(report.created), datetime=report.created.isoformat(timespec="seconds"))
-    run = join(tag("b", words.title(report)), f", {words.channel(report)}, begun ", created, " UTC")
+    created = tag("time", formats.timestamp(report.created), datetime=report.created.isoformat(timespec="seconds"))
+    run = join(tag("b", wording.title(report)), f", {wording.channel(report)}, started ", created, " UTC")
     return tag(
         "header",
         tag("p", run, class_="run"),
-        tag("h1", words.headline(report)),
-        tag("p", f"{words.state(report)[:1].upper()}{words.state(report)[1:]}.", class_="state"),
+        tag("h1", wording.headline(report)),
+        tag("p", f"{wording.state(report)[:1].upper()}{wording.state(report)[1:]}.", class_="state"),
     )
 
 
@@ -91,16 +91,16 @@ def _figures(report: JournalReport) -> Html:
     figures = [
         ("Accepted", formats.share(counts.accepted, totals.items), f"{formats.count(counts.accepted)} codes"),
         ("Failed", formats.count(failed), "rejected, not sent or invalid"),
-        ("Unknown", formats.count(counts.unknown), "perhaps sent"),
+        ("Unknown", formats.count(counts.unknown), "may have been sent"),
     ]
     if waiting:
         figures.append(("Without a result", formats.count(waiting), "pending, in flight or interrupted"))
-    if totals.codes_per_second and totals.ended >= words.MIN_ITEMS_FOR_RATE:
+    if totals.codes_per_second and totals.ended >= wording.MIN_ITEMS_FOR_RATE:
         number, _, unit = formats.rate(totals.codes_per_second).partition(" ")
-        figures.append((f"Codes {unit}", number, f"over {formats.duration(totals.working_seconds)} of work"))
+        figures.append((f"Codes {unit}", number, f"over {formats.duration(totals.working_seconds)} of sending"))
     if latency.percentiles:
         median = latency.percentiles[0]
-        figures.append(("Typical answer", formats.latency(median.value), "half were faster"))
+        figures.append(("Median latency", formats.latency(median.value), "half of the answers were faster"))
     return tag(
         "dl",
         *(tag("div", tag("dt", name), tag("dd", value, tag("small", remark))) for name, value, remark in figures),
@@ -109,40 +109,40 @@ def _figures(report: JournalReport) -> Html:
 
 
 def _steps(report: JournalReport) -> Html | None:
-    steps = words.next_steps(report)
+    steps = wording.next_steps(report)
     if not steps:
         return None
     return tag(
         "section",
-        tag("h2", "What to do next"),
+        tag("h2", "Next steps"),
         tag("ul", *(tag("li", *_with_code(step)) for step in steps)),
         class_="card steps",
     )
 
 
 def _with_code(text: str) -> list[str]:
-    parts = _AS_TYPED.split(text)
-    return [tag("code", part) if part in words.AS_TYPED else part for part in parts]
+    parts = _LITERALS.split(text)
+    return [tag("code", part) if part in wording.LITERALS else part for part in parts]
 
 
-def _places(report: JournalReport) -> Html | None:
+def _positions(report: JournalReport) -> Html | None:
     listed = [
-        (name, found, number)
-        for name, found, number in (
+        (name, positions, number)
+        for name, positions, number in (
             ("Unknown", report.unknown_positions, report.counts.unknown),
             ("In flight or interrupted", report.sending_positions, report.counts.sending),
         )
-        if found
+        if positions
     ]
     if not listed:
         return None
     return tag(
         "section",
         tag("h2", "Items to look up in your input"),
-        tag("p", "Their places in the input of the run that first brought them; the first item is 0."),
+        tag("p", "Positions in the input of the run that first contained them; the first item is 0."),
         *(
-            tag("p", tag("b", f"{name}: "), tag("code", words.positions(found, number)), class_="positions")
-            for name, found, number in listed
+            tag("p", tag("b", f"{name}: "), tag("code", wording.positions(positions, number)), class_="positions")
+            for name, positions, number in listed
         ),
         class_="card wide",
     )
@@ -151,17 +151,17 @@ def _places(report: JournalReport) -> Html | None:
 def _sessions(report: JournalReport) -> Html | None:
     if not report.sessions:
         return None
-    shown = report.sessions[-words.MAX_SESSIONS :]
-    told = ", ".join(
-        f"{formats.count(number)} {words.ending(name)}" for name, number in report.sessions_by_ending.items()
+    shown = report.sessions[-wording.MAX_SESSIONS :]
+    endings = ", ".join(
+        f"{formats.count(number)} {wording.ending(name)}" for name, number in report.sessions_by_ending.items()
     )
     rows = (
         [
             formats.count(session.number),
-            formats.moment(session.started),
-            formats.moment(session.ended) if session.ended else "not known",
+            formats.timestamp(session.started),
+            formats.timestamp(session.ended) if session.ended else "not known",
             formats.duration((session.ended - session.started).total_seconds()) if session.ended else "",
-            words.ending(session.ending),
+            wording.ending(session.ending),
         ]
         for session in shown
     )
@@ -169,7 +169,7 @@ def _sessions(report: JournalReport) -> Html | None:
     return tag(
         "section",
         tag("h2", "Sessions"),
-        tag("p", f"Each opening of the journal for sending: {told}{left_out}."),
+        tag("p", f"Each opening of the journal for sending: {endings}{left_out}."),
         table(["No.", "Started (UTC)", "Ended (UTC)", "Lasted", "How it ended"], rows, name="Sessions"),
         class_="card wide sessions",
     )
@@ -179,6 +179,7 @@ def _footer(report: JournalReport) -> Html:
     made_by = f", written by version {report.made_by}" if report.made_by else ""
     return tag(
         "footer",
-        f"{report.journal}{made_by}, read {formats.moment(report.read_at)} UTC by bandwidth_mfa_async {__version__}. "
-        "This page holds no phone number, no text and no id of a person.",
+        f"{report.journal}{made_by}, read {formats.timestamp(report.read_at)} UTC "
+        f"by bandwidth_mfa_async {__version__}. "
+        "This page contains no phone number, no text and no personal id.",
     )

@@ -1,4 +1,4 @@
-"""The chart of a run over time: codes and 429s a second, one panel each over the same time. No I/O."""
+"""The chart of a run over time: panels of accepted codes, failures and 429s a second on one time axis."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from ... import _formats as formats
-from .. import _wording as words
+from .. import _wording as wording
 from ._html import join, percent, tag
-from ._marks import along, drawing, figure, folded, grid, table, text
+from ._marks import axis_labels, details, drawing, figure, grid, table, text
 from ._scales import TimeAxis, count_ticks
 
 if TYPE_CHECKING:
@@ -46,28 +46,28 @@ def chart(report: JournalReport) -> Html:
     points = [point for span in report.timeline.spans for point in span.points]
     content: tuple[Html | None, ...]
     if not points:
-        explained = "Nothing has ended yet, so there is nothing to show over time."
+        caption = "No item has finished yet."
         content = ()
     elif not any(point.codes or point.throttled for point in points):
-        explained = "No request was made."
-        content = (folded("The numbers", _table(report)),)
-    elif len(points) < words.MIN_POINTS:
-        explained = f"The whole of it took {formats.duration(report.totals.working_seconds)}: too short for a picture."
-        content = (folded("The numbers", _table(report)),)
+        caption = "No request was made."
+        content = (details("The numbers", _table(report)),)
+    elif len(points) < wording.MIN_POINTS:
+        caption = f"The run took {formats.duration(report.totals.working_seconds)}: too short for a chart."
+        content = (details("The numbers", _table(report)),)
     else:
-        explained = _explained(report)
+        caption = _caption(report)
         content = (
             tag("p", class_="readout", aria_hidden="true"),
             _drawing(report, points),
-            folded(f"The {len(points)} points as a table", _table(report)),
+            details(f"The {len(points)} points as a table", _table(report)),
         )
-    return figure("Codes over time", explained, *content, class_="card wide")
+    return figure("Codes over time", caption, *content, class_="card wide")
 
 
-def _explained(report: JournalReport) -> str:
+def _caption(report: JournalReport) -> str:
     totals, timeline = report.totals, report.timeline
     rate, busiest = formats.rate(totals.codes_per_second), formats.rate(totals.busiest_per_second)
-    sentences = [f"{rate[0].upper()}{rate[1:]} on average, {busiest} at best."]
+    sentences = [f"{rate[0].upper()}{rate[1:]} on average, {busiest} at peak."]
     if totals.throttled:
         number = "1 attempt was" if totals.throttled == 1 else f"{formats.count(totals.throttled)} attempts were"
         sentences.append(f"{number} answered 429.")
@@ -75,14 +75,14 @@ def _explained(report: JournalReport) -> str:
         sentences.append("No attempt was answered 429.")
     sentences.append(f"One step is {formats.duration(timeline.point_seconds)}; times are UTC.")
     if len(timeline.spans) > 1:
-        sentences.append("Pauses between sessions are cut out at the dashed lines.")
+        sentences.append("Dashed lines mark pauses between sessions, which are left out.")
     return " ".join(sentences)
 
 
 def _drawing(report: JournalReport, points: list[Point]) -> Html:
     axis = TimeAxis(report.timeline.spans)
     fastest = max((point.codes / point.seconds for point in points), default=0.0)
-    factor, unit = formats.per(fastest or max(point.throttled / point.seconds for point in points))
+    factor, unit = formats.rate_unit(fastest or max(point.throttled / point.seconds for point in points))
     pieces: list[Html] = []
     top = 0
     for place, panel in enumerate(_PANELS):
@@ -93,13 +93,13 @@ def _drawing(report: JournalReport, points: list[Point]) -> Html:
         top += _TITLE_HEIGHT + drawn.height + _PANEL_GAP
     bottom = top - _PANEL_GAP
     name = (
-        f"{words.title(report)}: codes {unit} over time, {formats.significant(fastest * factor)} at most; "
+        f"{wording.title(report)}: codes {unit} over time, {formats.significant(fastest * factor)} at peak; "
         "the numbers are in the table below"
     )
     return drawing(
         bottom + (44 if 1 <= len(axis.pauses()) <= _MAX_LABELLED else 26),
         *pieces,
-        along(axis.ticks(), bottom),
+        axis_labels(axis.ticks(), bottom),
         _pauses(axis, bottom),
         _hover(report, axis, bottom, factor, unit),
         name=name,
@@ -160,7 +160,7 @@ def _pauses(axis: TimeAxis, bottom: int) -> Html:
         pieces.append(
             tag("line", x1=percent(pause.at), x2=percent(pause.at), y1=_TITLE_HEIGHT, y2=bottom + 26, class_="pause")
         )
-        # More of them would run into each other; the table has every one.
+        # More labels would overlap; the table lists every pause.
         if len(pauses) <= _MAX_LABELLED and (not place or pause.at - pauses[place - 1].at >= _PAUSE_LABEL):
             label = text(
                 f"{formats.duration(pause.seconds)} pause",
@@ -173,29 +173,35 @@ def _pauses(axis: TimeAxis, bottom: int) -> Html:
 
 
 def _hover(report: JournalReport, axis: TimeAxis, bottom: int, factor: float, unit: str) -> Html:
-    """Return what is pointed at: a column for each point, with its numbers as a tooltip."""
+    """Return a transparent column for each point, with its numbers as a tooltip."""
     columns: list[Html] = []
     for index, span in enumerate(report.timeline.spans):
         for point in span.points:
             left = axis.at(index, (point.start - span.start).total_seconds())
-            wide = axis.at(index, (point.start - span.start).total_seconds() + point.seconds) - left
+            width = axis.at(index, (point.start - span.start).total_seconds() + point.seconds) - left
             rate = formats.significant(point.codes / point.seconds * factor)
-            told = f"{formats.moment(point.start)}: {rate} codes {unit}, {_told(point)}"
+            tooltip = f"{formats.timestamp(point.start)}: {rate} codes {unit}, {_point_text(point)}"
             columns.append(
                 tag(
-                    "rect", tag("title", told), x=percent(left), y=0, width=percent(wide), height=bottom, class_="point"
+                    "rect",
+                    tag("title", tooltip),
+                    x=percent(left),
+                    y=0,
+                    width=percent(width),
+                    height=bottom,
+                    class_="point",
                 )
             )
     return join(*columns)
 
 
-def _told(point: Point) -> str:
+def _point_text(point: Point) -> str:
     parts = [
-        f"{formats.count(getattr(point, name))} {words.STATUSES[name][0]}"
+        f"{formats.count(getattr(point, name))} {wording.STATUSES[name][0]}"
         for name in ("accepted", "rejected", "not_sent", "unknown", "invalid")
         if getattr(point, name) or name == "accepted"
     ]
-    return ", ".join([*parts, f"{formats.count(point.throttled)} times 429"])
+    return ", ".join([*parts, f"{formats.count(point.throttled)} answered 429"])
 
 
 def _table(report: JournalReport) -> Html:
@@ -213,7 +219,7 @@ def _table(report: JournalReport) -> Html:
             )
             rows.append(
                 [
-                    formats.moment(point.start),
+                    formats.timestamp(point.start),
                     formats.duration(point.seconds),
                     *(formats.count(number) for number in numbers),
                     formats.significant(point.codes / point.seconds),

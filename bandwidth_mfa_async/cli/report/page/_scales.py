@@ -1,4 +1,4 @@
-"""Where the ticks of an axis stand and what they say. No I/O."""
+"""Computes the ticks of the axes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIME_STEPS: Final = (
     *(3_600 * hours for hours in (1, 2, 3, 6, 12)),
     *(86_400 * days for days in (1, 2, 5, 10, 30, 90, 365, 3_650, 36_500)),
 )
-# Of the drawing's width: room for a label, with seconds or without; where the last one may stand; between two spans.
+# In percent of the width: a label without and with seconds, the rightmost label, and the gap between two spans.
 _LABEL: Final = 9.0
 _LONG_LABEL: Final = 12.0
 _LAST_LABEL: Final = 96.0
@@ -31,8 +31,8 @@ class Tick:
     """A mark on an axis.
 
     Attributes:
-        at: where, from 0 to 100.
-        text: what stands beside it.
+        at: the position, from 0 to 100.
+        text: the label.
     """
 
     at: float
@@ -41,22 +41,22 @@ class Tick:
 
 @frozen
 class Pause:
-    """A place where the time axis leaves something out.
+    """A pause that the time axis leaves out.
 
     Attributes:
-        at: where, from 0 to 100.
-        seconds: how much.
+        at: the position, from 0 to 100.
+        seconds: the length of the pause.
     """
 
     at: float
     seconds: float
 
 
-def count_ticks(largest: float, about: int = 4) -> list[float]:
-    """Return round numbers from 0 to at least `largest`, about so many of them."""
+def count_ticks(largest: float, target: int = 4) -> list[float]:
+    """Return about `target` round numbers from 0 to at least `largest`."""
     if largest <= 0:
         return [0.0, 1.0]
-    rough = largest / about
+    rough = largest / target
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
     return [step * number for number in range(math.ceil(largest / step - 1e-9) + 1)]
@@ -77,43 +77,43 @@ def latency_ticks(low: float, high: float) -> list[Tick]:
 
 
 class TimeAxis:
-    """Places moments on an axis that leaves out the pauses between spans.
+    """Maps times to positions on an axis that leaves out the pauses between spans.
 
     Args:
-        spans: in the order of time, at least one.
+        spans: at least one span, in chronological order.
     """
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self._spans = spans
-        # A fifth of the width at most goes to pauses.
+        # Pauses take at most a fifth of the width.
         self._pause = min(_PAUSE, 20 / len(spans))
         room = 100.0 - self._pause * (len(spans) - 1)
-        self._a_second = room / sum(span.seconds for span in spans)
+        self._percent_per_second = room / sum(span.seconds for span in spans)
         self._starts: list[float] = []
         at = 0.0
         for span in spans:
             self._starts.append(at)
-            at += span.seconds * self._a_second + self._pause
+            at += span.seconds * self._percent_per_second + self._pause
 
     def at(self, span: int, seconds: float) -> float:
-        """Return where a moment of a span is, from 0 to 100."""
-        return self._starts[span] + seconds * self._a_second
+        """Return the position of a time within a span, from 0 to 100."""
+        return self._starts[span] + seconds * self._percent_per_second
 
     def pauses(self) -> list[Pause]:
-        """Return what is left out, and where."""
+        """Return the pauses between the spans."""
         return [
             Pause(start - self._pause / 2, (later.start - earlier.start).total_seconds() - earlier.seconds)
             for start, earlier, later in zip(self._starts[1:], self._spans, self._spans[1:], strict=False)
         ]
 
-    def ticks(self, most: int = 8) -> list[Tick]:
-        """Return round times, none closer to another than a label is wide."""
+    def ticks(self, max_ticks: int = 8) -> list[Tick]:
+        """Return round times, at least the width of a label apart."""
         total = sum(span.seconds for span in self._spans)
-        step = next((step for step in _TIME_STEPS if total / step <= most), _TIME_STEPS[-1])
+        step = next((step for step in _TIME_STEPS if total / step <= max_ticks), _TIME_STEPS[-1])
         room = _LONG_LABEL if step < 60 else _LABEL
         ticks: list[Tick] = []
         for index, span in enumerate(self._spans):
-            # Steps begin at midnight, so that 10 minutes are 14:10 and 14:20.
+            # Steps count from midnight, so that 10-minute ticks are at 14:10 and 14:20.
             midnight = span.start.replace(hour=0, minute=0, second=0, microsecond=0)
             first = -(-(span.start - midnight).total_seconds() // step) * step
             moment = midnight + timedelta(seconds=first)
