@@ -102,7 +102,7 @@ async def app(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIt
             await running.until_listening(True)
             yield running
         finally:
-            await running.browser.close()
+            await running.session.close()
             await processes.end_async(process)
     assert "Traceback" not in log.read_text()
 
