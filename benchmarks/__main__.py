@@ -24,6 +24,8 @@ from typing import Any
 
 from attrs import frozen
 
+from tests.support import processes
+
 from . import _charts, _numbers, _others
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -110,13 +112,13 @@ def measure(part: Part, seconds: float) -> dict[str, Any]:
         if part.package:
             apart = pathlib.Path(folder) / "packages"
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(apart), part.package]
-            subprocess.run(pip, stdout=sys.stderr, timeout=seconds, check=True)
+            processes.run(pip, stdout=sys.stderr, timeout=seconds, check=True)
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(apart), os.environ.get("PYTHONPATH"))))
-        done = subprocess.run(
+        done = processes.run(
             [*command, *([str(file)] if part.to_file else [])],
             cwd=ROOT,
             env=environment,
-            stdout=subprocess.PIPE,
+            stdout=processes.PIPE,
             text=True,
             timeout=max(0.0, until - time.monotonic()),
             check=False,

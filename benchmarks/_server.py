@@ -7,11 +7,12 @@ import contextlib
 import pathlib
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING
+
+from tests.support import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,7 @@ class Answers(asyncio.Protocol):
 def serving() -> Iterator[tuple[str, int]]:
     """Run nginx where it is installed, else the server above; yield which of them and its port."""
     if shutil.which("nginx") is None:
-        server = subprocess.Popen([sys.executable, "-m", "benchmarks._server"], stdout=subprocess.PIPE, text=True)
+        server = processes.start([sys.executable, "-m", "benchmarks._server"], stdout=processes.PIPE, text=True)
         assert server.stdout is not None
         name, port = "a bare asyncio server", int(server.stdout.readline())
     else:
@@ -66,14 +67,13 @@ def serving() -> Iterator[tuple[str, int]]:
             port = free.getsockname()[1]
         configuration = pathlib.Path(folder) / "nginx.conf"
         configuration.write_text(NGINX.format(folder=folder, port=port, body=BODY.decode()))
-        server = subprocess.Popen(["nginx", "-p", folder, "-c", str(configuration)], stderr=subprocess.DEVNULL)
+        server = processes.start(["nginx", "-p", folder, "-c", str(configuration)], stderr=processes.DEVNULL)
         name = "nginx"
     try:
         _wait_for(port)
         yield name, port
     finally:
-        server.terminate()
-        server.wait()
+        processes.end(server)
         if name == "nginx":
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -14,7 +14,6 @@ import json
 import pathlib
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from bandwidth_mfa_async import BasicAuth, BulkSender, CodeTemplate, Delivery, Limits, MFAClient
+from tests.support import processes
 
 from ._server import serving
 
@@ -129,7 +129,7 @@ def cost(port: int, items: int, rounds: int, folder: pathlib.Path) -> dict[str, 
 def peak(port: int, items: int, folder: pathlib.Path) -> dict[str, Any]:
     """Run in a process of its own and return its peak memory in KiB."""
     command = [sys.executable, "-m", "benchmarks.bulk", "--child", str(port), str(items), str(folder / f"{items}.db")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = processes.run(command, timeout=None, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

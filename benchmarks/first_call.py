@@ -14,7 +14,6 @@ import pathlib
 import platform
 import ssl
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ import aiohttp
 import trustme
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient
+from tests.support import processes
 
 from ._call_rivals import BASIC, FIELDS, PATH
 from ._server import Answers
@@ -82,19 +82,16 @@ def measure(rounds: int) -> dict[str, list[dict[str, dict[str, float]]]]:
         folder, authority = pathlib.Path(name), trustme.CA()
         authority.cert_pem.write_to_path(folder / "ca.pem")
         authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
-        server = subprocess.Popen([*this, "--serve", str(folder / "server.pem")], stdout=subprocess.PIPE, text=True)
-        try:
+        serve = [*this, "--serve", str(folder / "server.pem")]
+        with processes.running(serve, stdout=processes.PIPE, text=True) as server:
             assert server.stdout is not None
             port = server.stdout.readline().strip()
             for turn in range(rounds + 1):
                 for way in list(seen)[:: -1 if turn % 2 else 1]:
                     command = [*this, "--child", way, port, str(folder / "ca.pem")]
-                    done = subprocess.run(command, capture_output=True, text=True, check=True)
+                    done = processes.run(command, capture_output=True, text=True, check=True)
                     if turn:  # the first round writes bytecode
                         seen[way].append(json.loads(done.stdout))
-        finally:
-            server.terminate()
-            server.wait()
     return seen
 
 

@@ -13,9 +13,10 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
+
+from tests.support import processes
 
 AIOHTTP = "import aiohttp"
 PACKAGE = "import bandwidth_mfa_async"
@@ -37,7 +38,7 @@ def cost(statement: str, bytecode: str) -> tuple[float, float]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = bytecode
     command = [sys.executable, "-c", PROBE.format(statement=statement)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    run = processes.run(command, env=environment, capture_output=True, text=True, check=True)
     seconds, kilobytes = run.stdout.split()
     return float(seconds) * 1e3, float(kilobytes) / 1024
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
+from tests.support.processes import DEVNULL, PIPE, end_async, start_async
 from tests.support.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -90,29 +91,17 @@ async def run(
     """Start the processes at the same moment, run the scene, and count on the service's side."""
     with tempfile.TemporaryDirectory() as directory:
         redis = RedisServer(pathlib.Path(directory))
+        started: list[asyncio.subprocess.Process] = []
         try:
             limits = AccountLimits(rate=rate, model="token_bucket")
             async with Simulator(messaging_limits=limits, inbox_limit=100, request_log_limit=1_000_000, seed=1) as sim:
                 sim.faults.chance(Fault(delay=0.05), 1.0)
                 where = ["--url", sim.base_url, "--account", sim.account_id, "--user", sim.username]
                 where += ["--password", sim.password, "--redis", redis.url, "--seconds", str(seconds)]
-                started = [
-                    await asyncio.create_subprocess_exec(
-                        *WORKER,
-                        *where,
-                        "--bulk",
-                        str(80 // processes),
-                        "--logins",
-                        str(2 / processes),
-                        "--seed",
-                        str(n),
-                        stdin=asyncio.subprocess.PIPE,
-                        stdout=asyncio.subprocess.PIPE,
-                        stderr=asyncio.subprocess.DEVNULL,
-                        limit=2**24,
-                    )
-                    for n in range(processes)
-                ]
+                for n in range(processes):
+                    options = ("--bulk", 80 // processes, "--logins", 2 / processes, "--seed", n)
+                    pipes: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL, "limit": 2**24}
+                    started.append(await start_async(*WORKER, *where, *options, **pipes))
                 for worker in started:
                     assert worker.stdout is not None
                     await worker.stdout.readline()
@@ -129,6 +118,8 @@ async def run(
                     times[record.status == 429].append(record.time - start)
                 return Run(times[False], times[True], [json.loads(out) for out, _ in said], calls)
         finally:
+            for worker in started:
+                await end_async(worker)
             redis.kill()
 
 

@@ -11,13 +11,13 @@ import asyncio
 import base64
 import json
 import statistics
-import subprocess
 import sys
 import time
 
 from aiohttp import web
 
 from bandwidth_mfa_async.simulator import AccountLimits, Simulator
+from tests.support import processes
 
 CONNECTIONS = 20
 BODY = json.dumps(
@@ -83,10 +83,10 @@ async def load(port: int, requests: int) -> None:
 
 def measure(kind: str, requests: int) -> float:
     """Return microseconds of the server's CPU a request."""
-    with subprocess.Popen(
+    with processes.running(
         [sys.executable, "-m", "benchmarks.simulator_cost", "--serve", kind],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdin=processes.PIPE,
+        stdout=processes.PIPE,
         text=True,
     ) as server:
         assert server.stdin is not None
@@ -101,9 +101,7 @@ def measure(kind: str, requests: int) -> float:
         asyncio.run(load(port, requests // 10))
         before = spent()
         asyncio.run(load(port, requests))
-        cost = (spent() - before) / requests * 1e6
-        server.kill()
-    return cost
+        return (spent() - before) / requests * 1e6
 
 
 def main() -> None:

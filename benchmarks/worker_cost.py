@@ -1,8 +1,8 @@
-"""CPU of a code sent through a worker, beside that of a local bulk with a journal; Redis operations and memory.
+"""CPU per code through a worker, compared with a local bulk run with a journal; Redis operations and memory.
 
 Run: python -m benchmarks.worker_cost [--items 20000] [--rounds 3] [--processes 1,2,4] [--keys 1000000] [--json]
-The service is another process that answers at once, so that no limit is in the way. Each figure is a ratio inside one
-run: rounds alternate. A worker's CPU is that of its process, taskiq, ledger and client together; Redis's is told apart.
+The service is another process that answers at once, and there is no rate limit. Ratios compare alternating rounds of
+one run. A worker's CPU is that of its process: taskiq, ledger and client together. The CPU of Redis is separate.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import json
 import os
 import pathlib
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
 from bandwidth_mfa_async import BulkSender, CodeTemplate, Limits, MFAClient
-from tests.system.worker_kills import Redis, Workers, numbers
+from tests.support import processes
+from tests.support.redis_server import RedisServer
+from tests.support.worker_processes import Workers, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,7 @@ LOGIN = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", sco
 
 
 def local_bulk(port: int, items: int, folder: pathlib.Path) -> None:
-    """Send through a local bulk with a journal, and print the CPU seconds it took."""
+    """Send through a local bulk run with a journal, and print its CPU seconds."""
 
     async def send() -> None:
         mfa = MFAClient.from_env(limits=Limits(adaptive=False, max_in_flight=50))
@@ -40,7 +41,7 @@ def local_bulk(port: int, items: int, folder: pathlib.Path) -> None:
         assert bulk.summary.accepted == items, bulk.summary
 
     os.environ["BW_MFA_URL"] = f"http://127.0.0.1:{port}/api/v1"
-    import uvloop  # as taskiq's workers do when it is there
+    import uvloop  # as taskiq's workers do if it is installed
 
     began = time.process_time()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -55,8 +56,7 @@ def cpu_of(pid: int) -> float:
 
 async def through_workers(port: int, items: int, processes: int, folder: pathlib.Path) -> dict[str, float]:
     """Send through workers, and return what it cost a code."""
-    redis = Redis(pathlib.Path(tempfile.mkdtemp(dir=folder)))
-    await redis.start()
+    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
     environment = os.environ | {
         "BW_MFA_URL": f"http://127.0.0.1:{port}/api/v1",
         "WORKER_REDIS": redis.url,
@@ -101,18 +101,17 @@ async def through_workers(port: int, items: int, processes: int, folder: pathlib
             }
     finally:
         await workers.end()
-        await redis.kill()
+        redis.kill()
 
 
-def strewn(count: int) -> Iterator[str]:
-    """Give numbers without an order that would make them small when packed."""
+def scattered_numbers(count: int) -> Iterator[str]:
+    """Yield numbers in an order that does not compress well."""
     return (f"+1{index * 6_364_136_223 % 10**10:010}" for index in range(count))
 
 
 async def memory(keys: int, folder: pathlib.Path) -> dict[str, Any]:
     """Submit a job of many keys, and return what it weighs, before anything of it is sent."""
-    redis = Redis(pathlib.Path(tempfile.mkdtemp(dir=folder)))
-    await redis.start()
+    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
     from redis.asyncio import Redis as Client
     from taskiq_redis import RedisStreamBroker
 
@@ -125,21 +124,21 @@ async def memory(keys: int, folder: pathlib.Path) -> dict[str, Any]:
         ):
             before = (await client.info("memory"))["used_memory"]
             began = time.monotonic()
-            job = await codes.submit(strewn(keys), name="large", template=LOGIN)
+            job = await codes.submit(scattered_numbers(keys), name="large", template=LOGIN)
             seconds = time.monotonic() - began
-            asked = time.perf_counter()
+            began = time.perf_counter()
             for _ in range(100):
                 await job.progress()
-            asked = (time.perf_counter() - asked) / 100
+            per_count = (time.perf_counter() - began) / 100
             return {
                 "keys": keys,
                 "redis, bytes a key": round(((await client.info("memory"))["used_memory"] - before) / keys, 1),
                 "keys submitted a second": round(keys / seconds),
                 "peak memory of who submits, MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-                "ms for the counts": round(asked * 1e3, 2),
+                "ms for the counts": round(per_count * 1e3, 2),
             }
     finally:
-        await redis.kill()
+        redis.kill()
 
 
 def run(options: argparse.Namespace, port: int, folder: pathlib.Path) -> dict[str, Any]:
@@ -147,17 +146,17 @@ def run(options: argparse.Namespace, port: int, folder: pathlib.Path) -> dict[st
     found: dict[int, list[dict[str, float]]] = {count: [] for count in options.processes}
     for _ in range(options.rounds):
         command = [sys.executable, "-m", "benchmarks.worker_cost", "--child", str(port), str(options.items)]
-        done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True)
+        done = processes.run([*command, str(folder)], timeout=None, capture_output=True, text=True, check=True)
         local.append(json.loads(done.stdout)["cpu"] / options.items * 1e6)
         for count in options.processes:
             found[count].append(asyncio.run(through_workers(port, options.items, count, folder)))
     bulk = sorted(local)[len(local) // 2]
     results: dict[str, Any] = {"local bulk, us a code": round(bulk, 1)}
     for count, rounds in found.items():
-        middle = {name: sorted(one[name] for one in rounds)[len(rounds) // 2] for name in rounds[0]}
-        results[f"{count} worker{'s' if count > 1 else ''}"] = middle
+        median = {name: sorted(one[name] for one in rounds)[len(rounds) // 2] for name in rounds[0]}
+        results[f"{count} worker{'s' if count > 1 else ''}"] = median
         if count == 1:
-            results["cpu, worker / local bulk"] = round(middle["worker, us a code"] / bulk, 3)
+            results["cpu, worker / local bulk"] = round(median["worker, us a code"] / bulk, 3)
     if options.keys:
         results["a large job"] = asyncio.run(memory(options.keys, folder))
     return results
@@ -168,7 +167,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", default="1,2,4", type=lambda text: [int(word) for word in text.split(",")])
-    parser.add_argument("--keys", type=int, default=1_000_000, help="of the large job; 0 for none")
+    parser.add_argument("--keys", type=int, default=1_000_000, help="keys of the large job; 0 for none")
     parser.add_argument("--json", action="store_true", dest="as_json")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -177,14 +176,10 @@ def main() -> None:
         port, items, name = options.child
         local_bulk(int(port), int(items), pathlib.Path(name))
         return
-    server = subprocess.Popen([sys.executable, "-m", "benchmarks._server"], stdout=subprocess.PIPE, text=True)
-    try:
+    command = [sys.executable, "-m", "benchmarks._server"]
+    with processes.running(command, stdout=processes.PIPE, text=True) as server, tempfile.TemporaryDirectory() as name:
         assert server.stdout is not None
-        with tempfile.TemporaryDirectory() as name:
-            results = run(options, int(server.stdout.readline()), pathlib.Path(name))
-    finally:
-        server.terminate()
-        server.wait()
+        results = run(options, int(server.stdout.readline()), pathlib.Path(name))
     if options.as_json:
         print(json.dumps(results))
         return

@@ -1,9 +1,9 @@
-"""How workers grow on paper: what a code and an idle worker cost their Redis, by the pace of each worker.
+"""Redis cost of a code and of an idle worker, by the pace of each worker, and a projection to many workers.
 
 Run: python -m benchmarks.worker_growth [--quick] [--json]
-Any number of `MFAWorker`s run in this process on the real scripts of the ledger and of the shared limit, against a real
-Redis; only the requests themselves are made up. What is measured is Redis's side, which does not care whose process the
-workers are in; from it follows what a thousand workers would ask of it, and what gives way first.
+The `MFAWorker`s run in this process with the real scripts of the ledger and of the shared limit, against a real Redis;
+only the HTTP requests are simulated. The measurements cover Redis, for which it does not matter in which process the
+workers run. They are projected to a thousand workers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from taskiq import AsyncBroker, InMemoryBroker
 from bandwidth_mfa_async import CodeTemplate, Limits, Rate, RedisLimits
 from bandwidth_mfa_async.testing import FakeTransport
 from bandwidth_mfa_async.worker import MFAWorker
-from tests.system.worker_kills import Redis, numbers
+from tests.support.redis_server import RedisServer
+from tests.support.worker_processes import numbers
 
 from .worker_cost import cpu_of
 
@@ -36,16 +37,16 @@ if TYPE_CHECKING:
 
 LOGIN = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
 ACCOUNT = "9900000"
-# Workers here, and the codes a second that they send together.
+# Workers, and codes per second that they send together.
 PACES = ((4, 1_200), (20, 1_000), (80, 800))
 IDLE = 100
-# Of a thousand workers and ten thousand codes a second.
+# Codes per second and numbers of workers of the projection.
 CODES = 10_000
 SIZES = (10, 100, 1_000)
 
 
-class Silent(AsyncBroker):
-    """A queue that loses every message: the workers look for work by themselves."""
+class SilentBroker(AsyncBroker):
+    """A queue that loses every message: the workers poll the ledger."""
 
     async def kick(self, message: BrokerMessage) -> None:
         pass
@@ -61,7 +62,7 @@ def client(url: str, rate: int) -> MFAClient:
 
 
 @contextlib.asynccontextmanager
-async def workers(redis: Redis, count: int, rate: int) -> AsyncIterator[None]:
+async def workers(redis: RedisServer, count: int, rate: int) -> AsyncIterator[None]:
     started = []
     for _ in range(count):
         broker = InMemoryBroker()
@@ -76,17 +77,17 @@ async def workers(redis: Redis, count: int, rate: int) -> AsyncIterator[None]:
             await worker.aclose()
 
 
-async def counted(redis: Redis, seconds: float) -> dict[str, float]:
+async def counted(redis: RedisServer, seconds: float) -> dict[str, float]:
     """Return what Redis did in so many seconds."""
     from redis.asyncio import Redis as Client
 
     assert redis.process is not None
-    async with Client.from_url(redis.url) as asking:
-        before, spent, began = await asking.info("stats"), cpu_of(redis.process.pid), time.monotonic()
-        calls = await asking.info("commandstats")
+    async with Client.from_url(redis.url) as stats_client:
+        before, spent, began = await stats_client.info("stats"), cpu_of(redis.process.pid), time.monotonic()
+        calls = await stats_client.info("commandstats")
         await asyncio.sleep(seconds)
-        after, spent = await asking.info("stats"), cpu_of(redis.process.pid) - spent
-        later = await asking.info("commandstats")
+        after, spent = await stats_client.info("stats"), cpu_of(redis.process.pid) - spent
+        later = await stats_client.info("commandstats")
     scripts = ("cmdstat_evalsha", "cmdstat_eval")
 
     def number(found: dict[str, Any]) -> int:
@@ -103,14 +104,13 @@ async def counted(redis: Redis, seconds: float) -> dict[str, float]:
 
 async def busy(count: int, rate: int, seconds: float, folder: pathlib.Path) -> dict[str, float]:
     """Let workers send at a rate, and return what a code cost Redis."""
-    redis = Redis(pathlib.Path(tempfile.mkdtemp(dir=folder)))
-    await redis.start()
+    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
     try:
         items = round(rate * (2 * seconds + 10))
-        async with MFAWorker(Silent(), ledger=redis.url, client=lambda: client(redis.url, rate)) as codes:
+        async with MFAWorker(SilentBroker(), ledger=redis.url, client=lambda: client(redis.url, rate)) as codes:
             job = await codes.submit(numbers(items), name="growth", chunk=100, template=LOGIN)
             async with workers(redis, count, rate):
-                while (await job.progress()).accepted < rate:  # noqa: ASYNC110 - until each has its share
+                while (await job.progress()).accepted < rate:  # noqa: ASYNC110 - until every worker sends
                     await asyncio.sleep(0.1)
                 first = (await job.progress()).accepted
                 found = await counted(redis, seconds)
@@ -125,13 +125,12 @@ async def busy(count: int, rate: int, seconds: float, folder: pathlib.Path) -> d
             "bytes over the wire a code": round(found["bytes"] / done),
         }
     finally:
-        await redis.kill()
+        redis.kill()
 
 
 async def idle(count: int, seconds: float, folder: pathlib.Path) -> dict[str, float]:
     """Let workers wait for work, and return what each of them costs Redis."""
-    redis = Redis(pathlib.Path(tempfile.mkdtemp(dir=folder)))
-    await redis.start()
+    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
     try:
         async with workers(redis, count, 1_000):
             await asyncio.sleep(1.0)
@@ -144,11 +143,11 @@ async def idle(count: int, seconds: float, folder: pathlib.Path) -> dict[str, fl
             "bytes a second each": round(found["bytes"] / share),
         }
     finally:
-        await redis.kill()
+        redis.kill()
 
 
 def cost_at(pace: float, measured: list[dict[str, float]], name: str) -> float:
-    """Return a cost a code for workers of this pace: that of the nearest pace measured, on a scale of ratios."""
+    """Return the cost per code at a pace: that of the nearest measured pace, on a logarithmic scale."""
     nearest = min(measured, key=lambda one: abs(_log(one["codes a second, each"]) - _log(pace)))
     return nearest[name]
 
@@ -160,7 +159,7 @@ def _log(value: float) -> float:
 
 
 def projected(measured: list[dict[str, float]], waiting: dict[str, float]) -> dict[str, Any]:
-    """Return what so many workers would ask of one Redis, and how many codes a second it would carry."""
+    """Return the load of one Redis by number of workers, and the codes per second that it can carry."""
     found: dict[str, Any] = {}
     for size in SIZES:
         each = CODES / size
@@ -186,7 +185,7 @@ async def run(seconds: float, folder: pathlib.Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two seconds each in place of ten")
+    parser.add_argument("--quick", action="store_true", help="two seconds each instead of ten")
     parser.add_argument("--json", action="store_true", dest="as_json")
     options = parser.parse_args()
     os.environ |= {"BW_ACCOUNT_ID": ACCOUNT, "BW_USERNAME": "user", "BW_PASSWORD": "pass"}

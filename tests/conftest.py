@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,16 +14,18 @@ from blockbuster import blockbuster_ctx
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RetryPolicy
 
 # Imports block, whoever makes them first: this one reads a file, which a test in a loop would be blamed for.
+from tests.support import processes
 from tests.support.fault_server import FaultServer
 from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
     from tests.support.clients import MakeClient
 
 FROM = "+19195554321"
 TO = "+19195551234"
+HANDLERS = pytest.StashKey[dict[signal.Signals, Any]]()
 APPLICATION = "93de2206-9669-4e07-948d-329f4b722ee2"
 
 
@@ -46,6 +49,35 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
         return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.SelectorEventLoop}
+
+
+def signal_handlers() -> dict[signal.Signals, Any]:
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    item.stash[HANDLERS] = signal_handlers()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Restore the signal handlers, and fail a test that has changed one: its children inherit what is ignored."""
+    yield
+    before, after = item.stash[HANDLERS], signal_handlers()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert after == before, "the test has changed a signal handler"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Fail the run if it leaves a process behind, and kill that process."""
+    processes.adopt_orphans()
+    yield
+    left = processes.kill_descendants()
+    assert not left, "\n".join(["processes left behind:", *left])
 
 
 @pytest.fixture(autouse=True)

@@ -224,9 +224,9 @@ class CallExecutor:
                 if not patient or (failure.retry_after or 0.0) > call.policy.max_retry_after:
                     raise failure
                 throttled += 1
-                # An adaptive limiter paces the next attempt itself; without one the waits must grow.
-                paced = self.limits.adaptive and failure.retry_after is None
-                wait = 0.0 if paced else backoff(call.policy, failure, throttled, self.state.rng)
+                # An adaptive limiter delays the next attempt itself; without one the backoff must grow.
+                limiter_delays = self.limits.adaptive and failure.retry_after is None
+                wait = 0.0 if limiter_delays else backoff(call.policy, failure, throttled, self.state.rng)
                 self._emit_attempt(call, wait)
                 await self._sleep(call, wait)
                 call.deadline = NO_DEADLINE

@@ -21,6 +21,7 @@ async def close_quietly(close: Callable[[], Awaitable[Any]], seconds: float) -> 
     """
 
     async def attempt() -> None:
+        """Close it once, and ignore errors and a timeout."""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(seconds):
                 await close()

@@ -103,7 +103,7 @@ class Connection:
         """Run an operation with a redis-py client, and retry it during an outage; see `script`."""
         wait = _MIN_WAIT
         began = self._clock.monotonic()
-        waits = False
+        is_logged = False
         try:
             while True:
                 if self._closed:
@@ -117,21 +117,21 @@ class Connection:
                         raise refusal from None
                     outage = _describe_outage(error)
                 else:
-                    if waits and self._waiters == 1:
+                    if is_logged and self._waiters == 1:
                         _LOG.warning("the ledger can be used again")
                     return answer
                 now = self._clock.monotonic()
                 if now + wait - began > max_wait:
                     raise LedgerError(f"the ledger {outage}")
-                if now - began >= _LOG_OUTAGE_AFTER and not waits:
-                    waits = True
+                if now - began >= _LOG_OUTAGE_AFTER and not is_logged:
+                    is_logged = True
                     self._waiters += 1
                     if self._waiters == 1:
                         _LOG.warning("the ledger %s; the operation is retried until it succeeds", outage)
                 await self._pause(now + wait)
                 wait = min(2 * wait, _MAX_WAIT)
         finally:
-            self._waiters -= waits
+            self._waiters -= is_logged
 
     async def _pause(self, until: float) -> None:
         if self._closing is None:

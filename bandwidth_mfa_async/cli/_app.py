@@ -116,7 +116,7 @@ def _send_options(application_variable: str) -> Callable[[Callable[..., None]], 
         click.option("--from", "from_", envvar="BW_NUMBER", show_envvar=True, help="The sender's number, E.164."),
         click.option("--application-id", envvar=application_variable, show_envvar=True, help="The application."),
         click.option("--scope", help="What the code is for, at most 25 characters; use the same to verify."),
-        click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must hold {CODE}."),
+        click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must contain {CODE}."),
         click.option("--digits", type=int, default=6, show_default=True, help="The code's length, 4 to 8."),
         click.option("--timeout", type=float, help="Seconds for the whole call.  [default: 60]"),
     ]
@@ -227,7 +227,7 @@ def verify(  # noqa: PLR0913 - options
 @click.option("--once", is_flag=True, help="Show the limits once and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON every few seconds, or once.")
 def limits(redis: str | None, account_id: str | None, once: bool, as_json: bool) -> None:  # noqa: FBT001 - click passes flags this way
-    """Show the limits that processes share through Redis: the learned rate, the queues, the last 429s.
+    """Show the limits shared through Redis: learned rates, queues and recent 429s.
 
     On a terminal the table is live until Ctrl-C. The command only reads.
     """

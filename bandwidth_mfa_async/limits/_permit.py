@@ -59,7 +59,7 @@ class Limiter(Protocol):
 def deadline_error(channel: str, wait: float) -> RateLimitError:
     """Return the error for a call whose deadline comes before its permit."""
     return RateLimitError(
-        f"the {channel} limit has no permit within the call's time; send later, or allow a longer timeout",
+        f"the {channel} limit has no permit before the call's deadline; send later or allow a longer timeout",
         None,
         Delivery.NOT_SENT,
         attempts=0,

@@ -99,7 +99,7 @@ class PrioritySemaphore:
                 timer.cancel()
         if not granted:
             raise DeadlineExceededError(
-                "the call's time ran out while every in-flight slot was taken; raise max_in_flight or the timeout",
+                "the call's deadline passed while every in-flight slot was taken; raise max_in_flight or the timeout",
                 attempts=0,
             )
 

@@ -1,4 +1,4 @@
-"""A server on this machine that behaves like Bandwidth's MFA service: for tests, demos and work without an account."""
+"""A local server that behaves like Bandwidth's MFA service, for tests, demos and development without an account."""
 
 from __future__ import annotations
 

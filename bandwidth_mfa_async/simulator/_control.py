@@ -1,4 +1,4 @@
-"""The JSON API beneath the inbox page, for browser tests and other programs; not for other web sites."""
+"""The JSON control API below the inbox page, for browser tests and other programs."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ if TYPE_CHECKING:
 
 CONTROL_PATH: Final = "/_simulator"
 _MAX_WAIT: Final = 60.0
-# How people write phone numbers; a part of one is found without regard to these.
+# Separators that people write in phone numbers; the search by a part of a number ignores them.
 _SEPARATORS: Final = str.maketrans("", "", " +-.()/")
 _CHANNELS: Final[tuple[Channel, ...]] = ("messaging", "voice")
 
 
 class _ControlError(Exception):
-    """Something to answer with a status and a text."""
+    """An error response: its status and its message."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(status, text)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
         self.status = status
-        self.text = text
+        self.message = message
 
 
 class Control:
-    """Answers what lies outside the service's own paths.
+    """Handles the requests to all paths that are not the service's own.
 
-    Every request must name this machine (or one of `hosts`) in its Host header and, if a browser says where it comes
-    from, come from here: so no web site can read the codes or write faults, DNS rebinding included. Writes with a body
-    must be `application/json`, which a form of another site cannot send.
+    The Host header of every request must name this machine or one of `hosts`. If a browser sends the origin of the
+    request, it must be this server. Thus no web site can read codes or add faults, not even by DNS rebinding. A write
+    with a body must be `application/json`, which a form of another site cannot send.
 
     Args:
-        inbox: what was sent.
-        records: what was asked.
-        service: whose limits may be changed.
-        faults: what may be injected.
-        clock: what waiting is measured on.
-        hosts: further host names, without port, that may be asked for.
+        inbox: the messages that were sent.
+        records: the requests that were received.
+        service: the service whose limits the API changes.
+        faults: the faults that the API changes.
+        clock: measures waits.
+        hosts: additional host names, without port, that the Host header may contain.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts it shows
+    def __init__(  # noqa: PLR0913 - the parts that it shows
         self,
         *,
         inbox: Inbox,
@@ -77,8 +77,8 @@ class Control:
         self._clock = clock
         self._hosts = frozenset(host.lower() for host in hosts)
         self.pages: dict[str, Mapping[str, Handler]] = {}
-        """More paths, each with its handlers by method; they are under the same guard, except that a link of any site
-        may lead to one that is not beneath ``/_simulator``."""
+        """Additional paths, each with its handlers by method. The same checks apply, but any site may link to a path
+        that is not below ``/_simulator``."""
         self._routes: dict[str, Mapping[str, Handler]] = {
             f"{CONTROL_PATH}/messages": {"GET": self._messages, "DELETE": self._clear_messages},
             f"{CONTROL_PATH}/messages/latest": {"GET": self._latest},
@@ -93,13 +93,13 @@ class Control:
         }
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse | None:
-        """Answer a request, or return None for a path that is not here."""
+        """Return the response to a request, or None for an unknown path."""
         handlers = self._routes.get(request.path) or self.pages.get(request.path)
         if handlers is None:
             return None
         try:
-            self._guard(request, may_be_linked=not request.path.startswith(CONTROL_PATH))
-            # A HEAD is a GET whose body aiohttp leaves out.
+            self._check_origin(request, is_linkable=not request.path.startswith(CONTROL_PATH))
+            # aiohttp omits the body of the response to a HEAD.
             handler = handlers.get("GET" if request.method == "HEAD" else request.method)
             if handler is None:
                 response = _json({"error": "method not allowed"}, 405)
@@ -107,24 +107,26 @@ class Control:
                 return response
             return await handler(request)
         except _ControlError as error:
-            return _json({"error": error.text}, error.status)
+            return _json({"error": error.message}, error.status)
         except web.HTTPRequestEntityTooLarge:
             return _json({"error": "the body is too large"}, 413)
 
-    def _guard(self, request: web.BaseRequest, *, may_be_linked: bool) -> None:
-        if not self._is_here(request.headers.get("Host", "")):
-            raise _ControlError(403, "ask for it by a loopback name, or name this host in control_hosts")
+    def _check_origin(self, request: web.BaseRequest, *, is_linkable: bool) -> None:
+        if not self._is_known_host(request.headers.get("Host", "")):
+            raise _ControlError(
+                403, "this host name is not allowed; use a loopback name, or add this one to control_hosts"
+            )
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
-            raise _ControlError(403, "not for other web sites")
+            raise _ControlError(403, "requests from other web sites are not allowed")
         if request.headers.get("Sec-Fetch-Site", "none") in {"none", "same-origin"}:
             return
-        # A link shows the page to a person, in a window of its own that the other site cannot look into.
-        followed = request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest")
-        if not may_be_linked or followed != ("navigate", "document"):
-            raise _ControlError(403, "not for other web sites")
+        # A link opens the page in a window that the other site cannot read.
+        navigation = request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest")
+        if not is_linkable or navigation != ("navigate", "document"):
+            raise _ControlError(403, "requests from other web sites are not allowed")
 
-    def _is_here(self, host_and_port: str) -> bool:
+    def _is_known_host(self, host_and_port: str) -> bool:
         try:
             host = urlsplit(f"//{host_and_port}").hostname or ""
         except ValueError:
@@ -132,34 +134,36 @@ class Control:
         return host in self._hosts or is_loopback(host)
 
     async def _messages(self, request: web.BaseRequest) -> web.Response:
-        """Answer the messages, newest last: all, or those `to` a number, or `number` being a part of to or from.
+        """List messages, newest last.
 
-        With `limit`, the newest so many; `total` counts without it, and `all` without any condition.
+        `to` selects one recipient; `number` selects messages with this part in the sender's or recipient's number.
+        `limit` returns only the newest ones; `total` counts the selected messages before it applies, and `all` counts
+        all messages.
         """
         to = request.query.get("to")
         part = request.query.get("number", "").translate(_SEPARATORS)
-        found = self._inbox.messages
+        selected = self._inbox.messages
         if to is not None:
-            found = [message for message in found if message.to == to]
+            selected = [message for message in selected if message.to == to]
         if part:
-            found = [message for message in found if part in message.to or part in message.from_]
-        shown = _newest(found, request)
-        return _json({"messages": shown, "total": len(found), "all": len(self._inbox.messages)})
+            selected = [message for message in selected if part in message.to or part in message.from_]
+        shown = _newest(selected, request)
+        return _json({"messages": shown, "total": len(selected), "all": len(self._inbox.messages)})
 
     async def _latest(self, request: web.BaseRequest) -> web.Response:
-        """Answer the newest message to `to`; with `wait`, wait up to that many seconds for one."""
+        """Return the newest message to `to`; wait up to `wait` seconds for one."""
         to = request.query.get("to")
         if to is None:
-            raise _ControlError(400, "say which number: ?to=%2B19195551234")
+            raise _ControlError(400, "the parameter to is missing; add the number, for example ?to=%2B19195551234")
         message = self._inbox.latest(to)
         if message is None:
-            wait = _wait(request.query.get("wait", "0"))
+            wait = _parse_wait(request.query.get("wait", "0"))
             try:
                 message = await self._inbox.wait(to, self._clock, wait)
             except TimeoutError:
-                # A '+' that was not escaped arrives as a space: the commonest mistake here.
-                hint = "; write '+' as %2B" if to.startswith(" ") else ""
-                raise _ControlError(404, f"no message to that number{hint}") from None
+                # A '+' that is not escaped arrives as a space, which is the most common mistake here.
+                advice = "; write '+' as %2B" if to.startswith(" ") else ""
+                raise _ControlError(404, f"no message to that number{advice}") from None
         return _json(message.as_json())
 
     async def _clear_messages(self, _request: web.BaseRequest) -> web.Response:
@@ -167,18 +171,18 @@ class Control:
         return web.Response(status=204)
 
     async def _requests(self, request: web.BaseRequest) -> web.Response:
-        """Answer the requests, newest last; with `refused`, only those; `limit` and `total` as for messages."""
-        found: Sequence[RequestRecord] = self._records
+        """List requests, newest last; with `refused`, only refused ones. `limit` and `total` work as for messages."""
+        selected: Sequence[RequestRecord] = self._records
         if "refused" in request.query:
-            found = [record for record in found if record.refused]
-        return _json({"requests": _newest(found, request), "total": len(found)})
+            selected = [record for record in selected if record.refused]
+        return _json({"requests": _newest(selected, request), "total": len(selected)})
 
     async def _clear_requests(self, _request: web.BaseRequest) -> web.Response:
         self._records.clear()
         return web.Response(status=204)
 
     async def _account(self, _request: web.BaseRequest) -> web.Response:
-        """Answer which account there is; never a credential."""
+        """Return the account id; never a credential."""
         return _json({"accountId": self._service.settings.account_id})
 
     async def _limits(self, _request: web.BaseRequest) -> web.Response:
@@ -187,8 +191,8 @@ class Control:
         return _json(shown)
 
     async def _put_limits(self, request: web.BaseRequest) -> web.Response:
-        """Put in force what is named: ``{"messaging": {"rate": 2}, "voice": null}``; a channel left out stays."""
-        value = await _object(request)
+        """Set limits, as in ``{"messaging": {"rate": 2}, "voice": null}``; a channel that is absent keeps its limit."""
+        value = await _read_object(request)
         if not value.keys() <= set(_CHANNELS):
             raise _ControlError(400, "limits are for 'messaging' and 'voice'")
         try:
@@ -205,8 +209,8 @@ class Control:
         return _json({"faults": [rule.as_json() for rule in self._faults.rules]})
 
     async def _add_faults(self, request: web.BaseRequest) -> web.Response:
-        """Add ``{"script": [fault, ...]}`` or ``{"fault": fault, "share": 0.1}``, with `operation` and `to` at will."""
-        value = await _object(request)
+        """Add ``{"script": [fault, ...]}`` or ``{"fault": fault, "share": 0.1}``; `operation` and `to` are optional."""
+        value = await _read_object(request)
         try:
             if value.keys() <= {"script", "operation", "to"} and isinstance(value.get("script"), list):
                 faults = [Fault.from_json(fault) for fault in value["script"]]
@@ -225,13 +229,13 @@ class Control:
         return web.Response(status=204)
 
 
-def _newest(found: Sequence[Message | RequestRecord], request: web.BaseRequest) -> list[dict[str, Any]]:
-    """Return the newest `limit` of what was found, newest last."""
+def _newest(selected: Sequence[Message | RequestRecord], request: web.BaseRequest) -> list[dict[str, Any]]:
+    """Return the newest `limit` entries, newest last."""
     text = request.query.get("limit")
     if text is not None and not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise _ControlError(400, "limit must be a whole number")
-    skipped = 0 if text is None else max(0, len(found) - int(text))
-    return [each.as_json() for each in islice(found, skipped, None)]
+    skipped = 0 if text is None else max(0, len(selected) - int(text))
+    return [each.as_json() for each in islice(selected, skipped, None)]
 
 
 def _read_limits(value: Any) -> AccountLimits | None:
@@ -245,7 +249,7 @@ def _read_limits(value: Any) -> AccountLimits | None:
         raise InvalidOptionError("a limit has rate, per, model, queue_seconds, burst, number and retry_after") from None
 
 
-def _wait(text: str) -> float:
+def _parse_wait(text: str) -> float:
     try:
         wait = float(text)
     except ValueError:
@@ -255,9 +259,9 @@ def _wait(text: str) -> float:
     return wait
 
 
-async def _object(request: web.BaseRequest) -> dict[str, Any]:
+async def _read_object(request: web.BaseRequest) -> dict[str, Any]:
     if request.content_type != "application/json":
-        raise _ControlError(415, "send it as application/json")
+        raise _ControlError(415, "the content type must be application/json")
     try:
         value = json.loads(await request.read())
     except (ValueError, RecursionError):

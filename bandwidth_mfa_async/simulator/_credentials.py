@@ -1,4 +1,4 @@
-"""Who may ask: the API user's name and password, and bearer tokens. No I/O and no clock: it is handed the time."""
+"""Authentication: the API user's name and password, and bearer tokens."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ _JWT_HEADER: Final = {"alg": "none", "typ": "JWT"}
 
 
 class Credentials:
-    """The simulator's account: decides on Authorization headers and hands out tokens.
+    """Checks Authorization headers and issues tokens.
 
     Args:
-        settings: names, passwords and what is accepted.
-        rng: makes the tokens unlike each other.
+        settings: user names, secrets and the accepted kinds of credentials.
+        rng: makes each token different.
     """
 
     def __init__(self, settings: Settings, rng: random.Random) -> None:
         self._settings = settings
         self._rng = rng
         self._tokens: dict[str, float] = {}
-        # The one header that nearly every request carries, so that it need not be decoded each time.
+        # Nearly every request has this header, so compare it before decoding.
         self._basic = _basic(settings.username, settings.password)
 
-    def refuse(self, account_id: str, authorization: str | None, now: float) -> SimulatedResponse | None:
-        """Return the answer to credentials that will not do, or None for good ones.
+    def reject(self, account_id: str, authorization: str | None, now: float) -> SimulatedResponse | None:
+        """Return the error response to wrong credentials, or None if they are right.
 
-        None at all are 401 and wrong ones 403, as Bandwidth's live tests have it (Bandwidth/python-sdk 8bda0d4 and
-        bc86bae, Bandwidth/ruby-sdk 90b8955); the errors page says otherwise. Not known: what MFA answers to a bearer
-        token; Bandwidth staff only say that it is rejected (phoneware/bandwidth-mcp eaa2db8, 2026-06-10). It is
-        answered like wrong credentials here.
+        Missing credentials get 401 and wrong ones 403, as in Bandwidth's live tests (Bandwidth/python-sdk 8bda0d4 and
+        bc86bae, Bandwidth/ruby-sdk 90b8955); the errors page contradicts this. Not known: the status that MFA returns
+        for a bearer token; Bandwidth staff only say that it is rejected (phoneware/bandwidth-mcp eaa2db8, 2026-06-10).
+        Here it is the same as for wrong credentials.
 
         Args:
-            account_id: the account of the path.
-            authorization: the header's value, or None without one.
-            now: seconds, on a clock that never goes back.
+            account_id: the account in the path.
+            authorization: the header's value, or None if it is missing.
+            now: seconds on a monotonic clock.
         """
         if authorization is None:
             return SimulatedResponse(401, UNAUTHORIZED, "no Authorization header")
         scheme, _, value = authorization.partition(" ")
         match scheme.lower():
             case "basic":
-                why = self._wrong_basic(authorization)
+                reason = self._basic_problem(authorization)
             case "bearer":
-                why = self._wrong_bearer(value.strip(), now)
-                if why and self._settings.accept_bearer and self._settings.bad_token_status == 401:
-                    return SimulatedResponse(401, UNAUTHORIZED, why)
+                reason = self._bearer_problem(value.strip(), now)
+                if reason and self._settings.accept_bearer and self._settings.bad_token_status == 401:
+                    return SimulatedResponse(401, UNAUTHORIZED, reason)
             case _:
-                why = "unknown authorization scheme"
-        if not why and account_id != self._settings.account_id:
-            why = "wrong account"
-        return SimulatedResponse(403, FORBIDDEN, why) if why else None
+                reason = "unknown authorization scheme"
+        if not reason and account_id != self._settings.account_id:
+            reason = "wrong account"
+        return SimulatedResponse(403, FORBIDDEN, reason) if reason else None
 
-    def _wrong_basic(self, authorization: str) -> str:
+    def _basic_problem(self, authorization: str) -> str:
         settings = self._settings
         if not settings.accept_basic:
             return "Basic credentials are not accepted"
@@ -70,29 +70,29 @@ class Credentials:
             return ""
         return "wrong user name or password"
 
-    def _wrong_bearer(self, token: str, now: float) -> str:
+    def _bearer_problem(self, token: str, now: float) -> str:
         if not self._settings.accept_bearer:
             return "bearer tokens are not accepted"
         return "" if now < self._tokens.get(token, now) else "unknown or expired token"
 
-    def token(self, authorization: str | None, body: bytes, now: float, wall: float) -> SimulatedResponse:
-        """Answer a client-credentials request (RFC 6749, section 4.4).
+    def issue_token(self, authorization: str | None, body: bytes, now: float, wall: float) -> SimulatedResponse:
+        """Return the response to a client-credentials request (RFC 6749, section 4.4).
 
         The client authenticates with Basic and posts a form, as all of Bandwidth's SDKs do. Not known: the real
-        `expires_in`; Bandwidth's SDKs assume 3600 s. The token has the form of a JWT with an `accounts` claim, which
-        is all that is known of the real one; it is not signed.
+        `expires_in`; Bandwidth's SDKs assume 3600 s. The token is an unsigned JWT with an `accounts` claim, which is
+        all that is known about the real one.
 
         Args:
-            authorization: the header's value, or None without one.
+            authorization: the header's value, or None if it is missing.
             body: the form.
-            now: seconds, on a clock that never goes back.
-            wall: seconds since the epoch, for the token's own claims.
+            now: seconds on a monotonic clock.
+            wall: seconds since the epoch, for the token's claims.
         """
         settings = self._settings
         if authorization is None or decode_basic(authorization) != (settings.client_id, settings.client_secret):
-            answer = encode({"error": "invalid_client"})
+            error_body = encode({"error": "invalid_client"})
             return SimulatedResponse(
-                401, answer, "wrong client id or secret", {"WWW-Authenticate": 'Basic realm="oauth2"'}
+                401, error_body, "wrong client id or secret", {"WWW-Authenticate": 'Basic realm="oauth2"'}
             )
         try:
             form = parse_qs(body.decode("ascii"))
@@ -110,18 +110,18 @@ class Credentials:
         token = f"{_base64url(_JWT_HEADER)}.{_base64url(claims)}.{self._rng.getrandbits(256):064x}"
         self._tokens = {each: expiry for each, expiry in self._tokens.items() if expiry > now}
         self._tokens[token] = now + settings.token_lifetime
-        # RFC 6749 has whole seconds; a test's lifetime of half a second is sent as it is.
+        # RFC 6749 uses whole seconds; a fractional lifetime in a test stays as it is.
         lifetime = settings.token_lifetime
         shown = int(lifetime) if lifetime == int(lifetime) else lifetime
         return SimulatedResponse(200, encode({"access_token": token, "expires_in": shown, "token_type": "Bearer"}))
 
     def revoke_tokens(self) -> None:
-        """Let no token that was handed out be accepted any more."""
+        """Revoke all issued tokens."""
         self._tokens.clear()
 
 
 def decode_basic(authorization: str) -> tuple[str, str] | None:
-    """Return the name and password of a Basic header (RFC 7617), or None for anything else."""
+    """Return the name and password of a Basic header (RFC 7617), or None for any other value."""
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() != "basic":
         return None

@@ -1,4 +1,4 @@
-"""What open pages are told, as it happens: one bounded queue for each of them. No I/O."""
+"""Server-sent events for open inbox pages, with one bounded queue per page."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from ._receipts import ReceiptSender
     from ._service import Service
 
-# A page renders about as many at once; one that is further behind is better off reading the inbox anew.
+# A page renders about this many at once. A page that is further behind reads the inbox again instead.
 _MAX_QUEUE: Final = 500
-_HEARTBEAT_SECONDS: Final = 15.0
+_HEARTBEAT_INTERVAL: Final = 15.0
 _HEARTBEAT: Final = b":\n\n"
 
 
 def _event(name: str, value: Any) -> bytes:
-    """Return one server-sent event; its JSON is ASCII on one line, so nothing in it can end the event."""
+    """Return one server-sent event. Its JSON is one line of ASCII, so the data cannot end the event."""
     return b"event: %b\ndata: %b\n\n" % (name.encode("ascii"), encode(value))
 
 
@@ -31,18 +31,18 @@ _RELOAD: Final = _event("reload", {})
 
 
 class Subscription:
-    """What one page has still to be told.
+    """The events that one page has not yet received.
 
-    A page that reads too slowly loses its queue and is told to reload instead, so its memory is bounded.
+    The queue of a page that reads too slowly is replaced by one "reload" event, so its memory is bounded.
     """
 
     def __init__(self) -> None:
         self._events: deque[bytes] = deque()
-        self._ended = False
+        self._is_closed = False
         self._waiter: asyncio.Future[None] | None = None
 
     def push(self, event: bytes) -> None:
-        """Append an event; a notice that is the last one already is not repeated."""
+        """Append an event, unless the last one is equal or a reload."""
         if self._events and self._events[-1] in {event, _RELOAD}:
             return
         if len(self._events) >= _MAX_QUEUE:
@@ -51,26 +51,26 @@ class Subscription:
         self._events.append(event)
         self._wake()
 
-    def end(self) -> None:
-        """Let `take` return None from now on."""
-        self._ended = True
+    def close(self) -> None:
+        """Make `take` return None from now on."""
+        self._is_closed = True
         self._wake()
 
     async def take(self, clock: Clock) -> bytes | None:
-        """Return everything there is to tell, waiting for something; a heartbeat after a while; None at the end."""
-        if not self._events and not self._ended:
+        """Wait for events and return all of them; return a heartbeat after a while, and None once it is closed."""
+        if not self._events and not self._is_closed:
             self._waiter = asyncio.get_running_loop().create_future()
-            timer = clock.call_at(clock.monotonic() + _HEARTBEAT_SECONDS, self._wake)
+            timer = clock.call_at(clock.monotonic() + _HEARTBEAT_INTERVAL, self._wake)
             try:
                 await self._waiter
             finally:
                 timer.cancel()
                 self._waiter = None
-        if self._ended:
+        if self._is_closed:
             return None
-        told = b"".join(self._events) or _HEARTBEAT
+        chunk = b"".join(self._events) or _HEARTBEAT
         self._events.clear()
-        return told
+        return chunk
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -78,67 +78,67 @@ class Subscription:
 
 
 class EventBroadcaster:
-    """Listens to the simulator's parts and tells every open page; with none open it does next to nothing.
+    """Sends the simulator's events to every open page.
 
-    The events: `message` (one arrived), `receipt` (its state changed), `request` (one was refused), `limits` and
-    `faults` (ask for them again), `reload` (ask for everything again).
+    The events are `message` (a new one), `receipt` (its state changed), `request` (one was refused), `limits` and
+    `faults` (read them again), and `reload` (read everything again). Without an open page nothing is encoded.
 
     Args:
-        inbox: where messages arrive.
-        service: whose limits change.
-        receipts: what posts receipts.
-        faults: what is scripted and used up.
+        inbox: reports messages.
+        service: reports changes of limits.
+        receipts: reports changes of receipts.
+        faults: reports changes of faults.
     """
 
     def __init__(self, inbox: Inbox, service: Service, receipts: ReceiptSender, faults: Faults) -> None:
         self._inbox = inbox
         self._subscriptions: set[Subscription] = set()
-        inbox.listeners.append(self._message)
+        inbox.listeners.append(self._on_message)
         inbox.on_clear = self.reload
-        service.on_limits = self._limits
-        receipts.on_change = self._receipt
-        faults.on_change = self._faults
+        service.on_limits = self._on_limits
+        receipts.on_change = self._on_receipt
+        faults.on_change = self._on_faults
 
     def __len__(self) -> int:
         return len(self._subscriptions)
 
     def subscribe(self) -> Subscription:
-        """Return a new page's queue; give it back to `unsubscribe`."""
+        """Return the queue of a new page; pass it to `unsubscribe` when the page closes."""
         subscription = Subscription()
         self._subscriptions.add(subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Forget a page's queue."""
+        """Remove a page's queue."""
         self._subscriptions.discard(subscription)
 
-    def end(self) -> None:
-        """End every page's stream."""
+    def close(self) -> None:
+        """End the streams of all pages."""
         for subscription in self._subscriptions:
-            subscription.end()
+            subscription.close()
 
     def reload(self) -> None:
-        """Tell pages to ask for everything again."""
+        """Make all pages read everything again."""
         self._publish(_RELOAD)
 
-    def request(self, record: RequestRecord) -> None:
-        """Tell pages of a request, if it was refused."""
+    def publish_request(self, record: RequestRecord) -> None:
+        """Send a request to all pages if it was refused."""
         if self._subscriptions and record.refused:
             self._publish(_event("request", record.as_json()))
 
-    def _message(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         if self._subscriptions:
             self._publish(_event("message", {"message": message.as_json(), "total": len(self._inbox.messages)}))
 
-    def _receipt(self, message: Message) -> None:
+    def _on_receipt(self, message: Message) -> None:
         if self._subscriptions:
             state = {"id": message.message_id, "receipt": message.receipt, "receiptType": message.receipt_type}
             self._publish(_event("receipt", state))
 
-    def _limits(self) -> None:
+    def _on_limits(self) -> None:
         self._publish(_event("limits", {}))
 
-    def _faults(self) -> None:
+    def _on_faults(self) -> None:
         self._publish(_event("faults", {}))
 
     def _publish(self, event: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Faults that tests and demos inject, and which answer gets which. No I/O."""
+"""Injected faults, and the rules that select the responses they apply to."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 Drop: TypeAlias = Literal["before_read", "after_read", "half_answer"]
-"""When a connection is cut."""
+"""When to close a connection."""
 Operation: TypeAlias = Literal["messaging", "voice", "verify", "token"]
-"""The four things the service does."""
+"""The four operations of the service."""
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE: Final = re.compile(r"[^\r\n\0]*")
@@ -40,13 +40,13 @@ def _to_body(value: Any) -> bytes | None:
         return value.encode()
     if isinstance(value, (dict, list)):
         return encode(value)
-    raise InvalidFaultError("body must be bytes, text, something JSON can hold, or None for the documented body")
+    raise InvalidFaultError("body must be bytes, text, a dict or list to send as JSON, or None for the documented body")
 
 
 def _default_accepted(fault: Fault) -> bool:
     if fault.drop == "before_read" or (isinstance(fault.status, int) and fault.status >= 300):
         return False
-    # A 2xx without a body of its own can only be the real answer; one with a body replaces it.
+    # A 2xx without a body sends the real response; a 2xx with a body replaces it.
     if fault.drop is not None or fault.truncate or fault.status is None:
         return True
     return fault.body is None
@@ -60,25 +60,24 @@ def _seconds(_instance: object, attribute: Attribute[Any], value: object) -> Non
 
 @frozen(kw_only=True)
 class Fault:
-    """What happens to one answer instead of, or on top of, the real one.
+    """A change to one response.
 
     Args:
-        status: the status to answer; None leaves the real one.
-        headers: to add to the answer or to replace in it, such as ``{"Retry-After": 2}``.
-        body: the body to answer: bytes, text, or a dict to be sent as JSON; None for the body that is documented for
-            `status`, or the real one where `status` is None or a success.
-        delay: seconds before the answer, or before the cut; `math.inf` for a server that never answers.
-        seconds_per_byte: sends the body slowly, this many seconds apart.
-        drop: cuts the connection: "before_read" of the body, "after_read", or "half_answer" in the middle of the bytes
-            of the answer, headers counted.
-        truncate: declares the whole body's Content-Length and sends half of it.
-        accepted: whether the request is processed for real first, so that its message is in the inbox although the
-            client sees a fault. By default it is wherever no failing status is given: that is how a user meets
-            a duplicate. Not with `drop="before_read"`, nor with a status from 300 on, nor where `status` is a success
-            with a `body` of its own.
+        status: the status of the response; None keeps the real one.
+        headers: headers to add or to replace, such as ``{"Retry-After": 2}``.
+        body: the body of the response: bytes, text, or a dict to send as JSON. None sends the body that is documented
+            for `status`, or the real one if `status` is None or a success.
+        delay: seconds before the response is sent or the connection is closed; `math.inf` to never respond.
+        seconds_per_byte: sends the body one byte at a time, with this many seconds between bytes.
+        drop: closes the connection: "before_read" before the body is read, "after_read" after it, "half_answer" after
+            half of the response's bytes, headers included.
+        truncate: sends the Content-Length of the whole body, but only half of the body.
+        accepted: whether the request is processed first, so that its message is in the inbox although the client sees
+            a fault. The client cannot know about that message, so a retry sends a duplicate. False by default with
+            `drop="before_read"`, with a status of 300 or higher, and for a success with a `body`; otherwise True.
 
     Raises:
-        InvalidFaultError: a value is out of its range, or two contradict each other.
+        InvalidFaultError: a value is out of range, or two values contradict each other.
     """
 
     status: int | None = None
@@ -91,9 +90,9 @@ class Fault:
     accepted: bool = field(default=Factory(_default_accepted, takes_self=True))
 
     def __attrs_post_init__(self) -> None:
-        for wrong, why in self._contradictions():
-            if wrong:
-                raise InvalidFaultError(why)
+        for is_contradiction, reason in self._contradictions():
+            if is_contradiction:
+                raise InvalidFaultError(reason)
 
     def _contradictions(self) -> tuple[tuple[bool, str], ...]:
         status: Any = self.status
@@ -103,17 +102,23 @@ class Fault:
         names, values = self.headers.keys(), self.headers.values()
         return (
             (status is not None and not (whole and 200 <= status <= 599), "status must be from 200 to 599"),
-            (not all(_HEADER_NAME.fullmatch(str(n)) for n in names), "headers: a name is not one"),
-            (not all(_HEADER_VALUE.fullmatch(value) for value in values), "headers: a value holds a line break"),
+            (not all(_HEADER_NAME.fullmatch(str(n)) for n in names), "headers: a name is not a valid header name"),
+            (
+                not all(_HEADER_VALUE.fullmatch(value) for value in values),
+                "headers: a value contains a line break or a NUL",
+            ),
             (drop is not None and drop not in get_args(Drop), f"drop must be one of {', '.join(get_args(Drop))}"),
             (not isinstance(self.accepted, bool), "accepted must be True or False"),
             (not isinstance(self.truncate, bool), "truncate must be True or False"),
             (math.isinf(self.seconds_per_byte), "seconds_per_byte must be finite; use delay=math.inf"),
             (
                 silent and (status is not None or self.body is not None or bool(self.headers)),
-                "a connection cut before the answer has no status, headers or body",
+                "a connection that closes before the response has no status, headers or body",
             ),
-            (drop == "before_read" and self.accepted, "what was never read cannot have been accepted"),
+            (
+                drop == "before_read" and self.accepted,
+                "drop='before_read' and accepted=True exclude each other: the request is not read",
+            ),
             (
                 bool(drop) + self.truncate + bool(self.seconds_per_byte) > 1,
                 "drop, truncate and seconds_per_byte exclude each other",
@@ -123,7 +128,7 @@ class Fault:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields that are not at their defaults, for the JSON API."""
+        """Return the fields that differ from their defaults, for the JSON API."""
         shown: dict[str, Any] = {"accepted": self.accepted}
         for attribute in fields(Fault):
             value = getattr(self, attribute.name)
@@ -138,10 +143,10 @@ class Fault:
 
     @classmethod
     def from_json(cls, value: Any) -> Fault:
-        """Return the fault that a JSON object describes, under the names of the arguments; delay may be "forever".
+        """Return the fault that a JSON object describes; its keys are the argument names, and delay may be "forever".
 
         Raises:
-            InvalidFaultError: not an object, an unknown name, or a value as `Fault` refuses it.
+            InvalidFaultError: the value is not an object, a name is unknown, or `Fault` does not accept a value.
         """
         known = {attribute.name for attribute in fields(cls)}
         if not isinstance(value, dict) or not value.keys() <= known:
@@ -155,129 +160,133 @@ class Fault:
 
 @frozen
 class Rule:
-    """A fault, which answers it is for, and either how many more or what share of them."""
+    """A fault and the responses it applies to: the next match, or each match with a probability."""
 
     fault: Fault
     operation: Operation | None
     to: str | None
-    share: float | None = None
+    probability: float | None = None
 
-    def covers(self, operation: str, to: str | None) -> bool:
-        """Tell whether an answer is one of those the rule is for."""
+    def matches(self, operation: str, to: str | None) -> bool:
+        """Return whether the rule applies to a response."""
         return (self.operation is None or self.operation == operation) and (self.to is None or self.to == to)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the JSON API shows."""
-        return {"fault": self.fault.as_json(), "operation": self.operation, "to": self.to, "share": self.share}
+        """Return the rule as the JSON API shows it."""
+        return {"fault": self.fault.as_json(), "operation": self.operation, "to": self.to, "share": self.probability}
 
 
 class Faults:
-    """The script and the chances in force. The script goes first.
+    """The active scripted and random faults. Scripted faults take precedence.
 
     Args:
-        rng: decides where a share of answers is asked for.
+        rng: makes the random decisions.
     """
 
     def __init__(self, rng: random.Random) -> None:
         self.on_change: Callable[[], object] | None = None
         self._rng = rng
-        self._script: list[Rule] = []
-        self._chances: list[Rule] = []
+        self._scripted_rules: list[Rule] = []
+        self._random_rules: list[Rule] = []
 
     def __bool__(self) -> bool:
-        return bool(self._script or self._chances)
+        return bool(self._scripted_rules or self._random_rules)
 
     @property
     def rules(self) -> list[Rule]:
-        """What is still to come of the script, then the chances."""
-        return [*self._script, *self._chances]
+        """The scripted rules that are left, then the random ones."""
+        return [*self._scripted_rules, *self._random_rules]
 
     def script(self, *faults: Fault, operation: Operation | None = None, to: str | None = None) -> None:
-        """Let the next answers be these faults, one each, in order.
+        """Apply these faults to the next responses, one each, in order.
 
         Args:
-            faults: what happens to each of the next answers.
-            operation: only answers to that operation: "messaging", "voice", "verify" or "token".
-            to: only answers about that number.
+            faults: the faults of the next responses.
+            operation: apply them only to "messaging", "voice", "verify" or "token".
+            to: apply them only to requests with this number.
 
         Raises:
-            InvalidFaultError: an unknown operation; or `to` with a fault that cuts before the number is read.
+            InvalidFaultError: the operation is unknown, or `to` is set for a fault that applies before the number is
+                read.
         """
-        self._script.extend([self._checked(fault, operation, to) for fault in faults])
-        self._changed()
+        self._scripted_rules.extend([self._make_rule(fault, operation, to) for fault in faults])
+        self._notify()
 
-    def chance(self, fault: Fault, share: float, operation: Operation | None = None, to: str | None = None) -> None:
-        """Let a random share of the answers be a fault, as the simulator's `seed` has it.
+    def chance(
+        self, fault: Fault, probability: float, operation: Operation | None = None, to: str | None = None
+    ) -> None:
+        """Apply a fault to random responses; the simulator's `seed` makes them repeatable.
 
-        Several chances share one draw an answer, so 0.1 of one and 0.05 of another is 0.15 in all.
+        All random faults use one draw per response, so probabilities add up: 0.1 and 0.05 make 0.15 in total.
 
         Args:
-            fault: what happens.
-            share: from 0 to 1; 0 has no effect.
-            operation: only answers to that operation.
-            to: only answers about that number.
+            fault: the fault.
+            probability: from 0 to 1; 0 has no effect.
+            operation: apply it only to this operation.
+            to: apply it only to requests with this number.
 
         Raises:
-            InvalidFaultError: a share out of range, or more than 1 in all for some answers; else as `script`.
+            InvalidFaultError: the probability is out of range, the probabilities of an operation add up to more than
+                1, or as for `script`.
         """
-        rule = self._checked(fault, operation, to, share)
-        rules = [*self._chances, rule]
+        rule = self._make_rule(fault, operation, to, probability)
+        rules = [*self._random_rules, rule]
         numbers = {None, *(each.to for each in rules)}
         for kind in get_args(Operation):
             for number in numbers:
-                total = sum(each.share or 0 for each in rules if each.covers(kind, number))
+                total = sum(each.probability or 0 for each in rules if each.matches(kind, number))
                 if total > 1 + 1e-9:
-                    msg = f"the shares for {kind} come to {total:g}, which is more than 1; clear() the earlier ones"
+                    msg = f"the probabilities for {kind} add up to {total:g}, more than 1; clear() the earlier faults"
                     raise InvalidFaultError(msg)
-        self._chances.append(rule)
-        self._changed()
+        self._random_rules.append(rule)
+        self._notify()
 
     def clear(self) -> None:
-        """Drop the rest of the script and every chance."""
-        self._script.clear()
-        self._chances.clear()
-        self._changed()
+        """Remove all scripted and random faults."""
+        self._scripted_rules.clear()
+        self._random_rules.clear()
+        self._notify()
 
     def needs_number(self, operation: str) -> bool:
-        """Tell whether the recipient must be known before `pick` can decide."""
+        """Return whether `pick` needs the recipient."""
         return any(rule.to is not None and rule.operation in {None, operation} for rule in self.rules)
 
     def pick(self, operation: str, to: str | None) -> Fault | None:
-        """Return the fault for one answer, and take it off the script; None for an undisturbed answer."""
-        for index, rule in enumerate(self._script):
-            if rule.covers(operation, to):
-                del self._script[index]
-                self._changed()
+        """Return the fault of one response, or None; a scripted fault is removed."""
+        for index, rule in enumerate(self._scripted_rules):
+            if rule.matches(operation, to):
+                del self._scripted_rules[index]
+                self._notify()
                 return rule.fault
-        chances = [rule for rule in self._chances if rule.covers(operation, to)]
-        if not chances:
+        random_rules = [rule for rule in self._random_rules if rule.matches(operation, to)]
+        if not random_rules:
             return None
         draw = self._rng.random()
-        for rule in chances:
-            draw -= rule.share or 0.0
+        for rule in random_rules:
+            draw -= rule.probability or 0.0
             if draw < 0:
                 return rule.fault
         return None
 
-    def _changed(self) -> None:
+    def _notify(self) -> None:
         if self.on_change is not None:
             self.on_change()
 
     @staticmethod
-    def _checked(fault: Any, operation: Any, to: Any, share: Any = None) -> Rule:
+    def _make_rule(fault: Any, operation: Any, to: Any, probability: Any = None) -> Rule:
         if not isinstance(fault, Fault):
             raise InvalidFaultError("a fault must be a Fault")
         if operation is not None and operation not in get_args(Operation):
             msg = f"operation must be one of {', '.join(get_args(Operation))}"
             raise InvalidFaultError(msg)
         if to is not None and not isinstance(to, str):
-            raise InvalidFaultError("to must be a phone number, or None for every one")
+            raise InvalidFaultError("to must be a phone number, or None for all numbers")
         if to is not None and fault.drop == "before_read":
-            raise InvalidFaultError("a connection cut before the body is read cannot depend on the number in it")
+            raise InvalidFaultError("to cannot be combined with drop='before_read': the number is not read")
         if to is not None and operation == "token":
-            raise InvalidFaultError("a token request names no number")
-        if share is not None and (
-            isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1
+            raise InvalidFaultError("to cannot be combined with operation='token': a token request has no number")
+        if probability is not None and (
+            isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1
         ):
-            raise InvalidFaultError("share must be from 0 to 1")
-        return Rule(fault, operation, to, share)
+            raise InvalidFaultError("probability must be from 0 to 1")
+        return Rule(fault, operation, to, probability)

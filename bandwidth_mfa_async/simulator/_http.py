@@ -1,4 +1,4 @@
-"""The request path: aiohttp.web requests in, answers out, and the faults between."""
+"""Request handling: routes aiohttp.web requests to the service and applies faults to the responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from ._messages import RequestRecord
 from ._responses import CONTENT_TYPE, NO_ROUTE, SimulatedResponse, encode, phrase
-from ._validation import recipient
+from ._validation import read_recipient
 
 if TYPE_CHECKING:
     from collections import deque
@@ -38,38 +38,37 @@ _ENDPOINT: Final = re.compile(re.escape(BASE_PATH) + r"/accounts/([^/]+)/code/(m
 _JSON: Final = {"Content-Type": CONTENT_TYPE}
 
 
-def _merged(*groups: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of all groups; a later one replaces an earlier one, whatever the case of its name."""
+def _merge_headers(*groups: Mapping[str, str]) -> dict[str, str]:
+    """Merge headers; a later header replaces an earlier one with the same name, ignoring case."""
     merged = {name.lower(): (name, value) for group in groups for name, value in group.items()}
     return dict(merged.values())
 
 
-def _settle(waiting: asyncio.Future[bool], result: bool) -> None:  # noqa: FBT001 - the future's result
-    if not waiting.done():
-        waiting.set_result(result)
+def _set_result(future: asyncio.Future[bool], result: bool) -> None:  # noqa: FBT001 - the future's result
+    if not future.done():
+        future.set_result(result)
 
 
-class _Cut(web.Response):
-    """An answer that is never written; aiohttp is told that the client has gone."""
+class _ClosedConnection(web.Response):
+    """A response that is never written; aiohttp treats the client as disconnected."""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002 - aiohttp's signature
-        raise ConnectionResetError("cut by the simulator")
+        raise ConnectionResetError("closed by the simulator")
 
 
 class HTTPFront:
-    """The handler given to aiohttp's low-level server: no router and no access log, so that the path is short.
+    """The handler of aiohttp's low-level server. It has no router and no access log, to keep requests cheap.
 
     Args:
-        service: what answers.
-        faults: what disturbs the answers.
-        records: where requests are noted.
-        clock: what delays are measured on.
-        max_body: the largest body that is read, in bytes. Not known: the service's own; Amazon's gateway has 10 MB.
-        elsewhere: answers paths beneath ``/`` that are not the service's: the inbox page and its JSON API; it returns
-            None for a path it does not have.
+        service: processes requests.
+        faults: selects the faults of responses.
+        records: receives a record of each request.
+        clock: measures delays.
+        max_body: the largest body to read, in bytes. Not known: the service's own; Amazon's gateway has 10 MB.
+        fallback: handles all other paths (the inbox page and its JSON API); returns None for an unknown path.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts it joins
+    def __init__(  # noqa: PLR0913 - the parts that it connects
         self,
         *,
         service: Service,
@@ -77,14 +76,14 @@ class HTTPFront:
         records: deque[RequestRecord],
         clock: Clock,
         max_body: int,
-        elsewhere: Callable[[web.BaseRequest], Awaitable[web.StreamResponse | None]],
+        fallback: Callable[[web.BaseRequest], Awaitable[web.StreamResponse | None]],
     ) -> None:
         self._service = service
         self._faults = faults
         self._records = records
         self._clock = clock
         self._max_body = max_body
-        self._elsewhere = elsewhere
+        self._fallback = fallback
         account_id = service.settings.account_id
         self._paths: dict[str, tuple[str, str]] = {
             f"{BASE_PATH}/accounts/{account_id}/code/{name}": (name, account_id)
@@ -92,14 +91,14 @@ class HTTPFront:
         }
         self._paths[TOKEN_PATH] = ("token", "")
         self.on_request: Callable[[RequestRecord], object] | None = None
-        self._held: set[asyncio.Future[bool]] = set()
+        self._delayed: set[asyncio.Future[bool]] = set()
 
-    def server(self) -> web.Server:
-        """Return a new aiohttp server with this handler; call it in the running loop."""
+    def make_server(self) -> web.Server:
+        """Return a new aiohttp server with this handler; call it in a running event loop."""
         return web.Server(
             self,
             request_factory=self._make_request,
-            # A client that has gone must not leave a handler that waits for a fault's delay.
+            # Otherwise the handler of a disconnected client would wait for a fault's delay.
             handler_cancellation=True,
             access_log=None,
             logger=_LOGGER,
@@ -113,65 +112,65 @@ class HTTPFront:
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        """Make aiohttp's request object with our limit on its body."""
+        """Make a request object with our limit on its body."""
         loop = asyncio.get_running_loop()
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=self._max_body)
 
-    def release(self) -> None:
-        """Cut every answer that a fault is holding back, so that the server can stop at once."""
-        for waiting in self._held:
-            _settle(waiting, False)  # noqa: FBT003 - the result
+    def cancel_delays(self) -> None:
+        """Drop every response that a fault delays, so that the server stops immediately."""
+        for future in self._delayed:
+            _set_result(future, False)  # noqa: FBT003 - the result
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
+        """Handle one request."""
         if "Expect" in request.headers:
-            # The low-level server leaves this to its handler; without it curl would wait before a large body.
+            # The low-level server does not send this; without it curl waits before it sends a large body.
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        # The raw path is looked up first: it needs no URL parsing, and nearly all requests are found by it.
-        found = self._paths.get(request.raw_path) or self._parsed(request.path)
+        # Nearly all requests match by their raw path, which needs no URL parsing.
+        found = self._paths.get(request.raw_path) or self._parse_path(request.path)
         if found is None or request.method != "POST":
-            if found is None and (response := await self._elsewhere(request)) is not None:
-                return response
-            # Amazon API Gateway's answer to a path or a method that it has not, and the spec's example of a 403.
+            if found is None and (fallback_response := await self._fallback(request)) is not None:
+                return fallback_response
+            # Amazon API Gateway's response to an unknown path or method, and the spec's example of a 403.
             operation = "unknown" if found is None else found[0]
             return self._respond(request, operation, SimulatedResponse(403, NO_ROUTE, "no such path or method"))
         operation, account_id = found
         fault: Fault | None = None
         try:
             if self._faults:
-                to = recipient(await request.read()) if self._faults.needs_number(operation) else None
+                to = read_recipient(await request.read()) if self._faults.needs_number(operation) else None
                 fault = self._faults.pick(operation, to)
             if fault is not None and not fault.accepted:
-                return await self._refuse(request, operation, fault)
+                return await self._fault_unprocessed(request, operation, fault)
             body = await request.read()
-            answer = self._service.answer(operation, account_id, request.headers.get("Authorization"), body)
+            response = self._service.handle(operation, account_id, request.headers.get("Authorization"), body)
         except web.HTTPRequestEntityTooLarge:
-            answer = SimulatedResponse(413, encode({"message": "Request Too Long"}), "body too large")
+            response = SimulatedResponse(413, encode({"message": "Request Too Long"}), "body too large")
         if fault is not None:
-            return await self._disturb(request, operation, answer, fault)
-        return self._respond(request, operation, answer)
+            return await self._apply_fault(request, operation, response, fault)
+        return self._respond(request, operation, response)
 
     @staticmethod
-    def _parsed(path: str) -> tuple[str, str] | None:
+    def _parse_path(path: str) -> tuple[str, str] | None:
         if path == TOKEN_PATH:
             return "token", ""
         match = _ENDPOINT.fullmatch(path)
         return None if match is None else (match[2], match[1])
 
-    def _respond(self, request: web.BaseRequest, operation: str, answer: SimulatedResponse) -> web.Response:
-        self._note(request, operation, answer.status, answer)
-        response = web.Response(body=answer.body, status=answer.status, headers=_JSON)
-        if answer.headers:
-            response.headers.update(answer.headers)
-        return response
+    def _respond(self, request: web.BaseRequest, operation: str, response: SimulatedResponse) -> web.Response:
+        self._record(request, operation, response.status, response)
+        web_response = web.Response(body=response.body, status=response.status, headers=_JSON)
+        if response.headers:
+            web_response.headers.update(response.headers)
+        return web_response
 
-    def _note(
+    def _record(
         self,
         request: web.BaseRequest,
         operation: str,
         status: int | None,
-        answer: SimulatedResponse,
+        response: SimulatedResponse,
         fault: Fault | None = None,
     ) -> None:
         record = RequestRecord(
@@ -180,51 +179,53 @@ class HTTPFront:
             request.method,
             request.path if operation == "unknown" else request.raw_path,
             status,
-            answer.reason,
-            answer.to,
+            response.reason,
+            response.to,
             fault,
         )
         self._records.append(record)
         if self.on_request is not None:
             self.on_request(record)
 
-    async def _refuse(self, request: web.BaseRequest, operation: str, fault: Fault) -> web.StreamResponse:
-        """Apply a fault to a request that is not processed."""
+    async def _fault_unprocessed(self, request: web.BaseRequest, operation: str, fault: Fault) -> web.StreamResponse:
+        """Apply a fault to a request that is not passed to the service."""
         to = None
         if fault.drop != "before_read":
-            to = recipient(await request.read())
-        answer = SimulatedResponse(fault.status or 200, b"", "fault", to=to)
+            to = read_recipient(await request.read())
+        response = SimulatedResponse(fault.status or 200, b"", "fault", to=to)
         if fault.body is None and fault.drop not in {"before_read", "after_read"}:
-            answer = SimulatedResponse(
-                answer.status, self._service.documented(answer.status, operation), "fault", to=to
+            response = SimulatedResponse(
+                response.status, self._service.documented(response.status, operation), "fault", to=to
             )
-        return await self._disturb(request, operation, answer, fault)
+        return await self._apply_fault(request, operation, response, fault)
 
-    async def _disturb(
-        self, request: web.BaseRequest, operation: str, answer: SimulatedResponse, fault: Fault
+    async def _apply_fault(
+        self, request: web.BaseRequest, operation: str, response: SimulatedResponse, fault: Fault
     ) -> web.StreamResponse:
-        """Send an answer the way a fault has it."""
-        status = answer.status if fault.status is None else fault.status
-        body = answer.body
+        """Send a response as changed by a fault."""
+        status = response.status if fault.status is None else fault.status
+        body = response.body
         if fault.body is not None:
             body = fault.body
         elif fault.status is not None and fault.status >= 300 and fault.accepted:
-            # The request was processed, and yet the answer is the failure's.
+            # The request was processed, but the response reports a failure.
             body = self._service.documented(fault.status, operation)
-        headers = _merged(_JSON, answer.headers, fault.headers)
-        # Noted before the answer goes out, so that a client that has its answer finds the record.
-        self._note(request, operation, None if fault.drop else status, answer, fault)
-        if fault.delay and not await self._hold(fault.delay):
-            return self._cut(request)
+        headers = _merge_headers(_JSON, response.headers, fault.headers)
+        # Record first, so that the record exists once the client has the response.
+        self._record(request, operation, None if fault.drop else status, response, fault)
+        if fault.delay and not await self._delay(fault.delay):
+            return self._close_connection(request)
         if fault.drop in {"before_read", "after_read"}:
-            return self._cut(request, abruptly=fault.drop == "before_read")
+            return self._close_connection(request, abort=fault.drop == "before_read")
         if fault.drop == "half_answer" or fault.truncate:
             head = f"HTTP/1.1 {status} {phrase(status)}\r\n".encode()
             headers["Content-Length"] = str(len(body))
             head += b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items()) + b"\r\n"
-            whole = head + body
-            self._write(request, whole[: len(whole) // 2 if fault.drop else len(head) + len(body) // 2])
-            return self._cut(request)
+            response_bytes = head + body
+            self._write(
+                request, response_bytes[: len(response_bytes) // 2 if fault.drop else len(head) + len(body) // 2]
+            )
+            return self._close_connection(request)
         if fault.seconds_per_byte:
             return await self._trickle(request, web.StreamResponse(status=status, headers=headers), body, fault)
         return web.Response(body=body, status=status, headers=headers)
@@ -236,22 +237,22 @@ class HTTPFront:
         await response.prepare(request)
         for index in range(len(body)):
             await response.write(body[index : index + 1])
-            if not await self._hold(fault.seconds_per_byte):
-                return self._cut(request)
+            if not await self._delay(fault.seconds_per_byte):
+                return self._close_connection(request)
         await response.write_eof()
         return response
 
-    async def _hold(self, seconds: float) -> bool:
-        """Wait on the clock; return False if the simulator is being stopped meanwhile."""
-        waiting: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    async def _delay(self, seconds: float) -> bool:
+        """Wait on the clock; return False if the simulator stops meanwhile."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         timer = None
         if not math.isinf(seconds):
-            timer = self._clock.call_at(self._clock.monotonic() + seconds, partial(_settle, waiting, True))  # noqa: FBT003 - the result
-        self._held.add(waiting)
+            timer = self._clock.call_at(self._clock.monotonic() + seconds, partial(_set_result, future, True))  # noqa: FBT003 - the result
+        self._delayed.add(future)
         try:
-            return await waiting
+            return await future
         finally:
-            self._held.discard(waiting)
+            self._delayed.discard(future)
             if timer is not None:
                 timer.cancel()
 
@@ -261,10 +262,10 @@ class HTTPFront:
             request.transport.write(data)
 
     @staticmethod
-    def _cut(request: web.BaseRequest, *, abruptly: bool = False) -> web.StreamResponse:
+    def _close_connection(request: web.BaseRequest, *, abort: bool = False) -> web.StreamResponse:
         if request.transport is not None:
-            if abruptly:
+            if abort:
                 request.transport.abort()
             else:
                 request.transport.close()
-        return _Cut()
+        return _ClosedConnection()

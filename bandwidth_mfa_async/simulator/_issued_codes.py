@@ -1,4 +1,4 @@
-"""Which codes are live and which numbers are locked. No I/O and no clock: every method is handed the time."""
+"""Issued codes, wrong tries and lock-outs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ._errors import InvalidOptionError
 if TYPE_CHECKING:
     import random
 
-# https://dev.bandwidth.com/docs/mfa: the verifier's window is 15 minutes at most, so an older code can never match.
+# https://dev.bandwidth.com/docs/mfa: the verifier's window is at most 15 minutes, so an older code never matches.
 MAX_WINDOW: Final = 15 * 60.0
 
 
 class Verdict(enum.Enum):
-    """What a verification comes to."""
+    """The result of a verification."""
 
     VALID = "valid"
     INVALID = "invalid"
@@ -26,8 +26,8 @@ class Verdict(enum.Enum):
 
 
 @define
-class _Attempts:
-    wrong: int = 0
+class _WrongTries:
+    count: int = 0
     last: float = 0.0
     locked_until: float | None = None
 
@@ -35,30 +35,30 @@ class _Attempts:
 class IssuedCodes:
     """Codes by number and scope, and wrong tries by number.
 
-    Known: codes are kept apart by scope; the verifier chooses the window, and any code generated within it is
-    valid, so several are at a time (https://dev.bandwidth.com/docs/mfa); wrong tries lock a number for a while.
+    Known: each scope has its own codes; the verifier chooses the window, and any code generated within it is valid,
+    so several codes can be valid at a time (https://dev.bandwidth.com/docs/mfa); wrong tries lock a number for a while.
 
     Args:
         rng: makes the codes.
-        lockout_after: how many wrong tries are answered as merely wrong; the next one is locked. Not known: the
-            service's own number is published nowhere, only that it is more than two.
-        lockout_seconds: how long a lock lasts from the last of those tries. The documented text speaks of two minutes;
+        lockout_after: the number of wrong tries that are reported as invalid; after them the number is locked. Not
+            known: the service's own value; it is more than two.
+        lockout_seconds: seconds from the last of those tries until the lock ends. The documented text says two minutes;
             Bandwidth's own live test waits for 30 s (Bandwidth/python-sdk, commits a0cf2b0 and 16bdb5d).
-        attempts_remembered: seconds without a wrong try after which the earlier ones are forgotten. Not known.
-        consume_on_success: whether a code that was verified once is spent. Not known.
-        reset_on_success: whether a right code forgives the wrong tries before it. Not known.
+        tries_remembered: seconds without a wrong try after which earlier ones no longer count. Not known.
+        consume_on_success: whether a code is valid only once. Not known.
+        reset_on_success: whether a right code resets the count of wrong tries. Not known.
 
     Raises:
-        InvalidOptionError: a value is out of its range.
+        InvalidOptionError: a value is out of range.
     """
 
-    def __init__(  # noqa: PLR0913 - one argument for each thing that is not known
+    def __init__(  # noqa: PLR0913 - one argument for each unknown
         self,
         rng: random.Random,
         *,
         lockout_after: int = 5,
         lockout_seconds: float = 30.0,
-        attempts_remembered: float = MAX_WINDOW,
+        tries_remembered: float = MAX_WINDOW,
         consume_on_success: bool = False,
         reset_on_success: bool = True,
     ) -> None:
@@ -66,31 +66,31 @@ class IssuedCodes:
             raise InvalidOptionError("lockout_after must be at least 1")
         if not lockout_seconds > 0:
             raise InvalidOptionError("lockout_seconds must be more than 0 seconds")
-        if not attempts_remembered > 0:
-            raise InvalidOptionError("attempts_remembered must be more than 0 seconds")
+        if not tries_remembered > 0:
+            raise InvalidOptionError("tries_remembered must be more than 0 seconds")
         self._rng = rng
         self._lockout_after = lockout_after
         self._lockout_seconds = lockout_seconds
-        self._attempts_remembered = attempts_remembered
-        self._consume = consume_on_success
-        self._reset = reset_on_success
+        self._tries_remembered = tries_remembered
+        self._consume_on_success = consume_on_success
+        self._reset_on_success = reset_on_success
         self._codes: dict[tuple[str, str], deque[tuple[float, str]]] = {}
         self._expiry: deque[tuple[float, tuple[str, str]]] = deque()
-        self._attempts: dict[str, _Attempts] = {}
+        self._wrong_tries: dict[str, _WrongTries] = {}
 
     def __len__(self) -> int:
         return sum(len(codes) for codes in self._codes.values())
 
     def issue(self, to: str, scope: str, digits: int, now: float) -> str:
-        """Make a code and remember it.
+        """Issue a code.
 
         Args:
-            to: the number it is for.
-            scope: the action it is for.
-            digits: its length.
-            now: seconds, on a clock that never goes back.
+            to: the recipient's number.
+            scope: the action that the code is for.
+            digits: the length of the code.
+            now: seconds on a monotonic clock.
         """
-        self._forget_old(now)
+        self._drop_expired(now)
         code = str(self._rng.randrange(10**digits)).zfill(digits)
         key = (to, scope)
         self._codes.setdefault(key, deque()).append((now, code))
@@ -98,55 +98,55 @@ class IssuedCodes:
         return code
 
     def verify(self, to: str, scope: str, code: str, window: float, now: float) -> Verdict:
-        """Say whether a code was issued for that number and scope within the last `window` seconds, both ends included.
+        """Verify that a code was issued for this number and scope within the last `window` seconds, inclusive.
 
-        A wrong try counts even for a number that has no code: Bandwidth's live test locks such a number.
+        A wrong try counts even for a number without a code: Bandwidth's live test locks such a number.
         """
-        attempts = self._attempts.get(to)
-        if attempts is not None:
-            if attempts.locked_until is not None and now < attempts.locked_until:
+        tries = self._wrong_tries.get(to)
+        if tries is not None:
+            if tries.locked_until is not None and now < tries.locked_until:
                 return Verdict.LOCKED
-            if attempts.locked_until is not None or now - attempts.last > self._attempts_remembered:
-                del self._attempts[to]
-                attempts = None
+            if tries.locked_until is not None or now - tries.last > self._tries_remembered:
+                del self._wrong_tries[to]
+                tries = None
         codes = self._codes.get((to, scope), ())
-        for issued, live in codes:
-            if live == code and now - issued <= window:
-                if self._consume and isinstance(codes, deque):
-                    codes.remove((issued, live))
-                if self._reset:
-                    self._attempts.pop(to, None)
+        for issued_at, live in codes:
+            if live == code and now - issued_at <= window:
+                if self._consume_on_success and isinstance(codes, deque):
+                    codes.remove((issued_at, live))
+                if self._reset_on_success:
+                    self._wrong_tries.pop(to, None)
                 return Verdict.VALID
-        self._count_wrong(to, now)
+        self._count_wrong_try(to, now)
         return Verdict.INVALID
 
     def locked_for(self, to: str, now: float) -> float:
-        """Return for how many more seconds a number is locked; 0 when it is not."""
-        attempts = self._attempts.get(to)
-        if attempts is None or attempts.locked_until is None:
+        """Return the seconds until a number is unlocked, or 0 if it is not locked."""
+        tries = self._wrong_tries.get(to)
+        if tries is None or tries.locked_until is None:
             return 0.0
-        return max(0.0, attempts.locked_until - now)
+        return max(0.0, tries.locked_until - now)
 
     def clear(self) -> None:
-        """Forget every code, wrong try and lock."""
+        """Remove all codes, wrong tries and locks."""
         self._codes.clear()
         self._expiry.clear()
-        self._attempts.clear()
+        self._wrong_tries.clear()
 
-    def _count_wrong(self, to: str, now: float) -> None:
-        attempts = self._attempts.pop(to, None) or _Attempts()
-        attempts.wrong += 1
-        attempts.last = now
-        if attempts.wrong >= self._lockout_after:
-            attempts.locked_until = now + self._lockout_seconds
-        # Put back at the end, so that the dict is in order of `last` and stale entries are found at its front.
-        self._attempts[to] = attempts
-        oldest = next(iter(self._attempts))
-        if now - self._attempts[oldest].last > max(self._attempts_remembered, self._lockout_seconds):
-            del self._attempts[oldest]
+    def _count_wrong_try(self, to: str, now: float) -> None:
+        tries = self._wrong_tries.pop(to, None) or _WrongTries()
+        tries.count += 1
+        tries.last = now
+        if tries.count >= self._lockout_after:
+            tries.locked_until = now + self._lockout_seconds
+        # Insert at the end, so that the dict is ordered by `last` and the oldest entry is the first.
+        self._wrong_tries[to] = tries
+        oldest = next(iter(self._wrong_tries))
+        if now - self._wrong_tries[oldest].last > max(self._tries_remembered, self._lockout_seconds):
+            del self._wrong_tries[oldest]
 
-    def _forget_old(self, now: float) -> None:
-        # A few at a time keeps memory at what is live without ever a long pause.
+    def _drop_expired(self, now: float) -> None:
+        # Remove a few at a time: memory stays bounded and no call takes long.
         for _ in range(4):
             if not self._expiry or now - self._expiry[0][0] <= MAX_WINDOW:
                 return

@@ -1,4 +1,4 @@
-"""The listening socket: opened, closed, and refused for a while, on one port that stays ours."""
+"""The listening socket: opens, closes, and refuses connections for a while without losing its port."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     from ._tls import TLS, Certificate
 
-# What is in flight at close is cut after this long; answers that a fault holds back are cut at once.
-_SHUTDOWN_SECONDS: Final = 0.1
+# Seconds that requests in flight have to end at shutdown. Responses that a fault delays are dropped immediately.
+_SHUTDOWN_TIMEOUT: Final = 0.1
 
 
 class Listener:
     """Runs an aiohttp low-level server on one address.
 
     Args:
-        host: address to listen on.
-        port: to listen on; 0 for a free one.
-        certificate: serve TLS with a certificate like this; None for plain HTTP.
-        clock: what refusing for a while is measured on.
+        host: the address to listen on.
+        port: the port to listen on; 0 for a free one.
+        certificate: the kind of certificate for TLS; None for plain HTTP.
+        clock: measures how long connections are refused.
     """
 
     def __init__(self, host: str, port: int, certificate: Certificate | None, clock: Clock) -> None:
@@ -41,12 +41,12 @@ class Listener:
         self._runner: web.ServerRunner | None = None
         self._site: web.SockSite | None = None
         self._address: tuple[str, int] | None = None
-        self._reserved: socket.socket | None = None
-        self._reopening: asyncio.Task[None] | None = None
+        self._bound_socket: socket.socket | None = None
+        self._reopen_task: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a server, refusing connections or not."""
+        """Whether the server runs, even if it refuses connections."""
         return self._address is not None
 
     @property
@@ -54,7 +54,7 @@ class Listener:
         """Host and port.
 
         Raises:
-            SimulatorStateError: it is not running.
+            SimulatorStateError: the simulator is not running.
         """
         if self._address is None:
             raise SimulatorStateError("the simulator is not running; use 'async with Simulator() as sim'")
@@ -62,32 +62,32 @@ class Listener:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port, as URLs begin.
+        """The origin: scheme, host and port.
 
         Raises:
-            SimulatorStateError: it is not running.
+            SimulatorStateError: the simulator is not running.
         """
         host, port = self.address
         shown = f"[{host}]" if ":" in host else host
         return f"{'http' if self._certificate is None else 'https'}://{shown}:{port}"
 
     async def open(self, server: web.Server) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            SimulatorStateError: it is running already, or TLS is asked for without the trustme package.
-            OSError: the port is taken.
+            SimulatorStateError: it is already running, or TLS needs the trustme package, which is not installed.
+            OSError: the port is in use.
         """
         if self._runner is not None:
             raise SimulatorStateError("the simulator is running already; make another one for a second port")
-        self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
+        self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_TIMEOUT)
         try:
             if self._certificate is not None:
-                # Keys are made and files are written there, which must not hold up the loop.
+                # It generates keys and writes files, which would block the event loop.
                 self.tls = await asyncio.to_thread(make_tls, self._host, self._certificate)
             await self._runner.setup()
-            self._reserved = _bound(self._host, self._port)
-            host, port = self._reserved.getsockname()[:2]
+            self._bound_socket = _bind(self._host, self._port)
+            host, port = self._bound_socket.getsockname()[:2]
             await self._listen()
             self._address = (host, port)
         except BaseException:
@@ -95,49 +95,49 @@ class Listener:
             raise
 
     async def close(self) -> None:
-        """Cut what is in flight and close every socket; harmless when it is not running."""
-        self._stop_reopening()
+        """Close all connections and sockets; do nothing if it is not running."""
+        self._cancel_reopen()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-        if self._reserved is not None:
-            self._reserved.close()
-            self._reserved = None
+        if self._bound_socket is not None:
+            self._bound_socket.close()
+            self._bound_socket = None
         self._site = None
         self._address = None
 
     async def refuse(self, seconds: float | None) -> None:
-        """Cut every connection and refuse new ones, for so many seconds or until `accept()`."""
+        """Close all connections and refuse new ones for `seconds`, or until `accept()` if None."""
         host, port = self.address
-        self._stop_reopening()
+        self._cancel_reopen()
         if self._site is not None and self._runner is not None and self._runner.server is not None:
             await self._site.stop()
             self._site = None
             for connection in self._runner.server.connections:
                 connection.force_close()
-            # Bound but not listening: the kernel refuses connections, and no other program can take the port.
-            self._reserved = _bound(host, port)
+            # Bound but not listening: the kernel refuses connections, and no other program can use the port.
+            self._bound_socket = _bind(host, port)
         if seconds is not None:
-            self._reopening = asyncio.create_task(self._reopen(self._clock.monotonic() + seconds))
+            self._reopen_task = asyncio.create_task(self._reopen(self._clock.monotonic() + seconds))
 
     async def accept(self) -> None:
-        """Accept connections again; harmless when they are accepted already."""
+        """Accept connections again; do nothing if it already accepts them."""
         _ = self.address
-        self._stop_reopening()
+        self._cancel_reopen()
         await self._listen()
 
     async def _reopen(self, when: float) -> None:
         await sleep_until(self._clock, when)
-        self._reopening = None
+        self._reopen_task = None
         await self._listen()
 
-    def _stop_reopening(self) -> None:
-        if self._reopening is not None:
-            self._reopening.cancel()
-            self._reopening = None
+    def _cancel_reopen(self) -> None:
+        if self._reopen_task is not None:
+            self._reopen_task.cancel()
+            self._reopen_task = None
 
     async def _listen(self) -> None:
-        bound, self._reserved = self._reserved, None
+        bound, self._bound_socket = self._bound_socket, None
         if bound is None or self._runner is None:
             return
         try:
@@ -149,8 +149,8 @@ class Listener:
             raise
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket bound to an address, so that the port is ours and known before anything listens."""
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound but not listening, so that the port is reserved and known."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -1,4 +1,4 @@
-"""Whether a host is this machine itself."""
+"""Recognition of loopback hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was sent and what was asked: the inbox and the records of requests. No I/O."""
+"""The inbox of sent messages and the records of requests."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from ._faults import Fault
 
 Channel: TypeAlias = Literal["messaging", "voice"]
-"""How a code travels: as a text message or in a phone call."""
+"""The channel of a code: a text message or a phone call."""
 
 
 class ReceiptState(enum.StrEnum):
-    """How far a message's delivery receipt has come."""
+    """The state of a message's delivery receipt."""
 
     NONE = "none"
-    """No `callbackUrl` was given, or it was a voice call: those have no receipts."""
+    """The request has no `callbackUrl`, or it is a voice call, which has no receipts."""
     PENDING = "pending"
     """Not posted yet."""
     RETRYING = "retrying"
-    """Posted without a 2xx answer; it will be posted again."""
+    """The receiver did not return 2xx; the receipt will be posted again."""
     SENT = "sent"
-    """A receiver answered 2xx."""
+    """The receiver returned 2xx."""
     GIVEN_UP = "given_up"
-    """No receiver answered 2xx in the time allowed."""
+    """The receiver did not return 2xx before the time limit."""
     BLOCKED = "blocked"
-    """Never posted: the address is not on this machine, and remote addresses are not allowed."""
+    """Not posted: the address is not on this machine, and remote addresses are not allowed."""
 
 
 @define(eq=False, kw_only=True)
 class Message:
-    """One code as a phone would show or say it. Two messages are equal only when they are the same one."""
+    """A message or call with a code. Messages compare by identity."""
 
     to: str
     from_: str
@@ -48,32 +48,32 @@ class Message:
     scope: str
     channel: Channel
     message_id: str
-    """The `messageId` of the answer; for voice its `callId`."""
+    """The `messageId` of the response; for voice its `callId`."""
     application_id: str
     time: float
-    """When it was accepted, in seconds since the Unix epoch."""
+    """When the message was accepted, in seconds since the Unix epoch."""
     segments: int = 1
     """SMS segments; 1 for a call."""
     queued: float = 0.0
-    """Seconds it stood in the account's queue before it went out; only the "queue" limit makes it wait."""
+    """Seconds that the message waits in the account's queue; only the "queue" limit has one."""
     callback_url: str | None = None
     receipt: ReceiptState = ReceiptState.NONE
     receipt_type: str | None = None
-    """`message-delivered` or `message-failed`, once that is decided."""
+    """`message-delivered` or `message-failed`, or None while undecided."""
 
     @property
     def call_id(self) -> str:
-        """The `callId` of the answer.
+        """The `callId` of the response.
 
         Raises:
-            AttributeError: it is a text message, which has a `message_id`.
+            AttributeError: this is a text message, which has a `message_id`.
         """
         if self.channel != "voice":
             raise AttributeError("a text message has no call_id; read .message_id")
         return self.message_id
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the JSON API shows, under the HTTP API's own key names where it has them."""
+        """Return the message as the JSON API shows it, with the key names of the HTTP API where they exist."""
         return {
             "to": self.to,
             "from": self.from_,
@@ -93,30 +93,30 @@ class Message:
 
 
 class RequestRecord(NamedTuple):
-    """One request and what became of it; no code, message or credential is kept."""
+    """One request and its result, without codes, messages and credentials."""
 
     time: float
-    """When it came, in seconds since the Unix epoch."""
+    """When the request arrived, in seconds since the Unix epoch."""
     operation: str
-    """`messaging`, `voice`, `verify`, `token`, or `unknown` for a path the service has not."""
+    """`messaging`, `voice`, `verify`, `token`, or `unknown` for an unknown path."""
     method: str
     path: str
     status: int | None
-    """What was answered; None where the connection was cut instead."""
+    """The status of the response; None if the connection was closed instead."""
     reason: str = ""
-    """Why it was refused; empty when it was not."""
+    """Why the request was refused; empty if it was not."""
     to: str | None = None
-    """The number in question, where the body was good enough to tell."""
+    """The recipient's number, if the body is readable."""
     fault: Fault | None = None
-    """The injected fault, if one was applied."""
+    """The fault that was applied, if any."""
 
     @property
     def refused(self) -> bool:
-        """Whether the caller did not get what it asked for: a refusal, a wrong code, or no answer at all."""
+        """Whether the request failed: an error status, a wrong code, or no response."""
         return bool(self.reason) or self.status is None or self.status >= 400
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the JSON API shows."""
+        """Return the record as the JSON API shows it."""
         shown = self._asdict()
         shown["fault"] = None if self.fault is None else self.fault.as_json()
         return shown
@@ -124,22 +124,22 @@ class RequestRecord(NamedTuple):
 
 @define(eq=False)
 class Inbox:
-    """The messages, newest last, with the newest of each number at hand and a way to wait for the next.
+    """The messages, newest last, with an index of the newest message of each number.
 
     Args:
-        limit: how many to keep; the oldest go first. None keeps all.
+        limit: the largest number of messages to keep; the oldest ones are dropped. None keeps all.
     """
 
     limit: int | None = None
     messages: list[Message] = field(factory=list[Message])
     listeners: list[Callable[[Message], object]] = field(factory=list["Callable[[Message], object]"])
-    """Called with each new message, for pages that show the inbox live."""
+    """Called with each new message."""
     on_clear: Callable[[], object] | None = None
     _latest: dict[str, Message] = field(factory=dict[str, Message])
-    _arrivals: set[asyncio.Future[None]] = field(factory=set["asyncio.Future[None]"])
+    _waiters: set[asyncio.Future[None]] = field(factory=set["asyncio.Future[None]"])
 
     def add(self, message: Message) -> None:
-        """Append a message, drop what is over the limit, and wake whoever waits."""
+        """Append a message, drop the oldest one over the limit, and wake all waiters."""
         self.messages.append(message)
         self._latest[message.to] = message
         if self.limit is not None and len(self.messages) > self.limit:
@@ -148,43 +148,43 @@ class Inbox:
                 del self._latest[oldest.to]
         for listener in self.listeners:
             listener(message)
-        if self._arrivals:
-            for arrival in self._arrivals:
-                _finish(arrival)
+        if self._waiters:
+            for waiter in self._waiters:
+                _wake(waiter)
 
     def latest(self, to: str) -> Message | None:
         """Return the newest message to a number, or None."""
         return self._latest.get(to)
 
     async def wait(self, to: str, clock: Clock, seconds: float, after: Message | None = None) -> Message:
-        """Return the newest message to a number, waiting until there is one that is not `after`.
+        """Wait until the newest message to a number is not `after`, and return it.
 
         Raises:
-            TimeoutError: none came in that many seconds of the clock.
+            TimeoutError: no such message arrived within `seconds` of the clock.
         """
         deadline = clock.monotonic() + seconds
         while (message := self._latest.get(to)) is None or message is after:
             if clock.monotonic() >= deadline:
-                msg = f"no message to that number came within {seconds:g} s"
+                msg = f"no message to that number arrived within {seconds:g} s"
                 raise TimeoutError(msg)
-            arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._arrivals.add(arrival)
-            timer = clock.call_at(deadline, partial(_finish, arrival))
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            timer = clock.call_at(deadline, partial(_wake, waiter))
             try:
-                await arrival
+                await waiter
             finally:
                 timer.cancel()
-                self._arrivals.discard(arrival)
+                self._waiters.discard(waiter)
         return message
 
     def clear(self) -> None:
-        """Forget every message; whoever waits goes on waiting."""
+        """Remove all messages; waiters continue to wait."""
         self.messages.clear()
         self._latest.clear()
         if self.on_clear is not None:
             self.on_clear()
 
 
-def _finish(arrival: asyncio.Future[None]) -> None:
-    if not arrival.done():
-        arrival.set_result(None)
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,4 +1,4 @@
-"""The inbox page: its files, read once from the package, and the stream of events that keeps it live."""
+"""The inbox page: its files and the stream of events that updates it."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ _FILES: Final = {
         for name in ("inbox", "entries", "controls", "dom")
     },
 }
-# Whatever stands in a message: no script but ours runs, nothing leaves for elsewhere, and no site can frame the page.
-_POLICY: Final = (
+# Only our scripts run, whatever a message contains; no data leaves for other hosts, and no site can frame the page.
+_CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 _HEADERS: Final = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# A page that takes nothing for this long is gone, or will reload when it comes back.
-_STUCK_SECONDS: Final = 30.0
+# Seconds after which the connection of a page that does not read is closed. A page that comes back reloads.
+_WRITE_TIMEOUT: Final = 30.0
 
 
-def page_handlers(feed: EventBroadcaster, clock: Clock) -> dict[str, Mapping[str, Handler]]:
+def page_handlers(broadcaster: EventBroadcaster, clock: Clock) -> dict[str, Mapping[str, Handler]]:
     """Return the handlers of the page, its files and its events, by path and method.
 
     Args:
-        feed: what pages are told.
-        clock: what heartbeats and stuck readers are measured on.
+        broadcaster: the source of the events.
+        clock: measures heartbeats and write timeouts.
     """
-    handlers: dict[str, Mapping[str, Handler]] = {path: {"GET": partial(_file, *_FILES[path])} for path in _FILES}
-    handlers["/_simulator/events"] = {"GET": partial(_events, feed, clock)}
+    handlers: dict[str, Mapping[str, Handler]] = {path: {"GET": partial(_serve_file, *_FILES[path])} for path in _FILES}
+    handlers["/_simulator/events"] = {"GET": partial(_stream_events, broadcaster, clock)}
     return handlers
 
 
-async def _file(name: str, content_type: str, _request: web.BaseRequest) -> web.Response:
-    # In a thread, because the first call reads files, which would hold up the loop.
+async def _serve_file(name: str, content_type: str, _request: web.BaseRequest) -> web.Response:
+    # In a thread, because the first call reads files.
     body = (await asyncio.to_thread(_read_files))[name]
     return web.Response(body=body, headers={"Content-Type": content_type, **_HEADERS})
 
@@ -69,30 +69,30 @@ def _read_files() -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name, _ in _FILES.values()}
 
 
-async def _events(feed: EventBroadcaster, clock: Clock, request: web.BaseRequest) -> web.StreamResponse:
-    """Stream what happens from now on, until the page goes or the simulator stops."""
+async def _stream_events(broadcaster: EventBroadcaster, clock: Clock, request: web.BaseRequest) -> web.StreamResponse:
+    """Stream events until the page disconnects or the simulator stops."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **_HEADERS})
     if request.method == "HEAD":
         return response
-    subscription = feed.subscribe()
+    subscription = broadcaster.subscribe()
     try:
         await response.prepare(request)
-        told: bytes | None = b"retry: 1000\n\n"
-        while told is not None:
-            stuck = clock.call_at(clock.monotonic() + _STUCK_SECONDS, partial(_cut, request))
+        chunk: bytes | None = b"retry: 1000\n\n"
+        while chunk is not None:
+            timer = clock.call_at(clock.monotonic() + _WRITE_TIMEOUT, partial(_abort, request))
             try:
-                await response.write(told)
+                await response.write(chunk)
             finally:
-                stuck.cancel()
-            told = await subscription.take(clock)
+                timer.cancel()
+            chunk = await subscription.take(clock)
         await response.write_eof()
     except ConnectionError:
-        pass  # the page has gone
+        pass  # the page disconnected
     finally:
-        feed.unsubscribe(subscription)
+        broadcaster.unsubscribe(subscription)
     return response
 
 
-def _cut(request: web.BaseRequest) -> None:
+def _abort(request: web.BaseRequest) -> None:
     if request.transport is not None:
         request.transport.abort()

@@ -1,4 +1,4 @@
-"""Delivery receipts to `callbackUrl`, posted in the background; the only client in the simulator."""
+"""Delivery receipts, posted to `callbackUrl` in the background."""
 
 from __future__ import annotations
 
@@ -45,28 +45,29 @@ def _to_set(numbers: Collection[str]) -> Collection[str]:
 
 @frozen(kw_only=True)
 class ReceiptPolicy:
-    """When receipts are posted and what they say (https://dev.bandwidth.com/docs/mfa/webhooks). Durations are seconds.
+    """The schedule and content of receipts (https://dev.bandwidth.com/docs/mfa/webhooks). Durations are in seconds.
 
-    Known: North America (numbers that begin with +1) is retried for 24 h, other countries not at all. Not known: the
-    schedule, the timeout and what counts as taken; the messaging platform's own are used (any 2xx, 10 s).
+    Known: receipts for North America (numbers that begin with +1) are retried for 24 h, others are not retried. Not
+    known: the schedule, the timeout and which statuses count as success. The defaults are those of the messaging
+    platform (any 2xx, 10 s).
 
     Args:
-        delay: from a message's going out to the first try.
+        delay: from when the message leaves the queue to the first try.
         failed_numbers: recipients whose messages fail.
-        failed_share: what share of the others fails at random, from 0 to 1, by the simulator's seed.
-        duplicates: how many more times a receipt is posted after it was taken; the platform delivers at least once.
-        retry_for: how long North American receipts are tried, from the first try on.
-        retry_first: the first pause between tries; each further one doubles it.
-        retry_longest: the longest pause.
-        timeout: for one try.
-        username: with `password`, answers a receiver's Basic challenge: the first request carries no credentials, and
-            a 401 with ``WWW-Authenticate: Basic`` is followed by a second that does, as Bandwidth describes for other
-            callbacks (guides/callbacks). Not known: whether MFA does it.
+        failed_share: the share of the other messages that fail at random, from 0 to 1, by the simulator's seed.
+        duplicates: how many times a receipt is posted again after a success; the platform delivers at least once.
+        retry_for: how long North American receipts are retried, from the first try.
+        retry_initial: the first pause between tries; each later pause is twice as long.
+        retry_max: the longest pause.
+        timeout: of one try.
+        username: with `password`, answers a receiver's Basic challenge: the first request has no credentials, and
+            after a 401 with ``WWW-Authenticate: Basic`` a second one has them, as Bandwidth describes for other
+            callbacks (guides/callbacks). Not known: whether MFA does this.
         password: see `username`.
-        delivered_text: the `description` of a delivered one; the pages of 2021-2023 have ``ok`` instead.
+        delivered_text: the `description` of a delivered message; the pages of 2021-2023 have ``ok`` instead.
 
     Raises:
-        InvalidOptionError: a value is out of its range, or one of `username` and `password` is missing.
+        InvalidOptionError: a value is out of range, or one of `username` and `password` is missing.
     """
 
     delay: float = field(default=0.0, validator=_at_least_0)
@@ -74,8 +75,8 @@ class ReceiptPolicy:
     failed_share: float = field(default=0.0, validator=_at_least_0)
     duplicates: int = field(default=0, validator=_at_least_0)
     retry_for: float = field(default=24 * 3600.0, validator=_at_least_0)
-    retry_first: float = field(default=5.0, validator=_at_least_0)
-    retry_longest: float = field(default=900.0, validator=_at_least_0)
+    retry_initial: float = field(default=5.0, validator=_at_least_0)
+    retry_max: float = field(default=900.0, validator=_at_least_0)
     timeout: float = field(default=10.0, validator=_at_least_0)
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -86,31 +87,31 @@ class ReceiptPolicy:
             raise InvalidOptionError("receipts: failed_share must be from 0 to 1")
         if not isinstance(self.duplicates, int):
             raise InvalidOptionError("receipts: duplicates must be a whole number")
-        if not self.retry_first > 0 or not self.timeout > 0:
-            raise InvalidOptionError("receipts: retry_first and timeout must be more than 0 seconds")
+        if not self.retry_initial > 0 or not self.timeout > 0:
+            raise InvalidOptionError("receipts: retry_initial and timeout must be more than 0 seconds")
         if (self.username is None) != (self.password is None):
-            raise InvalidOptionError("receipts: username and password go together")
+            raise InvalidOptionError("receipts: username and password must both be set")
 
 
 @define(eq=False)
-class _Job:
+class _Posting:
     message: Message
     url: str
     body: bytes
-    give_up_at: float
+    deadline: float
     pause: float
     copies_left: int
 
 
 class ReceiptSender:
-    """Posts receipts off the request path, a few at a time.
+    """Posts receipts in background tasks.
 
     Args:
-        policy: when and what.
-        clock: what delays, pauses and timeouts are measured on.
-        rng: decides which messages fail, where a share is asked for.
-        allow_remote: post to other machines too; by default only loopback addresses are, so that a test's made-up
-            address is never called.
+        policy: the schedule and content of receipts.
+        clock: measures delays, pauses and timeouts.
+        rng: selects the messages that fail at random.
+        allow_remote: whether to post to other machines. By default only loopback addresses are used, so that a test
+            never calls a made-up address.
     """
 
     def __init__(self, policy: ReceiptPolicy, clock: Clock, rng: random.Random, *, allow_remote: bool = False) -> None:
@@ -119,38 +120,38 @@ class ReceiptSender:
         self._clock = clock
         self._rng = rng
         self._allow_remote = allow_remote
-        self._due: asyncio.Queue[_Job] = asyncio.Queue()
-        self._timers: dict[_Job, TimerHandle] = {}
+        self._queue: asyncio.Queue[_Posting] = asyncio.Queue()
+        self._timers: dict[_Posting, TimerHandle] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
 
     def submit(self, message: Message) -> None:
-        """Have a message's receipt posted once it has gone out."""
+        """Schedule the receipt of a message."""
         url = message.callback_url or ""
         if not self._is_allowed(url):
-            self._mark(message, ReceiptState.BLOCKED)
+            self._set_state(message, ReceiptState.BLOCKED)
             return
         policy = self.policy
         failed = message.to in policy.failed_numbers
         if not failed and policy.failed_share > 0:
             failed = self._rng.random() < policy.failed_share
         message.receipt_type = _FAILED if failed else _DELIVERED
-        self._mark(message, ReceiptState.PENDING)
+        self._set_state(message, ReceiptState.PENDING)
         first = self._clock.monotonic() + message.queued + policy.delay
         body = receipt_body(message, self._clock.time() + message.queued + policy.delay, policy.delivered_text)
         retry_for = policy.retry_for if _is_north_american(message.to) else 0.0
-        self._schedule(_Job(message, url, body, first + retry_for, policy.retry_first, policy.duplicates), first)
+        self._schedule(_Posting(message, url, body, first + retry_for, policy.retry_initial, policy.duplicates), first)
         if not self._workers:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-            self._workers = [asyncio.create_task(self._work(self._session)) for _ in range(_WORKERS)]
+            self._workers = [asyncio.create_task(self._post_loop(self._session)) for _ in range(_WORKERS)]
 
     def clear(self) -> None:
-        """Drop every receipt that was not posted yet; one under way is finished."""
+        """Drop all receipts that are not being posted."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        while not self._due.empty():
-            self._due.get_nowait()
+        while not self._queue.empty():
+            self._queue.get_nowait()
 
     async def aclose(self) -> None:
         """Stop posting and close the connections."""
@@ -163,7 +164,7 @@ class ReceiptSender:
             await self._session.close()
             self._session = None
 
-    def _mark(self, message: Message, state: ReceiptState) -> None:
+    def _set_state(self, message: Message, state: ReceiptState) -> None:
         message.receipt = state
         if self.on_change is not None:
             self.on_change(message)
@@ -178,39 +179,39 @@ class ReceiptSender:
             return False
         return self._allow_remote or is_loopback(host)
 
-    def _schedule(self, job: _Job, when: float) -> None:
+    def _schedule(self, posting: _Posting, when: float) -> None:
         if when <= self._clock.monotonic():
-            self._due.put_nowait(job)
+            self._queue.put_nowait(posting)
         else:
-            self._timers[job] = self._clock.call_at(when, partial(self._come_due, job))
+            self._timers[posting] = self._clock.call_at(when, partial(self._on_due, posting))
 
-    def _come_due(self, job: _Job) -> None:
-        self._timers.pop(job, None)
-        self._due.put_nowait(job)
+    def _on_due(self, posting: _Posting) -> None:
+        self._timers.pop(posting, None)
+        self._queue.put_nowait(posting)
 
-    async def _work(self, session: aiohttp.ClientSession) -> None:
+    async def _post_loop(self, session: aiohttp.ClientSession) -> None:
         while True:
-            job = await self._due.get()
-            taken = await self._within_timeout(session, job)
+            posting = await self._queue.get()
+            is_accepted = await self._post_with_timeout(session, posting)
             now = self._clock.monotonic()
-            if taken:
-                self._mark(job.message, ReceiptState.SENT)
-                if job.copies_left > 0:
-                    job.copies_left -= 1
-                    self._schedule(job, now)
-            elif job.message.receipt is ReceiptState.SENT:
-                # A copy of a receipt that was taken before is not worth a retry.
+            if is_accepted:
+                self._set_state(posting.message, ReceiptState.SENT)
+                if posting.copies_left > 0:
+                    posting.copies_left -= 1
+                    self._schedule(posting, now)
+            elif posting.message.receipt is ReceiptState.SENT:
+                # A duplicate of an accepted receipt is not retried.
                 continue
-            elif now + job.pause <= job.give_up_at:
-                self._mark(job.message, ReceiptState.RETRYING)
-                self._schedule(job, now + job.pause)
-                job.pause = min(job.pause * 2, self.policy.retry_longest)
+            elif now + posting.pause <= posting.deadline:
+                self._set_state(posting.message, ReceiptState.RETRYING)
+                self._schedule(posting, now + posting.pause)
+                posting.pause = min(posting.pause * 2, self.policy.retry_max)
             else:
-                self._mark(job.message, ReceiptState.GIVEN_UP)
+                self._set_state(posting.message, ReceiptState.GIVEN_UP)
 
-    async def _within_timeout(self, session: aiohttp.ClientSession, job: _Job) -> bool:
-        """Post once; False when no receiver took it. The timeout is the clock's, so aiohttp's own is off."""
-        attempt = asyncio.create_task(self._post(session, job))
+    async def _post_with_timeout(self, session: aiohttp.ClientSession, posting: _Posting) -> bool:
+        """Post once and return whether it was accepted. The clock measures the timeout, so aiohttp's own is off."""
+        attempt = asyncio.create_task(self._post(session, posting))
         timer = self._clock.call_at(self._clock.monotonic() + self.policy.timeout, attempt.cancel)
         try:
             await asyncio.wait({attempt})
@@ -219,23 +220,23 @@ class ReceiptSender:
             timer.cancel()
             attempt.cancel()
 
-    async def _post(self, session: aiohttp.ClientSession, job: _Job) -> bool:
-        status, challenge = await self._post_once(session, job, {})
+    async def _post(self, session: aiohttp.ClientSession, posting: _Posting) -> bool:
+        status, challenge = await self._post_once(session, posting, {})
         policy = self.policy
         if status == 401 and challenge.lower().startswith("basic") and policy.username is not None:
             login = base64.b64encode(f"{policy.username}:{policy.password}".encode()).decode("ascii")
-            status, _ = await self._post_once(session, job, {"Authorization": f"Basic {login}"})
+            status, _ = await self._post_once(session, posting, {"Authorization": f"Basic {login}"})
         return 200 <= status < 300
 
     @staticmethod
-    async def _post_once(session: aiohttp.ClientSession, job: _Job, extra: dict[str, str]) -> tuple[int, str]:
-        # The messaging platform's own User-Agent; MFA's is not shown anywhere.
+    async def _post_once(session: aiohttp.ClientSession, posting: _Posting, extra: dict[str, str]) -> tuple[int, str]:
+        # The messaging platform's User-Agent; MFA's is not documented.
         headers = {"Content-Type": CONTENT_TYPE, "User-Agent": "BandwidthAPI/v2", **extra}
         try:
-            # A redirect could lead a receipt off this machine.
+            # A redirect could send a receipt to another machine.
             async with session.post(
-                job.url,
-                data=job.body,
+                posting.url,
+                data=posting.body,
                 headers=headers,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None),
@@ -246,12 +247,12 @@ class ReceiptSender:
 
 
 def receipt_body(message: Message, time: float, delivered_text: str) -> bytes:
-    """Return the body of a message's receipt: one object, after the examples of docs/mfa/webhooks.
+    """Return the body of a message's receipt: one object, as in the examples of docs/mfa/webhooks.
 
     Args:
-        message: with its `receipt_type` decided.
+        message: a message whose `receipt_type` is set.
         time: seconds since the epoch.
-        delivered_text: the `description` of a delivered one.
+        delivered_text: the `description` if the message was delivered.
     """
     domestic = _is_north_american(message.to)
     body: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The bodies the service and its gateway are known to answer with, each beside its source. No I/O."""
+"""The response bodies of the service and its gateway, with their sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNAUTHORIZED: Final = b'{"message":"Unauthorized"}'
 FORBIDDEN: Final = b'{"Message":"User is not authorized to access this resource with an explicit deny"}'
 LOCKED_TEXT: Final = "This number has exceeded verification attempts, please wait 2 minutes"
 INTERNAL_TEXT: Final = "Internal Error"
-# multi-factor-auth.yml v3.1.0: the example of a 403, and Amazon API Gateway's text for a path or method it has not.
+# multi-factor-auth.yml v3.1.0: the example of a 403, and Amazon API Gateway's text for an unknown path or method.
 NO_ROUTE: Final = b'{"message":"Missing Authentication Token"}'
 # multi-factor-auth.yml v3.1.0: the example of a 400.
 MALFORMED_TEXT: Final = "400 Request is malformed or invalid"
@@ -44,7 +44,7 @@ _GATEWAY_TEXTS: Final[Mapping[int, str]] = {
 
 @frozen
 class SimulatedResponse:
-    """One answer: its status, its body, and why the request was refused (empty when it was not)."""
+    """A response; `reason` says why the request was rejected and is empty if it was not."""
 
     status: int
     body: bytes
@@ -56,15 +56,15 @@ class SimulatedResponse:
 def rejection(
     status: int, text: str, request_id: str, *, to: str | None = None, retry_after: int | None = None
 ) -> SimulatedResponse:
-    """Return an answer in MFA's own error shape, ``{"error": ..., "requestId": ...}``."""
+    """Return a response in MFA's error format, ``{"error": ..., "requestId": ...}``."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     return SimulatedResponse(status, encode({"error": text, "requestId": request_id}), text, headers, to)
 
 
 def documented(status: int, operation: str, request_id: str) -> bytes:
-    """Return the body that belongs to a status: Bandwidth's where one is documented, else the gateway's usual one.
+    """Return the body for a status: the one that Bandwidth documents, otherwise the gateway's usual one.
 
-    Not known: how MFA words a 429 on a send. It is given the shape of MFA's other errors and Messaging's own text.
+    Not known: MFA's body of a 429 on a send. It has the format of MFA's other errors and the Messaging API's text here.
     """
     if status == 401:
         return UNAUTHORIZED
@@ -80,7 +80,7 @@ def documented(status: int, operation: str, request_id: str) -> bytes:
 
 
 def phrase(status: int) -> str:
-    """Return a status's reason phrase, or "Unknown" for a number that has none."""
+    """Return the reason phrase of a status, or "Unknown" if it has none."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -88,5 +88,5 @@ def phrase(status: int) -> str:
 
 
 def encode(value: Any) -> bytes:
-    """Return compact JSON; ASCII, so that a lone surrogate in somebody's text cannot break it."""
+    """Return compact JSON in ASCII, which can represent lone surrogates."""
     return json.dumps(value, separators=(",", ":")).encode("ascii")

@@ -1,7 +1,7 @@
-"""How many SMS segments a text needs. No I/O.
+"""The number of SMS segments of a text.
 
-Bandwidth counts an account's rate in segments, not in requests, with 160 characters of GSM-7 or 70 of UCS-2 in a
-single one (https://dev.bandwidth.com/docs/messaging/rateLimits). The alphabet and the sizes of longer texts are
+Bandwidth counts an account's rate in segments, not in requests. A single segment has 160 characters of GSM-7 or 70 of
+UCS-2 (https://dev.bandwidth.com/docs/messaging/rateLimits). The alphabet and the sizes of longer texts are
 those of 3GPP TS 23.038 section 6.2.1 and TS 23.040 section 9.2.3.24.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# 3GPP TS 23.038, 6.2.1 (default alphabet, ESC left out) and 6.2.1.1 (its extension table), in code order.
+# 3GPP TS 23.038, 6.2.1 (default alphabet without ESC) and 6.2.1.1 (its extension table), in code order.
 GSM7_BASIC: Final = (
     "@\u00a3$\u00a5\u00e8\u00e9\u00f9\u00ec\u00f2\u00c7\n\u00d8\u00f8\r\u00c5\u00e5"
     "\u0394_\u03a6\u0393\u039b\u03a9\u03a0\u03a8\u03a3\u0398\u039e\u00c6\u00e6\u00df\u00c9"
@@ -31,20 +31,20 @@ _UCS2_PART: Final = 67
 
 
 def count_segments(text: str) -> int:
-    """Return how many SMS segments `text` takes, at least 1.
+    """Return the number of SMS segments of `text`, at least 1.
 
-    A character of GSM-7's extension table takes two septets and is never split over two segments; in UCS-2 a
-    character beyond the basic plane takes two units, and is not split either.
+    A character of GSM-7's extension table takes two septets, and in UCS-2 a character outside the basic plane takes two
+    units; neither is split across segments.
     """
     if _ALL_BASIC.fullmatch(text):
-        # The path of nearly every code message, so it does not look at single characters.
+        # Fast path for nearly all code messages: no loop over characters.
         return 1 if len(text) <= _GSM7_SINGLE else -(-len(text) // _GSM7_PART)
     if _ALL_GSM7.fullmatch(text):
-        return _packed([2 if _IS_EXTENSION.match(char) else 1 for char in text], _GSM7_SINGLE, _GSM7_PART)
-    return _packed([2 if ord(char) > 0xFFFF else 1 for char in text], _UCS2_SINGLE, _UCS2_PART)
+        return _count_parts([2 if _IS_EXTENSION.match(char) else 1 for char in text], _GSM7_SINGLE, _GSM7_PART)
+    return _count_parts([2 if ord(char) > 0xFFFF else 1 for char in text], _UCS2_SINGLE, _UCS2_PART)
 
 
-def _packed(widths: list[int], single: int, part: int) -> int:
+def _count_parts(widths: list[int], single: int, part: int) -> int:
     if sum(widths) <= single:
         return 1
     segments, used = 1, 0

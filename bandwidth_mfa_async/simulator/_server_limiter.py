@@ -1,4 +1,4 @@
-"""How an account's limit decides on each send, in five models. No I/O and no clock: it is handed the time."""
+"""The account's rate limit, in five models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 LimitModel: TypeAlias = Literal["queue", "token_bucket", "fixed_window", "sliding_log", "per_number"]
-"""How a server counts; `AccountLimits` says what each means."""
+"""How a server counts messages; see `AccountLimits`."""
 
 
 def _positive(_instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -40,32 +40,32 @@ class _Changes(TypedDict, total=False):
 
 @frozen(kw_only=True)
 class AccountLimits:
-    """An account's limit on one channel; as it stands, Bandwidth's default for messaging.
+    """An account's limit on one channel. The defaults are Bandwidth's for messaging.
 
-    1 message a second for the account, counted in segments, with a queue of 900 s
+    These are 1 message per second for the account, counted in segments, with a queue of 900 s
     (https://dev.bandwidth.com/docs/messaging/rateLimits). `AccountLimits.voice()` is the default for calls.
 
-    The models, all of them counting segments (calls count 1 each):
+    The models count segments; a call counts as 1:
 
-    - `queue`: takes everything until `queue_seconds` of sending are waiting, and sends at the rate. Messaging's
-      documented behaviour.
+    - `queue`: accepts messages until the queue holds `queue_seconds` of sending, and sends at the rate. This is
+      Messaging's documented behaviour.
     - `token_bucket`: holds `burst` messages and refills at the rate.
-    - `fixed_window`: `rate` messages in each `per` seconds by the clock, all of them at once if need be.
+    - `fixed_window`: `rate` messages in each `per` seconds of the clock, possibly all at once.
     - `sliding_log`: `rate` messages in any `per` seconds.
-    - `per_number`: a token bucket for each number, as in "P2P 1/s per number" (support article 360014169214).
+    - `per_number`: one token bucket per number, as in "P2P 1/s per number" (support article 360014169214).
 
     Args:
         rate: messages per `per`, more than 0.
         per: seconds, more than 0.
-        model: one of the five above.
-        queue_seconds: how long a queue may grow, in seconds of sending at the rate.
-        burst: what a bucket holds, in messages; None for one second of the rate, and at least 1.
-        number: whose number `per_number` counts by: the sender's or the recipient's.
-        retry_after: whether a 429 says in `Retry-After` when to come back, in whole seconds. Off, because Bandwidth
-            documents no such header for messages.
+        model: one of the five models.
+        queue_seconds: the capacity of the queue, in seconds of sending at the rate.
+        burst: the capacity of a bucket, in messages; None for one second of the rate, but at least 1.
+        number: whether `per_number` counts by the sender's or the recipient's number.
+        retry_after: whether a 429 has a `Retry-After` in whole seconds. False by default, because Bandwidth documents
+            no such header for messages.
 
     Raises:
-        InvalidOptionError: a value is not a number, not above 0, or not one of the words above.
+        InvalidOptionError: a number is not finite or not above 0, or another value is not one of those listed.
     """
 
     rate: float = field(default=1.0, validator=_positive)
@@ -87,52 +87,52 @@ class AccountLimits:
 
     @classmethod
     def voice(cls, **changes: Unpack[_Changes]) -> AccountLimits:
-        """Return Bandwidth's default for calls: 5 a second with a queue of 5 minutes (docs/voice/rateLimits, 2022).
+        """Return Bandwidth's default for calls: 5 per second with a queue of 5 minutes (docs/voice/rateLimits, 2022).
 
         Args:
-            **changes: arguments of `AccountLimits` to take in place of these.
+            **changes: arguments of `AccountLimits` that replace these.
         """
         settings: dict[str, Any] = {"rate": 5.0, "queue_seconds": 300.0, **changes}
         return cls(**settings)
 
     @property
     def per_second(self) -> float:
-        """The rate in messages a second."""
+        """The rate in messages per second."""
         return self.rate / self.per
 
     @property
     def bucket(self) -> float:
-        """What a bucket holds, in messages."""
+        """The capacity of a bucket, in messages."""
         return self.burst if self.burst is not None else max(1.0, self.per_second)
 
     @property
     def capacity(self) -> float:
-        """How many messages the queue holds."""
+        """The capacity of the queue, in messages."""
         return max(1.0, self.per_second * self.queue_seconds)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields under their own names."""
+        """Return the limit as the JSON API shows it."""
         return asdict(self)
 
 
 class Admission(NamedTuple):
-    """What a limit says to one send."""
+    """The decision about one send."""
 
     accepted: bool
     wait: float
-    """Accepted: seconds in the account's queue. Refused: seconds until the same send could be accepted."""
+    """If accepted: seconds in the account's queue. If rejected: seconds until the same send can be accepted."""
 
 
-# Sums of floats can say that there is room now although there was none a moment ago.
+# Rounding of floats can make the computed wait 0 or less although the send was just rejected.
 _MIN_WAIT = 1e-6
-_FREE = Admission(accepted=True, wait=0.0)
+_ADMITTED = Admission(accepted=True, wait=0.0)
 
 
 class ServerLimiter:
-    """One channel's limit while the simulator runs.
+    """The limiter of one channel.
 
     Args:
-        limits: the limit; None lets everything through.
+        limits: the limit; None for no limit.
     """
 
     def __init__(self, limits: AccountLimits | None = None) -> None:
@@ -140,20 +140,20 @@ class ServerLimiter:
         self.reset()
 
     def reset(self) -> None:
-        """Empty the queue, the window and the log, and fill the buckets."""
+        """Clear the queue, the window and the log, and fill the buckets."""
         self._buckets: dict[str, tuple[float, float]] = {}
         self._log: deque[tuple[float, float]] = deque()
-        self._logged = 0.0
+        self._log_weight = 0.0
         self._window = -1
-        self._in_window = 0.0
+        self._window_count = 0.0
         self._backlog = 0.0
         self._backlog_at = 0.0
 
     def change(self, limits: AccountLimits | None, now: float) -> None:
-        """Put another limit in force at once.
+        """Change the limit immediately.
 
-        What stands in a queue, a bucket or a log is kept as long as the model stays the same: a step of the rate must
-        not hand out a fresh burst.
+        The content of a queue, bucket or log stays if the model stays the same: a change of the rate must not grant a
+        new burst.
         """
         if self.limits is None or limits is None or limits.model != self.limits.model:
             self.limits = limits
@@ -162,21 +162,21 @@ class ServerLimiter:
         if limits.model == "queue":
             self._drain(self.limits, now)
         for name in self._buckets if limits.model in {"token_bucket", "per_number"} else ():
-            self._buckets[name] = (min(self._level(self.limits, name, now), limits.bucket), now)
+            self._buckets[name] = (min(self._bucket_level(self.limits, name, now), limits.bucket), now)
         self.limits = limits
 
     def admit(self, now: float, weight: float = 1, from_: str = "", to: str = "") -> Admission:
-        """Decide on one send, and count it if it is accepted.
+        """Decide about one send, and count it if it is accepted.
 
         Args:
-            now: seconds, on a clock that never goes back.
-            weight: how many messages it counts as: its segments.
+            now: seconds on a monotonic clock.
+            weight: the number of its segments.
             from_: the sender's number.
             to: the recipient's number.
         """
         limits = self.limits
         if limits is None:
-            return _FREE
+            return _ADMITTED
         match limits.model:
             case "queue":
                 return self._admit_queue(limits, now, weight)
@@ -196,54 +196,54 @@ class ServerLimiter:
 
     def _admit_queue(self, limits: AccountLimits, now: float, weight: float) -> Admission:
         backlog = self._drain(limits, now)
-        over = backlog + weight - limits.capacity
-        # An empty queue takes any single message, or one of many segments could never be sent at all.
-        if over > 1e-9 and backlog > 0:
-            return Admission(accepted=False, wait=min(over, backlog) / limits.per_second)
+        excess = backlog + weight - limits.capacity
+        # An empty queue accepts any message; otherwise one with many segments could never be sent.
+        if excess > 1e-9 and backlog > 0:
+            return Admission(accepted=False, wait=min(excess, backlog) / limits.per_second)
         self._backlog += weight
         return Admission(accepted=True, wait=backlog / limits.per_second)
 
-    def _level(self, limits: AccountLimits, name: str, now: float) -> float:
+    def _bucket_level(self, limits: AccountLimits, name: str, now: float) -> float:
         if name not in self._buckets:
             return limits.bucket
         level, then = self._buckets[name]
         return min(limits.bucket, level + (now - then) * limits.per_second)
 
     def _admit_bucket(self, limits: AccountLimits, name: str, now: float, weight: float) -> Admission:
-        level = self._level(limits, name, now)
-        # A message heavier than the bucket goes out of a full one and leaves it in debt.
+        level = self._bucket_level(limits, name, now)
+        # A message heavier than the bucket needs a full bucket and makes it negative.
         missing = min(weight, limits.bucket) - level
         if missing > 1e-9:
             return Admission(accepted=False, wait=missing / limits.per_second)
-        # Re-inserted at the end, so that the front of the dict is the bucket untouched for longest.
+        # Insert at the end, so that the first bucket of the dict is the one least recently used.
         self._buckets.pop(name, None)
         self._buckets[name] = (level - weight, now)
         oldest = next(iter(self._buckets))
-        if self._level(limits, oldest, now) >= limits.bucket:
+        if self._bucket_level(limits, oldest, now) >= limits.bucket:
             del self._buckets[oldest]
-        return _FREE
+        return _ADMITTED
 
     def _admit_window(self, limits: AccountLimits, now: float, weight: float) -> Admission:
         window = math.floor(now / limits.per)
         if window != self._window:
-            self._window, self._in_window = window, 0.0
-        if self._in_window > 0 and self._in_window + weight > limits.rate:
+            self._window, self._window_count = window, 0.0
+        if self._window_count > 0 and self._window_count + weight > limits.rate:
             return Admission(accepted=False, wait=(window + 1) * limits.per - now)
-        self._in_window += weight
-        return _FREE
+        self._window_count += weight
+        return _ADMITTED
 
     def _admit_log(self, limits: AccountLimits, now: float, weight: float) -> Admission:
         log = self._log
         while log and now - log[0][0] >= limits.per:
-            self._logged -= log.popleft()[1]
-        if log and self._logged + weight > limits.rate:
-            return Admission(accepted=False, wait=self._until_room(limits, now, weight))
+            self._log_weight -= log.popleft()[1]
+        if log and self._log_weight + weight > limits.rate:
+            return Admission(accepted=False, wait=self._wait_for_capacity(limits, now, weight))
         log.append((now, weight))
-        self._logged += weight
-        return _FREE
+        self._log_weight += weight
+        return _ADMITTED
 
-    def _until_room(self, limits: AccountLimits, now: float, weight: float) -> float:
-        logged = self._logged
+    def _wait_for_capacity(self, limits: AccountLimits, now: float, weight: float) -> float:
+        logged = self._log_weight
         for then, counted in self._log:
             logged -= counted
             if logged + weight <= limits.rate:

@@ -1,4 +1,4 @@
-"""The service itself: from a request's parts to an answer. No I/O; time comes through the clock."""
+"""The service: processes a request and returns its response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._messages import Message
 from ._responses import CALL_RATE_TEXT, LOCKED_TEXT, QUEUE_FULL_TEXT, SimulatedResponse, documented, rejection
 from ._segments import count_segments
 from ._server_limiter import AccountLimits, ServerLimiter
-from ._validation import RefusedError, parse, read_send, read_verify, recipient
+from ._validation import BadRequestError, parse_object, read_recipient, read_send, read_verify
 
 if TYPE_CHECKING:
     import random
@@ -32,13 +32,13 @@ _NOT_VALID: Final = b'{"valid":false}'
 
 
 class Service:
-    """The account's state behind the endpoints.
+    """The endpoints and the state of the account.
 
     Args:
-        settings: the account and the choices where the service is not known.
-        codes: which codes are live.
-        inbox: where messages go.
-        clock: the time.
+        settings: the account, and the behaviour where the real service is not known.
+        codes: the issued codes.
+        inbox: receives messages.
+        clock: the source of time.
         rng: makes ids.
     """
 
@@ -56,36 +56,36 @@ class Service:
         self._clock = clock
         self._rng = rng
 
-    def answer(self, operation: str, account_id: str, authorization: str | None, body: bytes) -> SimulatedResponse:
-        """Process one request for real.
+    def handle(self, operation: str, account_id: str, authorization: str | None, body: bytes) -> SimulatedResponse:
+        """Process one request.
 
         Args:
             operation: "messaging", "voice", "verify" or "token".
-            account_id: the account of the path; "" for a token.
-            authorization: the header's value, or None without one.
-            body: the whole body.
+            account_id: the account in the path; "" for a token.
+            authorization: the header's value, or None if it is missing.
+            body: the complete body.
         """
         now = self._clock.monotonic()
         if operation == "token":
-            return self.credentials.token(authorization, body, now, self._clock.time())
-        refused = self.credentials.refuse(account_id, authorization, now)
-        if refused is not None:
-            return refused
+            return self.credentials.issue_token(authorization, body, now, self._clock.time())
+        rejected = self.credentials.reject(account_id, authorization, now)
+        if rejected is not None:
+            return rejected
         try:
-            value = parse(body)
+            value = parse_object(body)
             if operation == "verify":
                 return self._verify(value, now)
             request = read_send(value, require_message=self.settings.require_message)
             applications = self.settings.applications
             if applications is not None and request.application_id not in applications:
-                # Bandwidth's live tests: 400 for a bogus id; C#'s saw a 500 in 2026-04 (Bandwidth/csharp-sdk 83bf524).
-                raise RefusedError("applicationId is not valid")
+                # Bandwidth's live tests: 400 for an unknown id; C#'s: a 500 in 2026-04 (Bandwidth/csharp-sdk 83bf524).
+                raise BadRequestError("applicationId is not valid")
             return self._send("voice" if operation == "voice" else "messaging", request, now)
-        except RefusedError as error:
-            return rejection(400, str(error), self.request_id(), to=recipient(body))
+        except BadRequestError as error:
+            return rejection(400, str(error), self.request_id(), to=read_recipient(body))
 
     def documented(self, status: int, operation: str) -> bytes:
-        """Return the body that belongs to a status, for a fault that names none."""
+        """Return the body for a status, for a fault without a body."""
         return documented(status, operation, self.request_id())
 
     def request_id(self) -> str:
@@ -93,13 +93,13 @@ class Service:
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     def change_limits(self, channel: Channel, limits: AccountLimits | None) -> None:
-        """Put another limit in force for a channel at once; None for no limit."""
+        """Change the limit of a channel immediately; None removes it."""
         self.limiters[channel].change(limits, self._clock.monotonic())
         if self.on_limits is not None:
             self.on_limits()
 
     def clear(self) -> None:
-        """Forget messages, codes, locks and counted sends, and put the limits back as they were made; tokens stay."""
+        """Remove messages, codes, locks and counted sends, and restore the initial limits; tokens stay valid."""
         self.inbox.clear()
         self.codes.clear()
         self.limiters["messaging"] = ServerLimiter(self.settings.messaging_limits)
@@ -110,7 +110,7 @@ class Service:
     def _send(self, channel: Channel, request: SendRequest, now: float) -> SimulatedResponse:
         settings = self.settings
         text = request.message.replace("{NAME}", settings.application_name).replace("{SCOPE}", request.scope)
-        # Counted before the code is made, so that a refused send leaves no code; digits are all one width.
+        # Count before a code is issued, so that a rejected send leaves no code. All digits have the same width.
         segments = 1 if channel == "voice" else count_segments(text.replace("{CODE}", "0" * request.digits))
         limiter = self.limiters[channel]
         admission = limiter.admit(now, segments, request.from_, request.to)
@@ -138,10 +138,10 @@ class Service:
         if message.callback_url is not None and self.on_callback is not None:
             self.on_callback(message)
         if channel == "messaging":
-            key = "MessageId" if settings.seed_keys else "messageId"
+            key = "MessageId" if settings.legacy_response_keys else "messageId"
         else:
-            key = "CallId" if settings.seed_keys else "callId"
-        # Both are made here of letters, digits and hyphens, so there is nothing to escape.
+            key = "CallId" if settings.legacy_response_keys else "callId"
+        # Both consist of letters, digits and hyphens, so nothing needs escaping.
         return SimulatedResponse(200, b'{"%b":"%b"}' % (key.encode(), identifier.encode()), to=request.to)
 
     def _verify(self, value: dict[str, object], now: float) -> SimulatedResponse:
@@ -159,7 +159,7 @@ class Service:
     def _over_limit(
         self, channel: Channel, limits: AccountLimits | None, admission: Admission, to: str
     ) -> SimulatedResponse:
-        """Not known: how MFA wraps the platforms' 429. Its own error shape with the platform's text is used."""
+        """Return a 429. Not known: MFA's body; it has MFA's error format and the platform's text here."""
         limits = limits or AccountLimits()
         text = CALL_RATE_TEXT
         if channel == "messaging":
@@ -168,14 +168,14 @@ class Service:
                 capacity=f"{limits.capacity:g}",
                 minutes=f"{limits.queue_seconds / 60:g}",
             )
-        # Whole seconds, and never 0, which would invite the same refusal at once.
+        # Whole seconds, at least 1: with 0 the client would retry immediately and be rejected again.
         retry_after = max(1, math.ceil(admission.wait)) if limits.retry_after else None
         return rejection(429, text, self.request_id(), to=to, retry_after=retry_after)
 
     def _message_id(self, wall: float) -> str:
-        """29 characters, the first 13 of them epoch milliseconds, as in ``1589228074636lm4k2je7j7jklbn2``."""
+        """Return 29 characters that start with 13 digits of epoch milliseconds: ``1589228074636lm4k2je7j7jklbn2``."""
         return f"{int(wall * 1000):013d}{''.join(self._rng.choices(_ALPHABET, k=16))}"
 
     def _call_id(self) -> str:
-        """47 characters, after the documented ``c-15ac29a2-1331029c-2cb0-4a07-b215-b22865662d85``."""
+        """Return 47 characters, like the documented ``c-15ac29a2-1331029c-2cb0-4a07-b215-b22865662d85``."""
         return f"c-{self._rng.getrandbits(32):08x}-{self.request_id()}"

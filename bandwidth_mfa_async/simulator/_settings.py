@@ -1,4 +1,4 @@
-"""What the simulated account is like; checked once, then only read. No I/O."""
+"""The settings of the simulated account, with their validation."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 
-def _name(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _non_empty(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if not isinstance(value, str) or not value:
         msg = f"{attribute.name} must be text and not empty"
         raise InvalidOptionError(msg)
 
 
-def _login(instance: object, attribute: Attribute[Any], value: object) -> None:
-    _name(instance, attribute, value)
+def _no_colon(instance: object, attribute: Attribute[Any], value: object) -> None:
+    _non_empty(instance, attribute, value)
     if ":" in str(value):
-        msg = f"{attribute.name} must not hold ':', which ends it in Basic credentials"
+        msg = f"{attribute.name} must not contain ':', which separates name and password in Basic credentials"
         raise InvalidOptionError(msg)
 
 
-def _account(instance: object, attribute: Attribute[Any], value: object) -> None:
-    _name(instance, attribute, value)
+def _path_segment(instance: object, attribute: Attribute[Any], value: object) -> None:
+    _non_empty(instance, attribute, value)
     if any(char in "/?#% " for char in str(value)):
-        msg = f"{attribute.name} must not hold '/', '?', '#', '%' or spaces: it stands in a path"
+        msg = f"{attribute.name} must not contain '/', '?', '#', '%' or spaces, because it is part of a path"
         raise InvalidOptionError(msg)
 
 
@@ -42,7 +42,7 @@ def _limits(_instance: object, attribute: Attribute[Any], value: object) -> None
         raise InvalidOptionError(msg)
 
 
-def _lifetime(_instance: object, attribute: Attribute[Any], value: object) -> None:
+def _positive_seconds(_instance: object, attribute: Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         msg = f"{attribute.name} must be a number of seconds above 0"
         raise InvalidOptionError(msg)
@@ -56,31 +56,31 @@ def _token_status(_instance: object, attribute: Attribute[Any], value: object) -
 
 @frozen(kw_only=True)
 class Settings:
-    """The account, its credentials and the choices where the service is not known; `Simulator` documents each."""
+    """The account, its credentials, and the behaviour where the real service is not known; see `Simulator`."""
 
-    account_id: str = field(validator=_account)
-    username: str = field(validator=_login)
-    password: str = field(validator=_name, repr=False)
-    client_id: str = field(validator=_login)
-    client_secret: str = field(validator=_name, repr=False)
+    account_id: str = field(validator=_path_segment)
+    username: str = field(validator=_no_colon)
+    password: str = field(validator=_non_empty, repr=False)
+    client_id: str = field(validator=_no_colon)
+    client_secret: str = field(validator=_non_empty, repr=False)
     accept_basic: bool
     accept_bearer: bool
-    token_lifetime: float = field(validator=_lifetime)
+    token_lifetime: float = field(validator=_positive_seconds)
     bad_token_status: int = field(validator=_token_status)
     application_name: str
     applications: Collection[str] | None
     require_message: bool
-    seed_keys: bool
+    legacy_response_keys: bool
     lockout_retry_after: bool
     messaging_limits: AccountLimits | None = field(validator=_limits)
     voice_limits: AccountLimits | None = field(validator=_limits)
 
 
 def check_sizes(port: int, inbox_limit: int | None, request_log_limit: int, max_body: int) -> None:
-    """Refuse a port or a limit that cannot work.
+    """Validate the port and the size limits.
 
     Raises:
-        InvalidOptionError: it names which.
+        InvalidOptionError: a value is out of range.
     """
     if not 0 <= port <= 65535:
         raise InvalidOptionError("port must be from 0 to 65535")

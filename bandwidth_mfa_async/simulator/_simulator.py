@@ -1,4 +1,4 @@
-"""`Simulator`: the parts put together, started, stopped and looked into."""
+"""`Simulator`: assembles the parts, starts and stops the server, and gives access to its state."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class ClientArguments(TypedDict):
-    """What `MFAClient` needs to talk to a simulator."""
+    """The arguments of `MFAClient` for a simulator."""
 
     account_id: str
     auth: BasicAuth
@@ -46,56 +46,56 @@ class ClientArguments(TypedDict):
 
 
 class Simulator:
-    """A server on this machine that behaves like Bandwidth's MFA service, as far as that is known.
+    """A local server that behaves like Bandwidth's MFA service, as far as its behaviour is known.
 
     ``async with Simulator() as sim, MFAClient(**sim.client_kwargs()) as mfa: ...``
 
-    Nothing it does reaches a phone or, unless `allow_remote_callbacks` is set, another machine. Each argument that
-    begins with "not known" settles a point that no source of Bandwidth's states.
+    It never reaches a phone, nor another machine unless `allow_remote_callbacks` is set. "Not known" marks behaviour
+    that no source of Bandwidth's describes.
 
     Args:
-        port: to listen on; 0 for a free one.
-        host: address to listen on.
-        account_id: the one account there is.
+        port: the port to listen on; 0 for a free one.
+        host: the address to listen on.
+        account_id: the only account.
         username: the API user's name.
         password: the API user's password; None makes a random one.
         client_id: the OAuth2 client's id.
         client_secret: the OAuth2 client's secret; None makes a random one.
-        accept_basic: False for the time after 2026-12-02, when API users are announced to end.
-        accept_bearer: False answers bearer tokens with 403. Not known: what MFA answers; in June 2026 Bandwidth staff
-            saw it reject them (phoneware/bandwidth-mcp, commit eaa2db8).
-        token_lifetime: seconds. Not known: the real one; Bandwidth's SDKs assume 3600.
+        accept_basic: False simulates the time after 2026-12-02, the announced end of API users.
+        accept_bearer: False rejects bearer tokens with 403. Not known: MFA's status; in June 2026 Bandwidth staff saw
+            it reject them (phoneware/bandwidth-mcp, commit eaa2db8).
+        token_lifetime: seconds. Not known: the real value; Bandwidth's SDKs assume 3600.
         bad_token_status: 401 or 403 for an unknown or expired token. Not known.
-        application_name: what ``{NAME}`` stands for.
-        applications: the application ids that exist, others get 400; None lets every id exist.
-        require_message: refuse code requests without `message` and `digits`, as documented since 2020-07-16. By default
-            the four-key body of 2020-06 is taken too, with the text ``Your {NAME} {SCOPE} code is {CODE}`` and
+        application_name: the value of ``{NAME}``.
+        applications: the existing application ids; others get 400. None accepts every id.
+        require_message: reject code requests without `message` and `digits`, as documented since 2020-07-16. By default
+            the four-key body of 2020-06 is accepted too, with the text ``Your {NAME} {SCOPE} code is {CODE}`` and
             6 digits.
-        seed_keys: answer with the keys `MessageId` and `CallId`, as the pages had it from 2020-05 to 2020-12.
+        legacy_response_keys: respond with the keys `MessageId` and `CallId`, as documented from 2020-05 to 2020-12.
         messaging_limits: the account's limit on text messages; None for no limit, `AccountLimits()` for Bandwidth's
             default.
         voice_limits: the same for calls; `AccountLimits.voice()` for Bandwidth's default.
-        lockout_after: wrong tries that are answered ``{"valid": false}`` before a number is locked. Not known, except
-            that two are.
-        lockout_seconds: how long a number stays locked. The text says two minutes; Bandwidth's own live test finds it
-            cleared after 30 s.
+        lockout_after: the number of wrong tries that get ``{"valid": false}`` before a number is locked. Not known,
+            except that it is at least two.
+        lockout_seconds: how long a number stays locked. The documented text says two minutes; Bandwidth's own live test
+            finds the lock gone after 30 s.
         lockout_retry_after: whether that 429 has a `Retry-After`. None is documented.
-        consume_on_success: whether a code that was verified is spent. Not known.
-        reset_on_success: whether a right code forgives the wrong tries before it. Not known.
-        receipts: when delivery receipts are posted and what they say; None for `ReceiptPolicy()`.
-        allow_remote_callbacks: post receipts to other machines too.
-        tls: serve HTTPS, with a certificate made at start; needs the `trustme` package.
+        consume_on_success: whether a code is valid only once. Not known.
+        reset_on_success: whether a right code resets the count of wrong tries. Not known.
+        receipts: the schedule and content of delivery receipts; None for `ReceiptPolicy()`.
+        allow_remote_callbacks: whether to post receipts to other machines.
+        tls: serve HTTPS with a certificate that is made at start; needs the `trustme` package.
         certificate: "valid", "expired" or "wrong_host"; only with `tls`.
-        inbox_limit: how many messages are kept, the oldest going first; None keeps all.
-        request_log_limit: how many requests are kept.
+        inbox_limit: the largest number of messages to keep; the oldest ones are dropped. None keeps all.
+        request_log_limit: the largest number of requests to keep.
         max_body: the largest request body in bytes; a larger one gets 413. Not known.
-        control_hosts: further names, without port, under which the JSON API beneath ``/_simulator`` may be asked;
-            loopback names and `host` always may.
-        clock: where all time comes from; None for real time.
-        seed: makes codes, ids and chances repeatable; None for different ones every time.
+        control_hosts: additional host names, without port, for the JSON API below ``/_simulator``; loopback names and
+            `host` are always allowed.
+        clock: the source of time; None for real time.
+        seed: makes codes, ids and random faults repeatable; None for different ones every time.
 
     Raises:
-        InvalidOptionError: an argument has a value that cannot work.
+        InvalidOptionError: an argument has an invalid value.
     """
 
     def __init__(  # noqa: PLR0913 - a server's options, each with a default
@@ -115,7 +115,7 @@ class Simulator:
         application_name: str = "Simulator",
         applications: Collection[str] | None = None,
         require_message: bool = False,
-        seed_keys: bool = False,
+        legacy_response_keys: bool = False,
         messaging_limits: AccountLimits | None = None,
         voice_limits: AccountLimits | None = None,
         lockout_after: int = 5,
@@ -136,7 +136,7 @@ class Simulator:
     ) -> None:
         check_sizes(port, inbox_limit, request_log_limit, max_body)
         if certificate != "valid" and not tls:
-            raise InvalidOptionError("certificate has a meaning only with tls=True")
+            raise InvalidOptionError("certificate needs tls=True")
         self._settings = Settings(
             account_id=account_id,
             username=username,
@@ -150,7 +150,7 @@ class Simulator:
             application_name=application_name,
             applications=applications,
             require_message=require_message,
-            seed_keys=seed_keys,
+            legacy_response_keys=legacy_response_keys,
             lockout_retry_after=lockout_retry_after,
             messaging_limits=messaging_limits,
             voice_limits=voice_limits,
@@ -165,7 +165,7 @@ class Simulator:
             reset_on_success=reset_on_success,
         )
         self.faults: Faults = Faults(rng)
-        """What disturbs the answers: `faults.script(...)`, `faults.chance(...)`, `faults.clear()`."""
+        """The injected faults: `faults.script(...)`, `faults.chance(...)`, `faults.clear()`."""
         self._inbox = Inbox(inbox_limit)
         self._records: deque[RequestRecord] = deque(maxlen=request_log_limit)
         self._service = Service(self._settings, codes, self._inbox, self._clock, rng)
@@ -182,17 +182,17 @@ class Simulator:
             clock=self._clock,
             hosts={host, *control_hosts},
         )
-        self._feed = EventBroadcaster(self._inbox, self._service, self._receipts, self.faults)
-        self._control.pages |= page_handlers(self._feed, self._clock)
+        self._events = EventBroadcaster(self._inbox, self._service, self._receipts, self.faults)
+        self._control.pages |= page_handlers(self._events, self._clock)
         self._front = HTTPFront(
             service=self._service,
             faults=self.faults,
             records=self._records,
             clock=self._clock,
             max_body=max_body,
-            elsewhere=self._control,
+            fallback=self._control,
         )
-        self._front.on_request = self._feed.request
+        self._front.on_request = self._events.publish_request
         self._listener = Listener(host, port, certificate if tls else None, self._clock)
 
     def __repr__(self) -> str:
@@ -209,18 +209,18 @@ class Simulator:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen. It may be started again after `stop()`, with its inbox as it was.
+        """Start the server. It can be started again after `stop()` and keeps its inbox.
 
         Raises:
-            SimulatorStateError: it is running already, or `tls` is asked for without the trustme package.
-            OSError: the port is taken.
+            SimulatorStateError: it is already running, or `tls` is set and the trustme package is not installed.
+            OSError: the port is in use.
         """
-        await self._listener.open(self._front.server())
+        await self._listener.open(self._front.make_server())
 
     async def stop(self) -> None:
-        """Cut what is in flight, close every socket and stop posting receipts; harmless when it is not running."""
-        self._front.release()
-        self._feed.end()
+        """Close all connections and sockets and stop posting receipts; do nothing if it is not running."""
+        self._front.cancel_delays()
+        self._events.close()
         await self._receipts.aclose()
         await self._listener.close()
 
@@ -235,22 +235,22 @@ class Simulator:
 
     @property
     def token_url(self) -> str:
-        """The OAuth2 token endpoint's address; a `SimulatorStateError` when it is not running."""
+        """The address of the OAuth2 token endpoint; raises `SimulatorStateError` if it is not running."""
         return self._listener.origin + TOKEN_PATH
 
     @property
     def page_url(self) -> str:
-        """The inbox page's address, for a browser; a `SimulatorStateError` when it is not running."""
+        """The address of the inbox page; raises `SimulatorStateError` if it is not running."""
         return self._listener.origin + PAGE_PATH
 
     @property
     def control_url(self) -> str:
-        """The address of the JSON API beneath the inbox page; a `SimulatorStateError` when it is not running."""
+        """The address of the JSON control API; raises `SimulatorStateError` if it is not running."""
         return self._listener.origin + "/_simulator"
 
     @property
     def port(self) -> int:
-        """The port that is listened on; a `SimulatorStateError` when it is not running."""
+        """The port; raises `SimulatorStateError` if it is not running."""
         return self._listener.address[1]
 
     @property
@@ -280,7 +280,7 @@ class Simulator:
 
     @property
     def ssl_context(self) -> SSLContext | None:
-        """A client's context that trusts the simulator's certificate authority; None without `tls`."""
+        """A client context that trusts the simulator's certificate authority; None without `tls`."""
         return None if self._listener.tls is None else self._listener.tls.client
 
     @property
@@ -289,12 +289,12 @@ class Simulator:
         return None if self._listener.tls is None else self._listener.tls.ca_pem
 
     def client_kwargs(self) -> ClientArguments:
-        """Return what ``MFAClient(**...)`` needs to talk to this simulator with Basic credentials.
+        """Return the arguments of `MFAClient` for this simulator, with Basic credentials.
 
         Raises:
             SimulatorStateError: the simulator is not running.
         """
-        # The one look at the SDK: here and not above, so that the server itself stays independent of it.
+        # Imported here, so that the server itself does not depend on the SDK.
         from bandwidth_mfa_async._credentials import BasicAuth
 
         kwargs = ClientArguments(
@@ -307,7 +307,7 @@ class Simulator:
         return kwargs
 
     def environ(self) -> dict[str, str]:
-        """Return the environment variables that lead ``MFAClient.from_env()``, here or in another program, to it.
+        """Return the environment variables that make ``MFAClient.from_env()`` use this simulator.
 
         Raises:
             SimulatorStateError: the simulator is not running.
@@ -331,14 +331,14 @@ class Simulator:
 
     @property
     def limits(self) -> dict[str, AccountLimits | None]:
-        """The limits in force, by channel."""
+        """The current limits, by channel."""
         return {channel: limiter.limits for channel, limiter in self._service.limiters.items()}
 
     def last_code(self, to: str) -> str:
         """Return the newest code sent to a number.
 
         Raises:
-            LookupError: none is in the inbox.
+            LookupError: the inbox has no message to that number.
         """
         message = self._inbox.latest(to)
         if message is None:
@@ -346,22 +346,22 @@ class Simulator:
         return message.code
 
     async def wait_for_message(self, to: str, *, timeout: float = 5.0, after: Message | None = None) -> Message:
-        """Return the newest message to a number, waiting until there is one.
+        """Wait until a number has a message and return its newest one.
 
         Args:
             to: the number.
             timeout: seconds.
-            after: a message that does not count, because it was there before: waits for a newer one.
+            after: wait for a newer message than this one.
 
         Raises:
-            TimeoutError: none came in time.
+            TimeoutError: no message arrived in time.
         """
         return await self._inbox.wait(to, self._clock, timeout, after)
 
     def clear(self) -> None:
-        """Make it as new: no messages, requests, codes, locks, faults or receipts; limits as they were given.
+        """Remove messages, requests, codes, locks, faults and receipts, and restore the initial limits and receipts.
 
-        Tokens stay valid, so that a client that is shared between tests goes on working.
+        Tokens stay valid, so that a client that tests share continues to work.
         """
         self._service.clear()
         self._records.clear()
@@ -377,10 +377,10 @@ class Simulator:
         messaging: AccountLimits | EllipsisType | None = ...,
         voice: AccountLimits | EllipsisType | None = ...,
     ) -> None:
-        """Put other limits in force at once; what is queued or counted stays, as long as the model does.
+        """Change limits immediately; queued and counted messages stay if the model stays the same.
 
         Args:
-            messaging: the limit on text messages; None for no limit; left out, it stays.
+            messaging: the limit on text messages; None for no limit; unchanged if omitted.
             voice: the same for calls.
         """
         if not isinstance(messaging, EllipsisType):
@@ -389,34 +389,41 @@ class Simulator:
             self._service.change_limits("voice", voice)
 
     def set_receipts(self, policy: ReceiptPolicy) -> None:
-        """Let receipts of messages from now on follow another policy, until `clear()`."""
+        """Change the receipt policy of new messages, until `clear()`."""
         self._receipts.policy = policy
 
     def revoke_tokens(self) -> None:
-        """Let no bearer token that was handed out be accepted any more."""
+        """Revoke all bearer tokens."""
         self._service.credentials.revoke_tokens()
 
     def fail_handshakes(self, count: int = 1) -> None:
-        """Let the next TLS handshakes fail with an alert.
+        """Make the next TLS handshakes fail with an alert.
 
         Args:
-            count: how many.
+            count: the number of handshakes.
 
         Raises:
             SimulatorStateError: the simulator is not running with `tls`.
         """
         if self._listener.tls is None:
-            raise SimulatorStateError("only a running simulator with tls=True has handshakes that can fail")
+            raise SimulatorStateError("fail_handshakes() needs a running simulator with tls=True")
         self._listener.tls.server.failures_left = count
 
     async def refuse_connections(self, seconds: float | None = None) -> None:
-        """Cut every connection and refuse new ones; the port is kept. A `SimulatorStateError` when it is not running.
+        """Close all connections and refuse new ones; the port stays reserved.
 
         Args:
-            seconds: accept them again after this long; None for not before `accept_connections()`.
+            seconds: accept connections again after this time; None to wait for `accept_connections()`.
+
+        Raises:
+            SimulatorStateError: the simulator is not running.
         """
         await self._listener.refuse(seconds)
 
     async def accept_connections(self) -> None:
-        """Accept connections again; harmless when they are, and a `SimulatorStateError` when it is not running."""
+        """Accept connections again; do nothing if it already accepts them.
+
+        Raises:
+            SimulatorStateError: the simulator is not running.
+        """
         await self._listener.accept()

@@ -1,4 +1,4 @@
-"""A certificate authority and a certificate made at start, so that TLS is tested for real."""
+"""A certificate authority and a server certificate, made at start."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from attrs import frozen
 from ._errors import InvalidOptionError, SimulatorStateError
 
 Certificate: TypeAlias = Literal["valid", "expired", "wrong_host"]
-"""What is right or wrong with the certificate that is shown."""
+"""The kind of certificate that the server presents."""
 
 
 # A TLS record: an alert, fatal, handshake_failure (RFC 8446, sections 5.1 and 6.2).
 _ALERT: Final = b"\x15\x03\x03\x00\x02\x02\x28"
 
 
-class _ServerSide(ssl.SSLObject):
-    """A handshake that may be told to fail."""
+class _ServerSSLObject(ssl.SSLObject):
+    """A TLS connection whose handshake can be made to fail."""
 
     incoming: ssl.MemoryBIO
-    alert_goes_to: ssl.MemoryBIO | None = None
+    alert_output: ssl.MemoryBIO | None = None
 
     def do_handshake(self) -> None:
-        """Shake hands; or answer the client's hello with an alert, and wait for it to hang up.
+        """Perform the handshake, or respond to the client's hello with an alert and wait until it disconnects.
 
-        OpenSSL could be made to send one, but event loops then drop the connection before the alert is written.
+        If OpenSSL sends the alert, event loops drop the connection before the alert is written.
         """
-        if self.alert_goes_to is None:
+        if self.alert_output is None:
             super().do_handshake()
             return
         if self.incoming.pending:
             self.incoming.read()
-            self.alert_goes_to.write(_ALERT)
+            self.alert_output.write(_ALERT)
         raise ssl.SSLWantReadError
 
 
 class ServerContext(ssl.SSLContext):
-    """A server's context whose next handshakes can be made to fail."""
+    """A server context whose next handshakes can be made to fail."""
 
-    sslobject_class = _ServerSide
+    sslobject_class = _ServerSSLObject
     failures_left = 0
-    """How many of the next handshakes fail."""
+    """The number of the next handshakes that fail."""
 
     def wrap_bio(
         self,
@@ -53,22 +53,22 @@ class ServerContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """Begin one connection; event loops call it."""
+        """Start one connection; event loops call this method."""
         connection = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        if self.failures_left > 0 and isinstance(connection, _ServerSide):
+        if self.failures_left > 0 and isinstance(connection, _ServerSSLObject):
             self.failures_left -= 1
             connection.incoming = incoming
-            connection.alert_goes_to = outgoing
+            connection.alert_output = outgoing
         return connection
 
 
 @frozen(eq=False)
 class TLS:
-    """A server's certificate and what a client needs to trust it."""
+    """The server context and what clients need to trust its certificate."""
 
     server: ServerContext
     client: ssl.SSLContext
-    """Trusts the simulator's authority and nothing else."""
+    """Trusts only the simulator's authority."""
     ca_pem: bytes
     """The authority's certificate, for clients in other programs."""
 
@@ -77,11 +77,11 @@ def make_tls(host: str, certificate: Certificate) -> TLS:
     """Make an authority and a certificate for `host`, ``localhost`` and the loopback addresses.
 
     Args:
-        host: the address that is listened on.
-        certificate: "valid"; "expired" since yesterday; or "wrong_host", made out to another name.
+        host: the address that the server listens on.
+        certificate: "valid", "expired" (yesterday) or "wrong_host" (for another name).
 
     Raises:
-        InvalidOptionError: another word for the certificate.
+        InvalidOptionError: `certificate` is none of these.
         SimulatorStateError: the `trustme` package is not installed.
     """
     try:

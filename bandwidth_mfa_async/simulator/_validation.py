@@ -1,7 +1,7 @@
-"""What a request body must look like, and what is said of one that does not. No I/O.
+"""Validation of request bodies.
 
-The rules are those of multi-factor-auth.yml 3.1.0 and https://dev.bandwidth.com/docs/mfa. Of the texts only "to number
-is required" is documented; the others are worded after it. Keys that are not known are ignored, because Bandwidth's own
+The rules are those of multi-factor-auth.yml 3.1.0 and https://dev.bandwidth.com/docs/mfa. Of the messages only "to
+number is required" is documented; the others follow its wording. Unknown keys are ignored, because Bandwidth's own
 pages and samples send some (`applicationId` on a verification).
 """
 
@@ -21,7 +21,7 @@ _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
 
 
 class SendRequest(NamedTuple):
-    """A code request that was found good."""
+    """A valid code request."""
 
     to: str
     from_: str
@@ -33,7 +33,7 @@ class SendRequest(NamedTuple):
 
 
 class VerifyRequest(NamedTuple):
-    """A verification that was found good."""
+    """A valid verification."""
 
     to: str
     scope: str
@@ -42,30 +42,30 @@ class VerifyRequest(NamedTuple):
     """Seconds."""
 
 
-class RefusedError(Exception):
-    """The body breaks a rule; the text is what a 400 answers."""
+class BadRequestError(Exception):
+    """The body is invalid; the message is the error text of the 400."""
 
 
-def parse(body: bytes) -> dict[str, Any]:
-    """Return the JSON object a body holds.
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body.
 
     Raises:
-        RefusedError: not JSON, or not an object.
+        BadRequestError: the body is not a JSON object.
     """
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        raise RefusedError(MALFORMED_TEXT) from None
+        raise BadRequestError(MALFORMED_TEXT) from None
     if not isinstance(value, dict):
-        raise RefusedError(MALFORMED_TEXT)
+        raise BadRequestError(MALFORMED_TEXT)
     return cast("dict[str, Any]", value)
 
 
-def recipient(body: bytes) -> str | None:
-    """Return the `to` of a body if it has a readable one."""
+def read_recipient(body: bytes) -> str | None:
+    """Return the `to` of a body, or None if it is not readable."""
     try:
-        to = parse(body).get("to")
-    except RefusedError:
+        to = parse_object(body).get("to")
+    except BadRequestError:
         return None
     return to if isinstance(to, str) else None
 
@@ -75,16 +75,16 @@ def read_send(value: dict[str, Any], *, require_message: bool) -> SendRequest:
 
     Args:
         value: the body.
-        require_message: refuse a body without `message` or `digits`, as documented since 2020-07-16, instead of
-            taking the four keys of 2020-06.
+        require_message: reject a body without `message` or `digits`, as documented since 2020-07-16, instead of
+            accepting the four keys of 2020-06.
 
     Raises:
-        RefusedError: a key is missing, has the wrong type, or is out of its range.
+        BadRequestError: a key is missing, has the wrong type, or is out of range.
     """
-    to = _number(value, "to")
-    from_ = _number(value, "from")
-    application_id = _text(value, "applicationId", 1, 50)
-    scope = _scope(value, 25)
+    to = _read_number(value, "to")
+    from_ = _read_number(value, "from")
+    application_id = _read_text(value, "applicationId", 1, 50)
+    scope = _read_scope(value, 25)
     message = value.get("message")
     digits = value.get("digits")
     if require_message:
@@ -93,17 +93,17 @@ def read_send(value: dict[str, Any], *, require_message: bool) -> SendRequest:
     if message is None:
         message = DEFAULT_MESSAGE
     if not isinstance(message, str) or len(message) > 2048:
-        raise RefusedError("message must be text of at most 2048 characters")
+        raise BadRequestError("message must be text of at most 2048 characters")
     if "{CODE}" not in message:
-        raise RefusedError("message must contain {CODE}")
+        raise BadRequestError("message must contain {CODE}")
     if digits is None:
         digits = DEFAULT_DIGITS
-    # The spec's type was "number" until 2022, so 6.0 passes for 6.
+    # The spec's type was "number" until 2022, so 6.0 is accepted as 6.
     if isinstance(digits, bool) or not isinstance(digits, (int, float)) or digits not in {4, 5, 6, 7, 8}:
-        raise RefusedError("digits must be a whole number from 4 to 8")
+        raise BadRequestError("digits must be a whole number from 4 to 8")
     callback_url = value.get("callbackUrl")
     if callback_url is not None and not isinstance(callback_url, str):
-        raise RefusedError("callbackUrl must be text")
+        raise BadRequestError("callbackUrl must be text")
     return SendRequest(to, from_, application_id, scope, message, int(digits), callback_url)
 
 
@@ -111,49 +111,49 @@ def read_verify(value: dict[str, Any]) -> VerifyRequest:
     """Return a verification.
 
     Raises:
-        RefusedError: a key is missing, has the wrong type, or is out of its range.
+        BadRequestError: a key is missing, has the wrong type, or is out of range.
     """
-    to = _number(value, "to")
-    scope = _scope(value, None)
+    to = _read_number(value, "to")
+    scope = _read_scope(value, None)
     minutes = value.get("expirationTimeInMinutes")
     _require("expirationTimeInMinutes", minutes)
-    # "0 exclusive to 15 inclusive" in prose; the spec's minimum of 1 is stricter than its own description.
+    # The description says "0 exclusive to 15 inclusive"; the schema's minimum of 1 is stricter.
     if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 < minutes <= 15:
-        raise RefusedError("expirationTimeInMinutes must be greater than 0 and at most 15")
-    code = _text(value, "code", 4, 8)
+        raise BadRequestError("expirationTimeInMinutes must be greater than 0 and at most 15")
+    code = _read_text(value, "code", 4, 8)
     return VerifyRequest(to, scope, code, minutes * 60.0)
 
 
 def _require(name: str, value: object) -> None:
     if value is None:
         msg = f"{name} is required"
-        raise RefusedError(msg)
+        raise BadRequestError(msg)
 
 
-def _number(value: dict[str, Any], name: str) -> str:
+def _read_number(value: dict[str, Any], name: str) -> str:
     number = value.get(name)
     if number is None or number == "":
         msg = f"{name} number is required"
-        raise RefusedError(msg)
+        raise BadRequestError(msg)
     if not isinstance(number, str) or not _E164.fullmatch(number):
         msg = f"{name} number is invalid"
-        raise RefusedError(msg)
+        raise BadRequestError(msg)
     return number
 
 
-def _text(value: dict[str, Any], name: str, least: int, most: int) -> str:
+def _read_text(value: dict[str, Any], name: str, minimum: int, maximum: int) -> str:
     text = value.get(name)
     _require(name, text)
-    if not isinstance(text, str) or not least <= len(text) <= most:
-        msg = f"{name} must be text of {least} to {most} characters"
-        raise RefusedError(msg)
+    if not isinstance(text, str) or not minimum <= len(text) <= maximum:
+        msg = f"{name} must be text of {minimum} to {maximum} characters"
+        raise BadRequestError(msg)
     return text
 
 
-def _scope(value: dict[str, Any], most: int | None) -> str:
+def _read_scope(value: dict[str, Any], maximum: int | None) -> str:
     scope = value.get("scope")
     if scope is None:
         return DEFAULT_SCOPE
-    if not isinstance(scope, str) or (most is not None and len(scope) > most):
-        raise RefusedError("scope must be text" + ("" if most is None else f" of at most {most} characters"))
+    if not isinstance(scope, str) or (maximum is not None and len(scope) > maximum):
+        raise BadRequestError("scope must be text" + ("" if maximum is None else f" of at most {maximum} characters"))
     return scope

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import os
 import pathlib
-import subprocess
 import sys
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from tests.conftest import pytest_asyncio_loop_factories
 from tests.integration.faults.answers import FAULTS, NEVER, ODD_SUCCESSES
 from tests.integration.faults.test_proxies import REFUSED
 from tests.integration.faults.watch import MATRIX, Watch
+from tests.support import processes
 from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
 
 # The rows in the order of the table, and the test of each in tests/integration/faults. Some have more than one.
@@ -151,7 +151,7 @@ from aiohttp.http import HttpResponseParser
 assert HttpResponseParser.__module__ == "aiohttp.http_parser", HttpResponseParser
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "virtual-", "tests/integration/faults/test_answers.py"]))
 """
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,

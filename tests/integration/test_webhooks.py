@@ -9,7 +9,6 @@ import gzip
 import json
 import logging
 import pickle
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -37,6 +36,7 @@ from bandwidth_mfa_async.webhooks import (
     receipt_handler,
 )
 from tests.conftest import APPLICATION, FROM, TO
+from tests.support import processes
 
 AIOHTTP = tuple(map(int, aiohttp.__version__.split(".")[:2]))
 ID = "14762070468292kw2fuqty55yp2b2"
@@ -685,7 +685,7 @@ def test_asgi_users_do_not_pay_for_aiohttp():
         "import sys; from bandwidth_mfa_async.webhooks import receipt_asgi_app; receipt_asgi_app(print); "
         "sys.exit('aiohttp' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert processes.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # ---------------------------------------------------------------------------------------------- from the simulator
@@ -732,7 +732,7 @@ async def test_the_simulators_challenge_and_duplicates(sim, send, route, callbac
     await route.open(callback, auth=BasicAuth("me", "secret"))
     sim.set_receipts(ReceiptPolicy(username="me", password="secret", duplicates=2))
     await send()
-    await until(lambda: sim.inbox[0].receipt == "sent" and not sim._receipts._due.qsize())
+    await until(lambda: sim.inbox[0].receipt == "sent" and not sim._receipts._queue.qsize())
     assert len(callback.got) == 1
 
 
@@ -740,7 +740,7 @@ async def test_the_simulators_retry_reaches_a_callback_that_failed(sim, send, ro
     """A database that was down for one receipt gets it when the sender tries again."""
     callback.errors = [OSError()]
     await route.open(callback)
-    sim.set_receipts(ReceiptPolicy(retry_first=60))
+    sim.set_receipts(ReceiptPolicy(retry_initial=60))
     await send()
     await until(lambda: sim.inbox[0].receipt == "retrying")
     clock.tick(60)

@@ -1,4 +1,4 @@
-"""Fixtures for the shared limiter: one common Redis, and a separate one for tests that break it."""
+"""Fixtures of the shared limiter's tests: a Redis for tests that break it, and limiters as processes make them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,9 @@ import pytest
 
 from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async.limits.shared._redis_limits import RedisLimits
-from tests.support.redis_server import RedisServer, server_binary
+from tests.support.redis_server import RedisServer
 from tests.support.virtual_redis import VirtualRedisLimits
 from tests.support.virtual_time import VirtualTimeLoop
-
-
-@pytest.fixture(scope="session")
-def common_redis(tmp_path_factory):
-    if server_binary() is None:
-        pytest.skip("no redis-server here")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def redis_server(common_redis):
-    """Return an empty Redis that tests must not break."""
-    common_redis.empty()
-    return common_redis
 
 
 @pytest.fixture

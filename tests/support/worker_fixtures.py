@@ -1,4 +1,4 @@
-"""Fixtures of the worker tests: a shared Redis, a separate one for tests that break it, and workers on a simulator."""
+"""Fixtures of the workers' tests: a Redis for tests that break it, and workers that send to a simulator."""
 
 from __future__ import annotations
 
@@ -8,30 +8,16 @@ from taskiq import AsyncBroker, InMemoryBroker
 from bandwidth_mfa_async import Limits, MFAClient, RetryPolicy
 from bandwidth_mfa_async.simulator import Simulator
 from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, _runtime
-from tests.support.ledger_redis import LedgerRedis
+from tests.support.redis_server import RedisServer
 
 FAST = Limits(adaptive=False)
 QUICK = RetryPolicy(wait_initial=0.001, wait_max=0.002, max_attempts=2)
 
 
-@pytest.fixture(scope="session")
-def common_ledger_redis(tmp_path_factory):
-    server = LedgerRedis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
 @pytest.fixture
-def redis_server(common_ledger_redis):
-    """Return the shared Redis, empty. Tests must not stop it."""
-    common_ledger_redis.empty()
-    return common_ledger_redis
-
-
-@pytest.fixture
-def own_redis(tmp_path):
+def own_redis(tmp_path, common_redis):  # common_redis skips without redis-server
     """Return a Redis that persists its data. Tests may kill and suspend it."""
-    server = LedgerRedis(tmp_path, "--appendonly", "yes")
+    server = RedisServer(tmp_path, "--appendonly", "yes")
     yield server
     server.kill()
 

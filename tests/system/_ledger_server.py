@@ -1,6 +1,6 @@
-"""A service on loopback that misbehaves by seed and enters each text into a ledger at the instant it goes out.
+"""A loopback service with seeded faults that records each text in a ledger when it goes out.
 
-It shares no code with the library: HTTP is taken apart and put together here.
+It shares no code with the library: it parses and writes HTTP itself.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import NamedTuple
 
 NEVER_TWICE, REJECTED, AT_LEAST_ONCE = "never_twice", "rejected", "at_least_once"
 
-# What an answer proves about the text, and under which policies it may be followed by another request.
+# What a response proves about the text, and the policies under which another request may follow it.
 ALWAYS = frozenset({NEVER_TWICE, REJECTED, AT_LEAST_ONCE})
-REPEATS = {
-    "ok": frozenset[str](),  # taken, and said so
-    "no": frozenset[str](),  # refused
+RESENT_UNDER = {
+    "ok": frozenset[str](),  # accepted
+    "no": frozenset[str](),  # rejected
     "busy": ALWAYS,  # 429
-    "down": frozenset({REJECTED, AT_LEAST_ONCE}),  # 5xx and 408 in the service's own words, 425: nothing went out
-    "gate": frozenset({REJECTED, AT_LEAST_ONCE}),  # a gateway's 5xx or 408: who knows, and repeated by the policy
-    "open": frozenset({AT_LEAST_ONCE}),  # no trustworthy answer
-    "elsewhere": frozenset[str](),  # 303: perhaps taken, and never followed or repeated
-    "late": frozenset({AT_LEAST_ONCE}),  # a clear answer that the client may have given up before
+    "down": frozenset({REJECTED, AT_LEAST_ONCE}),  # 425, and 5xx and 408 with the service's own body: nothing went out
+    "gate": frozenset({REJECTED, AT_LEAST_ONCE}),  # a gateway's 5xx or 408: unknown, and sent again under the policy
+    "open": frozenset({AT_LEAST_ONCE}),  # no trustworthy response
+    "elsewhere": frozenset[str](),  # 303: perhaps accepted, never followed or sent again
+    "late": frozenset({AT_LEAST_ONCE}),  # a clear response that may come after the client's timeout
 }
 
 DOUBTFUL = frozenset({"gate", "open", "elsewhere"})
 
 
 class Step(NamedTuple):
-    """Bytes that are written so many attempt timeouts after the step before."""
+    """Bytes, and the delay after the previous step in attempt timeouts."""
 
     data: bytes
     after: float = 0.0
@@ -48,14 +48,14 @@ class Fault(NamedTuple):
     steps: tuple[Step, ...] = ()
     end: str = "keep"  # or "fin", "rst", "hang"
     status: int = 0  # 0: no final status that the client can trust
-    retry_after: float = 0.0  # seconds that the answer asks to wait
-    out: float | None = None  # the text goes out so many attempt timeouts after the request; None: by a coin, or not
+    retry_after: float = 0.0  # seconds that the response asks to wait
+    out: float | None = None  # delay of the text after the request in attempt timeouts; None: at random, or never
     weight: float = 1.0
 
 
 @dataclass
 class Arrival:
-    """A request that was read, and what was done with it."""
+    """A request that was read, and the fault it met."""
 
     fault: Fault
     at: float
@@ -75,7 +75,12 @@ INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
 
 
 def faults(taken: bytes, slow: float) -> list[Fault]:
-    """Return every way to treat one request whose success would be answered with `taken`; `slow`: a Retry-After."""
+    """Return every way to treat one request.
+
+    Args:
+        taken: the body of a success.
+        slow: the seconds of a Retry-After.
+    """
     good = http(200, taken, JSON_TYPE)
     half = http(200, taken, JSON_TYPE, length=len(taken) + 400)
     chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -114,7 +119,7 @@ def faults(taken: bytes, slow: float) -> list[Fault]:
         ok("chunked", chunked + b"%x\r\n%b\r\n0\r\n\r\n" % (len(taken), taken)),
         ok("late", good, after=0.3),
         ok("fine, and 408 while idle", good, http(408, PAGE, "Connection: close"), end="fin", after=0.002),
-        # cut
+        # disconnected
         unclear("closed after the request", end="fin"),
         unclear("reset after the request", end="rst"),
         unclear("half a head, closed", good[:30], end="fin"),
@@ -123,13 +128,13 @@ def faults(taken: bytes, slow: float) -> list[Fault]:
         unclear("half a body, reset", half, end="rst"),
         unclear("half a body, silence", half, end="hang"),
         unclear("chunked, closed before its end", chunked + b"%x\r\n" % (len(taken) + 9) + taken, end="fin"),
-        # never in time
+        # after the timeout
         unclear("silence", end="hang"),
         unclear("silence, and the text goes out after it was given up", end="hang", out=1.5),
         unclear("dripped beyond the timeout", *drip, after=0.6, end="fin", out=0.5),
         unclear("102 for ever", *[INTERIM] * 6, after=0.4, end="hang"),
         unclear("answered after the timeout", good, after=1.6, out=1.4),
-        # not to be understood
+        # not decodable
         unclear("length too small", http(200, taken, length=4), end="fin"),
         unclear("two lengths", HEAD + b"Content-Length: 2\r\nContent-Length: 4\r\n\r\n{}  ", end="fin"),
         unclear("length -1", HEAD + b"Content-Length: -1\r\n\r\n{}", end="fin"),
@@ -150,7 +155,7 @@ def faults(taken: bytes, slow: float) -> list[Fault]:
             )
         ],
         Fault("303", "elsewhere", (Step(http(303, b"", "Location: http://127.0.0.1:9/")),), status=303),
-        # answered no
+        # rejected
         *[refusal(status) for status in (400, 401, 403, 404, 409, 413, 415, 422)],
         Fault("400 cut short", "no", (Step(http(400, OWN, length=900)),), "fin", 400),
         *[answer(status, "no", b"", "Location: http://127.0.0.1:9/") for status in (301, 302, 307, 308)],
@@ -174,7 +179,7 @@ def faults(taken: bytes, slow: float) -> list[Fault]:
     ]
 
 
-# Before the request is read: nothing goes out, and the client cannot know that.
+# Before the request is read: nothing goes out, but the client cannot know that.
 EARLY = {
     "reset at the first byte": Fault("reset at the first byte", "open", end="rst"),
     "closed at the first byte": Fault("closed at the first byte", "open", end="fin"),
@@ -184,14 +189,14 @@ EARLY = {
 
 @dataclass
 class LedgerServer:
-    """Treats the n-th request of a key as `seed`, the key and n decide.
+    """Chooses the fault of the n-th request of a key by `seed`, the key and n.
 
     Args:
         seed: decides every fault.
-        timeout: the client's seconds an attempt, by which the slow faults are measured.
-        retry_after: seconds that some 429s and 503s ask for.
-        trouble: the share of requests, of all, that meet a fault.
-        cold: end each connection after one answer.
+        timeout: the client's attempt timeout in seconds, the unit of the slow faults.
+        retry_after: the seconds of Retry-After in some 429s and 503s.
+        trouble: the share of all requests that meet a fault.
+        cold: whether each connection ends after one response.
     """
 
     seed: int
@@ -202,7 +207,7 @@ class LedgerServer:
     ledger: dict[str, list[str]] = field(default_factory=lambda: collections.defaultdict(list))
     arrivals: dict[str, list[Arrival]] = field(default_factory=lambda: collections.defaultdict(list))
     port: int = 0
-    unheard: int = 0
+    connections: int = 0
     wires: set[Wire] = field(default_factory=set)
     late: int = 0
 
@@ -212,11 +217,11 @@ class LedgerServer:
         self.port = self.server.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:
-        """Listen no more; what is connected goes on."""
+        """Stop listening; open connections continue."""
         self.server.close()
 
     async def stop(self) -> None:
-        """End every connection, once every text that is still on its way has gone out."""
+        """End every connection after every delayed text has gone out."""
         self.server.close()
         while self.late:
             await asyncio.sleep(self.timeout / 4)
@@ -251,8 +256,8 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
         self.server.wires.add(self)
-        self.server.unheard += 1
-        self.rng = random.Random(f"{self.server.seed} connection {self.server.unheard}")
+        self.server.connections += 1
+        self.rng = random.Random(f"{self.server.seed} connection {self.server.connections}")
         if self.rng.random() < 0.04 * (self.server.trouble > 0):
             self.end(self.rng.choice(["rst", "fin"]))
 
@@ -271,7 +276,7 @@ class Wire(asyncio.Protocol):
         if early is None and (not separator or len(body) < length):
             return
         self.buffer = b""
-        # A request that is cut early is told apart by what came with its first byte, where that is all of it.
+        # An early fault knows the request only if its first bytes contain all of it.
         known = bool(separator) and len(body) >= length
         self.request(head.split(b" ", 2)[1].decode(), json.loads(body) if known else None, early)
 
@@ -333,5 +338,5 @@ class Wire(asyncio.Protocol):
 
 
 def is_valid(seed: int, to: str) -> bool:
-    """Say what the service thinks of a number's code."""
+    """Return whether the service accepts a number's code."""
     return random.Random(f"{seed} code of {to}").random() < 0.5

@@ -20,6 +20,7 @@ from typing import Any
 
 from bandwidth_mfa_async import BulkSender, CodeTemplate, Limits, MFAClient, RetryPolicy
 from bandwidth_mfa_async.simulator import Fault, Simulator
+from tests.support import processes
 
 LOGIN = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
 IN_FLIGHT = 64
@@ -64,22 +65,21 @@ async def one_run(items: int, kill_signal: signal.Signals, rng: random.Random, f
         kill_points = sorted(rng.sample(range(items // 20, items * 9 // 10), KILLS))
         while True:
             passes += 1
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.system.bulk_kills", "--child", str(items), str(journal)),
-                env=environment | {"PATH": "/usr/bin:/bin"},
-                stdout=asyncio.subprocess.PIPE,
-            )
-            output = asyncio.create_task(process.communicate())
-            while not output.done():
-                if kill_points and len(simulator.inbox) >= kill_points[0]:
-                    kill_points.pop(0)
-                    await asyncio.sleep(rng.random() * 0.05)  # a random moment, not always the end of a loop iteration
-                    if process.returncode is None:
-                        process.send_signal(kill_signal)
-                        kills += 1
-                    break
-                await asyncio.wait([output], timeout=0.005)
-            stdout, _ = await output
+            command = (sys.executable, "-m", "tests.system.bulk_kills", "--child", items, journal)
+            variables = environment | {"PATH": "/usr/bin:/bin"}
+            async with processes.running_async(*command, env=variables, stdout=processes.PIPE) as process:
+                output = asyncio.create_task(process.communicate())
+                while not output.done():
+                    if kill_points and len(simulator.inbox) >= kill_points[0]:
+                        kill_points.pop(0)
+                        # A random moment, not always the end of a loop iteration.
+                        await asyncio.sleep(rng.random() * 0.05)
+                        if process.returncode is None:
+                            process.send_signal(kill_signal)
+                            kills += 1
+                        break
+                    await asyncio.wait([output], timeout=0.005)
+                stdout, _ = await output
             if process.returncode == 0 and (found := json.loads(stdout))["ending"] == "finished":
                 break
             assert passes < 100, "the run does not finish"

@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, RequestError, Resend, RetryPolicy
-from tests.system._ledger_server import AT_LEAST_ONCE, DOUBTFUL, REPEATS, LedgerServer, is_valid
+from tests.system._ledger_server import AT_LEAST_ONCE, DOUBTFUL, RESENT_UNDER, LedgerServer, is_valid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ def _how_often(word: Word, arrivals: list[Arrival], proofs: list[str], policy: s
         if arrival.fault.retry_after > MAX_RETRY_AFTER:
             return False
         if sends:
-            return policy in REPEATS[proof]
+            return policy in RESENT_UNDER[proof]
         return proof != "late" and arrival.fault.status in VERIFY_AGAIN
 
     if word.attempts > ATTEMPTS or lost < 0:

@@ -39,6 +39,7 @@ from bandwidth_mfa_async import (
     RetryPolicy,
 )
 from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
+from tests.support import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,10 +108,10 @@ class Service:
 
     async def start(self) -> None:
         self.starts += 1
-        self.process = await asyncio.create_subprocess_exec(
+        self.process = await processes.start_async(
             *(sys.executable, "-m", "tests.system.soak", "--simulator", str(self.port), str(self.seed + self.starts)),
             env={**os.environ, "SOAK_SECRET": self.secret},
-            stdout=asyncio.subprocess.PIPE,
+            stdout=processes.PIPE,
         )
         assert self.process.stdout is not None
         said = await self.process.stdout.readline()
@@ -120,6 +121,7 @@ class Service:
         assert self.process is not None
         self.process.send_signal(how)
         await self.process.wait()
+        await processes.end_async(self.process)
 
     def client(self) -> MFAClient:
         origin = f"http://127.0.0.1:{self.port}"

@@ -8,7 +8,6 @@ import pathlib
 import random
 import re
 import shutil
-import subprocess
 import sys
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -18,6 +17,7 @@ import pytest
 from benchmarks import _charts, _numbers, _others
 from benchmarks.__main__ import BEGIN, END, PARTS, RESULTS, Part, draw, saved, section, shown
 from benchmarks.__main__ import run as everything
+from tests.support import processes
 from tests.system.soak import gauges
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def test_rates(tmp_path: pathlib.Path) -> None:
     """One small case prints its target and whether it is met, and writes the same as JSON."""
     file = tmp_path / "rates.json"
     command = [sys.executable, "-m", "benchmarks.rates", "--quick", "--only", "minute", "weight", "--json", str(file)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert "NOT MET" not in run.stdout
     figures = json.loads(file.read_text())["figures"]
     assert {figure["case"] for figure in figures} == {"60 a minute, known", "weight 5 among 100 of 1"}
@@ -42,9 +42,7 @@ def test_rates(tmp_path: pathlib.Path) -> None:
 def test_bulk_kills(how: str) -> None:
     """A run that is killed again and again texts nobody twice, and tells of every number in the end."""
     command = [sys.executable, "-m", "tests.system.bulk_kills", "--runs", "1", "--items", "1500", "--json"]
-    run = subprocess.run(
-        [*command, "--signal", how], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
-    )
+    run = processes.run([*command, "--signal", how], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     found = json.loads(run.stdout)
     assert found["sound"], found
     assert found["runs"][0]["kills"] >= 3, found
@@ -54,7 +52,7 @@ def test_bulk_kills(how: str) -> None:
 def test_bulk(tmp_path: pathlib.Path) -> None:
     """Every part runs, and the run with most items is found done when it is started again."""
     command = [sys.executable, "-m", "benchmarks.bulk", "--quick", "--items", "11000", "--json"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
+    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
     figures = json.loads(run.stdout)
     assert figures["peak memory, most items / 10,000"] < 2
     assert set(figures["items a second"]) == {"bare gather over aiohttp", "bulk without journal", "bulk with journal"}
@@ -66,7 +64,7 @@ def test_call_cost(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "calls.json"
     asked = ["aiohttp, tuned", "twilio, async"]
     command = [sys.executable, "-m", "benchmarks.call_cost", "--quick", "--only", *asked, "--json", str(file)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     written = json.loads(file.read_text())
     measured = {cost["name"] for cost in written["calls"]}
     assert measured | set(written["missing"]) == {"bandwidth_mfa_async", "aiohttp, naive", *asked}
@@ -80,7 +78,7 @@ def test_import_cost(tmp_path: pathlib.Path) -> None:
     """Each import has its figures."""
     file = tmp_path / "imports.json"
     command = [sys.executable, "-m", "benchmarks.import_cost", "--rounds", "1", "--json", str(file)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     statements = {figure["statement"] for figure in json.loads(file.read_text())["figures"]}
     assert {"import aiohttp", "import bandwidth_mfa_async", "from bandwidth_mfa_async import MFAClient"} <= statements
     assert all(statement in run.stdout for statement in statements)
@@ -90,7 +88,7 @@ def test_import_cost(tmp_path: pathlib.Path) -> None:
 def test_soak() -> None:
     """Sign-ins and bulk runs through a service that is killed once: nothing is left when the client is closed."""
     command = [sys.executable, "-m", "tests.system.soak", "--minutes", "0.1", "--json"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     found = json.loads(run.stdout)
     assert found["starts of the simulator"] == 2
     assert found["words"]["bulk accepted"] > 100
@@ -122,7 +120,7 @@ def test_first_call(tmp_path: pathlib.Path) -> None:
     """A call on a connection that `warm_up` has opened takes less than one that has to open it."""
     file = tmp_path / "first.json"
     command = [sys.executable, "-m", "benchmarks.first_call", "--rounds", "3", "--json", str(file)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     took = {figure["name"]: figure["wall_ms"] for figure in json.loads(file.read_text())["figures"]}
     assert took["second call"] < took["first call"]
     assert took["first call after warm_up"] < took["first call"]
@@ -194,7 +192,7 @@ def test_a_missed_target_is_called_so() -> None:
 def test_everything_prints_one_table() -> None:
     """A part that is asked for is measured, and stands in the table with its target and whether it is met."""
     command = [sys.executable, "-m", "benchmarks", "--only", "truth"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
+    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
     head, row, *marked = run.stdout.splitlines()
     assert head.split()[0] == "what"
     assert re.search(r" 0 of [\d,]+ ", row)
@@ -238,7 +236,7 @@ def test_what_others_take_is_told_from_what_a_part_takes() -> None:
     spinning = "import sys, time\nwhile time.process_time() < 0.9: pass\nprint(flush=True)\nsys.stdin.read()"
     command = [sys.executable, "-c", spinning]
     others = _others.Others()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with processes.running(command, stdin=processes.PIPE, stdout=processes.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
         during = others.share()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import subprocess
 import sys
 
 import pytest
 
 import bandwidth_mfa_async
+from tests.support import processes
 
 pytest_plugins = ["pytester"]
 
@@ -45,7 +45,10 @@ def run(pytester, monkeypatch):
             # Loaded after ours: the order must not matter.
             plugins += ["-p", "pytest_asyncio.plugin", "-o", f"asyncio_mode={asyncio_mode}"]
             plugins += ["-o", "asyncio_default_fixture_loop_scope=function"]
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *plugins, *arguments, timeout=60)
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugins, *arguments]
+        with processes.running(command, stdout=processes.PIPE, stderr=processes.STDOUT, text=True) as process:
+            said, _ = process.communicate(timeout=60)
+        return pytest.RunResult(process.returncode, said.splitlines(), [], duration=0.0)
 
     return run
 
@@ -281,7 +284,7 @@ print(*sorted(set(sys.modules) - before))
 
 
 def _imported(stub: str = "") -> set[str]:
-    result = subprocess.run(
+    result = processes.run(
         [sys.executable, "-c", _MODULES.format(stub=stub)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return set(result.stdout.split())

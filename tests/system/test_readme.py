@@ -1,4 +1,4 @@
-"""README and its pages tell the truth: their Python runs, commands print what they show, every command is in them."""
+"""README and its pages are correct: their Python runs, their commands print what they show, no command is missing."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import inspect
 import pathlib
 import re
 import shlex
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 
-import bandwidth_mfa_async.worker  # noqa: F401 - it reads its scripts when it is imported, which is not in a loop
+import bandwidth_mfa_async.worker  # noqa: F401 - imported here, because it reads its scripts at import time, which would block the event loop
 from bandwidth_mfa_async import errors
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.simulator import Simulator
+from tests.support import processes
 from tests.support.fault_server import environment
 from tests.support.journal_file import CAUSES, make_launch
 
@@ -46,7 +46,7 @@ async def simulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]
 
 @pytest.fixture
 def numbers_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file that README's commands read, in a folder that they may write in."""
+    """Create the file that README's commands read, in a temporary working directory."""
     (tmp_path / "numbers.csv").write_text(NUMBERS)
     monkeypatch.chdir(tmp_path)
 
@@ -55,7 +55,7 @@ def numbers_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_python_blocks_run(
     simulator: Simulator, block: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each block runs as it stands, against the simulator."""
+    """Each block runs unchanged, against the simulator."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "signin.py").write_text(SIGNIN)
@@ -68,15 +68,15 @@ async def test_python_blocks_run(
         assert sum(namespace["outcomes"].values()) == len(simulator.inbox) == 200
 
 
-def test_its_tests_pass(tmp_path: pathlib.Path) -> None:
-    """What it says under "In your tests", in files of a reader's, with its web app beside them."""
+def test_the_readmes_tests_pass(tmp_path: pathlib.Path) -> None:
+    """The examples under "In your tests" pass as test files next to README's web app."""
     (tmp_path / "signin.py").write_text(SIGNIN)
     for number, block in enumerate(TESTS):
         (tmp_path / f"test_{number}.py").write_text(block)
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
     here = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     plugins = ["-p", "bandwidth_mfa_async.pytest_plugin", "-p", "pytest_asyncio.plugin"]
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-m", "pytest", "-q", *plugins],
         capture_output=True,
         text=True,
@@ -89,7 +89,7 @@ def test_its_tests_pass(tmp_path: pathlib.Path) -> None:
 
 
 def shape(output: str) -> list[str]:
-    """Reduce an output to what does not change from run to run."""
+    """Return an output without the parts that change from run to run."""
     output = re.sub(r"\b\d{13}[a-z0-9]{16}\b", "MESSAGE-ID", output)
     output = re.sub(r"\bc-[0-9a-f]{8}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "CALL-ID", output)
     output = re.sub(r"\d+(\.\d+)*", "N", output)
@@ -98,7 +98,7 @@ def shape(output: str) -> list[str]:
 
 
 def without_proxies() -> dict[str, str]:
-    """Return the environment as a reader's is likely to be: without proxies, and nothing of Bandwidth's in it."""
+    """Return the environment without proxies and without Bandwidth's variables."""
     import os
 
     return {k: v for k, v in os.environ.items() if not k.startswith("BW_") and not k.lower().endswith("_proxy")}
@@ -107,10 +107,10 @@ def without_proxies() -> dict[str, str]:
 def run(command: str, env: dict[str, str], folder: pathlib.Path) -> str:
     words = shlex.split(command)
     assert words[0] == "bandwidth-mfa"
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-m", "bandwidth_mfa_async", *words[1:]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=processes.PIPE,
+        stderr=processes.STDOUT,
         text=True,
         check=False,
         env=without_proxies() | env | {"COLUMNS": "120"},
@@ -123,7 +123,7 @@ def run(command: str, env: dict[str, str], folder: pathlib.Path) -> str:
 async def test_console_blocks_show_what_is_printed(
     simulator: Simulator, numbers_file: None, block: str, tmp_path: pathlib.Path
 ) -> None:
-    """Each command is run, and its output has the shape that README shows: words to the letter, numbers aside."""
+    """Each command prints what README shows, numbers and ids excepted."""
     if "bandwidth-mfa report" in block:
         await asyncio.to_thread(make_launch, tmp_path / "launch.db", causes=CAUSES[:5:2])
     parts = re.split(r"^\$ (.*)$", block, flags=re.MULTILINE)[1:]
@@ -131,40 +131,40 @@ async def test_console_blocks_show_what_is_printed(
         printed = await asyncio.to_thread(run, command, environment(simulator), tmp_path)
         expected, actual = shape(shown), shape(printed)
         if command.endswith("demo"):
-            # Which causes of retries a run meets depends on timing; all other rows are always there.
+            # The causes of retries depend on timing; all other rows are always printed.
             expected = [line for line in expected if "retries after" not in line]
             actual = [line for line in actual if "retries after" not in line]
         if "bandwidth-mfa report" in command:
-            # Where a column's text is wrapped depends on rich's version.
+            # The line breaks in a column depend on rich's version.
             expected, actual = (sorted(" ".join(lines).split()) for lines in (expected, actual))
         assert actual == expected, command
 
 
 def test_every_command_is_in_the_readme() -> None:
-    """A command that nobody can find does not exist."""
+    """README names every command, and every command has a help text."""
     for name, command in app.commands.items():
         assert f"bandwidth-mfa {name}" in README, f"{name} is not in README"
         assert command.help
         assert isinstance(command, click.Command)
 
 
-def test_the_errors_the_readme_names_exist() -> None:
-    """Tables of names rot silently."""
+def test_the_errors_in_the_readme_exist() -> None:
+    """Every error class in README and its pages exists."""
     assert "`NotSentError`" in PAGES
     for name in re.findall(r"`([A-Z][A-Za-z]+Error)`", README + PAGES):
         assert hasattr(errors, name) or hasattr(builtins, name), name
 
 
-def test_the_two_commands() -> None:
-    """The set-up is two lines, and .ci/run takes them from here."""
+def test_the_setup_commands_are_those_of_the_gate() -> None:
+    """The set-up is two lines, and .ci/run reads them from README."""
     gate = (ROOT / ".ci" / "run").read_text()
     lines = [line for line in README.splitlines() if line.startswith("pip install -e ")]
     assert lines == ["pip install -e '.[cli]' && bandwidth-mfa demo", "pip install -e '.[test]' && pytest"]
     assert "readme_command" in gate
 
 
-def test_links_lead_somewhere() -> None:
-    """To a file of the repository, or to a heading that is there."""
+def test_links_have_a_target() -> None:
+    """A relative link points to an existing file or heading."""
     pages = {ROOT / "README.md": README}
     pages |= {path: path.read_text() for path in (ROOT / ".github").glob("*.md")}
     for page, text in pages.items():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
+
+from tests.support import processes
 
 SCRIPT = """
 import asyncio, collections, json, os, sys
@@ -85,7 +86,7 @@ asyncio.run(main())
 def test_ten_thousand_sends_match_the_inbox() -> None:
     """Inbox and results match one to one, no text is lost or sent twice, stderr is empty, and no socket remains."""
     seed = int.from_bytes(os.urandom(2), "big")
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-W", "error", "-c", SCRIPT, str(seed)],
         capture_output=True,
         text=True,

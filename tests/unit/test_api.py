@@ -8,7 +8,6 @@ import inspect
 import pathlib
 import pydoc
 import re
-import subprocess
 import sys
 import typing
 
@@ -16,6 +15,7 @@ import pytest
 
 import bandwidth_mfa_async
 from bandwidth_mfa_async import errors
+from tests.support import processes
 
 
 def test_every_exported_name_can_be_loaded() -> None:
@@ -44,7 +44,7 @@ def test_a_wrong_name_is_an_attribute_error() -> None:
 def test_importing_the_package_loads_no_library() -> None:
     """The HTTP client is loaded by the first name that needs it."""
     code = "import sys, bandwidth_mfa_async; print([n for n in ('aiohttp', 'attrs', 'cattrs') if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

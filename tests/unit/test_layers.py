@@ -10,6 +10,8 @@ import pathlib
 
 import pytest
 
+from tests.support import processes
+
 PACKAGE = "bandwidth_mfa_async"
 ROOT = pathlib.Path(__file__).parent.parent.parent / PACKAGE
 
@@ -31,9 +33,7 @@ def test_modules_have_a_docstring_and_a_bounded_size(path: pathlib.Path) -> None
 
 def test_the_visible_top_level_is_fixed() -> None:
     """The root contains only the agreed names and nothing else that is committed."""
-    import subprocess
-
-    tracked = subprocess.run(
+    tracked = processes.run(
         ["git", "ls-files"], cwd=ROOT.parent, capture_output=True, text=True, check=False
     ).stdout.split()
     visible = {path.split("/")[0] for path in tracked if not path.startswith(".")}

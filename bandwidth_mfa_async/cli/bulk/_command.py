@@ -74,7 +74,7 @@ def bulk_options(command: Any) -> Any:
             help="The application.  [env var: BW_MESSAGING_APPLICATION_ID, with --voice BW_VOICE_APPLICATION_ID]",
         ),
         click.option("--scope", help="What the codes are for, unless a row has a scope."),
-        click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must hold {CODE}."),
+        click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must contain {CODE}."),
         click.option("--digits", type=int, default=6, show_default=True, help="The codes' length, 4 to 8."),
         click.option("--voice", is_flag=True, help="Call instead of texting."),
         click.option(

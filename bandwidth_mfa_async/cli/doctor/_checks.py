@@ -68,17 +68,17 @@ _SCOPE: Final = "bandwidth-mfa doctor"
 
 def versions() -> dict[str, str | None]:
     """Return the installed versions by name; None for an optional library that is not installed."""
-    found: dict[str, str | None] = {
+    installed: dict[str, str | None] = {
         "bandwidth-mfa-async": __version__,
         "Python": platform.python_version(),
         "OpenSSL": ssl.OPENSSL_VERSION.split()[1],
     }
     for name in (*_LIBRARIES, *_OPTIONAL):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
 async def run_checks(
@@ -95,8 +95,10 @@ async def run_checks(
         clock: this machine's clock.
     """
     clock = clock or SystemClock()
-    found = await asyncio.to_thread(versions)  # reads files
-    yield Finding("versions", "ok", ", ".join(f"{name} {found[name]}" for name in found if name not in _OPTIONAL))
+    installed = await asyncio.to_thread(versions)  # reads files
+    yield Finding(
+        "versions", "ok", ", ".join(f"{name} {installed[name]}" for name in installed if name not in _OPTIONAL)
+    )
     yield _environment(environ)
     yield _proxy(environ)
     settings, finding = _credentials(environ, clock)

@@ -51,7 +51,7 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 def doctor(to: str | None, from_: str | None, application_id: str | None, timeout: float, as_json: bool) -> None:  # noqa: FBT001 - click passes flags this way
-    """Diagnose problems: check the environment, credentials, network, TLS, clock and service.
+    """Check the environment, credentials, network, TLS, clock and service.
 
     Sends no code unless --send is given: the last check verifies a made-up code for a number reserved for fiction.
     """

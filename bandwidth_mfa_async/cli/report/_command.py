@@ -111,7 +111,7 @@ def _write_page(report: JournalReport, page: Path) -> None:
 
 
 def _summary(report: JournalReport) -> RenderableType:
-    facts = f"{wording.title(report)}, {wording.channel(report)}, begun {formats.timestamp(report.created)} UTC"
+    facts = f"{wording.title(report)}, {wording.channel(report)}, started {formats.timestamp(report.created)} UTC"
     parts: list[RenderableType] = [
         Text(f"{wording.headline(report)}; {wording.state(report)}.", style="bold"),
         Text(facts, style="dim"),
@@ -236,14 +236,14 @@ def _sessions(report: JournalReport) -> Table:
 
 def _positions(report: JournalReport) -> list[RenderableType]:
     parts: list[RenderableType] = []
-    for name, found, number in (
+    for name, positions, number in (
         ("unknown", report.unknown_positions, report.counts.unknown),
         ("in flight or interrupted", report.sending_positions, report.counts.sending),
     ):
-        if found:
+        if positions:
             parts += [
                 Text(f"{name}: positions in the input, counted from 0", style="bold"),
-                Text(wording.positions(found, number)),
+                Text(wording.positions(positions, number)),
                 Text(),
             ]
     return parts

@@ -119,8 +119,8 @@ def next_steps(report: JournalReport) -> list[str]:
     return steps or ["Nothing to do."]
 
 
-def positions(found: tuple[int, ...], total: int) -> str:
+def positions(indexes: tuple[int, ...], total: int) -> str:
     """Return the first positions in the input, counted from 0."""
-    shown = ", ".join(str(position) for position in found[:MAX_POSITIONS])
-    more = total - min(len(found), MAX_POSITIONS)
+    shown = ", ".join(str(position) for position in indexes[:MAX_POSITIONS])
+    more = total - min(len(indexes), MAX_POSITIONS)
     return f"{shown} and {count(more)} more" if more > 0 else shown

@@ -31,6 +31,7 @@ _MAX_SECONDS: Final = 1e9
 
 
 # Read on import, not in the event loop.
+assert __package__ is not None  # noqa: S101 - an imported module has one
 _SCRIPT: Final = Script.load(__package__, "adaptive.lua")
 
 

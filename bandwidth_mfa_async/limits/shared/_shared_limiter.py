@@ -302,9 +302,9 @@ class SharedLimiter:
         pause = max(0.0, self._paused_until - self._clock.monotonic())
         if self._ceiling is None or self._rate is None:
             return pause
-        shortfalls = self._queue.shortfall(weight, lane)
+        shortfall = self._queue.shortfall(weight, lane)
         # The shared bucket may hold tokens, so its capacity is not counted as a wait.
-        return pause + max(0.0, shortfalls - 1.0 - 0.15 * self._ceiling) / self._ceiling
+        return pause + max(0.0, shortfall - 1.0 - 0.15 * self._ceiling) / self._ceiling
 
     # Exchanges with the shared state.
 

@@ -1,52 +1,52 @@
-// The account's rate and the faults: forms that show what is in force, and change it.
+// The forms that show and change the account's rate limit and the faults.
 
-import { announce, ask, byId, faultWords, foreign, make, plural } from "./dom.js";
+import { announce, byId, callApi, describeFault, make, plural, untrusted } from "./dom.js";
 
-const NAMES = { messaging: "Text messages", voice: "Calls", verify: "Verifications", token: "OAuth2 tokens" };
-const MODELS = {
+const OPERATION_NAMES = { messaging: "Text messages", voice: "Calls", verify: "Verifications", token: "OAuth2 tokens" };
+const MODEL_DESCRIPTIONS = {
   queue: (limit) => `queue of ${limit.queue_seconds} s`,
   token_bucket: (limit) => (limit.burst === null ? "bucket" : `bucket of ${limit.burst}`),
   fixed_window: () => "fixed window",
   sliding_log: () => "sliding log",
   per_number: (limit) => `for each ${limit.number === "to" ? "recipient" : "sender"}`,
 };
-// Bandwidth's defaults, for a channel that has no limit yet.
+// Bandwidth's defaults, for a channel without a limit.
 const DEFAULTS = { messaging: { rate: 1, per: 1, queue_seconds: 900 }, voice: { rate: 5, per: 1, queue_seconds: 300 } };
 
-/** Show only the fields that the chosen word has a use for. */
-function showFields(form, chosen) {
+/** Show only the fields that apply to the selected option. */
+function showFields(form, selected) {
   for (const field of form.querySelectorAll("[data-for]")) {
-    field.hidden = !field.dataset.for.split(" ").includes(chosen);
+    field.hidden = !field.dataset.for.split(" ").includes(selected);
   }
 }
 
-function problem(id, text) {
+function showProblem(id, text) {
   byId(id).textContent = text;
 }
 
-function numberIn(id, name, { least = 0, above = false, most = Infinity } = {}) {
+function readNumber(id, name, { min = 0, exclusive = false, max = Infinity } = {}) {
   const field = byId(id);
   const value = field.value.trim() === "" ? NaN : Number(field.value);
-  if (value > least || (!above && value === least)) {
-    if (value <= most) return value;
+  if (value > min || (!exclusive && value === min)) {
+    if (value <= max) return value;
   }
   field.focus();
-  const bound = most < Infinity ? `from ${least} to ${most}` : `${above ? "above" : "at least"} ${least}`;
+  const bound = max < Infinity ? `from ${min} to ${max}` : `${exclusive ? "above" : "at least"} ${min}`;
   throw new Error(`${name} must be a number ${bound}`);
 }
 
 // --- the account's rate ---
 
 let limits = { messaging: null, voice: null };
-let edited = false;
+let isEdited = false;
 
-const limitWords = (limit) => (limit === null ? "no limit" : `${limit.rate} per ${limit.per} s, ${MODELS[limit.model](limit)}`);
+const describeLimit = (limit) => (limit === null ? "no limit" : `${limit.rate} per ${limit.per} s, ${MODEL_DESCRIPTIONS[limit.model](limit)}`);
 
 function fillLimits() {
   const channel = byId("limit-channel").value;
   const limit = limits[channel];
-  byId("limit-now").textContent = limitWords(limit);
-  if (edited) return;
+  byId("limit-now").textContent = describeLimit(limit);
+  if (isEdited) return;
   const shown = { burst: null, number: "from", retry_after: false, ...DEFAULTS[channel], ...limit };
   byId("limit-model").value = limit === null ? "off" : limit.model;
   byId("limit-rate").value = shown.rate;
@@ -59,19 +59,19 @@ function fillLimits() {
 }
 
 export async function readLimits() {
-  limits = await ask("GET", "limits");
+  limits = await callApi("GET", "limits");
   fillLimits();
 }
 
-function limitOfForm() {
+function readLimitForm() {
   const model = byId("limit-model").value;
   if (model === "off") return null;
   const limit = { ...limits[byId("limit-channel").value], model };
-  limit.rate = numberIn("limit-rate", "messages", { above: true });
-  limit.per = numberIn("limit-per", "seconds", { above: true });
-  if (model === "queue") limit.queue_seconds = numberIn("limit-queue", "the queue", { above: true });
+  limit.rate = readNumber("limit-rate", "messages", { exclusive: true });
+  limit.per = readNumber("limit-per", "seconds", { exclusive: true });
+  if (model === "queue") limit.queue_seconds = readNumber("limit-queue", "the queue", { exclusive: true });
   if (model === "token_bucket" || model === "per_number") {
-    limit.burst = byId("limit-burst").value.trim() === "" ? null : numberIn("limit-burst", "the burst", { above: true });
+    limit.burst = byId("limit-burst").value.trim() === "" ? null : readNumber("limit-burst", "the burst", { exclusive: true });
   }
   if (model === "per_number") limit.number = byId("limit-number").value;
   limit.retry_after = byId("limit-retry-after").checked;
@@ -80,22 +80,22 @@ function limitOfForm() {
 
 async function applyLimit(event) {
   event.preventDefault();
-  problem("limit-problem", "");
+  showProblem("limit-problem", "");
   const channel = byId("limit-channel").value;
   try {
-    limits = await ask("PUT", "limits", { [channel]: limitOfForm() });
-    edited = false;
+    limits = await callApi("PUT", "limits", { [channel]: readLimitForm() });
+    isEdited = false;
     fillLimits();
-    announce(`${NAMES[channel]}: ${limitWords(limits[channel])}`);
+    announce(`${OPERATION_NAMES[channel]}: ${describeLimit(limits[channel])}`);
   } catch (error) {
-    problem("limit-problem", error.message);
+    showProblem("limit-problem", error.message);
   }
 }
 
 // --- faults ---
 
-/** Put equal rules that follow each other in one line. */
-function grouped(rules) {
+/** Group consecutive equal rules. */
+function groupRules(rules) {
   const groups = [];
   for (const rule of rules) {
     const key = JSON.stringify(rule);
@@ -107,27 +107,27 @@ function grouped(rules) {
 }
 
 function ruleNode({ rule, times }) {
-  const often = rule.share === null ? (times === 1 ? "Next answer" : `Next ${times} answers`) : `${+(rule.share * 100).toFixed(3)} % of answers`;
-  const scope = make("span", { class: "fine" }, rule.operation ? NAMES[rule.operation] : "All requests");
-  if (rule.to !== null) scope.append(" to ", foreign(rule.to));
-  return make("li", {}, make("strong", {}, often), make("span", {}, faultWords(rule.fault)), scope);
+  const frequency = rule.share === null ? (times === 1 ? "Next answer" : `Next ${times} answers`) : `${+(rule.share * 100).toFixed(3)} % of answers`;
+  const scope = make("span", { class: "fine" }, rule.operation ? OPERATION_NAMES[rule.operation] : "All requests");
+  if (rule.to !== null) scope.append(" to ", untrusted(rule.to));
+  return make("li", {}, make("strong", {}, frequency), make("span", {}, describeFault(rule.fault)), scope);
 }
 
 export async function readFaults() {
-  const { faults } = await ask("GET", "faults");
-  const groups = grouped(faults);
+  const { faults } = await callApi("GET", "faults");
+  const groups = groupRules(faults);
   byId("rules").replaceChildren(...groups.map(ruleNode));
   byId("rules-none").hidden = groups.length > 0;
   byId("clear-faults").hidden = groups.length === 0;
 }
 
-function faultOfForm() {
+function readFaultForm() {
   const kind = byId("fault-kind").value;
   const fault = {};
   if (kind === "forever") return { delay: "forever", accepted: byId("fault-accepted").checked };
-  if (kind === "status") fault.status = numberIn("fault-status", "the status", { least: 200, most: 599 });
+  if (kind === "status") fault.status = readNumber("fault-status", "the status", { min: 200, max: 599 });
   else if (kind !== "delay") fault.drop = kind;
-  const delay = numberIn("fault-delay", "the delay");
+  const delay = readNumber("fault-delay", "the delay");
   if (delay) fault.delay = delay;
   if (!byId("fault-accepted").closest("[data-for]").hidden) fault.accepted = byId("fault-accepted").checked;
   return fault;
@@ -135,29 +135,29 @@ function faultOfForm() {
 
 async function addFault(event) {
   event.preventDefault();
-  problem("fault-problem", "");
+  showProblem("fault-problem", "");
   try {
-    const fault = faultOfForm();
+    const fault = readFaultForm();
     const rule = {};
     if (byId("fault-next").checked) {
-      const times = numberIn("fault-count", "how many answers", { least: 1, most: 1000 });
+      const times = readNumber("fault-count", "how many answers", { min: 1, max: 1000 });
       rule.script = Array.from({ length: Math.floor(times) }, () => fault);
     } else {
       rule.fault = fault;
-      rule.share = numberIn("fault-share", "the share", { most: 100 }) / 100;
+      rule.share = readNumber("fault-share", "the share", { max: 100 }) / 100;
     }
     const to = byId("fault-to").value.replace(/[ \-.()/]/g, "");
     if (to) rule.to = to;
     if (byId("fault-operation").value) rule.operation = byId("fault-operation").value;
-    await ask("POST", "faults", rule);
+    await callApi("POST", "faults", rule);
     await readFaults();
-    announce(`Fault added: ${faultWords(fault)}`);
+    announce(`Fault added: ${describeFault(fault)}`);
   } catch (error) {
-    problem("fault-problem", error.message);
+    showProblem("fault-problem", error.message);
   }
 }
 
-function kindChanged() {
+function onKindChange() {
   const kind = byId("fault-kind").value;
   showFields(byId("faults-form"), kind);
   byId("fault-accepted").checked = kind !== "status";
@@ -169,25 +169,25 @@ function kindChanged() {
 export function startControls() {
   byId("limit-channel").addEventListener("input", (event) => {
     event.stopPropagation();
-    edited = false;
-    problem("limit-problem", "");
+    isEdited = false;
+    showProblem("limit-problem", "");
     fillLimits();
   });
   byId("limits-form").addEventListener("input", () => {
-    edited = true;
+    isEdited = true;
     showFields(byId("limits-form"), byId("limit-model").value);
   });
   byId("limits-form").addEventListener("submit", applyLimit);
-  byId("fault-kind").addEventListener("input", kindChanged);
+  byId("fault-kind").addEventListener("input", onKindChange);
   byId("fault-count").addEventListener("focus", () => (byId("fault-next").checked = true));
   byId("fault-share").addEventListener("focus", () => (byId("fault-some").checked = true));
   byId("faults-form").addEventListener("submit", addFault);
   byId("clear-faults").addEventListener("click", async () => {
-    await ask("DELETE", "faults");
+    await callApi("DELETE", "faults");
     await readFaults();
     byId("fault-kind").focus();
     announce(plural(0, "fault"));
   });
-  kindChanged();
+  onKindChange();
   fillLimits();
 }

@@ -1,8 +1,8 @@
-// Building blocks: elements whose text is only ever text, requests, copying, announcements.
+// Helpers: elements whose text never becomes markup, API requests, copying and announcements.
 
 export const byId = (id) => document.getElementById(id);
 
-/** Make an element. Children are elements or text; text never becomes markup. */
+/** Create an element. Children are elements or text; text never becomes markup. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -12,10 +12,10 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** What other people wrote: shown in its own direction, so that it cannot turn round what stands beside it. */
-export const foreign = (text, tag = "bdi", attributes = {}) => make(tag, { dir: "auto", ...attributes }, String(text));
+/** Untrusted text, with its own direction, so that it cannot reorder the text around it. */
+export const untrusted = (text, tag = "bdi", attributes = {}) => make(tag, { dir: "auto", ...attributes }, String(text));
 
-export async function ask(method, path, body) {
+export async function callApi(method, path, body) {
   const options = { method, cache: "no-store" };
   if (body !== undefined) {
     options.headers = { "Content-Type": "application/json" };
@@ -27,19 +27,19 @@ export async function ask(method, path, body) {
   return answer;
 }
 
-/** Say something to people who listen to the page. */
+/** Announce text to screen readers. */
 export function announce(text) {
   byId("announcer").textContent = text;
 }
 
-/** Copy text; the clipboard's own way exists only on loopback and HTTPS, the old one everywhere. */
+/** Copy text. The clipboard API exists only on loopback and HTTPS; execCommand works everywhere. */
 export async function copyText(text) {
   if (navigator.clipboard) {
     try {
       await navigator.clipboard.writeText(text);
       return true;
     } catch {
-      // refused by the browser's settings: try the old way
+      // The browser's settings forbid it: use execCommand.
     }
   }
   const focused = document.activeElement;
@@ -55,14 +55,14 @@ export async function copyText(text) {
 
 const resets = new WeakMap();
 
-/** Copy, and show on the button's word that it was done. */
+/** Copy text, and show the result in the button's label. */
 export async function copyFrom(button, word, text, what) {
   const before = word.dataset.word ?? word.textContent;
   word.dataset.word = before;
   const copied = await copyText(text);
   word.textContent = copied ? "Copied" : "Failed";
   button.classList.toggle("done", copied);
-  announce(copied ? `${what} copied` : `${what} could not be copied; select it by hand`);
+  announce(copied ? `${what} copied` : `${what} could not be copied; select it and copy it`);
   clearTimeout(resets.get(button));
   resets.set(
     button,
@@ -73,12 +73,12 @@ export async function copyFrom(button, word, text, what) {
   );
 }
 
-/** Ask before something is lost. Focus starts on the harmless button; Escape is a no. */
-export function confirmed(title, text, yes) {
+/** Ask before data is deleted. The focus starts on the button that cancels; Escape cancels too. */
+export function confirmAction(title, text, label) {
   const dialog = byId("confirm");
   byId("confirm-title").textContent = title;
   byId("confirm-text").textContent = text;
-  byId("confirm-yes").textContent = yes;
+  byId("confirm-yes").textContent = label;
   return new Promise((resolve) => {
     byId("confirm-yes").onclick = () => dialog.close("yes");
     byId("confirm-no").onclick = () => dialog.close("no");
@@ -95,28 +95,28 @@ export const plural = (number, one, many = `${one}s`) => `${count(number)} ${num
 const clockTime = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
-/** The local time of day, with the date if that is not today. */
-export function when(seconds) {
+/** The local time, with the date if it is not today. */
+export function timeNode(seconds) {
   const date = new Date(seconds * 1000);
   const format = date.toDateString() === new Date().toDateString() ? clockTime : dayAndTime;
   return make("time", { datetime: date.toISOString(), title: dayAndTime.format(date) }, format.format(date));
 }
 
-/** What a fault does, in words. */
-export function faultWords(fault) {
-  const words = [];
-  if (fault.status !== undefined) words.push(`answer ${fault.status}`);
+/** Describe what a fault does. */
+export function describeFault(fault) {
+  const parts = [];
+  if (fault.status !== undefined) parts.push(`answer ${fault.status}`);
   if (fault.drop) {
-    words.push({ before_read: "drop before reading", after_read: "drop after reading" }[fault.drop] ?? "drop in mid-answer");
+    parts.push({ before_read: "drop before reading", after_read: "drop after reading" }[fault.drop] ?? "drop in the middle of the answer");
   }
-  if (fault.truncate) words.push("send half of the body");
-  if (fault.seconds_per_byte) words.push(`send a byte every ${fault.seconds_per_byte} s`);
-  if (fault.body !== undefined) words.push("with a body of its own");
-  if (fault.headers) words.push(`with ${plural(Object.keys(fault.headers).length, "header")}`);
-  if (fault.delay === "forever") words.push("never answer");
-  else if (fault.delay) words.push(`after ${fault.delay} s`);
-  if (words.length === 0) words.push("answer as usual");
+  if (fault.truncate) parts.push("send half of the body");
+  if (fault.seconds_per_byte) parts.push(`send a byte every ${fault.seconds_per_byte} s`);
+  if (fault.body !== undefined) parts.push("with another body");
+  if (fault.headers) parts.push(`with ${plural(Object.keys(fault.headers).length, "header")}`);
+  if (fault.delay === "forever") parts.push("never answer");
+  else if (fault.delay) parts.push(`after ${fault.delay} s`);
+  if (parts.length === 0) parts.push("normal answer");
   const failing = fault.status >= 300 || fault.drop || fault.delay === "forever";
-  if (fault.accepted && failing) words.push("message sent all the same");
-  return words.join(", ");
+  if (fault.accepted && failing) parts.push("message sent anyway");
+  return parts.join(", ");
 }

@@ -1,21 +1,21 @@
-// One message and one refused attempt, as elements.
+// The list entries of a message and of a refused attempt.
 
-import { copyFrom, faultWords, foreign, make, when } from "./dom.js";
+import { copyFrom, describeFault, make, timeNode, untrusted } from "./dom.js";
 
 const LONG_TEXT = 400;
 
 // --- one message ---
 
 const RECEIPTS = {
-  none: "none asked for",
+  none: "not requested",
   pending: "pending",
-  retrying: "not taken yet, trying again",
+  retrying: "not accepted yet, retrying",
   sent: "posted",
   given_up: "given up",
-  blocked: "blocked, not on this machine",
+  blocked: "blocked, address not on this machine",
 };
 
-function receiptWords(message) {
+function describeReceipt(message) {
   const outcome = { "message-delivered": "delivered", "message-failed": "failed" }[message.receiptType];
   const state = RECEIPTS[message.receipt] ?? message.receipt;
   return outcome ? `${state} (${outcome})` : state;
@@ -40,7 +40,7 @@ function codeButton(message) {
 }
 
 function bubble(message) {
-  const text = foreign(message.text, "p", { class: "text" });
+  const text = untrusted(message.text, "p", { class: "text" });
   if (message.text.length <= LONG_TEXT) return [text];
   text.classList.add("cut");
   const button = make("button", { type: "button", class: "link", "aria-expanded": "false" }, "Show all of it");
@@ -54,16 +54,16 @@ function bubble(message) {
 
 function details(message) {
   const list = make("dl", {});
-  list.append(fact(message.callId ? "Call ID" : "Message ID", foreign(message.callId ?? message.messageId)));
-  list.append(fact("Application ID", foreign(message.applicationId)));
-  if (message.callbackUrl) list.append(fact("Callback URL", foreign(message.callbackUrl)));
+  list.append(fact(message.callId ? "Call ID" : "Message ID", untrusted(message.callId ?? message.messageId)));
+  list.append(fact("Application ID", untrusted(message.applicationId)));
+  if (message.callbackUrl) list.append(fact("Callback URL", untrusted(message.callbackUrl)));
   if (message.queued) list.append(fact("Queued", `${message.queued.toFixed(1)} s`));
   return make("details", {}, make("summary", {}, "Details", make("span", { class: "hidden" }, ` of code ${message.code}`)), list);
 }
 
 export function showReceipt(node, message) {
   const value = node.querySelector(".receipt");
-  value.textContent = receiptWords(message);
+  value.textContent = describeReceipt(message);
   value.dataset.state = message.receiptType === "message-failed" ? "failed" : message.receipt;
 }
 
@@ -79,9 +79,9 @@ export function messageNode(message) {
         "p",
         { class: "people" },
         make("span", { class: "hidden" }, "To "),
-        foreign(message.to, "bdi", { class: "to" }),
-        make("span", { class: "from" }, "from ", foreign(message.from)),
-        make("span", { class: "time" }, when(message.time)),
+        untrusted(message.to, "bdi", { class: "to" }),
+        make("span", { class: "from" }, "from ", untrusted(message.from)),
+        make("span", { class: "time" }, timeNode(message.time)),
       ),
       ...bubble(message),
     ),
@@ -93,7 +93,7 @@ export function messageNode(message) {
         "dl",
         { class: "facts" },
         fact("Channel", voice ? "Call" : "Text"),
-        fact("Scope", foreign(message.scope)),
+        fact("Scope", untrusted(message.scope)),
         voice ? null : fact("Segments", String(message.segments)),
         fact("Receipt", make("span", { class: "receipt" })),
       ),
@@ -111,12 +111,12 @@ const OPERATIONS = { messaging: "Text message", voice: "Call", verify: "Verifica
 
 export function attemptNode(record) {
   const cut = record.status === null;
-  const fault = record.fault ? `Injected fault: ${faultWords(record.fault)}` : "";
+  const fault = record.fault ? `Injected fault: ${describeFault(record.fault)}` : "";
   const reason = record.reason && record.reason !== "fault" ? record.reason : "";
   const kind = cut || record.status >= 500 ? "bad" : record.status >= 400 ? "warn" : "mild";
   const target = OPERATIONS[record.operation]
-    ? [OPERATIONS[record.operation], record.to === null ? null : make("span", {}, " to ", foreign(record.to))]
-    : [foreign(`${record.method} ${record.path}`)];
+    ? [OPERATIONS[record.operation], record.to === null ? null : make("span", {}, " to ", untrusted(record.to))]
+    : [untrusted(`${record.method} ${record.path}`)];
   return make(
     "li",
     { class: "attempt" },
@@ -125,8 +125,8 @@ export function attemptNode(record) {
       "div",
       {},
       make("p", { class: "target" }, ...target.filter((part) => part !== null)),
-      foreign([reason, fault].filter(Boolean).join(". ") || "No reason given", "p", { class: "reason" }),
+      untrusted([reason, fault].filter(Boolean).join(". ") || "No reason given", "p", { class: "reason" }),
     ),
-    make("span", { class: "time" }, when(record.time)),
+    make("span", { class: "time" }, timeNode(record.time)),
   );
 }

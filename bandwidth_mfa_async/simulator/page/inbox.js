@@ -1,30 +1,30 @@
-// The inbox and the refused attempts: read once, then kept up to date by the stream of events.
+// The inbox and the refused attempts: read once, then updated by the stream of events.
 
-import { announce, ask, byId, confirmed, copyFrom, count, plural } from "./dom.js";
+import { announce, byId, callApi, confirmAction, copyFrom, count, plural } from "./dom.js";
 import { readFaults, readLimits, startControls } from "./controls.js";
 import { attemptNode, messageNode, showReceipt } from "./entries.js";
 
-const STEP = 100;
+const PAGE_SIZE = 100;
 
-// --- a list of which the newest are shown ---
+// --- a list that shows its newest entries ---
 
-let everything = 0; // messages in the inbox, whatever the filter
+let inboxTotal = 0; // messages in the inbox, without the filter
 
-class List {
+class EntryList {
   constructor({ name, path, key, nodeOf, idOf, matches }) {
     Object.assign(this, { path, key, nodeOf, idOf, matches });
     this.list = byId(name === "inbox" ? "messages" : "attempts");
     this.older = byId(`${name}-older`);
     this.summary = byId(`${name}-summary`);
     this.name = name;
-    this.shown = STEP;
+    this.shown = PAGE_SIZE;
     this.total = 0;
     this.nodes = new Map();
     this.older.addEventListener("click", () => this.showOlder());
   }
 
   async read() {
-    const answer = await ask("GET", `${this.path()}&limit=${this.shown}`);
+    const answer = await callApi("GET", `${this.path()}&limit=${this.shown}`);
     const kept = new Map();
     const nodes = answer[this.key].reverse().map((item) => {
       const id = this.idOf(item);
@@ -33,7 +33,7 @@ class List {
       if (node.dataset.channel) showReceipt(node, item);
       return node;
     });
-    // Nodes that stay are left in their places, so that focus and selections survive.
+    // Do not move nodes that stay, so that focus and selection survive.
     const wanted = new Set(nodes);
     for (const node of [...this.list.children]) if (!wanted.has(node)) node.remove();
     nodes.forEach((node, index) => {
@@ -41,13 +41,13 @@ class List {
     });
     this.nodes = kept;
     this.total = answer.total;
-    if (answer.all !== undefined) everything = answer.all;
+    if (answer.all !== undefined) inboxTotal = answer.all;
     this.update();
   }
 
   async showOlder() {
     const before = this.list.children.length;
-    this.shown += STEP;
+    this.shown += PAGE_SIZE;
     await readAll();
     const first = this.list.children[before];
     if (first) {
@@ -57,7 +57,7 @@ class List {
     announce(`${plural(this.list.children.length, "entry", "entries")} shown`);
   }
 
-  /** Put new items on top, oldest of them first; return those that are shown. */
+  /** Add new items, oldest first, at the top; return those that match the filter. */
   add(items, total) {
     const fresh = items.filter((item) => this.matches(item) && !this.nodes.has(this.idOf(item)));
     const nodes = fresh.slice(-this.shown).map((item) => {
@@ -89,25 +89,25 @@ class List {
 }
 
 const filter = byId("filter");
-const bare = (number) => number.replace(/[ +\-.()/]/g, "");
+const stripSeparators = (number) => number.replace(/[ +\-.()/]/g, "");
 
-const inbox = new List({
+const inbox = new EntryList({
   name: "inbox",
   key: "messages",
   path: () => `messages?number=${encodeURIComponent(filter.value)}`,
   nodeOf: messageNode,
   idOf: (message) => message.messageId ?? message.callId,
-  matches: (message) => message.to.includes(bare(filter.value)) || message.from.includes(bare(filter.value)),
+  matches: (message) => message.to.includes(stripSeparators(filter.value)) || message.from.includes(stripSeparators(filter.value)),
 });
 inbox.onUpdate = (shown) => {
-  byId("inbox-empty").hidden = everything > 0;
-  byId("inbox-none").hidden = everything === 0 || shown > 0;
-  byId("inbox-count").textContent = count(everything);
-  byId("clear-inbox").disabled = everything === 0;
-  if (bare(filter.value) && shown === inbox.total) inbox.summary.textContent = `${count(shown)} of ${plural(everything, "message")}`;
+  byId("inbox-empty").hidden = inboxTotal > 0;
+  byId("inbox-none").hidden = inboxTotal === 0 || shown > 0;
+  byId("inbox-count").textContent = count(inboxTotal);
+  byId("clear-inbox").disabled = inboxTotal === 0;
+  if (stripSeparators(filter.value) && shown === inbox.total) inbox.summary.textContent = `${count(shown)} of ${plural(inboxTotal, "message")}`;
 };
 
-const refused = new List({
+const refused = new EntryList({
   name: "refused",
   key: "requests",
   path: () => "requests?refused",
@@ -124,46 +124,46 @@ refused.onUpdate = (shown) => {
 // --- the stream of events ---
 
 let source = null;
-let waiting = [];
-let flushing = 0;
-let reading = null;
-let again = false;
+let pendingEvents = [];
+let flushTimer = 0;
+let activeRead = null;
+let readAgain = false;
 
-function say(state, text) {
+function setStatus(state, text) {
   const status = byId("status");
   status.dataset.state = state;
   if (status.textContent !== text) status.textContent = text;
 }
 
-/** Read everything. Events that come meanwhile wait, and are applied afterwards, in order. */
+/** Read everything. Events that arrive meanwhile are applied afterwards, in order. */
 function readAll() {
-  again = true;
-  reading ??= readWhileAsked();
-  return reading;
+  readAgain = true;
+  activeRead ??= readUntilCurrent();
+  return activeRead;
 }
 
-async function readWhileAsked() {
+async function readUntilCurrent() {
   try {
-    while (again) {
-      again = false;
-      waiting = [];
+    while (readAgain) {
+      readAgain = false;
+      pendingEvents = [];
       await Promise.all([inbox.read(), refused.read(), readLimits(), readFaults()]);
     }
-    say("live", "Live");
+    setStatus("live", "Live");
   } catch {
-    say("lost", "Out of reach, trying again");
+    setStatus("lost", "Not reachable, retrying");
     setTimeout(readAll, 2000);
   } finally {
-    reading = null;
+    activeRead = null;
   }
   flush();
 }
 
 function flush() {
-  flushing = 0;
-  if (reading) return;
-  const events = waiting;
-  waiting = [];
+  flushTimer = 0;
+  if (activeRead) return;
+  const events = pendingEvents;
+  pendingEvents = [];
   const messages = [];
   const attempts = [];
   const receipts = [];
@@ -175,9 +175,9 @@ function flush() {
     } else if (type === "receipt") receipts.push(data);
     else if (type === "request") attempts.push(data);
   }
-  if (total !== undefined) everything = total;
+  if (total !== undefined) inboxTotal = total;
   if (messages.length) {
-    const fresh = inbox.add(messages, bare(filter.value) ? undefined : total);
+    const fresh = inbox.add(messages, stripSeparators(filter.value) ? undefined : total);
     if (fresh.length === 1) announce(`New code ${fresh[0].code} to ${fresh[0].to}`);
     else if (fresh.length) announce(plural(fresh.length, "new message"));
   }
@@ -197,12 +197,12 @@ function listen() {
   source.addEventListener("reload", readAll);
   for (const type of ["message", "receipt", "request", "limits", "faults"]) {
     source.addEventListener(type, (event) => {
-      waiting.push({ type, data: JSON.parse(event.data) });
-      flushing ||= setTimeout(flush, 20);
+      pendingEvents.push({ type, data: JSON.parse(event.data) });
+      flushTimer ||= setTimeout(flush, 20);
     });
   }
   source.addEventListener("error", () => {
-    say("lost", "Out of reach, trying again");
+    setStatus("lost", "Not reachable, retrying");
     if (source?.readyState !== EventSource.CLOSED) return;
     unlisten();
     setTimeout(listen, 2000);
@@ -214,7 +214,7 @@ function unlisten() {
   source = null;
 }
 
-// Browsers allow six connections to one address: tabs nobody looks at give theirs back, and catch up when shown.
+// Browsers allow six connections per address, so a hidden tab closes its own and reads again when it is shown.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) unlisten();
   else listen();
@@ -239,16 +239,16 @@ function showView(event) {
   }
 }
 
-const quoted = (text) => (/^[\w.:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+const shellQuote = (text) => (/^[\w.:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 async function showAddress() {
   const base = `${location.origin}/api/v1`;
   byId("base-url").textContent = base;
-  const { accountId } = await ask("GET", "account");
+  const { accountId } = await callApi("GET", "account");
   byId("env").textContent = [
     `export BW_MFA_URL=${base}`,
-    `export BW_ACCOUNT_ID=${quoted(accountId)}`,
-    "# and BW_USERNAME, BW_PASSWORD: shown where it was started",
+    `export BW_ACCOUNT_ID=${shellQuote(accountId)}`,
+    "# and BW_USERNAME, BW_PASSWORD: printed where the simulator was started",
   ].join("\n");
   const body = {
     to: "+19195551234",
@@ -262,24 +262,24 @@ async function showAddress() {
     `curl${location.protocol === "https:" ? " --insecure" : ""} -u "$BW_USERNAME:$BW_PASSWORD" \\`,
     `  -H 'Content-Type: application/json' \\`,
     `  -d '${JSON.stringify(body)}' \\`,
-    `  ${quoted(`${base}/accounts/${accountId}/code/messaging`)}`,
+    `  ${shellQuote(`${base}/accounts/${accountId}/code/messaging`)}`,
   ].join("\n");
 }
 
-let typing = 0;
+let filterTimer = 0;
 function filterChanged() {
-  clearTimeout(typing);
-  typing = setTimeout(async () => {
-    inbox.shown = STEP;
+  clearTimeout(filterTimer);
+  filterTimer = setTimeout(async () => {
+    inbox.shown = PAGE_SIZE;
     await readAll();
-    announce(bare(filter.value) ? `${plural(inbox.total, "message")} found` : "Every message is shown");
+    announce(stripSeparators(filter.value) ? `${plural(inbox.total, "message")} found` : "All messages are shown");
   }, 120);
 }
 
-function clearing(button, title, text, path) {
+function confirmBeforeClearing(button, title, text, path) {
   byId(button).addEventListener("click", async () => {
-    if (!(await confirmed(title, text(), "Clear"))) return;
-    await ask("DELETE", path);
+    if (!(await confirmAction(title, text(), "Clear"))) return;
+    await callApi("DELETE", path);
     await readAll();
     byId(`${document.body.dataset.view}-title`).focus();
     announce("Cleared");
@@ -297,8 +297,8 @@ for (const button of document.querySelectorAll("[data-copies]")) {
   const { copies, what } = button.dataset;
   button.addEventListener("click", () => copyFrom(button, button.querySelector(".word"), byId(copies).textContent, what));
 }
-clearing("clear-inbox", "Clear the inbox?", () => `${plural(everything, "message")} will be gone. The codes in them stay valid.`, "messages");
-clearing("clear-refused", "Clear the attempts?", () => "The record of every request will be gone. Lock-outs stay.", "requests");
+confirmBeforeClearing("clear-inbox", "Clear the inbox?", () => `${plural(inboxTotal, "message")} will be deleted. Their codes stay valid.`, "messages");
+confirmBeforeClearing("clear-refused", "Clear the attempts?", () => "The records of all requests will be deleted. Lock-outs stay.", "requests");
 window.addEventListener("hashchange", showView);
 showView();
 startControls();

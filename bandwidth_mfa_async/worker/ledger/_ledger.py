@@ -195,7 +195,7 @@ class RedisLedger:
         Args:
             chunk: the item's chunk.
             index: the item's index in the job.
-            state: the outcome; `LedgerState.PENDING` if nothing was sent and the item is to be tried again.
+            state: the outcome; `LedgerState.PENDING` if nothing was sent and the item is open again.
             record: id, cause, status and attempts, as `_codec.pack_record` packs them; empty to store none.
             resends_unknown: whether unknown items are sent again; a late rejection then proves nothing.
         """

@@ -7,7 +7,6 @@ import os
 import pathlib
 import sqlite3
 import stat
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ from bandwidth_mfa_async.bulk._item import Item
 from bandwidth_mfa_async.bulk._run_journal import RunJournal
 from bandwidth_mfa_async.bulk.journal import _file, _schema
 from bandwidth_mfa_async.bulk.journal._file import Batch, JournalFile, JournalRow
+from tests.support import processes
 from tests.support.fault_server import Act, FaultServer, answer
 
 if TYPE_CHECKING:
@@ -447,16 +447,12 @@ async def test_a_journal_is_used_by_one_run_at_a_time(
         "        await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", holder, str(path), stdout=subprocess.PIPE)
-    try:
+    async with processes.running_async(sys.executable, "-c", holder, path, stdout=processes.PIPE) as process:
         assert process.stdout is not None
         assert await process.stdout.readline() == b"open\n"
         with pytest.raises(JournalError, match="another run is using"):
             await send(make_client(), path, template)
         assert rows(path, "SELECT count(*) FROM session") == [(1,)]
-    finally:
-        process.kill()
-        await process.wait()
     assert len(await send(make_client(), path, template)) == 20
     async with SQLiteJournal(path) as journal:
         with pytest.raises(JournalError, match="another run is using"):

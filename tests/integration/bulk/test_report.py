@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import textwrap
 from contextlib import closing
@@ -33,6 +32,7 @@ from bandwidth_mfa_async.bulk.report import _timeline
 from bandwidth_mfa_async.bulk.report._causes import describe_cause
 from bandwidth_mfa_async.bulk.report._timeline import MAX_POINTS, Interval
 from bandwidth_mfa_async.testing import ManualClock
+from tests.support import processes
 from tests.support.fault_server import FaultServer, answer
 from tests.support.journal_file import BEGAN, COUNTED, make_journal, make_launch
 
@@ -460,17 +460,16 @@ asyncio.run(main())
 def test_a_killed_run_shows_the_items_in_flight(tmp_path: Path) -> None:
     """They are read from the write-ahead log that the killed run left."""
     path = tmp_path / "run.db"
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "stuck\n"
-    live = JournalReport.read(path)
-    while live.counts.sending < 5 or live.counts.accepted < 10:
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path)]
+    with processes.running(command, stdout=processes.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stuck\n"
         live = JournalReport.read(path)
-    assert live.running
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=20)
+        while live.counts.sending < 5 or live.counts.accepted < 10:
+            live = JournalReport.read(path)
+        assert live.running
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=20)
     report = JournalReport.read(path)
     assert (report.running, report.sessions[-1].ending, report.sessions[-1].ended) == (False, "killed", None)
     assert report.counts.sending == len(report.sending_positions) == 5

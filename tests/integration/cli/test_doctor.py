@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import socket
-import subprocess
 import sys
 import time
 from email.utils import format_datetime
@@ -21,6 +20,7 @@ from bandwidth_mfa_async.cli.doctor import _checks, _network
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.testing import ManualClock, ThreadedSimulator
 from tests.conftest import APPLICATION, FROM, TO
+from tests.support import processes
 from tests.support.fault_server import environment, full_backlog, refused_port
 
 
@@ -316,7 +316,7 @@ def over_tls(
     variables = environment(simulator)  # type: ignore[arg-type]
     if trusted:
         variables["SSL_CERT_FILE"] = str(authority)
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-m", "bandwidth_mfa_async", "doctor", "--json", "--timeout", "5"],
         capture_output=True,
         text=True,
@@ -393,7 +393,7 @@ def test_the_text_output_has_one_line_per_check_and_its_remedy(
 
 def test_no_task_or_connection_is_left_open(simulator: ThreadedSimulator) -> None:
     """With ``-W error``, a leak would be printed as an error."""
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-W", "error", "-m", "bandwidth_mfa_async", "doctor"],
         capture_output=True,
         text=True,

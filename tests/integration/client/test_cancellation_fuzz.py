@@ -39,7 +39,7 @@ TOKEN = Act(reply(200, {"access_token": "t", "expires_in": 3600}))
 
 FUZZ = "client/test_cancellation_fuzz::test_"
 BULK = "bulk/test_bulk_cancellation::test_a_"
-SIMULATOR = "simulator/test_lifecycle::test_cancelled_at_every_wait"
+SIMULATOR = "simulator/test_lifecycle::test_cancellation_at_every_suspension_leaves_it_restartable"
 THREADS = "test_testing::test_waiting_for_a_message_in_another_loop"
 JOB = "worker/test_worker_cancellation::test_"
 QUESTION, WORK, OPENING = (JOB + end for end in ("a_question_cancelled", "work_cancelled", "an_opening_and_a_close"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, Redi
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.errors import ConfigurationError, RateLimitError
 from bandwidth_mfa_async.telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
+from tests.support import processes
 from tests.support.virtual_redis import VirtualRedisLimits
 
 pytestmark = pytest.mark.virtual_time
@@ -39,7 +39,7 @@ async def keep_acquiring(limiter, times, lane="bulk", workers=20):
             group.create_task(worker())
 
 
-async def run_for(seconds, *coroutines):
+async def run_with_timeout(seconds, *coroutines):
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     await asyncio.sleep(seconds)
     for task in tasks:
@@ -106,7 +106,7 @@ def test_without_redis_py_the_error_names_the_extra(monkeypatch):
 def test_importing_the_name_does_not_import_redis():
     """Importing the package does not import redis-py."""
     code = "import sys; from bandwidth_mfa_async import RedisLimits, MFAClient; assert 'redis' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    processes.run([sys.executable, "-c", code], check=True)
 
 
 def test_keys_belong_to_one_account_and_one_channel():
@@ -174,7 +174,7 @@ async def test_a_known_rate_is_kept_and_shared_fairly(redis_server, make_limiter
     """Four processes at a known 200 per second keep the limit together, use nearly all of it, and get equal shares."""
     limiters = [make_limiter(redis_server.url, rate=Rate(200)) for _ in range(4)]
     times = [[] for _ in limiters]
-    await run_for(1.5, *(keep_acquiring(limiter, mine) for limiter, mine in zip(limiters, times, strict=True)))
+    await run_with_timeout(1.5, *(keep_acquiring(limiter, mine) for limiter, mine in zip(limiters, times, strict=True)))
     every = sorted(at for mine in times for at in mine)
     assert 0.85 * 300 <= len(every) <= 200 * 1.5 + 1 + 30 + 10
     shares = [len(mine) for mine in times]
@@ -195,7 +195,7 @@ async def test_interactive_sends_go_before_bulk_items_of_every_process(redis_ser
             waits.append(loop.time() - began)
         await asyncio.sleep(10)
 
-    await run_for(1.3, keep_acquiring(bulk, [], workers=100), send_interactive())
+    await run_with_timeout(1.3, keep_acquiring(bulk, [], workers=100), send_interactive())
     assert len(waits) == 8
     assert max(waits) <= 0.2
 

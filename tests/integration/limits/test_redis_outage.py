@@ -10,7 +10,7 @@ import pytest
 
 from bandwidth_mfa_async import Limits, RedisLimits
 from bandwidth_mfa_async._config import Rate
-from tests.integration.limits.test_redis_limits import keep_acquiring, run_for, until
+from tests.integration.limits.test_redis_limits import keep_acquiring, run_with_timeout, until
 
 pytestmark = pytest.mark.virtual_time
 
@@ -45,7 +45,7 @@ async def test_a_killed_redis_that_restarts_empty(own_redis, make_limiter, caplo
         assert limiters[0].rate >= 0.75 * rate
         await asyncio.sleep(10)
 
-    await run_for(
+    await run_with_timeout(
         3.3, interrupt_redis(), *(keep_acquiring(limiter, mine) for limiter, mine in zip(limiters, times, strict=True))
     )
     logged = warnings(caplog)
@@ -56,7 +56,7 @@ async def test_a_killed_redis_that_restarts_empty(own_redis, make_limiter, caplo
 async def test_a_frozen_redis_costs_one_timeout(own_redis, make_limiter):
     """A hang costs a quarter of a second once; then the shared limit is used again."""
     limiter = make_limiter(own_redis.url, rate=Rate(100))
-    await run_for(0.6, keep_acquiring(limiter, []))
+    await run_with_timeout(0.6, keep_acquiring(limiter, []))
     own_redis.freeze()
     began = asyncio.get_running_loop().time()
     for _ in range(10):

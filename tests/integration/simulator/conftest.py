@@ -1,4 +1,4 @@
-"""A simulator on a clock that tests move, and a plain aiohttp session that knows nothing of the SDK."""
+"""Fixtures: a simulator on a manual clock, and a client that uses plain aiohttp instead of the SDK."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SEND = {
 }
 
 
-class Caller:
-    """Asks a simulator with plain aiohttp, with its right credentials unless told otherwise."""
+class ApiClient:
+    """Sends requests to a simulator, by default with valid credentials."""
 
     def __init__(self, session: aiohttp.ClientSession, sim: Simulator) -> None:
         self.session = session
@@ -56,10 +56,10 @@ class Caller:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop work until something is so; fail after a few real seconds."""
+    """Run the event loop until the condition is true; fail after 5 s of real time."""
     limit = time.monotonic() + 5
     while not condition():
-        assert time.monotonic() < limit, "it never came"
+        assert time.monotonic() < limit, "the condition did not become true"
         await asyncio.sleep(0)
 
 
@@ -81,5 +81,5 @@ async def sim(clock: ManualClock) -> AsyncIterator[Simulator]:
 
 
 @pytest.fixture
-def api(session: aiohttp.ClientSession, sim: Simulator) -> Caller:
-    return Caller(session, sim)
+def api(session: aiohttp.ClientSession, sim: Simulator) -> ApiClient:
+    return ApiClient(session, sim)

@@ -1,4 +1,4 @@
-"""Codes, windows, scopes and lock-outs: by example over HTTP, and by a state machine on the pure state."""
+"""Codes, windows, scopes and lock-outs: examples over HTTP, and a state machine for `IssuedCodes`."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import Simulator
 from bandwidth_mfa_async.simulator._issued_codes import MAX_WINDOW, IssuedCodes, Verdict
-from tests.integration.simulator.conftest import TO, Caller
+from tests.integration.simulator.conftest import TO, ApiClient
 
 VALID = (200, {"valid": True})
 INVALID = (200, {"valid": False})
 
 
-def _other(code: str) -> str:
+def _wrong(code: str) -> str:
     return f"{(int(code) + 1) % 10 ** len(code):0{len(code)}d}"
 
 
-async def test_a_wrong_code_is_a_200_that_is_not_valid(api, sim):
+async def test_a_wrong_code_gets_200_and_valid_false(api, sim):
     await api.send()
-    assert await api.verify(_other(sim.last_code(TO))) == INVALID
+    assert await api.verify(_wrong(sim.last_code(TO))) == INVALID
     assert sim.requests[-1].reason
 
 
-async def test_a_number_without_a_code_is_a_200_that_is_not_valid(api):
-    """Bandwidth's live tests, since 2021."""
+async def test_a_number_without_a_code_gets_200_and_valid_false(api):
+    """As in Bandwidth's live tests since 2021."""
     assert await api.verify("123456") == INVALID
 
 
 async def test_the_verifier_chooses_the_window(api, sim, clock):
-    """Any code generated within the last n minutes is valid."""
+    """A code is valid if it was generated within the last n minutes."""
     await api.send()
     code = sim.last_code(TO)
     clock.tick(60)
@@ -45,7 +45,7 @@ async def test_the_verifier_chooses_the_window(api, sim, clock):
     assert await api.verify(code, minutes=15) == INVALID
 
 
-async def test_several_codes_are_live_at_once(api, sim, clock):
+async def test_several_codes_are_valid_at_the_same_time(api, sim, clock):
     await api.send()
     clock.tick(10)
     await api.send()
@@ -54,19 +54,19 @@ async def test_several_codes_are_live_at_once(api, sim, clock):
     assert await api.verify(second) == VALID
 
 
-async def test_the_scope_must_match(api, sim):
+async def test_a_code_is_valid_only_for_its_scope(api, sim):
     await api.send()
     assert await api.verify(sim.last_code(TO), scope="transfer") == INVALID
     assert await api.verify(sim.last_code(TO)) == VALID
 
 
-async def test_wrong_tries_lock_the_number_and_the_lock_clears(api, sim, clock):
-    """The documented text says 2 minutes; the live test finds it cleared after 30 s."""
+async def test_wrong_tries_lock_the_number_until_the_lock_expires(api, sim, clock):
+    """The documented text says 2 minutes; Bandwidth's live test finds the lock gone after 30 s."""
     await api.send()
     await api.send(to="+19195550000")
     code = sim.last_code(TO)
     for _ in range(5):
-        assert await api.verify(_other(code)) == INVALID
+        assert await api.verify(_wrong(code)) == INVALID
     status, body = await api.verify(code)
     assert status == 429
     assert body["error"] == "This number has exceeded verification attempts, please wait 2 minutes"
@@ -78,14 +78,14 @@ async def test_wrong_tries_lock_the_number_and_the_lock_clears(api, sim, clock):
     assert await api.verify(code) == VALID
 
 
-async def test_what_is_not_known_can_be_chosen(session, clock):
+async def test_options_set_the_behaviour_that_is_not_known(session, clock):
     async with Simulator(
         clock=clock, lockout_after=2, lockout_seconds=120, consume_on_success=True, reset_on_success=False
     ) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         await api.send()
         code = sim.last_code(TO)
-        assert await api.verify(_other(code)) == INVALID
+        assert await api.verify(_wrong(code)) == INVALID
         assert await api.verify(code) == VALID
         assert await api.verify(code) == INVALID
         clock.tick(119)
@@ -93,9 +93,9 @@ async def test_what_is_not_known_can_be_chosen(session, clock):
 
 
 @pytest.mark.parametrize("header", [None, "30"])
-async def test_the_lock_out_has_a_retry_after_only_on_request(session, clock, header):
+async def test_the_lock_out_has_a_retry_after_only_with_the_option(session, clock, header):
     async with Simulator(clock=clock, lockout_after=1, lockout_retry_after=header is not None) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         await api.verify("123456")
         url = f"{sim.base_url}/accounts/{sim.account_id}/code/verify"
         body = {"to": TO, "scope": "login", "code": "123456", "expirationTimeInMinutes": 3}
@@ -104,18 +104,18 @@ async def test_the_lock_out_has_a_retry_after_only_on_request(session, clock, he
             assert response.headers.get("Retry-After") == header
 
 
-def test_old_codes_and_tries_do_not_pile_up():
-    """Memory follows what is live, not what ever was."""
-    book = IssuedCodes(random.Random(1))
+def test_expired_codes_and_tries_are_removed():
+    """Memory is bounded by the codes and tries within the window."""
+    codes = IssuedCodes(random.Random(1))
     for second in range(20_000):
-        book.issue(f"+1{second:010d}", "login", 6, float(second))
-        book.verify(f"+1{second:010d}", "login", "x", 60.0, float(second))
-    assert len(book) <= MAX_WINDOW + 2
-    assert len(book._attempts) <= MAX_WINDOW + 2
+        codes.issue(f"+1{second:010d}", "login", 6, float(second))
+        codes.verify(f"+1{second:010d}", "login", "x", 60.0, float(second))
+    assert len(codes) <= MAX_WINDOW + 2
+    assert len(codes._wrong_tries) <= MAX_WINDOW + 2
 
 
-class CodeBookRules(RuleBasedStateMachine):
-    """The rules in the plainest words, kept beside the real thing."""
+class IssuedCodesMachine(RuleBasedStateMachine):
+    """Compares `IssuedCodes` with a simple model."""
 
     NUMBERS = st.sampled_from(["+19195551234", "+447700900000"])
     SCOPES = st.sampled_from(["2FA", "login"])
@@ -123,7 +123,7 @@ class CodeBookRules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
-        self.book = IssuedCodes(random.Random(5), lockout_after=3, lockout_seconds=30.0)
+        self.codes = IssuedCodes(random.Random(5), lockout_after=3, lockout_seconds=30.0)
         self.issued: list[tuple[str, str, str, float]] = []
         self.wrong: dict[str, int] = {}
         self.last: dict[str, float] = {}
@@ -131,7 +131,7 @@ class CodeBookRules(RuleBasedStateMachine):
 
     @rule(to=NUMBERS, scope=SCOPES, digits=st.integers(4, 8))
     def issue(self, to, scope, digits):
-        code = self.book.issue(to, scope, digits, self.clock.monotonic())
+        code = self.codes.issue(to, scope, digits, self.clock.monotonic())
         assert len(code) == digits
         assert code.isdigit()
         self.issued.append((to, scope, code, self.clock.monotonic()))
@@ -143,7 +143,7 @@ class CodeBookRules(RuleBasedStateMachine):
     @rule(to=NUMBERS, scope=SCOPES, minutes=st.sampled_from([0.25, 1, 10, 15]), pick=st.integers(0, 30))
     def verify(self, to, scope, minutes, pick):
         now = self.clock.monotonic()
-        # Mostly real codes of any number and scope; sometimes one that was never issued.
+        # Mostly codes that were issued for any number and scope; sometimes an unknown code.
         code = self.issued[pick % len(self.issued)][2] if self.issued and pick < 24 else "none"
         matches = any(
             (to, scope, code) == (number, what, live) and now - when <= minutes * 60
@@ -165,11 +165,11 @@ class CodeBookRules(RuleBasedStateMachine):
             self.last[to] = now
             if self.wrong[to] >= 3:
                 self.locked[to] = now + 30.0
-        assert self.book.verify(to, scope, code, minutes * 60.0, now) is expected
+        assert self.codes.verify(to, scope, code, minutes * 60.0, now) is expected
 
     @rule()
     def clear(self):
-        self.book.clear()
+        self.codes.clear()
         self.issued.clear()
         self.wrong.clear()
         self.last.clear()
@@ -179,8 +179,8 @@ class CodeBookRules(RuleBasedStateMachine):
     def locks_agree(self):
         now = self.clock.monotonic()
         for number in ("+19195551234", "+447700900000"):
-            assert self.book.locked_for(number, now) == max(0.0, self.locked.get(number, now) - now)
+            assert self.codes.locked_for(number, now) == max(0.0, self.locked.get(number, now) - now)
 
 
-TestCodeBookRules = CodeBookRules.TestCase
-TestCodeBookRules.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestIssuedCodesMachine = IssuedCodesMachine.TestCase
+TestIssuedCodesMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

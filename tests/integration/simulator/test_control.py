@@ -1,4 +1,4 @@
-"""The JSON API beneath the inbox page, and who may use it."""
+"""The JSON control API: its endpoints and its protection against other web sites."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import pytest
 
 from bandwidth_mfa_async.simulator import Fault, Simulator
-from tests.integration.simulator.conftest import SEND, TO, Caller, until
+from tests.integration.simulator.conftest import SEND, TO, ApiClient, until
 
 
 async def test_messages_can_be_listed_filtered_and_deleted(api, sim):
@@ -28,7 +28,7 @@ async def test_messages_can_be_listed_filtered_and_deleted(api, sim):
     assert await api.verify(first["code"]) == (200, {"valid": True})
 
 
-async def test_the_latest_code_to_a_number_for_a_browser_test(api, sim, clock):
+async def test_latest_waits_for_and_returns_the_newest_message_to_a_number(api, sim, clock):
     assert (await api.control("GET", "/messages/latest"))[0] == 400
     status, body = await api.control("GET", "/messages/latest?to=+19195551234")
     assert (status, "%2B" in body["error"]) == (404, True)
@@ -42,14 +42,14 @@ async def test_the_latest_code_to_a_number_for_a_browser_test(api, sim, clock):
         assert (await api.control("GET", "/messages/latest", params={"to": "+1", "wait": wait}))[0] == 400
 
 
-async def test_a_wait_that_ends_without_a_message_is_404(api, clock):
+async def test_latest_returns_404_if_no_message_arrives_in_time(api, clock):
     waiting = asyncio.create_task(api.control("GET", "/messages/latest", params={"to": TO, "wait": "10"}))
     await until(lambda: clock.pending)
     clock.tick(10)
     assert (await waiting)[0] == 404
 
 
-async def test_requests_show_why_they_were_refused_and_hold_no_code(api, sim):
+async def test_request_records_have_the_reason_but_no_code(api, sim):
     await api.send(digits=3)
     sim.faults.script(Fault(status=503))
     await api.send()
@@ -78,8 +78,8 @@ async def test_limits_are_read_and_written(api, sim):
 async def test_faults_are_read_written_and_cleared(api, sim):
     script = {"script": [{"status": 503}, {"drop": "after_read"}], "operation": "voice"}
     assert (await api.control("POST", "/faults", json=script))[0] == 200
-    chance = {"fault": {"delay": "forever", "headers": {"A": "b"}, "body": {"x": 1}}, "share": 0.25, "to": TO}
-    _, body = await api.control("POST", "/faults", json=chance)
+    random_fault = {"fault": {"delay": "forever", "headers": {"A": "b"}, "body": {"x": 1}}, "share": 0.25, "to": TO}
+    _, body = await api.control("POST", "/faults", json=random_fault)
     assert [rule["share"] for rule in body["faults"]] == [None, None, 0.25]
     assert body["faults"][2]["fault"] == {
         "accepted": True,
@@ -122,13 +122,13 @@ async def test_faults_are_read_written_and_cleared(api, sim):
         ({"Sec-Fetch-Site": "same-origin"}, 200),
     ],
 )
-async def test_other_web_sites_may_not_read_the_codes(api, headers, status):
-    """DNS rebinding shows in Host, another site in Origin or Sec-Fetch-Site."""
+async def test_other_web_sites_cannot_read_the_codes(api, headers, status):
+    """Host reveals DNS rebinding; Origin and Sec-Fetch-Site reveal another site."""
     assert (await api.control("GET", "/messages", headers=headers))[0] == status
 
 
 async def test_a_form_of_another_site_cannot_write(api, sim):
-    """A cross-site form sends only text/plain and the form types; JSON asks first, and is never allowed."""
+    """A cross-site form can send only text/plain and the form types; JSON needs a preflight, which is never granted."""
     body = json.dumps({"script": [{"status": 500}]})
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
         assert (await api.control("POST", "/faults", data=body, headers={"Content-Type": kind}))[0] == 415
@@ -138,12 +138,12 @@ async def test_a_form_of_another_site_cannot_write(api, sim):
         assert not any(name.lower().startswith("access-control") for name in response.headers)
 
 
-async def test_its_own_page_may(api, sim):
+async def test_the_inbox_page_can_write(api, sim):
     origin = {"Origin": f"http://127.0.0.1:{sim.port}"}
     assert (await api.control("DELETE", "/faults", headers=origin))[0] == 204
 
 
-async def test_broken_and_huge_bodies_and_wrong_methods(api, sim):
+async def test_invalid_bodies_large_bodies_and_wrong_methods_are_rejected(api, sim):
     kind = {"Content-Type": "application/json"}
     for raw, status in ((b"{", 400), (b"[" * 100_000, 400), (b'"' + b"x" * 1_000_000, 413)):
         assert (await api.control("POST", "/faults", data=raw, headers=kind))[0] == status
@@ -152,8 +152,8 @@ async def test_broken_and_huge_bodies_and_wrong_methods(api, sim):
         assert (response.status, await response.read()) == (200, b"")
 
 
-async def test_a_further_host_name_can_be_allowed(session):
-    """For a simulator in a container, asked by its name."""
+async def test_control_hosts_allows_another_host_name(session):
+    """A simulator in a container is addressed by the container's name."""
     async with Simulator(control_hosts={"Simulator.test"}) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert (await api.control("GET", "/messages", headers={"Host": "simulator.test:80"}))[0] == 200

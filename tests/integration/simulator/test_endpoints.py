@@ -1,4 +1,4 @@
-"""The three endpoints and the token endpoint, over real HTTP, against what is documented."""
+"""The three MFA endpoints and the token endpoint, over HTTP, compared with the documentation."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import InvalidOptionError, Simulator
 from tests.integration.simulator.conftest import SEND, TO, Caller
+from tests.support import processes
 from tests.support.fault_server import basic_auth
 
 SEED_BODY = """
@@ -27,7 +28,7 @@ SEED_BODY = """
   """
 
 
-async def test_messaging_answers_a_message_id_of_29_characters_with_an_epoch_prefix(api, sim, clock):
+async def test_messaging_returns_a_message_id_of_29_characters_with_an_epoch_prefix(api, sim, clock):
     """messageId: 29 characters, the first 13 of them epoch milliseconds."""
     status, body = await api.send()
     assert status == 200
@@ -43,8 +44,8 @@ async def test_messaging_answers_a_message_id_of_29_characters_with_an_epoch_pre
     assert (message.segments, message.time, message.receipt) == (1, clock.time(), "none")
 
 
-async def test_voice_answers_a_call_id_of_47_characters(api, sim):
-    """callId: 47 characters, after c-15ac29a2-1331029c-2cb0-4a07-b215-b22865662d85."""
+async def test_voice_returns_a_call_id_of_47_characters(api, sim):
+    """callId: 47 characters, like c-15ac29a2-1331029c-2cb0-4a07-b215-b22865662d85."""
     status, body = await api.post("voice", SEND)
     assert status == 200
     assert re.fullmatch(r"c-[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", body["callId"])
@@ -59,12 +60,12 @@ async def test_a_text_message_has_no_call_id(api, sim):
 
 
 @pytest.mark.parametrize("digits", [4, 8, 6.0])
-async def test_a_code_has_as_many_digits_as_asked_for(api, sim, digits):
+async def test_a_code_has_the_requested_number_of_digits(api, sim, digits):
     await api.send(digits=digits)
     assert re.fullmatch(rf"\d{{{int(digits)}}}", sim.last_code(TO))
 
 
-async def test_every_response_is_json_in_utf8(api, session, sim):
+async def test_every_response_has_the_json_content_type(api, session, sim):
     """Bandwidth's pages show one content type on all responses, errors included."""
     url = f"{sim.base_url}/accounts/{sim.account_id}/code/messaging"
     for headers in ({}, api.basic):
@@ -72,8 +73,8 @@ async def test_every_response_is_json_in_utf8(api, session, sim):
             assert response.headers["Content-Type"] == "application/json; charset=utf-8"
 
 
-async def test_the_four_keys_of_2020_are_enough_with_the_default_text(api, sim):
-    """The seed page sends to, from, applicationId and scope only."""
+async def test_the_four_key_body_of_2020_gets_the_default_text(api, sim):
+    """The page of 2020 sends only to, from, applicationId and scope."""
     status, _ = await api.post("messaging", json.loads(SEED_BODY))
     assert status == 200
     assert sim.inbox[0].text == f"Your Simulator scope code is {sim.inbox[0].code}"
@@ -90,22 +91,21 @@ async def test_scope_defaults_to_2fa_in_both_requests(api, sim):
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-@pytest.mark.parametrize(("seed_keys", "key"), [(False, "messageId"), (True, "MessageId")])
-async def test_the_seed_pages_curl_command_works_as_printed(seed_keys, key):
-    """Curl --data-raw sends no JSON content type; nothing says that the service minds."""
-    async with Simulator(seed_keys=seed_keys) as sim:
+@pytest.mark.parametrize(("legacy_response_keys", "key"), [(False, "messageId"), (True, "MessageId")])
+async def test_the_documented_curl_command_of_2020_works(legacy_response_keys, key):
+    """curl --data-raw does not send a JSON content type; no source says that the service needs one."""
+    async with Simulator(legacy_response_keys=legacy_response_keys) as sim:
         url = f"{sim.base_url}/accounts/{sim.account_id}/code/messaging"
         command = ("curl", "-sS", "-X", "POST", "--url", url, "-u", f"{sim.username}:{sim.password}")
-        curl = await asyncio.create_subprocess_exec(
-            *command, "--data-raw", SEED_BODY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        out, err = await curl.communicate()
+        pipes = {"stdout": processes.PIPE, "stderr": processes.PIPE}
+        async with processes.running_async(*command, "--data-raw", SEED_BODY, **pipes) as curl:
+            out, err = await curl.communicate()
         assert not err
         assert json.loads(out) == {key: sim.inbox[0].message_id}
 
 
-async def test_no_credentials_are_401_and_wrong_ones_403(api, sim):
-    """As Bandwidth's live tests have it; bodies as on the errors page."""
+async def test_missing_credentials_get_401_and_wrong_ones_403(api, sim):
+    """The statuses are those of Bandwidth's live tests, the bodies those of the errors page."""
     forbidden = 403, {"Message": "User is not authorized to access this resource with an explicit deny"}
     assert await api.post("messaging", SEND, headers={}) == (401, {"message": "Unauthorized"})
     for name, password in ((sim.username, "wrong"), ("wrong", sim.password), (sim.username.upper(), sim.password)):
@@ -146,7 +146,7 @@ async def test_no_credentials_are_401_and_wrong_ones_403(api, sim):
         ({"callbackUrl": 1}, "callbackUrl must be text"),
     ],
 )
-async def test_a_bad_code_request_is_400_with_error_and_request_id(api, sim, changes, error):
+async def test_an_invalid_code_request_gets_400_with_error_and_request_id(api, sim, changes, error):
     status, body = await api.send(**changes)
     assert (status, body.keys(), body["error"]) == (400, {"error", "requestId"}, error)
     assert str(uuid.UUID(body["requestId"])) == body["requestId"]
@@ -169,27 +169,27 @@ async def test_a_bad_code_request_is_400_with_error_and_request_id(api, sim, cha
         ({"scope": ["login"]}, "scope must be text"),
     ],
 )
-async def test_a_bad_verification_is_400(api, changes, error):
+async def test_an_invalid_verification_gets_400(api, changes, error):
     status, body = await api.verify("123456", **changes)
     assert (status, body["error"]) == (400, error)
 
 
-async def test_message_and_digits_can_be_required_as_documented_since_2020_07(session):
+async def test_require_message_rejects_requests_without_message_or_digits(session):
     async with Simulator(require_message=True) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert (await api.send(message=None))[1]["error"] == "message is required"
         assert (await api.send(digits=None))[1]["error"] == "digits is required"
 
 
-async def test_an_application_that_does_not_exist_is_400(session):
+async def test_an_unknown_application_gets_400(session):
     async with Simulator(applications={SEND["applicationId"]}) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert (await api.send())[0] == 200
         assert (await api.send(applicationId="bogus"))[0] == 400
 
 
 async def test_unknown_keys_are_ignored(api, sim):
-    """Bandwidth's pages still send applicationId to verify, and its sample sends keys of its own."""
+    """Bandwidth's pages still send applicationId to verify, and its sample sends additional keys."""
     assert (await api.send(expirationTimeInMinutes=5, tag="x"))[0] == 200
     assert await api.verify(sim.last_code(TO), applicationId="x", digits=6) == (200, {"valid": True})
 
@@ -209,19 +209,19 @@ async def test_unknown_keys_are_ignored(api, sim):
         b"to=%2B1919",
     ],
 )
-async def test_what_is_not_a_json_object_is_400(api, raw):
+async def test_a_body_that_is_not_a_json_object_gets_400(api, raw):
     status, body = await api.post("messaging", data=raw)
     assert (status, body["error"]) == (400, "400 Request is malformed or invalid")
     assert (await api.send())[0] == 200
 
 
-async def test_a_megabyte_is_413_and_the_server_lives(api, sim):
+async def test_a_body_of_a_megabyte_gets_413_and_the_server_continues(api, sim):
     assert (await api.post("messaging", data=b"x" * 1_000_000))[0] == 413
     assert (await api.post("messaging", data=json.dumps(SEND | {"x": "y" * 1_000_000}).encode()))[0] == 413
     assert (await api.send())[0] == 200
 
 
-async def test_lone_surrogates_and_hostile_text_do_not_break_it(api, sim):
+async def test_lone_surrogates_and_hostile_text_are_accepted(api, sim):
     text = "\ud800 {CODE} </script><img src=x onerror=alert(1)> {{7*7}} \u202e\x00"
     status, _ = await api.post("messaging", data=json.dumps(SEND | {"message": text}).encode())
     assert status == 200
@@ -245,12 +245,12 @@ async def test_lone_surrogates_and_hostile_text_do_not_break_it(api, sim):
     ],
 )
 async def test_unknown_paths_and_methods_get_the_gateways_403(api, session, sim, method, path):
-    """Amazon's gateway, and the spec's example of a 403, whatever the credentials."""
+    """The response is Amazon's gateway's and the spec's example of a 403, even with valid credentials."""
     async with session.request(method, sim.base_url.removesuffix("/api/v1") + path, headers=api.basic) as response:
         assert (response.status, await response.json()) == (403, {"message": "Missing Authentication Token"})
 
 
-async def test_what_is_not_http_is_survived(api, sim):
+async def test_the_server_continues_after_bytes_that_are_not_http(api, sim):
     reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
     writer.write(b"\x16\x03\x01\x02\x00\x01\x00 what?\r\n\r\n")
     assert b"400" in await reader.readline()
@@ -259,12 +259,12 @@ async def test_what_is_not_http_is_survived(api, sim):
     assert (await api.send())[0] == 200
 
 
-async def test_a_client_that_expects_100_continue_is_not_kept_waiting(api, sim):
+async def test_a_client_that_expects_100_continue_gets_it(api, sim):
     async with asyncio.timeout(2):
         assert (await api.post("messaging", SEND, expect100=True))[0] == 200
 
 
-async def test_a_query_and_escapes_in_the_path_do_not_hide_an_endpoint(api):
+async def test_a_path_with_a_query_or_escapes_finds_its_endpoint(api):
     assert (await api.post("messaging?x=1", SEND))[0] == 200
     assert (await api.post("%6Dessaging", SEND))[0] == 200
 
@@ -279,7 +279,7 @@ async def _token(api, *, secret=None, data="grant_type=client_credentials"):
         return response.status, await response.json()
 
 
-async def test_a_token_is_handed_out_used_and_expires(api, clock):
+async def test_a_token_is_issued_accepted_and_expires(api, clock):
     status, body = await _token(api)
     assert status == 200
     assert body.keys() == {"access_token", "expires_in", "token_type"}
@@ -295,27 +295,27 @@ async def test_a_token_is_handed_out_used_and_expires(api, clock):
     assert (await api.post("messaging", SEND, headers=bearer))[0] == 403
 
 
-async def test_a_bad_client_is_401_and_another_grant_400(api):
+async def test_a_wrong_client_secret_gets_401_and_another_grant_type_400(api):
     assert await _token(api, secret="wrong") == (401, {"error": "invalid_client"})
     assert await _token(api, data="grant_type=password") == (400, {"error": "unsupported_grant_type"})
     assert await _token(api, data=b"\xff") == (400, {"error": "unsupported_grant_type"})
 
 
-async def test_revoked_tokens_and_refused_kinds_of_credentials(session):
-    """accept_bearer=False is MFA as Bandwidth's staff saw it in June 2026."""
+async def test_revoked_tokens_and_disabled_kinds_of_credentials_are_rejected(session):
+    """accept_bearer=False is the behaviour that Bandwidth's staff saw in June 2026."""
     async with Simulator(bad_token_status=401) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         bearer = {"Authorization": "Bearer " + (await _token(api))[1]["access_token"]}
         assert (await api.post("messaging", SEND, headers=bearer))[0] == 200
         sim.revoke_tokens()
         assert (await api.post("messaging", SEND, headers=bearer))[0] == 401
     async with Simulator(accept_bearer=False, bad_token_status=401) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         bearer = {"Authorization": "Bearer " + (await _token(api))[1]["access_token"]}
         assert (await api.post("messaging", SEND, headers=bearer))[0] == 403
         assert (await api.send())[0] == 200
     async with Simulator(accept_basic=False) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert (await api.send())[0] == 403
 
 
@@ -336,7 +336,7 @@ async def test_revoked_tokens_and_refused_kinds_of_credentials(session):
         {"certificate": "expired"},
     ],
 )
-def test_bad_options_are_named_at_construction(options):
+def test_an_invalid_option_raises_an_error_that_names_it(options):
     with pytest.raises(InvalidOptionError, match=next(iter(options))):
         Simulator(**options)
 
@@ -344,7 +344,7 @@ def test_bad_options_are_named_at_construction(options):
 def test_a_seed_makes_codes_repeatable():
     async def codes() -> list[str]:
         async with Simulator(seed=3, clock=ManualClock()) as sim, aiohttp.ClientSession() as session:
-            api = Caller(session, sim)
+            api = ApiClient(session, sim)
             for _ in range(3):
                 await api.send()
             return [message.code for message in sim.inbox]

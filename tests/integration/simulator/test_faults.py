@@ -1,4 +1,4 @@
-"""Injected faults, over real HTTP."""
+"""Injected faults, over HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.integration.simulator.conftest import SEND, TO, until
         (599, {"message": "Unknown"}),
     ],
 )
-async def test_a_status_brings_its_usual_body(api, sim, status, body):
+async def test_a_status_has_its_documented_body(api, sim, status, body):
     sim.faults.script(Fault(status=status))
     assert await api.send() == (status, body)
     assert not sim.inbox
@@ -35,7 +35,7 @@ async def test_a_status_brings_its_usual_body(api, sim, status, body):
     ("name", "text"),
     [("messaging", "The SMS queue"), ("voice", "Account call creation"), ("verify", "This number has exceeded")],
 )
-async def test_a_429_is_worded_for_its_operation(api, sim, name, text):
+async def test_the_text_of_a_429_depends_on_the_operation(api, sim, name, text):
     sim.faults.script(Fault(status=429, headers={"Retry-After": 0.2}))
     url = f"{sim.base_url}/accounts/{sim.account_id}/code/{name}"
     async with api.session.post(url, json=SEND, headers=api.basic) as response:
@@ -43,7 +43,7 @@ async def test_a_429_is_worded_for_its_operation(api, sim, name, text):
         assert (await response.json())["error"].startswith(text)
 
 
-async def test_any_status_headers_and_body(api, sim):
+async def test_a_fault_sets_status_headers_and_body(api, sim):
     sim.faults.script(
         Fault(status=200, body="<html>", headers={"content-type": "text/html"}), Fault(status=200, body=b"")
     )
@@ -59,8 +59,8 @@ async def test_any_status_headers_and_body(api, sim):
     assert len(sim.inbox) == 1
 
 
-async def test_a_status_can_come_although_the_message_was_accepted(api, sim):
-    """That is how a user meets a duplicate behind a retried 503."""
+async def test_an_accepted_message_can_get_an_error_status(api, sim):
+    """A client that retries this 503 sends a duplicate."""
     sim.faults.script(Fault(status=503, accepted=True))
     assert await api.send() == (503, {"message": "Service Unavailable"})
     assert len(sim.inbox) == 1
@@ -78,7 +78,7 @@ async def test_a_status_can_come_although_the_message_was_accepted(api, sim):
         (Fault(drop="half_answer", status=502), 0, aiohttp.ServerDisconnectedError),
     ],
 )
-async def test_a_cut_leaves_the_message_in_the_inbox_if_it_was_accepted(api, sim, fault, arrived, error):
+async def test_a_dropped_connection_leaves_an_accepted_message_in_the_inbox(api, sim, fault, arrived, error):
     sim.faults.script(fault)
     with pytest.raises(error):
         await api.send()
@@ -99,7 +99,7 @@ async def test_a_delay_is_measured_on_the_clock(api, sim, clock):
     assert (await answer)[0] == 200
 
 
-async def test_a_slow_body_comes_byte_by_byte(api, sim, clock):
+async def test_seconds_per_byte_sends_the_body_byte_by_byte(api, sim, clock):
     sim.faults.script(Fault(seconds_per_byte=1))
     start = clock.monotonic()
     answer = asyncio.create_task(api.send())
@@ -111,28 +111,28 @@ async def test_a_slow_body_comes_byte_by_byte(api, sim, clock):
     assert clock.monotonic() - start == 45
 
 
-async def test_a_client_that_leaves_ends_the_wait_for_it(api, sim, clock):
+async def test_a_delay_ends_when_the_client_disconnects(api, sim, clock):
     sim.faults.script(Fault(delay=30), Fault(delay=math.inf))
     for _ in range(2):
         answer = asyncio.create_task(api.send())
-        await until(lambda: sim._front._held)
+        await until(lambda: sim._front._delayed)
         answer.cancel()
-        await until(lambda: not sim._front._held)
+        await until(lambda: not sim._front._delayed)
         assert clock.pending == 0
     assert (await api.send())[0] == 200
 
 
-async def test_stop_does_not_wait_for_answers_that_are_held_back(api, sim):
+async def test_stop_does_not_wait_for_delayed_responses(api, sim):
     sim.faults.script(Fault(delay=math.inf))
     answer = asyncio.create_task(api.send())
-    await until(lambda: sim._front._held)
+    await until(lambda: sim._front._delayed)
     async with asyncio.timeout(0.3):
         await sim.stop()
     with pytest.raises(aiohttp.ClientConnectionError):
         await answer
 
 
-async def test_a_script_goes_in_order_to_what_it_is_for(api, sim):
+async def test_scripted_faults_apply_in_order_to_matching_requests(api, sim):
     sim.faults.script(Fault(status=500), Fault(status=502), operation="voice")
     sim.faults.script(Fault(status=503), to="+19195550000")
     sim.faults.script(Fault(status=401), operation="token")
@@ -146,8 +146,8 @@ async def test_a_script_goes_in_order_to_what_it_is_for(api, sim):
     assert not sim.faults
 
 
-async def test_chances_share_one_seeded_draw(api, sim):
-    """0.3 of one and 0.2 of another leave half of the answers alone."""
+async def test_random_faults_use_one_draw_per_response(api, sim):
+    """With probabilities of 0.3 and 0.2, half of the responses are normal."""
     sim.faults.chance(Fault(status=429), 0.3)
     sim.faults.chance(Fault(status=503), 0.2, operation="messaging")
     statuses = [(await api.send())[0] for _ in range(400)]
@@ -158,7 +158,7 @@ async def test_chances_share_one_seeded_draw(api, sim):
     assert [record.fault is None for record in sim.requests] == [status == 200 for status in statuses]
 
 
-async def test_refused_connections_and_their_end(api, sim, clock):
+async def test_connections_are_refused_until_they_are_accepted_again(api, sim, clock):
     await api.send()
     port = sim.port
     await sim.refuse_connections()
@@ -205,12 +205,12 @@ async def test_refused_connections_and_their_end(api, sim, clock):
         {"truncate": 1},
     ],
 )
-def test_bad_combinations_are_named_at_construction(options):
+def test_invalid_values_and_combinations_raise_at_construction(options):
     with pytest.raises(InvalidFaultError):
         Fault(**options)
 
 
-async def test_bad_rules_are_named(sim):
+async def test_invalid_rules_raise(sim):
     fault = Fault(status=500)
     for wrong in (
         lambda: sim.faults.script(fault, operation="call"),

@@ -1,4 +1,4 @@
-"""Starting, stopping, looking into it, and what it imports."""
+"""Start, stop, access to the state, and the imports of the simulator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import gc
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,10 +17,11 @@ import bandwidth_mfa_async.simulator as package
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import Simulator, SimulatorError, SimulatorStateError
 from tests.integration.simulator.conftest import SEND, TO, Caller, until
+from tests.support import processes
 from tests.support.suspensions import every_suspension
 
 
-async def test_client_kwargs_are_what_a_client_needs(sim):
+async def test_client_kwargs_are_the_arguments_of_a_client(sim):
     kwargs = sim.client_kwargs()
     assert kwargs.keys() == {"account_id", "auth", "base_url"}
     assert (kwargs["auth"].username, kwargs["auth"].password) == (sim.username, sim.password)
@@ -29,12 +29,12 @@ async def test_client_kwargs_are_what_a_client_needs(sim):
     assert sim.token_url == f"{sim.base_url}/oauth2/token"
 
 
-async def test_before_start_and_after_stop_there_is_no_address():
+async def test_the_address_raises_before_start_and_after_stop():
     sim = Simulator()
     for _ in range(2):
-        for ask in ("base_url", "token_url", "port", "control_url"):
+        for name in ("base_url", "token_url", "port", "control_url"):
             with pytest.raises(SimulatorStateError, match="not running"):
-                getattr(sim, ask)
+                getattr(sim, name)
         with pytest.raises(RuntimeError):
             sim.client_kwargs()
         with pytest.raises(SimulatorError):
@@ -46,21 +46,21 @@ async def test_before_start_and_after_stop_there_is_no_address():
         await sim.stop()
 
 
-async def test_starting_twice_is_an_error_and_the_first_goes_on(api, sim):
+async def test_a_second_start_raises_and_the_server_continues(api, sim):
     with pytest.raises(SimulatorStateError, match="running already"):
         await sim.start()
     assert (await api.send())[0] == 200
 
 
-async def test_it_can_be_started_again_with_its_inbox(session, clock):
+async def test_it_keeps_its_inbox_when_it_is_started_again(session, clock):
     sim = Simulator(clock=clock)
     for count in (1, 2):
         async with sim:
-            assert (await Caller(session, sim).send())[0] == 200
+            assert (await ApiClient(session, sim).send())[0] == 200
             assert len(sim.inbox) == count
 
 
-async def test_a_taken_port_is_an_oserror_and_leaves_nothing_open():
+async def test_a_port_in_use_raises_oserror_and_leaves_no_socket_open():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -70,7 +70,7 @@ async def test_a_taken_port_is_an_oserror_and_leaves_nothing_open():
     gc.collect()
 
 
-async def test_passwords_are_random_and_not_shown(sim):
+async def test_passwords_are_random_and_not_in_repr(sim):
     other = Simulator()
     assert other.password != sim.password
     assert other.client_secret != sim.client_secret
@@ -78,7 +78,7 @@ async def test_passwords_are_random_and_not_shown(sim):
     assert sim.client_secret not in repr(sim) + repr(sim._settings)
 
 
-async def test_last_code_and_clear(api, sim):
+async def test_last_code_returns_the_newest_code_and_clear_removes_it(api, sim):
     with pytest.raises(LookupError):
         sim.last_code(TO)
     await api.send()
@@ -93,7 +93,7 @@ async def test_last_code_and_clear(api, sim):
     assert await api.verify(code) == (200, {"valid": False})
 
 
-async def test_waiting_for_a_message(api, sim, clock):
+async def test_wait_for_message_returns_the_newest_or_a_newer_message(api, sim, clock):
     waiting = asyncio.create_task(sim.wait_for_message(TO, timeout=5))
     await until(lambda: clock.pending)
     await api.send(to="+19195550000")
@@ -108,12 +108,12 @@ async def test_waiting_for_a_message(api, sim, clock):
     with pytest.raises(TimeoutError, match="within 5 s"):
         await newer
     assert clock.pending == 0
-    assert not sim._inbox._arrivals
+    assert not sim._inbox._waiters
 
 
-async def test_the_inbox_and_the_log_can_be_bounded(session):
+async def test_limits_bound_the_inbox_and_the_request_log(session):
     async with Simulator(inbox_limit=3, request_log_limit=2) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         for index in range(5):
             await api.send(to=f"+1919555000{index}")
         assert [message.to[-1] for message in sim.inbox] == ["2", "3", "4"]
@@ -124,10 +124,10 @@ async def test_the_inbox_and_the_log_can_be_bounded(session):
 
 
 async def test_stop_is_quick_and_leaves_no_task_and_no_socket():
-    """50 keep-alive connections are closed, and nothing is left running."""
+    """50 keep-alive connections are closed within 0.5 s."""
     before = asyncio.all_tasks()
     async with Simulator() as sim, aiohttp.ClientSession() as session:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         await asyncio.gather(*(api.send() for _ in range(50)))
         assert len(sim.inbox) == 50
         url = sim.base_url
@@ -141,11 +141,11 @@ async def test_stop_is_quick_and_leaves_no_task_and_no_socket():
     gc.collect()
 
 
-async def test_ipv6_and_uvloop_style_addresses():
+async def test_it_listens_on_ipv6():
     try:
         async with Simulator(host="::1") as sim, aiohttp.ClientSession() as session:
             assert sim.base_url.startswith("http://[::1]:")
-            assert (await Caller(session, sim).send())[0] == 200
+            assert (await ApiClient(session, sim).send())[0] == 200
     except OSError:
         pytest.skip("no IPv6 here")
 
@@ -155,7 +155,7 @@ def test_it_runs_on_uvloop():
 
     async def main() -> None:
         async with Simulator(clock=ManualClock()) as sim, aiohttp.ClientSession() as session:
-            api = Caller(session, sim)
+            api = ApiClient(session, sim)
             assert (await api.send())[0] == 200
             await sim.refuse_connections()
             with pytest.raises(aiohttp.ClientConnectionError):
@@ -177,17 +177,17 @@ def _imports(tree: ast.AST) -> set[str]:
     return found
 
 
-def test_it_is_a_tower_of_its_own():
-    """An oracle that shares code with what it checks cannot find its bugs: no codec, no models, and no cycle."""
+def test_the_simulator_does_not_import_the_sdk():
+    """A test double that shares the codec or the models cannot find their bugs. There are no import cycles either."""
     folder = Path(package.__file__).parent
     graph = {path.stem: _imports(ast.parse(path.read_text())) for path in folder.glob("*.py")}
     for name, imports in graph.items():
-        ours = {each for each in imports if each.startswith(("bandwidth_mfa_async", ".."))}
+        own_imports = {each for each in imports if each.startswith(("bandwidth_mfa_async", ".."))}
         allowed = {"bandwidth_mfa_async._clock"} | (
             {"bandwidth_mfa_async._credentials"} if name == "_simulator" else set()
         )
-        assert ours <= allowed, name
-        others = {each.split(".")[0] for each in imports - ours if not each.startswith(".")}
+        assert own_imports <= allowed, name
+        others = {each.split(".")[0] for each in imports - own_imports if not each.startswith(".")}
         assert others <= sys.stdlib_module_names | {"attrs", "aiohttp", "trustme"}, name
     inner = {name: {each[1:] for each in imports if each.startswith("._")} for name, imports in graph.items()}
     while leaves := {name for name, needs in inner.items() if not needs & inner.keys()}:
@@ -195,7 +195,7 @@ def test_it_is_a_tower_of_its_own():
     assert not inner, f"import cycle among {sorted(inner)}"
 
 
-def test_the_sdks_codec_is_not_loaded_with_it():
+def test_importing_the_simulator_loads_no_other_sdk_module():
     code = (
         "import sys, types; stub = types.ModuleType('bandwidth_mfa_async');"
         f"stub.__path__ = [{str(Path(package.__file__).parents[1])!r}]; sys.modules['bandwidth_mfa_async'] = stub;"
@@ -203,7 +203,7 @@ def test_the_sdks_codec_is_not_loaded_with_it():
         "ours = [name for name in sys.modules if name.startswith('bandwidth_mfa_async.') and 'simulator' not in name];"
         "print(sorted(ours))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = processes.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "['bandwidth_mfa_async._clock']"
 
 
@@ -213,8 +213,8 @@ def test_every_exported_name_exists_and_is_documented():
 
 
 @pytest.mark.parametrize("call", ["start", "stop", "refuse_connections", "accept_connections", "wait_for_message"])
-async def test_cancelled_at_every_wait(call):
-    """Whatever it was about to do, the simulator stops and starts again, and is reached then."""
+async def test_cancellation_at_every_suspension_leaves_it_restartable(call):
+    """After the cancellation the simulator can stop, start again and accept connections."""
     sims = []
 
     async def make():
@@ -237,7 +237,7 @@ async def test_cancelled_at_every_wait(call):
         assert task.cancelled() or task.exception() is None
         ends.add(task.cancelled())
         for _ in range(5):
-            await asyncio.sleep(0)  # what was shielded ends
+            await asyncio.sleep(0)  # let the shielded operation end
         await sims[-1].stop()
         async with sims[-1] as sim:
             _, writer = await asyncio.open_connection("127.0.0.1", sim.port)

@@ -1,4 +1,4 @@
-"""The five models of account limits: with handed time, and over HTTP."""
+"""The five models of account limits: with explicit times, and over HTTP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bandwidth_mfa_async.simulator import AccountLimits, InvalidOptionError, Simulator
 from bandwidth_mfa_async.simulator._server_limiter import ServerLimiter
-from tests.integration.simulator.conftest import SEND, TO, Caller
+from tests.integration.simulator.conftest import SEND, TO, ApiClient
 
 
 def _accepted(limiter, *, until, step, start=0.0, weight=1):
@@ -20,32 +20,32 @@ def _accepted(limiter, *, until, step, start=0.0, weight=1):
     return count
 
 
-def test_the_default_is_bandwidths_one_a_second_with_a_queue_of_900_seconds():
-    """Docs: 60 messages a minute, the queue holds 900 messages (15 minutes)."""
+def test_the_defaults_are_bandwidths():
+    """Documented: 60 messages per minute, and a queue of 900 messages (15 minutes)."""
     limits = AccountLimits()
     assert (limits.per_second, limits.capacity, limits.model, limits.retry_after) == (1.0, 900.0, "queue", False)
     voice = AccountLimits.voice()
     assert (voice.per_second, voice.capacity) == (5.0, 1500.0)  # "e.g. 1500 at 5 CPS"
 
 
-def test_a_queue_takes_its_capacity_at_once_and_then_the_rate():
+def test_a_queue_accepts_its_capacity_at_once_and_then_the_rate():
     limiter = ServerLimiter(AccountLimits(rate=60, per=60, queue_seconds=900))
     assert [limiter.admit(0.0).wait for _ in range(900)] == [float(n) for n in range(900)]
-    refused = limiter.admit(0.0)
-    assert not refused.accepted
-    assert refused.wait == pytest.approx(1.0)
+    rejected = limiter.admit(0.0)
+    assert not rejected.accepted
+    assert rejected.wait == pytest.approx(1.0)
     assert not limiter.admit(0.5).accepted
     assert limiter.admit(1.0).accepted
     assert not limiter.admit(1.0).accepted
 
 
-def test_a_bucket_lets_its_burst_through_and_then_the_rate():
+def test_a_token_bucket_accepts_its_burst_and_then_the_rate():
     limiter = ServerLimiter(AccountLimits(rate=100, model="token_bucket", burst=10))
     assert _accepted(limiter, until=1e-3, step=1e-5) == 10
     assert _accepted(limiter, start=1.0, until=11.0, step=0.001) == pytest.approx(10 + 1000, abs=2)
 
 
-def test_a_heavy_message_leaves_a_small_bucket_in_debt():
+def test_a_message_heavier_than_the_bucket_makes_it_negative():
     limiter = ServerLimiter(AccountLimits(rate=1, model="token_bucket", burst=1))
     assert limiter.admit(0.0, 3).accepted
     assert limiter.admit(0.0).wait == pytest.approx(3.0)
@@ -53,24 +53,24 @@ def test_a_heavy_message_leaves_a_small_bucket_in_debt():
     assert limiter.admit(3.0).accepted
 
 
-def test_a_fixed_window_starts_anew_by_the_clock():
+def test_a_fixed_window_resets_at_clock_boundaries():
     limiter = ServerLimiter(AccountLimits(rate=60, per=60, model="fixed_window"))
     assert _accepted(limiter, start=59.0, until=60.0, step=0.01) == 60
     assert limiter.admit(59.99).wait == pytest.approx(0.01)
     assert _accepted(limiter, start=60.0, until=119.0, step=0.1) == 60
 
 
-def test_a_sliding_log_has_no_such_edge():
+def test_a_sliding_log_has_no_window_boundaries():
     limiter = ServerLimiter(AccountLimits(rate=60, per=60, model="sliding_log"))
     assert _accepted(limiter, start=59.0, until=60.0, step=0.01) == 60
     assert not limiter.admit(118.9).accepted
-    refused = limiter.admit(60.0, 2)
-    assert refused.wait == pytest.approx(59.01)
+    rejected = limiter.admit(60.0, 2)
+    assert rejected.wait == pytest.approx(59.01)
     assert limiter.admit(119.02, 2).accepted
 
 
 @pytest.mark.parametrize("number", ["from", "to"])
-def test_one_a_number_counts_each_number_for_itself(number):
+def test_per_number_counts_each_number_separately(number):
     limiter = ServerLimiter(AccountLimits(rate=1, model="per_number", number=number))
     one, other = {number + "_" * (number == "from"): "+11"}, {number + "_" * (number == "from"): "+12"}
     assert limiter.admit(0.0, **one).accepted
@@ -79,15 +79,15 @@ def test_one_a_number_counts_each_number_for_itself(number):
     assert limiter.admit(1.0, **one).accepted
 
 
-def test_numbers_whose_bucket_is_full_again_are_forgotten():
+def test_full_buckets_are_removed():
     limiter = ServerLimiter(AccountLimits(rate=1, model="per_number", number="to"))
     for second in range(1000):
         limiter.admit(float(second), to=f"+1{second}")
     assert len(limiter._buckets) <= 3
 
 
-def test_a_step_of_the_rate_keeps_what_is_counted():
-    """A server that changes an account's rate does not hand out a fresh burst."""
+def test_a_change_of_the_rate_keeps_the_counts():
+    """A change of the rate does not grant a new burst."""
     limiter = ServerLimiter(AccountLimits(rate=10, model="token_bucket"))
     assert _accepted(limiter, until=1e-3, step=1e-5) == 10
     limiter.change(AccountLimits(rate=20, model="token_bucket"), 0.001)
@@ -108,8 +108,8 @@ def test_a_step_of_the_rate_keeps_what_is_counted():
     st.sampled_from(["token_bucket", "fixed_window", "sliding_log", "queue", "per_number"]),
     st.lists(st.tuples(st.floats(0, 2), st.integers(1, 3)), max_size=60),
 )
-def test_what_is_refused_is_accepted_after_its_wait(model, sends):
-    """`wait` on a refusal, which Retry-After is made of, is neither too short nor far too long."""
+def test_a_rejected_send_is_accepted_after_its_wait(model, sends):
+    """The `wait` of a rejection, which becomes Retry-After, is long enough and bounded."""
     limits = AccountLimits(rate=3, per=2, model=model, queue_seconds=4)
     limiter = ServerLimiter(limits)
     now = 0.0
@@ -138,15 +138,15 @@ def test_what_is_refused_is_accepted_after_its_wait(model, sends):
         {"retry_after": 1},
     ],
 )
-def test_bad_limits_are_named_at_construction(options):
+def test_an_invalid_limit_raises_an_error_that_names_it(options):
     with pytest.raises(InvalidOptionError, match=next(iter(options))):
         AccountLimits(**options)
 
 
-async def test_a_full_queue_is_a_429_with_the_documented_text(session, clock):
-    """Not known how MFA wraps it: its own error shape with the Messaging API's text."""
+async def test_a_full_queue_gets_429_with_the_documented_text(session, clock):
+    """MFA's body is not known; it has MFA's error format and the Messaging API's text."""
     async with Simulator(clock=clock, messaging_limits=AccountLimits(queue_seconds=3)) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert [(await api.send())[0] for _ in range(4)] == [200, 200, 200, 429]
         assert [message.queued for message in sim.inbox] == [0, 1, 2]
         _, body = await api.send()
@@ -159,16 +159,16 @@ async def test_a_full_queue_is_a_429_with_the_documented_text(session, clock):
         assert len(sim.inbox) == 5
 
 
-async def test_segments_count_and_a_refused_send_leaves_no_code(session, clock):
+async def test_limits_count_segments_and_a_rejected_send_leaves_no_code(session, clock):
     async with Simulator(clock=clock, messaging_limits=AccountLimits(rate=2, model="fixed_window")) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         assert (await api.send(message="{CODE}" + "x" * 200))[0] == 200
         assert sim.inbox[0].segments == 2
         assert (await api.send())[0] == 429
         assert len(sim.inbox) == len(sim._service.codes) == 1
 
 
-async def test_limits_change_while_running_and_clear_puts_them_back(sim, api):
+async def test_limits_change_while_running_and_clear_restores_them(sim, api):
     sim.set_limits(messaging=AccountLimits(rate=1, model="token_bucket", retry_after=True))
     assert (await api.send())[0] == 200
     url = f"{sim.base_url}/accounts/{sim.account_id}/code/messaging"

@@ -1,4 +1,4 @@
-"""Bandwidth's own Python SDK against the simulator: it must not notice the difference."""
+"""Bandwidth's own Python SDK works with the simulator as with the real service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 with warnings.catch_warnings():
-    # Its generated models use names that pydantic 2 announces the end of.
+    # Its generated models use names that pydantic 2 deprecates.
     warnings.simplefilter("ignore")
     bandwidth = pytest.importorskip("bandwidth")
     from bandwidth.exceptions import ApiException, ForbiddenException, UnauthorizedException
@@ -24,19 +24,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:bandwidth")
 
 @pytest.fixture
 def call(sim):
-    """Run one method of the official SDK in a thread, as it blocks; with the right credentials unless given others."""
+    """Call one method of the official SDK in a thread, by default with valid credentials."""
 
-    async def run(use: Callable[[Any], Any], credentials: dict[str, str] | None = None) -> Any:
+    async def run(operation: Callable[[Any], Any], credentials: dict[str, str] | None = None) -> Any:
         if credentials is None:
             credentials = {"username": sim.username, "password": sim.password}
 
         def work() -> Any:
-            # Without ignore_operation_servers it takes MFA's real host, whatever `host` is.
+            # Without ignore_operation_servers it uses MFA's real host and ignores `host`.
             configuration = bandwidth.Configuration(
                 host=sim.base_url, ignore_operation_servers=True, retries=0, **credentials
             )
             with bandwidth.ApiClient(configuration) as client:
-                return use(bandwidth.MFAApi(client))
+                return operation(bandwidth.MFAApi(client))
 
         return await asyncio.to_thread(work)
 
@@ -59,7 +59,7 @@ def _check(code: str) -> Any:
     return bandwidth.VerifyCodeRequest(to=TO, scope="login", expiration_time_in_minutes=3, code=code)
 
 
-async def test_send_call_and_verify(sim, call):
+async def test_messaging_voice_and_verify_work(sim, call):
     sent = await call(lambda mfa: mfa.generate_messaging_code("9900000", _code_request()))
     assert sent.message_id == sim.inbox[0].message_id
     called = await call(lambda mfa: mfa.generate_voice_code("9900000", _code_request()))
@@ -69,7 +69,7 @@ async def test_send_call_and_verify(sim, call):
         assert verified.valid is True
 
 
-async def test_a_wrong_code_the_lock_out_and_its_clearing(sim, call, clock):
+async def test_wrong_codes_lock_the_number_until_the_lock_expires(sim, call, clock):
     await call(lambda mfa: mfa.generate_messaging_code("9900000", _code_request()))
     code = sim.last_code(TO)
     wrong = "000000" if code != "000000" else "000001"
@@ -83,7 +83,7 @@ async def test_a_wrong_code_the_lock_out_and_its_clearing(sim, call, clock):
     assert (await call(lambda mfa: mfa.verify_code("9900000", _check(code)))).valid is True
 
 
-async def test_no_credentials_401_and_wrong_ones_403(sim, call):
+async def test_missing_credentials_get_401_and_wrong_ones_403(sim, call):
     with pytest.raises(UnauthorizedException) as unauthorized:
         await call(lambda mfa: mfa.generate_messaging_code("9900000", _code_request()), {})
     assert unauthorized.value.status == 401

@@ -1,4 +1,4 @@
-"""The inbox page's files and its stream of events, without a browser; tests/system/browser has one."""
+"""The files and the event stream of the inbox page; tests/system/browser tests it in a browser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.integration.simulator.conftest import SEND, TO, until
 
 
 class Stream:
-    """One page's stream, read event by event."""
+    """Reads the event stream of a page event by event."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._content = response.content
@@ -47,7 +47,7 @@ async def stream(api, sim):
         ("/_simulator/page/dom.js", "text/javascript"),
     ],
 )
-async def test_the_pages_files_have_their_type_and_a_strict_policy(api, sim, path, kind):
+async def test_the_page_files_have_their_content_type_and_a_strict_policy(api, sim, path, kind):
     async with api.session.get(sim.page_url[:-1] + path) as response:
         assert (response.status, response.content_type) == (200, kind)
         body = await response.text()
@@ -62,7 +62,7 @@ async def test_the_pages_files_have_their_type_and_a_strict_policy(api, sim, pat
     assert not sim.requests
 
 
-async def test_nothing_else_is_served_and_nothing_is_written_there(api, sim):
+async def test_other_paths_get_403_and_other_methods_405(api, sim):
     for path in ("/_simulator/page/", "/_simulator/page/../_page.py", "/index.html", "/_simulator/page/_page.py"):
         async with api.session.get(sim.page_url[:-1] + path) as response:
             assert response.status == 403
@@ -85,12 +85,12 @@ NAVIGATION = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec
         ("/_simulator/events", {"Origin": "http://evil.example"}, 403),
     ],
 )
-async def test_other_sites_may_link_to_the_page_and_no_more(api, sim, path, headers, status):
+async def test_other_sites_can_only_link_to_the_page(api, sim, path, headers, status):
     async with api.session.get(sim.page_url[:-1] + path, headers=headers) as response:
         assert response.status == status
 
 
-async def test_a_page_is_told_of_everything_that_happens(api, sim, stream):
+async def test_a_page_receives_an_event_for_every_change(api, sim, stream):
     await api.send()
     name, data = await stream.next()
     assert (name, data["total"], data["message"]["code"]) == ("message", 1, sim.inbox[0].code)
@@ -114,35 +114,35 @@ async def test_a_page_is_told_of_everything_that_happens(api, sim, stream):
     assert await stream.next() == ("reload", {})
 
 
-async def test_what_went_well_is_not_told_as_refused(api, sim, stream):
+async def test_successful_requests_send_no_request_event(api, sim, stream):
     await api.send()
     assert await api.verify(sim.last_code(TO)) == (200, {"valid": True})
     await api.send()
     assert [(await stream.next())[0] for _ in range(2)] == ["message", "message"]
 
 
-async def test_a_quiet_stream_has_a_heartbeat(sim, stream, clock):
+async def test_an_idle_stream_sends_heartbeats(sim, stream, clock):
     for _ in range(3):
         await until(lambda: clock.pending)
         clock.tick(15)
         assert await stream.raw() == b":\n\n"
 
 
-async def test_many_pages_are_told_and_forgotten_when_they_go(api, sim):
+async def test_all_pages_receive_events_until_they_disconnect(api, sim):
     responses = [await api.session.get(sim.control_url + "/events") for _ in range(50)]
     streams = [Stream(response) for response in responses]
     for stream in streams:
         await stream.raw()
-    assert len(sim._feed) == 50
+    assert len(sim._events) == 50
     await api.send()
     assert {(await stream.next())[0] for stream in streams} == {"message"}
     for response in responses:
         response.close()
-    await until(lambda: len(sim._feed) == 0)
+    await until(lambda: len(sim._events) == 0)
     assert (await api.send())[0] == 200
 
 
-async def test_stop_ends_the_streams_at_once(session):
+async def test_stop_ends_the_streams_immediately(session):
     async with Simulator() as sim:
         response = await session.get(sim.control_url + "/events")
         stream = Stream(response)
@@ -151,11 +151,11 @@ async def test_stop_ends_the_streams_at_once(session):
         await sim.stop()
         assert asyncio.get_running_loop().time() - start < 0.5
         assert await stream.raw() == b""
-        assert len(sim._feed) == 0
+        assert len(sim._events) == 0
         response.close()
 
 
-async def test_a_page_that_reads_too_slowly_loses_its_queue_and_is_told_to_reload():
+async def test_the_queue_of_a_slow_page_becomes_one_reload_event():
     subscription = Subscription()
     for index in range(2_000):
         subscription.push(b"event: message\ndata: %d\n\n" % index)
@@ -163,16 +163,16 @@ async def test_a_page_that_reads_too_slowly_loses_its_queue_and_is_told_to_reloa
     subscription.push(b"x")
     subscription.push(b"x")
     assert await subscription.take(None) == b"x"
-    subscription.end()
+    subscription.close()
     assert await subscription.take(None) is None
 
 
-async def test_a_page_that_stops_reading_is_cut(api, sim, clock):
-    """Its kernel's buffers are filled; then it has 30 s of the clock."""
+async def test_a_page_that_does_not_read_is_disconnected(api, sim, clock):
+    """Once the socket buffers are full, the page has 30 s of the clock."""
     reader, writer = await asyncio.open_connection("127.0.0.1", sim.port, limit=1)
     writer.write(b"GET /_simulator/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-    await until(lambda: len(sim._feed))
-    (subscription,) = sim._feed._subscriptions
+    await until(lambda: len(sim._events))
+    (subscription,) = sim._events._subscriptions
     big = b":" + b"x" * 1_000_000 + b"\n\n"
     for _ in range(20):
         subscription.push(big)
@@ -181,19 +181,19 @@ async def test_a_page_that_stops_reading_is_cut(api, sim, clock):
             await asyncio.sleep(0)
     assert len(subscription._events) > 0
     clock.tick(30)
-    await until(lambda: len(sim._feed) == 0)
+    await until(lambda: len(sim._events) == 0)
     writer.close()
     del reader
     assert (await api.send())[0] == 200
 
 
-async def test_a_head_of_the_stream_ends(api, sim):
+async def test_a_head_request_for_the_stream_ends(api, sim):
     async with api.session.head(sim.control_url + "/events") as response:
         assert (response.status, response.content_type) == (200, "text/event-stream")
-    assert len(sim._feed) == 0
+    assert len(sim._events) == 0
 
 
-async def test_messages_are_found_by_part_of_a_number_and_bounded(api):
+async def test_messages_can_be_filtered_by_part_of_a_number_and_limited(api):
     for number in ("+19195551234", "+19195550000", "+447700900123"):
         await api.send(to=number)
     for query, found in (
@@ -212,7 +212,7 @@ async def test_messages_are_found_by_part_of_a_number_and_bounded(api):
         assert (await api.control("GET", "/messages", params={"limit": wrong}))[0] == 400
 
 
-async def test_refused_requests_can_be_asked_for_and_forgotten(api, sim):
+async def test_refused_requests_can_be_listed_and_deleted(api, sim):
     await api.send()
     await api.verify("0000")
     await api.send(digits=3)
@@ -228,13 +228,13 @@ async def test_refused_requests_can_be_asked_for_and_forgotten(api, sim):
     assert sim.requests == []
 
 
-async def test_the_page_learns_the_account_and_no_credential(api, sim):
+async def test_the_account_endpoint_returns_no_credential(api, sim):
     assert await api.control("GET", "/account") == (200, {"accountId": sim.account_id})
 
 
-async def test_with_no_page_open_nothing_is_encoded(api, sim):
-    """The cost of the page to those who do not look at it is one empty loop a request."""
-    assert len(sim._feed) == 0
-    sim._feed._publish = None
+async def test_without_an_open_page_no_event_is_encoded(api, sim):
+    """Without an open page, a request costs only a check for subscriptions."""
+    assert len(sim._events) == 0
+    sim._events._publish = None
     assert (await api.send())[0] == 200
     assert (await api.post("voice", SEND))[0] == 200

@@ -1,4 +1,4 @@
-"""Delivery receipts, posted to a real receiver on loopback."""
+"""Delivery receipts, posted to a receiver on loopback."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import pytest
 from aiohttp import web
 
 from bandwidth_mfa_async.simulator import AccountLimits, InvalidOptionError, ReceiptPolicy, Simulator
-from tests.integration.simulator.conftest import SEND, TO, Caller, until
+from tests.integration.simulator.conftest import SEND, TO, ApiClient, until
 from tests.support.fault_server import basic_auth
 
 ABROAD = "+447700900000"
 
 
 class Receiver:
-    """Notes what it gets and answers what it is told; None hangs."""
+    """Records receipts and responds with the given statuses; None never responds."""
 
     def __init__(self) -> None:
-        self.got: list[tuple[dict[str, str], dict]] = []
-        self.answers: list[int | None] = []
+        self.received: list[tuple[dict[str, str], dict]] = []
+        self.statuses: list[int | None] = []
         self.login: str | None = None
         self.url = ""
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
-        self.got.append((dict(request.headers), await request.json()))
+        self.received.append((dict(request.headers), await request.json()))
         if self.login is not None and request.headers.get("Authorization") != self.login:
             return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="receipts"'})
-        status = self.answers.pop(0) if self.answers else 204
+        status = self.statuses.pop(0) if self.statuses else 204
         if status is None:
             await asyncio.get_running_loop().create_future()
         headers = {"Location": "http://example.com/"} if status == 302 else {}
@@ -46,10 +46,10 @@ async def receiver():
     await runner.cleanup()
 
 
-async def test_a_north_american_receipt_is_one_object_as_documented(api, sim, receiver):
+async def test_a_north_american_receipt_is_the_documented_object(api, sim, receiver):
     await api.send(callbackUrl=receiver.url)
     await until(lambda: sim.inbox[0].receipt == "sent")
-    [(headers, body)] = receiver.got
+    [(headers, body)] = receiver.received
     assert headers["Content-Type"] == "application/json; charset=utf-8"
     assert "Authorization" not in headers
     assert body == {
@@ -66,36 +66,36 @@ async def test_a_north_american_receipt_is_one_object_as_documented(api, sim, re
     ("to", "platform", "description", "code"),
     [(TO, "NorthAmericaSMS", "forbidden to country", 4432), (ABROAD, "GlobalSMS", "Undeliverable", 995)],
 )
-async def test_failed_receipts_by_number(api, sim, receiver, to, platform, description, code):
+async def test_failed_numbers_get_failed_receipts(api, sim, receiver, to, platform, description, code):
     sim.set_receipts(ReceiptPolicy(failed_numbers={to}))
     await api.send(to=to, callbackUrl=receiver.url)
     await api.send(to="+15550000000", callbackUrl=receiver.url)
-    await until(lambda: len(receiver.got) == 2)
-    failed = next(body for _, body in receiver.got if body["type"] == "message-failed")
+    await until(lambda: len(receiver.received) == 2)
+    failed = next(body for _, body in receiver.received if body["type"] == "message-failed")
     assert (failed["platform"], failed["description"], failed["errorCode"]) == (platform, description, code)
 
 
-async def test_failed_receipts_by_seeded_share(api, sim, receiver):
+async def test_failed_share_makes_random_receipts_fail(api, sim, receiver):
     sim.set_receipts(ReceiptPolicy(failed_share=0.5))
     for _ in range(100):
         await api.send(callbackUrl=receiver.url)
-    await until(lambda: len(receiver.got) == 100)
-    assert sum(body["type"] == "message-failed" for _, body in receiver.got) == pytest.approx(50, abs=20)
+    await until(lambda: len(receiver.received) == 100)
+    assert sum(body["type"] == "message-failed" for _, body in receiver.received) == pytest.approx(50, abs=20)
 
 
 async def test_north_american_receipts_are_retried_for_a_day(api, sim, receiver, clock):
-    sim.set_receipts(ReceiptPolicy(retry_first=60, retry_longest=7200))
-    receiver.answers = [500, 302, 404]
+    sim.set_receipts(ReceiptPolicy(retry_initial=60, retry_max=7200))
+    receiver.statuses = [500, 302, 404]
     await api.send(callbackUrl=receiver.url)
     message = sim.inbox[0]
     for tries, pause in ((1, 60), (2, 120), (3, 240)):
-        await until(lambda tries=tries: len(receiver.got) == tries and sim._receipts._timers)
+        await until(lambda tries=tries: len(receiver.received) == tries and sim._receipts._timers)
         clock.tick(pause - 0.1)
         assert sim._receipts._timers
         clock.tick(0.1)
     await until(lambda: message.receipt == "sent")
-    assert len({json.dumps(body) for _, body in receiver.got}) == 1
-    receiver.answers = [500] * 100
+    assert len({json.dumps(body) for _, body in receiver.received}) == 1
+    receiver.statuses = [500] * 100
     await api.send(callbackUrl=receiver.url)
     start = clock.monotonic()
     while sim.inbox[1].receipt != "given_up":
@@ -105,46 +105,46 @@ async def test_north_american_receipts_are_retried_for_a_day(api, sim, receiver,
     assert 22 * 3600 < clock.monotonic() - start <= 24 * 3600
 
 
-async def test_international_receipts_are_tried_once(api, sim, receiver):
-    receiver.answers = [500]
+async def test_international_receipts_are_not_retried(api, sim, receiver):
+    receiver.statuses = [500]
     await api.send(to=ABROAD, callbackUrl=receiver.url)
     await until(lambda: sim.inbox[0].receipt == "given_up")
-    assert len(receiver.got) == 1
+    assert len(receiver.received) == 1
 
 
-async def test_a_try_is_given_up_after_the_timeout(api, sim, receiver, clock):
-    receiver.answers = [None]
+async def test_a_try_ends_after_the_timeout(api, sim, receiver, clock):
+    receiver.statuses = [None]
     await api.send(to=ABROAD, callbackUrl=receiver.url)
-    await until(lambda: receiver.got)
+    await until(lambda: receiver.received)
     clock.tick(10)
     await until(lambda: sim.inbox[0].receipt == "given_up")
 
 
-async def test_a_receiver_that_is_not_there_is_no_harm(api, sim, unused_tcp_port):
+async def test_a_closed_port_gives_up_the_receipt(api, sim, unused_tcp_port):
     await api.send(to=ABROAD, callbackUrl=f"http://localhost:{unused_tcp_port}/")
     await until(lambda: sim.inbox[0].receipt == "given_up")
 
 
 @pytest.mark.parametrize(("password", "receipt"), [("right", "sent"), ("wrong", "retrying")])
 async def test_basic_credentials_are_sent_only_after_a_challenge(api, sim, receiver, password, receipt):
-    """Bandwidth guides/callbacks: 401 first, then a second request with credentials."""
+    """Bandwidth guides/callbacks: a 401 first, then a second request with credentials."""
     sim.set_receipts(ReceiptPolicy(username="me", password=password))
     receiver.login = basic_auth("me", "right")
     await api.send(callbackUrl=receiver.url)
     await until(lambda: sim.inbox[0].receipt == receipt)
-    assert len(receiver.got) == 2
-    assert "Authorization" not in receiver.got[0][0]
-    assert "Authorization" in receiver.got[1][0]
+    assert len(receiver.received) == 2
+    assert "Authorization" not in receiver.received[0][0]
+    assert "Authorization" in receiver.received[1][0]
 
 
-async def test_duplicates_on_request(api, sim, receiver):
+async def test_duplicates_posts_the_receipt_again(api, sim, receiver):
     sim.set_receipts(ReceiptPolicy(duplicates=2))
     await api.send(callbackUrl=receiver.url)
-    await until(lambda: len(receiver.got) == 3)
-    assert len({json.dumps(body) for _, body in receiver.got}) == 1
+    await until(lambda: len(receiver.received) == 3)
+    assert len({json.dumps(body) for _, body in receiver.received}) == 1
 
 
-async def test_a_delay_and_the_queue_put_the_receipt_off(api, sim, receiver, clock):
+async def test_the_delay_and_the_queue_postpone_the_receipt(api, sim, receiver, clock):
     sim.set_limits(messaging=AccountLimits())
     sim.set_receipts(ReceiptPolicy(delay=2))
     await api.send(callbackUrl=receiver.url)
@@ -168,7 +168,7 @@ async def test_a_delay_and_the_queue_put_the_receipt_off(api, sim, receiver, clo
         "",
     ],
 )
-async def test_receipts_stay_on_this_machine(api, sim, url):
+async def test_receipts_to_other_machines_are_blocked(api, sim, url):
     assert (await api.send(callbackUrl=url))[0] == 200
     assert sim.inbox[0].receipt == "blocked"
     assert sim._receipts._session is None
@@ -179,22 +179,22 @@ async def test_calls_have_no_receipts(api, sim, receiver):
     assert sim.inbox[0].receipt == "none"
 
 
-async def test_stop_and_clear_drop_what_is_waiting(session, receiver, clock):
+async def test_stop_and_clear_drop_pending_receipts(session, receiver, clock):
     async with Simulator(clock=clock, receipts=ReceiptPolicy(delay=5)) as sim:
-        api = Caller(session, sim)
+        api = ApiClient(session, sim)
         await api.send(callbackUrl=receiver.url)
         sim.clear()
         await api.send(callbackUrl=receiver.url)
-        receiver.answers = [None]
+        receiver.statuses = [None]
         assert clock.pending == 1
     assert clock.pending == 0
-    assert not receiver.got
+    assert not receiver.received
 
 
 @pytest.mark.parametrize(
     "options",
     [{"failed_share": 1.5}, {"duplicates": -1}, {"duplicates": 0.5}, {"timeout": 0}, {"delay": "1"}, {"username": "x"}],
 )
-def test_a_bad_policy_is_named_at_construction(options):
+def test_an_invalid_policy_raises_an_error_that_names_the_option(options):
     with pytest.raises(InvalidOptionError, match=next(iter(options))):
         ReceiptPolicy(**options)

@@ -1,4 +1,4 @@
-"""HTTPS with a certificate made at start."""
+"""HTTPS with a certificate that is made at start."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import aiohttp
 import pytest
 
 from bandwidth_mfa_async.simulator import InvalidOptionError, Simulator, SimulatorStateError
-from tests.integration.simulator.conftest import SEND, Caller
+from tests.integration.simulator.conftest import SEND, ApiClient
 
 
 async def _send(sim, **kwargs):
-    # A session for each call, so that each makes a handshake.
+    # A new session per call, so that each call makes a handshake.
     async with aiohttp.ClientSession() as session:
-        return await Caller(session, sim).post("messaging", SEND, **kwargs)
+        return await ApiClient(session, sim).post("messaging", SEND, **kwargs)
 
 
-async def test_the_simulators_own_context_trusts_it_and_others_do_not():
+async def test_only_a_context_with_the_simulators_authority_trusts_it():
     async with Simulator(tls=True) as sim:
         assert sim.base_url.startswith("https://127.0.0.1:")
         assert sim.client_kwargs()["ssl"] is sim.ssl_context
@@ -32,13 +32,13 @@ async def test_the_simulators_own_context_trusts_it_and_others_do_not():
 @pytest.mark.parametrize(
     ("certificate", "text"), [("expired", "certificate has expired"), ("wrong_host", "IP address mismatch")]
 )
-async def test_wrong_certificates_are_refused_by_a_client_that_verifies(certificate, text):
+async def test_a_client_that_verifies_rejects_wrong_certificates(certificate, text):
     async with Simulator(tls=True, certificate=certificate) as sim:
         with pytest.raises(aiohttp.ClientConnectorCertificateError, match=text):
             await _send(sim, ssl=sim.ssl_context)
 
 
-async def test_the_next_handshakes_fail_on_request():
+async def test_fail_handshakes_makes_the_next_handshakes_fail():
     async with Simulator(tls=True) as sim:
         sim.fail_handshakes(2)
         for _ in range(2):
@@ -48,20 +48,20 @@ async def test_the_next_handshakes_fail_on_request():
         assert len(sim.inbox) == 1
 
 
-async def test_without_tls_there_is_no_handshake_to_fail(sim):
+async def test_fail_handshakes_raises_without_tls(sim):
     assert sim.ssl_context is None
     assert "ssl" not in sim.client_kwargs()
     with pytest.raises(SimulatorStateError, match="tls=True"):
         sim.fail_handshakes()
 
 
-async def test_without_trustme_the_error_says_what_to_install(monkeypatch):
+async def test_without_trustme_the_error_names_the_package_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "trustme", None)
     sim = Simulator(tls=True)
     with pytest.raises(SimulatorStateError, match="pip install trustme"):
         await sim.start()
 
 
-async def test_an_unknown_certificate_is_named():
+async def test_an_unknown_certificate_raises():
     with pytest.raises(InvalidOptionError, match="certificate"):
         await Simulator(tls=True, certificate="stolen").start()

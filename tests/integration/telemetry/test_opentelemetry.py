@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async.telemetry import CallEvent, CallStartedEvent, Event, OpenTelemetryHook
 from tests.conftest import TO
 from tests.integration.test_redaction import FAULTS, SENTINELS, assert_clean
+from tests.support import processes
 from tests.support.fault_server import Act, FaultServer, answer, hung_call, refused_port
 
 if TYPE_CHECKING:
@@ -344,5 +344,5 @@ def test_without_opentelemetry_the_error_names_the_extra() -> None:
         "try: telemetry.OpenTelemetryHook()\n"
         "except ConfigurationError as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'bandwidth-mfa-async[otel]'" in done.stdout

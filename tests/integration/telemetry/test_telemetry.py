@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from bandwidth_mfa_async import (
 )
 from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, Event, LimitWaitEvent, SendsPausedEvent
 from tests.conftest import TO
+from tests.support import processes
 from tests.support.fault_server import Act, FaultServer, answer, hung_call
 
 if TYPE_CHECKING:
@@ -203,5 +203,5 @@ def test_the_logger_is_silent_by_default() -> None:
         "import logging; from bandwidth_mfa_async import MFAClient\n"
         "logging.getLogger('bandwidth_mfa_async').error('must not be seen')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""

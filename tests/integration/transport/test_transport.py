@@ -8,7 +8,6 @@ import contextvars
 import gc
 import platform
 import ssl
-import subprocess
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async._transport import _fast_path
 from bandwidth_mfa_async._transport._deadlines import DeadlineGroup
 from tests.conftest import APPLICATION, FROM, TO
-from tests.support import certificates
+from tests.support import certificates, processes
 from tests.support.fault_server import Act, FaultServer, answer
 from tests.support.tunnel import Tunnel
 from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
@@ -76,7 +75,7 @@ asyncio.run(main())
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_response_buffers_are_not_mapped_anew() -> None:
     """A buffer that is mapped for each response causes page faults: 800 for these 200 calls and their server."""
-    done = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100, done.stdout
 
 

@@ -26,7 +26,7 @@ from bandwidth_mfa_async.worker.ledger._codec import (
 from bandwidth_mfa_async.worker.ledger._protocol import VERSION
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support.fault_server import until
-from tests.support.ledger_redis import LedgerRedis
+from tests.support.redis_server import RedisServer
 
 SIZE = 4
 
@@ -323,7 +323,7 @@ async def test_all_keys_of_an_ended_job_expire(redis_server):
 
 async def test_a_redis_that_evicts_is_refused(tmp_path):
     """The error names the policy, and nothing is written."""
-    server = LedgerRedis(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    server = RedisServer(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     try:
         with pytest.raises(LedgerError, match="allkeys-lru"):
             async with RedisLedger(server.url):
@@ -334,7 +334,7 @@ async def test_a_redis_that_evicts_is_refused(tmp_path):
 
 async def test_errors_name_an_unreachable_redis_and_a_wrong_password(tmp_path):
     """They show neither the address nor the password."""
-    server = LedgerRedis(tmp_path, "--requirepass", "right")
+    server = RedisServer(tmp_path, "--requirepass", "right")
     try:
         for url, said in (
             (f"redis://:wrong@127.0.0.1:{server.port}/0", "wrong password"),
@@ -586,7 +586,7 @@ def test_separators_in_an_id_are_replaced():
 
 
 async def test_every_script_runs_in_a_redis_cluster(tmp_path, template):
-    server = LedgerRedis(tmp_path, "--cluster-enabled", "yes")
+    server = RedisServer(tmp_path, "--cluster-enabled", "yes")
     try:
         with server.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))

@@ -1,4 +1,4 @@
-"""A headless Chromium that is started once, and a page in it that notices every script it should not run."""
+"""Fixtures: one headless Chromium for the session, and a page that records every script that it must not run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-# Only the browser itself may be missing: without the package the tests would not be run where they should.
+# Only the browser may be missing. A missing package must fail, or CI would silently skip these tests.
 from playwright.async_api import async_playwright
 
 from bandwidth_mfa_async import MFAClient, RetryPolicy
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# Without the last ones Chromium looks for Google's hosts at every start; this is not a test of those.
+# Without the last flags Chromium connects to Google's hosts at every start.
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -42,7 +42,7 @@ document.addEventListener("securitypolicyviolation", (event) =>
 
 
 class Watched:
-    """A page, and what went wrong on it."""
+    """A page with its recorded errors and the hosts that it requested."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -57,7 +57,7 @@ class Watched:
         for event, listener in self._listeners.items():
             page.on(event, listener)
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         for event, listener in self._listeners.items():
             self.page.remove_listener(event, listener)
 
@@ -76,7 +76,7 @@ class Watched:
         self.hosts.add(urlsplit(request.url).hostname)
 
     async def check(self) -> None:
-        """Assert that no script of others ran, nothing was blocked, and nothing was asked for elsewhere."""
+        """Assert that no injected script ran, nothing violated the policy, and no other host was requested."""
         assert await self.page.evaluate("[window.ran, window.violations]") == [[], []]
         assert self.problems == []
         assert self.hosts <= {"127.0.0.1", None}
@@ -107,13 +107,13 @@ async def context(chromium: Browser) -> AsyncIterator[BrowserContext]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def tab(context: BrowserContext) -> Page:
-    """One tab for every test: a new one each time would cost a third of a second."""
+    """One tab for all tests; a new one takes a third of a second."""
     return await context.new_page()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def _nothing_left_in_loop(tab: Page) -> AsyncIterator[None]:
-    """The check of every other test, on the loop that the browser and these tests share."""
+    """Check for leftover tasks on the event loop that the browser and these tests share."""
     loop = asyncio.get_running_loop()
     problems: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _loop, context: problems.append(context))
@@ -122,7 +122,7 @@ async def _nothing_left_in_loop(tab: Page) -> AsyncIterator[None]:
     await tab.goto("about:blank")
     left = {task for task in asyncio.all_tasks() - before if "playwright" not in repr(task)} - {asyncio.current_task()}
     assert not left, f"tasks left running: {left}"
-    assert not problems, f"the loop's exception handler was told: {problems}"
+    assert not problems, f"the loop's exception handler was called: {problems}"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -139,7 +139,7 @@ async def mfa(sim: Simulator) -> AsyncIterator[MFAClient]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def watched(tab: Page, sim: Simulator) -> AsyncIterator[Watched]:
-    """The inbox page, opened and live; checked at the end."""
+    """Open the inbox page, wait until it is live, and check it at the end."""
     seen = Watched(tab)
     try:
         await tab.goto(sim.page_url)
@@ -147,7 +147,7 @@ async def watched(tab: Page, sim: Simulator) -> AsyncIterator[Watched]:
         yield seen
         await seen.check()
     finally:
-        seen.leave()
+        seen.detach()
 
 
 @pytest.fixture
@@ -156,8 +156,8 @@ def page(watched: Watched) -> Page:
 
 
 async def until(page: Page, condition: Callable[[], object]) -> None:
-    """Let the browser work until something is so on our side; fail after a few real seconds."""
+    """Let the browser run until the condition is true in this process; fail after 5 s of real time."""
     limit = time.monotonic() + 5
     while not condition():
-        assert time.monotonic() < limit, "it never came"
+        assert time.monotonic() < limit, "the condition did not become true"
         await page.evaluate("new Promise((done) => setTimeout(done, 5))")

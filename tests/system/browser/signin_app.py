@@ -1,4 +1,4 @@
-"""A small web application that lets people in by a code: what users of this library build."""
+"""A small web application with sign-in by code, as users of this library build it."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ async def send(request: web.Request) -> web.Response:
 async def enter(request: web.Request) -> web.Response:
     form = await request.post()
     to, code = str(form.get("to", "")), str(form.get("code", ""))
-    again = ASK_CODE.format(to=escape(to))
+    form_again = ASK_CODE.format(to=escape(to))
     try:
         check = await request.app[MFA].verify_code(to=to, code=code, scope="login")
     except InvalidRequestError:
-        return show("Enter your code", "A code has 4 to 8 digits.", again, 400)
+        return show("Enter your code", "A code has 4 to 8 digits.", form_again, 400)
     except VerificationLockedError:
         return show("Too many tries", "Wait two minutes.", status=429)
     if not check.valid:
-        return show("Enter your code", "That code is not right.", again, 403)
+        return show("Enter your code", "That code is not right.", form_again, 403)
     return show("Welcome", f"You are in, {escape(to)}.")
 
 
 def make_app(**client: Any) -> web.Application:
-    """Return the application; `client` is what `MFAClient` takes."""
+    """Return the application; `client` are the arguments of `MFAClient`."""
 
     async def with_client(app: web.Application) -> AsyncIterator[None]:
         async with MFAClient(**client) as app[MFA]:

@@ -1,4 +1,4 @@
-"""What strangers write into a message is text on the inbox page, whatever it looks like."""
+"""The inbox page shows hostile text in messages as text and never runs it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def post(sim, name, body):
 
 
 def shown(text):
-    """The text as a browser has it: a lone surrogate stays one in its strings, but cannot travel back."""
+    """Return the text as Playwright returns it: lone surrogates become U+FFFD."""
     return text.replace("\ud800", "\ufffd")
 
 
@@ -47,8 +47,8 @@ async def content(locator):
     return await locator.evaluate("node => node.textContent.toWellFormed()")
 
 
-async def test_a_hostile_string_in_every_field_is_shown_and_runs_nothing(watched, sim):
-    """The fixture asserts afterwards: no script ran, no dialog opened, no policy was violated."""
+async def test_hostile_text_in_every_field_is_shown_and_not_run(watched, sim):
+    """The fixture asserts at the end that no script ran, no dialog opened and no policy was violated."""
     page = watched.page
     for evil in HOSTILE:
         body = {
@@ -93,16 +93,16 @@ async def test_a_hostile_string_in_every_field_is_shown_and_runs_nothing(watched
         await expect(page.locator("#status")).to_have_text("Live")
 
 
-async def test_2048_characters_are_cut_and_can_be_opened(page, sim):
+async def test_a_long_text_is_shortened_and_can_be_expanded(page, sim):
     long = "x" * 2040 + "{CODE}"
     body = {"to": TO, "from": "+19195554321", "applicationId": "a", "message": long, "digits": 8}
     assert await post(sim, "messaging", body) == 200
     text = page.locator("#messages .text")
     await expect(text).to_have_text(sim.inbox[0].text)
-    cut = (await text.bounding_box())["height"]
+    short_height = (await text.bounding_box())["height"]
     more = page.get_by_role("button", name="Show all of it")
     await expect(more).to_have_attribute("aria-expanded", "false")
     await more.click()
-    assert (await text.bounding_box())["height"] > 2 * cut
+    assert (await text.bounding_box())["height"] > 2 * short_height
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     await page.get_by_role("button", name="Show less").click()

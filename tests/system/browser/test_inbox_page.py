@@ -1,4 +1,4 @@
-"""The inbox page as people use it, in a real browser."""
+"""The inbox page in a real browser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def focused(page):
     return await page.evaluate("document.activeElement.id || document.activeElement.className")
 
 
-async def test_an_empty_inbox_says_how_to_send_the_first_code_and_keeps_the_password(page, sim):
+async def test_an_empty_inbox_shows_how_to_send_a_code_but_no_secret(page, sim):
     await expect(page.locator("#inbox-empty")).to_be_visible()
     await expect(page.locator("#env")).to_contain_text(f"BW_MFA_URL={sim.base_url}")
     await expect(page.locator("#curl")).to_contain_text(f"{sim.base_url}/accounts/9900000/code/messaging")
@@ -42,7 +42,7 @@ async def test_a_message_appears_live_and_its_code_is_copied_with_one_click(page
     await expect(messages(page)).to_have_count(1)
     row = messages(page).first
     await expect(row).to_contain_text(f"Your Simulator login code is {sim.last_code(TO)}")
-    for shown in (TO, "+19195554321", "Text", "login", "none asked for"):
+    for shown in (TO, "+19195554321", "Text", "login", "not requested"):
         await expect(row).to_contain_text(shown)
     await expect(page.locator("#inbox-empty")).to_be_hidden()
     await expect(page.locator("#announcer")).to_have_text(f"New code {sim.last_code(TO)} to {TO}")
@@ -56,7 +56,7 @@ async def test_a_message_appears_live_and_its_code_is_copied_with_one_click(page
     assert await page.evaluate("navigator.clipboard.readText()") == sim.last_code(TO)
 
 
-async def test_the_newest_is_on_top_and_calls_are_told_from_texts(page, mfa):
+async def test_the_newest_message_is_first_and_calls_are_marked(page, mfa):
     await mfa.generate_messaging_code(LOGIN.to(TO))
     await mfa.generate_voice_code(LOGIN.to("+19195550000"))
     await expect(messages(page)).to_have_count(2)
@@ -66,7 +66,7 @@ async def test_the_newest_is_on_top_and_calls_are_told_from_texts(page, mfa):
     await expect(messages(page).first).to_contain_text("Call ID")
 
 
-async def test_the_filter_finds_a_number_by_any_part_however_it_is_written(page, mfa):
+async def test_the_filter_matches_a_part_of_a_number_in_any_notation(page, mfa):
     for number in (TO, "+19195550000", "+447700900123"):
         await mfa.generate_messaging_code(LOGIN.to(number))
     await expect(messages(page)).to_have_count(3)
@@ -77,18 +77,18 @@ async def test_the_filter_finds_a_number_by_any_part_however_it_is_written(page,
     await mfa.generate_messaging_code(LOGIN.to("+19195550000"))
     await expect(messages(page)).to_have_count(2)
     await expect(page.locator("#inbox-count")).to_have_text("5")
-    await page.get_by_label("Filter by number").fill("nobody")
+    await page.get_by_label("Filter by number").fill("no such number")
     await expect(page.locator("#inbox-none")).to_be_visible()
-    await page.get_by_role("button", name="Show every message").click()
+    await page.get_by_role("button", name="Show all messages").click()
     await expect(messages(page)).to_have_count(5)
 
 
-async def test_the_receipt_state_follows(page, sim, mfa):
-    """A receipt nobody takes: posted to a closed port, tried again, and given up abroad."""
+async def test_the_receipt_state_is_updated(page, sim, mfa):
+    """At a closed port a receipt is retried in North America, and given up elsewhere."""
     sim.set_receipts(ReceiptPolicy(failed_numbers={"+447700900123"}))
     template = CodeTemplate("+19195554321", "app", callback_url="http://127.0.0.1:9/hook")
     await mfa.generate_messaging_code(template.to(TO))
-    await expect(messages(page).first.locator(".receipt")).to_have_text("not taken yet, trying again (delivered)")
+    await expect(messages(page).first.locator(".receipt")).to_have_text("not accepted yet, retrying (delivered)")
     await mfa.generate_messaging_code(template.to("+447700900123"))
     await expect(messages(page).first.locator(".receipt")).to_have_text("given up (failed)")
 
@@ -109,7 +109,7 @@ async def test_refused_attempts_are_listed_with_their_reason(page, sim, mfa):
     assert sim.requests == []
 
 
-async def test_a_scripted_fault_answers_the_next_send_and_is_used_up(page, sim, mfa):
+async def test_a_scripted_fault_applies_to_the_next_sends_only(page, sim, mfa):
     await page.get_by_label("Status", exact=True).fill("503")
     await page.get_by_label("How many answers").fill("2")
     await page.get_by_label("Which requests").select_option("messaging")
@@ -128,7 +128,7 @@ async def test_a_scripted_fault_answers_the_next_send_and_is_used_up(page, sim, 
     await expect(messages(page)).to_have_count(1)
 
 
-async def test_drops_delays_and_shares_can_be_asked_for(page, sim):
+async def test_drops_delays_and_random_faults_can_be_added(page, sim):
     kind, add = page.get_by_label("What happens"), page.get_by_role("button", name="Add fault")
     await kind.select_option("after_read")
     await page.get_by_label("Only to the number").fill("+1 (919) 555-1234")
@@ -141,7 +141,7 @@ async def test_drops_delays_and_shares_can_be_asked_for(page, sim):
     await page.get_by_label("Share of answers in percent").fill("12.5")
     await add.click()
     await until(page, lambda: len(sim.faults.rules) == 2)
-    assert sim.faults.rules[1].share == 0.125
+    assert sim.faults.rules[1].probability == 0.125
     assert sim.faults.rules[1].fault == Fault(delay=float("inf"))
     await page.get_by_label("Share of answers in percent").fill("90")
     await add.click()
@@ -151,7 +151,7 @@ async def test_drops_delays_and_shares_can_be_asked_for(page, sim):
     await expect(page.locator("#fault-problem")).to_have_text("the share must be a number from 0 to 100")
 
 
-async def test_the_accounts_rate_can_be_changed_and_shows_changes_made_elsewhere(page, sim):
+async def test_the_limit_can_be_changed_and_shows_other_changes(page, sim):
     await page.get_by_label("Model").select_option("token_bucket")
     await page.get_by_label("Messages", exact=True).fill("5")
     await page.get_by_label("per seconds").fill("1")
@@ -171,7 +171,7 @@ async def test_the_accounts_rate_can_be_changed_and_shows_changes_made_elsewhere
     sim.set_limits(messaging=None)
 
 
-async def test_clearing_asks_first_and_reaches_every_tab(page, context, sim, mfa):
+async def test_clearing_needs_confirmation_and_updates_all_tabs(page, context, sim, mfa):
     other = await context.new_page()
     await other.goto(sim.page_url)
     await mfa.generate_messaging_code(LOGIN.to(TO))
@@ -189,8 +189,8 @@ async def test_clearing_asks_first_and_reaches_every_tab(page, context, sim, mfa
     await other.close()
 
 
-async def test_everything_can_be_done_with_the_keyboard(page, sim, mfa):
-    """From the skip link to a copied code, a fault and a cleared inbox, without a pointer."""
+async def test_the_page_is_usable_with_the_keyboard(page, sim, mfa):
+    """Skip link, copy a code, add a fault and clear the inbox without a pointer."""
     await mfa.generate_messaging_code(LOGIN.to(TO))
     await expect(messages(page)).to_have_count(1)
     press = page.keyboard.press
@@ -221,11 +221,11 @@ async def test_everything_can_be_done_with_the_keyboard(page, sim, mfa):
     await expect(page.locator("#inbox-title")).to_be_focused()
 
 
-async def test_it_stays_quick_with_5000_messages(page, sim, mfa):
+async def test_5000_messages_are_shown_in_pages(page, sim, mfa):
     body = b'{"to":"+1919555%04d","from":"+19195554321","applicationId":"a"}'
     login = basic_auth(sim.username, sim.password)
     for index in range(5000):
-        sim._service.answer("messaging", "9900000", login, body % index)
+        sim._service.handle("messaging", "9900000", login, body % index)
     await expect(page.locator("#inbox-summary")).to_have_text("The newest 100 of 5,000")
     await expect(messages(page)).to_have_count(100)
     await page.get_by_role("button", name="Show older messages").click()
@@ -235,16 +235,16 @@ async def test_it_stays_quick_with_5000_messages(page, sim, mfa):
     await expect(messages(page)).to_have_count(1)
     await page.get_by_label("Filter by number").fill("")
     await expect(messages(page)).to_have_count(100)
-    # One more is put on top without touching the others: no long task.
+    # A new message is added at the top; the other entries stay.
     await mfa.generate_messaging_code(LOGIN.to(TO))
     await expect(messages(page).first).to_contain_text(TO)
     await expect(page.locator("#inbox-count")).to_have_text("5,001")
     assert await page.evaluate("document.getElementsByTagName('*').length") < 6000
 
 
-async def test_a_simulator_that_comes_back_is_found_again(page, sim, mfa):
+async def test_the_page_reconnects_to_the_simulator(page, sim, mfa):
     await sim.refuse_connections()
-    await expect(page.locator("#status")).to_have_text("Out of reach, trying again")
+    await expect(page.locator("#status")).to_have_text("Not reachable, retrying")
     await sim.accept_connections()
     await mfa.generate_messaging_code(LOGIN.to(TO))
     await expect(page.locator("#status")).to_have_text("Live", timeout=10_000)
@@ -256,18 +256,20 @@ async def test_a_link_from_another_site_opens_the_page(tab, sim):
     await page.goto(f"http://localhost:{sim.port}/")
     await page.evaluate(
         "url => document.body.append(Object.assign(document.createElement('a'),"
-        " {href: url, textContent: 'over there'}))",
+        " {href: url, textContent: 'the inbox'}))",
         sim.page_url,
     )
-    await page.get_by_text("over there").click()
+    await page.get_by_text("the inbox").click()
     await page.wait_for_url(sim.page_url)
     await expect(page.locator("h1")).to_have_text("MFA simulator")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-async def test_it_is_readable_narrow_and_wide_light_and_dark(chromium, sim, mfa, width, scheme, tmp_path):
-    """Nothing is cut off or wider than the window, and every text has the contrast that WCAG AA asks for."""
+async def test_the_page_fits_and_has_contrast_in_all_widths_and_colour_schemes(
+    chromium, sim, mfa, width, scheme, tmp_path
+):
+    """No element is wider than the window, and every text has the contrast that WCAG AA requires."""
     folder = Path(os.environ.get("SHOTS", tmp_path))
     await mfa.generate_messaging_code(LOGIN.to(TO))
     await mfa.generate_voice_code(LOGIN.to("+447700900123"))

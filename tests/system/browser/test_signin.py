@@ -1,4 +1,4 @@
-"""A browser test of somebody's sign-in page, as users would write it: the code is read through the JSON API."""
+"""A browser test of a sign-in page, as users would write it: it reads the code through the JSON control API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TO = "+19195551234"
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def signin(sim) -> AsyncIterator[str]:
-    """The application's address."""
+    """Run the application and return its address."""
     runner = web.AppRunner(make_app(**sim.client_kwargs()))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -32,15 +32,15 @@ async def signin(sim) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def latest(sim):
-    """Ask the simulator, as any program can, for the last code sent to a number."""
+    """Return a function that reads the newest code of a number from the control API."""
     async with aiohttp.ClientSession() as session:
 
-        async def ask(to: str) -> str:
+        async def read(to: str) -> str:
             params = {"to": to, "wait": "5"}
             async with session.get(sim.control_url + "/messages/latest", params=params) as response:
                 return (await response.json())["code"]
 
-        yield ask
+        yield read
 
 
 async def submit(page, label, text, button):
@@ -48,7 +48,7 @@ async def submit(page, label, text, button):
     await page.get_by_role("button", name=button).click()
 
 
-async def test_who_has_the_code_is_let_in(tab, signin, latest):
+async def test_the_right_code_signs_in(tab, signin, latest):
     page = tab
     await page.goto(signin)
     await submit(page, "Phone number", TO, "Send me a code")
@@ -58,7 +58,7 @@ async def test_who_has_the_code_is_let_in(tab, signin, latest):
     await expect(page.get_by_role("status")).to_have_text(f"You are in, {TO}.")
 
 
-async def test_who_guesses_is_refused_and_at_last_locked_out(tab, signin, latest):
+async def test_wrong_codes_are_rejected_and_then_the_number_is_locked(tab, signin, latest):
     page = tab
     await page.goto(signin)
     await submit(page, "Phone number", "call me", "Send me a code")

@@ -12,7 +12,6 @@ import pathlib
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from bandwidth_mfa_async.cli.bulk._scan_progress import ScanProgress
 from bandwidth_mfa_async.simulator import Fault
 from bandwidth_mfa_async.testing import ManualClock
 from tests.conftest import APPLICATION, FROM
+from tests.support import processes
 from tests.support.fault_server import environment
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def test_rejects_of_a_file_with_no_good_row(
     (folder / "r.csv").write_text("line,reason,to,name\n" + "7,old,x,an older row\n" * 99)
     result = bulk(name, "--journal", "j.db", "--rejects", "r.csv", *flags)
     assert result.exit_code == 2
-    assert "none of the 6 rows can be sent; the first of them: to: does not begin" in both(result)
+    assert "none of the 6 rows can be sent; the first error: to: does not begin" in both(result)
     assert "; all rows are in r.csv" in both(result)
     rows = rejected(folder / "r.csv")
     assert [(row["line"], row["to"]) for row in rows] == [(str(n + 2), f"202555010{n}") for n in range(6)]
@@ -469,10 +469,10 @@ class Running:
     """The command in a process of its own."""
 
     def __init__(self, *args: str, **options: Any) -> None:
-        self.process = subprocess.Popen(
+        self.process = processes.start(
             [sys.executable, "-m", "bandwidth_mfa_async", "bulk", *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=processes.PIPE,
+            stderr=processes.PIPE,
             text=True,
             env={**os.environ, "COLUMNS": "120"},
             **options,
@@ -501,12 +501,7 @@ def start(simulator: ThreadedSimulator, folder: pathlib.Path) -> Iterator[Callab
 
     yield make
     for one in running:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.wait()
-        for pipe in (one.process.stdin, one.process.stdout, one.process.stderr):
-            if pipe is not None:
-                pipe.close()
+        processes.end(one.process)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -615,7 +610,7 @@ def test_a_pipe_is_sent_as_it_comes(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
 ) -> None:
     """The first rows go out while the other end is still writing; its end is the end."""
-    running = start("-", "--json", "--rejects", "r.csv", stdin=subprocess.PIPE)
+    running = start("-", "--json", "--rejects", "r.csv", stdin=processes.PIPE)
     assert running.process.stdin is not None
     lines = [f'{{"to": "{number}", "digits": 4}}\n' for number in many(4)]
     running.process.stdin.write("".join(lines[:2]) + "nonsense\n")
@@ -635,7 +630,7 @@ def test_a_silent_pipe_holds_nobody_up(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
 ) -> None:
     """A signal ends a run whose input says nothing more."""
-    running = start("-", "--journal", "j.db", stdin=subprocess.PIPE)
+    running = start("-", "--journal", "j.db", stdin=processes.PIPE)
     assert running.process.stdin is not None
     running.process.stdin.write("to,name\n" + "".join(f"{number},some name\n" for number in many(5)))
     running.process.stdin.flush()
@@ -667,7 +662,7 @@ def test_bad_pipes(
     sent: int,
 ) -> None:
     """A pipe is read once: trouble in its middle ends the run there, and the summary says what was sent before."""
-    running = start("-", stdin=subprocess.PIPE)
+    running = start("-", stdin=processes.PIPE)
     out, err = running.process.communicate(data, timeout=60)
     assert (running.process.returncode, len(simulator.inbox)) == (code, sent)
     assert said in err
@@ -823,6 +818,16 @@ def test_help_says_how_it_ends(bulk: Any) -> None:
         assert word.lower() in text.lower(), word
 
 
+@pytest.fixture
+def restored_signals() -> Iterator[None]:
+    """Restore the signals that `send` leaves to its caller, ignored."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("restored_signals")
 async def test_nothing_blocks_the_loop(simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
     """Rows are read by a thread: a disk that hangs does not make requests under way time out."""
     from bandwidth_mfa_async import CodeTemplate, MFAClient

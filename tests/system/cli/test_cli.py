@@ -12,7 +12,6 @@ import re
 import shlex
 import signal
 import struct
-import subprocess
 import sys
 import termios
 import threading
@@ -26,6 +25,7 @@ from bandwidth_mfa_async.cli import main
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from tests.conftest import APPLICATION, FROM, TO
+from tests.support import processes
 from tests.support.fault_server import environment, refused_port
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def test_output_on_a_full_disk(simulator: Simulator) -> None:
     """It is told in a line, and that what was done is done."""
     command = [sys.executable, "-m", "bandwidth_mfa_async", "send", TO, *FLAGS]
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = processes.run(command, stdout=full, stderr=processes.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: the output cannot be written: No space left on device; what was done is done"
+        "error: the output cannot be written: No space left on device; completed work is kept"
     ]
     assert len(simulator.inbox) == 1
 
@@ -98,7 +98,7 @@ def test_a_ctrl_c_while_modules_are_loaded(tmp_path: pathlib.Path, way: list[str
 
     def run(handler: signal.Handlers) -> tuple[int, str, str]:
         # Said in any case: a shell has it ignored by what it runs in the background.
-        done = subprocess.run(
+        done = processes.run(
             [sys.executable, *way],
             capture_output=True,
             text=True,
@@ -237,29 +237,29 @@ def test_the_demo_as_a_table(invoke: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_simulate_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
     """It prints what points at it, serves, and ends cleanly on both signals."""
-    process = subprocess.Popen(
+    with processes.running(
         [sys.executable, "-m", "bandwidth_mfa_async", "simulate", "--port", "0", "--seed", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=processes.PIPE,
+        stderr=processes.PIPE,
         text=True,
         env={**os.environ, "BW_PASSWORD": "from-the-environment"},
-    )
-    assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(6)]
-    variables = dict(word.split("=", 1) for line in lines if "export" in line for word in line.split()[1:])
-    assert variables["BW_PASSWORD"] == "from-the-environment"
-    sent = subprocess.run(
-        [sys.executable, "-m", "bandwidth_mfa_async", "send", TO, *FLAGS],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **variables},
-    )
-    assert sent.returncode == 0, sent.stderr
-    process.send_signal(number)
-    out, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (0, "")
-    assert "1 messages were sent" in out
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(6)]
+        variables = dict(word.split("=", 1) for line in lines if "export" in line for word in line.split()[1:])
+        assert variables["BW_PASSWORD"] == "from-the-environment"
+        sent = processes.run(
+            [sys.executable, "-m", "bandwidth_mfa_async", "send", TO, *FLAGS],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **variables},
+        )
+        assert sent.returncode == 0, sent.stderr
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, err) == (0, "")
+        assert "1 messages were sent" in out
 
 
 def test_a_port_that_is_taken(invoke: Callable[..., Any], simulator: Simulator) -> None:
@@ -297,22 +297,22 @@ def on_a_terminal(*args: str, **env: str) -> str:
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     clean = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR"}}
-    process = subprocess.Popen(
+    shown = b""
+    with processes.running(
         [sys.executable, "-m", "bandwidth_mfa_async", *args],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
         env=clean | {"TERM": "xterm"} | env,
-    )
-    os.close(terminal)
-    shown = b""
-    try:
-        while chunk := os.read(controller, 65536):
-            shown += chunk
-    except OSError:  # what Linux says when the other side has ended
-        pass
-    os.close(controller)
-    process.wait()
+    ) as process:
+        os.close(terminal)
+        try:
+            while chunk := os.read(controller, 65536):
+                shown += chunk
+        except OSError:  # what Linux says when the other side has ended
+            pass
+        os.close(controller)
+        process.wait()
     return shown.decode()
 
 
@@ -328,7 +328,7 @@ def test_colour_and_width(simulator: Simulator, command: list[str]) -> None:
 
 def test_completion() -> None:
     """The line that README has for bash, run as bash runs it: commands are offered."""
-    done = subprocess.run(
+    done = processes.run(
         [pathlib.Path(sys.executable).with_name("bandwidth-mfa")],
         capture_output=True,
         text=True,

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import os
-import subprocess
 import sys
 
 import pytest
@@ -21,6 +20,7 @@ from bandwidth_mfa_async.cli._limit_options import _WARNINGS, CHANNELS, limits_f
 from bandwidth_mfa_async.cli._limits import _table
 from bandwidth_mfa_async.limits.shared._status import SharedStatus
 from bandwidth_mfa_async.simulator import Simulator
+from tests.support import processes
 from tests.support.fault_server import environment
 from tests.support.redis_server import RedisServer, server_binary
 
@@ -38,7 +38,7 @@ def guarded(tmp_path_factory):
 
 def run(*args, **env):
     """Run the command as a user does, in a process of its own."""
-    return subprocess.run(
+    return processes.run(
         [sys.executable, "-m", "bandwidth_mfa_async", *args],
         capture_output=True,
         text=True,
@@ -71,7 +71,7 @@ def test_elsewhere_than_on_a_terminal_it_prints_lines(guarded):
     """A line a channel every few seconds, until it is ended."""
     env = {**os.environ, "BW_REDIS_URL": guarded.url, "BW_ACCOUNT_ID": "nobody-yet", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "bandwidth_mfa_async", "limits"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+    with processes.running(command, stdout=processes.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(2)]
         assert process.poll() is None

@@ -9,7 +9,6 @@ import json
 import os
 import pty
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +23,7 @@ from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.cli.report.page._html import Html, join, tag
 from bandwidth_mfa_async.cli.report.page._scales import count_ticks, latency_ticks
 from bandwidth_mfa_async.simulator import Fault, Simulator
+from tests.support import processes
 from tests.support.journal_file import BEGAN, make_journal, make_launch
 
 if TYPE_CHECKING:
@@ -62,19 +62,18 @@ def test_colours_are_for_terminals_that_want_them(launch: Path, no_color: str | 
     env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"}
     env |= {} if no_color is None else {"NO_COLOR": no_color}
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bandwidth_mfa_async", "report", str(launch)], stdout=follower, stdin=follower, env=env
-    )
-    os.close(follower)
     output = b""
-    try:
-        while piece := os.read(leader, 65_536):
-            output += piece
-    except OSError:  # how Linux says that the other end has gone
-        pass
-    finally:
-        os.close(leader)
-    assert process.wait(timeout=20) == 0
+    command = [sys.executable, "-m", "bandwidth_mfa_async", "report", str(launch)]
+    with processes.running(command, stdout=follower, stdin=follower, env=env) as process:
+        os.close(follower)
+        try:
+            while piece := os.read(leader, 65_536):
+                output += piece
+        except OSError:  # how Linux says that the other end has gone
+            pass
+        finally:
+            os.close(leader)
+        assert process.wait(timeout=20) == 0
     assert (re.search(rb"\x1b\[(3[1-7]|9[0-7])m", output) is not None) is coloured
 
 
@@ -156,7 +155,7 @@ def test_a_page_goes_into_a_pipe(launch: Path, tmp_path: Path, invoke: Callable[
     """What is no file is written to: nothing takes its place."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+    with processes.running(["cat", pipe], stdout=processes.PIPE) as reader:
         assert invoke(launch, "--html", pipe).exit_code == 0
         assert reader.communicate(timeout=20)[0].startswith(b"<!doctype html>")
     assert pipe.is_fifo()
@@ -170,7 +169,7 @@ def test_a_page_that_cannot_be_written(launch: Path, monkeypatch: pytest.MonkeyP
     # A limit for the size of files stands for the full disk.
     command = f'ulimit -f 8; exec "{sys.executable}" -m bandwidth_mfa_async report launch.db --html page.html'
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
+    done = processes.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     problem = "--html: page.html cannot be written: File too large"
     assert done.stderr == f"error: {problem}; free some space, or name another file, or - for standard output\n"

@@ -1,5 +1,5 @@
-"""One Redis for all tests of the shared limiter, and a separate one for each test that breaks it."""
+"""A Redis for tests that break it, and limiters of the shared rate."""
 
-from tests.support.limits_fixtures import common_redis, make_limiter, own_redis, redis_server
+from tests.support.limits_fixtures import make_limiter, own_redis
 
-__all__ = ["common_redis", "make_limiter", "own_redis", "redis_server"]
+__all__ = ["make_limiter", "own_redis"]

@@ -1,4 +1,4 @@
-"""README's web recipes, each on its real server in a process of its own, against the simulator."""
+"""README's web recipes, each on its real server in a separate process, against the simulator."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.testing import ManualClock
+from tests.support import processes
 from tests.support.fault_server import environment, refused_port
 
 if TYPE_CHECKING:
@@ -32,32 +33,32 @@ SERVERS = {
     "with_fastapi": ["-m", "uvicorn", "with_fastapi:app", "--host", "{host}", "--port", "{port}"],
     "with_starlette": ["-m", "uvicorn", "with_starlette:app", "--host", "{host}", "--port", "{port}"],
     "with_aiohttp": ["-c", RUN_AIOHTTP, "{host}", "{port}"],
-    # Workers of their own processes share a socket that stays open while they drain; this is one process.
+    # Worker processes share a socket that stays open while they drain, so use a single process.
     "with_quart": ["-m", "hypercorn", "with_quart:app", "--bind", "{host}:{port}", "--workers", "0"],
 }
-PATIENCE = 30.0
-# Held until the test moves the simulator's clock: the request is processed, and its answer is not out yet.
-HELD = Fault(delay=1.0)
+TIMEOUT = 30.0
+# The request is processed, but the response is delayed until the test advances the simulator's clock.
+DELAYED = Fault(delay=1.0)
 
 
 class App:
-    """A recipe on its server, and a simulator whose time belongs to the test."""
+    """A recipe on its server, and a simulator with a manual clock."""
 
     def __init__(self, sim: Simulator, clock: ManualClock, process: asyncio.subprocess.Process, port: int) -> None:
         self.sim, self.clock, self.process, self.port = sim, clock, process, port
-        self.browser = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
+        self.session = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
 
     async def post(self, path: str, **form: str) -> tuple[int, Any, str | None]:
-        async with self.browser.post(path, json=form) as answer:
-            return answer.status, await answer.json(), answer.headers.get("Retry-After")
+        async with self.session.post(path, json=form) as response:
+            return response.status, await response.json(), response.headers.get("Retry-After")
 
-    async def asked(self, count: int) -> None:
-        """Wait until so many requests have come to the service."""
-        async with asyncio.timeout(PATIENCE):
+    async def received(self, count: int) -> None:
+        """Wait until the service has received `count` requests."""
+        async with asyncio.timeout(TIMEOUT):
             while len(self.sim.requests) < count:
                 await asyncio.sleep(0.005)
 
-    async def listening(self) -> bool:
+    async def is_listening(self) -> bool:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except ConnectionError:
@@ -68,16 +69,16 @@ class App:
         return True
 
     async def until_listening(self, wanted: bool) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while await self.listening() is not wanted:
+        async with asyncio.timeout(TIMEOUT):
+            while await self.is_listening() is not wanted:
                 assert self.process.returncode is None or not wanted, "the server ended"
                 await asyncio.sleep(0.02)
 
-    async def ended(self) -> None:
-        """Wait until a server that was told to stop has stopped in good order."""
-        async with asyncio.timeout(PATIENCE):
+    async def wait_ended(self) -> None:
+        """Wait until the server has ended after SIGTERM, and check its exit code."""
+        async with asyncio.timeout(TIMEOUT):
             await self.process.wait()
-        # uvicorn raises the signal again when it is done.
+        # uvicorn raises the signal again after its shutdown.
         assert self.process.returncode in {0, -signal.SIGTERM}
 
 
@@ -85,16 +86,16 @@ class App:
 async def app(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIterator[App]:
     clock, port = ManualClock(), refused_port()
     arguments = [part.format(host="127.0.0.1", port=port) for part in SERVERS[request.param]]
-    said = tmp_path / "said"
+    log = tmp_path / "server.log"
     async with Simulator(clock=clock) as sim:
         with said.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
+            process = await processes.start_async(
                 sys.executable,
                 *arguments,
                 cwd=HERE,
                 env=os.environ | environment(sim),
                 stdout=output,
-                stderr=asyncio.subprocess.STDOUT,
+                stderr=processes.STDOUT,
             )
         running = App(sim, clock, process, port)
         try:
@@ -102,14 +103,12 @@ async def app(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIt
             yield running
         finally:
             await running.browser.close()
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            await processes.end_async(process)
     assert "Traceback" not in said.read_text()
 
 
-async def test_concurrent_sign_ins(app: App) -> None:
-    """Everybody gets a code of their own and is let in by it; a wrong one lets nobody in."""
+async def test_concurrent_sign_ins_each_get_their_own_code(app: App) -> None:
+    """Each number gets its own code; only that code signs in."""
 
     async def sign_in(number: str) -> None:
         assert await app.post("/code", number=number) == (200, {"status": "sent"}, None)
@@ -123,10 +122,10 @@ async def test_concurrent_sign_ins(app: App) -> None:
 
 
 async def test_errors_become_statuses(app: App) -> None:
-    """What is wrong with a request, what to wait for, and what nobody knows; without the number."""
+    """Invalid requests get 400 with the reason, a 429 of the service gets 503 with Retry-After; no number is shown."""
     number = "+19195550100"
-    status, document, _ = await app.post("/code", number="nobody")
-    assert (status, "E.164" in document["error"], "nobody" in str(document)) == (400, True, False)
+    status, document, _ = await app.post("/code", number="no-number")
+    assert (status, "E.164" in document["error"], "no-number" in str(document)) == (400, True, False)
     status, document, _ = await app.post("/check", number=number, code="x")
     assert (status, "code" in document["error"]) == (400, True)
 
@@ -138,8 +137,8 @@ async def test_errors_become_statuses(app: App) -> None:
     assert not app.sim.inbox
 
 
-async def test_what_nobody_knows(app: App) -> None:
-    """A cut connection is neither a success nor a failure, and is not asked for again."""
+async def test_an_unknown_delivery_gets_202(app: App) -> None:
+    """After a dropped connection the delivery is unknown, and the call is not retried."""
     app.sim.faults.script(Fault(drop="after_read"), operation="messaging")
     status, document, _ = await app.post("/code", number="+19195550100")
     assert (status, "perhaps sent" in document["status"]) == (202, True)
@@ -148,8 +147,8 @@ async def test_what_nobody_knows(app: App) -> None:
     assert len(app.sim.inbox) == 1
 
 
-async def test_a_lock_out(app: App) -> None:
-    """Somebody who guesses is told to wait, and for how long."""
+async def test_a_lock_out_gets_429_with_retry_after(app: App) -> None:
+    """After five wrong codes the response says how long to wait; other numbers are not affected."""
     number = "+19195550100"
     await app.post("/code", number=number)
     wrong = "000000" if app.sim.last_code(number) != "000000" else "111111"
@@ -159,46 +158,46 @@ async def test_a_lock_out(app: App) -> None:
     assert (await app.post("/check", number="+19195550101", code=wrong))[0] == 200
 
 
-async def test_a_browser_that_goes_away(app: App) -> None:
-    """Its code is sent once, and the next person is served."""
-    app.sim.faults.script(HELD, operation="messaging")
+async def test_a_disconnected_browser_does_not_affect_others(app: App) -> None:
+    """Its code is sent once, and the next requests are served."""
+    app.sim.faults.script(DELAYED, operation="messaging")
     body = json.dumps({"number": "+19195550100"}).encode()
     head = f"POST /code HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     _, writer = await asyncio.open_connection("127.0.0.1", app.port)
     writer.write(head.encode() + body)
-    await app.asked(1)
+    await app.received(1)
     writer.transport.abort()
     assert (await app.post("/code", number="+19195550101"))[0] == 200
     app.clock.tick(1.0)
     assert (await app.post("/code", number="+19195550102"))[0] == 200
     assert sorted(message.to for message in app.sim.inbox) == [f"+1919555010{n}" for n in range(3)]
     app.process.send_signal(signal.SIGTERM)
-    await app.ended()
+    await app.wait_ended()
 
 
-async def test_a_graceful_stop(app: App) -> None:
-    """Told to stop in the middle of five sign-ins, it takes no more, answers all five, and ends."""
-    app.sim.faults.script(*[HELD] * 5, operation="messaging")
-    under_way = [asyncio.ensure_future(app.post("/code", number=f"+1919555010{n}")) for n in range(5)]
-    await app.asked(5)
+async def test_sigterm_finishes_requests_in_flight_and_accepts_no_more(app: App) -> None:
+    """After SIGTERM during five requests it accepts no more, responds to all five, and ends."""
+    app.sim.faults.script(*[DELAYED] * 5, operation="messaging")
+    in_flight = [asyncio.ensure_future(app.post("/code", number=f"+1919555010{n}")) for n in range(5)]
+    await app.received(5)
     app.process.send_signal(signal.SIGTERM)
     await app.until_listening(False)
-    assert not any(call.done() for call in under_way)
+    assert not any(call.done() for call in in_flight)
     app.clock.tick(1.0)
-    assert await asyncio.gather(*under_way) == [(200, {"status": "sent"}, None)] * 5
-    await app.browser.close()
-    await app.ended()
+    assert await asyncio.gather(*in_flight) == [(200, {"status": "sent"}, None)] * 5
+    await app.session.close()
+    await app.wait_ended()
     assert len(app.sim.inbox) == 5
 
 
-def test_the_readme_quotes_the_first() -> None:
-    """What is tested here is what is shown there."""
+def test_the_readme_quotes_the_fastapi_recipe() -> None:
+    """README shows the file that is tested here."""
     assert f"```python\n{(HERE / 'with_fastapi.py').read_text()}```" in README
 
 
 @pytest.mark.parametrize("name", sorted(SERVERS.keys() - {"with_fastapi"}))
-def test_the_readme_names_what_is_different(name: str) -> None:
-    """It links the file, and what it says of the file is in it."""
+def test_the_readme_describes_the_other_recipes(name: str) -> None:
+    """README links the file, and all code that it quotes is in the file."""
     (row,) = (line for line in README.splitlines() if f"(tests/system/recipes/{name}.py)" in line)
     recipe = (HERE / f"{name}.py").read_text()
     code = re.findall(r"`([^`]+)`", row)

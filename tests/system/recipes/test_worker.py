@@ -1,4 +1,4 @@
-"""README's worker service in a process of its own, against the simulator: it takes, sends, drains and ends."""
+"""README's worker service in a separate process, against the simulator: it reads, sends, drains and ends."""
 
 from __future__ import annotations
 
@@ -13,52 +13,53 @@ import pytest
 
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.testing import ManualClock
+from tests.support import processes
 from tests.support.fault_server import environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 HERE = pathlib.Path(__file__).parent
-PATIENCE = 30.0
+TIMEOUT = 30.0
 WORKERS = 10
 QUEUED = 100
-# Held until the test moves the simulator's clock: the request is processed, and its answer is not out yet.
-HELD = Fault(delay=1.0)
+# The request is processed, but the response is delayed until the test advances the simulator's clock.
+DELAYED = Fault(delay=1.0)
 NUMBERS = [f"+1919555{n:04}" for n in range(200)]
 
 
 class Worker:
-    """The recipe, and a simulator whose time belongs to the test."""
+    """The recipe, and a simulator with a manual clock."""
 
     def __init__(self, sim: Simulator, clock: ManualClock, process: asyncio.subprocess.Process) -> None:
         self.sim, self.clock, self.process = sim, clock, process
 
-    def give(self, *lines: str) -> None:
+    def write(self, *lines: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write("".join(f"{line}\n" for line in lines).encode())
 
-    async def asked(self, count: int) -> None:
-        """Wait until so many requests have come to the service."""
-        async with asyncio.timeout(PATIENCE):
+    async def received(self, count: int) -> None:
+        """Wait until the service has received `count` requests."""
+        async with asyncio.timeout(TIMEOUT):
             while len(self.sim.requests) < count:
                 await asyncio.sleep(0.005)
 
     async def idle(self) -> None:
-        """Wait until it waits: what it was given it has read by then, as far as there was room for it."""
-        async with asyncio.timeout(PATIENCE):
-            while not sleeps(self.process.pid):
+        """Wait until the process sleeps: by then it has read as many numbers as its queue can hold."""
+        async with asyncio.timeout(TIMEOUT):
+            while not is_sleeping(self.process.pid):
                 await asyncio.sleep(0.005)
 
-    async def said(self) -> list[str]:
-        """Wait for its end, which must be a good one, and return what it printed."""
-        async with asyncio.timeout(PATIENCE):
+    async def output(self) -> list[str]:
+        """Wait until the process has ended without an error, and return its output."""
+        async with asyncio.timeout(TIMEOUT):
             out, err = await self.process.communicate()
         assert (self.process.returncode, err) == (0, b"")
         return out.decode().splitlines()
 
 
-def sleeps(pid: int) -> bool:
-    """Tell whether a process waits for something; where there is no /proc, it very probably does by now."""
+def is_sleeping(pid: int) -> bool:
+    """Return whether a process sleeps; without /proc, assume that it does."""
     stat = pathlib.Path(f"/proc/{pid}/stat")
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "S"
 
@@ -66,54 +67,53 @@ def sleeps(pid: int) -> bool:
 @pytest.fixture
 async def worker() -> AsyncIterator[Worker]:
     clock = ManualClock()
-    pipe = asyncio.subprocess.PIPE
-    async with Simulator(clock=clock) as sim:
-        process = await asyncio.create_subprocess_exec(
+    pipe = processes.PIPE
+    async with (
+        Simulator(clock=clock) as sim,
+        processes.running_async(
             sys.executable,
-            str(HERE / "worker.py"),
+            HERE / "worker.py",
             env=os.environ | environment(sim),
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
-        )
+        ) as process,
+    ):
         yield Worker(sim, clock, process)
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
 
 
-async def test_it_ends_with_its_input(worker: Worker) -> None:
-    """Everything that was given is sent; what cannot be is told without the number."""
+async def test_it_sends_all_numbers_and_ends_at_the_end_of_its_input(worker: Worker) -> None:
+    """Failures are printed without the number."""
     worker.sim.faults.script(Fault(status=400), operation="messaging", to=NUMBERS[7])
-    worker.give(*NUMBERS, "nobody")
+    worker.write(*NUMBERS, "no-number")
     assert worker.process.stdin is not None
     worker.process.stdin.close()
-    said = await worker.said()
-    assert sum(line.startswith("accepted") for line in said) == len(NUMBERS) - 1
-    assert sum(line.startswith("not accepted") for line in said) == 2
+    lines = await worker.output()
+    assert sum(line.startswith("accepted") for line in lines) == len(NUMBERS) - 1
+    assert sum(line.startswith("not accepted") for line in lines) == 2
     assert sorted(message.to for message in worker.sim.inbox) == NUMBERS[:7] + NUMBERS[8:]
-    assert not any(number[1:] in line or "nobody" in line for number in NUMBERS for line in said)
+    assert not any(number[1:] in line or "no-number" in line for number in NUMBERS for line in lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stop_loses_nothing(worker: Worker, number: signal.Signals) -> None:
-    """Told to stop with ten sends under way and the queue full: what was taken goes out, the rest was not taken."""
-    worker.sim.faults.script(*[HELD] * WORKERS, operation="messaging")
-    worker.give(*NUMBERS)
-    await worker.asked(WORKERS)
+async def test_a_signal_loses_no_number_that_was_read(worker: Worker, number: signal.Signals) -> None:
+    """With ten sends in flight and a full queue, it sends every number that it has read and reads no more."""
+    worker.sim.faults.script(*[DELAYED] * WORKERS, operation="messaging")
+    worker.write(*NUMBERS)
+    await worker.received(WORKERS)
     await worker.idle()
     worker.process.send_signal(number)
     worker.clock.tick(1.0)
-    said = await worker.said()
+    lines = await worker.output()
     sent = sorted(message.to for message in worker.sim.inbox)
-    # All those under way, all that were queued, and the one that waited for room in the queue.
+    # Those in flight, those in the queue, and the one that waits for the queue.
     assert len(sent) >= WORKERS + QUEUED + 1
     assert sent == NUMBERS[: len(sent)]
-    assert len(said) == len(sent)
-    assert all(line.startswith("accepted") for line in said)
+    assert len(lines) == len(sent)
+    assert all(line.startswith("accepted") for line in lines)
 
 
-def test_the_readme_quotes_it() -> None:
-    """What is tested here is what is shown there."""
+def test_the_readme_quotes_the_worker() -> None:
+    """README shows the file that is tested here."""
     readme = (HERE.parents[2] / "README.md").read_text()
     assert f"```python\n{(HERE / 'worker.py').read_text()}```" in readme

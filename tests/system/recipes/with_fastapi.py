@@ -21,7 +21,7 @@ login = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-94
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with MFAClient.from_env() as app.state.mfa:  # one for the app; its exit waits for calls in flight
+    async with MFAClient.from_env() as app.state.mfa:  # one for the app; leaving it waits for calls in flight
         yield
 
 

@@ -18,7 +18,7 @@ login = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-94
 
 @app.while_serving
 async def client() -> AsyncGenerator[None, None]:
-    async with MFAClient.from_env() as app.extensions["mfa"]:  # one for the app; its exit waits for calls in flight
+    async with MFAClient.from_env() as app.extensions["mfa"]:  # one for the app; leaving it waits for calls in flight
         yield
 
 

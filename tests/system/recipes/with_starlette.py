@@ -26,7 +26,7 @@ class State(TypedDict):
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[State]:
-    async with MFAClient.from_env() as mfa:  # one for the app; its exit waits for calls in flight
+    async with MFAClient.from_env() as mfa:  # one for the app; leaving it waits for calls in flight
         yield {"mfa": mfa}
 
 

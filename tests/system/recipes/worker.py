@@ -8,11 +8,11 @@ login = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-94
 
 
 async def take(queue: asyncio.Queue[str], stop: asyncio.Event) -> None:
-    """Take on work; here, a number a line from standard input."""
+    """Queue work; here, one number per line of standard input."""
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     while line := await lines.readline():
-        await asyncio.shield(queue.put(line.decode().strip()))  # shielded: a stop must not lose what was taken
+        await asyncio.shield(queue.put(line.decode().strip()))  # shielded: a stop must not lose a number
     stop.set()
 
 
@@ -29,7 +29,7 @@ async def work(queue: asyncio.Queue[str], mfa: MFAClient) -> None:
 
 
 async def main() -> None:
-    queue: asyncio.Queue[str] = asyncio.Queue(maxsize=100)  # bounded: work waits where it came from
+    queue: asyncio.Queue[str] = asyncio.Queue(maxsize=100)  # bounded, for backpressure
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -38,7 +38,7 @@ async def main() -> None:
         taking = group.create_task(take(queue, stop))
         await stop.wait()
         taking.cancel()
-        await queue.join()  # finish what was taken
+        await queue.join()  # finish the queued work
         for worker in workers:
             worker.cancel()
 

@@ -1,4 +1,4 @@
-"""The benchmark of growth, small: many workers in one process on the real scripts and a real Redis."""
+"""The growth benchmark at a small scale: many workers in one process, real scripts and a real Redis."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from bandwidth_mfa_async.worker import _runtime
 from benchmarks import worker_growth
 
 
-async def test_what_a_code_and_an_idle_worker_cost_redis(redis_server, tmp_path, monkeypatch):
-    """All of it is counted, and a thousand workers are reckoned from it."""
+async def test_the_benchmark_measures_codes_and_idle_workers_and_projects_the_rest(redis_server, tmp_path, monkeypatch):
     monkeypatch.setattr(worker_growth, "PACES", ((2, 200), (6, 120)))
     monkeypatch.setattr(worker_growth, "IDLE", 5)
     monkeypatch.setattr(_runtime, "POLL_INTERVAL", 0.05)
@@ -22,8 +21,7 @@ async def test_what_a_code_and_an_idle_worker_cost_redis(redis_server, tmp_path,
     assert list(found["projected to 10,000 codes a second"]) == ["10 workers", "100 workers", "1,000 workers"]
 
 
-def test_what_is_reckoned():
-    """From the nearest pace that was measured, and what the workers ask for by themselves."""
+def test_a_projection_uses_the_nearest_measured_pace_and_the_idle_cost():
     names = ("codes a second, each", "redis, us a code", "bytes over the wire a code")
     measured = [dict(zip(names, row, strict=True)) for row in ((300.0, 20.0, 200.0), (10.0, 60.0, 300.0))]
     found = worker_growth.projected(measured, {"redis, us a second each": 100.0})

@@ -1,14 +1,14 @@
-"""Real worker processes on Redis streams: killed, frozen, stopped, and as README shows them."""
+"""Real worker processes on Redis streams: killed, suspended, terminated, and started as README shows."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
 import re
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -17,6 +17,7 @@ from bandwidth_mfa_async.worker import Job, RedisLedger
 from bandwidth_mfa_async.worker._coordinator import Coordinator
 from bandwidth_mfa_async.worker._submission import Submission
 from tests.conftest import TO
+from tests.support import processes
 from tests.support.fault_server import environment
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -24,20 +25,20 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 def kills(*options):
     command = [sys.executable, "-m", "tests.system.worker_kills", "--json", "--lease", "2", "--rate", "0", *options]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert run.stdout, run.stderr
     return json.loads(run.stdout)
 
 
-def test_workers_that_are_killed_frozen_and_cut_off():
-    """Nobody is texted twice, nobody is missing in silence, and what is unknown was under way at a kill."""
+def test_kills_suspensions_and_redis_restarts_repeat_and_lose_nothing():
+    """No text is sent twice, every item gets an outcome, and unknown items were in flight at a kill."""
     found = kills("--items", "3000", "--workers", "2", "--kills", "3", "--chunk", "100")
     assert found["sound"], found
     assert (found["kills"], found["frozen"], found["redis restarts"]) == (3, 1, 1)
 
 
-def test_workers_that_are_terminated():
-    """They finish what is under way and give back the rest: nothing is unknown but what the server left so."""
+def test_terminated_workers_complete_their_requests_and_release_the_rest():
+    """No item is unknown because of a termination."""
     options = ["--signal", "TERM", "--no-freeze", "--no-restart"]
     found = kills("--items", "3000", "--workers", "2", "--kills", "3", "--chunk", "100", *options)
     assert found["sound"], found
@@ -45,8 +46,8 @@ def test_workers_that_are_terminated():
 
 
 @pytest.mark.timeout(60)
-async def test_the_worker_of_the_readme(redis_server, simulator, tmp_path):
-    """Its file, started with its command, sends a code and a job, and ends on SIGTERM."""
+async def test_the_worker_of_the_readme_sends_a_code_and_a_job(redis_server, simulator, tmp_path):
+    """README's file, started with README's command, ends on SIGTERM."""
     readme = (ROOT / "README.md").read_text()
     block = next(text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "# worker.py" in text)
     command = next(line for line in readme.splitlines() if line.startswith("taskiq worker worker:broker"))
@@ -61,11 +62,10 @@ async def main():
 asyncio.run(main())
 """
     env = os.environ | environment(simulator) | {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
-    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=env, stderr=asyncio.subprocess.DEVNULL)
-    try:
-        producer = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", ask), cwd=tmp_path, env=env, stdout=asyncio.subprocess.PIPE
-        )
+    async with (
+        processes.running_async(*command, cwd=tmp_path, env=env, stderr=processes.DEVNULL) as process,
+        processes.running_async(sys.executable, "-c", ask, cwd=tmp_path, env=env, stdout=processes.PIPE) as producer,
+    ):
         said, _ = await producer.communicate()
         lines = said.decode().splitlines()
         assert lines[0] == simulator.inbox[0].message_id
@@ -73,10 +73,6 @@ asyncio.run(main())
         assert len(simulator.inbox) == 51
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def finished(job):
@@ -95,23 +91,22 @@ codes = MFAWorker(broker, ledger="{url}", client=MFAClient.from_env)
 
 
 @pytest.mark.timeout(60)
-async def test_a_worker_that_starts_before_its_redis(own_redis, simulator, template, tmp_path):
-    """It says what it waits for and what to do, and works as soon as Redis is there."""
+async def test_a_worker_that_starts_before_its_redis_waits_for_it(own_redis, simulator, template, tmp_path):
+    """It logs what to do, and sends as soon as Redis is reachable."""
     own_redis.kill()
     (tmp_path / "early.py").write_text(EARLY.format(url=own_redis.url))
-    process = await asyncio.create_subprocess_exec(
+    async with processes.running_async(
         *(sys.executable, "-m", "taskiq", "worker", "early:broker", "--workers", "1"),
         cwd=tmp_path,
         env=os.environ | environment(simulator),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    try:
+        stderr=processes.PIPE,
+    ) as process:
+        assert process.stderr is not None
         while (
             "cannot be reached: start its Redis, or correct the URL"
             not in (line := await process.stderr.readline()).decode()
         ):
-            assert line, "it ended"
+            assert line, "the worker exited"
             assert b"Traceback" not in line
         await asyncio.to_thread(own_redis.start)
         async with RedisLedger(own_redis.url) as ledger:
@@ -122,14 +117,10 @@ async def test_a_worker_that_starts_before_its_redis(own_redis, simulator, templ
         _, said = await process.communicate()
         assert b"Traceback" not in said
         assert b"the ledger can be used again" in said
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def no_queue(_job, _chunk):
-    """Leave it to the worker, which looks for work by itself."""
+    """Send no wake-up message: the worker polls the ledger."""
 
 
 SUBMITTER = """
@@ -140,12 +131,12 @@ from bandwidth_mfa_async.worker._submission import Submission
 
 template = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
 url, odd, pause, first, last = sys.argv[1:]
-words = collections.Counter()
+replies = collections.Counter()
 
-class Noting(RedisLedger):
+class RecordingLedger(RedisLedger):
     async def submit(self, job, *arguments, chunk=0):
         answer = await super().submit(job, *arguments, chunk=chunk)
-        words[answer[0]] += 1
+        replies[answer[0]] += 1
         return answer
 
 async def numbers():
@@ -155,7 +146,7 @@ async def numbers():
         yield "+12025550199" if str(n) == odd else f"+1919555{n:04}"
 
 async def main():
-    async with Noting(url) as ledger:
+    async with RecordingLedger(url) as ledger:
         print("ready", flush=True)
         sys.stdin.readline()
         try:
@@ -163,53 +154,49 @@ async def main():
         except LedgerError as error:
             print(error)
         else:
-            print(words["made"], words["added"], words["known"], words["closed"])
+            print(replies["made"], replies["added"], replies["known"], replies["closed"])
 
 asyncio.run(main())
 """
 
 
 async def submitted_at_once(url, *odd):
-    """Have two processes submit a job at the same time, with another number in one place each; return what they say.
+    """Let two processes submit a job at the same time; return their output.
 
-    The first is slow at the beginning, the second at the end, so that each is ahead for a while.
+    Each replaces the number at the given index, if there is one. The first process is slow at the beginning, the second
+    at the end, so that each is ahead for a while.
     """
-    pipe = asyncio.subprocess.PIPE
-    processes = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", SUBMITTER, url, place, *slow), stdin=pipe, stdout=pipe
-        )
-        for place, slow in zip(odd, (("0.001", "0", "1000"), ("0.01", "1000", "2000")), strict=True)
-    ]
-    try:
-        for process in processes:
-            assert await process.stdout.readline() == b"ready\n"
-        for process in processes:
-            process.stdin.write(b"go\n")
-        return [(await process.communicate())[0].decode().strip() for process in processes]
-    finally:
-        for process in processes:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+    pipe = processes.PIPE
+    async with contextlib.AsyncExitStack() as stack:
+        submitters = [
+            await stack.enter_async_context(
+                processes.running_async(sys.executable, "-c", SUBMITTER, url, place, *slow, stdin=pipe, stdout=pipe)
+            )
+            for place, slow in zip(odd, (("0.001", "0", "1000"), ("0.01", "1000", "2000")), strict=True)
+        ]
+        for submitter in submitters:
+            assert await submitter.stdout.readline() == b"ready\n"
+        for submitter in submitters:
+            submitter.stdin.write(b"go\n")
+        return [(await submitter.communicate())[0].decode().strip() for submitter in submitters]
 
 
 @pytest.mark.timeout(60)
-async def test_two_processes_submit_one_job_at_once(redis_server, make_worker, simulator):
-    """Each chunk is put into the ledger by one of them and known to the other; each number is sent to once."""
+async def test_two_processes_that_submit_one_job_at_once_add_each_chunk_once(redis_server, make_worker, simulator):
+    """Each number gets one text."""
     codes = await make_worker()
-    said = [[int(word) for word in line.split()] for line in await submitted_at_once(redis_server.url, "", "")]
-    made, added, known, closed = (sum(words) for words in zip(*said, strict=True))
+    counts = [[int(word) for word in line.split()] for line in await submitted_at_once(redis_server.url, "", "")]
+    made, added, known, closed = (sum(column) for column in zip(*counts, strict=True))
     assert (made, added, known, closed) == (1, 100, 101, 2)
-    assert all(words[1] for words in said), "only one of them was ever ahead"
+    assert all(count[1] for count in counts), "only one of them was ever ahead"
     progress = await finished(codes.job("launch"))
     assert (progress.total, progress.accepted, progress.ending) == (2000, 2000, "finished")
     assert sorted(message.to for message in simulator.inbox) == [f"+1919555{n:04}" for n in range(2000)]
 
 
 @pytest.mark.timeout(60)
-async def test_two_processes_submit_two_lists_under_one_name(redis_server, make_worker, simulator):
-    """One of them comes to its end, whole; the other is told where they differ. What they share is sent once."""
+async def test_of_two_lists_submitted_under_one_name_one_is_refused(redis_server, make_worker, simulator):
+    """The error names where they differ. The other list is sent completely, and each number once."""
     codes = await make_worker()
     first, second = await submitted_at_once(redis_server.url, "", "1990")
     won, lost = (first, second) if "differs" in second else (second, first)
@@ -260,20 +247,15 @@ if __name__ == "__main__":
 @pytest.mark.timeout(60)
 async def test_a_receiver_that_does_not_end(redis_server, simulator):
     """taskiq waits for a read of its queue that it has cancelled; where that goes on, the worker ends all the same."""
-    process = await asyncio.create_subprocess_exec(
+    async with processes.running_async(
         *(sys.executable, "-c", STUBBORN, redis_server.url),
         env=os.environ | environment(simulator),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
+        stdout=processes.PIPE,
+        stderr=processes.PIPE,
+    ) as process:
+        assert process.stdout is not None
         assert await process.stdout.readline() == b"listening\n"
         process.send_signal(signal.SIGTERM)
         out, err = await process.communicate()
         assert out.decode().splitlines() == ["not yet", "closed: True", "shut down"], err.decode()
         assert process.returncode == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()

@@ -1,4 +1,4 @@
-"""Segments, against published examples."""
+"""SMS segment counts, compared with published examples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from bandwidth_mfa_async.simulator._segments import GSM7_BASIC, GSM7_EXTENSION
         ("\u00e7" * 71, 2),
         ("\u00e7" * 134, 2),  # 2 x 67
         ("\u00e7" * 135, 3),
-        ("\U0001f600" * 35, 1),  # beyond the basic plane: two units each
+        ("\U0001f600" * 35, 1),  # outside the basic plane: two units each
         ("\U0001f600" * 36, 2),
         ("\U0001f600" * 67, 3),  # 33 whole ones in a segment of 67 units
         ("x" * 69 + "\ud83d", 1),  # a lone surrogate is one unit
@@ -36,12 +36,12 @@ from bandwidth_mfa_async.simulator._segments import GSM7_BASIC, GSM7_EXTENSION
         ("x" * 160 + "`", 3),  # a back-tick is not GSM-7: 161 units of UCS-2
     ],
 )
-def test_segments(text, segments):
+def test_count_segments(text, segments):
     assert count_segments(text) == segments
 
 
 def test_the_alphabet_is_complete():
-    """3GPP TS 23.038: 127 characters besides ESC, and 10 in the extension table (form feed and euro with them)."""
+    """3GPP TS 23.038: 127 characters without ESC, and 10 in the extension table, form feed and euro included."""
     assert len(set(GSM7_BASIC)) == len(GSM7_BASIC) == 127
     assert len(set(GSM7_EXTENSION)) == len(GSM7_EXTENSION) == 10
     assert not set(GSM7_BASIC) & set(GSM7_EXTENSION)

@@ -50,22 +50,22 @@ def chart(report: JournalReport) -> Html:
 
 def _drawing(latency: Latency) -> Html:
     low, high = _bounds(latency)
-    width = math.log10(high / low)
+    decades = math.log10(high / low)
 
     def x(seconds: float) -> float:
-        return 100 * math.log10(seconds / low) / width
+        return 100 * math.log10(seconds / low) / decades
 
     largest = max(bucket.count for bucket in latency.buckets) / latency.answered
     ticks = count_ticks(100 * largest)
     columns: list[Html] = []
     targets: list[Html] = []
     for bucket in latency.buckets:
-        left, wide = x(bucket.low), x(bucket.high) - x(bucket.low)
-        tall = _HEIGHT * 100 * bucket.count / latency.answered / ticks[-1]
-        place = {"x": percent(left + 0.06 * wide), "width": percent(0.88 * wide)}
+        left, width = x(bucket.low), x(bucket.high) - x(bucket.low)
+        height = _HEIGHT * 100 * bucket.count / latency.answered / ticks[-1]
+        place = {"x": percent(left + 0.06 * width), "width": percent(0.88 * width)}
         if bucket.count:
-            tall = max(tall, 1.0)
-            columns.append(tag("rect", y=_TOP + _HEIGHT - tall, height=tall, class_="bar accepted", **place))
+            height = max(height, 1.0)
+            columns.append(tag("rect", y=_TOP + _HEIGHT - height, height=height, class_="bar accepted", **place))
         tooltip = f"{_range(bucket.low, bucket.high)}: {formats.count(bucket.count)} answers, " + formats.share(
             bucket.count, latency.answered
         )
@@ -74,7 +74,7 @@ def _drawing(latency: Latency) -> Html:
                 "rect",
                 tag("title", tooltip),
                 x=percent(left),
-                width=percent(wide),
+                width=percent(width),
                 y=_TOP,
                 height=_HEIGHT,
                 class_="point",

@@ -85,8 +85,8 @@ def _bar(class_: str, number: int, largest: int, y: int) -> Html:
     if not number:
         return track
     # A number above zero is always visible.
-    wide = percent(max(100 * number / largest, 0.4))
-    return join(track, tag("rect", x="0%", y=y, width=wide, height=_BAR_HEIGHT, rx=2, class_=f"bar {class_}"))
+    width = percent(max(100 * number / largest, 0.4))
+    return join(track, tag("rect", x="0%", y=y, width=width, height=_BAR_HEIGHT, rx=2, class_=f"bar {class_}"))
 
 
 def bars_height(rows: int) -> int:

@@ -64,7 +64,7 @@ def _digest(content: str) -> str:
 
 def _header(report: JournalReport) -> Html:
     created = tag("time", formats.timestamp(report.created), datetime=report.created.isoformat(timespec="seconds"))
-    run = join(tag("b", wording.title(report)), f", {wording.channel(report)}, begun ", created, " UTC")
+    run = join(tag("b", wording.title(report)), f", {wording.channel(report)}, started ", created, " UTC")
     return tag(
         "header",
         tag("p", run, class_="run"),
@@ -127,12 +127,12 @@ def _with_code(text: str) -> list[str]:
 
 def _positions(report: JournalReport) -> Html | None:
     listed = [
-        (name, found, number)
-        for name, found, number in (
+        (name, positions, number)
+        for name, positions, number in (
             ("Unknown", report.unknown_positions, report.counts.unknown),
             ("In flight or interrupted", report.sending_positions, report.counts.sending),
         )
-        if found
+        if positions
     ]
     if not listed:
         return None
@@ -141,8 +141,8 @@ def _positions(report: JournalReport) -> Html | None:
         tag("h2", "Items to look up in your input"),
         tag("p", "Positions in the input of the run that first contained them; the first item is 0."),
         *(
-            tag("p", tag("b", f"{name}: "), tag("code", wording.positions(found, number)), class_="positions")
-            for name, found, number in listed
+            tag("p", tag("b", f"{name}: "), tag("code", wording.positions(positions, number)), class_="positions")
+            for name, positions, number in listed
         ),
         class_="card wide",
     )

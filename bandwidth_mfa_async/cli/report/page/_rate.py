@@ -178,7 +178,7 @@ def _hover(report: JournalReport, axis: TimeAxis, bottom: int, factor: float, un
     for index, span in enumerate(report.timeline.spans):
         for point in span.points:
             left = axis.at(index, (point.start - span.start).total_seconds())
-            wide = axis.at(index, (point.start - span.start).total_seconds() + point.seconds) - left
+            width = axis.at(index, (point.start - span.start).total_seconds() + point.seconds) - left
             rate = formats.significant(point.codes / point.seconds * factor)
             tooltip = f"{formats.timestamp(point.start)}: {rate} codes {unit}, {_point_text(point)}"
             columns.append(
@@ -187,7 +187,7 @@ def _hover(report: JournalReport, axis: TimeAxis, bottom: int, factor: float, un
                     tag("title", tooltip),
                     x=percent(left),
                     y=0,
-                    width=percent(wide),
+                    width=percent(width),
                     height=bottom,
                     class_="point",
                 )
