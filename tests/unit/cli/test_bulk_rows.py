@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import itertools
 import json
 import os
 import pickle
@@ -521,26 +520,3 @@ def test_a_full_disk_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch, t
     with pytest.raises(ConfigurationError, match="No space left on device; name"), DuplicateCounter() as found:
         found.add("x")
         found.count()
-
-
-def test_memory_does_not_grow_with_the_number_of_rows() -> None:
-    """Ten times the rows have the same peak: a counted row is not kept."""
-    import tracemalloc
-
-    class Rows(io.RawIOBase):
-        def __init__(self, count: int) -> None:
-            self._lines = (b"+1919%07d\n" % n for n in range(count))
-
-        def read(self, size: int = -1) -> bytes:
-            return b"".join(itertools.islice(self._lines, size // 13))
-
-    def peak(count: int) -> int:
-        tracemalloc.start()
-        found = scan(RowReader(Source(Rows(count), "x"), TEMPLATE, "csv"), channel="messaging")
-        top = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert found.valid == count
-        return top
-
-    peak(100)
-    assert peak(200_000) <= 1.1 * peak(20_000)
