@@ -1,4 +1,4 @@
-"""Phone numbers, codes, texts and credentials appear in no repr, error, log, event or pickle of an error."""
+"""No repr, error, log, event or pickled error contains a phone number, a code, a text or a credential."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ SENTINELS = {
     "message_id": "m-1",
     "call_id": "c-1",
 }
-# What must not be found: the values, the numbers without their plus sign, and Basic's base64 of the password.
+# Forbidden texts: the secrets, the numbers without their plus sign, and the base64 of the password in Basic.
 FORBIDDEN = ["s3ntinel", "9998887766", "8887776655", "90817263", "czNudGluZWw"]
 
 
@@ -79,7 +79,7 @@ def assert_clean(shown: str, where: str) -> None:
 
 
 def everything(error: BaseException) -> str:
-    """All that a crash reporter could collect of an error."""
+    """Return everything that a crash reporter can collect from an error."""
     parts = [str(error), repr(error), repr(error.args), repr(vars(error)), repr(getattr(error, "__notes__", ""))]
     parts.append(repr(pickle.dumps(error)))
     parts += traceback.format_exception(error)
@@ -90,7 +90,7 @@ def everything(error: BaseException) -> str:
 
 
 def attrs_classes() -> list[type]:
-    """Every attrs class of the modules that hold data."""
+    """Return every attrs class of the modules with data classes."""
     modules = (_config, _credentials, _models, _answers, _operations, _token, _auth, _events)
     found = {
         cls
@@ -102,8 +102,8 @@ def attrs_classes() -> list[type]:
 
 
 @pytest.mark.parametrize("cls", attrs_classes(), ids=lambda cls: cls.__name__)
-def test_no_class_shows_a_secret(cls: type) -> None:
-    """Each class is built with sentinel secrets in every field that can hold one."""
+def test_the_repr_of_a_data_class_contains_no_secret(cls: type) -> None:
+    """Each class is built with secrets in every field that can hold one."""
     known = SENTINELS | {
         "digits": 8,
         "valid": True,
@@ -128,8 +128,8 @@ def test_no_class_shows_a_secret(cls: type) -> None:
     assert_clean(str(instance), cls.__name__)
 
 
-def test_every_data_class_is_looked_at() -> None:
-    """The search above covers what users hold."""
+def test_the_search_finds_every_data_class() -> None:
+    """It finds at least the classes that users hold."""
     names = {cls.__name__ for cls in attrs_classes()}
     assert {"CodeRequest", "CodeTemplate", "VerifyCodeRequest", "BasicAuth", "OAuth2ClientCredentials"} <= names
     assert {"AttemptEvent", "CallEvent", "Token", "RetryPolicy", "Limits"} <= names
@@ -137,7 +137,7 @@ def test_every_data_class_is_looked_at() -> None:
 
 
 def public_classes() -> dict[str, type]:
-    """Every class that a user can name, but for errors, enumerations, protocols and type helpers."""
+    """Return every public class except errors, enumerations, protocols and type helpers."""
     names = ("", ".bulk", ".limits", ".telemetry", ".testing", ".webhooks", ".worker")
     modules = [importlib.import_module(f"bandwidth_mfa_async{name}") for name in names]
     return {
@@ -151,7 +151,7 @@ def public_classes() -> dict[str, type]:
 
 
 def public_instances(path: pathlib.Path) -> list[object]:
-    """One of each that is not an attrs class of the modules above, with sentinels wherever they can be put in."""
+    """Return an instance of every other public class, with secrets in every argument that accepts them."""
     basic = BasicAuth(SENTINELS["username"], SENTINELS["password"])
     template = CodeTemplate(SENTINELS["from_"], "app", "login", SENTINELS["message"], 8, SENTINELS["callback_url"])
     request = template.to(SENTINELS["to"])
@@ -191,9 +191,9 @@ def public_instances(path: pathlib.Path) -> list[object]:
     ]
 
 
-async def test_every_public_class_is_looked_at(tmp_path: pathlib.Path) -> None:
-    """As `repr` shows it, and as rich does, which reads the fields of attrs classes itself."""
-    # What a test puts in or looks at is there to be seen; the others come of runs, and their tests look at them.
+async def test_the_repr_of_a_public_class_contains_no_secret(tmp_path: pathlib.Path) -> None:
+    """Neither its `repr` nor that of rich, which reads the fields of attrs classes itself."""
+    # Excluded: tools for tests, which show their content, and results of runs, which have tests of their own.
     not_here = {"SentRequest", "Outcome", "ThreadedSimulator", "OutcomeStream", "JournalReport", "JobProgress"}
     instances = public_instances(tmp_path)
     seen = {cls.__name__ for cls in attrs_classes()} | {type(instance).__name__ for instance in instances}
@@ -203,7 +203,7 @@ async def test_every_public_class_is_looked_at(tmp_path: pathlib.Path) -> None:
 
 
 def test_events_have_no_field_that_could_hold_a_secret() -> None:
-    """What cannot be put in cannot leak."""
+    """The names of all fields are in this list."""
     allowed = {
         "attempt",
         "attempts",
@@ -230,8 +230,8 @@ def test_events_have_no_field_that_could_hold_a_secret() -> None:
 
 
 @pytest.mark.parametrize("field", ["to", "from_", "message", "callback_url", "code"])
-def test_a_refused_value_is_not_shown(field: str) -> None:
-    """The error of a bad value is built from the field and the rule only."""
+def test_the_error_of_an_invalid_value_does_not_contain_it(field: str) -> None:
+    """It contains only the field and the rule."""
     bad = SENTINELS[field].replace("{CODE}", "") + "\x00x"
     good: dict[str, Any] = {"to": "+19998887766"}
     with pytest.raises(InvalidRequestError) as caught:
@@ -239,7 +239,7 @@ def test_a_refused_value_is_not_shown(field: str) -> None:
             VerifyCodeRequest(**(good | {"code": bad}))
         else:
             CodeRequest(**(good | {"from_": "+18887776655", "application_id": "app"} | {field: bad}))
-    # The traceback shows this test's source line, so only the error itself is searched.
+    # Search only the error itself: the traceback contains the source line of this test.
     assert_clean(str(caught.value) + repr(caught.value) + repr(caught.value.args), field)
 
 
@@ -269,8 +269,8 @@ FAULTS: dict[str, Act] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("operation", ["send", "call", "verify"])
-async def test_no_failure_shows_a_secret(server: FaultServer, fault: str, operation: str) -> None:
-    """Whatever the service does or repeats: error, chain, notes, pickle, traceback, log and events stay clean."""
+async def test_no_failure_of_a_call_contains_a_secret(server: FaultServer, fault: str, operation: str) -> None:
+    """Error, chain, notes, pickle, traceback, log and events are clean, even if the service echoes the secret."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(message)s %(mfa_event)s"))
@@ -300,8 +300,8 @@ async def test_no_failure_shows_a_secret(server: FaultServer, fault: str, operat
     assert_clean(stream.getvalue(), "the log")
 
 
-async def test_a_refused_connection_shows_no_secret() -> None:
-    """aiohttp's own errors, some of which show the Authorization header, are neither cause nor context."""
+async def test_the_error_of_a_refused_connection_contains_no_secret() -> None:
+    """It is not chained to aiohttp's error, which may contain the Authorization header."""
     client = MFAClient(
         "9900000",
         BasicAuth(SENTINELS["username"], SENTINELS["password"]),
@@ -317,8 +317,8 @@ async def test_a_refused_connection_shows_no_secret() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 500])
-async def test_no_token_failure_shows_a_secret(server: FaultServer, status: int) -> None:
-    """The token endpoint may repeat the client's secret; the error does not."""
+async def test_no_failure_of_a_token_request_contains_a_secret(server: FaultServer, status: int) -> None:
+    """The token endpoint may echo the client secret."""
     server.default = answer(status, {"error": "client s3ntinel-client s3ntinel-secret", "message": "s3ntinel-secret"})
     auth = OAuth2ClientCredentials(SENTINELS["client_id"], SENTINELS["client_secret"], f"{server.origin}/token")
     client = MFAClient("9900000", auth, base_url=server.base_url, retry=RetryPolicy(wait_initial=0.0))
@@ -328,7 +328,7 @@ async def test_no_token_failure_shows_a_secret(server: FaultServer, status: int)
     assert_clean(everything(caught.value), "the token endpoint")
 
 
-async def test_a_bearer_token_that_is_repeated_is_scrubbed(server: FaultServer) -> None:
+async def test_an_echoed_bearer_token_is_scrubbed(server: FaultServer) -> None:
     """A token is a secret like a password."""
     server.play(
         answer(200, {"access_token": "s3ntinel-token", "expires_in": 60}),
@@ -343,8 +343,8 @@ async def test_a_bearer_token_that_is_repeated_is_scrubbed(server: FaultServer) 
     assert_clean(everything(caught.value), "a refused token")
 
 
-async def test_asyncio_debug_shows_no_secret(server: FaultServer, caplog: pytest.LogCaptureFixture) -> None:
-    """A task's name and repr, and the loop's debug log, hold none either."""
+async def test_asyncio_debug_output_contains_no_secret(server: FaultServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the name and repr of a task nor the loop's debug log does."""
     asyncio.get_running_loop().set_debug(True)
     with caplog.at_level(logging.DEBUG):
         auth = OAuth2ClientCredentials(SENTINELS["client_id"], SENTINELS["client_secret"], f"{server.origin}/token")
@@ -358,8 +358,8 @@ async def test_asyncio_debug_shows_no_secret(server: FaultServer, caplog: pytest
     assert_clean(caplog.text, "the debug log")
 
 
-def test_public_errors_take_no_request() -> None:
-    """No error class has a field for what was asked."""
+def test_errors_have_no_argument_for_the_request() -> None:
+    """An error cannot contain what its class does not accept."""
     for _, cls in inspect.getmembers(bandwidth_mfa_async, inspect.isclass):
         if issubclass(cls, MFAError) and cls.__init__ is not Exception.__init__:
             names = set(inspect.signature(cls.__init__).parameters)
@@ -369,8 +369,8 @@ def test_public_errors_take_no_request() -> None:
 @pytest.mark.parametrize(
     ("number", "shown"), [("+19998887766", "+***66"), ("+12", "+***"), ("+1234567", "+***67"), ("+123456", "+***")]
 )
-def test_masked_numbers(number: str, shown: str) -> None:
-    """At most the last two digits, and no hint of the length."""
+def test_a_masked_number_shows_at_most_two_digits(number: str, shown: str) -> None:
+    """It does not reveal the length."""
     assert mask_phone(number) == shown
 
 
@@ -386,11 +386,11 @@ def test_masked_numbers(number: str, shown: str) -> None:
         ("x" * 500, "x" * 199 + "…"),
     ],
 )
-def test_scrubbed_text(text: str, shown: str) -> None:
-    """Words stay, numbers that could be somebody's go, and one line is enough."""
+def test_scrub_keeps_words_and_hides_numbers_and_urls(text: str, shown: str) -> None:
+    """The result is one short line."""
     assert scrub(text) == shown
 
 
-def test_urls_show_their_host_only() -> None:
-    """Paths and queries of callback URLs often carry keys."""
+def test_only_the_host_of_a_url_is_shown() -> None:
+    """Paths and queries of callback URLs often contain keys."""
     assert show_host_only("https://u:p@example.com:8443/x?y#z") == "'https://example.com:8443/***'"

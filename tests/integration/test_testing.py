@@ -1,4 +1,4 @@
-"""What users' tests stand on: the scripted transport under a real client, and the simulator in its thread."""
+"""`FakeTransport` under a real client, and `ThreadedSimulator`."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def clock() -> ManualClock:
 
 
 async def slow(fake, clock, **options):
-    """A client whose time only the test moves."""
+    """Return a client whose clock only the test advances."""
     return fake.client(clock=clock, **options)
 
 
-def test_all_names_are_there():
-    """Everything in `__all__` can be imported, and the clock is the library's own."""
+def test_all_public_names_exist():
+    """Everything in `__all__` can be imported."""
     assert all(hasattr(testing, name) for name in testing.__all__)
     assert isinstance(ManualClock().monotonic(), float)
 
@@ -81,7 +81,7 @@ def test_all_names_are_there():
 
 
 async def test_without_a_script_everything_is_accepted(fake, mfa):
-    """Ids have the service's lengths (29 and 47 characters) and are new each time."""
+    """Ids are unique and have the lengths of the service's ids: 29 and 47 characters."""
     texts = [await mfa.generate_messaging_code(REQUEST) for _ in range(2)]
     calls = [await mfa.generate_voice_code(REQUEST) for _ in range(2)]
     assert [len(sent.message_id) for sent in texts] == [29, 29]
@@ -90,8 +90,8 @@ async def test_without_a_script_everything_is_accepted(fake, mfa):
     assert [request.operation for request in fake.sent] == ["messaging", "messaging", "voice", "voice"]
 
 
-async def test_one_code_is_right(mfa):
-    """A verify is answered by the fake's `code`, so a test needs no script to let people in and to keep them out."""
+async def test_without_a_script_only_the_configured_code_is_valid(mfa):
+    """A test needs no script to accept and to reject a person."""
     assert (await mfa.verify_code(to=TO, code="123456")).valid
     assert not (await mfa.verify_code(to=TO, code="123457")).valid
     other = FakeTransport(code="0000")
@@ -99,8 +99,8 @@ async def test_one_code_is_right(mfa):
         assert (await client.verify_code(to=TO, code="0000")).valid
 
 
-async def test_requests_are_recorded_as_they_would_have_left(fake, mfa, clock):
-    """Under the HTTP API's own names; what the real encoder leaves out is not there."""
+async def test_requests_are_recorded_as_encoded(fake, mfa, clock):
+    """With the keys of the HTTP API and without omitted fields."""
     await mfa.generate_messaging_code(REQUEST)
     await mfa.verify_code(to=TO, code="123456", scope="login", expiration_time_in_minutes=5)
     assert fake.sent[0].document == {
@@ -118,8 +118,8 @@ async def test_requests_are_recorded_as_they_would_have_left(fake, mfa, clock):
     await client.aclose()
 
 
-async def test_records_show_no_secrets(fake, mfa):
-    """A failing assertion prints its operands: numbers, codes, texts and the path of a callback stay out of it."""
+async def test_the_repr_of_a_request_contains_no_secret(fake, mfa):
+    """A failed assertion prints it, so it hides numbers, codes, texts and the path of the callback URL."""
     url = "https://example.com/secret-path"
     await mfa.generate_messaging_code(CodeRequest(TO, FROM, APPLICATION, message=SECRET_MESSAGE, callback_url=url))
     await mfa.verify_code(to=TO, code="98765432")
@@ -146,16 +146,16 @@ async def test_records_show_no_secrets(fake, mfa):
         (503, ServerError, Delivery.UNKNOWN),
     ],
 )
-async def test_a_status_is_the_error_it_is_for_real(fake, mfa, status, error, delivery):
-    """The documented body where there is one; an empty one, as a gateway's may be, where there is none."""
+async def test_a_scripted_status_raises_the_error_of_a_real_one(fake, mfa, status, error, delivery):
+    """With the documented body, or an empty one as from a gateway."""
     fake.always(Outcome.answer(status))
     with pytest.raises(error) as caught:
         await mfa.generate_messaging_code(REQUEST)
     assert (caught.value.status, caught.value.delivery) == (status, delivery)
 
 
-async def test_a_lock_out_says_how_long(fake, mfa):
-    """429 on a verify carries the documented text, which the client reads."""
+async def test_a_verify_lock_out_has_retry_after(fake, mfa):
+    """The documented body of a verify's 429 contains the wait."""
     fake.script(Outcome.answer(429), operation="verify")
     with pytest.raises(VerificationLockedError) as caught:
         await mfa.verify_code(to=TO, code="123456")
@@ -163,8 +163,8 @@ async def test_a_lock_out_says_how_long(fake, mfa):
     assert fake.pending == 0
 
 
-async def test_a_body_and_headers_of_ones_own(fake, mfa):
-    """Bytes, text or JSON; header names are case-insensitive, as on the wire."""
+async def test_a_response_may_have_any_body_and_headers(fake, mfa):
+    """Bytes, text or JSON; header names are case-insensitive."""
     fake.script(
         Outcome.answer(400, {"error": "to is strange", "requestId": "r-1"}),
         Outcome.answer(429, b"{}", headers={"retry-after": 7200}),
@@ -179,8 +179,8 @@ async def test_a_body_and_headers_of_ones_own(fake, mfa):
     assert (limited.value.retry_after, limited.value.retry_stopped_by) == (7200, "retry_after")
 
 
-async def test_successes_of_ones_own(fake, mfa):
-    """An id to look for, a body that is no success, a verdict whatever the code."""
+async def test_a_success_may_have_any_id_and_verdict(fake, mfa):
+    """An invalid body of a success is a `ResponseDecodeError`."""
     fake.script(Outcome.accepted("mine"), Outcome.answer(200, "<html>"), Outcome.accepted("call"))
     assert (await mfa.generate_messaging_code(REQUEST)).message_id == "mine"
     with pytest.raises(ResponseDecodeError):
@@ -191,8 +191,8 @@ async def test_successes_of_ones_own(fake, mfa):
     assert (await mfa.verify_code(to=TO, code="1111")).valid
 
 
-async def test_retries_are_the_clients_own(fake, mfa):
-    """What may be repeated is, without real waiting; the answer says how many attempts it took."""
+async def test_the_client_retries_scripted_failures(fake, mfa):
+    """Without real waiting; the response has the number of attempts."""
     fake.script(Outcome.answer(500), Outcome.not_sent())
     sent = await mfa.generate_messaging_code(REQUEST)
     assert (sent.meta.attempts, sent.meta.possible_duplicate) == (3, False)
@@ -201,8 +201,8 @@ async def test_retries_are_the_clients_own(fake, mfa):
 
 
 @pytest.mark.parametrize("error", [NotSentError, ConnectTimeoutError, TLSError])
-async def test_not_sent(fake, mfa, error):
-    """Nothing was written: the delivery says so, and the attempts are not among the sent ones."""
+async def test_not_sent_outcomes_are_not_written(fake, mfa, error):
+    """The delivery is NOT_SENT, and `sent` does not contain the attempts."""
     fake.always(Outcome.not_sent(error))
     with pytest.raises(error) as caught:
         await mfa.generate_messaging_code(REQUEST)
@@ -212,8 +212,8 @@ async def test_not_sent(fake, mfa, error):
 
 
 @pytest.mark.parametrize("error", [DisconnectedError, ReadTimeoutError, ResponseDecodeError, DeliveryUnknownError])
-async def test_unknown(fake, mfa, error):
-    """Written and not answered: not repeated by default, and perhaps a duplicate where it is."""
+async def test_unknown_outcomes_are_written(fake, mfa, error):
+    """They are not repeated by default; a repeated one is a possible duplicate."""
     fake.script(Outcome.unknown(error))
     with pytest.raises(error) as caught:
         await mfa.generate_messaging_code(REQUEST)
@@ -224,8 +224,8 @@ async def test_unknown(fake, mfa, error):
     assert len(fake.sent) == 3
 
 
-async def test_outcomes_are_for_an_operation_or_for_all(fake, mfa):
-    """The script goes first, then the standing outcome of the operation, then that of all, then success."""
+async def test_precedence_of_outcomes(fake, mfa):
+    """The script, then the default of the operation, then the default of all operations, then success."""
     fake.script(Outcome.answer(400), operation="voice")
     fake.script(Outcome.answer(404))
     fake.always(Outcome.answer(401))
@@ -243,8 +243,8 @@ async def test_outcomes_are_for_an_operation_or_for_all(fake, mfa):
     assert (await mfa.verify_code(to=TO, code="123456")).valid
 
 
-async def test_a_function_may_choose_by_the_request(fake, mfa):
-    """One number is refused, the others are not."""
+async def test_an_outcome_may_be_a_function_of_the_request(fake, mfa):
+    """It rejects one number and accepts the others."""
     fake.always(lambda sent: Outcome.answer(400) if sent.document["to"] == TO else Outcome.accepted())
     with pytest.raises(BadRequestError):
         await mfa.generate_messaging_code(REQUEST)
@@ -264,14 +264,14 @@ async def test_a_function_may_choose_by_the_request(fake, mfa):
         lambda: Outcome.unknown(ServerError),  # type: ignore[type-var]
     ],
 )
-def test_outcomes_that_cannot_be_are_refused(make):
-    """When they are made, not in the middle of a test."""
+def test_invalid_outcomes_are_refused(make):
+    """At construction, not in the middle of a test."""
     with pytest.raises(ValueError, match=r"must be|cannot be sent"):
         make()
 
 
-def test_what_is_no_outcome_is_refused(fake):
-    """A status alone is not one."""
+def test_a_script_accepts_only_outcomes_and_functions(fake):
+    """A status alone is a TypeError."""
     with pytest.raises(TypeError):
         fake.script(500)
     with pytest.raises(TypeError):
@@ -281,8 +281,8 @@ def test_what_is_no_outcome_is_refused(fake):
 # ---------------------------------------------------------------------------------------------- time
 
 
-async def test_silence_lasts_as_long_as_the_attempts_timeout(fake, clock):
-    """30 s unless set, on the client's clock; the request is on record meanwhile."""
+async def test_silence_ends_with_the_attempt_timeout(fake, clock):
+    """After 30 s on the client's clock; the request is recorded before."""
     client = await slow(fake, clock)
     fake.script(Outcome.silence())
     call = asyncio.create_task(client.generate_messaging_code(REQUEST))
@@ -295,8 +295,8 @@ async def test_silence_lasts_as_long_as_the_attempts_timeout(fake, clock):
     await client.aclose()
 
 
-async def test_a_delay_passes_on_the_clock(fake, clock):
-    """Before an answer, before a failure, and at most as long as the timeout that applies."""
+async def test_a_delay_uses_the_clients_clock(fake, clock):
+    """Before a response or a failure, and at most until the timeout."""
     client = await slow(fake, clock, retry=RetryPolicy(max_attempts=1, attempt_timeout=10, connect_timeout=3))
 
     async def timed(outcome):
@@ -322,8 +322,8 @@ async def test_a_delay_passes_on_the_clock(fake, clock):
     await client.aclose()
 
 
-async def test_backoffs_and_deadlines_are_the_clients_own(fake, clock):
-    """With a clock the default policy is in force: a `Retry-After` is waited for, and the deadline ends the call."""
+async def test_with_a_clock_the_default_retry_policy_applies(fake, clock):
+    """The client waits for a `Retry-After`, and the deadline ends the call."""
     client = await slow(fake, clock)
     fake.script(Outcome.answer(503, {"error": "busy"}, headers={"Retry-After": 20}))
     call = asyncio.create_task(client.generate_messaging_code(REQUEST))
@@ -339,8 +339,8 @@ async def test_backoffs_and_deadlines_are_the_clients_own(fake, clock):
     await client.aclose()
 
 
-async def test_limits_are_the_clients_own(fake, clock):
-    """One message a second: three take two seconds at least."""
+async def test_the_clients_limits_apply(fake, clock):
+    """With one message per second, three messages take at least two seconds."""
     client = await slow(fake, clock, limits=Limits(rate=Rate(1)))
     calls = [asyncio.create_task(client.generate_messaging_code(REQUEST)) for _ in range(3)]
     while not all(call.done() for call in calls):
@@ -350,8 +350,8 @@ async def test_limits_are_the_clients_own(fake, clock):
     await client.aclose()
 
 
-async def test_hooks_hear_of_every_attempt(fake):
-    """As with a real service."""
+async def test_hooks_receive_the_events_of_every_attempt(fake):
+    """The same events as with a real service."""
     events: list[Any] = []
 
     class Hook:
@@ -366,17 +366,17 @@ async def test_hooks_hear_of_every_attempt(fake):
     assert [event.status for event in events[1:3]] == [500, 200]
 
 
-async def test_many_calls_at_once(fake, mfa):
-    """They overlap, each is recorded once, and no id comes twice."""
+async def test_concurrent_calls_are_recorded_once_each(fake, mfa):
+    """They overlap and have different ids."""
     sent = await asyncio.gather(*(mfa.generate_messaging_code(REQUEST) for _ in range(500)))
     assert len({each.message_id for each in sent}) == len(fake.sent) == 500
 
 
-# ---------------------------------------------------------------------------------------------- the seam
+# ---------------------------------------------------------------------------------------------- the transport
 
 
 async def test_bearer_tokens_are_fetched_from_the_fake(fake):
-    """The token is an operation of its own, that a script for all operations does not touch."""
+    """Token requests are a separate operation, to which a script for all operations does not apply."""
     auth = OAuth2ClientCredentials("id", "secret")
     fake.script(Outcome.answer(403))
     async with fake.client(auth=auth) as client:
@@ -389,8 +389,8 @@ async def test_bearer_tokens_are_fetched_from_the_fake(fake):
             await client.generate_messaging_code(REQUEST)
 
 
-async def test_a_client_made_elsewhere(fake):
-    """Before its first call, its views included; afterwards it is too late."""
+async def test_attach_replaces_the_transport_of_a_client_and_its_views(fake):
+    """Only before the client's first call."""
     client = MFAClient("9900000", OAuth2ClientCredentials("id", "secret"))
     view = client.with_options(timeout=5)
     fake.attach(client)
@@ -403,8 +403,8 @@ async def test_a_client_made_elsewhere(fake):
         await client.generate_messaging_code(REQUEST)
 
 
-async def test_closing_cuts_what_is_silent(fake, clock):
-    """As the real transport does: the call ends with its own error, whose delivery is unknown."""
+async def test_closing_the_client_ends_a_silent_attempt(fake, clock):
+    """The delivery is unknown, as with the real transport."""
     client = await slow(fake, clock)
     fake.script(Outcome.silence())
     call = asyncio.create_task(client.generate_messaging_code(REQUEST))
@@ -416,8 +416,8 @@ async def test_closing_cuts_what_is_silent(fake, clock):
         await call
 
 
-async def test_a_cancelled_call_stays_on_record(fake, clock):
-    """It was written, so the person may get a code."""
+async def test_a_cancelled_call_stays_recorded(fake, clock):
+    """Its request was written, so the person may get a code."""
     client = await slow(fake, clock)
     fake.script(Outcome.silence())
     call = asyncio.create_task(client.generate_messaging_code(REQUEST))
@@ -430,8 +430,8 @@ async def test_a_cancelled_call_stays_on_record(fake, clock):
     await client.aclose()
 
 
-def test_a_client_is_bound_to_its_loop_here_too(fake):
-    """A test must not hide a mistake that the real transport would refuse."""
+def test_the_client_is_bound_to_its_event_loop(fake):
+    """The fake refuses the same mistakes as the real transport."""
     client = fake.client()
 
     async def use() -> None:
@@ -442,8 +442,8 @@ def test_a_client_is_bound_to_its_loop_here_too(fake):
         asyncio.run(use())
 
 
-def test_the_seam_fits():
-    """The fake's transport takes exactly what the real one takes, so that the client cannot tell."""
+def test_the_fake_transport_has_the_signatures_of_the_real_one():
+    """The client calls both in the same way."""
     from bandwidth_mfa_async._transport import Transport
     from bandwidth_mfa_async.testing import _fake
 
@@ -462,7 +462,7 @@ def sim():
 
 
 def send(sim: Simulator, **changes: Any) -> dict[str, Any]:
-    """Post with nothing but the standard library, from this thread."""
+    """Post a request from this thread, with the standard library only."""
     import base64
 
     login = base64.b64encode(f"{sim.username}:{sim.password}".encode()).decode()
@@ -476,7 +476,7 @@ def send(sim: Simulator, **changes: Any) -> dict[str, Any]:
         return json.loads(response.read())
 
 
-def test_a_test_that_is_not_async_may_use_it(sim):
+def test_sync_code_can_use_the_threaded_simulator(sim):
     """Blocking code in this thread, the server in its own."""
     answer = send(sim)
     assert sim.inbox[-1].message_id == answer["messageId"]
@@ -486,8 +486,8 @@ def test_a_test_that_is_not_async_may_use_it(sim):
     assert sim.inbox == []
 
 
-def test_each_loop_may_have_its_client(sim):
-    """The server outlives the event loops of the tests."""
+def test_each_event_loop_can_have_its_client(sim):
+    """The simulator outlives the event loops of the tests."""
 
     async def once() -> str:
         async with MFAClient(**sim.client_kwargs()) as client:
@@ -496,8 +496,8 @@ def test_each_loop_may_have_its_client(sim):
     assert [asyncio.run(once()) for _ in range(3)] == [message.message_id for message in sim.inbox]
 
 
-def test_its_state_is_changed_in_its_own_loop(sim):
-    """Limits, receipts, tokens and faults from a thread without an event loop."""
+def test_its_state_can_be_changed_from_a_thread_without_a_loop(sim):
+    """Limits, receipts, tokens and faults."""
     sim.set_limits(messaging=AccountLimits(rate=5), voice=None)
     assert sim.limits["messaging"].rate == 5
     sim.set_receipts(ReceiptPolicy(delay=60))
@@ -513,8 +513,8 @@ def test_its_state_is_changed_in_its_own_loop(sim):
     assert sim.limits == {"messaging": None, "voice": None}
 
 
-def test_it_refuses_and_accepts_connections(sim):
-    """`reset` makes it as new, whatever the last test did to it."""
+def test_it_can_refuse_and_accept_connections(sim):
+    """`reset` restores the initial state."""
     asyncio.run(sim.refuse_connections())
     with pytest.raises(urllib.error.URLError):
         send(sim)
@@ -525,8 +525,8 @@ def test_it_refuses_and_accepts_connections(sim):
     assert send(sim)
 
 
-async def test_waiting_for_a_message_in_another_loop(sim):
-    """The test's loop waits, the simulator's is told; a wait may be cancelled or time out."""
+async def test_a_task_in_another_loop_can_wait_for_a_message(sim):
+    """The wait can be cancelled and can time out."""
     async with MFAClient(**sim.client_kwargs()) as client:
         waiting = asyncio.create_task(sim.wait_for_message(TO))
         await client.generate_messaging_code(REQUEST)
@@ -541,8 +541,8 @@ async def test_waiting_for_a_message_in_another_loop(sim):
         await sim.wait_for_message("+447700900000", timeout=0.001)
 
 
-def test_a_manual_clock_in_the_tests_thread(clock):
-    """Codes age as it is moved, and what comes due happens in the simulator's loop."""
+def test_a_manual_clock_can_be_advanced_in_another_thread(clock):
+    """Codes expire, and timers run in the simulator's loop."""
     with ThreadedSimulator(clock=clock) as sim:
 
         async def script() -> None:
@@ -564,8 +564,8 @@ def test_a_manual_clock_in_the_tests_thread(clock):
         asyncio.run(script())
 
 
-def test_starting_and_stopping():
-    """A thread while it runs and none afterwards; twice is a mistake, and again is not."""
+def test_it_can_be_stopped_and_started_again():
+    """No thread remains after a stop; starting it twice is an error."""
     sim = ThreadedSimulator()
     with pytest.raises(SimulatorStateError, match="not running"):
         sim.reset()
@@ -583,23 +583,23 @@ def test_starting_and_stopping():
     assert sim.inbox == []
 
 
-async def test_it_may_be_used_as_the_simulator_is():
-    """`async with` starts it without holding up the loop."""
+async def test_it_supports_async_with():
+    """The start does not block the event loop."""
     async with ThreadedSimulator() as sim, MFAClient(**sim.client_kwargs()) as client:
         await client.generate_messaging_code(REQUEST)
         assert len(sim.inbox) == 1
 
 
-def test_what_goes_wrong_at_the_start_is_raised_where_it_was_started():
-    """And no thread is left."""
+def test_an_error_at_the_start_is_raised_in_the_callers_thread():
+    """No thread remains."""
     before = threading.active_count()
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         ThreadedSimulator(taken.getsockname()[1]).open()
     assert threading.active_count() == before
 
 
-def test_every_method_of_the_simulator_was_thought_of():
-    """A method that is added to `Simulator` must be made safe for other threads, or be found to be safe."""
+def test_every_method_of_the_simulator_is_thread_safe():
+    """A new method of `Simulator` must be overridden or be listed here as safe."""
     plain = {"client_kwargs", "environ", "last_code"}
     methods = {
         name for name, member in vars(Simulator).items() if inspect.isfunction(member) and not name.startswith("_")
@@ -607,8 +607,8 @@ def test_every_method_of_the_simulator_was_thought_of():
     assert methods - plain <= vars(ThreadedSimulator).keys()
 
 
-async def test_a_start_in_a_thread_cancelled_at_every_wait():
-    """Nothing is left running, and it may be started again."""
+async def test_a_start_can_be_cancelled_at_every_await():
+    """No simulator stays running, and it can be started again."""
     sims = []
 
     def start():

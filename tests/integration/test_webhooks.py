@@ -1,4 +1,4 @@
-"""Receipts: read, received once through aiohttp and ASGI, waited for. Real HTTP where the door is aiohttp."""
+"""Delivery receipts are parsed, received once through aiohttp and ASGI, and tracked."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def receipt(message_id: str = ID, **changes: Any) -> DeliveryReceipt:
 
 
 async def until(condition) -> None:
-    """Let the loop work until something is so; fail after a few real seconds."""
+    """Run the event loop until a condition is true; fail after five real seconds."""
     limit = time.monotonic() + 5
     while not condition():
-        assert time.monotonic() < limit, "it never came"
+        assert time.monotonic() < limit, "the condition did not become true"
         await asyncio.sleep(0)
 
 
@@ -80,8 +80,8 @@ async def until(condition) -> None:
 @pytest.mark.parametrize(
     "form", [dict, json.dumps, lambda body: json.dumps(body).encode()], ids=["dict", "str", "bytes"]
 )
-def test_a_receipt_is_read_in_every_form(form):
-    """The documented object, parsed or not, is one receipt with an aware time."""
+def test_a_receipt_is_parsed_from_an_object_text_or_bytes(form):
+    """The time is aware, and the error code is None on success."""
     assert parse_delivery_receipt(form(FAILED)) == DeliveryReceipt(
         message_id=ID,
         delivered=False,
@@ -95,15 +95,15 @@ def test_a_receipt_is_read_in_every_form(form):
     assert parse_delivery_receipt(form(DELIVERED)).error_code is None
 
 
-def test_the_printed_examples_are_not_json():
-    """The page's own example has a trailing comma; nothing that is on the wire has."""
+def test_the_documented_examples_are_not_json():
+    """They contain a trailing comma; without it they are valid."""
     with pytest.raises(WebhookError, match="not JSON"):
         parse_delivery_receipt(PRINTED)
     assert parse_delivery_receipt(PRINTED.replace('p2b2",', 'p2b2"')).message_id == ID
 
 
-def test_an_array_of_one_is_what_the_messaging_api_posts():
-    """With a changed Dashboard URL, North American receipts come un-normalised: in an array, with more keys."""
+def test_an_array_of_one_receipt_is_parsed():
+    """With a changed Dashboard URL, North American receipts have the Messaging API's format: an array, more keys."""
     full = FAILED | {"to": TO, "message": {"id": ID, "owner": FROM, "to": [TO], "from": FROM, "text": "Your code is 1"}}
     found = parse_delivery_receipt(json.dumps([full]))
     assert found == parse_delivery_receipt(FAILED)
@@ -142,8 +142,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("body", BAD.values(), ids=BAD.keys())
-def test_what_is_no_receipt_is_refused(body):
-    """One named error for all of it, that quotes nothing of the body and carries no parser's error that does."""
+def test_an_invalid_body_raises_a_webhook_error(body):
+    """The error quotes nothing of the body and is not chained to the parser's error, which contains it."""
     with pytest.raises(WebhookError) as caught:
         parse_delivery_receipt(body)
     assert isinstance(caught.value, (ValueError, MFAError))
@@ -176,7 +176,7 @@ _json = st.recursive(
     )
 )
 def test_every_value_is_a_receipt_or_a_webhook_error(value):
-    """Whatever is posted, nothing else is raised, and what is read can be shown, hashed and encoded."""
+    """No value raises another error, and every parsed receipt has a repr and a hash."""
     with contextlib.suppress(WebhookError):
         found = parse_delivery_receipt(value)
         assert found.time is None or found.time.tzinfo is not None
@@ -198,8 +198,8 @@ def test_every_value_is_a_receipt_or_a_webhook_error(value):
         (None, None),
     ],
 )
-def test_a_time_that_cannot_be_trusted_is_none(value, expected):
-    """A receipt without a readable, aware time is still a receipt."""
+def test_an_invalid_time_is_none(value, expected):
+    """A receipt without a readable, aware time is still valid."""
     assert receipt(time=value).time == expected
 
 
@@ -218,12 +218,12 @@ def test_a_time_that_cannot_be_trusted_is_none(value, expected):
     ],
 )
 def test_an_error_code_is_a_whole_number_or_none(value, expected):
-    """Documented as an integer; its absence or another shape does not make a receipt unreadable."""
+    """It is documented as an integer; another type does not make a receipt invalid."""
     assert receipt(type="message-failed", errorCode=value).error_code == expected
 
 
-def test_a_receipt_shows_no_number():
-    """The description is the service's text, and nobody promises that it holds no number."""
+def test_the_repr_of_a_receipt_contains_no_number():
+    """The description is the service's text and may contain a number; it is bounded."""
     shown = repr(receipt(description=f"no route to {TO}"))
     assert TO not in shown
     assert "no route to ***" in shown
@@ -250,7 +250,7 @@ def test_a_receipt_shows_no_number():
     ],
 )
 def test_documented_error_families(code, platform, expected):
-    """Messaging errors page: who is at fault, who says so, and whether the same would happen again."""
+    """The family has the party at fault, the reporter, and whether the error is permanent."""
     family = error_family(code, platform)
     assert family is not None
     assert (family.region, family.fault, family.reported_by, family.permanent) == expected
@@ -270,19 +270,19 @@ def test_documented_error_families(code, platform, expected):
     ],
 )
 def test_undocumented_error_codes_have_no_family(code, platform):
-    """What no page lists, and what contradicts its platform, is None: no guess."""
+    """Also codes that do not belong to the platform."""
     assert error_family(code, platform) is None
 
 
-def test_a_receipt_knows_its_family():
-    """`error_family` of a receipt looks at its platform too; the meaning of an international code is quoted."""
+def test_the_error_family_of_a_receipt_depends_on_its_platform():
+    """The meaning of an international code is the documented text."""
     family = parse_delivery_receipt(FAILED_ABROAD).error_family
     assert family is not None
     assert family.meaning == "Undeliverable"
     assert parse_delivery_receipt(DELIVERED).error_family is None
 
 
-# ---------------------------------------------------------------------------------------------- doors
+# ---------------------------------------------------------------------------------------------- endpoints
 
 
 class Reply:
@@ -290,7 +290,7 @@ class Reply:
         self.status, self.headers, self.body = status, headers, body
 
 
-class AiohttpDoor:
+class AiohttpEndpoint:
     """A real server and a real client on loopback."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -313,8 +313,8 @@ class AiohttpDoor:
             return Reply(response.status, response.headers, await response.read())
 
 
-class ASGIDoor:
-    """The application called as a server would, as far as the specification goes."""
+class ASGIEndpoint:
+    """Calls the application like an ASGI server, by the specification."""
 
     app: Any = None
 
@@ -359,11 +359,11 @@ async def session():
 
 
 @pytest.fixture(params=["aiohttp", "asgi"])
-async def door(request, session):
+async def endpoint(request, session):
     if request.param == "asgi":
-        yield ASGIDoor()
+        yield ASGIEndpoint()
         return
-    opened = AiohttpDoor(session)
+    opened = AiohttpEndpoint(session)
     yield opened
     for runner in opened.runners:
         await runner.cleanup()
@@ -371,14 +371,14 @@ async def door(request, session):
 
 @pytest.fixture
 async def route(session):
-    opened = AiohttpDoor(session)
+    opened = AiohttpEndpoint(session)
     yield opened
     for runner in opened.runners:
         await runner.cleanup()
 
 
 class Callback:
-    """Notes what it gets; raises what it is told to, and waits where it is told to."""
+    """Records the receipts; raises the next of `errors` and waits for `gate`, if they are set."""
 
     def __init__(self) -> None:
         self.got: list[DeliveryReceipt] = []
@@ -398,72 +398,72 @@ def callback() -> Callback:
     return Callback()
 
 
-async def test_a_receipt_is_answered_204_and_handed_over(door, callback):
-    """204 without a body, after the callback has run."""
-    await door.open(callback)
-    reply = await door()
+async def test_a_receipt_is_answered_204_after_the_callback(endpoint, callback):
+    """The response has no body."""
+    await endpoint.open(callback)
+    reply = await endpoint()
     assert (reply.status, reply.body) == (204, b"")
     assert callback.got == [parse_delivery_receipt(DELIVERED)]
 
 
-async def test_a_plain_function_will_do(door):
-    """The callback need not be a coroutine function."""
+async def test_the_callback_may_be_a_plain_function(endpoint):
+    """It need not be a coroutine function."""
     got: list[DeliveryReceipt] = []
-    await door.open(got.append)
-    assert (await door()).status == 204
+    await endpoint.open(got.append)
+    assert (await endpoint()).status == 204
     assert len(got) == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"{", PRINTED.encode(), b"\xff\xfe", DELIVERED | {"type": TO}, [], "[" * 60_000])
-async def test_what_is_no_receipt_is_answered_400(door, callback, caplog, body):
-    """The callback is not bothered, and neither the answer nor the log repeats what was posted."""
-    await door.open(callback)
-    reply = await door(body)
+async def test_an_invalid_body_is_answered_400(endpoint, callback, caplog, body):
+    """The callback is not called, and neither the response nor the log quotes the body."""
+    await endpoint.open(callback)
+    reply = await endpoint(body)
     assert reply.status == 400
     assert callback.got == []
     assert TO not in caplog.text
     assert TO.encode() not in reply.body
     assert "refused a delivery receipt" in caplog.text
-    assert (await door()).status == 204
+    assert (await endpoint()).status == 204
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS"])
-async def test_other_methods_are_answered_405(door, callback, method):
-    """With an Allow that names POST (RFC 9110, 15.5.6)."""
-    await door.open(callback)
-    reply = await door(method=method)
+async def test_other_methods_are_answered_405(endpoint, callback, method):
+    """The Allow header names POST (RFC 9110, 15.5.6)."""
+    await endpoint.open(callback)
+    reply = await endpoint(method=method)
     assert (reply.status, reply.headers["Allow"]) == (405, "POST")
     assert callback.got == []
 
 
-async def test_a_body_of_64_kib_is_the_largest(door, callback):
-    """One byte more is 413, whether its length is declared or not."""
-    await door.open(callback)
+async def test_a_body_over_64_kib_is_answered_413(endpoint, callback):
+    """With and without a Content-Length."""
+    await endpoint.open(callback)
     body = json.dumps(DELIVERED).encode()
 
     async def chunked(size):
         for _ in range(size // 4096):
             yield b" " * 4096
 
-    assert (await door(body.ljust(MAX_BODY))).status == 204
-    assert (await door(body.ljust(MAX_BODY + 1))).status == 413
-    assert (await door(chunked(MAX_BODY + 4096))).status == 413
+    assert (await endpoint(body.ljust(MAX_BODY))).status == 204
+    assert (await endpoint(body.ljust(MAX_BODY + 1))).status == 413
+    assert (await endpoint(chunked(MAX_BODY + 4096))).status == 413
     assert len(callback.got) == 1
 
 
-async def test_a_duplicate_is_answered_204_and_not_handed_over(door, callback):
-    """The platform delivers at least once; the callback hears of each id and type once."""
-    await door.open(callback)
-    statuses = [(await door(body)).status for body in (DELIVERED, DELIVERED, FAILED, FAILED, DELIVERED)]
+async def test_a_duplicate_is_answered_204_without_the_callback(endpoint, callback):
+    """The platform delivers at least once; the callback runs once for each id and type."""
+    await endpoint.open(callback)
+    statuses = [(await endpoint(body)).status for body in (DELIVERED, DELIVERED, FAILED, FAILED, DELIVERED)]
     assert statuses == [204] * 5
     assert [found.type for found in callback.got] == ["message-delivered", "message-failed"]
 
 
-async def test_copies_that_come_at_once_are_one(door, callback):
-    """A copy that overtakes the callback waits for its end, and only then is told 204."""
+async def test_concurrent_duplicates_call_the_callback_once(endpoint, callback):
+    """A duplicate that arrives while the callback runs waits for its end."""
     callback.gate = asyncio.Event()
-    await door.open(callback)
-    copies = [asyncio.create_task(door()) for _ in range(5)]
+    await endpoint.open(callback)
+    copies = [asyncio.create_task(endpoint()) for _ in range(5)]
     await until(lambda: callback.got)
     await asyncio.sleep(0)
     assert not any(copy.done() for copy in copies)
@@ -472,11 +472,11 @@ async def test_copies_that_come_at_once_are_one(door, callback):
     assert len(callback.got) == 1
 
 
-async def test_a_callback_that_raises_is_asked_again(door, callback, caplog):
-    """500, so that the sender retries; its retry is no duplicate. The log has the place, not the error's words."""
-    callback.errors = [RuntimeError(f"cannot tell {TO}")]
-    await door.open(callback)
-    assert [(await door()).status for _ in range(3)] == [500, 204, 204]
+async def test_a_receipt_whose_callback_raised_is_handled_again(endpoint, callback, caplog):
+    """The sender gets a 500 and retries. The log has the location of the error and not its text."""
+    callback.errors = [RuntimeError(f"no route to {TO}")]
+    await endpoint.open(callback)
+    assert [(await endpoint()).status for _ in range(3)] == [500, 204, 204]
     assert len(callback.got) == 2
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "RuntimeError at " in record.getMessage()
@@ -484,25 +484,25 @@ async def test_a_callback_that_raises_is_asked_again(door, callback, caplog):
     assert TO not in caplog.text
 
 
-async def test_a_waiting_copy_takes_over_when_the_first_fails(door, callback):
-    """The failure is the first one's alone."""
+async def test_a_waiting_duplicate_calls_the_callback_when_the_first_failed(endpoint, callback):
+    """Only the first one is answered 500."""
     callback.gate, callback.errors = asyncio.Event(), [RuntimeError()]
-    await door.open(callback)
-    copies = [asyncio.create_task(door()) for _ in range(3)]
+    await endpoint.open(callback)
+    copies = [asyncio.create_task(endpoint()) for _ in range(3)]
     await until(lambda: callback.got)
     callback.gate.set()
     assert sorted(reply.status for reply in await asyncio.gather(*copies)) == [204, 204, 500]
     assert len(callback.got) == 2
 
 
-async def test_the_memory_for_duplicates_is_bounded(door, callback):
-    """In number and in age, by the clock that was given."""
+async def test_the_number_and_age_of_remembered_receipts_are_bounded(endpoint, callback):
+    """The age is measured by the given clock."""
     clock = ManualClock()
-    await door.open(callback, remember=2, remember_for=60.0, clock=clock)
+    await endpoint.open(callback, remember=2, remember_for=60.0, clock=clock)
 
     async def post(message_id):
         before = len(callback.got)
-        assert (await door(DELIVERED | {"message": {"id": message_id}})).status == 204
+        assert (await endpoint(DELIVERED | {"message": {"id": message_id}})).status == 204
         return len(callback.got) > before
 
     assert [await post(name) for name in "abcaac"] == [True, True, True, True, False, False]
@@ -519,15 +519,15 @@ def basic(text: str, scheme: str = "Basic") -> str:
     return f"{scheme} {base64.b64encode(text.encode()).decode()}"
 
 
-async def test_credentials_are_challenged_first(door, callback, caplog):
-    """Bandwidth guides/callbacks: no second request without a 401 with WWW-Authenticate: Basic realm."""
-    await door.open(callback, auth=AUTH, realm="texts")
-    reply = await door()
+async def test_a_request_without_credentials_is_challenged(endpoint, callback, caplog):
+    """Per Bandwidth's guides/callbacks, the sender authenticates only after a 401 with WWW-Authenticate: Basic."""
+    await endpoint.open(callback, auth=AUTH, realm="texts")
+    reply = await endpoint()
     assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, 'Basic realm="texts"')
     assert callback.got == []
-    assert caplog.text == ""  # the challenge is how it is meant to go
-    assert (await door(Authorization=basic("sender:pass word é:"))).status == 204
-    assert (await door(FAILED, Authorization=basic("sender:pass word é:", "bASIC"))).status == 204
+    assert caplog.text == ""  # a first challenge is normal and not logged
+    assert (await endpoint(Authorization=basic("sender:pass word é:"))).status == 204
+    assert (await endpoint(FAILED, Authorization=basic("sender:pass word é:", "bASIC"))).status == 204
     assert len(callback.got) == 2
 
 
@@ -544,10 +544,10 @@ async def test_credentials_are_challenged_first(door, callback, caplog):
         "Basic é",
     ],
 )
-async def test_wrong_credentials_are_challenged_again(door, callback, caplog, header):
-    """401 as well, before a byte of the body is looked at; the log tells, without what was shown."""
-    await door.open(callback, auth=AUTH)
-    reply = await door(b"{", Authorization=header)
+async def test_wrong_credentials_are_answered_401(endpoint, callback, caplog, header):
+    """The body is not parsed; the log mentions the refusal without the credentials."""
+    await endpoint.open(callback, auth=AUTH)
+    reply = await endpoint(b"{", Authorization=header)
     assert reply.status == 401
     assert "WWW-Authenticate" in reply.headers
     assert "wrong credentials" in caplog.text
@@ -559,15 +559,15 @@ async def test_wrong_credentials_are_challenged_again(door, callback, caplog, he
     "options", [{"auth": ("a", "b")}, {"realm": 'a"b'}, {"realm": "a\r\nb"}, {"remember": 0}, {"remember_for": 0}]
 )
 @pytest.mark.parametrize("make", [receipt_handler, receipt_asgi_app])
-def test_options_that_cannot_work_are_refused(make, options):
-    """When the door is made, not when the first receipt comes."""
+def test_invalid_receiver_options_are_refused(make, options):
+    """At construction, not at the first receipt."""
     with pytest.raises(ConfigurationError):
         make(print, **options)
 
 
 @pytest.mark.parametrize("make", [receipt_handler, receipt_asgi_app])
 def test_a_callback_must_be_callable_and_options_known(make):
-    """A forgotten or misspelt argument is named."""
+    """The error names the missing or unknown argument."""
     with pytest.raises(ConfigurationError, match="on_receipt"):
         make(None)
     with pytest.raises(TypeError, match="relm"):
@@ -577,22 +577,22 @@ def test_a_callback_must_be_callable_and_options_known(make):
 # ---------------------------------------------------------------------------------------------- aiohttp alone
 
 
-async def test_compressed_bodies_are_bounded_too(route, callback):
-    """What inflates is measured inflated; what only claims to be gzip is 400."""
+async def test_the_size_limit_applies_to_the_decompressed_body(route, callback):
+    """Invalid gzip is answered 400."""
     await route.open(callback)
     gzipped = {"Content-Encoding": "gzip"}
     assert (await route(gzip.compress(json.dumps(DELIVERED).encode()), **gzipped)).status == 204
-    # aiohttp before 3.14 itself stops at 32 MiB, with 400, which the sender may miss: the connection is cut with it.
+    # aiohttp before 3.14 itself answers 400 above 32 MiB and closes the connection, so the sender may miss it.
     with contextlib.suppress(*([] if AIOHTTP >= (3, 14) else [aiohttp.ClientConnectionError])):
         bomb = gzip.compress(b" " * 50_000_000)
         assert (await route(bomb, **gzipped, Connection="close")).status in {400, 413}
-    # aiohttp cannot go on with such a connection and closes it.
+    # aiohttp cannot reuse such a connection and closes it.
     assert (await route(json.dumps(DELIVERED).encode(), **gzipped, Connection="close")).status == 400
     assert (await route()).status == 204
 
 
-async def test_a_sender_that_leaves_in_the_middle_is_no_harm(route, callback, caplog):
-    """Half a body is no receipt, and the server goes on."""
+async def test_an_incomplete_body_is_not_a_receipt(route, callback, caplog):
+    """The sender disconnects, and the server continues without an error in the log."""
     await route.open(callback)
     port = int(route.url.split(":")[2].split("/")[0])
     _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -605,14 +605,14 @@ async def test_a_sender_that_leaves_in_the_middle_is_no_harm(route, callback, ca
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_handler_that_is_cancelled_lets_the_next_copy_in(callback):
-    """A server that cancels its handlers (a sender gone, a shutdown) must not leave a receipt for ever under way."""
+async def test_after_a_cancelled_handler_the_next_duplicate_is_handled(callback):
+    """Servers cancel handlers at a disconnect or a shutdown; the receipt must not stay in progress forever."""
     callback.gate = asyncio.Event()
-    door = ASGIDoor()
-    await door.open(callback)
-    first = asyncio.create_task(door())
+    endpoint = ASGIEndpoint()
+    await endpoint.open(callback)
+    first = asyncio.create_task(endpoint())
     await until(lambda: callback.got)
-    second = asyncio.create_task(door())
+    second = asyncio.create_task(endpoint())
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -625,39 +625,39 @@ async def test_a_handler_that_is_cancelled_lets_the_next_copy_in(callback):
 # ---------------------------------------------------------------------------------------------- ASGI alone
 
 
-async def test_asgi_a_disconnect_ends_it_without_an_answer(callback):
-    """Nothing may be sent to a client that has gone, and half a receipt is none."""
-    door = ASGIDoor()
-    await door.open(callback)
+async def test_asgi_a_disconnect_gets_no_response(callback):
+    """The incomplete body is not handled."""
+    endpoint = ASGIEndpoint()
+    await endpoint.open(callback)
     messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
-    assert await door.run(messages) == []
+    assert await endpoint.run(messages) == []
     assert callback.got == []
 
 
-async def test_asgi_a_body_in_pieces_is_put_together(callback):
-    """Servers cut bodies where they like."""
-    door = ASGIDoor()
-    await door.open(callback)
+async def test_asgi_a_body_in_several_messages_is_joined(callback):
+    """Servers split bodies at any position."""
+    endpoint = ASGIEndpoint()
+    await endpoint.open(callback)
     messages = [
         {"type": "http.request", "body": bytes([byte]), "more_body": True} for byte in json.dumps(FAILED).encode()
     ]
-    start, _ = await door.run([*messages, {"type": "http.request", "body": b"", "more_body": False}])
+    start, _ = await endpoint.run([*messages, {"type": "http.request", "body": b"", "more_body": False}])
     assert start["status"] == 204
     assert callback.got[0].error_code == 4432
 
 
 @pytest.mark.parametrize("length", [b"x", b"-1", b"\xb2", b"9" * 30, b""])
-async def test_asgi_a_content_length_that_is_none_is_ignored(callback, length):
-    """Servers check it; here only the bytes that come count."""
-    door = ASGIDoor()
-    await door.open(callback)
+async def test_asgi_an_invalid_content_length_is_ignored(callback, length):
+    """Servers validate it; here only the received bytes count."""
+    endpoint = ASGIEndpoint()
+    await endpoint.open(callback)
     body = {"type": "http.request", "body": json.dumps(DELIVERED).encode()}
-    start, _ = await door.run([body], headers=[(b"content-length", length)])
+    start, _ = await endpoint.run([body], headers=[(b"content-length", length)])
     assert start["status"] == 204
 
 
-async def test_asgi_lifespan_and_websockets(callback):
-    """The start and the end of a server are confirmed; a web socket is closed; anything else is an error."""
+async def test_asgi_other_scopes(callback):
+    """Lifespan events are confirmed, a web socket is closed, any other scope is an error."""
     app = receipt_asgi_app(callback)
     sent: list[Any] = []
 
@@ -679,8 +679,8 @@ async def test_asgi_lifespan_and_websockets(callback):
         await app({"type": "smtp"}, receiver(), send)
 
 
-def test_asgi_users_do_not_pay_for_aiohttp():
-    """Importing the webhooks and making an ASGI application imports no aiohttp."""
+def test_the_asgi_application_does_not_import_aiohttp():
+    """Neither the import of the package nor the application does."""
     code = (
         "import sys; from bandwidth_mfa_async.webhooks import receipt_asgi_app; receipt_asgi_app(print); "
         "sys.exit('aiohttp' in sys.modules)"
@@ -713,8 +713,8 @@ async def send(sim, route):
         yield send
 
 
-async def test_the_simulators_receipts_are_read(sim, send, route, clock):
-    """From the request with a callback URL to the receipt that `wait` returns, over real HTTP."""
+async def test_the_tracker_returns_the_simulators_receipts(sim, send, route, clock):
+    """From the request with a callback URL to the result of `wait`, over real HTTP."""
     tracker = DeliveryTracker(clock=clock)
     await route.open(tracker)
     sim.set_receipts(ReceiptPolicy(failed_numbers={"+447700900000"}))
@@ -727,8 +727,8 @@ async def test_the_simulators_receipts_are_read(sim, send, route, clock):
     await until(lambda: [message.receipt for message in sim.inbox] == ["sent", "sent"])
 
 
-async def test_the_simulators_challenge_and_duplicates(sim, send, route, callback):
-    """Credentials shown only after the 401, and three copies that are one receipt."""
+async def test_the_simulators_duplicates_are_handled_once(sim, send, route, callback):
+    """The simulator authenticates after the 401 and posts three copies."""
     await route.open(callback, auth=BasicAuth("me", "secret"))
     sim.set_receipts(ReceiptPolicy(username="me", password="secret", duplicates=2))
     await send()
@@ -736,8 +736,8 @@ async def test_the_simulators_challenge_and_duplicates(sim, send, route, callbac
     assert len(callback.got) == 1
 
 
-async def test_the_simulators_retry_reaches_a_callback_that_failed(sim, send, route, callback, clock):
-    """A database that was down for one receipt gets it when the sender tries again."""
+async def test_the_simulators_retry_calls_a_failed_callback_again(sim, send, route, callback, clock):
+    """A callback whose database was down gets the receipt with the retry."""
     callback.errors = [OSError()]
     await route.open(callback)
     sim.set_receipts(ReceiptPolicy(retry_initial=60))
@@ -756,16 +756,16 @@ def tracker(clock) -> DeliveryTracker:
     return DeliveryTracker(clock=clock)
 
 
-async def test_a_receipt_may_come_before_it_is_waited_for(tracker):
-    """The platform may be faster than the answer to the request."""
+async def test_a_receipt_may_arrive_before_a_task_waits_for_it(tracker):
+    """It may even arrive before the response to the request."""
     tracker(receipt())
     assert await tracker.wait(ID) == receipt()
     assert tracker.get(ID) == receipt()
     assert tracker.get("other") is None
 
 
-async def test_several_may_wait_for_one_receipt(tracker, clock):
-    """All get it, nobody else is woken, and no timer stays."""
+async def test_several_tasks_may_wait_for_one_receipt(tracker, clock):
+    """All of them get it, no other task wakes up, and no timer remains."""
     waiters = [asyncio.create_task(tracker.wait(ID)) for _ in range(3)]
     other = asyncio.create_task(tracker.wait("other", timeout=None))
     await asyncio.sleep(0)
@@ -778,8 +778,8 @@ async def test_several_may_wait_for_one_receipt(tracker, clock):
     assert repr(tracker) == "<DeliveryTracker 1 receipts, 0 waiting>"
 
 
-async def test_waiting_ends_with_a_named_error(tracker, clock):
-    """It names the message and the seconds, is a TimeoutError, and leaves nothing behind."""
+async def test_a_timeout_raises_a_receipt_timeout_error(tracker, clock):
+    """It has the message id and the timeout, is picklable, and no waiter remains."""
     waiting = asyncio.create_task(tracker.wait(ID, timeout=5))
     await clock.advance(4.9)
     assert not waiting.done()
@@ -790,20 +790,20 @@ async def test_waiting_ends_with_a_named_error(tracker, clock):
     assert tracker._waiting == {}
     for twin in (pickle.loads(pickle.dumps(caught.value)), type(caught.value)(*caught.value.args)):
         assert (twin.message_id, twin.timeout, str(twin)) == (ID, 5, str(caught.value))
-    tracker(receipt())  # late, and still worth keeping
+    tracker(receipt())  # a late receipt is still stored
     assert await tracker.wait(ID, timeout=0) == receipt()
     with pytest.raises(ReceiptTimeoutError):
         await tracker.wait("other", timeout=0)
 
 
 async def test_real_time_is_the_default():
-    """Without a clock the event loop's own is used."""
+    """Without a clock, the tracker uses the clock of the event loop."""
     with pytest.raises(TimeoutError):
         await DeliveryTracker().wait(ID, timeout=0.001)
 
 
-async def test_a_waiter_that_is_cancelled_disturbs_nobody(tracker, clock):
-    """It leaves neither a future nor a timer, and the others get their receipt."""
+async def test_a_cancelled_waiter_does_not_affect_the_others(tracker, clock):
+    """It leaves neither a future nor a timer."""
     gone, stays = (asyncio.create_task(tracker.wait(ID)) for _ in range(2))
     await asyncio.sleep(0)
     gone.cancel()
@@ -814,8 +814,8 @@ async def test_a_waiter_that_is_cancelled_disturbs_nobody(tracker, clock):
     assert (tracker._waiting, clock.pending) == ({}, 0)
 
 
-async def test_receipts_are_kept_in_bounds(clock):
-    """In number and in age; the age begins anew with a newer receipt of the same message."""
+async def test_the_number_and_age_of_kept_receipts_are_bounded(clock):
+    """The age restarts with a newer receipt of the same message."""
     tracker = DeliveryTracker(max_receipts=2, max_age=60, clock=clock)
     for name in "abc":
         tracker(receipt(name))
@@ -831,8 +831,8 @@ async def test_receipts_are_kept_in_bounds(clock):
     assert tracker.get("b") is None
 
 
-async def test_a_waiter_gets_a_receipt_that_is_pushed_out_at_once(clock):
-    """Between being woken and running, a flood of other receipts may come."""
+async def test_a_waiter_gets_a_receipt_that_was_dropped_before_it_resumed(clock):
+    """Many other receipts may arrive before the waiting task resumes."""
     tracker = DeliveryTracker(max_receipts=1, clock=clock)
     waiting = asyncio.create_task(tracker.wait(ID))
     await asyncio.sleep(0)
@@ -843,14 +843,14 @@ async def test_a_waiter_gets_a_receipt_that_is_pushed_out_at_once(clock):
 
 
 @pytest.mark.parametrize("options", [{"max_receipts": 0}, {"max_age": 0}, {"max_age": float("nan")}])
-def test_bounds_that_cannot_work_are_refused(options):
-    """A tracker that keeps nothing would never bring anything."""
+def test_invalid_bounds_of_a_tracker_are_refused(options):
+    """A tracker that keeps nothing cannot work."""
     with pytest.raises(ConfigurationError):
         DeliveryTracker(**options)
 
 
 def test_a_receipt_is_a_value():
-    """Frozen, comparable, picklable."""
+    """It is frozen, comparable and picklable."""
     one = receipt()
     assert pickle.loads(pickle.dumps(one)) == one
     assert one.time is not None

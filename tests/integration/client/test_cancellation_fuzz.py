@@ -40,7 +40,7 @@ TOKEN = Act(reply(200, {"access_token": "t", "expires_in": 3600}))
 FUZZ = "client/test_cancellation_fuzz::test_"
 BULK = "bulk/test_bulk_cancellation::test_a_"
 SIMULATOR = "simulator/test_lifecycle::test_cancellation_at_every_suspension_leaves_it_restartable"
-THREADS = "test_testing::test_waiting_for_a_message_in_another_loop"
+THREADS = "test_testing::test_a_task_in_another_loop_can_wait_for_a_message"
 JOB = "worker/test_worker_cancellation::test_"
 QUESTION, WORK, OPENING = (JOB + end for end in ("an_operation_cancelled", "a_claim_cancelled", "an_opening_cancelled"))
 SUBMISSION = "worker/test_worker::test_a_submission_that_was_cancelled"
@@ -78,7 +78,7 @@ PUBLIC: dict[str, str] = {
     "ThreadedSimulator.wait_for_message": THREADS,
     "ThreadedSimulator.start": "test_testing::test_a_start_in_a_thread_cancelled",
     # It only yields to other tasks.
-    "ManualClock.advance": "test_testing::test_backoffs_and_deadlines_are_the_clients_own",
+    "ManualClock.advance": "test_testing::test_with_a_clock_the_default_retry_policy_applies",
 }
 
 

@@ -60,7 +60,7 @@ def simulator(mfa_simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """The working folder, and one for temporary files."""
+    """The working folder, with a folder for temporary files."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -70,10 +70,10 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
 
 @pytest.fixture
 def bulk(simulator: ThreadedSimulator, folder: pathlib.Path) -> Callable[..., Any]:
-    """Run the command in this process; what it prints never holds a number."""
+    """Run the command in this process; its output never contains a phone number."""
 
     def run(*args: str) -> Any:
-        # From 8.2 on click keeps the two streams apart by itself.
+        # Click 8.2 and later separate the two streams.
         old = "mix_stderr" in inspect.signature(CliRunner).parameters
         runner = CliRunner(**({"mix_stderr": False} if old else {}))
         result = runner.invoke(app, ["bulk", *args], env={"COLUMNS": "120"})
@@ -105,8 +105,8 @@ def sent_to(simulator: ThreadedSimulator) -> Counter[str]:
 # What is sent.
 
 
-def test_everybody_gets_one(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
-    """Also who stands there twice, and also when it is run again."""
+def test_every_number_gets_one_code(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """Duplicates and a second run send nothing more."""
     (folder / "n.csv").write_text(f"to\n{A}\n{B}\n{A}\n")
     first = bulk("n.csv", "--journal", "j.db", "--scope", "login")
     assert (first.exit_code, sent_to(simulator)) == (0, {A: 1, B: 1})
@@ -120,8 +120,8 @@ def test_everybody_gets_one(bulk: Any, simulator: ThreadedSimulator, folder: pat
     assert (other.exit_code, sent_to(simulator)) == (0, {A: 2, B: 2})
 
 
-def test_rows_say_what_the_command_does_not(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
-    """CSV and JSON Lines alike."""
+def test_a_rows_values_override_the_options(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """In CSV and in JSON Lines."""
     (folder / "n.csv").write_text(f'to,digits,message,scope\n{A},8,"Use {{CODE}}, now",pay\n{B},,,\n')
     (folder / "n.jsonl").write_text(f'{{"to": "{C}", "digits": 5, "message": "Five {{CODE}}"}}\n')
     assert bulk("n.csv", "--digits", "4", "--scope", "login").exit_code == 0
@@ -132,8 +132,8 @@ def test_rows_say_what_the_command_does_not(bulk: Any, simulator: ThreadedSimula
     assert re.fullmatch(r"Five \d{5}", texts[C].text)
 
 
-def test_calls(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
-    """`--voice` calls, and takes the application from its own variable."""
+def test_voice_places_calls(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """`--voice` uses the application of its own variable."""
     (folder / "n.txt").write_text(A)
     assert bulk("n.txt", "--voice", "--journal", "j.db").exit_code == 0
     assert [message.channel for message in simulator.inbox] == ["voice"]
@@ -143,8 +143,8 @@ def test_calls(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) ->
     assert len(simulator.inbox) == 1
 
 
-def test_rejects_are_mended_and_sent(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
-    """Bad rows and refused ones go to the file with their line and reason, and come back as input."""
+def test_corrected_rejects_are_sent(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """Bad and rejected rows are written with line and reason; the corrected file is valid input."""
     (folder / "n.csv").write_text(f"name,to,digits\nann,{A},\njoe,2025550101,\nbea,{B},3\nkim,{C},\nsam,+12,,\n")
     simulator.faults.script(Fault(status=400, body={"error": "to number is not reachable"}), to=C)
     result = bulk("n.csv", "--journal", "j.db", "--rejects", "r.csv")
@@ -158,21 +158,23 @@ def test_rejects_are_mended_and_sent(bulk: Any, simulator: ThreadedSimulator, fo
     assert rows["6"]["reason"] == "has 4 columns, but the header has 3"
     assert (folder / "r.csv").stat().st_mode & 0o777 == 0o600
     assert "n.csv, line 3: to: does not begin" in result.stderr
-    # A second look finds the same, and nothing is sent again.
+    # A second run has the same rejects and sends nothing again.
     assert bulk("n.csv", "--journal", "j.db", "--rejects", "r.csv").exit_code == 1
     assert [row["line"] for row in rejected(folder / "r.csv")].count("5") == 1
     assert len(rejected(folder / "r.csv")) == 4
-    mended = (folder / "r.csv").read_text().replace("2025550101", "+12025550101").replace(f"{B},3", f"{B},4")
-    (folder / "mended.csv").write_text("\n".join(mended.splitlines()[:3]))
-    second = bulk("mended.csv", "--journal", "j.db", "--rejects", "r2.csv")
+    corrected = (folder / "r.csv").read_text().replace("2025550101", "+12025550101").replace(f"{B},3", f"{B},4")
+    (folder / "corrected.csv").write_text("\n".join(corrected.splitlines()[:3]))
+    second = bulk("corrected.csv", "--journal", "j.db", "--rejects", "r2.csv")
     assert (second.exit_code, sent_to(simulator)) == (0, {A: 1, "+12025550101": 1, B: 1})
     assert not (folder / "r2.csv").exists()
-    # Before rich 14.1 a progress bar that is switched off still ends with an empty line.
-    assert second.stderr.lstrip() == "mended.csv: ignored columns: name\n"
+    # Before rich 14.1 a disabled progress bar prints an empty line.
+    assert second.stderr.lstrip() == "corrected.csv: ignored columns: name\n"
 
 
-def test_unknown_is_3_until_somebody_decides(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
-    """It stays so on resume, is never in the rejects, and is sent again only when told."""
+def test_unknown_outcomes_exit_with_3_until_they_are_resent(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path
+) -> None:
+    """A resume does not send them, the rejects do not contain them, and at-least-once sends them again."""
     (folder / "n.csv").write_text(f"{A}\n{B}\n")
     simulator.faults.script(Fault(drop="after_read"), operation="messaging")
     flags = ["n.csv", "--journal", "j.db", "--rejects", "r.csv", "--max-in-flight", "1"]
@@ -187,25 +189,23 @@ def test_unknown_is_3_until_somebody_decides(bulk: Any, simulator: ThreadedSimul
     assert sent_to(simulator) == {A: 2, B: 1}
 
 
-def test_wrong_credentials_end_a_run_early(
+def test_wrong_credentials_stop_a_run_early(
     bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1, with the service's word and how to go on; not a refusal for every row of the file."""
+    """The exit code is 1, with the service's answer and the next steps; the rows are not rejects."""
     (folder / "n.csv").write_text("\n".join(many(3000)))
     monkeypatch.setenv("BW_PASSWORD", "wrong")
     result = bulk("n.csv", "--journal", "j.db", "--max-in-flight", "5", "--rejects", "r.csv", "--json")
     document = last_json(result)
     assert (result.exit_code, document["error"], document["ending"]) == (1, "PermissionDeniedError", "failed")
     assert document["attempts"] < 30
-    # None of the rows is at fault: they wait in the journal, and are not to be mended.
+    # The rows are not wrong: they stay in the journal and need no correction.
     assert document["resume_with"] == "j.db"
     assert not (folder / "r.csv").exists()
 
 
-def test_without_a_journal_a_run_can_still_be_resumed(
-    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path
-) -> None:
-    """Its temporary one is thrown away when all is done, and named when it is not."""
+def test_a_run_without_a_journal_can_be_resumed(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """The temporary journal is deleted after a finished run; otherwise its path is printed."""
     (folder / "n.csv").write_text(f"{A}\n{B}\n{A}\n")
     simulator.faults.script(Fault(drop="after_read"), operation="messaging")
     document = last_json(bulk("n.csv", "--json"))
@@ -244,10 +244,10 @@ HEADER_300 = ",".join(["to", *(f"c{n}" for n in range(299))])
     ],
     ids=lambda value: repr(value)[:24],
 )
-def test_bad_files(
+def test_a_bad_file_sends_nothing(
     bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, content: bytes | None, said: str
 ) -> None:
-    """Trouble on the last line is found before anything is sent for the first; nothing is left behind."""
+    """An error on the last line is found before the first code is sent, and no file is left behind."""
     if content is not None:
         (folder / "n.csv").write_bytes(content)
     for flags in ([], ["--dry-run"], ["--json"]):
@@ -265,10 +265,10 @@ def test_bad_files(
 
 @pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--json"]], ids=" ".join)
 @pytest.mark.parametrize("name", ["n.csv", "n.jsonl"])
-def test_rejects_of_a_file_with_no_good_row(
+def test_a_file_without_a_valid_row_writes_all_rows_to_the_rejects(
     bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, flags: list[str], name: str
 ) -> None:
-    """They have them all, in a run as in a dry one, and take the place of what an earlier run left."""
+    """A run and a dry run both replace the rejects of an earlier run."""
     lines = ["to,name", *(f"202555010{n},number {n}" for n in range(6))]
     if name == "n.jsonl":
         lines = ["", *(json.dumps({"to": line.partition(",")[0]}) for line in lines[1:])]
@@ -282,27 +282,27 @@ def test_rejects_of_a_file_with_no_good_row(
     assert [(row["line"], row["to"]) for row in rows] == [(str(n + 2), f"202555010{n}") for n in range(6)]
     assert all(row["reason"].startswith("to: does not begin with '+'") for row in rows)
     assert not simulator.inbox
-    mended = (folder / "r.csv").read_text().replace(",202555", ",+1202555")
-    (folder / "mended.csv").write_text(mended)
-    assert bulk("mended.csv", "--journal", "j.db").exit_code == 0
+    corrected = (folder / "r.csv").read_text().replace(",202555", ",+1202555")
+    (folder / "corrected.csv").write_text(corrected)
+    assert bulk("corrected.csv", "--journal", "j.db").exit_code == 0
     assert len(simulator.inbox) == 6
 
 
-def test_a_file_that_is_mended_while_it_is_read(
+def test_rejects_of_a_file_that_changes_between_the_scans(
     bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the rejects got from it before it was mended is not in them."""
+    """The rejects contain only rows of the last scan."""
     path = folder / "n.csv"
     path.write_text("2025550101\n2025550102\n")
     scan = _scan_progress.scan
 
-    def then_mended(*args: Any, **options: Any) -> Any:
+    def then_corrected(*args: Any, **options: Any) -> Any:
         found = scan(*args, **options)
-        # The second look is the one that writes: after it comes the run.
+        # The second scan writes the rejects; the run follows.
         path.write_text(f"x\n2025550101\n{A}\n" if options["rejects"] is None else f"2025550103\n{A}\n")
         return found
 
-    monkeypatch.setattr(_scan_progress, "scan", then_mended)
+    monkeypatch.setattr(_scan_progress, "scan", then_corrected)
     assert bulk("n.csv", "--rejects", "r.csv").exit_code == 1
     assert [row["to"] for row in rejected(folder / "r.csv")] == ["2025550103"]
     assert sent_to(simulator) == {A: 1}
@@ -331,7 +331,7 @@ def newer_journal(folder: pathlib.Path) -> None:
         (["--resend", "always"], "--resend", None),
         (["--digits", "9"], "--digits: must be a whole number from 4 to 8", None),
         (["--message", "no code"], "--message: must hold {CODE}", None),
-        (["--from", "nobody"], "--from: must be an E.164 number", None),
+        (["--from", "nonsense"], "--from: must be an E.164 number", None),
         (["--scope", "x" * 26], "--scope: must be at most 25", None),
         (["--rejects", "missing/r.csv"], "--rejects: missing/r.csv cannot be written", None),
         (["--rejects", "tmp"], "--rejects: tmp cannot be written", None),
@@ -363,7 +363,7 @@ def newer_journal(folder: pathlib.Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_options(
+def test_bad_options_send_nothing_and_change_no_file(
     bulk: Any,
     simulator: ThreadedSimulator,
     folder: pathlib.Path,
@@ -371,13 +371,13 @@ def test_bad_options(
     said: str,
     prepare: Callable[[pathlib.Path], object] | None,
 ) -> None:
-    """Named, before anything is sent; what stands in the way is left as it is."""
+    """The error names the option; existing files stay unchanged."""
     (folder / "n.csv").write_text(f"{A}\n")
     if prepare is not None:
         prepare(folder)
 
     def files() -> dict[pathlib.Path, bytes]:
-        # The lock beside a journal may be left: deleting one is a race.
+        # The lock file of a journal may remain: deleting it is a race.
         found = (path for path in folder.iterdir() if path.is_file() and not path.name.endswith("-lock"))
         return {path: path.read_bytes() for path in found}
 
@@ -399,10 +399,10 @@ def test_bad_options(
         (["--application-id", "other"], "application_id"),
     ],
 )
-def test_a_journal_of_another_template(
+def test_a_journal_of_another_template_is_refused(
     bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, changed: list[str], difference: str
 ) -> None:
-    """Refused, with the difference named: everybody would be texted again."""
+    """The error names the difference; otherwise every number would get a second text."""
     (folder / "n.csv").write_text(f"{A}\n")
     assert bulk("n.csv", "--journal", "j.db").exit_code == 0
     result = bulk("n.csv", "--journal", "j.db", *changed)
@@ -411,8 +411,10 @@ def test_a_journal_of_another_template(
     assert len(simulator.inbox) == 1
 
 
-def test_what_is_missing_is_named(bulk: Any, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Options and variables, before the file is looked at."""
+def test_missing_options_and_variables_are_named(
+    bulk: Any, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check comes before the file is read."""
     (folder / "n.csv").write_text(f"{A}\n")
     monkeypatch.delenv("BW_NUMBER")
     monkeypatch.delenv("BW_MESSAGING_APPLICATION_ID")
@@ -423,8 +425,10 @@ def test_what_is_missing_is_named(bulk: Any, folder: pathlib.Path, monkeypatch: 
     assert (result.exit_code, "BW_PASSWORD" in result.stderr) == (2, True)
 
 
-def test_a_disk_that_is_full(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
-    """A rejects file that takes nothing is named, and nothing is sent."""
+def test_a_rejects_file_on_a_full_disk_is_an_error(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path
+) -> None:
+    """The error names the file, and nothing is sent."""
     (folder / "n.csv").write_text(f"{A}\nx\n")
     result = bulk("n.csv", "--rejects", "/dev/full")
     assert result.exit_code == 2
@@ -466,7 +470,7 @@ def test_a_dry_run_sends_nothing(
 
 
 class Running:
-    """The command in a process of its own."""
+    """The command in a separate process."""
 
     def __init__(self, *args: str, **options: Any) -> None:
         self.process = processes.start(
@@ -492,7 +496,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def start(simulator: ThreadedSimulator, folder: pathlib.Path) -> Iterator[Callable[..., Running]]:
-    """Start commands; those that still run at the end are killed."""
+    """Start commands; kill those that still run at the end."""
     running: list[Running] = []
 
     def make(*args: str, **options: Any) -> Running:
@@ -505,10 +509,10 @@ def start(simulator: ThreadedSimulator, folder: pathlib.Path) -> Iterator[Callab
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains(
+def test_a_signal_drains_the_run(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running], number: signal.Signals
 ) -> None:
-    """What is under way ends, nothing is unknown, and the same command goes on: everybody gets one."""
+    """Codes in flight finish, none is unknown, and the same command resumes: each number gets one code."""
     numbers = many(400)
     (folder / "n.csv").write_text("\n".join(numbers))
     simulator.faults.chance(Fault(delay=0.2), 1.0)
@@ -530,10 +534,10 @@ def test_a_signal_drains(
     assert sent_to(simulator) == dict.fromkeys(numbers, 1)
 
 
-def test_a_second_signal_cuts(
+def test_a_second_signal_cancels_codes_in_flight(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
 ) -> None:
-    """What is under way is unknown then, and the run ends at once with 3 and its summary."""
+    """They become unknown, and the run exits at once with 3 and its summary."""
     (folder / "n.csv").write_text("\n".join(many(100)))
     simulator.faults.chance(Fault(delay=60.0), 1.0)
     running = start("n.csv", "--journal", "j.db", "--max-in-flight", "7", "--json")
@@ -548,10 +552,10 @@ def test_a_second_signal_cuts(
     assert (code, document["unknown"], document["accepted"], document["ending"]) == (3, 7, 0, "stopped"), err
 
 
-def test_a_late_ctrl_c_does_not_hide_what_was_sent(
+def test_a_late_ctrl_c_does_not_hide_the_summary(
     bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the client is closed, all is sent: who were told that nothing was would send again."""
+    """While the client closes, everything is sent; without the summary the user might send it again."""
     (folder / "n.csv").write_text(f"{A}\n")
     handler = signal.getsignal(signal.SIGINT)
 
@@ -566,10 +570,10 @@ def test_a_late_ctrl_c_does_not_hide_what_was_sent(
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_ctrl_c_while_the_file_is_checked(
+def test_ctrl_c_during_the_scan_reports_that_nothing_was_sent(
     bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is sent yet, and that is said."""
+    """The command exits with 130."""
     (folder / "n.csv").write_text(f"{A}\n")
 
     def interrupted(*_: object, **__: object) -> None:
@@ -581,10 +585,10 @@ def test_ctrl_c_while_the_file_is_checked(
     assert not simulator.inbox
 
 
-def test_kill_9_loses_nothing(
+def test_kill_9_loses_no_item(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
 ) -> None:
-    """Whatever the moment: nobody twice, nobody forgotten, and unknown at most what was in flight."""
+    """No number gets two texts, every item has an outcome, and at most the codes in flight are unknown."""
     numbers = many(600)
     (folder / "n.csv").write_text("to\n" + "\n".join(numbers))
     simulator.faults.chance(Fault(delay=0.1), 1.0)
@@ -606,10 +610,10 @@ def test_kill_9_loses_nothing(
     assert 600 - len(texts) <= document["unknown"]
 
 
-def test_a_pipe_is_sent_as_it_comes(
+def test_rows_of_a_pipe_are_sent_as_they_arrive(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
 ) -> None:
-    """The first rows go out while the other end is still writing; its end is the end."""
+    """The first rows are sent while the writer still writes; the run ends when the pipe is closed."""
     running = start("-", "--json", "--rejects", "r.csv", stdin=processes.PIPE)
     assert running.process.stdin is not None
     lines = [f'{{"to": "{number}", "digits": 4}}\n' for number in many(4)]
@@ -626,10 +630,10 @@ def test_a_pipe_is_sent_as_it_comes(
     assert rejected(folder / "r.csv")[0]["row"] == "nonsense"
 
 
-def test_a_silent_pipe_holds_nobody_up(
+def test_a_signal_stops_a_run_that_waits_for_a_pipe(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
 ) -> None:
-    """A signal ends a run whose input says nothing more."""
+    """The pipe is open and has no data."""
     running = start("-", "--journal", "j.db", stdin=processes.PIPE)
     assert running.process.stdin is not None
     running.process.stdin.write("to,name\n" + "".join(f"{number},some name\n" for number in many(5)))
@@ -653,7 +657,7 @@ def test_a_silent_pipe_holds_nobody_up(
         (f'to,name\n{A},x\n{B},"y\n{C},z\n', 2, "standard input, line 3: a quote", 1),
     ],
 )
-def test_bad_pipes(
+def test_an_error_in_a_pipe_stops_the_run(
     simulator: ThreadedSimulator,
     start: Callable[..., Running],
     data: str,
@@ -661,7 +665,7 @@ def test_bad_pipes(
     said: str,
     sent: int,
 ) -> None:
-    """A pipe is read once: trouble in its middle ends the run there, and the summary says what was sent before."""
+    """A pipe is read once: the run stops at the error, and the summary shows what was sent before."""
     running = start("-", stdin=processes.PIPE)
     out, err = running.process.communicate(data, timeout=60)
     assert (running.process.returncode, len(simulator.inbox)) == (code, sent)
@@ -683,8 +687,8 @@ def test_bad_pipes(
         (200, ["checking ━", "/", "12,345,678 rows", "left"]),
     ],
 )
-def test_the_check_is_one_line(width: int, parts: list[str], size: int | None) -> None:
-    """At any width; the bytes go first, then the time left, which a pipe has none of."""
+def test_the_scan_progress_is_one_line(width: int, parts: list[str], size: int | None) -> None:
+    """At any width: a narrow terminal hides the bytes first, then the time left, which a pipe does not have."""
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=True, color_system=None)
     progress = ScanProgress(console)
@@ -710,8 +714,8 @@ def outcome(delivery: Delivery) -> ItemOutcome:
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 @pytest.mark.parametrize("total", [10_000_000, None])
-def test_the_display_keeps_to_its_width(width: int, total: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However large the numbers; and the bar uses what is there."""
+def test_the_display_fits_its_width(width: int, total: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large numbers fit too, and the sparkline uses the available width."""
     monkeypatch.setenv("TERM", "xterm-256color")
     clock = ManualClock()
     summary = BulkSummary(
@@ -743,7 +747,7 @@ def test_the_display_keeps_to_its_width(width: int, total: int | None, monkeypat
         assert len(lines) == 3
 
 
-def test_no_colour_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_disables_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """NO_COLOR, https://no-color.org."""
     monkeypatch.setenv("TERM", "xterm-256color")
     summary = BulkSummary(taken=5, accepted=3, rejected=2)
@@ -762,8 +766,10 @@ def test_no_colour_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("terminal", ["dumb", None])
-def test_a_line_every_ten_seconds_elsewhere(terminal: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log can hold it: plain text, one line."""
+def test_without_a_terminal_one_line_is_printed_every_ten_seconds(
+    terminal: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain text for logs."""
     if terminal is not None:
         monkeypatch.setenv("TERM", terminal)
     clock, summary = ManualClock(), BulkSummary()
@@ -782,8 +788,8 @@ def test_a_line_every_ten_seconds_elsewhere(terminal: str | None, monkeypatch: p
     ]
 
 
-def test_the_pace() -> None:
-    """Whole seconds of the last minute; the time left at the pace of that minute, not of the whole run."""
+def test_pace_counts_the_last_minute_and_estimates_the_rest() -> None:
+    """It counts whole seconds; the estimate uses the last minute's pace, not the whole run's."""
     clock = ManualClock()
     pace = Pace(clock)
     assert (pace.last_minute(), pace.per_second(), pace.eta(0, 100)) == ([], 0.0, None)
@@ -804,8 +810,8 @@ def test_the_pace() -> None:
     assert pace.per_second() == 0.0
 
 
-def test_help_says_how_it_ends(bulk: Any) -> None:
-    """Exit codes and signals are part of the contract."""
+def test_help_documents_exit_codes_and_signals(bulk: Any) -> None:
+    """They are part of the contract."""
     text = " ".join(bulk("--help").stdout.split())
     for word in (
         "Exit codes: 0 all accepted",
@@ -820,7 +826,7 @@ def test_help_says_how_it_ends(bulk: Any) -> None:
 
 @pytest.fixture
 def restored_signals() -> Iterator[None]:
-    """Restore the signals that `send` leaves to its caller, ignored."""
+    """Restore the signal handlers; `send` leaves the signals ignored."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in handlers.items():
@@ -828,8 +834,8 @@ def restored_signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("restored_signals")
-async def test_nothing_blocks_the_loop(simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
-    """Rows are read by a thread: a disk that hangs does not make requests under way time out."""
+async def test_a_slow_input_does_not_block_the_event_loop(simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """A thread reads the rows, so a slow disk does not make requests in flight time out."""
     from bandwidth_mfa_async import CodeTemplate, MFAClient
     from bandwidth_mfa_async.cli.bulk._plan import Plan
     from bandwidth_mfa_async.cli.bulk._run import send

@@ -36,7 +36,7 @@ FLAGS = ["--from", FROM, "--application-id", APPLICATION]
 
 @pytest.fixture
 def simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    """A simulator in a thread of its own, so that commands can run loops of theirs."""
+    """A simulator in a separate thread, so that commands can run their own event loops."""
     loop = asyncio.new_event_loop()
     sim = Simulator()
     loop.run_until_complete(sim.start())
@@ -58,8 +58,8 @@ def invoke() -> Callable[..., Any]:
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full")
-def test_output_on_a_full_disk(simulator: Simulator) -> None:
-    """It is told in a line, and that what was done is done."""
+def test_output_on_a_full_disk_is_an_error(simulator: Simulator) -> None:
+    """One line says that completed work is kept."""
     command = [sys.executable, "-m", "bandwidth_mfa_async", "send", TO, *FLAGS]
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         done = processes.run(command, stdout=full, stderr=processes.PIPE, text=True, check=False)
@@ -91,13 +91,13 @@ Interrupted()
 
 @pytest.mark.parametrize("way", [["-m", "bandwidth_mfa_async"], ["-c", SCRIPT]], ids=["module", "script"])
 @pytest.mark.parametrize("interruption", INTERRUPTIONS.values(), ids=INTERRUPTIONS)
-def test_a_ctrl_c_while_modules_are_loaded(tmp_path: pathlib.Path, way: list[str], interruption: str) -> None:
-    """It ends the process at once with 130 and without a word; it says nothing where it is ignored."""
+def test_ctrl_c_during_the_import_exits_at_once(tmp_path: pathlib.Path, way: list[str], interruption: str) -> None:
+    """The exit code is 130 and nothing is printed; an ignored SIGINT stays ignored."""
     (tmp_path / "click.py").write_text(f"import signal, sys\n{interruption}\nsys.exit('went on')\n")
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(pathlib.Path(__file__).parents[3])])}
 
     def run(handler: signal.Handlers) -> tuple[int, str, str]:
-        # Said in any case: a shell has it ignored by what it runs in the background.
+        # Set explicitly: a shell ignores SIGINT in background processes.
         done = processes.run(
             [sys.executable, *way],
             capture_output=True,
@@ -113,8 +113,8 @@ def test_a_ctrl_c_while_modules_are_loaded(tmp_path: pathlib.Path, way: list[str
 
 
 @pytest.mark.parametrize("thread", [True, False])
-def test_signals_are_as_they_were_once_modules_are_loaded(monkeypatch: pytest.MonkeyPatch, thread: bool) -> None:
-    """The commands say themselves what a Ctrl-C does."""
+def test_the_import_restores_the_signal_handler(monkeypatch: pytest.MonkeyPatch, thread: bool) -> None:
+    """Each command installs its own handlers."""
     monkeypatch.setattr(sys, "argv", ["bandwidth-mfa", "--version"])
     before = signal.getsignal(signal.SIGINT)
     with ThreadPoolExecutor() as pool, pytest.raises(SystemExit, match="0"):
@@ -122,8 +122,8 @@ def test_signals_are_as_they_were_once_modules_are_loaded(monkeypatch: pytest.Mo
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_send_and_verify(simulator: Simulator, invoke: Callable[..., Any]) -> None:
-    """0 when accepted or valid, 1 when not valid."""
+def test_send_and_verify_exit_codes(simulator: Simulator, invoke: Callable[..., Any]) -> None:
+    """0 if accepted or valid, 1 if not valid."""
     sent = invoke("send", TO, *FLAGS, "--scope", "login")
     assert (sent.exit_code, sent.output) == (0, f"accepted {simulator.inbox[-1].message_id}\n")
     right = invoke("verify", TO, simulator.last_code(TO), "--scope", "login")
@@ -133,8 +133,8 @@ def test_send_and_verify(simulator: Simulator, invoke: Callable[..., Any]) -> No
     assert json.loads(wrong.output)["valid"] is False
 
 
-def test_call(simulator: Simulator, invoke: Callable[..., Any]) -> None:
-    """A call's id is printed; options come from the environment too."""
+def test_call_prints_the_calls_id(simulator: Simulator, invoke: Callable[..., Any]) -> None:
+    """Options can come from the environment."""
     os.environ["BW_NUMBER"], os.environ["BW_VOICE_APPLICATION_ID"] = FROM, APPLICATION
     try:
         called = invoke("call", TO, "--json")
@@ -145,8 +145,10 @@ def test_call(simulator: Simulator, invoke: Callable[..., Any]) -> None:
     assert document["call_id"] == simulator.inbox[-1].message_id
 
 
-def test_refused_is_1(simulator: Simulator, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service said no, or the request never left."""
+def test_rejected_or_not_sent_exits_with_1(
+    simulator: Simulator, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service rejected the request, or it never left this machine."""
     monkeypatch.setenv("BW_PASSWORD", "wrong")
     refused = invoke("send", TO, *FLAGS)
     assert refused.exit_code == 1
@@ -156,8 +158,8 @@ def test_refused_is_1(simulator: Simulator, invoke: Callable[..., Any], monkeypa
     assert (dead.exit_code, json.loads(dead.output)["delivery"]) == (1, "not_sent")
 
 
-def test_unknown_is_3(simulator: Simulator, invoke: Callable[..., Any]) -> None:
-    """Nobody knows, and a script can tell."""
+def test_an_unknown_outcome_exits_with_3(simulator: Simulator, invoke: Callable[..., Any]) -> None:
+    """A script can distinguish it from a failure."""
     simulator.faults.script(Fault(drop="after_read"), operation="messaging")
     result = invoke("send", TO, *FLAGS, "--json")
     document = json.loads(result.output)
@@ -168,7 +170,7 @@ def test_unknown_is_3(simulator: Simulator, invoke: Callable[..., Any]) -> None:
     "args",
     [
         ["send", "+12", "--from", FROM],
-        ["send", "nobody", *FLAGS],
+        ["send", "nonsense", *FLAGS],
         ["send", TO, *FLAGS, "--digits", "9"],
         ["send", TO, *FLAGS, "--message", "no placeholder"],
         ["send", TO, *FLAGS, "--timeout", "0"],
@@ -184,8 +186,8 @@ def test_unknown_is_3(simulator: Simulator, invoke: Callable[..., Any]) -> None:
     ],
     ids=lambda args: " ".join(args)[:40],
 )
-def test_bad_usage_is_2(simulator: Simulator, invoke: Callable[..., Any], args: list[str]) -> None:
-    """It says what is wrong, without a traceback, and nothing is sent."""
+def test_bad_usage_exits_with_2(simulator: Simulator, invoke: Callable[..., Any], args: list[str]) -> None:
+    """The message says what is wrong, without a traceback."""
     result = invoke(*args)
     assert result.exit_code == 2
     assert result.output
@@ -193,8 +195,8 @@ def test_bad_usage_is_2(simulator: Simulator, invoke: Callable[..., Any], args: 
     assert not simulator.inbox
 
 
-def test_missing_environment_is_2(invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every missing variable is named at once."""
+def test_a_missing_environment_exits_with_2(invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All missing variables are named at once."""
     for name in [name for name in os.environ if name.startswith("BW_")]:
         monkeypatch.delenv(name)
     result = invoke("send", TO, *FLAGS)
@@ -204,15 +206,15 @@ def test_missing_environment_is_2(invoke: Callable[..., Any], monkeypatch: pytes
 
 
 def test_no_option_takes_a_password() -> None:
-    """An argument would be seen by everyone on the machine."""
+    """Every user of the machine can read a command-line argument."""
     for command in app.commands.values():
         for parameter in command.params:
             assert "password" not in (parameter.name or "")
             assert "secret" not in (parameter.name or "")
 
 
-def test_the_demo_adds_up(invoke: Callable[..., Any]) -> None:
-    """Everything is accounted for, and every cause of a retry is named."""
+def test_the_counts_of_the_demo_are_consistent(invoke: Callable[..., Any]) -> None:
+    """Every code has an outcome, and every retry a cause."""
     result = invoke("demo", "--count", "120", "--json", "--seed", "3")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.output)
@@ -226,8 +228,8 @@ def test_the_demo_adds_up(invoke: Callable[..., Any]) -> None:
     assert summary["invalid"] >= 1
 
 
-def test_the_demo_as_a_table(invoke: Callable[..., Any]) -> None:
-    """Without a terminal: no animation, one table."""
+def test_the_demo_prints_a_table(invoke: Callable[..., Any]) -> None:
+    """Without a terminal there is one table and no animation."""
     result = invoke("demo", "--count", "20")
     assert result.exit_code == 0
     assert "accepted" in result.output
@@ -235,8 +237,8 @@ def test_the_demo_as_a_table(invoke: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_simulate_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
-    """It prints what points at it, serves, and ends cleanly on both signals."""
+def test_simulate_runs_until_a_signal(number: signal.Signals) -> None:
+    """It prints the variables to export, serves, and exits cleanly on SIGINT and SIGTERM."""
     with processes.running(
         [sys.executable, "-m", "bandwidth_mfa_async", "simulate", "--port", "0", "--seed", "1"],
         stdout=processes.PIPE,
@@ -262,16 +264,16 @@ def test_simulate_serves_until_it_is_told_to_stop(number: signal.Signals) -> Non
         assert "1 messages were sent" in out
 
 
-def test_a_port_that_is_taken(invoke: Callable[..., Any], simulator: Simulator) -> None:
-    """The simulator names the trouble and ends with 2."""
+def test_simulate_on_a_used_port_exits_with_2(invoke: Callable[..., Any], simulator: Simulator) -> None:
+    """The message names the problem."""
     result = invoke("simulate", "--port", str(simulator.port))
     assert result.exit_code == 2
     assert "error" in result.output
 
 
 @pytest.mark.parametrize("command", [[], *[[name] for name in app.commands]], ids=str)
-def test_help(invoke: Callable[..., Any], command: list[str]) -> None:
-    """Every command explains itself."""
+def test_every_command_has_help(invoke: Callable[..., Any], command: list[str]) -> None:
+    """No line is longer than 100 characters."""
     result = invoke(*command, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.output
@@ -279,8 +281,8 @@ def test_help(invoke: Callable[..., Any], command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", app.commands)
-def test_examples_are_what_the_command_takes(name: str) -> None:
-    """Every command's help ends with examples, and they parse."""
+def test_the_examples_in_the_help_parse(name: str) -> None:
+    """Every command's help ends with examples."""
     command = app.commands[name]
     lines = (command.epilog or "").partition("Examples")[2].split("\n")
     examples = [re.split(r"[|<]|&&", line)[0] for line in lines if "bandwidth-mfa" in line]
@@ -293,7 +295,7 @@ def test_examples_are_what_the_command_takes(name: str) -> None:
 
 
 def on_a_terminal(*args: str, **env: str) -> str:
-    """Run it on a terminal of 60 columns, and return what it shows."""
+    """Run the command on a terminal of 60 columns and return its output."""
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     clean = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR"}}
@@ -317,8 +319,8 @@ def on_a_terminal(*args: str, **env: str) -> str:
 
 
 @pytest.mark.parametrize("command", [["doctor", "--timeout", "1"], ["demo", "--count", "20"]], ids=lambda c: c[0])
-def test_colour_and_width(simulator: Simulator, command: list[str]) -> None:
-    """Colour on a terminal, none with NO_COLOR, and no line wider than the terminal."""
+def test_colours_and_width_follow_the_terminal(simulator: Simulator, command: list[str]) -> None:
+    """A terminal has colours unless NO_COLOR is set, and no line is wider than the terminal."""
     assert re.search(r"\x1b\[[0-9;]*3[0-9]", on_a_terminal(*command))
     plain = on_a_terminal(*command, NO_COLOR="1")
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", plain)
@@ -326,8 +328,8 @@ def test_colour_and_width(simulator: Simulator, command: list[str]) -> None:
     assert max(len(line.rsplit("\r")[-1]) for line in text.replace("\r\n", "\n").split("\n")) <= 60
 
 
-def test_completion() -> None:
-    """The line that README has for bash, run as bash runs it: commands are offered."""
+def test_bash_completion_offers_commands() -> None:
+    """The line for bash in README is run as bash runs it."""
     done = processes.run(
         [pathlib.Path(sys.executable).with_name("bandwidth-mfa")],
         capture_output=True,

@@ -37,7 +37,7 @@ def guarded(tmp_path_factory):
 
 
 def run(*args, **env):
-    """Run the command as a user does, in a process of its own."""
+    """Run the command in a separate process."""
     return processes.run(
         [sys.executable, "-m", "bandwidth_mfa_async", *args],
         capture_output=True,
@@ -48,8 +48,8 @@ def run(*args, **env):
     )
 
 
-async def test_send_and_limits(guarded):
-    """What one command sent, another shows; the password comes from the environment and is printed nowhere."""
+async def test_limits_shows_what_send_used(guarded):
+    """The password comes from the environment and is not printed."""
     async with Simulator() as sim:
         env = {**environment(sim), "BW_REDIS_URL": guarded.url}
         for command in ("send", "call"):
@@ -67,9 +67,9 @@ async def test_send_and_limits(guarded):
         assert "hunter2" not in table.stdout + found.stdout
 
 
-def test_elsewhere_than_on_a_terminal_it_prints_lines(guarded):
-    """A line a channel every few seconds, until it is ended."""
-    env = {**os.environ, "BW_REDIS_URL": guarded.url, "BW_ACCOUNT_ID": "nobody-yet", "PYTHONUNBUFFERED": "1"}
+def test_without_a_terminal_limits_prints_lines(guarded):
+    """One line per channel every few seconds, until the command is stopped."""
+    env = {**os.environ, "BW_REDIS_URL": guarded.url, "BW_ACCOUNT_ID": "unused", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "bandwidth_mfa_async", "limits"]
     with processes.running(command, stdout=processes.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
@@ -88,8 +88,8 @@ def test_elsewhere_than_on_a_terminal_it_prints_lines(guarded):
         (("--redis", "redis://:hunter2@127.0.0.1:1"), "it cannot be reached"),
     ],
 )
-def test_what_is_wrong_is_named(guarded, monkeypatch, args, says):
-    """Exit code 2, one line, no password."""
+def test_configuration_errors_are_one_line_without_the_password(guarded, monkeypatch, args, says):
+    """The exit code is 2."""
     monkeypatch.setenv("BW_ACCOUNT_ID", "9900000")
     monkeypatch.delenv("BW_REDIS_URL", raising=False)
     result = CliRunner().invoke(app, ["limits", "--once", *(arg.format(port=guarded.port) for arg in args)])
@@ -99,8 +99,8 @@ def test_what_is_wrong_is_named(guarded, monkeypatch, args, says):
     assert "Traceback" not in result.output
 
 
-async def test_a_dead_redis_fails_no_send():
-    """The send goes on alone, and says so."""
+async def test_send_works_without_redis():
+    """A warning says that the limit is not shared."""
     async with Simulator() as sim:
         env = {**environment(sim), "BW_REDIS_URL": "redis://:hunter2@127.0.0.1:1"}
         sent = await asyncio.to_thread(lambda: run("send", "+19195551234", *SENDER, **env))
@@ -111,8 +111,8 @@ async def test_a_dead_redis_fails_no_send():
         assert "hunter2" not in sent.stdout + sent.stderr
 
 
-async def test_a_refused_password_is_told_in_a_bulk_run(guarded, tmp_path):
-    """Every code is sent, and a line says that the limit is not shared."""
+async def test_a_wrong_redis_password_is_a_warning_in_a_bulk_run(guarded, tmp_path):
+    """Every code is sent, and one line says that the limit is not shared."""
     numbers = tmp_path / "numbers.txt"
     numbers.write_text("+19195551234\n+19195551235\n")
     async with Simulator() as sim:
@@ -123,8 +123,8 @@ async def test_a_refused_password_is_told_in_a_bulk_run(guarded, tmp_path):
         assert "hunter3" not in sent.stdout + sent.stderr
 
 
-def test_a_warning_stands_above_a_live_display():
-    """It goes through the display, which would draw over what is written past it."""
+def test_a_warning_is_printed_above_a_live_display():
+    """Text written past the display would be overwritten."""
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=80)
     with Live("sending", console=console, auto_refresh=False):
@@ -132,8 +132,8 @@ def test_a_warning_stands_above_a_live_display():
     assert "warning: Redis is lost" in shown.getvalue()
 
 
-def test_the_title_is_in_one_line_above_the_narrowest_table():
-    """Short words in every cell make the table narrow; the title does not break, or the table would jump."""
+def test_the_title_of_a_narrow_table_is_not_wrapped():
+    """A wrapped title would change the height of the live table."""
     shown = io.StringIO()
     Console(file=shown, width=80).print(
         _table([SharedStatus(channel=name, state="known", rate=3) for name in CHANNELS])
@@ -141,8 +141,8 @@ def test_the_title_is_in_one_line_above_the_narrowest_table():
     assert "limits, all processes together" in shown.getvalue()
 
 
-def test_options_become_limits(monkeypatch):
-    """The rate is the channel's; whose limit it is must be known."""
+def test_options_are_converted_to_limits(monkeypatch):
+    """The rate applies to the channel; a shared limit needs the account id."""
     assert limits_from_options("5/s", None, channel="voice").voice_rate == Rate(5)
     assert limits_from_options(None, None, max_in_flight=3).max_in_flight == 3
     assert "'77'" in repr(limits_from_options(None, "redis://h", account_id="77").shared)
@@ -160,8 +160,8 @@ def test_options_become_limits(monkeypatch):
     ],
 )
 @pytest.mark.parametrize("channel", ["messaging", "voice"])
-def test_a_rate_that_is_none(rate, says, channel):
-    """The option is named, whatever the channel, and what is wrong with its text."""
+def test_an_invalid_rate_names_the_option(rate, says, channel):
+    """For every channel, with what is wrong with the text."""
     with pytest.raises(ConfigurationError) as caught:
         limits_from_options(rate, None, channel=channel)
     assert str(caught.value) == says

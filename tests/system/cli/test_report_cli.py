@@ -46,7 +46,7 @@ def launch(tmp_path: Path) -> Path:
 
 
 def test_the_summary_fits_80_columns(launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says what became of the items, how fast, why some failed, and what to do; without a colour in a pipe."""
+    """It contains outcomes, speed, failures and next steps, without colours in a pipe."""
     monkeypatch.setenv("COLUMNS", "80")
     result = invoke(launch)
     assert result.exit_code == 0
@@ -57,8 +57,8 @@ def test_the_summary_fits_80_columns(launch: Path, invoke: Callable[..., Any], m
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("1", False)])
-def test_colours_are_for_terminals_that_want_them(launch: Path, no_color: str | None, coloured: bool) -> None:
-    """NO_COLOR is obeyed; https://no-color.org."""
+def test_only_a_terminal_without_no_color_has_colours(launch: Path, no_color: str | None, coloured: bool) -> None:
+    """NO_COLOR, https://no-color.org."""
     env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"}
     env |= {} if no_color is None else {"NO_COLOR": no_color}
     leader, follower = pty.openpty()
@@ -77,24 +77,26 @@ def test_colours_are_for_terminals_that_want_them(launch: Path, no_color: str | 
     assert (re.search(rb"\x1b\[(3[1-7]|9[0-7])m", output) is not None) is coloured
 
 
-def test_json(launch: Path, invoke: Callable[..., Any]) -> None:
-    """One document, with more places than a person is shown."""
+def test_json_is_one_document(launch: Path, invoke: Callable[..., Any]) -> None:
+    """It contains more positions than the summary."""
     document = json.loads(invoke(launch, "--json").output)
     assert document["totals"]["items"] == 2_000
     assert sum(document["counts"].values()) == 2_000
     assert len(document["unknown_positions"]) == document["counts"]["unknown"]
 
 
-def test_places_are_counted_out(tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    """Twenty for a person, a thousand for a program, and how many more there are."""
+def test_positions_are_limited_and_the_rest_is_counted(tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """The summary shows 20 positions and JSON 1,000, with the number of the others."""
     path = make_journal(tmp_path / "run.db", items=[UNKNOWN] * 1_500)
     assert "19 and 1,480 more" in " ".join(invoke(path).output.split())
     assert len(json.loads(invoke(path, "--json").output)["unknown_positions"]) == 1_000
     assert "19 and 1,480 more" in invoke(path, "--html", "-").output
 
 
-def test_the_page_goes_where_it_is_told(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    """Into a file, over an older page, or to standard output."""
+def test_the_page_is_written_to_a_file_or_standard_output(
+    launch: Path, tmp_path: Path, invoke: Callable[..., Any]
+) -> None:
+    """An older page is replaced."""
     page = tmp_path / "page.html"
     page.write_text("the page of yesterday")
     assert invoke(launch, "--html", page).output == f"wrote {page}: open it in a browser\n"
@@ -104,10 +106,10 @@ def test_the_page_goes_where_it_is_told(launch: Path, tmp_path: Path, invoke: Ca
 
 
 @pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-lock"])
-def test_the_page_never_takes_the_journals_place(
+def test_the_page_never_overwrites_the_journal(
     launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    """Nor that of a file beside it, there already or not; not by its name, nor by another name of it."""
+    """Nor a file beside it, existing or not, under any name or link."""
     monkeypatch.chdir(launch.parent)
     own = Path(f"{launch}{ending}")
     link, hard, alias = Path("page.html"), Path("hard.html"), Path("alias.db")
@@ -133,8 +135,8 @@ def test_the_page_never_takes_the_journals_place(
     assert own.read_bytes() == before
 
 
-def test_a_page_replaces_a_page(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    """A link stays a link, a file keeps its mode, and a new one has the mode that any new file has."""
+def test_a_replaced_page_keeps_its_link_and_mode(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """A new page has the mode of any new file."""
     folder = tmp_path / "pages"
     folder.mkdir()
     page, link, new = folder / "page.html", tmp_path / "link.html", folder / "new.html"
@@ -151,8 +153,8 @@ def test_a_page_replaces_a_page(launch: Path, tmp_path: Path, invoke: Callable[.
     assert sorted(folder.iterdir()) == [new, page]
 
 
-def test_a_page_goes_into_a_pipe(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    """What is no file is written to: nothing takes its place."""
+def test_a_page_is_written_into_a_pipe(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """A file that is not regular is written to, not replaced."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with processes.running(["cat", pipe], stdout=processes.PIPE) as reader:
@@ -161,12 +163,12 @@ def test_a_page_goes_into_a_pipe(launch: Path, tmp_path: Path, invoke: Callable[
     assert pipe.is_fifo()
 
 
-def test_a_page_that_cannot_be_written(launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line with what to do; the page of yesterday stays whole, and nothing else is left."""
+def test_a_failed_write_keeps_the_older_page(launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says what to do, and no temporary file is left."""
     monkeypatch.chdir(launch.parent)
     Path("page.html").write_text("the page of yesterday")
     before = sorted(Path().iterdir())
-    # A limit for the size of files stands for the full disk.
+    # A limit on the file size simulates a full disk.
     command = f'ulimit -f 8; exec "{sys.executable}" -m bandwidth_mfa_async report launch.db --html page.html'
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONDONTWRITEBYTECODE": "1"}
     done = processes.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
@@ -177,10 +179,10 @@ def test_a_page_that_cannot_be_written(launch: Path, monkeypatch: pytest.MonkeyP
     assert sorted(Path().iterdir()) == before
 
 
-def test_a_page_that_may_not_be_written(
+def test_a_page_without_write_permission_is_an_error(
     launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither where the page itself is read-only nor where its folder is."""
+    """The page or its folder is read-only."""
     page = launch.with_name("page.html")
     page.write_text("the page of yesterday")
     for name in ("open", "replace"):
@@ -221,10 +223,10 @@ def _denied(*_: object) -> None:
         (["text.db"], "is not a journal"),
     ],
 )
-def test_bad_usage_is_2(
+def test_bad_usage_exits_with_2(
     launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, args: list[str], said: str
 ) -> None:
-    """It says what is wrong, without a traceback."""
+    """The message says what is wrong, without a traceback."""
     monkeypatch.chdir(launch.parent)
     Path("text.db").write_text("to\n" * 1_000)
     Path("loop").symlink_to("loop")
@@ -235,7 +237,7 @@ def test_bad_usage_is_2(
 
 
 def test_every_journal_has_a_summary_and_a_page(tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    """Nothing, one item, only invalid ones, one second, all refused, in flight, at the ends of what can be."""
+    """Empty, one item, only invalid items, one second, all rejected, in flight, and extreme values."""
     invalid = ("invalid", "InvalidRequestError", None, 0)
     throttled = ("rejected", "RateLimitError", 429, 1)
     journals: dict[str, dict[str, Any]] = {
@@ -264,7 +266,7 @@ def test_every_journal_has_a_summary_and_a_page(tmp_path: Path, invoke: Callable
 
 
 class Checker(HTMLParser):
-    """Holds a page to what is promised of it."""
+    """Checks the structure and the links of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,8 +298,8 @@ def check_page(page: str) -> None:
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page).lower().replace("finance", "")
 
 
-def test_what_stands_in_a_journal_is_text(tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    """Neither markup on the page nor rich's markup in the terminal."""
+def test_text_from_a_journal_is_escaped(tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """It is neither markup on the page nor rich's markup in the terminal."""
     items = [("unknown", EVIL, 599, 0)]
     page = invoke(make_journal(tmp_path / "a.db", items=items, run=EVIL), "--html", "-").output
     assert html.escape(EVIL) in page
@@ -306,8 +308,8 @@ def test_what_stands_in_a_journal_is_text(tmp_path: Path, invoke: Callable[..., 
     assert "[red]launch[/] :smile: [link=x]" in summary
 
 
-def test_escaping() -> None:
-    """Text is escaped wherever it stands; markup that was made here is not escaped again."""
+def test_html_is_escaped_exactly_once() -> None:
+    """Strings are escaped; markup of this package is not escaped again."""
     assert tag("p", "<b>", tag("b", "&"), title='"<', class_=None) == '<p title="&quot;&lt;">&lt;b&gt;<b>&amp;</b></p>'
     assert join("<", None, Html("<i>")) == "&lt;<i>"
     assert tag("rect", x=0.126, stroke_width=2) == '<rect x="0.13" stroke-width="2"></rect>'
@@ -338,14 +340,14 @@ def test_escaping() -> None:
         (formats.rate, (0.0,), "0 a second"),
     ],
 )
-def test_numbers_as_people_say_them(function: Any, arguments: tuple[Any, ...], said: str) -> None:
-    """Never rounded to none or to all; two or three digits; the unit that fits."""
+def test_numbers_and_durations_are_formatted_for_people(function: Any, arguments: tuple[Any, ...], said: str) -> None:
+    """Two or three digits and a suitable unit; never rounded to 0 % or 100 %."""
     assert function(*arguments) == said
 
 
 @pytest.mark.parametrize("largest", [0, 1e-9, 0.3, 1, 7, 99, 100, 101, 12_345, 1e12])
-def test_ticks_are_round_and_reach_the_largest(largest: float) -> None:
-    """From 0, evenly, two to six of them."""
+def test_ticks_are_round_and_reach_the_largest_value(largest: float) -> None:
+    """Two to six evenly spaced ticks from 0."""
     ticks = count_ticks(largest)
     assert ticks[0] == 0
     assert ticks[-1] >= largest * (1 - 1e-9)
@@ -354,8 +356,8 @@ def test_ticks_are_round_and_reach_the_largest(largest: float) -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.01, 0.1), (1e-6, 1e4), (0.05, 0.8), (1, 16)])
-def test_latency_ticks_are_round_and_inside(low: float, high: float) -> None:
-    """In order, and all on the axis."""
+def test_latency_ticks_are_round_and_on_the_axis(low: float, high: float) -> None:
+    """They are in ascending order."""
     ticks = latency_ticks(low, high)
     assert 2 <= len(ticks) <= 12
     places = [tick.at for tick in ticks]
@@ -363,13 +365,13 @@ def test_latency_ticks_are_round_and_inside(low: float, high: float) -> None:
     assert all(-0.1 <= place <= 100.1 for place in places)
 
 
-async def test_no_form_of_a_report_shows_a_person(tmp_path: Path) -> None:
-    """A run with sentinels in its numbers, texts, names and errors; none of them in a summary, JSON or page."""
+async def test_no_report_contains_personal_data(tmp_path: Path) -> None:
+    """Sentinels in numbers, texts, names and errors are in no summary, JSON document or page."""
     secret = CodeTemplate("+18887776655", "s3ntinel", scope="s3ntinel", message="s3ntinel {CODE}")
     path = tmp_path / "run.db"
     async with Simulator() as sim, MFAClient(**sim.client_kwargs()) as mfa:
         sim.faults.script(Fault(status=400, body=b'{"error": "no: +19998887766"}'), Fault(drop="after_read"))
-        numbers = ["+19998887766", "+19998887767", "+19998887768", "nobody 9998887766"]
+        numbers = ["+19998887766", "+19998887767", "+19998887768", "unknown 9998887766"]
         async with BulkSender(mfa, journal=SQLiteJournal(path, run="s3ntinel"), max_in_flight=1) as bulk:
             done = [outcome.delivery async for outcome in bulk.send(numbers, template=secret)]
     assert sorted(done) == ["accepted", "invalid", "rejected", "unknown"]
