@@ -236,7 +236,7 @@ def imports(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
             first_call.AIOHTTP: "handwritten aiohttp",
         }
         rows = [Bar(names[name], took[name], f"{took[name]:.1f} ms", name != first_call.AIOHTTP) for name in names]
-        y = bars(drawing, y + 30, rows, 140, 200)
+        y = bars(drawing, y + 30, rows, 160, 200)
     return drawing.svg(f"{' '.join(title)}.", y + 10)
 
 
