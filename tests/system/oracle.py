@@ -1,9 +1,9 @@
-"""What the client says became of each text, compared with the ledger of a service that misbehaves at random.
+"""Compares the delivery that the client reports for each call with the ledger of a service with random faults.
 
 Run: python -m tests.system.oracle [--sends 100000] [--seed N] [--loop asyncio uvloop] [--json]
-Worlds of 200 calls by 16 tasks: messaging, voice and verify, a `Resend` policy, cold or kept connections, some calls
-cancelled, a client of its own. A word that the ledger or the rules of repeating contradict is printed with the seed
-that brings it back.
+A scenario has one client and 200 calls (messaging, voice and verify) in 16 tasks; the seed selects the `Resend` policy,
+whether connections are kept, and which calls are cancelled. A result that contradicts the ledger or the retry rules is
+printed with its seed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, RequestError, Resend, RetryPolicy
-from tests.system._ledger_server import AT_LEAST_ONCE, DOUBTFUL, RESENT_UNDER, LedgerServer, is_valid
+from tests.system._ledger_server import AT_LEAST_ONCE, RESENDABLE, UNCERTAIN, LedgerServer, is_valid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from tests.system._ledger_server import Arrival
 
 LOGIN = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
-WORLD = 200
+SCENARIO_SIZE = 200
 TASKS = 16
 ATTEMPTS = 3
 MAX_RETRY_AFTER = 60.0
-# A server's 500 or 503 is all that a verify may be asked again after, besides a request that never left.
-VERIFY_AGAIN = {500, 503}
+# A verify may be retried only after these statuses, or if its request was not sent.
+RETRYABLE_VERIFY_STATUSES = {500, 503}
 CANCELLED = "CancelledError"
 
 
 @dataclasses.dataclass(frozen=True)
-class Word:
-    """What the client said of one call."""
+class CallResult:
+    """What the client reports for one call."""
 
     delivery: str
     attempts: int
@@ -53,7 +53,7 @@ class Word:
 
 @dataclasses.dataclass
 class Verdict:
-    """What a world, or all of them, came to."""
+    """The counts and contradictions of one or more scenarios."""
 
     sends: int = 0
     verifies: int = 0
@@ -76,7 +76,7 @@ class Verdict:
 
 
 def judge(
-    word: Word,
+    result: CallResult,
     arrivals: list[Arrival],
     entries: list[str],
     policy: str,
@@ -85,110 +85,114 @@ def judge(
     timeout: float = 20.0,
     stalled: bool = False,
 ) -> list[str]:
-    """Return what the ledger, and the rules of repeating, have against a client's word.
+    """Return how a client's result contradicts the ledger and the retry rules.
 
-    Where the loop stood still for long, a client may have given up on any answer, however soon it was written.
+    If the event loop stalled, the client may have timed out before it read an answer that was written in time.
     """
-    proofs = [arrival.fault.proves for arrival in arrivals]
-    heard = True
-    for place, (arrival, following) in enumerate(itertools.pairwise(arrivals)):
-        # On a busy machine even a clear answer may come after the client gave up.
-        if (stalled or following.at - arrival.at >= 0.99 * timeout) and proofs[place] not in DOUBTFUL:
-            heard = False
-            if proofs[place] in {"ok", "no"}:
-                proofs[place] = "late"
-    if stalled and arrivals and "Timeout" in word.error and word.attempts == len(arrivals):
+    proofs = [arrival.fault.proof for arrival in arrivals]
+    all_in_time = True
+    for index, (arrival, following) in enumerate(itertools.pairwise(arrivals)):
+        # On a busy machine even a conclusive answer may arrive after the timeout.
+        if (stalled or following.at - arrival.at >= 0.99 * timeout) and proofs[index] not in UNCERTAIN:
+            all_in_time = False
+            if proofs[index] in {"ok", "no"}:
+                proofs[index] = "late"
+    if stalled and arrivals and "Timeout" in result.error and result.attempts == len(arrivals):
         proofs[-1] = "late"
-    asked = _how_often(word, arrivals, proofs, policy, sends=sends)
-    went_out = _what_went_out(word, proofs, entries, policy) if sends else ()
-    return [*asked, *went_out, *(_what_was_due(word, arrivals, sends=sends) if heard else ())]
+    attempt_errors = _check_attempts(result, arrivals, proofs, policy, sends=sends)
+    ledger_errors = _check_ledger(result, proofs, entries, policy) if sends else ()
+    return [*attempt_errors, *ledger_errors, *(_check_delivery(result, arrivals, sends=sends) if all_in_time else ())]
 
 
-def _how_often(word: Word, arrivals: list[Arrival], proofs: list[str], policy: str, *, sends: bool) -> Iterator[str]:
-    lost = word.attempts - len(arrivals)
+def _check_attempts(
+    result: CallResult, arrivals: list[Arrival], proofs: list[str], policy: str, *, sends: bool
+) -> Iterator[str]:
+    not_received = result.attempts - len(arrivals)
 
-    def may_follow(arrival: Arrival, proof: str) -> bool:
+    def may_resend(arrival: Arrival, proof: str) -> bool:
         if arrival.fault.retry_after > MAX_RETRY_AFTER:
             return False
         if sends:
-            return policy in RESENT_UNDER[proof]
-        return proof != "late" and arrival.fault.status in VERIFY_AGAIN
+            return policy in RESENDABLE[proof]
+        return proof != "late" and arrival.fault.status in RETRYABLE_VERIFY_STATUSES
 
-    if word.attempts > ATTEMPTS or lost < 0:
-        yield f"{len(arrivals)} requests, {word.attempts} attempts said"
+    if result.attempts > ATTEMPTS or not_received < 0:
+        yield f"{len(arrivals)} requests, {result.attempts} attempts reported"
     for (arrival, following), proof in zip(itertools.pairwise(arrivals), proofs, strict=False):
-        if not may_follow(arrival, proof):
+        if not may_resend(arrival, proof):
             yield f"repeated after {arrival.fault.name}"
         waited = following.at - arrival.answered_at
-        # Timers are allowed a clock tick.
+        # Timers may be early by one clock tick.
         if arrival.fault.retry_after and waited < arrival.fault.retry_after - 0.002:
             yield f"repeated before the Retry-After of {arrival.fault.name}"
-    # A call whose time ran out while it waited for its next attempt says so by its error.
-    silent = word.stopped_by is None and not word.local and word.error not in {"", "DeadlineExceededError", CANCELLED}
-    if silent and not lost and arrivals and may_follow(arrivals[-1], proofs[-1]):
+    # The error shows whether the time of a call ran out while it waited for its next attempt.
+    is_retry_expected = (
+        result.stopped_by is None and not result.local and result.error not in {"", "DeadlineExceededError", CANCELLED}
+    )
+    if is_retry_expected and not not_received and arrivals and may_resend(arrivals[-1], proofs[-1]):
         yield f"not repeated after {arrivals[-1].fault.name}"
 
 
-def _what_went_out(word: Word, proofs: list[str], entries: list[str], policy: str) -> Iterator[str]:
-    if word.delivery in {"not_sent", "rejected"} and entries:
-        yield f"{word.delivery}, and {len(entries)} went out"
-    if word.delivery == "accepted":
-        if word.identifier not in entries:
-            yield "accepted under an id that is in no entry"
-        if len(entries) != 1 and not word.duplicate:
+def _check_ledger(result: CallResult, proofs: list[str], entries: list[str], policy: str) -> Iterator[str]:
+    if result.delivery in {"not_sent", "rejected"} and entries:
+        yield f"{result.delivery}, and {len(entries)} went out"
+    if result.delivery == "accepted":
+        if result.identifier not in entries:
+            yield "accepted with an id that is not in the ledger"
+        if len(entries) != 1 and not result.duplicate:
             yield f"accepted without a warning, and {len(entries)} went out"
-    # The service documents its 5xx as not sent, so the default repeats them; a gateway may have answered in its place.
+    # The service documents its 5xx as not sent, so the default policy retries them. A gateway may have sent the 5xx.
     by_gateways = proofs.count("gate") if policy == "rejected" else 0
     if policy != AT_LEAST_ONCE and len(entries) > 1 + by_gateways:
         yield f"{len(entries)} went out under {policy}"
 
 
-def _what_was_due(word: Word, arrivals: list[Arrival], *, sends: bool) -> Iterator[str]:
-    """Where each attempt was heard and answered in time, the word follows from the answers alone."""
-    late = "Timeout" in word.error or word.local or word.error == "DeadlineExceededError"
-    if late or not arrivals or word.attempts != len(arrivals) or word.error == CANCELLED:
+def _check_delivery(result: CallResult, arrivals: list[Arrival], *, sends: bool) -> Iterator[str]:
+    """If each attempt was answered in time, the answers determine the delivery."""
+    late = "Timeout" in result.error or result.local or result.error == "DeadlineExceededError"
+    if late or not arrivals or result.attempts != len(arrivals) or result.error == CANCELLED:
         return
-    proofs = [arrival.fault.proves for arrival in arrivals]
-    doubt = not DOUBTFUL.isdisjoint(proofs)
-    due = "accepted" if proofs[-1] == "ok" else "unknown" if doubt else "rejected"
-    if word.delivery != due:
-        yield f"{word.delivery}, but {due} by the answers"
-    if word.delivery == "accepted" and word.duplicate != (doubt and sends):
-        yield f"possible_duplicate is {word.duplicate}"
-    if not sends and arrivals[-1].fault.status == 429 and word.error != "VerificationLockedError":
-        yield f"a lock-out is told as {word.error}"
+    proofs = [arrival.fault.proof for arrival in arrivals]
+    uncertain = not UNCERTAIN.isdisjoint(proofs)
+    expected = "accepted" if proofs[-1] == "ok" else "unknown" if uncertain else "rejected"
+    if result.delivery != expected:
+        yield f"{result.delivery}, but {expected} by the answers"
+    if result.delivery == "accepted" and result.duplicate != (uncertain and sends):
+        yield f"possible_duplicate is {result.duplicate}"
+    if not sends and arrivals[-1].fault.status == 429 and result.error != "VerificationLockedError":
+        yield f"a lock-out is reported as {result.error}"
 
 
-async def said(call: Any, patience: int | None) -> Word:
-    """Return the client's word; a call that is cancelled after so many turns of the loop has none."""
+async def result_of(call: Any, cancel_after: int | None) -> CallResult:
+    """Return the result of a call; cancel it after `cancel_after` iterations of the event loop."""
     task = asyncio.ensure_future(call)
-    for _ in range(patience or 0):
+    for _ in range(cancel_after or 0):
         await asyncio.sleep(0)
-    if patience is not None:
+    if cancel_after is not None:
         task.cancel()
     await asyncio.wait([task])
     if task.cancelled():
-        return Word("cancelled", ATTEMPTS, error=CANCELLED)
+        return CallResult("cancelled", ATTEMPTS, error=CANCELLED)
     try:
         response = task.result()
     except RequestError as error:
         name, local = type(error).__name__, getattr(error, "local", False)
-        return Word(
+        return CallResult(
             error.delivery.value, error.attempts, error=name, stopped_by=error.retry_stopped_by, local=bool(local)
         )
     meta = response.meta
     identifier = getattr(response, "message_id", None) or getattr(response, "call_id", "")
     valid = getattr(response, "valid", None)
-    return Word("accepted", meta.attempts, identifier, valid, meta.possible_duplicate)
+    return CallResult("accepted", meta.attempts, identifier, valid, meta.possible_duplicate)
 
 
-class World:
-    """One client, one server and what they do to each other, all of it decided by a seed.
+class Scenario:
+    """One client and one server; the seed decides the calls and the faults.
 
     Args:
-        seed: decides.
-        size: how many calls.
-        virtual: whether time jumps, so that long waits cost nothing.
+        seed: the seed of all random decisions.
+        size: the number of calls.
+        virtual: whether the event loop uses virtual time, so that long waits cost nothing.
     """
 
     def __init__(self, seed: int, size: int, *, virtual: bool) -> None:
@@ -217,112 +221,116 @@ class World:
             ]
         )
         self.outage = rng.random() < 0.3
-        self.words: dict[str, Word] = {}
+        self.results: dict[str, CallResult] = {}
         self.verdict = Verdict()
 
     async def run(self) -> Verdict:
-        """Let the tasks call, and compare what they were told with the ledger."""
+        """Run the calls and compare their results with the ledger."""
         await self.server.start()
         base_url = f"http://127.0.0.1:{self.server.port}/api/v1"
         auth = BasicAuth("user", "pass")
         async with MFAClient("9900000", auth, base_url=base_url, retry=self.policy, limits=self.limits) as mfa:
-            watch = asyncio.ensure_future(self.watch())
-            await asyncio.gather(*[self.task(mfa) for _ in range(TASKS)], self.interrupt())
+            watch = asyncio.ensure_future(self.watch_for_stalls())
+            await asyncio.gather(*[self.run_calls(mfa) for _ in range(TASKS)], self.interrupt_service())
             watch.cancel()
             executor = mfa._executor
             session = executor.state.transport._session
             if executor.slots.taken or (session is not None and session.connector._acquired):
-                self.verdict.wrong.append(f"seed {self.seed}: slots or connections were not given back")
+                self.verdict.wrong.append(f"seed {self.seed}: slots or connections were not released")
         await self.server.stop()
-        for key, word in self.words.items():
-            self.compare(key, word)
+        for key, result in self.results.items():
+            self.compare(key, result)
         return self.verdict
 
-    async def watch(self) -> None:
-        """Notice that the loop stood still for a good part of an attempt's time."""
-        loop, longest = asyncio.get_running_loop(), self.policy.attempt_timeout / 8
+    async def watch_for_stalls(self) -> None:
+        """Record whether the event loop stalls for more than an eighth of the attempt timeout."""
+        loop, max_stall = asyncio.get_running_loop(), self.policy.attempt_timeout / 8
         while not self.verdict.stalled:
             began = loop.time()
-            await asyncio.sleep(longest / 4)
-            self.verdict.stalled = int(loop.time() - began > longest)
+            await asyncio.sleep(max_stall / 4)
+            self.verdict.stalled = int(loop.time() - began > max_stall)
 
-    async def task(self, mfa: MFAClient) -> None:
-        for number, operation, patience in self.calls:
+    async def run_calls(self, mfa: MFAClient) -> None:
+        for number, operation, cancel_after in self.calls:
             if operation == "messaging":
                 call: Any = mfa.generate_messaging_code(LOGIN.to(number))
             elif operation == "voice":
                 call = mfa.generate_voice_code(LOGIN.to(number))
             else:
                 call = mfa.verify_code(to=number, code="123456", scope="login")
-            self.words[f"{operation} {number}"] = await said(call, patience)
+            self.results[f"{operation} {number}"] = await result_of(call, cancel_after)
 
-    async def interrupt(self) -> None:
-        """Refuse connections for a while, in the middle, in some worlds."""
+    async def interrupt_service(self) -> None:
+        """In some scenarios, refuse connections for a while in the middle."""
         if self.outage:
-            await self.answered(self.size // 3)
+            await self.wait_for_results(self.size // 3)
             self.server.refuse()
-            await self.answered(self.size // 3 + 10)
+            await self.wait_for_results(self.size // 3 + 10)
             await self.server.start()
 
-    async def answered(self, calls: int) -> None:
-        while len(self.words) < calls:
+    async def wait_for_results(self, calls: int) -> None:
+        while len(self.results) < calls:
             await asyncio.sleep(self.wait)
 
-    def compare(self, key: str, word: Word) -> None:
+    def compare(self, key: str, result: CallResult) -> None:
         operation, number = key.split()
         sends = operation != "verify"
         arrivals, entries = self.server.arrivals[key], self.server.ledger[key]
         timeout, stalled = self.policy.attempt_timeout, self.verdict.stalled > 0
-        wrong = judge(word, arrivals, entries, self.resend.value, sends=sends, timeout=timeout, stalled=stalled)
-        if word.valid is not None and word.valid is not is_valid(self.seed, number):
-            wrong.append("not what the service said of the code")
-        story = [arrival.fault.name for arrival in arrivals]
+        wrong = judge(result, arrivals, entries, self.resend.value, sends=sends, timeout=timeout, stalled=stalled)
+        if result.valid is not None and result.valid is not is_valid(self.seed, number):
+            wrong.append("valid differs from the service's answer")
+        fault_names = [arrival.fault.name for arrival in arrivals]
         verdict = self.verdict
-        verdict.wrong += [f"seed {self.seed}, {self.resend.value}, {key}: {what}; {word}; {story}" for what in wrong]
+        verdict.wrong += [
+            f"seed {self.seed}, {self.resend.value}, {key}: {what}; {result}; {fault_names}" for what in wrong
+        ]
         verdict.sends += sends
         verdict.verifies += not sends
         verdict.requests += len(arrivals)
         verdict.twice += sends and len(entries) > 1
-        verdict.words[f"{'send' if sends else 'verify'} {word.delivery}"] += 1
-        verdict.words["perhaps twice, and says so"] += word.duplicate
-        verdict.faults.update(story)
+        verdict.words[f"{'send' if sends else 'verify'} {result.delivery}"] += 1
+        verdict.words["perhaps twice, and says so"] += result.duplicate
+        verdict.faults.update(fault_names)
 
 
-async def world(seed: int, size: int = WORLD, *, virtual: bool) -> Verdict:
-    """Make a world from its seed and return what it came to."""
-    return await World(seed, size, virtual=virtual).run()
+async def run_scenario(seed: int, size: int = SCENARIO_SIZE, *, virtual: bool) -> Verdict:
+    """Run the scenario of a seed and return its verdict."""
+    return await Scenario(seed, size, virtual=virtual).run()
 
 
-async def worlds(seed: int, sends: int, *, virtual: bool) -> Verdict:
-    """Make worlds of consecutive seeds until there were so many sends; in real time, several at once."""
+async def run_scenarios(seed: int, sends: int, *, virtual: bool) -> Verdict:
+    """Run scenarios of consecutive seeds until there are `sends` sends; in real time, several concurrently."""
     total = Verdict()
     asyncio.get_running_loop().set_exception_handler(
-        lambda _loop, context: total.wrong.append(f"seed {seed} or before: the loop was told: {context}")
+        lambda _loop, context: total.wrong.append(
+            f"seed {seed} or earlier: the loop's exception handler was called: {context}"
+        )
     )
-    width = 1 if virtual else 6
+    concurrency = 1 if virtual else 6
     while total.sends < sends:
-        for verdict in await asyncio.gather(*[world(seed + n, virtual=virtual) for n in range(width)]):
+        for verdict in await asyncio.gather(*[run_scenario(seed + n, virtual=virtual) for n in range(concurrency)]):
             total.add(verdict)
-        seed += width
+        seed += concurrency
     return total
 
 
 def run(loop: str, seed: int, sends: int) -> Verdict:
-    """Make worlds on a loop: asyncio's, whose time jumps instead of passing, or uvloop, in real time."""
+    """Run scenarios on asyncio's loop with virtual time, or on uvloop in real time."""
     if loop == "uvloop":
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(worlds(seed, sends, virtual=False))
+            return runner.run(run_scenarios(seed, sends, virtual=False))
     from tests.support.virtual_time import VirtualTimeLoop
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(worlds(seed, sends, virtual=True))
+        return runner.run(run_scenarios(seed, sends, virtual=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sends", type=int, default=100_000, help="in all; each loop gets its share")
+    parser.add_argument("--sends", type=int, default=100_000, help="total, divided equally among the loops")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(31))
     parser.add_argument("--loop", nargs="+", choices=["asyncio", "uvloop"], default=["asyncio", "uvloop"])
     parser.add_argument("--json", action="store_true", dest="as_json")
@@ -339,12 +347,12 @@ def main() -> None:
             f"{loop}: {verdict.sends:,} sends and {verdict.verifies:,} verifies, {verdict.requests:,} requests,",
             end=" ",
         )
-        print(f"{len(verdict.faults)} kinds of treatment, {time.perf_counter() - began:.0f} s")
+        print(f"{len(verdict.faults)} kinds of faults, {time.perf_counter() - began:.0f} s")
         print("   ", ", ".join(f"{name} {count:,}" for name, count in sorted(verdict.words.items())))
-        print(f"    texts that went out twice, each by the policy's leave: {verdict.twice:,}")
+        print(f"    texts that went out twice, as the policy allows: {verdict.twice:,}")
         if verdict.stalled:
-            print(f"    worlds in which the machine stood still, and timeouts are believed: {verdict.stalled:,}")
-        print(f"    words that the ledger contradicts: {len(verdict.wrong)}")
+            print(f"    scenarios with a stalled event loop, where timeouts are accepted: {verdict.stalled:,}")
+        print(f"    results that contradict the ledger: {len(verdict.wrong)}")
         for line in verdict.wrong[:20]:
             print("   ", line)
     if options.as_json:

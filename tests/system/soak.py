@@ -1,11 +1,12 @@
-"""Sign-ins and bulk runs through one client for minutes, the service in trouble: what the process holds stays flat.
+"""Runs sign-ins and bulk runs with one client for minutes and checks that the resource usage stays constant.
 
 Run: python -m tests.system.soak [--minutes 10] [--loop asyncio|uvloop] [--seed N] [--json]
-The simulator is a process of its own that is killed and started again; it answers with faults, changes its limits, and
-lets its bearer tokens expire and be revoked. Flat means, of samples taken once a second from a fifth of the time on:
-the median of memory in the last quarter is at most 5 % (or 2 MiB) above the first quarter's; the least number of
-sockets, file descriptors, tasks and threads, which a leak raises and a busy moment does not, at most 3 above; there are
-never more sockets than calls in flight and 12; and once the client is closed, no task, socket or descriptor is left.
+The simulator runs in a separate process that is killed and restarted. It injects faults, changes its limits, and its
+bearer tokens expire and are revoked. The program takes a sample every second and ignores the first fifth. Constant
+means that, from the first to the last quarter of the samples, the median of the memory grows by at most 5 % (or 2 MiB),
+and the minimum number of sockets, file descriptors, tasks and threads by at most 3 (a leak raises the minimum, a short
+peak does not). There are never more sockets than calls in flight plus 12. After the client is closed, no task, socket
+or descriptor is left.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOGIN = CodeTemplate("+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
-PEOPLE = 12
+SIGN_IN_TASKS = 12
 IN_FLIGHT = 48
-RUN = 2_000  # items of a bulk run
-TOKEN_LIFETIME = 12.0  # the client renews it at half of that
+RUN_ITEMS = 2_000  # items of a bulk run
+TOKEN_LIFETIME = 12.0  # seconds; the client renews a token after half of them
 GAUGES = ("memory", "sockets", "descriptors", "tasks", "threads")
 
 
 async def simulate(port: int, password: str, seed: int) -> None:
-    """Be the service until killed."""
+    """Run the simulator until the process is killed."""
     rng = random.Random(seed)
     simulator = Simulator(
         port,
@@ -63,7 +64,7 @@ async def simulate(port: int, password: str, seed: int) -> None:
         request_log_limit=100,
         seed=seed,
     )
-    chances = [
+    random_faults = [
         (Fault(status=500), 0.02),
         (Fault(status=503, headers={"Retry-After": 1}), 0.002),
         (Fault(status=502, body="<html>"), 0.01),
@@ -79,8 +80,8 @@ async def simulate(port: int, password: str, seed: int) -> None:
     ]
     async with simulator:
         for operation in ("messaging", "voice", "verify"):
-            for fault, share in chances:
-                simulator.faults.chance(fault, share, operation=operation)  # type: ignore[arg-type]
+            for fault, probability in random_faults:
+                simulator.faults.chance(fault, probability, operation=operation)  # type: ignore[arg-type]
         simulator.faults.chance(Fault(status=500), 0.1, operation="token")
         print("ready", flush=True)
         while True:
@@ -95,7 +96,7 @@ async def simulate(port: int, password: str, seed: int) -> None:
 
 
 class Service:
-    """The simulator's process, killed and started again on the same port."""
+    """The simulator's process, which is killed and restarted on the same port."""
 
     def __init__(self, seed: int) -> None:
         with socket.socket() as free:
@@ -114,12 +115,12 @@ class Service:
             stdout=processes.PIPE,
         )
         assert self.process.stdout is not None
-        said = await self.process.stdout.readline()
-        assert said == b"ready\n", "the simulator did not start"
+        line = await self.process.stdout.readline()
+        assert line == b"ready\n", "the simulator did not start"
 
-    async def kill(self, how: signal.Signals) -> None:
+    async def kill(self, number: signal.Signals) -> None:
         assert self.process is not None
-        self.process.send_signal(how)
+        self.process.send_signal(number)
         await self.process.wait()
         await processes.end_async(self.process)
 
@@ -135,7 +136,7 @@ class Service:
 
 
 def sample() -> dict[str, float]:
-    """Return what this process holds."""
+    """Return the resources that this process uses."""
     links = []
     for descriptor in pathlib.Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -154,8 +155,8 @@ def numbers(start: int, count: int) -> Iterator[str]:
     return (f"+1{(start + index) % 10**10:010}" for index in range(count))
 
 
-async def person(mfa: MFAClient, rng: random.Random, words: collections.Counter[str], until: float) -> None:
-    """Ask for a code, type one, again and again; sometimes lose patience, which cancels the call."""
+async def sign_in(mfa: MFAClient, rng: random.Random, counts: collections.Counter[str], until: float) -> None:
+    """Request and verify codes in a loop; sometimes cancel a call after a short time."""
     while time.monotonic() < until:
         number = f"+1{rng.randrange(10**10):010}"
         view = mfa if rng.random() < 0.8 else mfa.with_options(timeout=3.0)
@@ -167,9 +168,9 @@ async def person(mfa: MFAClient, rng: random.Random, words: collections.Counter[
                     else:
                         await view.generate_messaging_code(LOGIN.to(number))
                     await view.verify_code(to=number, code=f"{rng.randrange(10**6):06}", scope="login")
-                    words["signed in"] += 1
+                    counts["signed in"] += 1
                 except RequestError as error:
-                    words[f"{type(error).__name__} {error.delivery.value}"] += 1
+                    counts[f"{type(error).__name__} {error.delivery.value}"] += 1
         await asyncio.sleep(rng.uniform(0.0, 0.3))
 
 
@@ -178,23 +179,23 @@ def remove(folder: pathlib.Path) -> None:
         file.unlink()
 
 
-async def campaigns(mfa: MFAClient, folder: pathlib.Path, words: collections.Counter[str], until: float) -> None:
-    """Make bulk runs with a journal, one after the other."""
+async def bulk_runs(mfa: MFAClient, folder: pathlib.Path, counts: collections.Counter[str], until: float) -> None:
+    """Run bulk runs with a journal, one after the other."""
     run = 0
     while time.monotonic() < until:
         journal = folder / f"{run}.db"
         async with BulkSender(mfa, journal=journal) as bulk:
-            async for outcome in bulk.send(numbers(run * RUN, RUN), template=LOGIN):
-                words[f"bulk {outcome.delivery.value}"] += 1
+            async for outcome in bulk.send(numbers(run * RUN_ITEMS, RUN_ITEMS), template=LOGIN):
+                counts[f"bulk {outcome.delivery.value}"] += 1
                 if time.monotonic() > until:
                     bulk.stop()
-        words["bulk runs"] += 1
+        counts["bulk runs"] += 1
         run += 1
         remove(folder)
 
 
-async def trouble(service: Service, rng: random.Random, until: float) -> None:
-    """Kill the simulator now and then, and start it again."""
+async def restart_service(service: Service, rng: random.Random, until: float) -> None:
+    """Kill and restart the simulator at random times."""
     while time.monotonic() < until:
         await asyncio.sleep(min(rng.uniform(10.0, 40.0), max(0.1, (until - time.monotonic()) / 2)))
         await service.kill(rng.choice([signal.SIGKILL, signal.SIGTERM]))
@@ -204,16 +205,16 @@ async def trouble(service: Service, rng: random.Random, until: float) -> None:
             return
 
 
-async def watch(samples: list[dict[str, float]], until: float) -> None:
+async def take_samples(samples: list[dict[str, float]], until: float) -> None:
     while time.monotonic() < until:
         samples.append(sample())
         await asyncio.sleep(1.0)
 
 
 async def soak(minutes: float, seed: int) -> dict[str, Any]:
-    """Run it all for so long and return what was counted and what was held."""
+    """Run everything for `minutes` and return the counts and the resource usage."""
     service = Service(seed)
-    words: collections.Counter[str] = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
     samples: list[dict[str, float]] = []
     await service.start()
     before = sample()
@@ -221,10 +222,10 @@ async def soak(minutes: float, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         async with service.client() as mfa:
             await asyncio.gather(
-                *[person(mfa, random.Random(f"{seed} {n}"), words, until) for n in range(PEOPLE)],
-                campaigns(mfa, pathlib.Path(folder), words, until),
-                trouble(service, random.Random(seed), until),
-                watch(samples, until),
+                *[sign_in(mfa, random.Random(f"{seed} {n}"), counts, until) for n in range(SIGN_IN_TASKS)],
+                bulk_runs(mfa, pathlib.Path(folder), counts, until),
+                restart_service(service, random.Random(seed), until),
+                take_samples(samples, until),
             )
     gc.collect()
     await asyncio.sleep(0.2)
@@ -233,32 +234,32 @@ async def soak(minutes: float, seed: int) -> dict[str, Any]:
     return {
         "minutes": minutes,
         "starts of the simulator": service.starts,
-        "words": dict(words),
+        "words": dict(counts),
         "gauges": gauges(samples),
         "left": {name: after[name] - before[name] for name in ("sockets", "descriptors", "tasks")},
     }
 
 
 def gauges(samples: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
-    """Compare the first with the last quarter of what was sampled from a fifth of the time on."""
+    """Compare the first with the last quarter of the samples, without the first fifth."""
     settled = samples[len(samples) // 5 :]
     quarter = max(1, len(settled) // 4)
     found = {}
     for name in GAUGES:
-        held = statistics.median if name == "memory" else min
-        first, last = (held(each[name] for each in part) for part in (settled[:quarter], settled[-quarter:]))
-        most = max(each[name] for each in settled)
+        reduce = statistics.median if name == "memory" else min
+        first, last = (reduce(each[name] for each in part) for part in (settled[:quarter], settled[-quarter:]))
+        maximum = max(each[name] for each in settled)
         flat = last <= first + (max(0.05 * first, 2.0) if name == "memory" else 3)
         found[name] = {
             "first quarter": round(first, 1),
             "last quarter": round(last, 1),
-            "most": round(most, 1),
-            "flat": flat and (name != "sockets" or most <= IN_FLIGHT + 12),
+            "most": round(maximum, 1),
+            "flat": flat and (name != "sockets" or maximum <= IN_FLIGHT + 12),
         }
     return found
 
 
-def sound(result: dict[str, Any]) -> bool:
+def is_sound(result: dict[str, Any]) -> bool:
     return all(gauge["flat"] for gauge in result["gauges"].values()) and not any(
         count > 0 for count in result["left"].values()
     )
@@ -284,7 +285,7 @@ def main() -> None:
     with asyncio.Runner(loop_factory=factory) as runner:
         result = runner.run(soak(options.minutes, options.seed))
     if options.as_json:
-        print(json.dumps({"seed": options.seed, "sound": sound(result)} | result))
+        print(json.dumps({"seed": options.seed, "sound": is_sound(result)} | result))
     else:
         print(f"seed {options.seed}, {options.loop}, {options.minutes:g} minutes, simulator started", end=" ")
         print(f"{result['starts of the simulator']} times")
@@ -292,8 +293,8 @@ def main() -> None:
         for name, gauge in result["gauges"].items():
             print(f"    {name:12}", *(f"{key} {value}" for key, value in gauge.items()), sep="  ")
         print("    left after close:", result["left"])
-        print("flat" if sound(result) else "NOT FLAT")
-    sys.exit(not sound(result))
+        print("flat" if is_sound(result) else "NOT FLAT")
+    sys.exit(not is_sound(result))
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ BULK = "bulk/test_bulk_cancellation::test_a_"
 SIMULATOR = "simulator/test_lifecycle::test_cancellation_at_every_suspension_leaves_it_restartable"
 THREADS = "test_testing::test_waiting_for_a_message_in_another_loop"
 JOB = "worker/test_worker_cancellation::test_"
-QUESTION, WORK, OPENING = (JOB + end for end in ("a_question_cancelled", "work_cancelled", "an_opening_and_a_close"))
-SUBMISSION = "worker/test_worker::test_a_submission_cancelled_anywhere"
+QUESTION, WORK, OPENING = (JOB + end for end in ("an_operation_cancelled", "a_claim_cancelled", "an_opening_cancelled"))
+SUBMISSION = "worker/test_worker::test_a_submission_that_was_cancelled"
 # Each public coroutine, and the beginning of the name of the test that cancels it at each wait.
 PUBLIC: dict[str, str] = {
     "MFAClient.generate_messaging_code": FUZZ + "a_call_cancelled",
@@ -51,7 +51,7 @@ PUBLIC: dict[str, str] = {
     "MFAClient.verify_code": FUZZ + "a_call_cancelled",
     "MFAClient.warm_up": FUZZ + "a_warm_up_cancelled",
     "MFAClient.aclose": FUZZ + "a_close_cancelled",
-    "RedisLimits.status": "limits/test_redis_cancellation::test_a_look_at_the_limits",
+    "RedisLimits.status": "limits/test_redis_cancellation::test_a_status_query_cancelled",
     "ChannelLimiter.acquire": FUZZ + "a_call_cancelled",
     "Limiter.acquire": "limits/test_redis_cancellation::test_a_send_cancelled",
     "PrioritySemaphore.acquire": FUZZ + "a_call_cancelled",
@@ -69,7 +69,7 @@ PUBLIC: dict[str, str] = {
     **{f"RedisLedger.{name}": WORK for name in ("claim_chunk", "plan", "release_chunk")},
     **{f"RedisLedger.{name}": SUBMISSION for name in ("register", "submit")},
     # Each sends one command to Redis, like those above.
-    **{f"RedisLedger.{name}": QUESTION for name in ("drop", "forget")},
+    **{f"RedisLedger.{name}": QUESTION for name in ("drop_results", "forget")},
     "RedisLedger.aclose": OPENING,
     **{f"Simulator.{name}": SIMULATOR for name in ("accept_connections", "refuse_connections", "start", "stop")},
     "Simulator.wait_for_message": SIMULATOR,

@@ -14,7 +14,7 @@ import pytest
 
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import InvalidOptionError, Simulator
-from tests.integration.simulator.conftest import SEND, TO, Caller
+from tests.integration.simulator.conftest import SEND, TO, ApiClient
 from tests.support import processes
 from tests.support.fault_server import basic_auth
 

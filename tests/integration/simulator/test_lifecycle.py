@@ -16,7 +16,7 @@ import pytest
 import bandwidth_mfa_async.simulator as package
 from bandwidth_mfa_async._clock import ManualClock
 from bandwidth_mfa_async.simulator import Simulator, SimulatorError, SimulatorStateError
-from tests.integration.simulator.conftest import SEND, TO, Caller, until
+from tests.integration.simulator.conftest import SEND, TO, ApiClient, until
 from tests.support import processes
 from tests.support.suspensions import every_suspension
 

@@ -88,7 +88,7 @@ async def app(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIt
     arguments = [part.format(host="127.0.0.1", port=port) for part in SERVERS[request.param]]
     log = tmp_path / "server.log"
     async with Simulator(clock=clock) as sim:
-        with said.open("wb") as output:
+        with log.open("wb") as output:
             process = await processes.start_async(
                 sys.executable,
                 *arguments,
@@ -102,9 +102,9 @@ async def app(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIt
             await running.until_listening(True)
             yield running
         finally:
-            await running.browser.close()
+            await running.session.close()
             await processes.end_async(process)
-    assert "Traceback" not in said.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 async def test_concurrent_sign_ins_each_get_their_own_code(app: App) -> None:
