@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import pathlib
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,6 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RetryPolicy
-
-# Imports block, whoever makes them first: this one reads a file, which a test in a loop would be blamed for.
 from tests.support import processes
 from tests.support.fault_server import FaultServer
 from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 
 FROM = "+19195554321"
 TO = "+19195551234"
+ROOT = pathlib.Path(__file__).parent
+# Folders whose tests are about connections, tasks and files that must be released.
+RESOURCES = {("integration", name) for name in ("client", "faults", "transport", "worker")}
 HANDLERS = pytest.StashKey[dict[signal.Signals, Any]]()
 APPLICATION = "93de2206-9669-4e07-948d-329f4b722ee2"
 
@@ -32,10 +34,22 @@ APPLICATION = "93de2206-9669-4e07-948d-329f4b722ee2"
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual_time: run on a loop whose time jumps instead of passing")
     config.addinivalue_line("markers", "uvloop: run on uvloop as well")
+    config.addinivalue_line("markers", "system: set for tests/system; `pytest -m system` runs them")
+    config.addinivalue_line("markers", "resources: collect garbage after each test, to find what it leaks")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parts = item.path.relative_to(ROOT).parts
+        if parts[0] == "system":
+            item.add_marker("system")
+        if parts[:2] in RESOURCES:
+            item.add_marker("resources")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    # The collection after each test then looks only at what tests made, not at every module of every library.
+    # Garbage collections then look only at what tests made, not at every module of every library.
     gc.collect()
     gc.freeze()
 
@@ -80,12 +94,19 @@ def _no_process_is_left() -> Iterator[None]:
     assert not left, "\n".join(["processes left behind:", *left])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_of_the_module() -> Iterator[None]:
+    yield
+    gc.collect()  # so that a ResourceWarning belongs to the module that caused it
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
         request.getfixturevalue("_nothing_left_in_loop")
     yield
-    gc.collect()  # so that a ResourceWarning belongs to the test that caused it
+    if request.node.get_closest_marker("resources"):
+        gc.collect()  # so that a ResourceWarning belongs to the test that caused it
 
 
 @pytest.fixture
@@ -94,14 +115,14 @@ async def _nothing_left_in_loop() -> AsyncIterator[None]:
     problems: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _loop, context: problems.append(context))
     before = asyncio.all_tasks()
-    # A call of ours that blocks the event loop raises, where it stands.
+    # A call of this package that blocks the event loop raises where it blocks.
     with blockbuster_ctx("bandwidth_mfa_async"):
         yield
-    for _ in range(10):  # transports say goodbye in the next rounds
+    for _ in range(10):  # transports close in the next iterations
         await asyncio.sleep(0)
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not left, f"tasks left running: {left}"
-    assert not problems, f"the loop's exception handler was told: {problems}"
+    assert not problems, f"the loop's exception handler was called: {problems}"
 
 
 @pytest.fixture(autouse=True)
