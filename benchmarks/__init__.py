@@ -1,1 +1,1 @@
-"""Opt-in measurements; each says in one line what it measures, and compares within one run."""
+"""Opt-in measurements. Each states its metric in its first line and compares within one run."""

@@ -1,9 +1,9 @@
-"""Everything small, in less than ten minutes: one table of what was found, its rivals and its targets.
+"""Runs all small benchmarks in less than ten minutes; prints one table with baselines and targets.
 
 Run: python -m benchmarks [--only PART ...] [--save] [--draw]
-With `--save` the raw figures and the machine are kept in benchmarks/results, and README's table and charts are made of
-them; `--draw` makes these again without measuring. Each part is a process of its own that is ended when time is up.
-What was measured while something else took much of the machine is marked.
+`--save` writes the raw figures and the machine to benchmarks/results and generates README's table and charts from them;
+`--draw` generates these again without measuring. Each part is a separate process, which is ended when the time is up.
+Figures measured while other processes used much of the machine are marked.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from attrs import frozen
 
 from tests.support import processes
 
-from . import _charts, _numbers, _others
+from . import _background_load, _charts, _numbers
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- made by python -m benchmarks --save -->\n", "<!-- the end of what is made -->\n"
-BUDGET = 590.0
+MAX_SECONDS = 590.0
 LIBRARIES = (
     *("aiohttp", "attrs", "cattrs", "tenacity", "uvloop", "aiohttp-retry", "bandwidth-sdk"),
     *("httpx", "niquests", "twilio", "urllib3", "redis", "taskiq"),
@@ -41,14 +41,15 @@ LIBRARIES = (
 
 @frozen
 class Part:
-    """One benchmark as it is run here.
+    """One benchmark and its options.
 
     Args:
-        command: the module and its options; the last one asks for JSON.
-        to_file: whether that is written into a file named after it, and not printed.
-        server: a program without which there is nothing to measure.
-        folder: the package that the module is in.
-        package: one that pip installs into a folder of its own for this part alone, as it would replace another's.
+        command: the module and its options; the last option asks for JSON.
+        to_file: True if the JSON goes into a file named by the next argument, False if it is printed.
+        server: a program that the benchmark needs.
+        folder: the package of the module.
+        package: a requirement that pip installs into a temporary directory for this part only, because it replaces a
+            library of another part.
     """
 
     command: tuple[str, ...]
@@ -58,7 +59,7 @@ class Part:
     package: str = ""
 
 
-# The longest comes last, so that the others have been measured when time is up.
+# The longest comes last, so that the others are measured even if the time runs out.
 PARTS = {
     "calls": Part(("call_cost", "--rounds", "21", "--in-flight", "1", "32", "256", "--json"), to_file=True),
     "niquests": Part(
@@ -80,7 +81,7 @@ PARTS = {
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were measured on."""
+    """Return a description of this machine."""
     model = platform.processor() or "unknown"
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -103,17 +104,17 @@ def machine() -> dict[str, Any]:
 
 
 def measure(part: Part, seconds: float) -> dict[str, Any]:
-    """Run one part, and return its raw figures; it says itself what is wrong with it."""
+    """Run one part and return its raw figures. The part prints its own errors."""
     until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "figures.json"
         command = [sys.executable, "-m", f"{part.folder}.{part.command[0]}", *part.command[1:]]
         environment = dict(os.environ)
         if part.package:
-            apart = pathlib.Path(folder) / "packages"
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(apart), part.package]
+            packages = pathlib.Path(folder) / "packages"
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(packages), part.package]
             processes.run(pip, stdout=sys.stderr, timeout=seconds, check=True)
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(apart), os.environ.get("PYTHONPATH"))))
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(packages), os.environ.get("PYTHONPATH"))))
         done = processes.run(
             [*command, *([str(file)] if part.to_file else [])],
             cwd=ROOT,
@@ -124,28 +125,28 @@ def measure(part: Part, seconds: float) -> dict[str, Any]:
             check=False,
         )
         written = (file.read_text() if file.exists() else "") if part.to_file else done.stdout
-    # One that ends with 1 because of what it found has found it all the same.
+    # A part that ends with 1 because of its findings has figures all the same.
     if not written:
         done.check_returncode()
     figures: dict[str, Any] = json.loads(written)
     return figures
 
 
-def run(names: list[str], budget: float = BUDGET) -> dict[str, dict[str, Any]]:
-    """Run the parts one after another, and return what each saw, on what and how long it took."""
+def run(names: list[str], max_seconds: float = MAX_SECONDS) -> dict[str, dict[str, Any]]:
+    """Run the parts one after another; return the figures, the machine and the duration of each."""
     results = {}
-    until = time.monotonic() + budget
+    until = time.monotonic() + max_seconds
     for name in names:
         part = PARTS[name]
         if part.server and shutil.which(part.server) is None:
-            print(f"{name}: left out, {part.server} is not installed", file=sys.stderr)
+            print(f"{name}: skipped, {part.server} is not installed", file=sys.stderr)
             continue
         print(f"{name}: python -m {part.folder}.{' '.join(part.command)}", file=sys.stderr, flush=True)
-        began, others = time.monotonic(), _others.Others()
+        began, load = time.monotonic(), _background_load.BackgroundLoad()
         try:
             figures = measure(part, until - began)
         except subprocess.TimeoutExpired:
-            print(f"{name}: ended, the time was up", file=sys.stderr)
+            print(f"{name}: ended, the time is up", file=sys.stderr)
             continue
         except subprocess.CalledProcessError as error:
             print(f"{name}: ended with {error.returncode}", file=sys.stderr)
@@ -155,7 +156,7 @@ def run(names: list[str], budget: float = BUDGET) -> dict[str, dict[str, Any]]:
             "part": name,
             "command": " ".join(part.command),
             "seconds": took,
-            "others": others.share(),
+            "others": load.share(),
             "machine": machine(),
             "figures": figures,
         }
@@ -163,12 +164,12 @@ def run(names: list[str], budget: float = BUDGET) -> dict[str, dict[str, Any]]:
 
 
 def saved(folder: pathlib.Path = RESULTS) -> dict[str, dict[str, Any]]:
-    """Return the parts that were kept."""
+    """Return the saved results of the parts."""
     return {name: json.loads(file.read_text()) for name in PARTS if (file := folder / f"{name}.json").exists()}
 
 
 def section(results: dict[str, dict[str, Any]]) -> str:
-    """Return what README says of the results."""
+    """Return README's section of the results."""
     machines = [result["machine"] for result in results.values()]
     on = {f"{one['cpu']}, {one['cores']} cores, {one['python']}, {one['system']}" for one in machines}
     days = sorted({one["date"][:10] for one in machines})
@@ -185,18 +186,18 @@ def section(results: dict[str, dict[str, Any]]) -> str:
         if name in results
     )
     table = _numbers.as_markdown(_numbers.rows(results))
-    marked = f"{_others.told(results)}.\n\n" if _others.busy(results) else ""
-    return f"{pictures}\n\n{table}\n\n{marked}Measured on {'; '.join(sorted(on))}, {when}.\n"
+    note = f"{_background_load.footnote(results)}.\n\n" if _background_load.busy(results) else ""
+    return f"{pictures}\n\n{table}\n\n{note}Measured on {'; '.join(sorted(on))}, {when}.\n"
 
 
 def shown(results: dict[str, dict[str, Any]]) -> str:
-    """Return what a terminal shows of the results."""
+    """Return the table for a terminal."""
     table = _numbers.as_text(_numbers.rows(results))
-    return f"{table}\n{_others.told(results)}" if _others.busy(results) else table
+    return f"{table}\n{_background_load.footnote(results)}" if _background_load.busy(results) else table
 
 
 def draw(folder: pathlib.Path = RESULTS, readme: pathlib.Path = README) -> None:
-    """Make the charts and README's section of what is kept."""
+    """Generate the charts and README's section from the saved results."""
     results = saved(folder)
     for name, picture in _charts.draw(results).items():
         (folder / name).write_text(picture)
@@ -204,15 +205,15 @@ def draw(folder: pathlib.Path = RESULTS, readme: pathlib.Path = README) -> None:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        sys.exit("README has lost the marks between which its numbers stand")
+        sys.exit(f"README lacks the lines {BEGIN.strip()} and {END.strip()}; restore them")
     readme.write_text(f"{before}{begin}{section(results)}{end}{after}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--save", action="store_true", help="keep the figures; make README's table and charts of them")
-    parser.add_argument("--draw", action="store_true", help="measure nothing: make them of the figures that are kept")
+    parser.add_argument("--save", action="store_true", help="save the figures; generate README's table and charts")
+    parser.add_argument("--draw", action="store_true", help="measure nothing; generate them from the saved figures")
     options = parser.parse_args()
     if options.draw:
         draw()

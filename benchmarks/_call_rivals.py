@@ -1,4 +1,4 @@
-"""One code request by each client that is compared: ours, aiohttp by hand, and what else people send texts with."""
+"""The compared clients, each with one code request: ours, handwritten aiohttp, and other libraries."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ FIELDS = {
 
 @frozen
 class Rival:
-    """A client to be measured.
+    """A client to measure.
 
     Args:
-        name: in the table.
-        make: opens it for a base URL, and gives a call that sends a code to a number.
-        needs: the module it takes; None for what is installed with this package.
-        extra: the extra of this package that installs it.
+        name: its name in the table.
+        make: opens the client for a base URL and yields a call that sends a code to a number.
+        needs: the module that it needs; None for those that this package depends on.
+        extra: the extra of this package that installs the module.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Rival:
 
 @asynccontextmanager
 async def ours(base_url: str, limits: Limits = Limits()) -> AsyncIterator[Call]:  # noqa: B008 - frozen
-    """Everything on: the learning limiter, slots, the retry budget, meta, delivery."""
+    """All features on: the adaptive limiter, slots, the retry budget, meta, delivery."""
     template = CodeTemplate("+19195554321", "app", scope="login")
     async with MFAClient("9900000", BasicAuth("user", "pass"), base_url=base_url, limits=limits) as mfa:
 
@@ -73,7 +73,7 @@ async def ours(base_url: str, limits: Limits = Limits()) -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def naive(base_url: str, connections: int = 100) -> AsyncIterator[Call]:
-    """What a newcomer writes: text URL, `json=`, `raise_for_status`, `response.json()`; nothing of what ours does."""
+    """A first version: text URL, `json=`, `raise_for_status`, `response.json()`; none of our features."""
     url, connector = base_url + PATH, aiohttp.TCPConnector(limit=connections)  # 100 are aiohttp's own default
     async with aiohttp.ClientSession(headers={"Authorization": BASIC}, connector=connector) as session:
 
@@ -88,7 +88,7 @@ async def naive(base_url: str, connections: int = 100) -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def tuned(base_url: str) -> AsyncIterator[Call]:
-    """The same by somebody who measured: prebuilt URL and headers, a bytes body, nothing looked at that is not used."""
+    """An optimised version: prebuilt URL and headers, a bytes body, no work for unused results."""
     url, headers = URL(base_url + PATH), {"Authorization": BASIC, "Content-Type": "application/json"}
     none = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session:
@@ -140,7 +140,7 @@ async def twilio(base_url: str) -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def httpx_client(base_url: str) -> AsyncIterator[Call]:
-    """A client of httpx with a pool that is not limited."""
+    """A client of httpx with an unlimited pool."""
     import httpx
 
     url = base_url + PATH
@@ -157,7 +157,7 @@ async def httpx_client(base_url: str) -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def niquests_client(base_url: str) -> AsyncIterator[Call]:
-    """Niquests, the asyncio heir of requests."""
+    """Niquests, an asyncio fork of requests."""
     import niquests
 
     url = base_url + PATH
@@ -197,7 +197,7 @@ async def official(base_url: str) -> AsyncIterator[Call]:
 
 
 def urllib3_is_replaced() -> bool:
-    """Tell whether niquests has put its own library in the place of the one that Bandwidth's SDK is made for."""
+    """Return whether niquests has replaced urllib3, which Bandwidth's SDK uses, with its own library."""
     return importlib.util.find_spec("niquests") is not None and importlib.util.find_spec("bandwidth") is not None
 
 
@@ -212,5 +212,5 @@ RIVALS = (
     Rival(OFFICIAL, official, "bandwidth"),
 )
 
-# Twilio's client and ours of 2026 do not agree on how aiohttp takes credentials; the warning is not what is measured.
+# Twilio's client passes credentials to aiohttp in a way that is deprecated in 2026; the warning is not measured.
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="aiohttp|twilio")

@@ -1,7 +1,7 @@
-"""The charts that README shows, as SVG, made of a run's raw figures: one for light pages and one for dark ones.
+"""Draws README's charts as SVG from the raw figures of a run, for light and for dark pages.
 
-They are drawn for a phone's width and need no more than that on a screen, so letters stay legible in both. Colours are
-Okabe and Ito's, told apart by everybody; whatever colour says is also written beside it.
+They fit a phone's width, so that letters stay legible there and on a screen. The colours are Okabe and Ito's, which
+people with colour vision deficiencies can distinguish; a text repeats what a colour says.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from xml.sax.saxutils import escape
 
 from attrs import Factory, define, frozen
 
+from . import _background_load, first_call, import_cost
 from . import _call_rivals as rivals
-from . import _others, first_call, import_cost
 from .rates import RATES
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ class Theme:
     """Colours.
 
     Args:
-        name: as in the file's name.
-        page: of the background.
-        text: of what is read first.
-        quiet: of what is read second.
-        other: of what ours is set beside.
-        ours: of ours.
-        limit: of a limit.
+        name: part of the file's name.
+        page: the background.
+        text: text that is read first.
+        quiet: text that is read second.
+        other: the figures of the baselines.
+        ours: the figures of this library.
+        limit: a limit.
     """
 
     name: str
@@ -53,11 +53,11 @@ THEMES = (LIGHT, DARK)
 
 @define
 class Drawing:
-    """Shapes below one another.
+    """A column of shapes.
 
     Args:
         theme: its colours.
-        note: what is said below it.
+        note: a text below the shapes.
         parts: the SVG so far.
     """
 
@@ -65,7 +65,7 @@ class Drawing:
     note: str = ""
     parts: list[str] = Factory(list)
 
-    def text(  # noqa: PLR0913 - what a text has
+    def text(  # noqa: PLR0913 - the attributes of a text
         self,
         x: float,
         y: float,
@@ -95,7 +95,7 @@ class Drawing:
         self.parts.append(f'<polygon points="{path}" fill="{color}" fill-opacity="0.4"/>')
 
     def svg(self, title: str, height: float) -> str:
-        """Return the whole picture; what it shows is its title, for those who hear it."""
+        """Return the picture. Its title states the finding, for screen readers."""
         if self.note:
             self.text(MARGIN, height + 8, self.note, size=13, color=self.theme.quiet)
             height += 20
@@ -108,7 +108,7 @@ class Drawing:
         return "\n".join(lines) + "\n"
 
     def heading(self, title: tuple[str, ...], *below: str) -> float:
-        """Write what was found and how it was measured; return where the rest begins."""
+        """Write the finding and how it was measured; return the y of the rest."""
         for number, words in enumerate(title):
             self.text(MARGIN, 30 + 22 * number, words, size=16, bold=True)
         y = 30 + 22 * len(title)
@@ -119,13 +119,13 @@ class Drawing:
 
 @frozen
 class Bar:
-    """One bar of several, and what stands at both its ends.
+    """One bar of a chart.
 
     Args:
-        name: before it.
-        value: how long it is.
-        shown: the value in words.
-        own: whether it is ours.
+        name: the text before it.
+        value: its length.
+        shown: the value as text, after it.
+        own: whether it is a figure of this library.
     """
 
     name: str
@@ -135,9 +135,9 @@ class Bar:
 
 
 def bars(drawing: Drawing, y: float, rows: list[Bar], left: float, room: float) -> float:
-    """Draw bars below one another, and return where they end.
+    """Draw a column of bars and return the y of its end.
 
-    One that is many times longer than all others would leave nothing to see of these: it is cut, and says so.
+    A bar that is many times longer than all others is cut, so that the others stay visible, and a text says so.
     """
     theme, lengths = drawing.theme, sorted(row.value for row in rows)
     cut = lengths[-1] > 3 * lengths[-2]
@@ -159,14 +159,14 @@ def bars(drawing: Drawing, y: float, rows: list[Bar], left: float, room: float) 
     return y
 
 
-def begun(results: Mapping[str, dict[str, Any]], theme: Theme, *parts: str) -> Drawing:
-    """Return a drawing of these parts, which says so if the machine was busy."""
-    share = max((share for name, share in _others.busy(results).items() if name in parts), default=0.0)
-    return Drawing(theme, f"Others took {100 * share:.0f} % of the machine meanwhile." if share else "")
+def new_drawing(results: Mapping[str, dict[str, Any]], theme: Theme, *parts: str) -> Drawing:
+    """Return a drawing of these parts, with a note if the machine was busy."""
+    share = max((share for name, share in _background_load.busy(results).items() if name in parts), default=0.0)
+    return Drawing(theme, f"Other processes used {100 * share:.0f} % of the machine." if share else "")
 
 
 def calls(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
-    """Draw the CPU of a call by each client, the cheapest first."""
+    """Draw the CPU of a call of each client, the cheapest first."""
 
     def costs(part: str) -> dict[str, dict[str, Any]]:
         found = results[part]["figures"]["calls"] if part in results else []
@@ -175,18 +175,18 @@ def calls(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     by = costs("calls")
     cpu = {name: cost["cpu"] for name, cost in by.items()}
     for name, cost in costs("niquests").items():
-        # Measured apart, since it replaces a library of another client's: set beside the naive one of its own run.
+        # From a separate run, since it replaces a library of another client; scaled by the naive client of that run.
         cpu.setdefault(name, cost["to_naive"] * cpu[rivals.NAIVE])
-    title: tuple[str, ...] = (f"A call takes {by[rivals.NAIVE]['ours_to_it']:.2f} of the CPU of aiohttp by hand",)
+    title: tuple[str, ...] = (f"A call takes {by[rivals.NAIVE]['ours_to_it']:.2f} of handwritten aiohttp's CPU",)
     if rivals.OFFICIAL in by:
         title = (*title, f"and {by[rivals.OFFICIAL]['ours_to_it']:.2f} of the official SDK's")
-    drawing = begun(results, theme, "calls", "niquests")
-    y = drawing.heading(title, f"µs of CPU a call, {IN_FLIGHT} in flight, asyncio; everything on in ours")
+    drawing = new_drawing(results, theme, "calls", "niquests")
+    y = drawing.heading(title, f"µs of CPU a call, {IN_FLIGHT} in flight, asyncio; all our features on")
     order = sorted(cpu.items(), key=lambda item: item[1])
     y = bars(drawing, y, [Bar(name, us, f"{us:,.0f} µs", name == rivals.OURS) for name, us in order], 198, 190)
     if "niquests" in cpu:
-        told = "niquests: from a run of its own, by its ratio to aiohttp, naive"
-        drawing.text(MARGIN, y + 14, told, size=13, color=theme.quiet)
+        note = "niquests: from a separate run, by its ratio to aiohttp, naive"
+        drawing.text(MARGIN, y + 14, note, size=13, color=theme.quiet)
         y += 20
     return drawing.svg(f"{' '.join(title)}.", y + 10)
 
@@ -195,24 +195,24 @@ def memory(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     """Draw the peak memory of bulk runs by their size."""
     figures = results["memory"]["figures"]
     sizes, paces = figures["peak memory, MiB"], figures["codes a second"]
-    most = list(sizes)[-1]
+    largest = list(sizes)[-1]
     times = figures["peak memory, most items / 10,000"]
-    title = (f"A bulk run of {most} takes {times:.2f} times", "the memory of one of 10,000")
-    drawing = begun(results, theme, "memory")
-    y = drawing.heading(title, "peak memory of the whole process, journal on;", "codes sent a second beside it")
+    title = (f"A bulk run of {largest} takes {times:.2f} times", "the memory of one of 10,000")
+    drawing = new_drawing(results, theme, "memory")
+    y = drawing.heading(title, "peak memory of the whole process, journal on;", "codes sent a second after it")
     rows = [Bar(size, mib, f"{mib:.0f} MiB, {paces[size]:,}/s", own=True) for size, mib in sizes.items()]
     return drawing.svg(f"{' '.join(title)}.", bars(drawing, y, rows, 110, 190) + 10)
 
 
 def imports(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
-    """Draw what importing takes, and the first call of a process."""
+    """Draw the cost of an import, and of the first call of a process."""
     found = results["imports"]["figures"]["figures"]
     by = {one["statement"]: one for one in found}
     title = (
         f"Importing the client takes {by[import_cost.CLIENT]['to_aiohttp']:.2f} times",
         "the CPU of importing aiohttp",
     )
-    drawing = begun(results, theme, "imports", "first")
+    drawing = new_drawing(results, theme, "imports", "first")
     y = drawing.heading(title, "ms of CPU, and memory, of a process's first import")
     ours = {import_cost.PACKAGE: "the package", import_cost.CLIENT: "its MFAClient"}
     rows = [
@@ -227,12 +227,16 @@ def imports(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     y = bars(drawing, y, rows, 120, 200)
     if "first" in results:
         drawing.text(
-            MARGIN, y + 20, "ms to the answer of its first call over TLS, on loopback", size=13, color=theme.quiet
+            MARGIN, y + 20, "ms until its first call over TLS, on loopback, returns", size=13, color=theme.quiet
         )
         took = {one["name"]: one["wall_ms"] for one in results["first"]["figures"]["figures"]}
-        names = {first_call.WARM: "after warm_up", first_call.COLD: "without", first_call.AIOHTTP: "aiohttp by hand"}
+        names = {
+            first_call.WARM: "after warm_up",
+            first_call.COLD: "without",
+            first_call.AIOHTTP: "handwritten aiohttp",
+        }
         rows = [Bar(names[name], took[name], f"{took[name]:.1f} ms", name != first_call.AIOHTTP) for name in names]
-        y = bars(drawing, y + 30, rows, 140, 200)
+        y = bars(drawing, y + 30, rows, 160, 200)
     return drawing.svg(f"{' '.join(title)}.", y + 10)
 
 
@@ -241,22 +245,22 @@ NAMES = {
     "naive": "retries with backoff and jitter",
     "aiohttp-retry": "aiohttp-retry's exponential backoff",
     "botocore": "botocore's adaptive mode, ported",
-    "AIMD": "AIMD: 5/s faster each second, x 0.7 at a 429",
+    "AIMD": "AIMD: +5/s each second, x 0.7 at a 429",
 }
 
 
 def rates(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
-    """Draw what an account with a changing limit accepted, second by second, from each way of meeting it."""
+    """Draw the messages that an account with a changing limit accepted in each second, for each way."""
     found = [one for one in results["rates"]["figures"]["figures"] if one["case"] == "token bucket"]
     course: dict[str, dict[str, list[int]]] = found[0]["course"]
     shares = [one["values"] for one in found if one["name"].startswith("goodput")]
-    refused = [one["values"] for one in found if one["name"].startswith("429s at")]
-    least, most = min(values["ours"] for values in shares), max(values["ours"] for values in refused)
+    rejected = [one["values"] for one in found if one["name"].startswith("429s at")]
+    least, most = min(values["ours"] for values in shares), max(values["ours"] for values in rejected)
     title = (
-        f"Steady, it uses {100 * least:.1f} % of a limit nobody told",
-        f"it, with at most {most:.2f} % answered 429",
+        f"In steady state it uses {100 * least:.1f} % of an",
+        f"unknown limit, with at most {most:.2f} % answered 429",
     )
-    drawing = begun(results, theme, "rates")
+    drawing = new_drawing(results, theme, "rates")
     first, second, third = RATES
     y = drawing.heading(
         title,
@@ -273,9 +277,9 @@ def rates(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     for way, counts in course.items():
         own = way == "ours"
         drawing.text(MARGIN, y + 14, NAMES[way], bold=own)
-        used, refusals = min(values[way] for values in shares), max(values[way] for values in refused)
-        told = f"steady: at least {100 * used:.1f} % used, at most {refusals:.1f} % refused"
-        drawing.text(MARGIN, y + 32, told, size=13, color=theme.quiet)
+        used, rejections = min(values[way] for values in shares), max(values[way] for values in rejected)
+        note = f"steady: at least {100 * used:.1f} % used, at most {rejections:.1f} % rejected"
+        drawing.text(MARGIN, y + 32, note, size=13, color=theme.quiet)
         highest = max(*counts["refused"], *counts["accepted"])
         if highest > top:
             drawing.text(right, y + 14, f"cut: up to {highest:,} a second", size=13, color=theme.quiet, end=True)
@@ -285,8 +289,8 @@ def rates(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
         drawing.line([at(0, 0), at(seconds, 0)], theme.quiet, 0.75)
         limit = [at(seconds * (n + step) / 3, rate) for n, rate in enumerate(RATES) for step in (0, 1)]
         drawing.line(limit, theme.limit, 1.5, "5 3")
-        refused_then = [at(n + 0.5, count) for n, count in enumerate(counts["refused"])]
-        drawing.area([at(0.5, 0), *refused_then, at(seconds - 0.5, 0)], theme.limit)
+        rejected_points = [at(n + 0.5, count) for n, count in enumerate(counts["refused"])]
+        drawing.area([at(0.5, 0), *rejected_points, at(seconds - 0.5, 0)], theme.limit)
         accepted = [at(n + 0.5, count) for n, count in enumerate(counts["accepted"])]
         drawing.line(accepted, theme.ours if own else theme.text, 1.75)
         y += height + 16
@@ -305,7 +309,7 @@ CHARTS: dict[str, Callable[[Mapping[str, dict[str, Any]], Theme], str]] = {
 
 
 def draw(results: Mapping[str, dict[str, Any]]) -> dict[str, str]:
-    """Return each chart of the parts that were run, by the name of its file."""
+    """Return the charts of the measured parts by file name."""
     return {
         f"{name}-{theme.name}.svg": make(results, theme)
         for name, make in CHARTS.items()

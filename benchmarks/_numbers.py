@@ -1,4 +1,4 @@
-"""What the raw figures of a run come to: the lines of one table, each with the target it is held against."""
+"""Reduces the raw figures of a run to the rows of one table, each with its target."""
 
 from __future__ import annotations
 
@@ -6,54 +6,54 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
+from . import _background_load, bulk, call_cost, first_call, import_cost, worker_cost
 from . import _call_rivals as rivals
-from . import _others, bulk, call_cost, first_call, import_cost, worker_cost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# The targets that are the whole library's, not one benchmark's.
-GOODPUT, REFUSED, LATE = 0.95, 1.0, 0.050
-IDLE = 0.090  # seconds that a call takes in the virtual network when nobody is in its way
+# Targets of the whole library: a share of the limit, percent, and seconds.
+MIN_GOODPUT, MAX_REJECTED, MAX_DELAY = 0.95, 1.0, 0.050
+IDLE = 0.090  # seconds of a call in the virtual network without other calls
 WAYS = {"naive": "naive", "aiohttp-retry": "aiohttp-retry", "botocore": "botocore's", "AIMD": "AIMD"}
 
 
 @frozen
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Args:
-        what: what was measured.
-        ours: what it came to.
-        others: the same of those it is set beside.
-        ratio: what the target is about, as text; a share or a difference where that is what it names.
-        target: what is to be reached, as text; empty where nothing was promised.
-        met: whether it is.
+        metric: what was measured.
+        ours: the figure of this library.
+        baseline: the figures of the alternatives.
+        ratio: the value that the target limits, as text: a ratio, a share or a difference.
+        target: the target as text; empty if there is none.
+        met: whether the target is met.
     """
 
-    what: str
+    metric: str
     ours: str
-    others: str
+    baseline: str
     ratio: str
     target: str = ""
     met: bool | None = None
 
     @property
     def verdict(self) -> str:
-        """Whether the target is met, in a word."""
+        """Whether the target is met, as text."""
         return "" if self.met is None else "met" if self.met else "NOT MET"
 
 
-def at_most(what: str, ours: str, others: str, ratio: float, target: float) -> Row:
-    return Row(what, ours, others, _shown(ratio, target), f"<= {target:.2f}", ratio <= target)
+def at_most(metric: str, ours: str, baseline: str, ratio: float, target: float) -> Row:
+    return Row(metric, ours, baseline, _shown(ratio, target), f"<= {target:.2f}", ratio <= target)
 
 
-def at_least(what: str, ours: str, others: str, ratio: float, target: float) -> Row:
-    return Row(what, ours, others, _shown(ratio, target), f">= {target:.2f}", ratio >= target)
+def at_least(metric: str, ours: str, baseline: str, ratio: float, target: float) -> Row:
+    return Row(metric, ours, baseline, _shown(ratio, target), f">= {target:.2f}", ratio >= target)
 
 
 def _shown(ratio: float, target: float) -> str:
-    """Return two decimals, or three where two would hide on which side of the target it is."""
+    """Return two decimals, or three where two would hide on which side of the target the ratio is."""
     return f"{ratio:.3f}" if f"{ratio:.2f}" == f"{target:.2f}" else f"{ratio:.2f}"
 
 
@@ -67,26 +67,28 @@ def calls(figures: dict[str, Any]) -> list[Row]:
         target = call_cost.TARGETS.get(name)
         if target is not None:
             own = " / ".join(f"{cost['cpu']:.0f}" for cost in by[loop, rivals.OURS]) + " us"
-            beside = f"{name} {' / '.join(format(cost['cpu'], '.0f') for cost in costs)} us"
-            what = f"CPU of a call, {loop}, {' / '.join(str(cost['in_flight']) for cost in costs)} in flight: the most"
-            rows.append(at_most(what, own, beside, max(cost["ours_to_it"] for cost in costs), target))
+            baseline = f"{name} {' / '.join(format(cost['cpu'], '.0f') for cost in costs)} us"
+            metric = f"CPU of a call, {loop}, {' / '.join(str(cost['in_flight']) for cost in costs)} in flight: maximum"
+            rows.append(at_most(metric, own, baseline, max(cost["ours_to_it"] for cost in costs), target))
     grown = {(one["loop"], one["name"], one["collector"]): _growth(one) for one in figures["growth"]}
     for loop in dict.fromkeys(loop for loop, _, _ in grown):
         own, other = grown[loop, rivals.OURS, "on"], grown[loop, rivals.NAIVE, "on"]
-        what = f"CPU of a call, {loop}, {' / '.join(f'{n:,}' for n in own.cpu)} at once"
-        beside = f"{rivals.NAIVE}, over its 100 connections, {_each(other)}, {other.most:.2f}"
+        metric = f"CPU of a call, {loop}, {' / '.join(f'{n:,}' for n in own.cpu)} at once"
+        baseline = f"{rivals.NAIVE}, over its 100 connections, {_each(other)}, {other.most:.2f}"
         rows.append(
-            at_most(f"{what} over the default 100 slots: growth", _each(own), beside, own.most, call_cost.GROWTH_TARGET)
+            at_most(
+                f"{metric} over the default 100 slots: growth", _each(own), baseline, own.most, call_cost.GROWTH_TARGET
+            )
         )
         wide = {name: grown[loop, call_cost.OURS_WIDE, name] for name in call_cost.COLLECTORS}
         own, other = wide["on"], grown[loop, call_cost.NAIVE_WIDE, "on"]
-        beside = f"{rivals.NAIVE}, with as many connections, {_each(other)}, {other.most:.2f}; ours with"
-        beside = (
-            f"{beside} gc.set_threshold(20_000) {_each(wide['20,000'])}, {wide['20,000'].most:.2f}; without Python's"
+        baseline = f"{rivals.NAIVE}, with as many connections, {_each(other)}, {other.most:.2f}; this library with"
+        baseline = (
+            f"{baseline} gc.set_threshold(20_000) {_each(wide['20,000'])}, {wide['20,000'].most:.2f}; without Python's"
         )
-        beside = f"{beside} garbage collector {_each(wide['off'])}, {wide['off'].most:.2f}"
-        what = f"{what} with max_in_flight=1000: growth"
-        rows.append(at_most(what, _each(own), beside, own.most, call_cost.GROWTH_TARGET))
+        baseline = f"{baseline} garbage collector {_each(wide['off'])}, {wide['off'].most:.2f}"
+        metric = f"{metric} with max_in_flight=1000: growth"
+        rows.append(at_most(metric, _each(own), baseline, own.most, call_cost.GROWTH_TARGET))
     return rows
 
 
@@ -100,32 +102,34 @@ def _each(growth: call_cost.Growth) -> str:
 
 
 def rates(figures: dict[str, Any]) -> list[Row]:
-    """What is got through an account's limit that nobody was told, and who waits meanwhile."""
+    """The throughput under an account limit that the client does not know, and the waits of sign-ins."""
     rows = []
     for case, where in (("token bucket", "virtual time"), ("http: token bucket", "over HTTP")):
         found = [one for one in figures["figures"] if one["case"] == case]
         goodput = [one["values"] for one in found if one["name"].startswith("goodput")]
-        refused = [one["values"] for one in found if one["name"].startswith("429s at")]
+        rejected = [one["values"] for one in found if one["name"].startswith("429s at")]
         if not found:
             continue
-        others = {way: name for way, name in WAYS.items() if way in goodput[0]}
+        names = {way: name for way, name in WAYS.items() if way in goodput[0]}
         least = min(values["ours"] for values in goodput)
-        most = max(values["ours"] for values in refused)
-        shown = ", ".join(f"{name} {min(values[way] for values in goodput):.2f}" for way, name in others.items())
-        what = f"accepted / limit of 100, 30, 200 a second, unknown, {where}: the least"
-        rows.append(at_least(what, f"{least:.2f}", shown, least, GOODPUT))
-        shown = ", ".join(f"{name} {max(values[way] for values in refused):.1f} %" for way, name in others.items())
-        what = f"answered 429 meanwhile, {where}: the most"
-        rows.append(Row(what, f"{most:.2f} %", shown, f"{most:.2f} %", f"<= {REFUSED:g} %", most <= REFUSED))
+        most = max(values["ours"] for values in rejected)
+        shown = ", ".join(f"{name} {min(values[way] for values in goodput):.2f}" for way, name in names.items())
+        metric = f"accepted / limit of 100, 30, 200 a second, unknown, {where}: minimum"
+        rows.append(at_least(metric, f"{least:.2f}", shown, least, MIN_GOODPUT))
+        shown = ", ".join(f"{name} {max(values[way] for values in rejected):.1f} %" for way, name in names.items())
+        metric = f"answered 429, {where}: maximum"
+        rows.append(
+            Row(metric, f"{most:.2f} %", shown, f"{most:.2f} %", f"<= {MAX_REJECTED:g} %", most <= MAX_REJECTED)
+        )
     for one in figures["figures"]:
         case, _, known = one["case"].partition(", ")
         if case == "bulk and logins" and one["name"].startswith("login p99"):
             over = one["values"]["ours"] - IDLE
-            limit = 2 / 100 + LATE
+            limit = 2 / 100 + MAX_DELAY
             others = {way: value for way, value in one["values"].items() if way in WAYS}
             shown = ", ".join(f"{WAYS[way]} {_ms(value)}" for way, value in others.items())
-            what = f"a sign-in's p99 beside a bulk run at 100 a second, {known}; over idle (90 ms)"
-            row = Row(what, _ms(one["values"]["ours"]), shown, _ms(over), f"<= {_ms(limit)}", over <= limit)
+            metric = f"sign-in p99 during a bulk run, limit of 100 a second, {known}; above idle (90 ms)"
+            row = Row(metric, _ms(one["values"]["ours"]), shown, _ms(over), f"<= {_ms(limit)}", over <= limit)
             rows.append(row)
     return rows
 
@@ -135,7 +139,7 @@ def _ms(seconds: float | None) -> str:
 
 
 def bulk_cost(figures: dict[str, Any]) -> list[Row]:
-    """A bulk run, its journal, and a gather that remembers nothing."""
+    """A bulk run with and without its journal, and a gather that stores nothing."""
     cpu, wall = figures["us of CPU an item"], figures["items a second"]
     gathering, without, with_ = bulk.WAYS
     journal = figures["calls a second, with journal / without"]
@@ -150,7 +154,7 @@ def bulk_cost(figures: dict[str, Any]) -> list[Row]:
             bulk.TARGETS[name],
         ),
         at_least(
-            "codes a second with the journal, the server answering at once",
+            "codes a second with the journal, against a server that answers at once",
             f"{wall[with_]:,.0f}",
             f"without it {wall[without]:,.0f}, {gathering} {wall[gathering]:,.0f}",
             journal,
@@ -160,7 +164,7 @@ def bulk_cost(figures: dict[str, Any]) -> list[Row]:
 
 
 def memory(figures: dict[str, Any]) -> list[Row]:
-    """A large bulk run beside a small one."""
+    """A large bulk run compared with a small one."""
     sizes = figures["peak memory, MiB"]
     paces = " / ".join(f"{pace:,}" for pace in figures["codes a second"].values())
     (few, small), *_, (many, large) = sizes.items()
@@ -175,9 +179,9 @@ def memory(figures: dict[str, Any]) -> list[Row]:
             bulk.TARGETS[name],
         ),
         Row(
-            f"to find all {many} done, started again",
+            f"restart that finds all {many} done",
             f"{again:.0f} s",
-            f"to send them {sent:.0f} s",
+            f"sending them {sent:.0f} s",
             f"{again / sent:.2f}",
         ),
         Row(f"codes a second in bulk runs of {' / '.join(sizes)}, journal on", paces, "", ""),
@@ -185,7 +189,7 @@ def memory(figures: dict[str, Any]) -> list[Row]:
 
 
 def imports(figures: dict[str, Any]) -> list[Row]:
-    """What an import takes."""
+    """The cost of an import."""
     by = {one["statement"]: one for one in figures["figures"]}
     rows = []
     for statement, target in import_cost.TARGETS.items():
@@ -204,26 +208,26 @@ def first(figures: dict[str, Any]) -> list[Row]:
     """The first call of a process."""
     by = {one["name"]: one for one in figures["figures"]}
     cold, warm, hand = (by[name] for name in (first_call.COLD, first_call.WARM, first_call.AIOHTTP))
-    beside = f"without {cold['wall_ms']:.1f} ms, aiohttp by hand {hand['wall_ms']:.1f} ms"
-    what = "a process's first call over TLS, on loopback, after `warm_up`"
-    return [Row(what, f"{warm['wall_ms']:.1f} ms", beside, f"{warm['to_first_call']:.2f}")]
+    baseline = f"without {cold['wall_ms']:.1f} ms, handwritten aiohttp {hand['wall_ms']:.1f} ms"
+    metric = "a process's first call over TLS, on loopback, after `warm_up`"
+    return [Row(metric, f"{warm['wall_ms']:.1f} ms", baseline, f"{warm['to_first_call']:.2f}")]
 
 
 def worker(figures: dict[str, Any]) -> list[Row]:
     """A code through a worker."""
     local, name = figures["local bulk, us a code"], "cpu, worker / local bulk"
     own = figures["1 worker"]["worker, us a code"]
-    what = "CPU of a code through a worker, its ledger in Redis"
-    return [at_most(what, f"{own:.0f} us", f"local bulk run {local:.0f} us", figures[name], worker_cost.TARGET)]
+    metric = "CPU of a code through a worker, its ledger in Redis"
+    return [at_most(metric, f"{own:.0f} us", f"local bulk run {local:.0f} us", figures[name], worker_cost.TARGET)]
 
 
 def truth(figures: dict[str, Any]) -> list[Row]:
-    """The client's word against the ledger of a service that misbehaves."""
+    """Reported outcomes compared with the ledger of a service that misbehaves."""
     worlds = [world for world in figures.values() if isinstance(world, dict)]
     wrong = sum(len(world["wrong"]) for world in worlds)
     asked = sum(world["sends"] + world["verifies"] for world in worlds)
     return [
-        Row("outcomes that the service's ledger contradicts", f"{wrong} of {asked:,}", "", f"{wrong}", "0", not wrong)
+        Row("outcomes contradicted by the service's ledger", f"{wrong} of {asked:,}", "", f"{wrong}", "0", not wrong)
     ]
 
 
@@ -240,22 +244,22 @@ ROWS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
 
 
 def rows(results: Mapping[str, dict[str, Any]]) -> list[Row]:
-    """Return the lines of the parts that were run, in their order; marked where the machine was busy."""
-    busy = _others.busy(results)
+    """Return the rows of the measured parts in order, marked where the machine was busy."""
+    busy = _background_load.busy(results)
     return [
-        evolve(row, what=row.what + _others.MARK) if part in busy else row
+        evolve(row, metric=row.metric + _background_load.MARK) if part in busy else row
         for part, make in ROWS.items()
         if part in results
         for row in make(results[part]["figures"])
     ]
 
 
-HEADS = ("what", "ours", "beside it", "ratio", "target", "")
+HEADS = ("metric", "this library", "baseline", "ratio", "target", "")
 
 
 def as_text(table: list[Row]) -> str:
     """Return the table for a terminal."""
-    cells = [HEADS, *((row.what, row.ours, row.others, row.ratio, row.target, row.verdict) for row in table)]
+    cells = [HEADS, *((row.metric, row.ours, row.baseline, row.ratio, row.target, row.verdict) for row in table)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEADS))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
@@ -268,5 +272,5 @@ def as_markdown(table: list[Row]) -> str:
     for row in table:
         target = row.target.replace("<=", "≤").replace(">=", "≥")
         verdict = f"**{row.verdict.lower()}**" if row.met is False else row.verdict
-        cells.append((row.what, row.ours, row.others, row.ratio, target, verdict))
+        cells.append((row.metric, row.ours, row.baseline, row.ratio, target, verdict))
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -1,4 +1,4 @@
-"""The cheapest HTTP servers that answer a code request, each in a process of its own: nginx, or a few lines of ours."""
+"""The cheapest HTTP servers that answer a code request, in a separate process: nginx, or a few lines of asyncio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BODY = b'{"messageId": "1589228074636lm4k2je7j7jklbn2"}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
-# A connection is kept for the whole run: by default nginx ends it after a thousand requests.
+# Keep connections for the whole run: by default nginx closes one after a thousand requests.
 NGINX = """
 daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log {folder}/log crit;
 events {{ worker_connections 4096; }}
@@ -34,7 +34,7 @@ http {{
 
 
 class Answers(asyncio.Protocol):
-    """Answers each request as soon as its body is there; requests of one connection do not overlap."""
+    """Answers each request when its body is complete; requests of one connection do not overlap."""
 
     def __init__(self) -> None:
         self.buffer = b""
@@ -55,7 +55,7 @@ class Answers(asyncio.Protocol):
 
 @contextlib.contextmanager
 def serving() -> Iterator[tuple[str, int]]:
-    """Run nginx where it is installed, else the server above; yield which of them and its port."""
+    """Run nginx if it is installed, else `Answers`; yield the server's name and port."""
     if shutil.which("nginx") is None:
         server = processes.start([sys.executable, "-m", "benchmarks._server"], stdout=processes.PIPE, text=True)
         assert server.stdout is not None

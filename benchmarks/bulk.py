@@ -1,7 +1,7 @@
-"""A bulk run: its CPU against a bare gather over aiohttp, what its journal costs, its memory by size, its resume.
+"""CPU of a bulk run compared with a bare gather over aiohttp, the cost of its journal, memory by size, and resume.
 
 Run: python -m benchmarks.bulk [--quick] [--json] [--only cost,memory,resume] [--items N]
-The server is another process that answers at once. Each figure is a ratio inside one run: rounds alternate.
+The server is another process that answers at once. Ratios compare alternating rounds of one run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def numbers(count: int) -> Iterator[str]:
 
 
 def client(port: int) -> MFAClient:
-    # The server refuses nothing, so learning its limit would only be waiting for the pacer to find that out.
+    # The server has no limit, so an adaptive limiter would only add waits until it finds out.
     return MFAClient(
         "9900000",
         BasicAuth("user", "pass"),
@@ -55,7 +55,7 @@ def client(port: int) -> MFAClient:
 
 
 async def gathered(port: int, count: int, _folder: pathlib.Path) -> None:
-    """What people write: a semaphore and one task an item."""
+    """The usual handwritten code: a semaphore and one task for each item."""
     url = f"http://127.0.0.1:{port}/api/v1/accounts/9900000/code/messaging"
     fields = {"from": LOGIN.from_, "applicationId": LOGIN.application_id, "scope": "login"}
     fields |= {"message": MESSAGE, "digits": 6}
@@ -80,7 +80,7 @@ async def _bulk(port: int, count: int, journal: pathlib.Path | None) -> dict[str
 
 
 async def without_journal(port: int, count: int, _folder: pathlib.Path) -> None:
-    """`BulkSender` that remembers nothing."""
+    """`BulkSender` without a journal."""
     await _bulk(port, count, None)
 
 
@@ -99,7 +99,7 @@ WAYS: dict[str, Callable[[int, int, pathlib.Path], Awaitable[None]]] = {
 def cost(port: int, items: int, rounds: int, folder: pathlib.Path) -> dict[str, Any]:
     """Alternate the ways in short rounds, forwards and backwards; a ratio is the median of those within a round.
 
-    A shared machine's pace changes from second to second: what is set side by side must be measured side by side.
+    The pace of a shared machine changes from second to second, so compared ways must run within seconds.
     """
     cpu: dict[str, list[float]] = {name: [] for name in WAYS}
     wall: dict[str, list[float]] = {name: [] for name in WAYS}
@@ -127,7 +127,7 @@ def cost(port: int, items: int, rounds: int, folder: pathlib.Path) -> dict[str, 
 
 
 def peak(port: int, items: int, folder: pathlib.Path) -> dict[str, Any]:
-    """Run in a process of its own and return its peak memory in KiB."""
+    """Run in a new process and return its counts, seconds and peak memory in KiB."""
     command = [sys.executable, "-m", "benchmarks.bulk", "--child", str(port), str(items), str(folder / f"{items}.db")]
     done = processes.run(command, timeout=None, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer items and rounds")
     parser.add_argument("--json", action="store_true", dest="as_json")
     parser.add_argument("--only", default="cost,memory,resume")
-    parser.add_argument("--items", type=int, help="the most items in the memory part")
+    parser.add_argument("--items", type=int, help="the largest number of items in the memory part")
     parser.add_argument("--child", nargs=3, metavar=("PORT", "ITEMS", "JOURNAL"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -159,15 +159,15 @@ def main() -> None:
         folder = pathlib.Path(path)
         if "cost" in wanted:
             results |= cost(port, 4_000 if options.quick else 10_000, 5 if options.quick else 15, folder)
-        most = options.items or (20_000 if options.quick else 100_000)
+        largest = options.items or (20_000 if options.quick else 100_000)
         if wanted & {"memory", "resume"}:
-            runs = {size: peak(port, size, folder) for size in sorted({10_000, min(100_000, most), most})}
-            small, large = runs[10_000], runs[most]
+            runs = {size: peak(port, size, folder) for size in sorted({10_000, min(100_000, largest), largest})}
+            small, large = runs[10_000], runs[largest]
             results["peak memory, MiB"] = {f"{n:,}": round(run["peak_kib"] / 1024, 1) for n, run in runs.items()}
             results["codes a second"] = {f"{n:,}": round(n / run["seconds"]) for n, run in runs.items()}
             results["peak memory, most items / 10,000"] = round(large["peak_kib"] / small["peak_kib"], 3)
-            again = peak(port, most, folder)
-            assert again["skipped"] == most, again
+            again = peak(port, largest, folder)
+            assert again["skipped"] == largest, again
             results["seconds to send, then to find all of it done"] = [large["seconds"], again["seconds"]]
     if options.as_json:
         print(json.dumps(results))

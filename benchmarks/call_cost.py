@@ -1,8 +1,8 @@
-"""What one `generate_messaging_code` costs, everything on: CPU and wall time beside aiohttp by hand and other clients.
+"""CPU and wall time of one call with all features on, beside handwritten aiohttp and other clients.
 
 Run: python -m benchmarks.call_cost [--quick] [--only NAME ...] [--in-flight 1 32 256] [--no-growth] [--json FILE]
-The server is nginx in a process of its own. Clients take turns in rounds of some milliseconds, so that the noise of a
-shared machine falls on all; a ratio is the median over rounds of one client's cost to another's in the same round, or
+The server is nginx in a separate process. Clients alternate in rounds of some milliseconds, so that the noise of a
+shared machine affects all; a ratio is the median over rounds of one client's cost to another's in the same round, or
 of both medians for a client that is slow and takes few turns.
 """
 
@@ -40,7 +40,7 @@ GROWTH = (1, 10, 100, 1000)
 SLOW = 0.2  # seconds of CPU in one round
 TARGETS = {NAIVE: 1.0, OFFICIAL: 0.20}
 GROWTH_TARGET = 1.3
-# With as many slots, or connections, as there are calls at most.
+# With as many slots, or connections, as the largest number of concurrent calls.
 OURS_WIDE, NAIVE_WIDE = f"{OURS}, wide", f"{NAIVE}, wide"
 GROWING: dict[str, Make] = {
     OURS: ours,
@@ -48,22 +48,22 @@ GROWING: dict[str, Make] = {
     OURS_WIDE: partial(ours, limits=Limits(max_in_flight=GROWTH[-1])),
     NAIVE_WIDE: partial(naive, connections=GROWTH[-1]),
 }
-# Of Python's garbage collector: as it is, looking less often, and off. 0 as the first threshold is off.
+# Thresholds of Python's garbage collector: its default, less frequent, and off (0 as the first threshold).
 COLLECTORS = {"on": gc.get_threshold(), "20,000": (20_000, *gc.get_threshold()[1:]), "off": (0, 0, 0)}
 
 
 @frozen
 class Cost:
-    """What a call came to.
+    """The cost of a call.
 
     Args:
-        loop: which event loop.
-        in_flight: how many calls at once.
-        name: by which client.
-        cpu: microseconds of this process's CPU, the median of the rounds, each brought to the machine's best pace.
-        wall: microseconds a call, the same.
+        loop: the event loop.
+        in_flight: the number of concurrent calls.
+        name: the client.
+        cpu: microseconds of this process's CPU, the median of the rounds, each scaled to the machine's best pace.
+        wall: microseconds of wall time, likewise.
         to_naive: CPU as a multiple of naive aiohttp's.
-        ours_to_it: the CPU of a call of ours as a multiple of this client's.
+        ours_to_it: our CPU as a multiple of this client's.
     """
 
     loop: str
@@ -77,13 +77,13 @@ class Cost:
 
 @frozen
 class Growth:
-    """How a call's cost changes with how many are in flight.
+    """The cost of a call by the number of calls in flight.
 
     Args:
-        loop: which event loop.
-        collector: how Python's garbage collector was set, a key of `COLLECTORS`.
-        name: of which client.
-        cpu: microseconds a call, by how many were in flight.
+        loop: the event loop.
+        collector: the setting of Python's garbage collector, a key of `COLLECTORS`.
+        name: the client.
+        cpu: microseconds a call, by the number in flight.
     """
 
     loop: str
@@ -93,12 +93,12 @@ class Growth:
 
     @property
     def most(self) -> float:
-        """The most by which more at once cost more than fewer; that one alone costs more is no growth."""
+        """The largest ratio of a call's cost to its cost with fewer in flight; a decrease does not count."""
         return max(cost / min(self.cpu[fewer] for fewer in self.cpu if fewer <= n) for n, cost in self.cpu.items())
 
 
 async def spend(call: Call, calls: int, in_flight: int) -> Spent:
-    """Make calls, and return CPU and wall seconds for each."""
+    """Make calls and return the CPU and wall seconds of one."""
     numbers = iter(range(calls))
 
     async def work() -> None:
@@ -111,9 +111,9 @@ async def spend(call: Call, calls: int, in_flight: int) -> Spent:
 
 
 def pace() -> float:
-    """Return how long a fixed piece of work takes just now, in seconds of CPU.
+    """Return the CPU seconds that a fixed piece of work takes now.
 
-    On a shared machine that may be twice as long as it was a second ago.
+    On a shared machine that may be twice as long as a second ago.
     """
     began, count = time.thread_time(), 0
     while count < 200_000:
@@ -122,14 +122,14 @@ def pace() -> float:
 
 
 async def spend_paced(call: Call, calls: int, in_flight: int) -> Paced:
-    """Make calls; return CPU and wall seconds for each, and the machine's pace meanwhile."""
+    """Make calls; return the CPU and wall seconds of one, and the machine's pace meanwhile."""
     before = pace()
     cpu, wall = await spend(call, calls, in_flight)
     return cpu, wall, (before + pace()) / 2
 
 
 def at_best_pace(seen: dict[K, list[Paced]]) -> dict[K, Spent]:
-    """Return the median microseconds of CPU and of wall time, each round brought to the best pace of them all."""
+    """Return the median microseconds of CPU and of wall time, with each round scaled to the best pace of all."""
     best = min(took for rounds in seen.values() for _, _, took in rounds)
 
     def median(rounds: list[Paced], which: int) -> float:
@@ -139,14 +139,14 @@ def at_best_pace(seen: dict[K, list[Paced]]) -> dict[K, Spent]:
 
 
 async def alternate(ways: dict[str, Call], in_flight: int, rounds: int) -> dict[str, list[Paced]]:
-    """Measure each way in turn, beginning with another one in each round; return what it spent in each."""
+    """Measure the ways in turn, in rotated order; return the cost of each in each round."""
     calls = max(50, 2 * in_flight)
     every: dict[str, int] = {}
     for name, call in ways.items():
-        # Connections are opened and caches filled before anything counts.
+        # Open connections and fill caches first.
         await spend(call, 2 * in_flight, in_flight)
         cpu, _ = await spend(call, calls, in_flight)
-        # A way that takes long anyway needs no hundred short looks.
+        # A slow way needs fewer rounds.
         every[name] = 1 if cpu * calls < SLOW else 5
     seen: dict[str, list[Paced]] = {name: [] for name in ways}
     order = list(ways)
@@ -158,7 +158,7 @@ async def alternate(ways: dict[str, Call], in_flight: int, rounds: int) -> dict[
 
 
 async def compare(rivals: list[Rival], base_url: str, loop: str, in_flight: int, rounds: int) -> list[Cost]:
-    """Return what each client costs with so many calls at once."""
+    """Return the cost of each client with this number of calls in flight."""
     async with AsyncExitStack() as stack:
         ways = {rival.name: await stack.enter_async_context(rival.make(base_url)) for rival in rivals}
         spent = at_best_pace(await alternate(ways, in_flight, rounds))
@@ -171,11 +171,11 @@ async def compare(rivals: list[Rival], base_url: str, loop: str, in_flight: int,
 
 
 async def grow(base_url: str, loop: str, rounds: int, collector: str) -> list[Growth]:
-    """Return what a call of ours and a naive one cost with one, ten, a hundred and a thousand at once.
+    """Return the cost of our call and of a naive one with 1, 10, 100 and 1,000 concurrent calls.
 
-    By default both have a hundred on the wire, and the rest waits. Each is alone in its round: the collector looks at
-    every object there is, and others' connections are not its cost. What a call costs is the median over the rounds,
-    each brought to the machine's best pace.
+    By default both have a hundred in flight, and the rest waits. Each is alone in its round: the collector visits all
+    objects, and the connections of other clients are not its cost. The cost of a call is the median over the rounds,
+    each scaled to the machine's best pace.
     """
     makes = GROWING if collector == "on" else {name: GROWING[name] for name in (OURS_WIDE, NAIVE_WIDE)}
     seen: dict[tuple[str, int], list[Paced]] = {(name, n): [] for name in makes for n in GROWTH}
@@ -196,7 +196,7 @@ async def grow(base_url: str, loop: str, rounds: int, collector: str) -> list[Gr
 
 
 def grow_all(base_url: str, loops: dict[str, Callable[[], asyncio.AbstractEventLoop]], rounds: int) -> list[Growth]:
-    """Return the same for every loop and setting of the collector."""
+    """Return the growth for every loop and setting of the collector."""
     found: list[Growth] = []
     for loop, factory in loops.items():
         for collector in COLLECTORS:
@@ -210,7 +210,7 @@ def show_head() -> None:
 
 
 def show(costs: list[Cost]) -> None:
-    """Print what was measured with one loop and so many in flight."""
+    """Print the costs of one loop and one number in flight."""
     for cost in costs:
         target = TARGETS.get(cost.name)
         verdict = "" if target is None else f"  <= {target:.2f} {'met' if cost.ours_to_it <= target else 'NOT MET'}"
@@ -224,12 +224,13 @@ def show_missing(missing: list[Rival]) -> None:
     for rival in missing:
         print(f"{rival.name:26} missing: install this package's [{rival.extra}] extra")
     if urllib3_is_replaced():
-        print(f"{OFFICIAL:26} ran on urllib3-future, which niquests brings; the [bench] extra alone leaves it its own")
+        print(f"{OFFICIAL:26} ran on urllib3-future, which niquests installs; for urllib3, install [bench] alone")
 
 
 def show_growth(growths: list[Growth]) -> None:
     head = "".join(f"{n:>7}" for n in GROWTH)
-    print(f"\nus CPU a call by how many are under way\n{'':26}{'loop':>9}{'collector':>11}{head}{'growth':>9}  target")
+    print("\nus CPU a call by the number of concurrent calls")
+    print(f"{'':26}{'loop':>9}{'collector':>11}{head}{'growth':>9}  target")
     for growth in growths:
         costs = "".join(f"{cost:7.0f}" for cost in growth.cpu.values())
         verdict = "met" if growth.most <= GROWTH_TARGET else "NOT MET"
@@ -242,9 +243,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="five rounds, asyncio only, 32 in flight, no growth")
     parser.add_argument("--rounds", type=int, default=51)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 32, 256])
-    parser.add_argument("--no-growth", action="store_true", help="leave out how a call's cost grows")
+    parser.add_argument("--no-growth", action="store_true", help="skip the growth of a call's cost")
     parser.add_argument("--only", nargs="+", default=[rival.name for rival in RIVALS], metavar="NAME")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures to this file")
     options = parser.parse_args()
     chosen = [rival for rival in RIVALS if rival.name in {*options.only, OURS, NAIVE}]
     rivals, missing = ([rival for rival in chosen if rival.installed is there] for there in (True, False))
@@ -263,7 +264,7 @@ def main() -> None:
     with serving() as (server, port):
         print(f"against {server}, Python {platform.python_version()}, {platform.platform()}")
         base_url = f"http://127.0.0.1:{port}/api/v1"
-        # Growth comes first, while nothing of the other clients is imported that the collector would look at as well.
+        # Growth comes first, before other clients are imported, whose objects the collector would visit as well.
         if not (options.quick or options.no_growth):
             growth = grow_all(base_url, loops, max(9, rounds // 3))
         show_head()

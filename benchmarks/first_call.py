@@ -1,8 +1,8 @@
-"""A process's first call over TLS, with and without `warm_up`, beside aiohttp by hand: wall and CPU time.
+"""Wall and CPU time of a process's first call over TLS, with and without `warm_up`, beside handwritten aiohttp.
 
 Run: python -m benchmarks.first_call [--quick] [--rounds 15] [--json FILE]
-Every round is a process of its own for each way, against one TLS server on loopback, where a round trip takes next to
-nothing: what is saved here is the handshake's work. On a network `warm_up` saves its two round trips as well.
+Every round starts a process for each way, against one TLS server on loopback, where a round trip takes almost no time:
+the saving measured here is the work of the handshake. On a network `warm_up` also saves its two round trips.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NEXT = "second call"
 
 
 async def timed(call: Callable[[], Awaitable[object]]) -> dict[str, float]:
-    """Return milliseconds of wall and CPU time that one call takes."""
+    """Return the milliseconds of wall and CPU time of one call."""
     cpu, wall = time.process_time(), time.perf_counter()
     await call()
     return {"wall_ms": (time.perf_counter() - wall) * 1e3, "cpu_ms": (time.process_time() - cpu) * 1e3}
@@ -75,7 +75,7 @@ async def serve(certificate: str) -> None:
 
 
 def measure(rounds: int) -> dict[str, list[dict[str, dict[str, float]]]]:
-    """Let the ways take turns; return what each round saw."""
+    """Alternate the ways and return the figures of each round."""
     seen: dict[str, list[dict[str, dict[str, float]]]] = {COLD: [], WARM: [], AIOHTTP: []}
     this = [sys.executable, "-m", "benchmarks.first_call"]
     with tempfile.TemporaryDirectory() as name:
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="five rounds")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures to this file")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """CPU and memory of importing this package and its client, beside `import aiohttp` and `import bandwidth`.
 
 Run: python -m benchmarks.import_cost [--rounds 15] [--json FILE]
-Every import is a process of its own with compiled bytecode at hand, as after an installation; a ratio is the median
-over rounds of its cost to `import aiohttp` in the same round.
+Every import runs in a new process with compiled bytecode, as after an installation; a ratio is the median over rounds
+of its cost to `import aiohttp` in the same round.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PACKAGE = "import bandwidth_mfa_async"
 CLIENT = "from bandwidth_mfa_async import MFAClient"
 OFFICIAL = "import bandwidth"
 TARGETS = {PACKAGE: 1.25, CLIENT: 1.25}
-# What the process had spent and held before the import is not the import's.
+# Subtract the CPU and memory that the process used before the import.
 PROBE = """
 import resource, time
 def held(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -34,7 +34,7 @@ print(time.process_time() - cpu, held() - memory)
 
 
 def cost(statement: str, bytecode: str) -> tuple[float, float]:
-    """Return milliseconds of CPU, and MB of peak memory, that one import takes."""
+    """Return the milliseconds of CPU and the MB of peak memory of one import."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = bytecode
     command = [sys.executable, "-c", PROBE.format(statement=statement)]
@@ -46,7 +46,7 @@ def cost(statement: str, bytecode: str) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures to this file")
     options = parser.parse_args()
     statements = [AIOHTTP, PACKAGE, CLIENT]
     if importlib.util.find_spec("bandwidth") is None:

@@ -2,7 +2,7 @@
 
 Run: python -m benchmarks.instructions [--package-dir DIR] [--only PART ...] [--rounds N] [--json]
 To compare two versions, run this script once for each checkout with `--package-dir`, in the same Python environment.
-The HTTP server and redis-server are processes of their own and are not counted. Each part runs with two sizes, and the
+The HTTP server and redis-server are separate processes and are not counted. Each part runs with two sizes, and the
 difference is divided by the additional items, so that start-up cancels. The event loop runs on virtual time, so that
 the size of batches does not depend on the speed of the machine. Two runs differ by about 0.1 %.
 """
@@ -175,7 +175,7 @@ def child(package: str, place: Place, plan: list[tuple[str, int]]) -> None:
 
 @contextlib.contextmanager
 def running(*command: str, **options: Any) -> Generator[subprocess.Popen[str], None, None]:
-    """Start a process in a group of its own, and kill the group at the end."""
+    """Start a process in a new process group, and kill the group at the end."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, **options)
     try:
         yield process

@@ -303,7 +303,7 @@ def show(figures: list[Figure]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="shorter phases, one seed, no rivals over HTTP")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures to this file")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
     options = parser.parse_args()
     figures = [figure for name in options.only for figure in CASES[name](quick=options.quick)]

@@ -1,7 +1,7 @@
-"""CPU the simulator spends on a code request, against a bare `aiohttp.web` handler that does the same JSON.
+"""CPU of the simulator for a code request, compared with a bare `aiohttp.web` handler with the same JSON.
 
 Run: python -m benchmarks.simulator_cost [--requests 20000] [--rounds 3]
-Each server is a process of its own that reports its CPU time; the figure is the median of the rounds.
+Each server is a separate process that reports its CPU time; the figure is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -118,11 +118,11 @@ def main() -> None:
     for _ in range(options.rounds):
         for kind in kinds:
             costs[kind].append(measure(kind, options.requests))
-    least = statistics.median(costs["bare"])
+    bare_cost = statistics.median(costs["bare"])
     print(f"{'':20}{'us CPU a request':>18}{'to bare':>10}   target 2.00")
     for kind in kinds:
         cost = statistics.median(costs[kind])
-        print(f"{kind:20}{cost:18.0f}{cost / least:10.2f}")
+        print(f"{kind:20}{cost:18.0f}{cost / bare_cost:10.2f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmarks that are run by hand still run."""
+"""The benchmarks run, and README shows the saved figures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import _charts, _numbers, _others
+from benchmarks import _background_load, _charts, _numbers
 from benchmarks.__main__ import BEGIN, END, PARTS, RESULTS, Part, draw, saved, section, shown
-from benchmarks.__main__ import run as everything
+from benchmarks.__main__ import run as run_parts
 from tests.support import processes
 from tests.system.soak import gauges
 
@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_rates(tmp_path: pathlib.Path) -> None:
-    """One small case prints its target and whether it is met, and writes the same as JSON."""
+    """A small case prints its target and whether it is met, and writes the same as JSON."""
     file = tmp_path / "rates.json"
     command = [sys.executable, "-m", "benchmarks.rates", "--quick", "--only", "minute", "weight", "--json", str(file)]
     run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
@@ -32,17 +32,19 @@ def test_rates(tmp_path: pathlib.Path) -> None:
     figures = json.loads(file.read_text())["figures"]
     assert {figure["case"] for figure in figures} == {"60 a minute, known", "weight 5 among 100 of 1"}
     assert all(figure["met"] for figure in figures)
-    # What the targets are for shows in the others: both fill the provider's queue.
+    # Without a rate limit a client fills the provider's queue.
     queue = figures[2]["values"]
     assert queue["ours"] < 1 < queue["naive"]
     assert run.stderr == ""
 
 
-@pytest.mark.parametrize("how", ["KILL", "TERM"])
-def test_bulk_kills(how: str) -> None:
-    """A run that is killed again and again texts nobody twice, and tells of every number in the end."""
+@pytest.mark.parametrize("signal_name", ["KILL", "TERM"])
+def test_bulk_kills(signal_name: str) -> None:
+    """A run that is killed repeatedly sends no duplicate, and reports every number in the end."""
     command = [sys.executable, "-m", "tests.system.bulk_kills", "--runs", "1", "--items", "1500", "--json"]
-    run = processes.run([*command, "--signal", how], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    run = processes.run(
+        [*command, "--signal", signal_name], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
     found = json.loads(run.stdout)
     assert found["sound"], found
     assert found["runs"][0]["kills"] >= 3, found
@@ -50,7 +52,7 @@ def test_bulk_kills(how: str) -> None:
 
 
 def test_bulk(tmp_path: pathlib.Path) -> None:
-    """Every part runs, and the run with most items is found done when it is started again."""
+    """Every part runs, and a restart finds the largest run done."""
     command = [sys.executable, "-m", "benchmarks.bulk", "--quick", "--items", "11000", "--json"]
     run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
     figures = json.loads(run.stdout)
@@ -60,7 +62,7 @@ def test_bulk(tmp_path: pathlib.Path) -> None:
 
 
 def test_call_cost(tmp_path: pathlib.Path) -> None:
-    """Every client asked for is in the table, with its figures or as missing."""
+    """Every requested client is in the table, with its figures or as missing."""
     file = tmp_path / "calls.json"
     asked = ["aiohttp, tuned", "twilio, async"]
     command = [sys.executable, "-m", "benchmarks.call_cost", "--quick", "--only", *asked, "--json", str(file)]
@@ -75,7 +77,7 @@ def test_call_cost(tmp_path: pathlib.Path) -> None:
 
 
 def test_import_cost(tmp_path: pathlib.Path) -> None:
-    """Each import has its figures."""
+    """Each import has figures."""
     file = tmp_path / "imports.json"
     command = [sys.executable, "-m", "benchmarks.import_cost", "--rounds", "1", "--json", str(file)]
     run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
@@ -86,14 +88,14 @@ def test_import_cost(tmp_path: pathlib.Path) -> None:
 
 
 def test_soak() -> None:
-    """Sign-ins and bulk runs through a service that is killed once: nothing is left when the client is closed."""
+    """After sign-ins and bulk runs through a service that is killed once, the closed client leaves nothing open."""
     command = [sys.executable, "-m", "tests.system.soak", "--minutes", "0.1", "--json"]
     run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     found = json.loads(run.stdout)
     assert found["starts of the simulator"] == 2
     assert found["words"]["bulk accepted"] > 100
     assert found["words"]["signed in"] > 10
-    # Whether it is flat shows after minutes; that what is taken has a bound, and is given back, shows at once.
+    # Growth shows after minutes only; bounds and the release of resources show at once.
     assert found["left"] == {"sockets": 0, "descriptors": 0, "tasks": 0}
     assert found["gauges"]["sockets"]["most"] <= 60
     assert found["gauges"]["threads"]["most"] <= 5
@@ -103,8 +105,8 @@ def test_soak() -> None:
 @pytest.mark.parametrize(
     ("gauge", "growth"), [("memory", 0.02), ("sockets", 0.01), ("descriptors", 0.01), ("tasks", 0.01)]
 )
-def test_the_soak_sees_a_leak(gauge: str, growth: float) -> None:
-    """In ten minutes: 12 MB, or six of anything else, that are not given back."""
+def test_the_soak_detects_a_leak(gauge: str, growth: float) -> None:
+    """A leak of 12 MB, or of six of anything else, in ten minutes is not flat."""
     rng = random.Random(3)
     samples = [
         {"memory": 55 + rng.random(), "sockets": 2 + second % 40, "descriptors": 14, "tasks": 64, "threads": 2}
@@ -117,7 +119,7 @@ def test_the_soak_sees_a_leak(gauge: str, growth: float) -> None:
 
 
 def test_first_call(tmp_path: pathlib.Path) -> None:
-    """A call on a connection that `warm_up` has opened takes less than one that has to open it."""
+    """A call on a connection that `warm_up` has opened is faster than one that opens it."""
     file = tmp_path / "first.json"
     command = [sys.executable, "-m", "benchmarks.first_call", "--rounds", "3", "--json", str(file)]
     run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
@@ -128,26 +130,26 @@ def test_first_call(tmp_path: pathlib.Path) -> None:
     assert run.stderr == ""
 
 
-def kept() -> dict[str, dict[str, Any]]:
+def saved_results() -> dict[str, dict[str, Any]]:
     results = saved()
     assert set(results) == set(PARTS)
     return results
 
 
-def test_readme_shows_the_kept_figures() -> None:
-    """README's numbers are those of the last kept run, to the letter."""
+def test_readme_shows_the_saved_figures() -> None:
+    """README's section is the one generated from the saved figures."""
     _, begin, rest = (ROOT / "README.md").read_text().partition(BEGIN)
     shown, end, _ = rest.partition(END)
     assert begin
     assert end
-    assert shown == section(kept())
-    for row in _numbers.rows(kept()):
-        assert f"| {row.what} | {row.ours} |" in shown
+    assert shown == section(saved_results())
+    for row in _numbers.rows(saved_results()):
+        assert f"| {row.metric} | {row.ours} |" in shown
 
 
-def test_the_charts_are_those_of_the_kept_figures() -> None:
-    """Each is what `--draw` makes of the figures, none is left over, and README shows each."""
-    drawn = _charts.draw(kept())
+def test_the_charts_show_the_saved_figures() -> None:
+    """Each chart is what `--draw` generates, there is no other file, and README shows each."""
+    drawn = _charts.draw(saved_results())
     assert {file.name for file in RESULTS.glob("*.svg")} == set(drawn)
     readme = (ROOT / "README.md").read_text()
     for name, picture in drawn.items():
@@ -156,17 +158,17 @@ def test_the_charts_are_those_of_the_kept_figures() -> None:
         assert f'"benchmarks/results/{name}"' in readme
 
 
-def test_the_kept_figures_say_where_they_come_from() -> None:
-    """The machine, the day and the command stand beside them, and the command is still the one that is run."""
-    for name, result in kept().items():
+def test_the_saved_figures_state_their_origin() -> None:
+    """They include the machine, the date and the command, and the command is the current one."""
+    for name, result in saved_results().items():
         assert result["command"] == " ".join(PARTS[name].command)
         assert {"date", "cpu", "cores", "python", "system", "versions"} <= set(result["machine"])
         assert "aiohttp" in result["machine"]["versions"]
 
 
-def test_no_word_in_a_chart_leaves_it() -> None:
-    """Each text fits into the picture, with a wide font's letters."""
-    for picture in _charts.draw(kept()).values():
+def test_texts_fit_into_their_chart() -> None:
+    """Each text fits into the picture, even in a wide font."""
+    for picture in _charts.draw(saved_results()).values():
         for text in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text"):
             letter = 0.60 if "font-weight" in text.attrib else 0.56  # DejaVu Sans has 0.56 and 0.50
             wide = letter * float(text.attrib["font-size"]) * len(text.text or "")
@@ -176,12 +178,12 @@ def test_no_word_in_a_chart_leaves_it() -> None:
             assert right <= _charts.WIDTH, text.text
 
 
-def test_a_missed_target_is_called_so() -> None:
-    """A figure on the wrong side of its target is never rounded to the right one."""
-    calls = copy.deepcopy(kept()["calls"])
+def test_a_missed_target_is_reported_as_missed() -> None:
+    """A figure on the wrong side of its target is never rounded to the right side."""
+    calls = copy.deepcopy(saved_results()["calls"])
     for cost in calls["figures"]["calls"]:
         cost["ours_to_it"] = 1.004 if cost["name"] == "aiohttp, naive" else 0.2004
-    rows = [row for row in _numbers.rows({"calls": calls}) if "growth" not in row.what]
+    rows = [row for row in _numbers.rows({"calls": calls}) if "growth" not in row.metric]
     assert {(row.ratio, row.target, row.verdict) for row in rows} == {
         ("1.004", "<= 1.00", "NOT MET"),
         ("0.200", "<= 0.20", "NOT MET"),
@@ -189,38 +191,38 @@ def test_a_missed_target_is_called_so() -> None:
     assert "**not met**" in _numbers.as_markdown(rows)
 
 
-def test_everything_prints_one_table() -> None:
-    """A part that is asked for is measured, and stands in the table with its target and whether it is met."""
+def test_a_run_prints_one_table() -> None:
+    """The table shows each requested part with its target and whether it is met."""
     command = [sys.executable, "-m", "benchmarks", "--only", "truth"]
     run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
-    head, row, *marked = run.stdout.splitlines()
-    assert head.split()[0] == "what"
+    head, row, *footnotes = run.stdout.splitlines()
+    assert head.split()[0] == "metric"
     assert re.search(r" 0 of [\d,]+ ", row)
     assert row.endswith(" met")
     assert not row.endswith("NOT MET")
-    assert len(marked) == (_others.MARK in row)  # on a busy machine
+    assert len(footnotes) == (_background_load.MARK in row)  # on a busy machine
 
 
-def test_a_part_is_ended_when_time_is_up(capfd: pytest.CaptureFixture[str]) -> None:
-    """Then it is missing, and said to be."""
-    assert everything(["truth"], budget=0.2) == {}
-    assert "truth: ended, the time was up" in capfd.readouterr().err
+def test_a_part_is_ended_when_the_time_is_up(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is missing from the results and reported on stderr."""
+    assert run_parts(["truth"], max_seconds=0.2) == {}
+    assert "truth: ended, the time is up" in capfd.readouterr().err
 
 
-def test_a_part_whose_package_is_not_to_be_had_is_left_out(
+def test_a_part_whose_package_cannot_be_installed_is_skipped(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The others are measured all the same."""
+    """The run continues with the other parts."""
     monkeypatch.setitem(
         PARTS, "truth", Part(("oracle", "--sends", "200", "--json"), folder="tests.system", package="./no/such/package")
     )
-    assert everything(["truth"]) == {}
+    assert run_parts(["truth"]) == {}
     assert "truth: ended with 1" in capfd.readouterr().err
 
 
-def test_a_line_that_leaves_its_chart_says_how_far() -> None:
-    """Where more was sent than the scale reaches, the number stands beside it; where not, nothing does."""
-    results = copy.deepcopy(kept())
+def test_a_cut_line_states_its_maximum() -> None:
+    """A line beyond the scale has its maximum beside it; other lines have no note."""
+    results = copy.deepcopy(saved_results())
     course = results["rates"]["figures"]["figures"][0]["course"]
     for way, counts in course.items():
         for kind in ("accepted", "refused"):
@@ -230,43 +232,43 @@ def test_a_line_that_leaves_its_chart_says_how_far() -> None:
     assert re.findall("cut: up to [0-9,]+", _charts.rates(results, _charts.LIGHT)) == ["cut: up to 1,234"]
 
 
-@pytest.mark.skipif(not _others.STAT.exists(), reason="no /proc/stat")
-def test_what_others_take_is_told_from_what_a_part_takes() -> None:
-    """A child of another process is somebody else, until it has ended and is counted as a part's own."""
+@pytest.mark.skipif(not _background_load.STAT.exists(), reason="no /proc/stat")
+def test_the_background_load_excludes_a_parts_own_processes() -> None:
+    """A running child counts as background load; once it has ended, it counts as the part's own."""
     spinning = "import sys, time\nwhile time.process_time() < 0.9: pass\nprint(flush=True)\nsys.stdin.read()"
     command = [sys.executable, "-c", spinning]
-    others = _others.Others()
+    load = _background_load.BackgroundLoad()
     with processes.running(command, stdin=processes.PIPE, stdout=processes.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        during = others.share()
-    after = others.share()
+        during = load.share()
+    after = load.share()
     assert during is not None
     assert after is not None
     assert after < during
 
 
 def test_figures_of_a_busy_machine_are_marked() -> None:
-    """Each row and each chart of such a part says so; those of others, and of results that do not know, do not."""
-    results = {name: {**result, "others": None} for name, result in kept().items()}
+    """Each row and chart of such a part is marked; other parts, and results without a load, are not."""
+    results = {name: {**result, "others": None} for name, result in saved_results().items()}
     plain = section(results)
-    assert _others.MARK.strip() not in plain
+    assert _background_load.MARK.strip() not in plain
     assert shown(results) == _numbers.as_text(_numbers.rows(results))
-    results["memory"]["others"], results["first"]["others"] = 0.234, _others.BUSY
+    results["memory"]["others"], results["first"]["others"] = 0.234, _background_load.MAX_SHARE
     marked = section(results)
-    rows = [line for line in marked.splitlines() if line.startswith("|") and _others.MARK in line]
+    rows = [line for line in marked.splitlines() if line.startswith("|") and _background_load.MARK in line]
     assert len(rows) == len(_numbers.memory(results["memory"]["figures"]))
-    assert "others took more than 10 % of the machine's time: memory 23 %." in marked
+    assert "other processes used more than 10 % of the machine's time: memory 23 %." in marked
     assert shown(results).endswith(": memory 23 %")
-    note = "Others took 23 % of the machine meanwhile."
+    note = "Other processes used 23 % of the machine."
     assert {name for name, picture in _charts.draw(results).items() if note in picture} == {
         "memory-light.svg",
         "memory-dark.svg",
     }
 
 
-def test_draw_leaves_the_rest_of_readme(tmp_path: pathlib.Path) -> None:
-    """Only what stands between the marks is replaced."""
+def test_draw_keeps_the_rest_of_readme(tmp_path: pathlib.Path) -> None:
+    """Only the text between the marks is replaced."""
     shutil.copytree(RESULTS, tmp_path / "results")
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}old\n{END}after\n")
