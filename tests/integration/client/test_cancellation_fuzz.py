@@ -76,7 +76,7 @@ PUBLIC: dict[str, str] = {
     # Each waits for another thread, once.
     **{f"ThreadedSimulator.{name}": THREADS for name in ("accept_connections", "refuse_connections", "stop")},
     "ThreadedSimulator.wait_for_message": THREADS,
-    "ThreadedSimulator.start": "test_testing::test_a_start_in_a_thread_cancelled",
+    "ThreadedSimulator.start": "test_testing::test_a_start_can_be_cancelled",
     # It only yields to other tasks.
     "ManualClock.advance": "test_testing::test_with_a_clock_the_default_retry_policy_applies",
 }
