@@ -189,7 +189,7 @@ def basic_auth(username: str, password: str) -> str:
 
 
 def refused_port() -> int:
-    """Return a port on which nobody listens."""
+    """Return a port without a listener."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]

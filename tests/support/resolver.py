@@ -1,4 +1,4 @@
-"""A resolver that says what a test tells it to."""
+"""A resolver with scripted answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiohttp.abc import AbstractResolver
 
 
 class Resolver(AbstractResolver):
-    """Says what it is told to."""
+    """Resolves names as its script says."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)

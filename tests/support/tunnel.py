@@ -6,7 +6,7 @@ import asyncio
 
 
 class Tunnel:
-    """Answers CONNECT as told and then passes bytes both ways."""
+    """Answers CONNECT with a given status and then passes bytes both ways."""
 
     def __init__(self, status: int | None) -> None:
         self.status = status

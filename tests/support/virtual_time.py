@@ -69,11 +69,11 @@ class VirtualTimeLoop(_Virtual, asyncio.SelectorEventLoop):  # type: ignore[misc
 
 
 def virtual_uvloop() -> Any:
-    """Make a uvloop whose `time()` jumps in the same way; imported here, since not every system has it.
+    """Make a uvloop whose `time()` jumps in the same way. uvloop is imported here, since not every system has it.
 
-    libuv's own timers cannot be moved, so this loop keeps those of its users. Time jumps after some looks at them, a
-    real millisecond and a poll of all sockets apart, between which nobody had anything to do: what is written leaves
-    the process only after the next poll.
+    libuv's timers cannot be moved, so this loop keeps the timers of its users. Time jumps once the loop was idle for
+    several checks, each a real millisecond and one poll of all sockets apart: what is written leaves the process only
+    after the next poll.
     """
     import uvloop
 

@@ -28,7 +28,7 @@ from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
 from tests.support.redis_server import RedisServer
 from tests.support.worker_processes import Workers, numbers
 
-INTERRUPTED, IN_FLIGHT = "unknown for a kill or a freeze", "those under way then"
+INTERRUPTED, IN_FLIGHT = "unknown for a kill or a freeze", "those in flight then"
 START_UP = 3.0
 """Seconds from the start of a worker until it sends its first chunk."""
 NOT_SENT = {Delivery.REJECTED, Delivery.NOT_SENT, Delivery.INVALID, Delivery.SKIPPED}

@@ -35,8 +35,8 @@ async def test_jobs_are_listed_cancelled_and_resumed(redis_server, job):
     assert cancelled.output == "launch: cancelled, 0 of 1,200 done (1,200 pending)\n"
     assert (await job.progress()).ending == "cancelled"
     assert "running" in (await shown(redis_server, "launch", "--resume")).output
-    told = json.loads((await shown(redis_server, "--json")).output)
-    assert (told["name"], told["total"], told["done"], told["ending"]) == ("launch", 1200, 0, None)
+    document = json.loads((await shown(redis_server, "--json")).output)
+    assert (document["name"], document["total"], document["done"], document["ending"]) == ("launch", 1200, 0, None)
 
 
 async def test_a_job_of_a_newer_version_does_not_hide_the_others(redis_server, producer, job, template):
