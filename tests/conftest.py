@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import pathlib
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +31,55 @@ HANDLERS = pytest.StashKey[dict[signal.Signals, Any]]()
 APPLICATION = "93de2206-9669-4e07-948d-329f4b722ee2"
 
 
+TESTS = pathlib.Path(__file__).parent
+SYSTEM = TESTS / "system"
+ABOUT_RESOURCES = {TESTS / "integration" / name for name in ("faults", "transport", "worker")}
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "system: everything below tests/system; set automatically")
+    config.addinivalue_line("markers", "resources: collect garbage after each test; set automatically")
     config.addinivalue_line("markers", "virtual_time: run on a loop whose time jumps instead of passing")
     config.addinivalue_line("markers", "uvloop: run on uvloop as well")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    # The collection after each test then looks only at what tests made, not at every module of every library.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run a single file in this process: that is faster, and a debugger works."""
+    files = [argument for argument in config.args if argument.partition("::")[0].endswith(".py")]
+    return 0 if len(config.args) == len(files) == 1 else None
+
+
+def wants_system(config: pytest.Config) -> bool:
+    """Return whether the system tier is asked for: by its marker, or by a path in it."""
+    paths = [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
+    return "system" in config.option.markexpr.split() or any(SYSTEM in (p, *p.parents) for p in paths)
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """Leave out the system tier unless it is asked for, and the other tiers where it alone is."""
+    if collection_path == SYSTEM and not wants_system(config):
+        return True
+    if config.option.markexpr == "system" and collection_path in {TESTS / "unit", TESTS / "integration"}:
+        return True
+    return None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if SYSTEM in item.path.parents:
+        item.add_marker("system")
+    if item.path.parent in ABOUT_RESOURCES or "cancellation" in item.path.name:
+        item.add_marker("resources")
+
+
+def freeze() -> None:
+    """Collect garbage, and have later collections look only at objects that are made from now on."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    freeze()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
@@ -81,12 +122,20 @@ def _no_process_is_left() -> Iterator[None]:
     assert not left, "\n".join(["processes left behind:", *left])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_of_a_module() -> Iterator[None]:
+    """Collect each module's garbage, so that a ResourceWarning belongs to the module that caused it."""
+    yield
+    freeze()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
         request.getfixturevalue("_nothing_left_in_loop")
     yield
-    gc.collect()  # so that a ResourceWarning belongs to the test that caused it
+    if request.node.get_closest_marker("resources"):
+        gc.collect()
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import pathlib
-import sys
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -16,7 +14,6 @@ from tests.conftest import pytest_asyncio_loop_factories
 from tests.integration.faults.answers import FAULTS, NEVER, ODD_SUCCESSES
 from tests.integration.faults.test_proxies import REFUSED
 from tests.integration.faults.watch import MATRIX, Watch
-from tests.support import processes
 from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
 
 # The rows in the order of the table, and the test of each in tests/integration/faults; some have more than one.
@@ -134,23 +131,3 @@ def test_the_tables_rows_are_what_they_say() -> None:
     assert {14, 15, 18, 25, 32, 33} <= {row[0] for row in NEVER}
     assert {18, 22, 23, 25} <= {row[0] for row in ODD_SUCCESSES}
     assert {38, 54, 55} == {int(name[:2]) for name in REFUSED}
-
-
-def test_an_answer_means_the_same_to_aiohttps_parser_in_python() -> None:
-    """Without its C extensions aiohttp takes answers that the parser in C refuses; the library does not."""
-    code = """
-import sys
-import pytest
-from aiohttp.http import HttpResponseParser
-assert HttpResponseParser.__module__ == "aiohttp.http_parser", HttpResponseParser
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "virtual-", "tests/integration/faults/test_answers.py"]))
-"""
-    done = processes.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"AIOHTTP_NO_EXTENSIONS": "1"},
-        cwd=pathlib.Path(__file__).parents[2],
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
