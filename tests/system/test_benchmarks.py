@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import pathlib
-import random
-import re
-import shutil
 import sys
-from typing import Any
-from xml.etree import ElementTree as ET
 
-import pytest
-
-from benchmarks import _charts, _numbers, _others
-from benchmarks.__main__ import BEGIN, END, PARTS, RESULTS, Part, draw, saved, section, shown
-from benchmarks.__main__ import run as everything
 from tests.support import processes
-from tests.system.soak import gauges
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -35,17 +23,6 @@ def test_rates(tmp_path: pathlib.Path) -> None:
     # What the targets are for shows in the others: both fill the provider's queue.
     queue = figures[2]["values"]
     assert queue["ours"] < 1 < queue["naive"]
-    assert run.stderr == ""
-
-
-@pytest.mark.parametrize("how", ["KILL", "TERM"])
-def test_bulk_kills(how: str) -> None:
-    """A run that is killed again and again texts nobody twice, and tells of every number in the end."""
-    command = [sys.executable, "-m", "tests.system.bulk_kills", "--runs", "1", "--items", "1500", "--json"]
-    run = processes.run([*command, "--signal", how], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
-    found = json.loads(run.stdout)
-    assert found["sound"], found
-    assert found["runs"][0]["kills"] >= 3, found
     assert run.stderr == ""
 
 
@@ -85,37 +62,6 @@ def test_import_cost(tmp_path: pathlib.Path) -> None:
     assert run.stderr == ""
 
 
-def test_soak() -> None:
-    """Sign-ins and bulk runs through a service that is killed once: nothing is left when the client is closed."""
-    command = [sys.executable, "-m", "tests.system.soak", "--minutes", "0.1", "--json"]
-    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    found = json.loads(run.stdout)
-    assert found["starts of the simulator"] == 2
-    assert found["words"]["bulk accepted"] > 100
-    assert found["words"]["signed in"] > 10
-    # Whether it is flat shows after minutes; that what is taken has a bound, and is given back, shows at once.
-    assert found["left"] == {"sockets": 0, "descriptors": 0, "tasks": 0}
-    assert found["gauges"]["sockets"]["most"] <= 60
-    assert found["gauges"]["threads"]["most"] <= 5
-    assert run.stderr == ""
-
-
-@pytest.mark.parametrize(
-    ("gauge", "growth"), [("memory", 0.02), ("sockets", 0.01), ("descriptors", 0.01), ("tasks", 0.01)]
-)
-def test_the_soak_sees_a_leak(gauge: str, growth: float) -> None:
-    """In ten minutes: 12 MB, or six of anything else, that are not given back."""
-    rng = random.Random(3)
-    samples = [
-        {"memory": 55 + rng.random(), "sockets": 2 + second % 40, "descriptors": 14, "tasks": 64, "threads": 2}
-        for second in range(600)
-    ]
-    assert all(found["flat"] for found in gauges(samples).values())
-    for second, sample in enumerate(samples):
-        sample[gauge] += growth * second
-    assert [name for name, found in gauges(samples).items() if not found["flat"]] == [gauge]
-
-
 def test_first_call(tmp_path: pathlib.Path) -> None:
     """A call on a connection that `warm_up` has opened takes less than one that has to open it."""
     file = tmp_path / "first.json"
@@ -128,150 +74,8 @@ def test_first_call(tmp_path: pathlib.Path) -> None:
     assert run.stderr == ""
 
 
-def kept() -> dict[str, dict[str, Any]]:
-    results = saved()
-    assert set(results) == set(PARTS)
-    return results
-
-
-def test_readme_shows_the_kept_figures() -> None:
-    """README's numbers are those of the last kept run, to the letter."""
-    _, begin, rest = (ROOT / "README.md").read_text().partition(BEGIN)
-    shown, end, _ = rest.partition(END)
-    assert begin
-    assert end
-    assert shown == section(kept())
-    for row in _numbers.rows(kept()):
-        assert f"| {row.what} | {row.ours} |" in shown
-
-
-def test_the_charts_are_those_of_the_kept_figures() -> None:
-    """Each is what `--draw` makes of the figures, none is left over, and README shows each."""
-    drawn = _charts.draw(kept())
-    assert {file.name for file in RESULTS.glob("*.svg")} == set(drawn)
-    readme = (ROOT / "README.md").read_text()
-    for name, picture in drawn.items():
-        assert (RESULTS / name).read_text() == picture
-        ET.fromstring(picture)
-        assert f'"benchmarks/results/{name}"' in readme
-
-
-def test_the_kept_figures_say_where_they_come_from() -> None:
-    """The machine, the day and the command stand beside them, and the command is still the one that is run."""
-    for name, result in kept().items():
-        assert result["command"] == " ".join(PARTS[name].command)
-        assert {"date", "cpu", "cores", "python", "system", "versions"} <= set(result["machine"])
-        assert "aiohttp" in result["machine"]["versions"]
-
-
-def test_no_word_in_a_chart_leaves_it() -> None:
-    """Each text fits into the picture, with a wide font's letters."""
-    for picture in _charts.draw(kept()).values():
-        for text in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text"):
-            letter = 0.60 if "font-weight" in text.attrib else 0.56  # DejaVu Sans has 0.56 and 0.50
-            wide = letter * float(text.attrib["font-size"]) * len(text.text or "")
-            x = float(text.attrib["x"])
-            left, right = (x - wide, x) if text.attrib.get("text-anchor") == "end" else (x, x + wide)
-            assert left >= 0, text.text
-            assert right <= _charts.WIDTH, text.text
-
-
-def test_a_missed_target_is_called_so() -> None:
-    """A figure on the wrong side of its target is never rounded to the right one."""
-    calls = copy.deepcopy(kept()["calls"])
-    for cost in calls["figures"]["calls"]:
-        cost["ours_to_it"] = 1.004 if cost["name"] == "aiohttp, naive" else 0.2004
-    rows = [row for row in _numbers.rows({"calls": calls}) if "growth" not in row.what]
-    assert {(row.ratio, row.target, row.verdict) for row in rows} == {
-        ("1.004", "<= 1.00", "NOT MET"),
-        ("0.200", "<= 0.20", "NOT MET"),
-    }
-    assert "**not met**" in _numbers.as_markdown(rows)
-
-
-def test_everything_prints_one_table() -> None:
-    """A part that is asked for is measured, and stands in the table with its target and whether it is met."""
-    command = [sys.executable, "-m", "benchmarks", "--only", "truth"]
-    run = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
-    head, row, *marked = run.stdout.splitlines()
-    assert head.split()[0] == "what"
-    assert re.search(r" 0 of [\d,]+ ", row)
-    assert row.endswith(" met")
-    assert not row.endswith("NOT MET")
-    assert len(marked) == (_others.MARK in row)  # on a busy machine
-
-
-def test_a_part_is_ended_when_time_is_up(capfd: pytest.CaptureFixture[str]) -> None:
-    """Then it is missing, and said to be."""
-    assert everything(["truth"], budget=0.2) == {}
-    assert "truth: ended, the time was up" in capfd.readouterr().err
-
-
-def test_a_part_whose_package_is_not_to_be_had_is_left_out(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The others are measured all the same."""
-    monkeypatch.setitem(
-        PARTS, "truth", Part(("oracle", "--sends", "200", "--json"), folder="tests.system", package="./no/such/package")
-    )
-    assert everything(["truth"]) == {}
-    assert "truth: ended with 1" in capfd.readouterr().err
-
-
-def test_a_line_that_leaves_its_chart_says_how_far() -> None:
-    """Where more was sent than the scale reaches, the number stands beside it; where not, nothing does."""
-    results = copy.deepcopy(kept())
-    course = results["rates"]["figures"]["figures"][0]["course"]
-    for way, counts in course.items():
-        for kind in ("accepted", "refused"):
-            counts[kind] = [min(count, 150) for count in counts[kind]]
-        if way == "naive":
-            counts["refused"][3] = 1234
-    assert re.findall("cut: up to [0-9,]+", _charts.rates(results, _charts.LIGHT)) == ["cut: up to 1,234"]
-
-
-@pytest.mark.skipif(not _others.STAT.exists(), reason="no /proc/stat")
-def test_what_others_take_is_told_from_what_a_part_takes() -> None:
-    """A child of another process is somebody else, until it has ended and is counted as a part's own."""
-    spinning = "import sys, time\nwhile time.process_time() < 0.9: pass\nprint(flush=True)\nsys.stdin.read()"
-    command = [sys.executable, "-c", spinning]
-    others = _others.Others()
-    with processes.running(command, stdin=processes.PIPE, stdout=processes.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        during = others.share()
-    after = others.share()
-    assert during is not None
-    assert after is not None
-    assert after < during
-
-
-def test_figures_of_a_busy_machine_are_marked() -> None:
-    """Each row and each chart of such a part says so; those of others, and of results that do not know, do not."""
-    results = {name: {**result, "others": None} for name, result in kept().items()}
-    plain = section(results)
-    assert _others.MARK.strip() not in plain
-    assert shown(results) == _numbers.as_text(_numbers.rows(results))
-    results["memory"]["others"], results["first"]["others"] = 0.234, _others.BUSY
-    marked = section(results)
-    rows = [line for line in marked.splitlines() if line.startswith("|") and _others.MARK in line]
-    assert len(rows) == len(_numbers.memory(results["memory"]["figures"]))
-    assert "others took more than 10 % of the machine's time: memory 23 %." in marked
-    assert shown(results).endswith(": memory 23 %")
-    note = "Others took 23 % of the machine meanwhile."
-    assert {name for name, picture in _charts.draw(results).items() if note in picture} == {
-        "memory-light.svg",
-        "memory-dark.svg",
-    }
-
-
-def test_draw_leaves_the_rest_of_readme(tmp_path: pathlib.Path) -> None:
-    """Only what stands between the marks is replaced."""
-    shutil.copytree(RESULTS, tmp_path / "results")
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}old\n{END}after\n")
-    draw(tmp_path / "results", readme)
-    text = readme.read_text()
-    assert text.startswith(f"before\n{BEGIN}<picture>")
-    assert text.endswith(f"{END}after\n")
-    assert "old" not in text.split()
+def test_their_own_tests() -> None:
+    """Those of their tables, charts and marks pass."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "benchmarks/tests"]
+    run = processes.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr

@@ -6,9 +6,11 @@ import pytest
 
 from bandwidth_mfa_async.worker import _service
 from benchmarks import worker_growth
+from tests.support.redis_server import server_binary
 
 
-async def test_what_a_code_and_an_idle_worker_cost_redis(redis_server, tmp_path, monkeypatch):
+@pytest.mark.skipif(server_binary() is None, reason="no redis-server here")
+async def test_what_a_code_and_an_idle_worker_cost_redis(tmp_path, monkeypatch):
     """All of it is counted, and a thousand workers are reckoned from it."""
     monkeypatch.setattr(worker_growth, "PACES", ((2, 200), (6, 120)))
     monkeypatch.setattr(worker_growth, "IDLE", 5)
