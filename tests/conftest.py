@@ -24,34 +24,59 @@ if TYPE_CHECKING:
 
 FROM = "+19195554321"
 TO = "+19195551234"
-ROOT = pathlib.Path(__file__).parent
-# Folders whose tests are about connections, tasks and files that must be released.
-RESOURCES = {("integration", name) for name in ("client", "faults", "transport", "worker")}
 HANDLERS = pytest.StashKey[dict[signal.Signals, Any]]()
 APPLICATION = "93de2206-9669-4e07-948d-329f4b722ee2"
 
 
+TESTS = pathlib.Path(__file__).parent
+SYSTEM = TESTS / "system"
+ABOUT_RESOURCES = {TESTS / "integration" / name for name in ("faults", "transport", "worker")}
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "system: everything below tests/system; set automatically")
+    config.addinivalue_line("markers", "resources: collect garbage after each test; set automatically")
     config.addinivalue_line("markers", "virtual_time: run on a loop whose time jumps instead of passing")
     config.addinivalue_line("markers", "uvloop: run on uvloop as well")
-    config.addinivalue_line("markers", "system: set for tests/system; `pytest -m system` runs them")
-    config.addinivalue_line("markers", "resources: collect garbage after each test, to find what it leaks")
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        parts = item.path.relative_to(ROOT).parts
-        if parts[0] == "system":
-            item.add_marker("system")
-        if parts[:2] in RESOURCES:
-            item.add_marker("resources")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run a single file in this process: that is faster, and a debugger works."""
+    files = [argument for argument in config.args if argument.partition("::")[0].endswith(".py")]
+    return 0 if len(config.args) == len(files) == 1 else None
+
+
+def wants_system(config: pytest.Config) -> bool:
+    """Return whether the system tier is asked for: by its marker, or by a path in it."""
+    paths = [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
+    return "system" in config.option.markexpr.split() or any(SYSTEM in (p, *p.parents) for p in paths)
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """Leave out the system tier unless it is asked for, and the other tiers where it alone is."""
+    if collection_path == SYSTEM and not wants_system(config):
+        return True
+    if config.option.markexpr == "system" and collection_path in {TESTS / "unit", TESTS / "integration"}:
+        return True
+    return None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if SYSTEM in item.path.parents:
+        item.add_marker("system")
+    if item.path.parent in ABOUT_RESOURCES or "cancellation" in item.path.name:
+        item.add_marker("resources")
+
+
+def freeze() -> None:
+    """Collect garbage, and have later collections look only at objects that are made from now on."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    # Garbage collections then look only at what tests made, not at every module of every library.
-    gc.collect()
-    gc.freeze()
+    freeze()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
@@ -95,9 +120,10 @@ def _no_process_is_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _garbage_of_the_module() -> Iterator[None]:
+def _garbage_of_a_module() -> Iterator[None]:
+    """Collect each module's garbage, so that a ResourceWarning belongs to the module that caused it."""
     yield
-    gc.collect()  # so that a ResourceWarning belongs to the module that caused it
+    freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +132,7 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("_nothing_left_in_loop")
     yield
     if request.node.get_closest_marker("resources"):
-        gc.collect()  # so that a ResourceWarning belongs to the test that caused it
+        gc.collect()
 
 
 @pytest.fixture
@@ -129,7 +155,7 @@ async def _nothing_left_in_loop() -> AsyncIterator[None]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send through aiohttp's documented interface where a test asks for it, as on an aiohttp that lacks the rest."""
     if getattr(request, "param", "direct") == "documented":
-        monkeypatch.setattr("bandwidth_mfa_async._transport._fast_path._request", None)
+        monkeypatch.setattr("bandwidth_mfa_async._transport._exchange._request", None)
 
 
 @pytest.fixture
