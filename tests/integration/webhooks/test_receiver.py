@@ -480,7 +480,7 @@ async def test_a_receipt_whose_callback_raised_is_handled_again(endpoint, callba
     assert len(callback.got) == 2
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "RuntimeError at " in record.getMessage()
-    assert "test_webhooks.py" in record.getMessage()
+    assert "test_receiver.py" in record.getMessage()
     assert TO not in caplog.text
 
 
