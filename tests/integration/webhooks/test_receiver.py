@@ -1,4 +1,4 @@
-"""Delivery receipts are parsed, received once through aiohttp and ASGI, and tracked."""
+"""Delivery receipts are received once, through aiohttp and ASGI, also from the simulator."""
 
 from __future__ import annotations
 
@@ -8,286 +8,22 @@ import contextlib
 import gzip
 import json
 import logging
-import pickle
-import sys
-import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bandwidth_mfa_async import BasicAuth, CodeRequest, ConfigurationError, MFAClient, MFAError
+from bandwidth_mfa_async import BasicAuth, CodeRequest, MFAClient
 from bandwidth_mfa_async.simulator import ReceiptPolicy, Simulator
 from bandwidth_mfa_async.testing import ManualClock
-from bandwidth_mfa_async.webhooks import (
-    DeliveryReceipt,
-    DeliveryTracker,
-    ErrorFamily,
-    ReceiptTimeoutError,
-    WebhookError,
-    add_receipt_route,
-    error_family,
-    parse_delivery_receipt,
-    receipt_asgi_app,
-    receipt_handler,
-)
+from bandwidth_mfa_async.webhooks import DeliveryReceipt, DeliveryTracker, add_receipt_route, parse_delivery_receipt
 from tests.conftest import APPLICATION, FROM, TO
-from tests.support import processes
+from tests.support.webhooks import DELIVERED, FAILED, PRINTED, ASGIEndpoint, Reply, until
 
 AIOHTTP = tuple(map(int, aiohttp.__version__.split(".")[:2]))
-ID = "14762070468292kw2fuqty55yp2b2"
-# The four examples of https://dev.bandwidth.com/docs/mfa/webhooks, without their trailing commas.
-DELIVERED = {
-    "type": "message-delivered",
-    "time": "2016-09-14T18:20:16Z",
-    "description": "ok",
-    "platform": "NorthAmericaSMS",
-    "message": {"id": ID},
-}
-FAILED = DELIVERED | {"type": "message-failed", "description": "forbidden to country", "errorCode": 4432}
-FAILED_ABROAD = FAILED | {"description": "Undeliverable", "platform": "GlobalSMS", "errorCode": 995}
-PRINTED = """{
-    "type"          : "message-delivered",
-    "time"          : "2016-09-14T18:20:16Z",
-    "description"   : "ok",
-    "platform"      : "NorthAmericaSMS",
-    "message"       : {
-        "id"            : "14762070468292kw2fuqty55yp2b2",
-    }
-}"""
 MAX_BODY = 64 * 1024
-
-
-def receipt(message_id: str = ID, **changes: Any) -> DeliveryReceipt:
-    return parse_delivery_receipt(DELIVERED | {"message": {"id": message_id}} | changes)
-
-
-async def until(condition) -> None:
-    """Run the event loop until a condition is true; fail after five real seconds."""
-    limit = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < limit, "the condition did not become true"
-        await asyncio.sleep(0)
-
-
-# ---------------------------------------------------------------------------------------------- reading
-
-
-@pytest.mark.parametrize(
-    "form", [dict, json.dumps, lambda body: json.dumps(body).encode()], ids=["dict", "str", "bytes"]
-)
-def test_a_receipt_is_parsed_from_an_object_text_or_bytes(form):
-    """The time is aware, and the error code is None on success."""
-    assert parse_delivery_receipt(form(FAILED)) == DeliveryReceipt(
-        message_id=ID,
-        delivered=False,
-        type="message-failed",
-        time=datetime(2016, 9, 14, 18, 20, 16, tzinfo=UTC),
-        description="forbidden to country",
-        platform="NorthAmericaSMS",
-        error_code=4432,
-    )
-    assert parse_delivery_receipt(form(DELIVERED)).delivered is True
-    assert parse_delivery_receipt(form(DELIVERED)).error_code is None
-
-
-def test_the_documented_examples_are_not_json():
-    """They contain a trailing comma; without it they are valid."""
-    with pytest.raises(WebhookError, match="not JSON"):
-        parse_delivery_receipt(PRINTED)
-    assert parse_delivery_receipt(PRINTED.replace('p2b2",', 'p2b2"')).message_id == ID
-
-
-def test_an_array_of_one_receipt_is_parsed():
-    """With a changed Dashboard URL, North American receipts have the Messaging API's format: an array, more keys."""
-    full = FAILED | {"to": TO, "message": {"id": ID, "owner": FROM, "to": [TO], "from": FROM, "text": "Your code is 1"}}
-    found = parse_delivery_receipt(json.dumps([full]))
-    assert found == parse_delivery_receipt(FAILED)
-    assert TO not in repr(found)
-
-
-BAD = {
-    "empty": b"",
-    "not utf-8": b'\xff{"type": "message-delivered"}',
-    "utf-16": json.dumps(DELIVERED).encode("utf-16"),
-    "html": "<html>",
-    "null": "null",
-    "number": "7",
-    "text": '"message-delivered"',
-    "empty array": "[]",
-    "two": json.dumps([DELIVERED, FAILED]),
-    "array in array": json.dumps([[DELIVERED]]),
-    "deep": "[" * 100_000,
-    "long number": "9" * 10_000,
-    "no type": {"message": {"id": ID}},
-    "other type": DELIVERED | {"type": "message-sending"},
-    "type in capitals": DELIVERED | {"type": "Message-Delivered"},
-    "type is a list": DELIVERED | {"type": ["message-delivered"]},
-    "no message": {"type": "message-delivered"},
-    "message is text": DELIVERED | {"message": ID},
-    "message is null": DELIVERED | {"message": None},
-    "no id": DELIVERED | {"message": {}},
-    "id is a number": DELIVERED | {"message": {"id": 7}},
-    "empty id": DELIVERED | {"message": {"id": ""}},
-    "id with a line end": DELIVERED | {"message": {"id": f"{ID}\n"}},
-    "id with a space": DELIVERED | {"message": {"id": "a b"}},
-    "long id": DELIVERED | {"message": {"id": "a" * 129}},
-    "id is not ascii": DELIVERED | {"message": {"id": "é"}},
-    "None": None,
-}
-
-
-@pytest.mark.parametrize("body", BAD.values(), ids=BAD.keys())
-def test_an_invalid_body_raises_a_webhook_error(body):
-    """The error quotes nothing of the body and is not chained to the parser's error, which contains it."""
-    with pytest.raises(WebhookError) as caught:
-        parse_delivery_receipt(body)
-    assert isinstance(caught.value, (ValueError, MFAError))
-    assert ID not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__ or caught.value.__context__ is None
-
-
-_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(
-    st.one_of(
-        _json,
-        st.binary(max_size=60),
-        st.fixed_dictionaries(
-            {"type": st.sampled_from(["message-delivered", "message-failed"])},
-            optional={
-                "message": st.fixed_dictionaries({"id": _json | st.just(ID)}),
-                "time": _json | st.datetimes().map(str),
-                "description": _json,
-                "platform": _json,
-                "errorCode": _json,
-            },
-        ),
-    )
-)
-def test_every_value_is_a_receipt_or_a_webhook_error(value):
-    """No value raises another error, and every parsed receipt has a repr and a hash."""
-    with contextlib.suppress(WebhookError):
-        found = parse_delivery_receipt(value)
-        assert found.time is None or found.time.tzinfo is not None
-        assert hash(found) == hash(pickle.loads(pickle.dumps(found)))
-        assert repr(found).encode()
-        assert (found.description or "").encode() is not None
-        assert found.error_family is None or isinstance(found.error_family, ErrorFamily)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("2016-09-14T18:20:16.123Z", datetime(2016, 9, 14, 18, 20, 16, 123_000, tzinfo=UTC)),
-        ("2016-09-14T20:20:16+02:00", datetime(2016, 9, 14, 18, 20, 16, tzinfo=UTC)),
-        ("2016-09-14T18:20:16", None),
-        ("2016-09-14", None),
-        ("yesterday", None),
-        (1_473_877_216, None),
-        (None, None),
-    ],
-)
-def test_an_invalid_time_is_none(value, expected):
-    """A receipt without a readable, aware time is still valid."""
-    assert receipt(time=value).time == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (4432, 4432),
-        ("4432", 4432),
-        (0, 0),
-        (True, None),
-        (44.5, None),
-        ("44x", None),
-        (-1, None),
-        (10**12, None),
-        ([], None),
-    ],
-)
-def test_an_error_code_is_a_whole_number_or_none(value, expected):
-    """It is documented as an integer; another type does not make a receipt invalid."""
-    assert receipt(type="message-failed", errorCode=value).error_code == expected
-
-
-def test_the_repr_of_a_receipt_contains_no_number():
-    """The description is the service's text and may contain a number; it is bounded."""
-    shown = repr(receipt(description=f"no route to {TO}"))
-    assert TO not in shown
-    assert "no route to ***" in shown
-    assert len(receipt(description="x" * 10_000).description or "") == 500
-
-
-# ---------------------------------------------------------------------------------------------- error codes
-
-
-@pytest.mark.parametrize(
-    ("code", "platform", "expected"),
-    [
-        (4432, "NorthAmericaSMS", ("north_america", "client", "bandwidth", True)),
-        (4001, None, ("north_america", "client", "bandwidth", True)),
-        (4720, None, ("north_america", "client", "carrier", True)),
-        (4785, None, ("north_america", "client", "carrier", False)),
-        (5100, None, ("north_america", "server", "bandwidth", False)),
-        (5999, None, ("north_america", "server", "bandwidth", False)),
-        (5600, None, ("north_america", "server", "carrier", False)),
-        (9902, None, ("north_america", "ambiguous", None, None)),
-        (9500, None, ("north_america", "ambiguous", None, None)),
-        (995, "GlobalSMS", ("international", None, None, None)),
-        (0, None, ("international", None, None, None)),
-    ],
-)
-def test_documented_error_families(code, platform, expected):
-    """The family has the party at fault, the reporter, and whether the error is permanent."""
-    family = error_family(code, platform)
-    assert family is not None
-    assert (family.region, family.fault, family.reported_by, family.permanent) == expected
-
-
-@pytest.mark.parametrize(
-    ("code", "platform"),
-    [
-        (None, None),
-        (2, None),
-        (995, "NorthAmericaSMS"),
-        (4432, "GlobalSMS"),
-        (4200, None),
-        (6000, None),
-        (12_345, None),
-        (4432, "Other"),
-    ],
-)
-def test_undocumented_error_codes_have_no_family(code, platform):
-    """Also codes that do not belong to the platform."""
-    assert error_family(code, platform) is None
-
-
-def test_the_error_family_of_a_receipt_depends_on_its_platform():
-    """The meaning of an international code is the documented text."""
-    family = parse_delivery_receipt(FAILED_ABROAD).error_family
-    assert family is not None
-    assert family.meaning == "Undeliverable"
-    assert parse_delivery_receipt(DELIVERED).error_family is None
-
-
-# ---------------------------------------------------------------------------------------------- endpoints
-
-
-class Reply:
-    def __init__(self, status: int, headers: Any, body: bytes) -> None:
-        self.status, self.headers, self.body = status, headers, body
 
 
 class AiohttpEndpoint:
@@ -313,45 +49,6 @@ class AiohttpEndpoint:
             return Reply(response.status, response.headers, await response.read())
 
 
-class ASGIEndpoint:
-    """Calls the application like an ASGI server, by the specification."""
-
-    app: Any = None
-
-    async def open(self, on_receipt: Any, **options: Any) -> None:
-        self.app = receipt_asgi_app(on_receipt, **options)
-
-    async def __call__(self, body: Any = DELIVERED, method: str = "POST", **headers: str) -> Reply:
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        if hasattr(body, "__aiter__"):
-            parts = [part async for part in body]
-        else:
-            parts = [body if isinstance(body, bytes) else json.dumps(body).encode()]
-            raw.append((b"content-length", str(len(parts[0])).encode()))
-        messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
-        sent = await self.run([*messages, {"type": "http.request"}], method, raw)
-        start, end = sent
-        assert start["type"] == "http.response.start"
-        assert end == {"type": "http.response.body", "body": end["body"]}
-        names = {name.decode().title(): value.decode() for name, value in start["headers"]}
-        names = {name.replace("Www-", "WWW-"): value for name, value in names.items()}
-        return Reply(start["status"], names, end["body"])
-
-    async def run(self, messages: list[Any], method: str = "POST", headers: Any = ()) -> list[Any]:
-        scope = {"type": "http", "asgi": {"version": "3.0"}, "method": method, "path": "/", "headers": list(headers)}
-        waiting, sent = list(messages), []
-
-        async def receive() -> Any:
-            await asyncio.sleep(0)
-            return waiting.pop(0)
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await self.app(scope, receive, send)
-        return sent
-
-
 @pytest.fixture
 async def session():
     async with aiohttp.ClientSession() as opened:
@@ -375,27 +72,6 @@ async def route(session):
     yield opened
     for runner in opened.runners:
         await runner.cleanup()
-
-
-class Callback:
-    """Records the receipts; raises the next of `errors` and waits for `gate`, if they are set."""
-
-    def __init__(self) -> None:
-        self.got: list[DeliveryReceipt] = []
-        self.errors: list[Exception] = []
-        self.gate: asyncio.Event | None = None
-
-    async def __call__(self, found: DeliveryReceipt) -> None:
-        self.got.append(found)
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.errors:
-            raise self.errors.pop(0)
-
-
-@pytest.fixture
-def callback() -> Callback:
-    return Callback()
 
 
 async def test_a_receipt_is_answered_204_after_the_callback(endpoint, callback):
@@ -480,7 +156,7 @@ async def test_a_receipt_whose_callback_raised_is_handled_again(endpoint, callba
     assert len(callback.got) == 2
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "RuntimeError at " in record.getMessage()
-    assert "test_receiver.py" in record.getMessage()
+    assert "support/webhooks.py" in record.getMessage()
     assert TO not in caplog.text
 
 
@@ -555,25 +231,6 @@ async def test_wrong_credentials_are_answered_401(endpoint, callback, caplog, he
     assert callback.got == []
 
 
-@pytest.mark.parametrize(
-    "options", [{"auth": ("a", "b")}, {"realm": 'a"b'}, {"realm": "a\r\nb"}, {"remember": 0}, {"remember_for": 0}]
-)
-@pytest.mark.parametrize("make", [receipt_handler, receipt_asgi_app])
-def test_invalid_receiver_options_are_refused(make, options):
-    """At construction, not at the first receipt."""
-    with pytest.raises(ConfigurationError):
-        make(print, **options)
-
-
-@pytest.mark.parametrize("make", [receipt_handler, receipt_asgi_app])
-def test_a_callback_must_be_callable_and_options_known(make):
-    """The error names the missing or unknown argument."""
-    with pytest.raises(ConfigurationError, match="on_receipt"):
-        make(None)
-    with pytest.raises(TypeError, match="relm"):
-        make(print, relm="x")
-
-
 # ---------------------------------------------------------------------------------------------- aiohttp alone
 
 
@@ -605,95 +262,7 @@ async def test_an_incomplete_body_is_not_a_receipt(route, callback, caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_after_a_cancelled_handler_the_next_duplicate_is_handled(callback):
-    """Servers cancel handlers at a disconnect or a shutdown; the receipt must not stay in progress forever."""
-    callback.gate = asyncio.Event()
-    endpoint = ASGIEndpoint()
-    await endpoint.open(callback)
-    first = asyncio.create_task(endpoint())
-    await until(lambda: callback.got)
-    second = asyncio.create_task(endpoint())
-    await asyncio.sleep(0)
-    first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    callback.gate.set()
-    assert (await second).status == 204
-    assert len(callback.got) == 2
-
-
-# ---------------------------------------------------------------------------------------------- ASGI alone
-
-
-async def test_asgi_a_disconnect_gets_no_response(callback):
-    """The incomplete body is not handled."""
-    endpoint = ASGIEndpoint()
-    await endpoint.open(callback)
-    messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
-    assert await endpoint.run(messages) == []
-    assert callback.got == []
-
-
-async def test_asgi_a_body_in_several_messages_is_joined(callback):
-    """Servers split bodies at any position."""
-    endpoint = ASGIEndpoint()
-    await endpoint.open(callback)
-    messages = [
-        {"type": "http.request", "body": bytes([byte]), "more_body": True} for byte in json.dumps(FAILED).encode()
-    ]
-    start, _ = await endpoint.run([*messages, {"type": "http.request", "body": b"", "more_body": False}])
-    assert start["status"] == 204
-    assert callback.got[0].error_code == 4432
-
-
-@pytest.mark.parametrize("length", [b"x", b"-1", b"\xb2", b"9" * 30, b""])
-async def test_asgi_an_invalid_content_length_is_ignored(callback, length):
-    """Servers validate it; here only the received bytes count."""
-    endpoint = ASGIEndpoint()
-    await endpoint.open(callback)
-    body = {"type": "http.request", "body": json.dumps(DELIVERED).encode()}
-    start, _ = await endpoint.run([body], headers=[(b"content-length", length)])
-    assert start["status"] == 204
-
-
-async def test_asgi_other_scopes(callback):
-    """Lifespan events are confirmed, a web socket is closed, any other scope is an error."""
-    app = receipt_asgi_app(callback)
-    sent: list[Any] = []
-
-    async def send(message):
-        sent.append(message["type"])
-
-    def receiver(*types):
-        waiting = [{"type": kind} for kind in types]
-
-        async def receive():
-            return waiting.pop(0)
-
-        return receive
-
-    await app({"type": "lifespan"}, receiver("lifespan.startup", "lifespan.shutdown"), send)
-    await app({"type": "websocket"}, receiver("websocket.connect"), send)
-    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
-    with pytest.raises(ValueError, match="http, not smtp"):
-        await app({"type": "smtp"}, receiver(), send)
-
-
-def test_the_asgi_application_does_not_import_aiohttp():
-    """Neither the import of the package nor the application does."""
-    code = (
-        "import sys; from bandwidth_mfa_async.webhooks import receipt_asgi_app; receipt_asgi_app(print); "
-        "sys.exit('aiohttp' in sys.modules)"
-    )
-    assert processes.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 # ---------------------------------------------------------------------------------------------- from the simulator
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest.fixture
@@ -746,114 +315,3 @@ async def test_the_simulators_retry_calls_a_failed_callback_again(sim, send, rou
     clock.tick(60)
     await until(lambda: sim.inbox[0].receipt == "sent")
     assert len(callback.got) == 2
-
-
-# ---------------------------------------------------------------------------------------------- waiting
-
-
-@pytest.fixture
-def tracker(clock) -> DeliveryTracker:
-    return DeliveryTracker(clock=clock)
-
-
-async def test_a_receipt_may_arrive_before_a_task_waits_for_it(tracker):
-    """It may even arrive before the response to the request."""
-    tracker(receipt())
-    assert await tracker.wait(ID) == receipt()
-    assert tracker.get(ID) == receipt()
-    assert tracker.get("other") is None
-
-
-async def test_several_tasks_may_wait_for_one_receipt(tracker, clock):
-    """All of them get it, no other task wakes up, and no timer remains."""
-    waiters = [asyncio.create_task(tracker.wait(ID)) for _ in range(3)]
-    other = asyncio.create_task(tracker.wait("other", timeout=None))
-    await asyncio.sleep(0)
-    tracker(receipt())
-    assert await asyncio.gather(*waiters) == [receipt()] * 3
-    assert not other.done()
-    other.cancel()
-    await asyncio.wait([other])
-    assert clock.pending == 0
-    assert repr(tracker) == "<DeliveryTracker 1 receipts, 0 waiting>"
-
-
-async def test_a_timeout_raises_a_receipt_timeout_error(tracker, clock):
-    """It has the message id and the timeout, is picklable, and no waiter remains."""
-    waiting = asyncio.create_task(tracker.wait(ID, timeout=5))
-    await clock.advance(4.9)
-    assert not waiting.done()
-    await clock.advance(0.1)
-    with pytest.raises(ReceiptTimeoutError, match=f"message {ID} arrived within 5 s") as caught:
-        await waiting
-    assert isinstance(caught.value, (TimeoutError, MFAError))
-    assert tracker._waiting == {}
-    for twin in (pickle.loads(pickle.dumps(caught.value)), type(caught.value)(*caught.value.args)):
-        assert (twin.message_id, twin.timeout, str(twin)) == (ID, 5, str(caught.value))
-    tracker(receipt())  # a late receipt is still stored
-    assert await tracker.wait(ID, timeout=0) == receipt()
-    with pytest.raises(ReceiptTimeoutError):
-        await tracker.wait("other", timeout=0)
-
-
-async def test_real_time_is_the_default():
-    """Without a clock, the tracker uses the clock of the event loop."""
-    with pytest.raises(TimeoutError):
-        await DeliveryTracker().wait(ID, timeout=0.001)
-
-
-async def test_a_cancelled_waiter_does_not_affect_the_others(tracker, clock):
-    """It leaves neither a future nor a timer."""
-    gone, stays = (asyncio.create_task(tracker.wait(ID)) for _ in range(2))
-    await asyncio.sleep(0)
-    gone.cancel()
-    tracker(receipt())
-    assert await stays == receipt()
-    with pytest.raises(asyncio.CancelledError):
-        await gone
-    assert (tracker._waiting, clock.pending) == ({}, 0)
-
-
-async def test_the_number_and_age_of_kept_receipts_are_bounded(clock):
-    """The age restarts with a newer receipt of the same message."""
-    tracker = DeliveryTracker(max_receipts=2, max_age=60, clock=clock)
-    for name in "abc":
-        tracker(receipt(name))
-    assert [tracker.get(name) is not None for name in "abc"] == [False, True, True]
-    clock.tick(30)
-    tracker(receipt("b", type="message-failed"))
-    clock.tick(30)
-    assert tracker.get("c") is None
-    found = tracker.get("b")
-    assert found is not None
-    assert not found.delivered
-    clock.tick(30)
-    assert tracker.get("b") is None
-
-
-async def test_a_waiter_gets_a_receipt_that_was_dropped_before_it_resumed(clock):
-    """Many other receipts may arrive before the waiting task resumes."""
-    tracker = DeliveryTracker(max_receipts=1, clock=clock)
-    waiting = asyncio.create_task(tracker.wait(ID))
-    await asyncio.sleep(0)
-    tracker(receipt())
-    for number in range(100):
-        tracker(receipt(f"other-{number}"))
-    assert await waiting == receipt()
-
-
-@pytest.mark.parametrize("options", [{"max_receipts": 0}, {"max_age": 0}, {"max_age": float("nan")}])
-def test_invalid_bounds_of_a_tracker_are_refused(options):
-    """A tracker that keeps nothing cannot work."""
-    with pytest.raises(ConfigurationError):
-        DeliveryTracker(**options)
-
-
-def test_a_receipt_is_a_value():
-    """It is frozen, comparable and picklable."""
-    one = receipt()
-    assert pickle.loads(pickle.dumps(one)) == one
-    assert one.time is not None
-    assert one != receipt(time=(one.time + timedelta(seconds=1)).isoformat())
-    with pytest.raises(AttributeError):
-        one.delivered = False  # type: ignore[misc]
