@@ -170,7 +170,7 @@ def test_a_failed_write_keeps_the_older_page(launch: Path, monkeypatch: pytest.M
     before = sorted(Path().iterdir())
     # A limit on the file size simulates a full disk.
     command = f'ulimit -f 8; exec "{sys.executable}" -m bandwidth_mfa_async report launch.db --html page.html'
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4]), "PYTHONDONTWRITEBYTECODE": "1"}
     done = processes.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     problem = "--html: page.html cannot be written: File too large"
