@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blockbuster import blockbuster_ctx
 
-from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RetryPolicy
+from bandwidth_mfa_async import BasicAuth, CodeRequest, CodeTemplate, MFAClient, RetryPolicy
+from bandwidth_mfa_async.testing import ManualClock
 from tests.support import processes
 from tests.support.fault_server import FaultServer
 from tests.support.virtual_time import VirtualTimeLoop, virtual_uvloop
@@ -26,6 +27,7 @@ FROM = "+19195554321"
 TO = "+19195551234"
 HANDLERS = pytest.StashKey[dict[signal.Signals, Any]]()
 APPLICATION = "93de2206-9669-4e07-948d-329f4b722ee2"
+REQUEST = CodeRequest(TO, FROM, APPLICATION, scope="login")
 
 
 TESTS = pathlib.Path(__file__).parent
@@ -161,6 +163,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def template() -> CodeTemplate:
     return CodeTemplate(FROM, APPLICATION, scope="login")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture

@@ -37,9 +37,10 @@ from bandwidth_mfa_async import (
 )
 from bandwidth_mfa_async._redaction import Secret
 from tests.conftest import APPLICATION, FROM, TO
-from tests.integration.test_redaction import FAULTS, SENTINELS, assert_clean, everything
+from tests.integration.test_redaction import FAULTS
 from tests.support import certificates
 from tests.support.fault_server import Act, FaultServer, answer, refused_port
+from tests.support.secrets import SENTINELS, assert_clean, everything
 
 PACKAGE = str(pathlib.Path(__file__).parents[2] / "bandwidth_mfa_async")
 BASIC = BasicAuth(SENTINELS["username"], SENTINELS["password"])

@@ -18,8 +18,8 @@ from bandwidth_mfa_async import (
     MFAError,
     SQLiteJournal,
 )
-from tests.integration.test_redaction import SENTINELS, assert_clean, everything
 from tests.support.fault_server import Act, FaultServer, answer
+from tests.support.secrets import SENTINELS, assert_clean, everything
 
 if TYPE_CHECKING:
     import pathlib

@@ -37,13 +37,13 @@ ANSWER = {"valid": True, "messageId": "m", "callId": "c"}
 TOKEN = Act(reply(200, {"access_token": "t", "expires_in": 3600}))
 
 
-FUZZ = "client/test_cancellation_fuzz::test_"
-BULK = "bulk/test_bulk_cancellation::test_a_"
-SIMULATOR = "simulator/test_lifecycle::test_cancellation_at_every_suspension_leaves_it_restartable"
-THREADS = "test_testing::test_a_task_in_another_loop_can_wait_for_a_message"
-JOB = "worker/test_worker_cancellation::test_"
+FUZZ = "integration/client/test_cancellation_fuzz::test_"
+BULK = "integration/bulk/test_bulk_cancellation::test_a_"
+SIMULATOR = "integration/simulator/test_lifecycle::test_cancellation_at_every_suspension_leaves_it_restartable"
+THREADS = "integration/testing/test_threaded::test_a_task_in_another_loop_can_wait_for_a_message"
+JOB = "integration/worker/test_worker_cancellation::test_"
 QUESTION, WORK, OPENING = (JOB + end for end in ("an_operation_cancelled", "a_claim_cancelled", "an_opening_cancelled"))
-SUBMISSION = "worker/test_worker::test_a_submission_that_was_cancelled"
+SUBMISSION = "integration/worker/test_worker::test_a_submission_that_was_cancelled"
 # Each public coroutine, and the beginning of the name of the test that cancels it at each wait.
 PUBLIC: dict[str, str] = {
     "MFAClient.generate_messaging_code": FUZZ + "a_call_cancelled",
@@ -51,9 +51,9 @@ PUBLIC: dict[str, str] = {
     "MFAClient.verify_code": FUZZ + "a_call_cancelled",
     "MFAClient.warm_up": FUZZ + "a_warm_up_cancelled",
     "MFAClient.aclose": FUZZ + "a_close_cancelled",
-    "RedisLimits.status": "limits/test_redis_cancellation::test_a_status_query_cancelled",
+    "RedisLimits.status": "integration/limits/test_redis_cancellation::test_a_status_query_cancelled",
     "ChannelLimiter.acquire": FUZZ + "a_call_cancelled",
-    "Limiter.acquire": "limits/test_redis_cancellation::test_a_send_cancelled",
+    "Limiter.acquire": "integration/limits/test_redis_cancellation::test_a_send_cancelled",
     "PrioritySemaphore.acquire": FUZZ + "a_call_cancelled",
     "OutcomeStream.aclose": BULK + "run_cancelled",
     "OutcomeStream.wait_idle": BULK + "run_cancelled",
@@ -76,9 +76,9 @@ PUBLIC: dict[str, str] = {
     # Each waits for another thread, once.
     **{f"ThreadedSimulator.{name}": THREADS for name in ("accept_connections", "refuse_connections", "stop")},
     "ThreadedSimulator.wait_for_message": THREADS,
-    "ThreadedSimulator.start": "test_testing::test_a_start_can_be_cancelled",
+    "ThreadedSimulator.start": "integration/testing/test_threaded::test_a_start_can_be_cancelled",
     # It only yields to other tasks.
-    "ManualClock.advance": "test_testing::test_with_a_clock_the_default_retry_policy_applies",
+    "ManualClock.advance": "unit/testing/test_fake::test_with_a_clock_the_default_retry_policy_applies",
 }
 
 
@@ -106,7 +106,7 @@ def test_every_public_coroutine_has_a_cancellation_test() -> None:
     assert public_coroutines() == set(PUBLIC)
     for test in set(PUBLIC.values()):
         module, _, beginning = test.partition("::")
-        tree = ast.parse((pathlib.Path(__file__).parents[1] / f"{module}.py").read_text(encoding="utf-8"))
+        tree = ast.parse((pathlib.Path(__file__).parents[2] / f"{module}.py").read_text(encoding="utf-8"))
         functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)]
         assert any(name.startswith(beginning) for name in functions), f"{test} is not there"
 

@@ -25,8 +25,9 @@ from bandwidth_mfa_async import (
     ServerError,
 )
 from tests.integration.faults.watch import MATRIX, Watch
-from tests.integration.test_redaction import FAULTS, SENTINELS, assert_clean, everything
+from tests.integration.test_redaction import FAULTS
 from tests.support.fault_server import FaultServer
+from tests.support.secrets import SENTINELS, assert_clean, everything
 
 if TYPE_CHECKING:
     from tests.support.clients import MakeClient

@@ -33,9 +33,10 @@ from bandwidth_mfa_async import (
 )
 from bandwidth_mfa_async.telemetry import CallEvent, CallStartedEvent, Event, OpenTelemetryHook
 from tests.conftest import TO
-from tests.integration.test_redaction import FAULTS, SENTINELS, assert_clean
+from tests.integration.test_redaction import FAULTS
 from tests.support import processes
 from tests.support.fault_server import Act, FaultServer, answer, hung_call, refused_port
+from tests.support.secrets import SENTINELS, assert_clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

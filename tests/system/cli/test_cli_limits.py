@@ -1,39 +1,17 @@
-"""The command line's `--rate`, `--redis` and `limits`: what they share, what they show, and what they never show."""
+"""`--rate`, `--redis` and `limits` in processes that share a Redis: what they share, show, and never show."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import logging
 import os
 import sys
 
-import pytest
-from click.testing import CliRunner
-from rich.console import Console
-from rich.live import Live
-
-from bandwidth_mfa_async import ConfigurationError, Rate
-from bandwidth_mfa_async.cli._app import app
-from bandwidth_mfa_async.cli._limit_options import _WARNINGS, CHANNELS, limits_from_options
-from bandwidth_mfa_async.cli._limits import _table
-from bandwidth_mfa_async.limits.shared._status import SharedStatus
 from bandwidth_mfa_async.simulator import Simulator
 from tests.support import processes
 from tests.support.fault_server import environment
-from tests.support.redis_server import RedisServer, server_binary
 
 SENDER = ("--from", "+19195554321", "--application-id", "app")
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
-    if server_binary() is None:
-        pytest.skip("no redis-server here")
-    server = RedisServer(tmp_path_factory.mktemp("redis"), password="hunter2")
-    yield server
-    server.kill()
 
 
 def run(*args, **env):
@@ -79,26 +57,6 @@ def test_without_a_terminal_limits_prints_lines(guarded):
     assert lines[0] == "messaging: unused, no limit, waiting 0 interactive and 0 bulk, 0 accepted, 0 rejected\n"
 
 
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [
-        ((), "missing: --redis (or BW_REDIS_URL)"),
-        (("--redis", "http://:hunter2@localhost"), "--redis: must look like redis://"),
-        (("--redis", "redis://:hunter3@127.0.0.1:{port}"), "wrong user or password"),
-        (("--redis", "redis://:hunter2@127.0.0.1:1"), "it cannot be reached"),
-    ],
-)
-def test_configuration_errors_are_one_line_without_the_password(guarded, monkeypatch, args, says):
-    """The exit code is 2."""
-    monkeypatch.setenv("BW_ACCOUNT_ID", "9900000")
-    monkeypatch.delenv("BW_REDIS_URL", raising=False)
-    result = CliRunner().invoke(app, ["limits", "--once", *(arg.format(port=guarded.port) for arg in args)])
-    assert result.exit_code == 2
-    assert says in result.output
-    assert "hunter" not in result.output
-    assert "Traceback" not in result.output
-
-
 async def test_send_works_without_redis():
     """A warning says that the limit is not shared."""
     async with Simulator() as sim:
@@ -121,47 +79,3 @@ async def test_a_wrong_redis_password_is_a_warning_in_a_bulk_run(guarded, tmp_pa
         assert (sent.returncode, len(sim.inbox)) == (0, 2)
         assert sent.stderr.count("warning: messaging limit: Redis cannot be used (wrong user or password)") == 1
         assert "hunter3" not in sent.stdout + sent.stderr
-
-
-def test_a_warning_is_printed_above_a_live_display():
-    """Text written past the display would be overwritten."""
-    shown = io.StringIO()
-    console = Console(file=shown, force_terminal=True, width=80)
-    with Live("sending", console=console, auto_refresh=False):
-        _WARNINGS.handle(logging.LogRecord("x", logging.WARNING, "", 0, "%s is lost", ("Redis",), None))
-    assert "warning: Redis is lost" in shown.getvalue()
-
-
-def test_the_title_of_a_narrow_table_is_not_wrapped():
-    """A wrapped title would change the height of the live table."""
-    shown = io.StringIO()
-    Console(file=shown, width=80).print(
-        _table([SharedStatus(channel=name, state="known", rate=3) for name in CHANNELS])
-    )
-    assert "limits, all processes together" in shown.getvalue()
-
-
-def test_options_are_converted_to_limits(monkeypatch):
-    """The rate applies to the channel; a shared limit needs the account id."""
-    assert limits_from_options("5/s", None, channel="voice").voice_rate == Rate(5)
-    assert limits_from_options(None, None, max_in_flight=3).max_in_flight == 3
-    assert "'77'" in repr(limits_from_options(None, "redis://h", account_id="77").shared)
-    monkeypatch.delenv("BW_ACCOUNT_ID", raising=False)
-    with pytest.raises(ConfigurationError, match="BW_ACCOUNT_ID"):
-        limits_from_options(None, "redis://h")
-
-
-@pytest.mark.parametrize(
-    ("rate", "says"),
-    [
-        ("60/x", "--rate: must look like '5/s', '60/m' or '1000/h'"),
-        ("0/s", "--rate: count: must be greater than 0"),
-        ("5/0s", "--rate: per: must be greater than 0"),
-    ],
-)
-@pytest.mark.parametrize("channel", ["messaging", "voice"])
-def test_an_invalid_rate_names_the_option(rate, says, channel):
-    """For every channel, with what is wrong with the text."""
-    with pytest.raises(ConfigurationError) as caught:
-        limits_from_options(rate, None, channel=channel)
-    assert str(caught.value) == says

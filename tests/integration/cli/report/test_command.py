@@ -1,4 +1,4 @@
-"""`bandwidth-mfa report`: what it prints, writes and refuses."""
+"""`bandwidth-mfa report` on a journal: what it prints, writes and refuses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import errno
 import html
 import json
 import os
-import pty
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from bandwidth_mfa_async import BulkSender, CodeTemplate, MFAClient, SQLiteJournal
-from bandwidth_mfa_async.cli import _formats as formats
 from bandwidth_mfa_async.cli._app import app
-from bandwidth_mfa_async.cli.report.page._html import Html, join, tag
-from bandwidth_mfa_async.cli.report.page._scales import count_ticks, latency_ticks
 from bandwidth_mfa_async.simulator import Fault, Simulator
-from tests.support import processes
-from tests.support.journal_file import BEGAN, make_journal, make_launch
+from tests.support.journal_file import BEGAN, make_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,17 +26,6 @@ if TYPE_CHECKING:
 ACCEPTED = ("accepted", None, None, 0)
 UNKNOWN = ("unknown", "ReadTimeoutError", None, 0)
 EVIL = "<img src=x onerror=ran.push(1)>&\"'</script>"
-
-
-@pytest.fixture
-def invoke() -> Callable[..., Any]:
-    runner = CliRunner()
-    return lambda *args: runner.invoke(app, ["report", *map(str, args)])
-
-
-@pytest.fixture
-def launch(tmp_path: Path) -> Path:
-    return make_launch(tmp_path / "launch.db", items=2_000)
 
 
 def test_the_summary_fits_80_columns(launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,27 +37,6 @@ def test_the_summary_fits_80_columns(launch: Path, invoke: Callable[..., Any], m
     assert max(map(len, result.output.splitlines())) <= 80
     for shown in ("codes were accepted", "killed", "finished", "p99", "429s", "BadRequestError 400", "AT_LEAST_ONCE"):
         assert shown in result.output
-
-
-@pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("1", False)])
-def test_only_a_terminal_without_no_color_has_colours(launch: Path, no_color: str | None, coloured: bool) -> None:
-    """NO_COLOR, https://no-color.org."""
-    env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"}
-    env |= {} if no_color is None else {"NO_COLOR": no_color}
-    leader, follower = pty.openpty()
-    output = b""
-    command = [sys.executable, "-m", "bandwidth_mfa_async", "report", str(launch)]
-    with processes.running(command, stdout=follower, stdin=follower, env=env) as process:
-        os.close(follower)
-        try:
-            while piece := os.read(leader, 65_536):
-                output += piece
-        except OSError:  # how Linux says that the other end has gone
-            pass
-        finally:
-            os.close(leader)
-        assert process.wait(timeout=20) == 0
-    assert (re.search(rb"\x1b\[(3[1-7]|9[0-7])m", output) is not None) is coloured
 
 
 def test_json_is_one_document(launch: Path, invoke: Callable[..., Any]) -> None:
@@ -151,32 +113,6 @@ def test_a_replaced_page_keeps_its_link_and_mode(launch: Path, tmp_path: Path, i
     assert page.stat().st_mode & 0o777 == 0o640
     assert new.stat().st_mode == (tmp_path / "any").stat().st_mode
     assert sorted(folder.iterdir()) == [new, page]
-
-
-def test_a_page_is_written_into_a_pipe(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
-    """A file that is not regular is written to, not replaced."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with processes.running(["cat", pipe], stdout=processes.PIPE) as reader:
-        assert invoke(launch, "--html", pipe).exit_code == 0
-        assert reader.communicate(timeout=20)[0].startswith(b"<!doctype html>")
-    assert pipe.is_fifo()
-
-
-def test_a_failed_write_keeps_the_older_page(launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line says what to do, and no temporary file is left."""
-    monkeypatch.chdir(launch.parent)
-    Path("page.html").write_text("the page of yesterday")
-    before = sorted(Path().iterdir())
-    # A limit on the file size simulates a full disk.
-    command = f'ulimit -f 8; exec "{sys.executable}" -m bandwidth_mfa_async report launch.db --html page.html'
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = processes.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
-    assert (done.returncode, done.stdout) == (2, "")
-    problem = "--html: page.html cannot be written: File too large"
-    assert done.stderr == f"error: {problem}; free some space, or name another file, or - for standard output\n"
-    assert Path("page.html").read_text() == "the page of yesterday"
-    assert sorted(Path().iterdir()) == before
 
 
 def test_a_page_without_write_permission_is_an_error(
@@ -306,63 +242,6 @@ def test_text_from_a_journal_is_escaped(tmp_path: Path, invoke: Callable[..., An
     assert "<img" not in page
     summary = invoke(make_journal(tmp_path / "b.db", items=items, run="[red]launch[/] :smile: [link=x]")).output
     assert "[red]launch[/] :smile: [link=x]" in summary
-
-
-def test_html_is_escaped_exactly_once() -> None:
-    """Strings are escaped; markup of this package is not escaped again."""
-    assert tag("p", "<b>", tag("b", "&"), title='"<', class_=None) == '<p title="&quot;&lt;">&lt;b&gt;<b>&amp;</b></p>'
-    assert join("<", None, Html("<i>")) == "&lt;<i>"
-    assert tag("rect", x=0.126, stroke_width=2) == '<rect x="0.13" stroke-width="2"></rect>'
-
-
-@pytest.mark.parametrize(
-    ("function", "arguments", "said"),
-    [
-        (formats.share, (0, 10), "0 %"),
-        (formats.share, (10, 10), "100 %"),
-        (formats.share, (1, 10_000_000), "< 0.1 %"),
-        (formats.share, (9_999_999, 10_000_000), "> 99.9 %"),
-        (formats.share, (0, 0), "0 %"),
-        (formats.share, (1, 3), "33.3 %"),
-        (formats.duration, (0.2,), "under 1 s"),
-        (formats.duration, (59.6,), "1 min"),
-        (formats.duration, (11_525,), "3 h 12 min"),
-        (formats.duration, (3_605,), "1 h"),
-        (formats.duration, (30 * 86_400,), "30 d"),
-        (formats.latency, (0.1122,), "110 ms"),
-        (formats.latency, (0.00112,), "1.1 ms"),
-        (formats.latency, (1.26,), "1.3 s"),
-        (formats.latency, (0.000_05,), "50 µs"),
-        (formats.latency, (90_000,), "90,000 s"),
-        (formats.rate, (0.0167,), "1 a minute"),
-        (formats.rate, (1_234.5,), "1,234 a second"),
-        (formats.rate, (0.001,), "3.6 an hour"),
-        (formats.rate, (0.0,), "0 a second"),
-    ],
-)
-def test_numbers_and_durations_are_formatted_for_people(function: Any, arguments: tuple[Any, ...], said: str) -> None:
-    """Two or three digits and a suitable unit; never rounded to 0 % or 100 %."""
-    assert function(*arguments) == said
-
-
-@pytest.mark.parametrize("largest", [0, 1e-9, 0.3, 1, 7, 99, 100, 101, 12_345, 1e12])
-def test_ticks_are_round_and_reach_the_largest_value(largest: float) -> None:
-    """Two to six evenly spaced ticks from 0."""
-    ticks = count_ticks(largest)
-    assert ticks[0] == 0
-    assert ticks[-1] >= largest * (1 - 1e-9)
-    assert 2 <= len(ticks) <= 6
-    assert all(float(f"{tick:.2g}") == pytest.approx(tick) for tick in ticks)
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.01, 0.1), (1e-6, 1e4), (0.05, 0.8), (1, 16)])
-def test_latency_ticks_are_round_and_on_the_axis(low: float, high: float) -> None:
-    """They are in ascending order."""
-    ticks = latency_ticks(low, high)
-    assert 2 <= len(ticks) <= 12
-    places = [tick.at for tick in ticks]
-    assert places == sorted(places)
-    assert all(-0.1 <= place <= 100.1 for place in places)
 
 
 async def test_no_report_contains_personal_data(tmp_path: Path) -> None:

@@ -1,0 +1,5 @@
+"""A callback that records receipts."""
+
+from tests.support.webhooks import callback
+
+__all__ = ["callback"]
