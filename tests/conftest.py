@@ -157,7 +157,7 @@ async def _nothing_left_in_loop() -> AsyncIterator[None]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send through aiohttp's documented interface where a test asks for it, as on an aiohttp that lacks the rest."""
     if getattr(request, "param", "direct") == "documented":
-        monkeypatch.setattr("bandwidth_mfa_async._transport._exchange._request", None)
+        monkeypatch.setattr("bandwidth_mfa_async._transport._fast_path._request", None)
 
 
 @pytest.fixture
