@@ -21,15 +21,15 @@ FORMER_NAMES = frozenset(
     re.findall(
         r"\w+",
         """
-        AcceptedWindow Caller CodeBook Core Done FOREVER Flaw Found GateClosedEvent HeldError Learnt Noise Pacer Ramp
-        Slots Stretch Surroundings Then Unreported
-        _HOPELESS _LAST_WORDS _ROUND _WORTH_TELLING _Seen
-        _alone _at_work _believe _believed _disturb _doubtful _early _fed _gone _heard _keep_large_buffers _keep_watch
-        _let_all_go _let_go _lost _obeying _offer _owed _patience _recovered _refusal _see_that_it_is_whole
-        _tell_attempt _tell_end _tell_start _telling _thens _trial
-        again_after attempt_too concerns_all cut_short explains hide_host_only in_hand keep_refusals left_over lenient
-        look_through meaning_of move_to one_way own_keys own_word paced run_for seed_keys strange tell_how too_late
-        under_way wait_in_words was_cut was_served worth_repeating write_whole
+        AcceptedWindow Attempts Caller CodeBook Core Done FOREVER Feed Flaw Found GateClosedEvent HeldError Learnt
+        Line MOST Noise Pacer Ramp Record Repeats Slots Stretch Surroundings Then Unreported WAIT _HOPELESS
+        _LAST_WORDS _ROUND _Seen _WORTH_TELLING _alone _at_work _bad _believe _believed _bulk_check _disturb _doubtful
+        _early _fed _finding _found _gave _gone _heard _hold _keep_large_buffers _keep_watch _let_all_go _let_go _lost
+        _marked _obeying _offer _on_disk _owed _patience _plain _reach _recovered _refusal _report_words
+        _see_that_it_is_whole _tail _tell_attempt _tell_end _tell_start _telling _thens _trial _waits again_after
+        attempt_too concerns_all cut_short explains give_up hide_host_only in_hand keep_refusals left_over lenient
+        look_through meaning_of move_to one_way own_keys own_word paced repeats run_for seed_keys strange tell_how
+        too_late under_way wait_in_words was_cut was_served worth_repeating write_whole
         """,
     )
 )
