@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from typing import TYPE_CHECKING, Any, Final
 
+from .._clock import call_after_reads
 from ._connect import close_quietly, make_client
 from ._errors import classify_redis_error
 
@@ -28,7 +30,6 @@ class StoreUnavailableError(Exception):
 
 OPERATION_TIMEOUT: Final = 0.25
 """Seconds that an operation may take, connecting included. redis-py has no limit by default."""
-_SLICES: Final = 10
 
 
 class FailFastConnection:
@@ -88,28 +89,26 @@ class FailFastConnection:
 
 @contextlib.asynccontextmanager
 async def _stall_aware_timeout(seconds: float) -> AsyncGenerator[None]:
-    """Raise TimeoutError after so many seconds, not counting the time for which this process itself was blocked.
+    """Raise TimeoutError after so many seconds, unless the reply was in the socket by then.
 
     A process that was blocked finds the reply in its socket when it continues. If it treated that as a failure of
     Redis, it would leave the shared limit without a reason.
     """
     loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle | None = None
+    context = contextvars.Context()
     async with asyncio.timeout(None) as limit:
+        ended = False
 
-        def tick(left: int) -> None:
-            nonlocal timer
-            if left:
-                timer = loop.call_later(seconds / _SLICES, tick, left - 1)
-            else:
+        def expire() -> None:
+            if not ended:
                 limit.reschedule(loop.time())
 
-        tick(_SLICES)
+        timer = loop.call_later(seconds, lambda: call_after_reads(loop, expire, context), context=context)
         try:
             yield
         finally:
-            if timer is not None:
-                timer.cancel()
+            ended = True
+            timer.cancel()
 
 
 # Signs in the lower-case text of an error, and what to report: the text itself may contain keys, names and addresses.

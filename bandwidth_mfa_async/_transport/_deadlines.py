@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 from typing import Any
 
+from .._clock import call_after_reads
+
 
 class AttemptDeadline:
     """Cancels an attempt's task when its time is up or the client closes, and remembers that it did.
@@ -101,15 +103,24 @@ class TimeoutBucket:
         for attempt in self._until:
             attempt.cancel()
 
-    def _cancel_expired(self, now: float) -> None:
+    def _on_timer(self, now: float) -> None:
         self._timer = None
         # uvloop's timers run up to a millisecond early: count what this one was set for as expired.
         now = max(now, self._loop.time())
+        expired: list[AttemptDeadline] = []
         for attempt, until in self._until.items():
             if until > now:
                 self._set_timer(until)
-                return
-            attempt.cancel()
+                break
+            expired.append(attempt)
+
+        def cancel() -> None:
+            """Cancel the attempts that have not ended meanwhile."""
+            for attempt in expired:
+                if attempt in self._until:
+                    attempt.cancel()
+
+        call_after_reads(self._loop, cancel, self._context)
 
     def _set_timer(self, until: float) -> None:
-        self._timer = self._loop.call_at(until, self._cancel_expired, until, context=self._context)
+        self._timer = self._loop.call_at(until, self._on_timer, until, context=self._context)
