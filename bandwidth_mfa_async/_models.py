@@ -7,7 +7,7 @@ mark the places where its documents disagree.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
@@ -262,7 +262,7 @@ class VerifyCodeResponse:
     valid: bool
     meta: ResponseMeta = field(default=_DEFAULT_META, eq=False)
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> NoReturn:
         """Raise: ``if await mfa.verify_code(...)`` would otherwise accept every code.
 
         Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import cattrs
 from attrs import fields, has
@@ -22,6 +23,10 @@ except ImportError:  # the [speed] extra is not installed
     orjson: Any = None
 else:
     orjson = _orjson
+
+_ID_FIELDS: Final = frozenset({"message_id", "call_id"})
+# Ids go into journals, ledgers, logs and terminals. All ids that were seen are ASCII letters, digits and hyphens.
+_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def json_name(name: str) -> str:
@@ -71,7 +76,11 @@ def _structure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any,
         for name, capital in capitals:
             if name not in value and capital in value:
                 value = {**value, name: value[capital]}
-        return every(value, kind)
+        structured = every(value, kind)
+        for item in wanted:
+            if item.name in _ID_FIELDS and not _ID.fullmatch(getattr(structured, item.name)):
+                raise ValueError("must be an id of printable ASCII characters")
+        return structured
 
     return structure
 

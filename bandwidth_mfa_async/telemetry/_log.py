@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
@@ -104,7 +105,7 @@ class HookList:
         hooks: the hooks, in the order in which to call them.
 
     Raises:
-        ConfigurationError: a hook has no `on_event` method.
+        ConfigurationError: a hook has no `on_event` method, or an async one, which would never run.
     """
 
     __slots__ = ("_hooks",)
@@ -114,6 +115,8 @@ class HookList:
         for hook in self._hooks:
             if not callable(getattr(hook, "on_event", None)):
                 raise ConfigurationError("hooks: each must have an on_event(event) method")
+            if inspect.iscoroutinefunction(hook.on_event):
+                raise ConfigurationError("hooks: on_event must not be async; start a task in it, or use a queue")
 
     def __bool__(self) -> bool:
         return bool(self._hooks)

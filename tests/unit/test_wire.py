@@ -252,6 +252,18 @@ def test_a_2xx_without_an_id_is_unknown(body: bytes) -> None:
     assert caught.value.delivery is Delivery.UNKNOWN
 
 
+@pytest.mark.parametrize("value", ["a b", "a\x00", "a\r\nb", "\x1b[2J", "a\u2028b", "\u202ea", "é", "x" * 129])
+@pytest.mark.parametrize(("operation", "name"), [("messaging", "messageId"), ("voice", "CallId")])
+def test_an_id_is_at_most_128_printable_ascii_characters(operation: str, name: str, value: str) -> None:
+    """Ids go into journals, ledgers, logs and terminals; with any other id the outcome is unknown."""
+    body = json.dumps({name: value}).encode()
+    with pytest.raises(ResponseDecodeError) as caught:
+        _wire.decipher(OPERATIONS[operation], _wire.RawResponse(200, CIMultiDict(), body))
+    assert caught.value.delivery is Delivery.UNKNOWN
+    longest = json.dumps({name: "~" * 128}).encode()
+    assert _wire.decipher(OPERATIONS[operation], _wire.RawResponse(200, CIMultiDict(), longest))
+
+
 @pytest.mark.parametrize("value", ["true", 1, 0, None, "false", []])
 def test_valid_must_be_a_json_boolean(value: object) -> None:
     """The text "false" is true in Python; accepting it would accept every code."""

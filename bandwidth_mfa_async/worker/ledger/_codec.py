@@ -107,7 +107,7 @@ _UNSAFE: Final = {ord(char): "_" for char in ",\n\r"}
 def unpack_records(text: str) -> dict[int, ItemResult]:
     """Return the last record of each item, by the item's index in the job."""
     found: dict[int, ItemResult] = {}
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n") if text else ():
         index, state, provider_id, cause, status, attempts = line.split(",")
         found[int(index)] = ItemResult(
             state, provider_id or None, cause or None, int(status) if status else None, int(attempts or 0)

@@ -11,6 +11,7 @@ import pytest
 
 from bandwidth_mfa_async import (
     CodeTemplate,
+    ConfigurationError,
     Delivery,
     Limits,
     LoggingHook,
@@ -205,3 +206,15 @@ def test_the_logger_is_silent_by_default() -> None:
     )
     done = processes.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_an_async_hook_is_refused(make_client: MakeClient) -> None:
+    """It would return a coroutine that never runs."""
+
+    class Async:
+        async def on_event(self, event: Event) -> None:
+            """Do nothing."""
+
+    for refused in ([Async()], [LoggingHook(), Async()]):
+        with pytest.raises(ConfigurationError, match="hooks: on_event must not be async"):
+            make_client(hooks=refused)
