@@ -48,6 +48,12 @@ def _strict(kind: type) -> Callable[[Any, Any], Any]:
     return structure
 
 
+def _id(value: Any, _type: Any) -> str:
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise TypeError("must be an id of printable ASCII characters")
+    return value
+
+
 def _unstructure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any], dict[str, Any]]:
     names: dict[str, Any] = {item.name: override(rename=json_name(item.name)) for item in fields(cls)}
     every: Callable[[Any], dict[str, Any]] = make_dict_unstructure_fn(cls, converter, **names)
@@ -61,6 +67,7 @@ def _unstructure_factory(cls: type, converter: cattrs.Converter) -> Callable[[An
 def _structure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
     wanted = [item for item in fields(cls) if item.name != "meta"]
     names: dict[str, Any] = {item.name: override(rename=json_name(item.name)) for item in wanted}
+    names |= {name: override(rename=json_name(name), struct_hook=_id) for name in names.keys() & _ID_FIELDS}
     names["meta"] = override(omit=True)
     every = cast("Callable[[Any, Any], Any]", make_dict_structure_fn(cls, converter, **names))
     # The page of 2020 spells the ids MessageId and CallId. No capture shows that spelling; both are accepted.
@@ -76,11 +83,7 @@ def _structure_factory(cls: type, converter: cattrs.Converter) -> Callable[[Any,
         for name, capital in capitals:
             if name not in value and capital in value:
                 value = {**value, name: value[capital]}
-        structured = every(value, kind)
-        for item in wanted:
-            if item.name in _ID_FIELDS and not _ID.fullmatch(getattr(structured, item.name)):
-                raise ValueError("must be an id of printable ASCII characters")
-        return structured
+        return every(value, kind)
 
     return structure
 
