@@ -94,8 +94,6 @@ DELIVERY_OF_LEDGER_STATE: Final = {
 }
 LEASE_EXPIRED: Final = "LeaseExpired"
 """Cause of an item that became unknown because its owner's lease expired while an attempt was in flight."""
-CODE_EXPIRED: Final = "Expired"
-"""Cause of a single code that no worker took in time."""
 
 
 # 4xx and 5xx errors that concern the credentials, the URL, the rate or an outage, not the item.
