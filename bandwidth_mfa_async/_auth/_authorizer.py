@@ -131,6 +131,10 @@ class Authorizer:
         paused_until = self._choices.setdefault(operation, _Choice()).paused_until[self._credentials.index(other)]
         return other if self._clock.monotonic() >= paused_until else None
 
+    def serves(self, operation: str, credential: Credential) -> bool:
+        """Return whether new calls use this credential, apart from probes."""
+        return credential is self._credentials[self._choices.setdefault(operation, _Choice()).active]
+
     def accepted(
         self, operation: str, credential: Credential, fallback: RequestError | None
     ) -> CredentialSwitchedEvent | None:

@@ -48,6 +48,7 @@ class Call(Generic[_Request, _Response]):
         "header",
         "lane",
         "maybe_delivered",
+        "moved",
         "observer",
         "operation",
         "payload",
@@ -83,9 +84,11 @@ class Call(Generic[_Request, _Response]):
         self.attempts = 0
         # Whether an attempt's outcome is unknown. Later attempts do not change that.
         self.maybe_delivered = False
-        # Its credential; how another one failed before; whether its token was renewed and the provider was asked again.
+        # Its credential; how another one failed before; whether it moved from a probe to the operation's credential,
+        # its token was renewed, and the provider was asked again.
         self.credential: Credential | None = None
         self.fallback: tuple[Credential, RequestError] | None = None
+        self.moved = False
         self.token_renewed = False
         self.provider_asked = False
         # The current or last attempt: its credentials, body, error, duration and wait. No payload: it was not made.

@@ -407,7 +407,12 @@ class CallExecutor:
         if other is None:
             authorizer.all_failed(name, call.fallback, credential, error)
             return False
-        call.fallback, call.credential = (credential, error), other
+        if not call.moved and authorizer.serves(name, other):
+            # A rejected probe: what the operation uses now may still be rejected, and then the call has its own switch.
+            call.moved = True
+        else:
+            call.fallback = credential, error
+        call.credential = other
         return True
 
     def _record_credential(self, call: Call[Any, Any]) -> None:

@@ -362,7 +362,7 @@ class Simulator:
         return await self._inbox.wait(to, self._clock, timeout, after)
 
     def clear(self) -> None:
-        """Remove messages, requests, codes, locks, faults and receipts, and restore the initial limits and receipts.
+        """Remove messages, requests, codes, locks, faults and receipts, and restore the initial settings.
 
         Tokens stay valid, so that a client that tests share continues to work.
         """
@@ -394,6 +394,19 @@ class Simulator:
     def set_receipts(self, policy: ReceiptPolicy) -> None:
         """Change the receipt policy of new messages, until `clear()`."""
         self._receipts.policy = policy
+
+    def set_credentials(self, *, basic: bool | EllipsisType = ..., bearer: bool | EllipsisType = ...) -> None:
+        """Change which kinds of credentials are accepted, until `clear()`; a rejected one gets 403.
+
+        Args:
+            basic: whether Basic credentials are accepted; unchanged if omitted.
+            bearer: the same for bearer tokens.
+        """
+        credentials = self._service.credentials
+        if not isinstance(basic, EllipsisType):
+            credentials.accept_basic = basic
+        if not isinstance(bearer, EllipsisType):
+            credentials.accept_bearer = bearer
 
     def revoke_tokens(self) -> None:
         """Revoke all bearer tokens."""

@@ -168,6 +168,11 @@ class ThreadedSimulator(Simulator):
         change = super().set_receipts
         self._run_in_loop(lambda: change(policy))
 
+    def set_credentials(self, *, basic: bool | EllipsisType = ..., bearer: bool | EllipsisType = ...) -> None:
+        """Change which kinds of credentials are accepted; see `Simulator.set_credentials`."""
+        change = super().set_credentials
+        self._run_in_loop(lambda: change(basic=basic, bearer=bearer))
+
     def revoke_tokens(self) -> None:
         """Revoke all bearer tokens; see `Simulator.revoke_tokens`."""
         self._run_in_loop(super().revoke_tokens)

@@ -241,6 +241,7 @@ def simulator_parts(sim: Simulator) -> list[type[SimulatorError]]:
     assert_type(sim.ssl_context, SSLContext | None)
     assert_type(sim.inbox[-1].receipt, ReceiptState)
     sim.set_limits(messaging=AccountLimits(rate=60, per=60), voice=AccountLimits.voice(retry_after=True))
+    sim.set_credentials(basic=False)
     sim.set_receipts(ReceiptPolicy(failed_share=0.5))
     assert_type(count_segments("text"), int)
     return [InvalidFaultError, InvalidOptionError, SimulatorStateError]
