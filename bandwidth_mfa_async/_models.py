@@ -22,6 +22,9 @@ DEFAULT_MESSAGE: Final = "Your {NAME} {SCOPE} code is {CODE}"
 
 _E164 = re.compile(r"\+[0-9]{2,15}", re.ASCII)
 _CODE = re.compile(r"[0-9]{4,8}", re.ASCII)
+_PLACEHOLDER = re.compile(r"\{(?:NAME|SCOPE|CODE)\}")
+# Shorter pieces of a message, such as "Your", are ordinary words of an error text.
+_MIN_PIECE: Final = 8
 
 
 def _checked_text(name: str, value: object, *, max_length: int | None = None) -> str:
@@ -202,6 +205,17 @@ class VerifyCodeRequest:
     code: str = field(validator=_check_code, repr=hide)
     scope: str | None = field(default=None, validator=_check_scope)
     expiration_time_in_minutes: float = field(default=3, validator=_check_minutes)
+
+
+def secret_values(request: CodeRequest | VerifyCodeRequest) -> tuple[str, ...]:
+    """Return the values of a request that must not appear in a text, also as the service may repeat them."""
+    if isinstance(request, VerifyCodeRequest):
+        return (request.to, request.code, request.scope or "")
+    message, url = request.message or "", request.callback_url or ""
+    # The service may repeat the text as it sends it: with values in the place of {CODE}, {SCOPE} and {NAME}.
+    pieces = (piece.strip() for piece in _PLACEHOLDER.split(message))
+    long_pieces = (piece for piece in pieces if len(piece) >= _MIN_PIECE)
+    return (request.to, request.from_, message, *long_pieces, request.scope or "", url, url.partition("://")[2])
 
 
 @frozen
