@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         VerifyCodeRequest,
         VerifyCodeResponse,
         VoiceCodeResponse,
+        normalize_code,
     )
     from .bulk import BulkSender, BulkSummary, ItemOutcome, JournalReport, SQLiteJournal
     from .errors import (
@@ -113,6 +114,7 @@ __all__ = [
     "VerifyCodeResponse",
     "VoiceCodeResponse",
     "__version__",
+    "normalize_code",
 ]
 
 _NAMES: Final = {
@@ -121,7 +123,7 @@ _NAMES: Final = {
     "._credentials": "BasicAuth OAuth2ClientCredentials",
     "._models": (
         "CodeRequest CodeTemplate MessagingCodeResponse ResponseMeta VerifyCodeRequest VerifyCodeResponse "
-        "VoiceCodeResponse"
+        "VoiceCodeResponse normalize_code"
     ),
     ".bulk": "BulkSender BulkSummary ItemOutcome JournalReport SQLiteJournal",
     ".errors": (
