@@ -7,12 +7,13 @@ mark the places where its documents disagree.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
 
-from ._redaction import hide, mask_phone_repr, show_host_only
+from ._redaction import hide, is_printable, mask_phone_repr, show_host_only
 from .errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ DEFAULT_MESSAGE: Final = "Your {NAME} {SCOPE} code is {CODE}"
 
 _E164 = re.compile(r"\+[0-9]{2,15}", re.ASCII)
 _CODE = re.compile(r"[0-9]{4,8}", re.ASCII)
+_MAX_TYPED: Final = 64
+_PLACEHOLDER = re.compile(r"\{(?:NAME|SCOPE|CODE)\}")
+# Shorter pieces of a message, such as "Your", are ordinary words of an error text.
+_MIN_PIECE: Final = 8
 
 
 def _checked_text(name: str, value: object, *, max_length: int | None = None) -> str:
@@ -202,6 +207,43 @@ class VerifyCodeRequest:
     code: str = field(validator=_check_code, repr=hide)
     scope: str | None = field(default=None, validator=_check_scope)
     expiration_time_in_minutes: float = field(default=3, validator=_check_minutes)
+
+
+def normalize_code(text: str) -> str:
+    """Return the code that a person typed: without blanks, dashes and invisible marks, and with ASCII digits.
+
+    People paste a code with a line break, type ``123-456``, or have a keyboard with full-width or Arabic digits. The
+    text is put into Unicode's form NFKC, and every decimal digit becomes an ASCII one. Everything else stays: no code
+    is guessed out of a sentence, and `VerifyCodeRequest` then refuses the text. `MFAClient.verify_code` does not call
+    this itself.
+
+    Args:
+        text: what the person typed. A text of more than 64 characters is returned as it is.
+
+    Raises:
+        InvalidRequestError: it is not a str.
+    """
+    if not isinstance(text, str):
+        raise InvalidRequestError("code", f"must be str, not {type(text).__name__}; a code may begin with zeros")
+    if len(text) > _MAX_TYPED:
+        return text
+    kept = (char for char in unicodedata.normalize("NFKC", text) if is_printable(char) and not _is_separator(char))
+    return "".join(str(unicodedata.decimal(char, char)) for char in kept)
+
+
+def _is_separator(char: str) -> bool:
+    return char.isspace() or unicodedata.category(char) == "Pd" or char == "\N{MINUS SIGN}"
+
+
+def secret_values(request: CodeRequest | VerifyCodeRequest) -> tuple[str, ...]:
+    """Return the values of a request that must not appear in a text, also as the service may repeat them."""
+    if isinstance(request, VerifyCodeRequest):
+        return (request.to, request.code, request.scope or "")
+    message, url = request.message or "", request.callback_url or ""
+    # The service may repeat the text as it sends it: with values in the place of {CODE}, {SCOPE} and {NAME}.
+    pieces = (piece.strip() for piece in _PLACEHOLDER.split(message))
+    long_pieces = (piece for piece in pieces if len(piece) >= _MIN_PIECE)
+    return (request.to, request.from_, message, *long_pieces, request.scope or "", url, url.partition("://")[2])
 
 
 @frozen

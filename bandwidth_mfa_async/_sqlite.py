@@ -7,6 +7,7 @@ import os
 import sqlite3
 from typing import Any
 
+from ._redaction import scrub
 from .errors import JournalError
 
 
@@ -70,5 +71,5 @@ def translate_errors(path: str) -> Any:
     elif "locked" in text or "busy" in text:
         advice = "another program is writing to it; stop that program, then run again with this journal"
     else:
-        advice = f"cannot be used ({text}); check the disk, then run again with this journal"
+        advice = f"cannot be used ({scrub(text)}); check the disk, then run again with this journal"
     raise JournalError(f"{path}: {advice}")

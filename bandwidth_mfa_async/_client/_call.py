@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .._models import CodeRequest, MessagingCodeResponse, VerifyCodeRequest, VerifyCodeResponse, VoiceCodeResponse
+from .._models import (
+    CodeRequest,
+    MessagingCodeResponse,
+    VerifyCodeRequest,
+    VerifyCodeResponse,
+    VoiceCodeResponse,
+    secret_values,
+)
 from ..errors import APIStatusError, Delivery, DeliveryUnknownError, NotSentError, RequestError
 from ..telemetry import AttemptEvent, CallEvent, CallStartedEvent
 
@@ -111,10 +118,7 @@ class Call(Generic[_Request, _Response]):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values of this call that must not appear in any text."""
-        request: CodeRequest | VerifyCodeRequest = self.request
-        other = request.code if isinstance(request, VerifyCodeRequest) else request.from_
-        # Error texts may quote numbers without the plus sign.
-        return (request.to, other, request.to[1:], other.lstrip("+"), self.header.partition(" ")[2])
+        return (*secret_values(self.request), self.header.partition(" ")[2])
 
     def record_failure(self, error: RequestError) -> None:
         """Record how the last attempt failed."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from attrs import define, field, fields
 
-from .._redaction import scrub
+from .._redaction import hide_secrets, is_id, scrub
 from .._retry_after import parse_retry_after, parse_wait_hint
 from ..errors import (
     APIStatusError,
@@ -185,13 +184,9 @@ def _error_text(document: dict[str, Any], secrets: Secrets) -> str | None:
     return None
 
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_=/.-]{1,80}", re.ASCII)
-
-
 def _request_id(document: dict[str, Any], headers: Mapping[str, str], secrets: Secrets) -> str | None:
     # The body's key is documented ("from AWS"). AWS gateways add the header; no source shows it on MFA.
     for value in (document.get("requestId"), headers.get("x-amzn-requestid")):
-        if isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            # Numbers are also written without their country code.
-            return None if any(secret[-10:] in value for secret in secrets() if len(secret) > 3) else value
+        if is_id(value):
+            return value if hide_secrets(value, secrets()) == value else None
     return None

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from .. import __version__
 from .._config import RetryPolicy
-from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest
+from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest, normalize_code
 from ..errors import ConfigurationError, Delivery, MFAError
 from . import _outcome
 from ._demo import run as run_demo
@@ -213,11 +213,11 @@ def verify(  # noqa: PLR0913 - options
     timeout: float | None,
     as_json: bool,  # noqa: FBT001 - click passes flags this way
 ) -> None:
-    """Check the CODE that TO typed."""
+    """Check the CODE that TO typed; blanks and dashes in it are ignored."""
 
     async def action(client: MFAClient) -> tuple[dict[str, Any], str, int]:
         """Verify the code."""
-        answer = await client.verify_code(VerifyCodeRequest(to, code, scope, minutes))
+        answer = await client.verify_code(VerifyCodeRequest(to, normalize_code(code), scope, minutes))
         exit_code = _outcome.EXIT_OK if answer.valid else _outcome.EXIT_FAILED
         return _outcome.verify_document(answer), "valid" if answer.valid else "not valid", exit_code
 

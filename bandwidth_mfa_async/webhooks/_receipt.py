@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
 from attrs import field, frozen
 
-from .._redaction import scrub
+from .._redaction import is_id, scrub
 from ._errors import WebhookError
 from ._families import error_family
 
@@ -25,8 +25,6 @@ FAILED: Final = "message-failed"
 
 ReceiptBody: TypeAlias = bytes | str | Mapping[str, Any] | Sequence[Any]
 
-# 29 letters and digits in all examples. The bound keeps hostile ids from filling the memory and the log.
-_MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ERROR_CODE = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MAX_TEXT_LENGTH: Final = 500
 
@@ -54,7 +52,7 @@ class DeliveryReceipt:
     type: str
     time: datetime | None = None
     description: str | None = field(default=None, repr=_scrubbed_repr)
-    platform: str | None = None
+    platform: str | None = field(default=None, repr=_scrubbed_repr)
     error_code: int | None = None
 
     @property
@@ -89,7 +87,7 @@ def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
         raise WebhookError(f"type must be {DELIVERED!r} or {FAILED!r}")
     message = document.get("message")
     message_id = message.get("id") if _is_object(message) else None
-    if not isinstance(message_id, str) or not _MESSAGE_ID.fullmatch(message_id):
+    if not is_id(message_id):
         raise WebhookError("message.id must be 1 to 128 printable characters without spaces")
     return DeliveryReceipt(
         message_id=message_id,

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..._item_state import JournalState
+from ..._redaction import scrub
 from ...errors import JournalError
 from ..journal._file import check_schema_version
 
@@ -79,7 +80,7 @@ def _read(path: Path, mode: str, read: Callable[[JournalReader], _Read]) -> _Rea
             return read(JournalReader(path, connection))
     except sqlite3.Error as error:
         raise _translate_error(path, error) from None
-    except (TypeError, ValueError, OverflowError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         # SQLite does not enforce column types: a number column may contain text.
         raise JournalError(_DAMAGED.format(path, "a value that no run writes")) from None
 
@@ -111,8 +112,8 @@ def _translate_error(path: Path, error: sqlite3.Error) -> JournalError:
         )
     # All other errors mean a truncated or corrupt file; SQLite's text helps those who know SQLite.
     return JournalError(
-        f"{path}: this journal is damaged ({error}); copy it again together with its -wal file, or restore a copy of "
-        "it, before you continue the run"
+        f"{path}: this journal is damaged ({scrub(str(error))}); copy it again together with its -wal file, or "
+        "restore a copy of it, before you continue the run"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +12,7 @@ from attrs import frozen
 
 from ..._clock import SystemClock
 from ..._item_state import JournalState
+from ..._redaction import printable
 from . import _timeline
 from ._causes import describe_cause
 from ._parts import Bucket, Counts, FailureReport, Latency, Percentile, Point, SessionReport, Span, Timeline, Totals
@@ -36,7 +36,6 @@ PERCENTS: Final = (50, 90, 99)
 _ENDINGS: Final[dict[str, Ending]] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
 
 # Characters that move a cursor, break a line or change the text direction; a tampered file may contain them.
-_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MAX_NAME: Final = 200
 
 
@@ -245,7 +244,7 @@ class _ReportBuilder:
 
 
 def _printable(text: str) -> str:
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:_MAX_NAME]
+    return printable(text, "\N{REPLACEMENT CHARACTER}")[:_MAX_NAME]
 
 
 def _totals(items: int, timeline: Timeline, working: int) -> Totals:

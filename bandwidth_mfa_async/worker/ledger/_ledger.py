@@ -13,6 +13,7 @@ from attrs import field, frozen
 from ..._clock import SystemClock
 from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
+from ..._redaction import is_printable
 from ..._redis._batcher import Batcher
 from ..._redis._connection import Connection, checked_url
 from ...errors import ConfigurationError, LedgerError
@@ -404,7 +405,7 @@ def checked_name(what: str, value: object) -> str:
     """
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
         raise ConfigurationError(f"{what}: must be a text of 1 to {_MAX_NAME} characters, like 'launch'")
-    if not value.isprintable() or any(char in "{} " for char in value):
+    if not is_printable(value) or any(char in "{} " for char in value):
         raise ConfigurationError(f"{what}: must not contain braces, blanks or control characters")
     return value
 

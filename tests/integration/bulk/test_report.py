@@ -324,6 +324,30 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
+async def test_the_error_shows_a_files_name_without_control_characters(tmp_path: Path, name: str) -> None:
+    """A file's name cannot write to the terminal; neither a report nor a run shows it as it is."""
+    path = tmp_path / "run\x1b[31m\u202e\u2028\u200b.db"
+    shown = []
+
+    def read() -> None:
+        BAD[name][0](path)
+        try:
+            JournalReport.read(path)
+        except JournalError as error:
+            shown.append(str(error))
+
+    await asyncio.to_thread(read)
+    if name not in {"missing", "empty"}:
+        try:
+            async with SQLiteJournal(path):
+                pass
+        except JournalError as error:
+            shown.append(str(error))
+    assert shown or name == "text for a second"
+    assert all(text.isprintable() and "run [31m .db" in text for text in shown), shown
+
+
+@pytest.mark.parametrize("name", BAD)
 def test_an_unusable_file_raises_a_journal_error_with_the_remedy(tmp_path: Path, name: str) -> None:
     """No other exception is raised, and the file is unchanged."""
     make, said = BAD[name]
@@ -363,7 +387,7 @@ def test_names_are_one_printable_line(tmp_path: Path) -> None:
     path = make_journal(tmp_path / "a.db", run="\x1b[31mred\u202e\u2066\n" + "x" * 5_000, channel="\x00")
     execute(path, "UPDATE meta SET value = CAST(X'ff41' AS TEXT) WHERE name = 'made_by'")
     report = JournalReport.read(path)
-    assert report.run.startswith("\ufffd[31mred\ufffd\ufffd\ufffdxxx")
+    assert report.run.startswith("\ufffd[31mred\ufffdxxx")
     assert len(report.run) == 200
     assert (report.channel, report.made_by) == ("\ufffd", "\ufffdA")
 

@@ -23,6 +23,8 @@ def test_send_and_verify_exit_codes(simulator: Simulator, invoke: Callable[..., 
     assert (sent.exit_code, sent.output) == (0, f"accepted {simulator.inbox[-1].message_id}\n")
     right = invoke("verify", TO, simulator.last_code(TO), "--scope", "login")
     assert (right.exit_code, right.output) == (0, "valid\n")
+    spaced = " ".join(simulator.last_code(TO))
+    assert invoke("verify", TO, f" {spaced}\n", "--scope", "login").output == "valid\n"
     wrong = invoke("verify", TO, "0000", "--scope", "login", "--json")
     assert wrong.exit_code == 1
     assert json.loads(wrong.output)["valid"] is False
