@@ -83,6 +83,21 @@ WHERE status = 1 OR (status = 5 AND settled_at >= :now)
 """
 
 
+# The default key of a number stands for the number; the table maps it to the keys of its items with another text. It is
+# made for the first such item, because most runs have none.
+_NUMBER_KEYS: Final = (
+    "CREATE TABLE IF NOT EXISTS number_key (number BLOB, key BLOB, PRIMARY KEY (number, key)) WITHOUT ROWID"
+)
+_MAYBE_SENT: Final = f"IN ({JournalState.SENDING:d}, {JournalState.ACCEPTED:d}, {JournalState.UNKNOWN:d})"
+_HAS_OTHER_TEXT: Final = f"""
+SELECT EXISTS (SELECT 1 FROM item WHERE key = :number AND key <> :key AND status {_MAYBE_SENT})
+OR EXISTS (
+    SELECT 1 FROM number_key CROSS JOIN item ON item.key = number_key.key
+    WHERE number_key.number = :number AND number_key.key <> :key AND item.status {_MAYBE_SENT}
+)
+"""  # noqa: S608 - our own states
+
+
 class JournalRow(NamedTuple):
     """The state of an item in the journal."""
 
@@ -144,6 +159,8 @@ class JournalFile:
         self._opened_at = 0.0
         self._next_id = 1
         self._failure: JournalError | None = None
+        self.has_number_keys = False
+        """Whether the journal has items whose text is not the template's, each with its number's default key."""
 
     def open(self, now: float) -> None:
         """Open or create the file; items that were in flight when an earlier run was killed become unknown.
@@ -201,6 +218,7 @@ class JournalFile:
             (self._next_id,) = db.execute("SELECT 1 + coalesce(max(id), 0) FROM item").fetchone()
         for statement in _BATCH_TRIGGER:
             db.execute(statement)
+        self.has_number_keys = bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'number_key'").fetchone())
 
     def bind(self, facts: Mapping[str, str]) -> None:
         """Store facts that must be the same in every run, or compare them with the stored ones.
@@ -221,6 +239,28 @@ class JournalFile:
                 f"{self.path}: this journal belongs to a run with another {', '.join(different)}; "
                 "use the values of that run, or another journal file"
             )
+
+    def claim_numbers(self, pairs: Sequence[tuple[bytes, bytes]], *, allow_repeats: bool) -> list[bool]:
+        """Return for each number whether another of its texts was sent, or may have been; else record its new key.
+
+        Args:
+            pairs: the digests of the number's default key and of the item's key.
+            allow_repeats: whether to record the key in any case.
+
+        Raises:
+            JournalError: the journal cannot be written.
+        """
+        db = self._require_open()
+        results: list[bool] = []
+        with translate_errors(self.path), transaction(db):
+            db.execute(_NUMBER_KEYS)
+            for number, key in pairs:
+                (sent,) = db.execute(_HAS_OTHER_TEXT, {"number": number, "key": key}).fetchone()
+                results.append(bool(sent) and not allow_repeats)
+                if number != key and not results[-1]:
+                    db.execute("INSERT OR IGNORE INTO number_key VALUES (?, ?)", (number, key))
+        self.has_number_keys = True
+        return results
 
     def apply(self, batch: Batch) -> Sequence[int | JournalRow]:
         """Write a batch, and return the row of each item that it adds, in the order of the batch.

@@ -141,6 +141,28 @@ class SQLiteJournal:
             facts |= {f"template.{name}": fact_digest(value) for name, value in values}
         await self._run_in_thread(lambda: self._file.bind(facts))
 
+    @property
+    def has_number_keys(self) -> bool:
+        """Whether the journal has items that were given to `claim_numbers`."""
+        return self._file.has_number_keys
+
+    async def claim_numbers(self, pairs: Sequence[tuple[bytes, bytes]], *, allow_repeats: bool = False) -> list[bool]:
+        """Return for each item whether its number has another text in this journal that was sent, or may have been.
+
+        Call it before items whose text, scope or number of digits may differ from the template's are added: their keys
+        differ too, so the journal alone would send to the same number again. An item for which False is returned is
+        recorded.
+
+        Args:
+            pairs: for each item the digest of the default key that its number has with the run's template, and the
+                digest of its own key.
+            allow_repeats: return False and record the item in any case.
+
+        Raises:
+            JournalError: the file cannot be written.
+        """
+        return await self._run_in_thread(lambda: self._file.claim_numbers(pairs, allow_repeats=allow_repeats))
+
     async def counts(self) -> dict[str, int]:
         """Return the number of items in each state: ``pending``, ``sending``, ``accepted``, ``rejected``, ...
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ...errors import Delivery
 from .._formats import format_duration
+from .._output import can_animate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -109,7 +110,7 @@ class Display:
         self._began = clock.monotonic()
         self._next_line = self._began + LINE_INTERVAL
         self._live: Live | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
+        if can_animate(console):
             self._live = Live(self, console=console, auto_refresh=False, transient=True)
         self.state = SENDING
         """The first word of the display: what the run is doing."""
@@ -148,7 +149,7 @@ class Display:
         if self._live is not None:
             self._live.refresh()
         elif self._clock.monotonic() >= self._next_line:
-            self._next_line += LINE_INTERVAL
+            self._next_line = self._clock.monotonic() + LINE_INTERVAL
             self.print_line(self.status_line())
 
     def status_line(self) -> str:
