@@ -55,6 +55,8 @@ class DenyReason(enum.Enum):
     """The worker begins no more attempts."""
     LEASE_LOST = "lease_lost"
     """The lease has expired, or another worker holds it."""
+    LEASE_EXPIRED = "lease_expired"
+    """The lease may have expired by this process's own clocks, after the ledger granted the attempt."""
     JOB_STOPPED = "job_stopped"
     GONE = "gone"
     """The ledger does not contain the item."""

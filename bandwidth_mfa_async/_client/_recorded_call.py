@@ -71,7 +71,11 @@ class AttemptRecorder:
     @property
     def check_before_write(self) -> Callable[[], None]:
         """The check of the lease: a worker that was suspended after the ledger's reply must not write."""
-        return self._entry.lease.check
+        return self._check_lease
+
+    def _check_lease(self) -> None:
+        if not self._entry.lease.is_valid:
+            raise AttemptDenied(DenyReason.LEASE_EXPIRED)
 
     async def before_attempt(self) -> None:
         """Return once the ledger holds the intent.
@@ -102,8 +106,8 @@ class AttemptRecorder:
         if self._entry.is_stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
-    def cancelled(self, delivery: Delivery) -> None:
-        """Record that the call was cancelled."""
+    def interrupted(self, delivery: Delivery) -> None:
+        """Record that a cancellation or an unexpected error ended the call."""
         self.in_flight = False
         self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 
@@ -128,23 +132,25 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
         Its state; `LedgerState.PENDING` if it was abandoned before anything was sent.
 
     Raises:
-        AttemptDenied: an attempt may not begin.
+        AttemptDenied: an attempt may not begin. What is known is settled.
         MFAError: the client or the ledger is closed. What is known is settled.
         CancelledError: the task was cancelled. What is known is settled.
+        Exception: a defect. What is known is settled.
     """
     recorder = AttemptRecorder(entry)
     operation: Any = MESSAGING if channel == "messaging" else VOICE
     try:
         response: Response = await executor.call(operation, request, None, lane, recorder)
     except RequestError as error:
-        delivery = Delivery.UNKNOWN if recorder.maybe_delivered else error.delivery
-        if delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
+        if error.delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
             # The cause is this worker, not the item: the next worker tries it.
             recorder.return_to_pending()
             return LedgerState.PENDING
-        state = ledger_state_of(delivery, error)
+        state = ledger_state_of(error.delivery, error)
         entry.settle(state, None, error, recorder.attempts)
-        return state
+        if error.__cause__ is None:
+            return state
+        cause = error.__cause__
     except BaseException:
         # Cancelled, closed, or the ledger did not reply: unknown if it may have been sent, otherwise pending.
         if recorder.maybe_delivered or recorder.in_flight:
@@ -153,6 +159,9 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
         else:
             recorder.return_to_pending()
         raise
-    provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
-    entry.settle(LedgerState.ACCEPTED, provider_id, None, recorder.attempts)
-    return LedgerState.ACCEPTED
+    else:
+        provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
+        entry.settle(LedgerState.ACCEPTED, provider_id, None, recorder.attempts)
+        return LedgerState.ACCEPTED
+    # What denied or interrupted an attempt after another one that may have been delivered.
+    raise cause

@@ -127,7 +127,8 @@ class ChunkRun:
     def _on_denied(self, reason: DenyReason) -> None:
         if reason in {DenyReason.LEASE_LOST, DenyReason.GONE}:
             self._on_lease_lost()
-        elif reason is DenyReason.JOB_STOPPED:
+        elif reason in {DenyReason.JOB_STOPPED, DenyReason.LEASE_EXPIRED}:
+            # The release below says whether the lease is lost; if not, the next claim gets a new one.
             self.stop()
 
     def _on_lease_lost(self) -> None:

@@ -79,8 +79,8 @@ def test_every_reply_that_denies_an_attempt_has_a_reason():
     assert reasons["X"] is DenyReason.JOB_STOPPED
     assert reasons["G"] is DenyReason.GONE
     assert {reasons[state] for state in LedgerState} == {DenyReason.ALREADY_SETTLED}
-    # The worker's own reason: the ledger is not asked.
-    assert set(DenyReason) - set(reasons.values()) == {DenyReason.STOPPING}
+    # The worker's own reasons: the ledger is not asked.
+    assert set(DenyReason) - set(reasons.values()) == {DenyReason.STOPPING, DenyReason.LEASE_EXPIRED}
 
 
 def test_an_attempt_that_is_denied_names_the_reason():
