@@ -124,6 +124,36 @@ async def test_after_an_unknown_attempt_an_error_of_an_observer_is_unknown(
     assert (observer.interruptions, len(server.seen)) == ([Delivery.UNKNOWN], 1)
 
 
+async def test_a_call_that_continues_an_unknown_item_says_so(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A success is a possible duplicate, and every error is unknown, whatever the service says now."""
+    events: list[Any] = []
+
+    class Recorded:
+        def on_event(self, event: Any) -> None:
+            events.append(event)
+
+    class Earlier(Observer):
+        maybe_delivered = True
+
+    client = make_client(retry=AGAIN, hooks=[Recorded()])
+    nothing = DeniedError("no error is planned")
+
+    async def call(observer: Observer) -> Any:
+        return await client._executor.call(MESSAGING, template.to(TO), None, "interactive", observer)
+
+    assert (await call(Earlier(nothing, attempt=9))).meta.possible_duplicate
+    assert events[-1].possible_duplicate
+    server.play(answer(400, {"error": "x", "requestId": "r"}))
+    with pytest.raises(RequestError) as caught:
+        await call(Earlier(nothing, attempt=9))
+    assert (caught.value.delivery, events[-1].delivery) == (Delivery.UNKNOWN, Delivery.UNKNOWN)
+    with pytest.raises(DeliveryUnknownError) as caught:
+        await call(Earlier(nothing))
+    assert caught.value.__cause__ is nothing
+
+
 def break_before_writing(monkeypatch: pytest.MonkeyPatch, *, after: int = 0) -> list[int]:
     """Make our part of every attempt after so many raise a TypeError before there is a connection."""
     calls: list[int] = []
