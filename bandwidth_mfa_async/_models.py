@@ -228,7 +228,9 @@ def normalize_code(text: str) -> str:
     if len(text) > _MAX_TYPED:
         return text
     kept = (char for char in unicodedata.normalize("NFKC", text) if is_printable(char) and not _is_separator(char))
-    return "".join(str(unicodedata.decimal(char, char)) for char in kept)
+    # Again, because a removed blank may have stood between a letter and its accent.
+    joined = unicodedata.normalize("NFKC", "".join(kept))
+    return "".join(str(unicodedata.decimal(char, char)) for char in joined)
 
 
 def _is_separator(char: str) -> bool:
