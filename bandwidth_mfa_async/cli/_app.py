@@ -55,6 +55,8 @@ def _examples(*lines: str) -> str:
     return "\n\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
+# Messages that `simulate` keeps; a soak test may run for days.
+_INBOX_LIMIT = 10_000
 _NUMBERS = "--from +19195554321 --application-id APP"
 
 
@@ -393,7 +395,7 @@ async def _simulate(host: str, port: int, seed: int | None, options: dict[str, A
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with Simulator(port, host=host, seed=seed, **options) as simulator:
+        async with Simulator(port, host=host, seed=seed, inbox_limit=_INBOX_LIMIT, **options) as simulator:
             click.echo(f"simulating Bandwidth MFA at {simulator.base_url}; inbox at {simulator.page_url}")
             click.echo("in another terminal:")
             click.echo(f"  export BW_MFA_URL={simulator.base_url} BW_ACCOUNT_ID={simulator.account_id}")
@@ -417,5 +419,5 @@ async def _simulate(host: str, port: int, seed: int | None, options: dict[str, A
         text = f"port {port} is in use; choose another with --port, or 0 for a free one" if in_use else str(error)
         click.echo(f"error: {text}", err=True)
         return _outcome.EXIT_USAGE
-    click.echo(f"stopped; {len(simulator.inbox)} messages were sent")
+    click.echo(f"stopped; {simulator.sent_count} messages were sent")
     return _outcome.EXIT_OK

@@ -328,6 +328,11 @@ class Simulator:
         return self._inbox.messages
 
     @property
+    def sent_count(self) -> int:
+        """The number of messages that were ever sent, including those that were dropped from the inbox or cleared."""
+        return self._inbox.added
+
+    @property
     def requests(self) -> list[RequestRecord]:
         """The latest requests, newest last: at most `request_log_limit` of them."""
         return list(self._records)

@@ -27,8 +27,9 @@ def receipt_handler(
     - 401: the credentials are missing or wrong;
     - 405: the method is not POST;
     - 413: the body is larger than 64 KiB;
-    - 500: the callback raised an exception, so the sender should retry. Bandwidth retries for 24 hours in North
-      America and never elsewhere (https://dev.bandwidth.com/docs/mfa/webhooks).
+    - 500: the callback raised an exception or did not end in time, so the sender should retry. Bandwidth retries for
+      24 hours in North America and never elsewhere (https://dev.bandwidth.com/docs/mfa/webhooks);
+    - 503: too many requests wait for the callback.
 
     For MFA, neither the sender's reaction to a response nor its timeout is documented. The messaging platform expects
     a 2xx within 10 s, so the callback should return quickly.

@@ -238,7 +238,9 @@ def test_what_cannot_be_a_typed_code_is_not_normalized() -> None:
 
 
 @given(st.text(max_size=64))
-def test_normalizing_twice_changes_nothing(text: str) -> None:
-    """And whatever is a code is one of ASCII digits."""
-    once = normalize_code(text)
-    assert normalize_code(once) == once or len(once) > 64
+def test_every_digit_becomes_an_ascii_one(text: str) -> None:
+    """And no blank or invisible character remains."""
+    normal = normalize_code(text)
+    assert all(char.isascii() for char in normal if char.isdecimal())
+    assert normal.isprintable()
+    assert " " not in normal

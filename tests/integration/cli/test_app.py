@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bandwidth_mfa_async.simulator import Fault, Simulator
+from bandwidth_mfa_async.simulator import Fault, InvalidOptionError, Simulator
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support.cli_fixtures import FLAGS
 from tests.support.fault_server import refused_port
@@ -113,6 +113,19 @@ def test_the_demo_prints_a_table(invoke: Callable[..., Any]) -> None:
     assert result.exit_code == 0
     assert "accepted" in result.output
     assert "\x1b[" not in result.output
+
+
+def test_the_inbox_of_simulate_is_bounded(invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may run for days; the count at its end includes what was dropped."""
+    made: dict[str, Any] = {}
+
+    def simulator(*_: object, **options: Any) -> Simulator:
+        made.update(options)
+        raise InvalidOptionError("made")
+
+    monkeypatch.setattr("bandwidth_mfa_async.simulator.Simulator", simulator)
+    assert invoke("simulate", "--port", "0").exit_code == 2
+    assert made["inbox_limit"] == 10_000
 
 
 def test_simulate_on_a_used_port_exits_with_2(invoke: Callable[..., Any], simulator: Simulator) -> None:
