@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ._credentials import BasicAuth
@@ -126,7 +127,10 @@ class _ClientCredentials:
             await asyncio.wait([task])
 
     def _start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._refresh(), name="bandwidth_mfa_async token")
+        # Not the caller's context: the task serves all callers.
+        self._task = asyncio.get_running_loop().create_task(
+            self._refresh(), name="bandwidth_mfa_async token", context=contextvars.Context()
+        )
         self._task.add_done_callback(self._done)
 
     async def _refresh(self) -> None:
