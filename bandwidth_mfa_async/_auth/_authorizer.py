@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
@@ -253,7 +254,7 @@ class Authorizer:
         task = self._asking
         if task is None:
             task = self._asking = asyncio.get_running_loop().create_task(
-                self._question(), name="bandwidth_mfa_async auth"
+                self._question(), name="bandwidth_mfa_async auth", context=contextvars.Context()
             )
             self._tasks.add(task)
             task.add_done_callback(self._answered)
