@@ -341,12 +341,7 @@ class CallExecutor:
             if bound < time_left and clock.monotonic() < call.deadline:
                 raise
         else:
-            return decipher(
-                call.operation,
-                raw,
-                now=clock.time(),
-                secrets=partial(self._secrets, call),
-            )
+            return decipher(call.operation, raw, now=clock.time(), secrets=partial(self._secrets, call))
         finally:
             if self._has_hooks:
                 call.elapsed = clock.monotonic() - started
