@@ -29,8 +29,8 @@ from bandwidth_mfa_async import (
     MFAClient,
     NotSentError,
 )
-from bandwidth_mfa_async.cli.bulk._rows import InputRow, RowReader
 from bandwidth_mfa_async.cli._signals import SignalHandlers
+from bandwidth_mfa_async.cli.bulk._rows import InputRow, RowReader
 from bandwidth_mfa_async.cli.bulk._source import InputFileError, Source
 from tests.conftest import APPLICATION, FROM
 from tests.integration.faults.watch import MATRIX, Watch, prepare, send_all
