@@ -7,7 +7,7 @@ mark the places where its documents disagree.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
@@ -214,12 +214,15 @@ class ResponseMeta:
         request_id: the id that Amazon's gateway gave the request, if the response has the header `x-amzn-requestid`;
             no source shows it on MFA, so expect None. Errors also have the documented `requestId` of their bodies.
         possible_duplicate: the outcome of an earlier attempt is unknown, so the person may get two codes.
+        credential: the kind of credentials that the service accepted, ``"basic"`` or ``"oauth2"``; None where it is
+            not recorded.
     """
 
     attempts: int = 1
     elapsed: float = 0.0
     request_id: str | None = None
     possible_duplicate: bool = False
+    credential: Literal["basic", "oauth2"] | None = field(default=None, kw_only=True)
 
 
 _DEFAULT_META: Final = ResponseMeta()
