@@ -111,8 +111,7 @@ async def _async_values(source: Any) -> AsyncGenerator[Any]:
                 value = _raise_if_generator(error, inspect.isasyncgen(source))
             yield value
     finally:
-        if inspect.isasyncgen(source):
-            await source.aclose()
+        await _close(source)
 
 
 def _values(source: Any) -> Generator[Any]:
@@ -126,6 +125,15 @@ def _values(source: Any) -> Generator[Any]:
         except InvalidRequestError as error:
             value = _raise_if_generator(error, inspect.isgenerator(source))
         yield value
+
+
+async def _close(source: Any) -> None:
+    """Close an async generator of the user's."""
+    if inspect.isasyncgen(source):
+        try:
+            await source.aclose()
+        except* GeneratorExit:  # a task group in it wraps what `aclose` raises in it
+            pass
 
 
 def _raise_if_generator(error: InvalidRequestError, is_generator: bool) -> InvalidRequestError:  # noqa: FBT001 - not an option
