@@ -212,13 +212,14 @@ class ResponseMeta:
         attempts: number of HTTP attempts.
         elapsed: seconds from the call to the response, including waits and backoffs.
         request_id: the service's request id, if the response contains one.
-        possible_duplicate: the outcome of an earlier attempt is unknown, so the person may get two codes.
+        possible_duplicate: the outcome of an earlier attempt is unknown, so the person may get two codes. None if the
+            response comes from a journal or a ledger of an older version, which did not record it.
     """
 
     attempts: int = 1
     elapsed: float = 0.0
     request_id: str | None = None
-    possible_duplicate: bool = False
+    possible_duplicate: bool | None = False
 
 
 _DEFAULT_META: Final = ResponseMeta()

@@ -8,10 +8,7 @@ from attrs import define, field, frozen
 
 if TYPE_CHECKING:
     from .._models import CodeRequest, MessagingCodeResponse, VoiceCodeResponse
-    from ..errors import (
-        Delivery,
-        MFAError,
-    )
+    from ..errors import Delivery, MFAError
 
 Ending: TypeAlias = Literal["finished", "stopped", "failed"]
 """How a run ended: the input was used up, the run was stopped, or an error ended it."""
@@ -57,7 +54,10 @@ class BulkSummary:
         skipped: items done before, or duplicates in the input.
         in_flight: requests in flight now.
         throttled: attempts answered with 429, retried or not.
-        possible_duplicates: accepted items of which an earlier attempt may have been delivered too.
+        possible_duplicates: items accepted, by this or an earlier run, of which an earlier attempt may have been
+            delivered too.
+        possible_duplicates_unrecorded: items accepted by an earlier run with an older version, which did not record
+            that.
         attempts: attempts of all finished items.
         elapsed: seconds from the first read of the stream to the last outcome; the sum over several streams.
         ending: ``"finished"``, ``"stopped"``, ``"failed"``, or None while the run is active.
@@ -73,6 +73,7 @@ class BulkSummary:
     in_flight: int = 0
     throttled: int = 0
     possible_duplicates: int = 0
+    possible_duplicates_unrecorded: int = 0
     attempts: int = 0
     elapsed: float = 0.0
     ending: Ending | None = None
@@ -82,6 +83,15 @@ class BulkSummary:
         """Number of items that have an outcome."""
         return self.accepted + self.rejected + self.not_sent + self.unknown + self.invalid + self.skipped
 
-    def count(self, delivery: Delivery) -> None:
-        """Count one outcome."""
+    def count(self, delivery: Delivery, possible_duplicate: bool | None = False) -> None:  # noqa: FBT001, FBT002 - a fact
+        """Count one outcome.
+
+        Args:
+            delivery: what is known of the text.
+            possible_duplicate: of an accepted item, `ResponseMeta.possible_duplicate`.
+        """
         setattr(self, delivery.value, getattr(self, delivery.value) + 1)
+        if possible_duplicate:
+            self.possible_duplicates += 1
+        elif possible_duplicate is None:
+            self.possible_duplicates_unrecorded += 1

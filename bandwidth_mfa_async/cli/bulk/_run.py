@@ -62,6 +62,8 @@ async def send(
             async with sender as bulk:
                 # Bind before reading rows, so that a journal of another channel fails first.
                 await journal.bind(channel=plan.channel)
+                if total is not None:
+                    await journal.record_input(total)
                 if display.state == SENDING:
                     await _send_rows(bulk, RowProducer(plan, rejects), display, result, rejects)
         except MFAError as error:
