@@ -257,7 +257,8 @@ class ResponseMeta:
         elapsed: seconds from the call to the response, including waits and backoffs.
         request_id: the id that Amazon's gateway gave the request, if the response has the header `x-amzn-requestid`;
             no source shows it on MFA, so expect None. Errors also have the documented `requestId` of their bodies.
-        possible_duplicate: the outcome of an earlier attempt is unknown, so the person may get two codes.
+        possible_duplicate: the outcome of an earlier attempt is unknown, so the person may get two codes. None if the
+            response comes from a journal or a ledger of an older version, which did not record it.
         credential: the kind of credentials that the service accepted, ``"basic"`` or ``"oauth2"``; None where it is
             not recorded.
     """
@@ -265,7 +266,7 @@ class ResponseMeta:
     attempts: int = 1
     elapsed: float = 0.0
     request_id: str | None = None
-    possible_duplicate: bool = False
+    possible_duplicate: bool | None = False
     credential: Literal["basic", "oauth2"] | None = field(default=None, kw_only=True)
 
 

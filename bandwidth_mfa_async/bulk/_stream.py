@@ -308,10 +308,9 @@ class OutcomeStream:
         item.end_attempt()
         if item.maybe_delivered and not response.meta.possible_duplicate:
             response = attrs.evolve(response, meta=attrs.evolve(response.meta, possible_duplicate=True))
-        self.summary.possible_duplicates += response.meta.possible_duplicate
         self._consecutive_account_errors = 0
         provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
-        self._run_journal.record_accepted(item, provider_id)
+        self._run_journal.record_accepted(item, provider_id, possible_duplicate=bool(response.meta.possible_duplicate))
         self.summary.attempts += item.attempts
         self._emit(ItemOutcome(item.index, item.key, item.request, Delivery.ACCEPTED, response))
 
@@ -349,7 +348,8 @@ class OutcomeStream:
 
     def _emit(self, outcome: ItemOutcome) -> None:
         self._done += 1
-        self.summary.count(outcome.delivery)
+        response = outcome.response
+        self.summary.count(outcome.delivery, response is not None and response.meta.possible_duplicate)
         self.summary.elapsed = self.clock.monotonic() - self._started_at
         if self._options.ordered:
             self._reorder_buffer[outcome.index] = outcome

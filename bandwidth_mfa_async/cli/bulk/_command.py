@@ -391,6 +391,7 @@ def _document(result: RunResult) -> dict[str, Any]:
             "twice" if earlier is None else earlier.value: number for earlier, number in result.previous.items()
         },
         "possible_duplicates": summary.possible_duplicates,
+        "possible_duplicates_unrecorded": summary.possible_duplicates_unrecorded,
         "attempts": summary.attempts,
         "throttled": summary.throttled,
         "per_second": round(per_second(summary), 1),

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import Delivery
-from .._formats import format_duration
+from .._formats import format_duration, possible_duplicates
 from .._output import can_animate
 
 if TYPE_CHECKING:
@@ -241,7 +241,11 @@ def summary_table(summary: BulkSummary, previous: dict[Delivery | None, int], *,
     table.add_column(justify="right")
     table.add_column(justify="left", style="dim")
     rows: list[tuple[str, int, str]] = [
-        ("accepted", summary.accepted, f"{summary.possible_duplicates:,} possible duplicates"),
+        (
+            "accepted",
+            summary.accepted,
+            possible_duplicates(summary.possible_duplicates, summary.possible_duplicates_unrecorded),
+        ),
         ("rejected", summary.rejected, "rejected by the service; nothing was sent"),
         ("not sent", summary.not_sent, "never left this machine"),
         ("unknown", summary.unknown, "request written, no answer; not sent again"),

@@ -64,6 +64,8 @@ async def send(
             async with sender as bulk:
                 # Bind before reading rows, so that a journal of another channel fails first.
                 await journal.bind(channel=plan.channel)
+                if plan.checked_rows is not None:
+                    await journal.record_input(plan.checked_rows)
                 if display.state == SENDING:
                     producer = RowProducer(plan, rejects, _NumberGuard(plan, journal).admit)
                     await _send_rows(bulk, producer, display, result, rejects)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bandwidth_mfa_async import MFAClient
+from bandwidth_mfa_async import JournalReport, MFAClient
 from bandwidth_mfa_async.simulator import Fault
 from tests.support import processes
 from tests.support.bulk_fixtures import A, B, C, last_json, many, rejected, sent_to
@@ -81,6 +81,10 @@ def test_a_signal_drains_the_run(
     assert "to continue, run the same command again" in out
     sent = len(simulator.inbox)
     assert sent < 400
+    totals = JournalReport.read(folder / "j.db").totals
+    assert totals.input_items == 400
+    assert totals.items + totals.not_taken == 400
+    assert totals.not_taken > 0
     simulator.faults.clear()
     code, out, err = start(*flags, "--json").end()
     assert code == 0, err
