@@ -42,6 +42,8 @@ async def post(  # noqa: PLR0913 - the parts of a request
         ssl: how to verify the server.
         proxy: the proxy's URL, or None.
     """
+    if body.turn is not None and not body.turn.try_reserve():
+        await body.turn.reserve()
     async with session.post(
         url,
         data=_Payload(body),
@@ -51,6 +53,8 @@ async def post(  # noqa: PLR0913 - the parts of a request
         ssl=ssl,
         proxy=proxy,
     ) as received:
+        if body.turn is not None:
+            body.turn.written()  # earlier, but aiohttp does not say when
         await read_body(response, received.status, received.headers, received.content)
         if response.defect == "too large":
             received.close()
