@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .._validation import Lane
     from .._wire import Operation
     from ..limits import Limiter, Permit
+    from ..limits._permit import Turn
     from ..telemetry import CredentialSwitchedEvent, HookList
     from ._observer import AttemptObserver
     from ._shared_state import SharedState
@@ -251,7 +252,7 @@ class CallExecutor:
             try:
                 if call.observer is not None:
                     await call.observer.before_attempt()
-                response = await self._exchange(call)
+                response = await self._exchange(call, None if permit is None else permit.turn)
             except BaseException as error:
                 if limiter is not None and permit is not None:
                     _settle_permit(limiter, permit, call, error)
@@ -314,8 +315,8 @@ class CallExecutor:
         """Return the number of segments of the text, which is how Bandwidth counts messages."""
         return message_weight(request.message, request.scope, request.digits, self.limits.application_name)
 
-    async def _exchange(self, call: Call[_Request, _Response]) -> _Response:
-        """Send one request and decipher its response."""
+    async def _exchange(self, call: Call[_Request, _Response], turn: Turn | None) -> _Response:
+        """Send one request, in its turn, and decipher its response."""
         state = self.state
         clock = state.clock
         # The token may have expired during the waits.
@@ -325,7 +326,9 @@ class CallExecutor:
         if time_left <= 0:
             raise DeadlineExceededError("the call's time ran out before the request was written")
         call.attempts += 1
-        call.payload = payload = Body(call.body, None if call.observer is None else call.observer.check_before_write)
+        call.payload = payload = Body(
+            call.body, None if call.observer is None else call.observer.check_before_write, turn
+        )
         try:
             raw = await state.transport.send(
                 state.urls[call.operation.name],
@@ -379,5 +382,8 @@ def _settle_permit(limiter: Limiter, permit: Permit, call: Call[Any, Any], error
     """Report to the limiter how an attempt with this permit failed: refund it, or count the rejection."""
     if not call.begun:
         limiter.refund(permit)
-    elif isinstance(error, RateLimitError):
+        return
+    if permit.turn is not None:
+        permit.turn.written()
+    if isinstance(error, RateLimitError):
         limiter.rejected(permit, error.retry_after)

@@ -228,8 +228,13 @@ class _ScriptedTransport(Transport):
         self, url: Any, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
     ) -> RawResponse:
         del url, headers
+        turn = payload.turn
+        if turn is not None and not turn.try_reserve():
+            await turn.reserve()
         kind, outcome, document = self._fake._record(operation, payload, self._clock.monotonic())  # noqa: SLF001
         payload.begun = outcome.written
+        if turn is not None and outcome.written:
+            turn.written()
         limit = timeout if outcome.written else min(timeout, connect_timeout)
         error: RequestError | None = None
         if outcome.delay > 0:

@@ -150,8 +150,8 @@ class SQLiteJournal:
     async def claim_numbers(self, pairs: Sequence[tuple[bytes, bytes]], *, allow_repeats: bool = False) -> list[bool]:
         """Return for each item whether its number has another text in this journal that was sent, or may have been.
 
-        For items whose text, scope or number of digits may differ from the template's, and with them the key. An item for
-        which False is returned is recorded.
+        For items whose text, scope or digits may differ from the template's, and with them the key. An item for which
+        False is returned is recorded.
 
         Args:
             pairs: for each item the digests of the default key that its number has, and of its own key.
@@ -163,11 +163,7 @@ class SQLiteJournal:
         return await self._run_in_thread(lambda: self._file.claim_numbers(pairs, allow_repeats=allow_repeats))
 
     async def record_input(self, items: int) -> None:
-        """Store how many items the checked input has, so that a report can say how many were not taken.
-
-        Raises:
-            JournalError: the file cannot be written.
-        """
+        """Store how many items the checked input has, so that a report can say how many were not taken."""
         await self._run_in_thread(lambda: self._file.record_input(items))
 
     async def counts(self) -> dict[str, int]:
