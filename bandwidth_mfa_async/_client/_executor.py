@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from .._auth import TOKEN_SHARE, TOKEN_WAIT, copy_of
+from .._frames import clear_locals
 from .._models import (
     CodeRequest,
     MessagingCodeResponse,
@@ -164,6 +165,9 @@ class CallExecutor:
                 return attach_meta(response, meta)
             # Outside the handler, so that `__context__` does not hold the last attempt's error, which says less.
             raise final
+        except Exception as error:
+            _clear_unless_request_failed(error)
+            raise
         finally:
             state.call_finished()
 
@@ -434,6 +438,12 @@ class CallExecutor:
         if emit_attempt:
             self._emit_attempt(call, None)
         self.hooks.emit(call.call_event(error, self.state.clock.monotonic() - call.started))
+
+
+def _clear_unless_request_failed(error: Exception) -> None:
+    # Unlike the frames of a failed request, those of a bug and of wrong credentials may hold values as they are.
+    if not isinstance(error, RequestError):
+        clear_locals(error)
 
 
 def _settle_permit(limiter: Limiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 from attrs import Factory, field, fields, frozen
 
+from bandwidth_mfa_async._frames import clears_locals
+
 from ._errors import InvalidFaultError
 from ._responses import encode
 
@@ -197,6 +199,7 @@ class Faults:
         """The scripted rules that are left, then the random ones."""
         return [*self._scripted_rules, *self._random_rules]
 
+    @clears_locals
     def script(self, *faults: Fault, operation: Operation | None = None, to: str | None = None) -> None:
         """Apply these faults to the next responses, one each, in order.
 
@@ -212,6 +215,7 @@ class Faults:
         self._scripted_rules.extend([self._make_rule(fault, operation, to) for fault in faults])
         self._notify()
 
+    @clears_locals
     def chance(
         self, fault: Fault, probability: float, operation: Operation | None = None, to: str | None = None
     ) -> None:

@@ -9,6 +9,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, NotRequired, Self, TypedDict
 
 from bandwidth_mfa_async._clock import SystemClock
+from bandwidth_mfa_async._frames import clears_locals
 
 from ._control import Control
 from ._errors import InvalidOptionError, SimulatorStateError
@@ -98,6 +99,7 @@ class Simulator:
         InvalidOptionError: an argument has an invalid value.
     """
 
+    @clears_locals
     def __init__(  # noqa: PLR0913 - a server's options, each with a default
         self,
         port: int = 0,
@@ -342,6 +344,7 @@ class Simulator:
         """The current limits, by channel."""
         return {channel: limiter.limits for channel, limiter in self._service.limiters.items()}
 
+    @clears_locals
     def last_code(self, to: str) -> str:
         """Return the newest code sent to a number.
 
@@ -353,6 +356,7 @@ class Simulator:
             raise LookupError("no message to that number is in the inbox")
         return message.code
 
+    @clears_locals
     async def wait_for_message(self, to: str, *, timeout: float = 5.0, after: Message | None = None) -> Message:
         """Wait until a number has a message and return its newest one.
 
