@@ -162,6 +162,7 @@ class Job:
                     None if result is None else result.status,
                     0 if result is None else result.attempts,
                 )
+            del keys  # crash reporters show local variables, and the next read may fail
             if drain:
                 await self._ledger.drop_results(self.name, chunk)
 
