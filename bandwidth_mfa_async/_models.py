@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
 
+from ._frames import clear_locals, clears_locals, init_clears_locals
 from ._redaction import hide, is_printable, mask_phone_repr, show_host_only
 from .errors import InvalidRequestError
 
@@ -45,7 +46,10 @@ def _checked_text(name: str, value: object, *, max_length: int | None = None) ->
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InvalidRequestError(name, "must be text that UTF-8 can encode (it holds a lone surrogate)") from None
+            pass  # raise outside: the error contains the text
+        else:
+            return value
+        raise InvalidRequestError(name, "must be text that UTF-8 can encode (it holds a lone surrogate)")
     return value
 
 
@@ -112,6 +116,7 @@ def _check_minutes(_instance: object, attribute: Attribute[Any], value: object) 
         raise InvalidRequestError(attribute.name, "must be a number of minutes greater than 0 and at most 15")
 
 
+@init_clears_locals
 @frozen
 class CodeRequest:
     """A request to generate a code and send it by text or by voice.
@@ -143,6 +148,7 @@ class CodeRequest:
     callback_url: str | None = field(default=None, validator=_check_callback_url, repr=show_host_only)
 
 
+@init_clears_locals
 @frozen
 class CodeTemplate:
     """All fields of a `CodeRequest` except the recipient.
@@ -175,7 +181,12 @@ class CodeTemplate:
         Raises:
             InvalidRequestError: it is not an E.164 number.
         """
-        _check_phone_number(self, _TO_ATTRIBUTE, number)
+        try:
+            _check_phone_number(self, _TO_ATTRIBUTE, number)
+        except InvalidRequestError as error:
+            del number
+            clear_locals(error)
+            raise
         # Skip the other validators: the template has validated these values, and they are most of a request's cost.
         request = object.__new__(CodeRequest)
         object.__setattr__(request, "to", number)
@@ -188,6 +199,7 @@ _TO_ATTRIBUTE: Final = fields(CodeRequest).to
 _TEMPLATE_FIELDS: Final = tuple(item.name for item in fields(CodeTemplate))
 
 
+@init_clears_locals
 @frozen
 class VerifyCodeRequest:
     """A request to check a code.
@@ -209,6 +221,7 @@ class VerifyCodeRequest:
     expiration_time_in_minutes: float = field(default=3, validator=_check_minutes)
 
 
+@clears_locals
 def normalize_code(text: str) -> str:
     """Return the code that a person typed: without blanks, dashes and invisible marks, and with ASCII digits.
 

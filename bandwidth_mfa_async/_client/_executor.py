@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from .._frames import clear_locals
 from .._models import (
     CodeRequest,
     MessagingCodeResponse,
@@ -143,12 +144,8 @@ class CallExecutor:
                     response = await self._retry_after_first_failure(call)
                 else:
                     state.budget.deposit(1)
-                elapsed = state.clock.monotonic() - call.started
-                possible_duplicate = call.maybe_delivered and operation.sends
-                credential = None if call.credential is None else call.credential.kind
-                meta = ResponseMeta(call.attempts, elapsed, call.request_id, possible_duplicate, credential=credential)
                 self._emit_end(call, None, emit_attempt=True)
-                return attach_meta(response, meta)
+                return attach_meta(response, self._meta(call))
             except RequestError as error:
                 elapsed = state.clock.monotonic() - call.started
                 final = call.finalize_error(error, elapsed)
@@ -170,8 +167,17 @@ class CallExecutor:
                 cause = error
             # Outside the handlers, so that `__context__` does not hold the last attempt's error, which says less.
             raise final from cause
+        except Exception as error:
+            _clear_unless_request_failed(error)
+            raise
         finally:
             state.call_finished()
+
+    def _meta(self, call: Call[Any, Any]) -> ResponseMeta:
+        elapsed = self.state.clock.monotonic() - call.started
+        possible_duplicate = call.maybe_delivered and call.operation.sends
+        credential = None if call.credential is None else call.credential.kind
+        return ResponseMeta(call.attempts, elapsed, call.request_id, possible_duplicate, credential=credential)
 
     async def _retry_after_first_failure(self, call: Call[_Request, _Response]) -> _Response:
         """Retry after a failed first attempt, as far as the policy allows.
@@ -376,6 +382,12 @@ class CallExecutor:
         if emit_attempt:
             self._emit_attempt(call, None)
         self.hooks.emit(call.call_event(error, self.state.clock.monotonic() - call.started))
+
+
+def _clear_unless_request_failed(error: Exception) -> None:
+    # Unlike the frames of a failed request, those of a bug and of wrong credentials may hold values as they are.
+    if not isinstance(error, RequestError):
+        clear_locals(error)
 
 
 def _settle_permit(limiter: Limiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:

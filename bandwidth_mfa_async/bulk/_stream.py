@@ -11,6 +11,7 @@ import attrs
 from attrs import frozen
 
 from .._config import Resend
+from .._frames import clear_locals
 from .._item_state import is_account_error
 from .._items._intake import Intake, unexpected_error
 from .._models import MessagingCodeResponse
@@ -207,6 +208,8 @@ class OutcomeStream:
             key, digest, payload = self._intake.key(request)
         except Exception as failure:  # noqa: BLE001 - an invalid value concerns this item only
             error = failure if isinstance(failure, InvalidRequestError) else unexpected_error(failure)
+            # Stored, not raised: its traceback holds the value. A key function's error stays hidden as well.
+            error.with_traceback(None).__context__ = None
             self._run_journal.record_invalid(value, index, self._fail)
             self._emit(ItemOutcome(index, "", request, Delivery.INVALID, error=error))
             return
@@ -397,4 +400,5 @@ class OutcomeStream:
                 self.summary.ending = "failed"
         failure, self._failure = self._failure, None
         if failure is not None:
+            clear_locals(failure)
             raise failure

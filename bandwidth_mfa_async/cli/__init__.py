@@ -10,6 +10,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from .._frames import clear_locals
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -38,6 +40,9 @@ def main() -> None:
         # Only writing the output can fail here; commands handle errors of their own files.
         print(f"error: the output cannot be written: {error.strerror}; completed work is kept", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        clear_locals(error)  # of a crash report: numbers and codes are arguments of the command line
+        raise
 
 
 def _handle_signals_as_first_process() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NotRequired, Self, TypedDict
 from bandwidth_mfa_async._clock import SystemClock
 
 from ._control import Control
-from ._errors import InvalidOptionError, SimulatorStateError
+from ._errors import InvalidOptionError, SimulatorStateError, drops_traceback
 from ._event_broadcaster import EventBroadcaster
 from ._faults import Faults
 from ._http import BASE_PATH, TOKEN_PATH, HTTPFront
@@ -98,6 +98,7 @@ class Simulator:
         InvalidOptionError: an argument has an invalid value.
     """
 
+    @drops_traceback
     def __init__(  # noqa: PLR0913 - a server's options, each with a default
         self,
         port: int = 0,
@@ -342,6 +343,7 @@ class Simulator:
         """The current limits, by channel."""
         return {channel: limiter.limits for channel, limiter in self._service.limiters.items()}
 
+    @drops_traceback
     def last_code(self, to: str) -> str:
         """Return the newest code sent to a number.
 
@@ -364,7 +366,11 @@ class Simulator:
         Raises:
             TimeoutError: no message arrived in time.
         """
-        return await self._inbox.wait(to, self._clock, timeout, after)
+        try:
+            return await self._inbox.wait(to, self._clock, timeout, after)
+        except TimeoutError as error:
+            del to  # crash reporters show local variables
+            raise error.with_traceback(None) from None
 
     def clear(self) -> None:
         """Remove messages, requests, codes, locks, faults and receipts, and restore the initial settings.

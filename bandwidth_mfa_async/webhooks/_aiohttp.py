@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._frames import clears_locals
 from ._receiver import MAX_BODY, TOO_LARGE, UNREADABLE, Receiver
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ._receiver import OnReceipt, ReceiverOptions, Reply
 
 
+@clears_locals
 def receipt_handler(
     on_receipt: OnReceipt, **options: Unpack[ReceiverOptions]
 ) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
@@ -66,6 +68,7 @@ def receipt_handler(
     return handle
 
 
+@clears_locals
 def add_receipt_route(
     app: web.Application, path: str, on_receipt: OnReceipt, **options: Unpack[ReceiverOptions]
 ) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
 from attrs import field, frozen
 
+from .._frames import clears_locals
 from .._redaction import is_id, scrub
 from ._errors import WebhookError
 from ._families import error_family
@@ -61,6 +62,7 @@ class DeliveryReceipt:
         return error_family(self.error_code, self.platform)
 
 
+@clears_locals
 def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
     """Parse the body of a posted receipt.
 
@@ -116,8 +118,8 @@ def _parse_json(body: Any) -> Any:
     try:
         return json.loads(body.decode() if isinstance(body, bytes) else body)
     except (ValueError, RecursionError):
-        # `from None`: the parser's error contains the whole body.
-        raise WebhookError("the body is not JSON in UTF-8") from None
+        pass  # raise outside: the parser's error contains the whole body
+    raise WebhookError("the body is not JSON in UTF-8")
 
 
 def _parse_time(value: object) -> datetime | None:

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from .._clock import SystemClock
 from .._credentials import BasicAuth
+from .._frames import clears_locals
 from ..errors import ConfigurationError
 from ..telemetry import LOGGER_NAME
 from ._errors import WebhookError
@@ -93,6 +94,7 @@ class Receiver:
         ConfigurationError: an option is invalid.
     """
 
+    @clears_locals
     def __init__(self, on_receipt: OnReceipt, options: ReceiverOptions) -> None:
         if not callable(on_receipt):
             raise ConfigurationError("on_receipt: must be callable with a DeliveryReceipt, like a DeliveryTracker")
@@ -150,6 +152,7 @@ class Receiver:
         except WebhookError as error:
             _logger.warning("refused a delivery receipt: %s", error)
             return Reply(400, f"{error}\n")
+        del body  # crash reporters show local variables
         # A callback that does not return must not collect an endless number of requests.
         if self._waiting >= self._max_waiting:
             _logger.warning("refused a delivery receipt: %d wait for the callback", self._waiting)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from ..._clock import SystemClock
+from ..._frames import clears_locals
 from ..._item_state import JournalState
 from ..._keys import TEMPLATE_FIELDS, fact_digest, template_values
 from ..._models import CodeTemplate
@@ -62,6 +63,7 @@ class SQLiteJournal:
         ConfigurationError: an argument is invalid.
     """
 
+    @clears_locals
     def __init__(self, path: str | os.PathLike[str], *, run: str = "", template: CodeTemplate | None = None) -> None:
         name: object = os.fspath(path)
         if not isinstance(name, str) or not name or "\0" in name or name == ":memory:" or name.startswith("file:"):

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._config import Rate, parse_rate
+from ..._frames import clears_locals
 from ..._redaction import is_printable
 from ..._redis._connect import is_valid_redis_url, make_client
 from ..._redis._fail_fast import OPERATION_TIMEOUT, FailFastConnection, StoreUnavailableError
@@ -62,6 +63,7 @@ class RedisLimits:
         ConfigurationError: the URL, the key or another value is invalid, or redis-py is not installed.
     """
 
+    @clears_locals
     def __init__(  # noqa: PLR0913 - keyword-only but the first
         self,
         url: str,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from attrs import field, frozen
 
 from ..._clock import SystemClock
+from ..._frames import clears_locals
 from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
 from ..._redaction import is_printable
@@ -81,6 +82,7 @@ class RedisLedger:
         ConfigurationError: a value is wrong, or redis-py is not installed.
     """
 
+    @clears_locals
     def __init__(  # noqa: PLR0913 - keyword arguments with defaults
         self,
         url: str,
