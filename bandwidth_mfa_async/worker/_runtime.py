@@ -265,8 +265,8 @@ class WorkerRuntime:
             name: the code's name in the ledger.
 
         Returns:
-            The result of the taskiq task: ``{"delivery": "accepted", "id": ...}``, or ``{"delivery": None}`` if this
-            worker did not settle the code.
+            The result of the taskiq task: ``{"delivery": "accepted", "id": ...}``, with ``"possible_duplicate": True``
+            if it is one, or ``{"delivery": None}`` if this worker did not settle the code.
         """
         if self.is_stopping or self._client is None:
             return {"delivery": None}
