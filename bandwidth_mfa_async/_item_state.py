@@ -10,6 +10,7 @@ from . import errors
 from .errors import (
     APIStatusError,
     AuthenticationError,
+    BadRequestError,
     Delivery,
     NotFoundError,
     PermissionDeniedError,
@@ -132,8 +133,18 @@ def is_retryable_next_run(error: MFAError | None) -> bool:
 
 
 def is_account_error(error: MFAError | None) -> bool:
-    """Return whether the service rejected the account, its credentials or the URL, not the item."""
-    return isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError))
+    """Return whether the service rejected the account, its credentials or the URL, not the item.
+
+    This includes a rejection by the token endpoint, and calls that are not tried because all credentials were rejected.
+    """
+    if isinstance(error, (AuthenticationError, PermissionDeniedError, NotFoundError)):
+        return True
+    if not isinstance(error, RequestError):
+        return False
+    if error.retry_stopped_by == "credentials":
+        return True
+    # Nothing was sent, and there is a status: that of the token endpoint.
+    return isinstance(error, BadRequestError) and error.delivery is Delivery.NOT_SENT
 
 
 def ledger_state_of(delivery: Delivery, error: MFAError) -> LedgerState:

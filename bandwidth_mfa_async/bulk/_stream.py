@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 from attrs import frozen
 
 from .._config import Resend
 from .._frames import clear_locals
-from .._item_state import is_account_error
+from .._items._circuit_breaker import MAX_CONSECUTIVE_ACCOUNT_ERRORS, CircuitBreaker
 from .._items._intake import Intake, unexpected_error
 from .._models import MessagingCodeResponse
 from .._wire import MESSAGING, VOICE
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from .._validation import Lane
     from ._outcome import BulkSummary
     from .journal._journal import LookupResult, SQLiteJournal
-
-# Circuit breaker: after this many items in a row rejected for the credentials or the URL, the run ends.
-MAX_CONSECUTIVE_ACCOUNT_ERRORS: Final = 10
 
 
 @frozen(kw_only=True)
@@ -95,7 +92,7 @@ class OutcomeStream:
         self._next_in_order = 0
         self._exhausted = False
         self._unsent = 0
-        self._consecutive_account_errors = 0
+        self._breaker = CircuitBreaker()
         self._failure: BaseException | None = None
         self._producer: asyncio.Task[None] | None = None
         self._ready: deque[Item] = deque()
@@ -311,15 +308,14 @@ class OutcomeStream:
         item.end_attempt()
         if item.maybe_delivered and not response.meta.possible_duplicate:
             response = attrs.evolve(response, meta=attrs.evolve(response.meta, possible_duplicate=True))
-        self._consecutive_account_errors = 0
+        self._breaker.record(None)
         provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
         self._run_journal.record_accepted(item, provider_id, possible_duplicate=bool(response.meta.possible_duplicate))
         self.summary.attempts += item.attempts
         self._emit(ItemOutcome(item.index, item.key, item.request, Delivery.ACCEPTED, response))
 
     def _finish_failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
-        self._consecutive_account_errors = self._consecutive_account_errors + 1 if is_account_error(error) else 0
-        if self._consecutive_account_errors >= MAX_CONSECUTIVE_ACCOUNT_ERRORS:
+        if self._breaker.record(error):
             error.add_note(
                 f"the run was ended: {MAX_CONSECUTIVE_ACCOUNT_ERRORS} items in a row were rejected with an error that "
                 "concerns the account, not the item"

@@ -32,8 +32,7 @@ def drops_traceback(target: _T) -> _T:
     if isinstance(target, type):
         cls: Any = target
         cls.__init__ = drops_traceback(cls.__init__)
-        same: _T = cls
-        return same
+        return target
     function: Any = target
 
     @functools.wraps(function)
@@ -45,5 +44,6 @@ def drops_traceback(target: _T) -> _T:
             del args, kwargs
             raise error.with_traceback(None) from None
 
-    result: Any = guarded
+    untyped: Any = guarded
+    result: _T = untyped
     return result

@@ -11,22 +11,23 @@ from .._client._recorded_call import AttemptDenied, send
 from .._clock import sleep_until
 from .._config import Resend
 from .._item_state import DenyReason, LedgerState
+from .._items._circuit_breaker import MAX_CONSECUTIVE_ACCOUNT_ERRORS
 from .._redaction import printable
 from ..errors import LedgerError, MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
 from .ledger._protocol import INTENT_STORED, ReleaseReply, Reply, deny_reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._client._executor import CallExecutor
+    from .._items._circuit_breaker import CircuitBreaker
     from .._lease import Lease
     from .._models import CodeRequest
     from .ledger._ledger import Chunk, RedisLedger
 
 _UNKNOWN: Final = frozenset({LedgerState.UNKNOWN, LedgerState.RESENDING})
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-# A job is stopped after this many consecutive items that were rejected for the credentials or the address.
-MAX_CONSECUTIVE_ACCOUNT_ERRORS: Final = 10
-_ACCOUNT_ERROR_STATUSES: Final = frozenset({401, 403, 404})
 
 
 class ChunkRun:
@@ -36,20 +37,28 @@ class ChunkRun:
         executor: the client's executor.
         ledger: the ledger that holds the chunk.
         chunk: the claimed chunk.
+        breaker: the job's circuit breaker in this process.
+        on_account_error: called when this run opens the breaker; stops every run of the job in this process.
     """
 
-    def __init__(self, executor: CallExecutor, ledger: RedisLedger, chunk: Chunk) -> None:
+    def __init__(
+        self,
+        executor: CallExecutor,
+        ledger: RedisLedger,
+        chunk: Chunk,
+        breaker: CircuitBreaker,
+        on_account_error: Callable[[], None],
+    ) -> None:
         self.executor = executor
         self.ledger = ledger
         self.chunk = chunk
         self.resends_unknown = executor.policy.resend is Resend.AT_LEAST_ONCE
         self.is_stopping = False
         self.failure: MFAError | None = None
-        # The class of the error that stops the job; empty while there is none.
-        self.account_error = ""
+        self._breaker = breaker
+        self._on_account_error = on_account_error
         self._queued: deque[JobItem] = deque()
         self._in_flight: dict[asyncio.Task[None], JobItem] = {}
-        self._consecutive_account_errors = 0
 
     async def run(self, seconds: float) -> ReleaseReply:
         """Send the open items and release the chunk.
@@ -69,7 +78,7 @@ class ChunkRun:
             open_states |= _UNKNOWN
         first = chunk.number * chunk.size
         for index, (state, request) in enumerate(zip(chunk.states, requests, strict=True), start=first):
-            if request is not None and LedgerState(state) in open_states:
+            if request is not None and LedgerState(state) in open_states and not self._breaker.opened_by:
                 self._queued.append(JobItem(self, index, request, maybe_delivered=LedgerState(state) in _UNKNOWN))
         timer = clock.call_at(clock.monotonic() + seconds, self.stop)
         renewal = asyncio.create_task(self._renewal_loop())
@@ -165,28 +174,19 @@ class ChunkRun:
             self.stop()
         return True
 
-    def on_settled(self, state: LedgerState, error: MFAError | None) -> None:
-        """Count consecutive account errors, and stop the run after too many."""
-        status = getattr(error, "status", None)
-        if status not in _ACCOUNT_ERROR_STATUSES:
-            self._consecutive_account_errors = 0
+    def on_settled(self, error: MFAError | None) -> None:
+        """Count consecutive account errors, and stop the job after too many."""
+        was_open = bool(self._breaker.opened_by)
+        if not self._breaker.record(error) or was_open:
             return
-        self._consecutive_account_errors += 1
-        if (
-            self._consecutive_account_errors == MAX_CONSECUTIVE_ACCOUNT_ERRORS
-            and state is LedgerState.REFUSED
-            and not self.is_stopping
-        ):
-            name = type(error).__name__
-            _LOG.error(
-                "job %s is stopped: the service rejected %d consecutive items with %s; "
-                "correct the credentials or the address, then resume the job",
-                printable(self.chunk.job),
-                MAX_CONSECUTIVE_ACCOUNT_ERRORS,
-                name,
-            )
-            self.account_error = name
-            self.stop()
+        _LOG.error(
+            "job %s is stopped: the service rejected %d consecutive items with %s; "
+            "correct the credentials or the address, then resume the job",
+            printable(self.chunk.job),
+            MAX_CONSECUTIVE_ACCOUNT_ERRORS,
+            self._breaker.opened_by,
+        )
+        self._on_account_error()
 
 
 class JobItem:
@@ -226,4 +226,4 @@ class JobItem:
         record = "" if state is LedgerState.PENDING else pack_record(provider_id, error, attempts)
         run.ledger.settle(run.chunk, self.index, state, record)
         if state is not LedgerState.PENDING:
-            run.on_settled(state, error)
+            run.on_settled(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ import attrs
 from .._client import MFAClient, executor_of
 from .._client._recorded_call import AttemptDenied, send
 from .._config import Resend
+from .._items._circuit_breaker import CircuitBreaker
 from .._redaction import printable
 from ..errors import ConfigurationError, LedgerError, MFAError
 from ..limits.shared._redis_limits import RedisLimits
@@ -79,6 +81,8 @@ class WorkerRuntime:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._code_tasks: set[asyncio.Task[Any]] = set()
         self._runs: set[ChunkRun] = set()
+        # By job: how often it had been resumed, and its circuit breaker.
+        self._breakers: dict[str, tuple[str, CircuitBreaker]] = {}
         self._running = 0
         self._rotation = 0
         self._poll_task: asyncio.Task[None] | None = None
@@ -219,17 +223,18 @@ class WorkerRuntime:
                     if claimed is ClaimReply.STOPPED:
                         break
                     continue
-                run = ChunkRun(self.executor, self._ledger, claimed)
+                breaker = self._breaker(claimed)
+                run = ChunkRun(self.executor, self._ledger, claimed, breaker, functools.partial(self._stop_runs, job))
                 self._runs.add(run)
                 try:
                     released = await run.run(seconds)
                 finally:
                     self._runs.discard(run)
                 done += released is ReleaseReply.DONE
-                if run.account_error:
-                    await self._ledger.stop(job, run.account_error, resumed=claimed.resumed)
-                if run.account_error or run.failure is not None:
-                    why = run.account_error or type(run.failure).__name__
+                if breaker.opened_by:
+                    await self._ledger.stop(job, breaker.opened_by, resumed=claimed.resumed)
+                if breaker.opened_by or run.failure is not None:
+                    why = breaker.opened_by or type(run.failure).__name__
                     break
         except LedgerError as error:
             _LOG.warning("a chunk of job %s is left to another worker: %s", printable(job), error)
@@ -238,6 +243,19 @@ class WorkerRuntime:
             self._running -= 1
             self._wake.set()
         return {"chunks": done, "why": why}
+
+    def _breaker(self, chunk: Chunk) -> CircuitBreaker:
+        """Return the circuit breaker of a chunk's job; a job that was resumed gets a new one."""
+        resumed, breaker = self._breakers.get(chunk.job, ("", None))
+        if breaker is None or resumed != chunk.resumed:
+            breaker = CircuitBreaker()
+            self._breakers[chunk.job] = (chunk.resumed, breaker)
+        return breaker
+
+    def _stop_runs(self, job: str) -> None:
+        for run in tuple(self._runs):
+            if run.chunk.job == job:
+                run.stop()
 
     # Single codes.
 
@@ -248,8 +266,8 @@ class WorkerRuntime:
             name: the code's name in the ledger.
 
         Returns:
-            The result of the taskiq task: ``{"delivery": "accepted", "id": ...}``, or ``{"delivery": None}`` if this
-            worker did not settle the code.
+            The result of the taskiq task: ``{"delivery": "accepted", "id": ...}``, with ``"possible_duplicate": True``
+            if it is one, or ``{"delivery": None}`` if this worker did not settle the code.
         """
         if self.is_stopping or self._client is None:
             return {"delivery": None}
@@ -318,6 +336,7 @@ class WorkerRuntime:
             if not self.is_stopping:
                 self._spawn_code(name)
         jobs = await self._coordinator.plan_all()
+        self._breakers = {job: self._breakers[job] for job in self._breakers.keys() & set(jobs)}
         # Round-robin, so that a long job does not delay a short one.
         self._rotation += 1
         first = self._rotation % max(1, len(jobs))

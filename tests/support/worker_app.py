@@ -6,7 +6,7 @@ import os
 
 from taskiq_redis import RedisStreamBroker
 
-from bandwidth_mfa_async import CodeTemplate, Limits, MFAClient
+from bandwidth_mfa_async import CodeTemplate, Limits, MFAClient, Resend, RetryPolicy
 from bandwidth_mfa_async.worker import MFAWorker, RedisLedger
 
 REDIS = os.environ["WORKER_REDIS"]
@@ -17,7 +17,8 @@ broker = RedisStreamBroker(REDIS, idle_timeout=15_000, maxlen=10_000)
 
 def client() -> MFAClient:
     limits = Limits(adaptive=os.environ.get("WORKER_ADAPTIVE", "1") == "1", max_in_flight=50)
-    return MFAClient.from_env(limits=limits)
+    resend = Resend[os.environ.get("WORKER_RESEND", "REJECTED")]
+    return MFAClient.from_env(limits=limits, retry=RetryPolicy(resend=resend))
 
 
 codes = MFAWorker(

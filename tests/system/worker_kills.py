@@ -1,7 +1,7 @@
 """Kills, suspends and disconnects workers while they send, and compares outcomes with the texts that went out.
 
 Run: python -m tests.system.worker_kills [--items 20000] [--workers 4] [--kills 12] [--rate 200] [--signal KILL]
-     [--lease 5] [--seed N] [--json]
+     [--lease 5] [--resend REJECTED] [--seed N] [--json]
 Real ``taskiq worker`` processes on Redis streams, the ledger and the shared rate in the same Redis, a simulated
 service with faults and with a rate limit that the workers do not know. Processes are killed at random moments and
 started again; one is suspended past its lease and continued; Redis is killed once and starts again with its data.
@@ -45,6 +45,9 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, An
         simulator.faults.chance(Fault(status=400, body={"error": "no", "requestId": "r"}), 0.005, operation="messaging")
         simulator.faults.chance(Fault(drop="after_read"), 0.002, operation="messaging")
         simulator.faults.chance(Fault(delay=0.05), 0.3, operation="messaging")
+        if options.resend != "REJECTED":
+            # The text goes out, and the client repeats it. Otherwise no text may go out twice.
+            simulator.faults.chance(Fault(status=502, body="", accepted=True), 0.01, operation="messaging")
         environment = os.environ | {
             "BW_MFA_URL": simulator.base_url,
             "BW_ACCOUNT_ID": simulator.account_id,
@@ -52,6 +55,7 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, An
             "BW_PASSWORD": simulator.password,
             "WORKER_REDIS": redis.url,
             "WORKER_LEASE": str(options.lease),
+            "WORKER_RESEND": options.resend,
         }
         workers = Workers(options.workers, environment, folder / "workers.log")
         os.environ["WORKER_REDIS"] = redis.url
@@ -150,12 +154,19 @@ async def scene(
                 await process.wait()
         stopped = time.monotonic() - stopped
         deliveries: list[Delivery | None] = [None] * items
-        interrupted = 0
-        async for outcome in job.outcomes():
-            deliveries[outcome.index] = outcome.delivery
-            interrupted += outcome.error == "LeaseExpired"
+        outcomes = [outcome async for outcome in job.outcomes()]
+    recipients = list(numbers(items))
+    interrupted = sum(outcome.error == "LeaseExpired" for outcome in outcomes)
+    duplicates = {
+        recipients[outcome.index]
+        for outcome in outcomes
+        if outcome.possible_duplicate or outcome.delivery is Delivery.UNKNOWN
+    }
+    for outcome in outcomes:
+        deliveries[outcome.index] = outcome.delivery
+    resends_nothing = options.resend == "REJECTED"
     texts = collections.Counter(message.to for message in simulator.inbox)
-    by_number = dict(zip(numbers(items), deliveries, strict=True))
+    by_number = dict(zip(recipients, deliveries, strict=True))
     requests = simulator.requests
     refused = sum(request.status == 429 for request in requests)
     pace = _pace(steady, options.rate)
@@ -166,7 +177,9 @@ async def scene(
         "terminated": graceful,
         "frozen": frozen,
         "redis restarts": restarts,
-        "texted twice": sum(count > 1 for count in texts.values()),
+        "texted twice": sum(count > 1 for to, count in texts.items() if resends_nothing or to not in duplicates),
+        "texted twice, and says so": sum(count > 1 for to, count in texts.items() if to in duplicates),
+        "possible duplicates": progress.possible_duplicates,
         "missing in silence": deliveries.count(None),
         "accepted without a text": sum(
             delivery is Delivery.ACCEPTED and not texts[to] for to, delivery in by_number.items()
@@ -213,6 +226,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200.0, help="the account's limit, which the workers do not know")
     parser.add_argument("--lease", type=float, default=5.0)
     parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
+    parser.add_argument("--resend", choices=["REJECTED", "AT_LEAST_ONCE"], default="REJECTED")
     parser.add_argument("--timeout", type=float, help="seconds until the run fails and shows where the workers are")
     parser.add_argument("--no-freeze", action="store_false", dest="freeze")
     parser.add_argument("--no-restart", action="store_false", dest="restart")

@@ -62,10 +62,11 @@ class RedisLedger:
     """The source of truth about jobs and single codes for any number of workers: who may send what, and the outcomes.
 
     The state of an item is one byte. It becomes ``sending`` only under a valid lease and before the request is written;
-    an item that is ``sending`` when the lease of its worker expires becomes unknown. The ledger also holds the numbers
-    and texts of a chunk until no item of it can be sent again: protect this Redis as you protect the list. It must not
-    evict (``maxmemory-policy noeviction``) and should persist (``appendonly yes``): codes whose claims it loses can be
-    sent twice.
+    an item that is ``sending`` when the lease of its worker expires becomes unknown. An unknown item stays unknown
+    until an attempt is accepted; only the late answer to the one attempt that made it unknown can reject it. The ledger
+    also holds the numbers and texts of a chunk until no item of it can be sent again: protect this Redis as you protect
+    the list. It must not evict (``maxmemory-policy noeviction``) and should persist (``appendonly yes``): codes whose
+    claims it loses can be sent twice.
 
     Args:
         url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database.

@@ -10,6 +10,7 @@ import pytest
 
 from bandwidth_mfa_async import (
     AuthenticationError,
+    BadRequestError,
     BulkSender,
     ClientStateError,
     CodeRequest,
@@ -471,6 +472,18 @@ async def test_ten_account_errors_in_a_row_end_the_run(template: CodeTemplate) -
             await collect(bulk, (f"+1919{index:07}" for index in range(1_000_000)), template=template)
     assert any("10 items in a row" in note for note in caught.value.__notes__)
     assert 10 <= bulk.summary.attempts <= 20
+    assert bulk.summary.ending == "failed"
+
+
+async def test_ten_rejections_by_the_token_endpoint_end_the_run(server: FaultServer, make_client: MakeClient) -> None:
+    """Nothing is sent, but it concerns the account all the same; also a 400, which the endpoint may answer."""
+    server.default = answer(400, {"error": "invalid_client"})
+    client = make_client(auth=OAuth2ClientCredentials("id", "secret", token_url=f"{server.origin}/token"))
+    template = CodeTemplate("+19195554321", "app")
+    async with BulkSender(client, max_in_flight=5) as bulk:
+        with pytest.raises(BadRequestError, match="no token"):
+            await collect(bulk, (f"+1919{index:07}" for index in range(1_000_000)), template=template)
+    assert 10 <= bulk.summary.not_sent <= 30
     assert bulk.summary.ending == "failed"
 
 

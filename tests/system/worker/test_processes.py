@@ -39,6 +39,14 @@ def test_kills_suspensions_and_redis_restarts_repeat_and_lose_nothing():
     assert (found["kills"], found["frozen"], found["redis restarts"]) == (3, 1, 1)
 
 
+def test_workers_that_send_again_report_every_second_text():
+    """Under `AT_LEAST_ONCE`: an item with two texts is a possible duplicate or unknown, after any kill."""
+    found = kills("--items", "1500", "--workers", "2", "--kills", "3", "--chunk", "50", "--resend", "AT_LEAST_ONCE")
+    assert found["sound"], found
+    assert found["texted twice, and says so"] > 0
+    assert found["possible duplicates"] >= found["texted twice, and says so"] - found["unknown"]
+
+
 def test_terminated_workers_complete_their_requests_and_release_the_rest():
     """No item is unknown because of a termination."""
     options = ["--signal", "TERM", "--no-freeze", "--no-restart"]
