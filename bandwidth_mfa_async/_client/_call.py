@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from .._frames import clear_locals
 from .._models import (
     CodeRequest,
     MessagingCodeResponse,
@@ -217,3 +218,9 @@ def _status(error: BaseException | None) -> int | None:
     if error is None:
         return 200
     return error.status if isinstance(error, APIStatusError) else None
+
+
+def clear_unless_request_failed(error: Exception) -> None:
+    """Clear the frames of an error that is not a failed request: those of a bug may hold values as they are."""
+    if not isinstance(error, RequestError):
+        clear_locals(error)

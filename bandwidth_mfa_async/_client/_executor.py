@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from .._frames import clear_locals
 from .._models import (
     CodeRequest,
     MessagingCodeResponse,
@@ -34,7 +33,7 @@ from ..errors import (
 )
 from ..limits import ChannelLimiter, PrioritySemaphore, message_weight
 from ._authorization import change_credential, proves_authorization, record_accepted, wait_for_header
-from ._call import NO_DEADLINE, Call
+from ._call import NO_DEADLINE, Call, clear_unless_request_failed
 
 if TYPE_CHECKING:
     from .._config import Limits, Rate, RetryPolicy
@@ -168,7 +167,7 @@ class CallExecutor:
             # Outside the handlers, so that `__context__` does not hold the last attempt's error, which says less.
             raise final from cause
         except Exception as error:
-            _clear_unless_request_failed(error)
+            clear_unless_request_failed(error)
             raise
         finally:
             state.call_finished()
@@ -382,12 +381,6 @@ class CallExecutor:
         if emit_attempt:
             self._emit_attempt(call, None)
         self.hooks.emit(call.call_event(error, self.state.clock.monotonic() - call.started))
-
-
-def _clear_unless_request_failed(error: Exception) -> None:
-    # Unlike the frames of a failed request, those of a bug and of wrong credentials may hold values as they are.
-    if not isinstance(error, RequestError):
-        clear_locals(error)
 
 
 def _settle_permit(limiter: Limiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 _T = TypeVar("_T")
 
@@ -44,6 +44,4 @@ def drops_traceback(target: _T) -> _T:
             del args, kwargs
             raise error.with_traceback(None) from None
 
-    untyped: Any = guarded
-    result: _T = untyped
-    return result
+    return cast("_T", guarded)
