@@ -15,6 +15,14 @@ from ...errors import JournalError
 from . import _schema
 
 _MARK: Final = struct.Struct(">QI")
+# `IS NOT`: a damaged column may be NULL.
+_WRONG_SEAL: Final = f"seal IS NOT {_schema.seal_sql()}"
+# One bit turns a 0 into an empty blob, which has the same seal, and a text into a blob. Numbers sort before all texts,
+# and texts before all blobs; these comparisons take a third of the time of `typeof`.
+_WRONG_TYPE: Final = (
+    "again NOT IN (0, 1) OR possible_duplicate NOT IN (0, 1) OR attempts >= '' OR http_status >= '' "
+    "OR provider_id >= x'' OR cause >= x'' OR payload < x''"
+)
 
 
 class CommitMark:
@@ -121,8 +129,7 @@ def _check_content(db: sqlite3.Connection, path: str, version: int) -> None:
     if not expected <= found or not triggers <= expected:
         raise JournalError(damaged_message(path, "its schema"))
     if version > 1:
-        # `IS NOT`: a damaged column may be NULL.
-        query = f"SELECT 1 FROM item WHERE seal IS NOT {_schema.seal_sql()} LIMIT 1"  # noqa: S608 - our own columns
+        query = f"SELECT 1 FROM item WHERE {_WRONG_SEAL} OR {_WRONG_TYPE} LIMIT 1"  # noqa: S608 - our own columns
         if db.execute(query).fetchone():
             raise JournalError(damaged_message(path, "an item does not match its checksum"))
 

@@ -359,7 +359,9 @@ async def test_a_killed_run_whose_results_are_complete_is_resumed(
         "UPDATE item SET possible_duplicate = 1 WHERE id = 3",
         "UPDATE item SET possible_duplicate = NULL WHERE id = 3",
         "UPDATE item SET again = 1 WHERE id = 3",
-        "UPDATE item SET status = NULL WHERE id = 3",
+        "UPDATE item SET status = zeroblob(0) WHERE id = 3",
+        "UPDATE item SET again = zeroblob(0) WHERE id = 3",
+        "UPDATE item SET provider_id = CAST(provider_id AS BLOB) WHERE id = 3",
         "DROP TRIGGER item_stays_unknown",
         "CREATE TRIGGER other AFTER INSERT ON item BEGIN DELETE FROM item; END",
         "UPDATE sqlite_master SET sql = replace(sql, 'OLD.possible_duplicate = 1', 'OLD.possible_duplicate = 5')",
@@ -377,7 +379,7 @@ async def test_a_changed_record_or_schema_is_refused(
         path,
         "PRAGMA ignore_check_constraints = ON",
         "PRAGMA writable_schema = ON",
-        statement.replace("status = NULL", "status = zeroblob(0)"),
+        statement,
     )
     with pytest.raises(JournalError, match="damaged"):
         await send(make_client(), path, template)
