@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from .._models import CodeRequest, CodeTemplate, VoiceCodeResponse
     from .._validation import Lane
     from ._outcome import BulkSummary
-    from .journal._journal import LookupResult, SQLiteJournal
+    from .journal._group_commit import LookupResult
+    from .journal._journal import SQLiteJournal
 
 # Circuit breaker: after this many items in a row rejected for the credentials or the URL, the run ends.
 MAX_CONSECUTIVE_ACCOUNT_ERRORS: Final = 10

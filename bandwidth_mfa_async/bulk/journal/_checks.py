@@ -8,11 +8,14 @@ import sqlite3
 import struct
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..._sqlite import check_health, count_wal_damage, damaged_message, decode
 from ...errors import JournalError
 from . import _schema
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _MARK: Final = struct.Struct(">QI")
 # `IS NOT`: a damaged column may be NULL.
@@ -176,3 +179,29 @@ def check_schema_version(db: sqlite3.Connection, path: str) -> int:
     if application_id or version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise JournalError(f"{path}: this is another program's database, not a journal; name another file")
     return 0
+
+
+@contextlib.contextmanager
+def former_lock(path: str, version: int) -> Generator[None]:
+    """Keep a run of an older version out while its journal is migrated; it locks the SQLite file ``<path>-lock``.
+
+    Args:
+        path: the journal.
+        version: its format; only a journal of the first format can have such a run.
+
+    Raises:
+        JournalError: such a run uses the journal.
+    """
+    name = f"{path}-lock"
+    if version != 1 or not os.path.exists(name):  # noqa: PTH110 - a str all the way to SQLite
+        yield
+        return
+    with contextlib.closing(sqlite3.connect(name, timeout=0, isolation_level=None)) as lock:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            raise JournalError(
+                f"{path}: a run of an older version is using this journal; wait until it has ended"
+            ) from None
+        yield
+        os.unlink(name)  # noqa: PTH108 - a str all the way to SQLite
