@@ -100,7 +100,7 @@ def check_journal(path: str) -> int:
     if damage is not None and damage > (mark is not None):
         raise JournalError(damaged_message(path, "its -wal file has bad frames before good ones"))
     if not os.stat(path).st_size:  # noqa: PTH116 - a str all the way to SQLite
-        if damage is not None or mark is not None:
+        if damage is not None or mark:
             raise JournalError(
                 f"{path}: this file is missing or empty, but files of an earlier journal are beside it (-wal, -mark); "
                 "restore the journal, or remove these files too: all items would then be sent again"

@@ -222,6 +222,8 @@ class JournalFile:
         db.execute(
             "PRAGMA cache_size = -2000"
         )  # KiB; a larger cache is not faster, because the system caches pages too
+        # Before the session begins: with a session but without a mark, the journal would look incomplete.
+        self._mark.write(0)
         with transaction(db):
             for step in _schema.MIGRATIONS[version:]:
                 for statement in step:
