@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ..errors import MFAError
     from ._item import Item
     from .journal._file import JournalRow
-    from .journal._journal import LookupResult, SQLiteJournal
+    from .journal._group_commit import LookupResult
+    from .journal._journal import SQLiteJournal
 
 
 class RunJournal:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .._models import CodeRequest, CodeTemplate, VoiceCodeResponse
     from .._validation import Lane
     from ._outcome import BulkSummary
-    from .journal._journal import LookupResult, SQLiteJournal
+    from .journal._group_commit import LookupResult
+    from .journal._journal import SQLiteJournal
 
 
 @frozen(kw_only=True)

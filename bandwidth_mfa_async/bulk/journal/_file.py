@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sqlite3
@@ -15,11 +14,11 @@ from ..._sqlite import FileLock, decode, transaction, translate_errors
 from ..._version import __version__
 from ...errors import JournalError
 from . import _schema
-from ._checks import CommitMark, check_journal
+from ._checks import CommitMark, check_journal, former_lock
 from ._schema import PAGE_SIZE, seal_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from .._outcome import Ending
 
@@ -147,6 +146,13 @@ class JournalRow(NamedTuple):
         )
 
 
+def _parse_row(row_id: int, status: int, payload: str | None, provider_id: str | None, *facts: Any) -> JournalRow:
+    again, attempts, this_session, possible_duplicate = facts
+    flag = None if possible_duplicate is None else bool(possible_duplicate)
+    state = JournalState(status)
+    return JournalRow(row_id, state, payload, provider_id, bool(again), attempts, bool(this_session), flag)
+
+
 @define
 class Batch:
     """Changes written in one transaction, in this order: results, intents, new items."""
@@ -215,7 +221,7 @@ class JournalFile:
                 version = check_journal(path)
                 self._db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
                 self._db.text_factory = decode
-                with _former_lock(path, version):
+                with former_lock(path, version):
                     self._prepare(self._db, now, version)
         except BaseException:
             self._close_connections()
@@ -233,6 +239,8 @@ class JournalFile:
         db.execute(
             "PRAGMA cache_size = -2000"
         )  # KiB; a larger cache is not faster, because the system caches pages too
+        # Before the session begins: with a session but without a mark, the journal would look incomplete.
+        self._mark.write(0)
         with transaction(db):
             for step in _schema.MIGRATIONS[version:]:
                 for statement in step:
@@ -345,32 +353,7 @@ class JournalFile:
             return range(first, first + number)
         lookup = {"keys": keys, "positions": positions, "since": self._opened_at}
         found = json.loads(db.execute(_LOOK_UP, lookup).fetchone()[0])
-        rows = [
-            (
-                place,
-                JournalRow(
-                    row_id,
-                    JournalState(status),
-                    payload,
-                    provider_id,
-                    bool(retryable),
-                    attempts,
-                    bool(this_session),
-                    None if possible_duplicate is None else bool(possible_duplicate),
-                ),
-            )
-            for (
-                place,
-                row_id,
-                status,
-                payload,
-                provider_id,
-                retryable,
-                attempts,
-                this_session,
-                possible_duplicate,
-            ) in found
-        ]
+        rows = [(place, _parse_row(*columns)) for place, *columns in found]
         return [row for _, row in sorted(rows)]
 
     def counts(self) -> dict[str, int]:
@@ -408,21 +391,3 @@ class JournalFile:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-
-
-@contextlib.contextmanager
-def _former_lock(path: str, version: int) -> Generator[None]:
-    """Keep a run of an older version out while its journal is migrated; it locks the SQLite file ``<path>-lock``."""
-    name = f"{path}-lock"
-    if version != 1 or not os.path.exists(name):  # noqa: PTH110 - a str all the way to SQLite
-        yield
-        return
-    with contextlib.closing(sqlite3.connect(name, timeout=0, isolation_level=None)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            raise JournalError(
-                f"{path}: a run of an older version is using this journal; wait until it has ended"
-            ) from None
-        yield
-        os.unlink(name)  # noqa: PTH108 - a str all the way to SQLite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pathlib
 import shutil
@@ -28,6 +29,7 @@ from bandwidth_mfa_async import (
 )
 from bandwidth_mfa_async._item_state import JournalState
 from bandwidth_mfa_async._keys import Keys
+from bandwidth_mfa_async.bulk.journal._checks import CommitMark
 from bandwidth_mfa_async.bulk.journal._file import Batch, JournalFile
 from tests.support import processes
 from tests.support.fault_server import FaultServer, answer
@@ -350,6 +352,34 @@ async def test_a_killed_run_whose_results_are_complete_is_resumed(
     assert names(tmp_path, "run.db") == ["run.db"], "a finished journal is one file"
 
 
+@pytest.mark.parametrize("allowed", [0, 1])
+async def test_a_journal_whose_mark_cannot_be_written_is_usable_later(
+    make_client: MakeClient,
+    template: CodeTemplate,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: int,
+) -> None:
+    """A run that could not begin leaves nothing that looks like a lost result."""
+    path = tmp_path / "run.db"
+    calls = 0
+    write = CommitMark.write
+
+    def fails(mark: CommitMark, commits: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > allowed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(mark, commits)
+
+    monkeypatch.setattr(CommitMark, "write", fails)
+    with pytest.raises(JournalError, match="the disk is full"):
+        await send(make_client(), path, template)
+    monkeypatch.setattr(CommitMark, "write", write)
+    outcomes = await send(make_client(), path, template)
+    assert {outcome.delivery for outcome in outcomes} == {Delivery.ACCEPTED}
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -359,7 +389,9 @@ async def test_a_killed_run_whose_results_are_complete_is_resumed(
         "UPDATE item SET possible_duplicate = 1 WHERE id = 3",
         "UPDATE item SET possible_duplicate = NULL WHERE id = 3",
         "UPDATE item SET again = 1 WHERE id = 3",
-        "UPDATE item SET status = NULL WHERE id = 3",
+        "UPDATE item SET status = zeroblob(0) WHERE id = 3",
+        "UPDATE item SET again = zeroblob(0) WHERE id = 3",
+        "UPDATE item SET provider_id = CAST(provider_id AS BLOB) WHERE id = 3",
         "DROP TRIGGER item_stays_unknown",
         "CREATE TRIGGER other AFTER INSERT ON item BEGIN DELETE FROM item; END",
         "UPDATE sqlite_master SET sql = replace(sql, 'OLD.possible_duplicate = 1', 'OLD.possible_duplicate = 5')",
@@ -377,7 +409,7 @@ async def test_a_changed_record_or_schema_is_refused(
         path,
         "PRAGMA ignore_check_constraints = ON",
         "PRAGMA writable_schema = ON",
-        statement.replace("status = NULL", "status = zeroblob(0)"),
+        statement,
     )
     with pytest.raises(JournalError, match="damaged"):
         await send(make_client(), path, template)
