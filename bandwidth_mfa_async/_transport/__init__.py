@@ -8,7 +8,8 @@ This is the only package with an aiohttp client. Read it in this order:
    exception means.
 4. `_fast_path`: an optimisation of `_documented` with the same behaviour for half the CPU. It uses parts of aiohttp
    that are not documented, and `_documented` takes over when they are missing.
-5. `_deadlines`, `_pool`, `_options`: attempt timeouts, the connector, and checks of constructor arguments.
+5. `_deadlines`, `_pool`, `_tls`, `_options`: attempt timeouts, how connections are opened and retired, the default TLS
+   context, and checks of constructor arguments.
 """
 
 from __future__ import annotations
