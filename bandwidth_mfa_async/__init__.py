@@ -26,7 +26,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._client import MFAClient
     from ._config import Limits, Rate, Resend, RetryPolicy
-    from ._credentials import BasicAuth, OAuth2ClientCredentials
+    from ._credentials import BasicAuth, CredentialChain, OAuth2ClientCredentials
     from ._models import (
         CodeRequest,
         CodeTemplate,
@@ -78,6 +78,7 @@ __all__ = [
     "CodeTemplate",
     "ConfigurationError",
     "ConnectTimeoutError",
+    "CredentialChain",
     "DeadlineExceededError",
     "Delivery",
     "DeliveryUnknownError",
@@ -118,7 +119,7 @@ __all__ = [
 _NAMES: Final = {
     "._client": "MFAClient",
     "._config": "Limits Rate Resend RetryPolicy",
-    "._credentials": "BasicAuth OAuth2ClientCredentials",
+    "._credentials": "BasicAuth CredentialChain OAuth2ClientCredentials",
     "._models": (
         "CodeRequest CodeTemplate MessagingCodeResponse ResponseMeta VerifyCodeRequest VerifyCodeResponse "
         "VoiceCodeResponse"

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     import contextvars
@@ -183,6 +183,34 @@ async def sleep_until(clock: Clock, when: float) -> None:
         await waiter
     finally:
         timer.cancel()
+
+
+async def wait_until(clock: Clock, when: float | None, future: asyncio.Future[Any]) -> bool:
+    """Wait for a future, which is not cancelled; return whether it is done.
+
+    Args:
+        clock: the source of time.
+        when: when to stop waiting, in the clock's monotonic seconds; None for never.
+        future: what to wait for.
+    """
+    if future.done():
+        return True
+    waiter = asyncio.get_running_loop().create_future()
+
+    def wake(_future: object = None) -> None:
+        """End the wait."""
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = None if when is None else clock.call_at(when, wake)
+    future.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        future.remove_done_callback(wake)
+        if timer is not None:
+            timer.cancel()
+    return future.done()
 
 
 class Sleeper:

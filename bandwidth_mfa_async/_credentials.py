@@ -1,14 +1,16 @@
-"""Credentials of a client: `BasicAuth` and `OAuth2ClientCredentials`."""
+"""Credentials of a client: `BasicAuth`, `OAuth2ClientCredentials`, and both of them as a `CredentialChain`."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import field, frozen
 
 from ._redaction import Secret, hide
 from ._validation import checked_url, configuration_error, secret_text
+from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -92,4 +94,51 @@ class OAuth2ClientCredentials:
         return (self.client_id, self.client_secret, self.header.partition(" ")[2])
 
 
-Auth: TypeAlias = BasicAuth | OAuth2ClientCredentials
+@frozen
+class CredentialChain:
+    """Both kinds of credentials: a call that the service rejects with one kind is made with the other.
+
+    The other kind is tried at once, and at most once a call, if nothing can have been sent: after the service's 401 or
+    403, or if no token could be obtained. Never after a timeout, a 5xx or an attempt with an unknown outcome. The kind
+    that worked then serves all calls of that operation (text, voice, verify).
+
+    Args:
+        first: the preferred credentials.
+        second: credentials of the other kind.
+        probe_after: seconds after which one call tries the preferred kind again while the other one serves.
+
+    Raises:
+        ConfigurationError: not one of each kind, or `probe_after` is not above 0.
+    """
+
+    first: BasicAuth | OAuth2ClientCredentials
+    second: BasicAuth | OAuth2ClientCredentials
+    probe_after: float = field(default=300.0, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if {type(self.first), type(self.second)} != {BasicAuth, OAuth2ClientCredentials}:
+            raise ConfigurationError("CredentialChain: needs one BasicAuth and one OAuth2ClientCredentials")
+        if type(self.probe_after) not in {int, float} or not 0 < self.probe_after < 1e9:
+            raise ConfigurationError("probe_after: must be a number of seconds above 0")
+
+
+Auth: TypeAlias = BasicAuth | OAuth2ClientCredentials | CredentialChain
+AuthOrProvider: TypeAlias = Auth | Callable[[], Auth | Awaitable[Auth]]
+"""Credentials, or a function that returns them: called before the first call and again after a 401 or 403."""
+
+
+def checked_auth(auth: object, name: str = "auth") -> Auth:
+    """Return the credentials.
+
+    Args:
+        auth: the value to check.
+        name: what it is, for the error.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if isinstance(auth, (BasicAuth, OAuth2ClientCredentials, CredentialChain)):
+        return auth
+    raise ConfigurationError(
+        f"{name}: must be BasicAuth(username, password), OAuth2ClientCredentials(...) or CredentialChain(...)"
+    )

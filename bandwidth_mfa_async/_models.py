@@ -7,7 +7,7 @@ mark the places where its documents disagree.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
@@ -213,12 +213,15 @@ class ResponseMeta:
         elapsed: seconds from the call to the response, including waits and backoffs.
         request_id: the service's request id, if the response contains one.
         possible_duplicate: the outcome of an earlier attempt is unknown, so the person may get two codes.
+        credential: the kind of credentials that the service accepted, ``"basic"`` or ``"oauth2"``; None where it is
+            not recorded.
     """
 
     attempts: int = 1
     elapsed: float = 0.0
     request_id: str | None = None
     possible_duplicate: bool = False
+    credential: Literal["basic", "oauth2"] | None = field(default=None, kw_only=True)
 
 
 _DEFAULT_META: Final = ResponseMeta()

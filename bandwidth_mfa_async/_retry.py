@@ -80,6 +80,8 @@ def is_retryable(  # noqa: PLR0911 - a table with a row a line
     """
     if isinstance(error, (TLSError, DeadlineExceededError)) or (isinstance(error, RateLimitError) and error.local):
         return False
+    if error.retry_stopped_by is not None:
+        return False
     status = error.status if isinstance(error, APIStatusError) else None
     if error.delivery is Delivery.NOT_SENT:
         # A status is the token endpoint's: the code request was not sent, but a rejection stays one.

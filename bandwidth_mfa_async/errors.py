@@ -35,7 +35,7 @@ from __future__ import annotations
 import enum
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-StopReason: TypeAlias = Literal["attempts", "budget", "deadline", "retry_after", "closed"]
+StopReason: TypeAlias = Literal["attempts", "budget", "deadline", "retry_after", "closed", "credentials"]
 """Why a retryable call was not retried."""
 
 
@@ -120,8 +120,8 @@ class RequestError(MFAError):
         request_id: the service's ``requestId``, or None.
         retry_after: seconds that the service asked to wait, or None.
         retry_stopped_by: why a retryable failure was not retried: ``"attempts"``, ``"budget"``, ``"deadline"``,
-            ``"retry_after"`` (the service asked to wait too long) or ``"closed"``; None if failures of this kind are
-            never retried.
+            ``"retry_after"`` (the service asked to wait too long), ``"closed"`` or ``"credentials"`` (the service has
+            just rejected all credentials); None if failures of this kind are never retried.
     """
 
     _default_delivery: ClassVar[Delivery] = Delivery.UNKNOWN

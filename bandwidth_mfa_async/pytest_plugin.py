@@ -91,7 +91,7 @@ def mfa_environ(mfa_simulator: ThreadedSimulator, monkeypatch: pytest.MonkeyPatc
     For applications that make their own client. Request this fixture before the application starts.
     """
     variables = mfa_simulator.environ()
-    monkeypatch.delenv("BW_AUTH", raising=False)
+    monkeypatch.delenv("BW_PASSWORD_FILE", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return variables

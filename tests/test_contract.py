@@ -197,7 +197,7 @@ def test_values_are_frozen(kind: type) -> None:
     [
         ({"BW_USERNAME": "u", "BW_PASSWORD": "p"}, mfa.BasicAuth),
         ({"BW_CLIENT_ID": "i", "BW_CLIENT_SECRET": "s"}, mfa.OAuth2ClientCredentials),
-        ({"BW_USERNAME": "u", "BW_PASSWORD": "p", "BW_CLIENT_ID": "i", "BW_CLIENT_SECRET": "s"}, mfa.BasicAuth),
+        ({"BW_USERNAME": "u", "BW_PASSWORD": "p", "BW_CLIENT_ID": "i", "BW_CLIENT_SECRET": "s"}, mfa.CredentialChain),
         (
             {
                 "BW_USERNAME": "u",
@@ -211,7 +211,7 @@ def test_values_are_frozen(kind: type) -> None:
     ],
 )
 def test_the_environment(variables: dict[str, str], kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deployments set these variables; if both kinds are set, Basic is used unless BW_AUTH selects the other."""
+    """Deployments set these variables; if both kinds are set, both are used unless BW_AUTH selects one."""
     for name in ("BW_USERNAME", "BW_PASSWORD", "BW_CLIENT_ID", "BW_CLIENT_SECRET", "BW_AUTH", "BW_TOKEN_URL"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

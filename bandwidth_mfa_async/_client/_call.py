@@ -9,6 +9,7 @@ from ..errors import APIStatusError, Delivery, DeliveryUnknownError, NotSentErro
 from ..telemetry import AttemptEvent, CallEvent, CallStartedEvent
 
 if TYPE_CHECKING:
+    from .._auth import Credential
     from .._config import RetryPolicy
     from .._transport import Body
     from .._validation import Lane
@@ -39,9 +40,11 @@ class Call(Generic[_Request, _Response]):
         "attempts",
         "body",
         "call_id",
+        "credential",
         "deadline",
         "elapsed",
         "error",
+        "fallback",
         "header",
         "lane",
         "maybe_delivered",
@@ -49,6 +52,7 @@ class Call(Generic[_Request, _Response]):
         "operation",
         "payload",
         "policy",
+        "provider_asked",
         "request",
         "started",
         "token_renewed",
@@ -79,8 +83,11 @@ class Call(Generic[_Request, _Response]):
         self.attempts = 0
         # Whether an attempt's outcome is unknown. Later attempts do not change that.
         self.maybe_delivered = False
-        # Whether a bearer token was renewed for this call.
+        # Its credential; how another one failed before; whether its token was renewed and the provider was asked again.
+        self.credential: Credential | None = None
+        self.fallback: tuple[Credential, RequestError] | None = None
         self.token_renewed = False
+        self.provider_asked = False
         # The current or last attempt: its credentials, body, error, duration and wait. No payload: it was not made.
         self.header = ""
         self.payload: Body | None = None

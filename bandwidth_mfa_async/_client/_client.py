@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from .._clock import Clock
-    from .._credentials import Auth
+    from .._credentials import AuthOrProvider
     from .._models import MessagingCodeResponse, VerifyCodeResponse, VoiceCodeResponse
     from .._validation import Lane
     from ..telemetry import Hook
@@ -46,7 +46,9 @@ class MFAClient:
 
     Args:
         account_id: the Bandwidth account.
-        auth: `BasicAuth` or `OAuth2ClientCredentials`.
+        auth: `BasicAuth`, `OAuth2ClientCredentials`, or both as a `CredentialChain`; or a function that returns one
+            of them (or an awaitable of it), called before the first call and again after a 401 or 403, once for all
+            concurrent calls and at most every 5 s while its answer stays the same.
         base_url: another address of the service, such as a simulator's; plain http for loopback only.
         retry: how often, for how long and after which failures a call is retried.
         limits: rate and concurrency limits.
@@ -64,7 +66,7 @@ class MFAClient:
     def __init__(  # noqa: PLR0913 - keyword arguments with defaults
         self,
         account_id: str,
-        auth: Auth,
+        auth: AuthOrProvider,
         *,
         base_url: str = DEFAULT_BASE_URL,
         retry: RetryPolicy = DEFAULT_RETRY,
@@ -85,14 +87,16 @@ class MFAClient:
     def from_env(cls, **overrides: Unpack[ClientOptions]) -> Self:
         """Return a client configured by environment variables.
 
-        Reads `BW_ACCOUNT_ID`, `BW_USERNAME` and `BW_PASSWORD` or `BW_CLIENT_ID` and `BW_CLIENT_SECRET` (if both are
-        set, Basic is used unless `BW_AUTH=oauth2`), and, if set, `BW_MFA_URL` and `BW_TOKEN_URL`.
+        Reads `BW_ACCOUNT_ID`, and `BW_USERNAME` and `BW_PASSWORD` or `BW_CLIENT_ID` and `BW_CLIENT_SECRET`. If both
+        pairs are set, a `CredentialChain` uses both, OAuth2 first, unless `BW_AUTH` is ``basic`` or ``oauth2``.
+        `BW_PASSWORD_FILE` and `BW_CLIENT_SECRET_FILE` name files that are read again after a rejection. Also reads
+        `BW_MFA_URL` and `BW_TOKEN_URL`.
 
         Args:
             **overrides: constructor arguments that take precedence over the environment.
 
         Raises:
-            ConfigurationError: variables are missing; names all of them.
+            ConfigurationError: variables are missing; names all of them. Or a file cannot be read.
         """
         return cls(**settings_from_env(overrides))
 
@@ -128,6 +132,15 @@ class MFAClient:
         view._executor = CallExecutor(executor.state, policy, hook_list, own_limits, parent)
         view._owns_pool = False
         return view
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # `client.auth = ...` would have no effect.
+        if name not in {"_executor", "_owns_pool"} and not hasattr(type(self), name):
+            raise AttributeError(
+                f"MFAClient has no attribute {name!r} to set; options are constructor arguments, and auth= may be a "
+                "function that returns the current credentials"
+            )
+        object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         state = self._executor.state

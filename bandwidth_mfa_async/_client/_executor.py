@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from .._auth import TOKEN_SHARE, TOKEN_WAIT, copy_of
 from .._models import (
     CodeRequest,
     MessagingCodeResponse,
@@ -22,6 +23,7 @@ from .._transport import Body
 from .._validation import LANES
 from .._wire import decipher, encode
 from ..errors import (
+    APIStatusError,
     AuthenticationError,
     ConfigurationError,
     ConnectTimeoutError,
@@ -35,6 +37,7 @@ from ..limits import ChannelLimiter, PrioritySemaphore, message_weight
 from ._call import NO_DEADLINE, Call
 
 if TYPE_CHECKING:
+    from .._auth import Credential
     from .._config import Limits, Rate, RetryPolicy
     from .._validation import Lane
     from .._wire import Operation
@@ -155,7 +158,8 @@ class CallExecutor:
             else:
                 elapsed = state.clock.monotonic() - call.started
                 possible_duplicate = call.maybe_delivered and operation.sends
-                meta = ResponseMeta(attempts=call.attempts, elapsed=elapsed, possible_duplicate=possible_duplicate)
+                credential = None if call.credential is None else call.credential.kind
+                meta = ResponseMeta(call.attempts, elapsed, None, possible_duplicate, credential=credential)
                 self._emit_end(call, None, emit_attempt=True)
                 return attach_meta(response, meta)
             # Outside the handler, so that `__context__` does not hold the last attempt's error, which says less.
@@ -200,7 +204,7 @@ class CallExecutor:
             raise error
 
     async def _attempt(self, call: Call[_Request, _Response], failure: RequestError | None = None) -> _Response:
-        """Make one counted attempt, and free retries: after a stale bearer token, and after a 429 in the bulk lane.
+        """Make one counted attempt, and free retries: with other credentials, and after a 429 in the bulk lane.
 
         Args:
             call: the call.
@@ -214,10 +218,8 @@ class CallExecutor:
                 except RequestError as error:
                     failure = error
             if isinstance(failure, (AuthenticationError, PermissionDeniedError)):
-                renewable = failure.delivery is Delivery.REJECTED and not call.token_renewed
-                if not renewable or not self.state.authorizer.reject(call.header):
+                if failure.delivery is not Delivery.REJECTED or not await self._change_credential(call, failure):
                     raise failure
-                call.token_renewed = True
                 self._emit_attempt(call, 0.0)
             elif isinstance(failure, RateLimitError):
                 patient = call.lane == "bulk" and call.operation.sends and failure.delivery is Delivery.REJECTED
@@ -253,9 +255,13 @@ class CallExecutor:
                 self.slots.release()
         except RequestError as error:
             call.record_failure(error)
+            if self.state.authorizer.tracks and _proves_authorization(error):
+                self._record_credential(call)
             raise
         if limiter is not None and permit is not None:
             limiter.accepted(permit)
+        if self.state.authorizer.tracks:
+            self._record_credential(call)
         return response
 
     async def _admit(self, call: Call[Any, Any], limiter: Limiter | None) -> Permit | None:
@@ -269,7 +275,9 @@ class CallExecutor:
             # A bulk item's waits do not count against its timeout, however slow the account is.
             time_left = call.policy.timeout if call.deadline == NO_DEADLINE else call.deadline - began
             call.deadline = NO_DEADLINE
-        call.header = state.authorizer.current() or await self._token(call)
+        if call.credential is None:
+            call.credential = state.authorizer.select(call.operation.name) or await self._ask(call)
+        call.header = call.credential.current() or await self._token(call)
         permit = await self._permit(call, limiter)
         if not self.slots.try_acquire(call.lane):
             # A permit is valid now. If kept while waiting for a slot, many would be used at once, above the rate.
@@ -306,7 +314,8 @@ class CallExecutor:
         state = self.state
         clock = state.clock
         # The token may have expired during the waits.
-        header = call.header = state.authorizer.current() or await self._token(call)
+        assert call.credential is not None  # noqa: S101 - chosen on admission
+        header = call.header = call.credential.current() or await self._token(call)
         started = clock.monotonic()
         time_left = call.deadline - started
         if time_left <= 0:
@@ -342,20 +351,72 @@ class CallExecutor:
     def _secrets(self, call: Call[Any, Any]) -> tuple[str, ...]:
         return (*call.secrets, *self.state.authorizer.secrets())
 
-    async def _token(self, call: Call[Any, Any]) -> str:
-        """Wait for the bearer token, which all concurrent calls share."""
-        state = self.state
-        limit = None if call.wait_until is None else call.wait_until - state.clock.monotonic()
-        error: RequestError
+    async def _ask(self, call: Call[Any, Any]) -> Credential:
+        """Wait for the provider's first credentials, and return the call's."""
+        authorizer = self.state.authorizer
         try:
-            async with asyncio.timeout(limit):
-                return await state.authorizer.obtain()
-        except RequestError as shared:
-            # All waiting calls get this instance; each needs its own copy to store its own data on.
-            error = type(shared)(*shared.args)
+            await authorizer.ask(call.wait_until)
         except TimeoutError:
-            error = DeadlineExceededError("the call's time ran out while it waited for a token")
-        raise error
+            pass
+        else:
+            credential = authorizer.select(call.operation.name)
+            assert credential is not None  # noqa: S101 - `ask` installed it
+            return credential
+        raise DeadlineExceededError("the call's time ran out while it waited for credentials")
+
+    async def _token(self, call: Call[Any, Any]) -> str:
+        """Wait for the bearer token, which all concurrent calls share; without one, use the other credentials."""
+        state, name = self.state, call.operation.name
+        while True:
+            credential = call.credential
+            assert credential is not None  # noqa: S101 - chosen on admission
+            until = call.wait_until
+            wait = None
+            if call.fallback is None and state.authorizer.alternative(name, credential) is not None:
+                now = state.clock.monotonic()
+                wait = TOKEN_WAIT if until is None else min(TOKEN_WAIT, (until - now) * TOKEN_SHARE)
+                until = now + wait
+            error: RequestError
+            try:
+                return await credential.obtain(until)
+            except RequestError as shared:
+                error = copy_of(shared)
+            except TimeoutError:
+                error = DeadlineExceededError("the call's time ran out while it waited for a token")
+                if wait is not None:
+                    error = ConnectTimeoutError(f"no token: the token endpoint did not respond in {wait:.3g} s")
+            if not await self._change_credential(call, error):
+                raise error
+
+    async def _change_credential(self, call: Call[Any, Any], error: RequestError) -> bool:
+        """Choose what a call whose credential does not work uses next; return False if there is nothing else.
+
+        In this order, each at most once a call: a new token, the provider's new answer, the other kind.
+        """
+        authorizer, name, credential = self.state.authorizer, call.operation.name, call.credential
+        assert credential is not None  # noqa: S101 - chosen on admission
+        if error.delivery is Delivery.REJECTED and not call.token_renewed and credential.renew(call.header, name):
+            call.token_renewed = True
+            return True
+        if authorizer.has_provider and isinstance(error, APIStatusError) and not call.provider_asked:
+            call.provider_asked = True
+            if await authorizer.replaced(credential, call.wait_until):
+                call.credential = authorizer.select(name)
+                return True
+        other = None if call.fallback is not None else authorizer.alternative(name, credential)
+        if other is None:
+            authorizer.all_failed(name, call.fallback, credential, error)
+            return False
+        call.fallback, call.credential = (credential, error), other
+        return True
+
+    def _record_credential(self, call: Call[Any, Any]) -> None:
+        """Record that the service accepted the call's credential."""
+        if call.credential is not None:
+            fallback = None if call.fallback is None else call.fallback[1]
+            event = self.state.authorizer.accepted(call.operation.name, call.credential, fallback)
+            if event is not None and self._has_hooks:
+                self.hooks.emit(event)
 
     def _emit_start(self, call: Call[Any, Any]) -> None:
         if self._has_hooks:
@@ -381,3 +442,13 @@ def _settle_permit(limiter: Limiter, permit: Permit, call: Call[Any, Any], error
         limiter.refund(permit)
     elif isinstance(error, RateLimitError):
         limiter.rejected(permit, error.retry_after)
+
+
+def _proves_authorization(error: RequestError) -> bool:
+    """Return whether the service rejected the request itself, in its own words, so that it knew the credentials."""
+    return (
+        isinstance(error, APIStatusError)
+        and error.delivery is Delivery.REJECTED
+        and error.status not in {401, 403}
+        and error.error_text is not None
+    )

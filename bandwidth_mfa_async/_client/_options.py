@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from .._clock import Clock
     from .._config import Limits, RetryPolicy
-    from .._credentials import Auth
+    from .._credentials import AuthOrProvider
     from ..telemetry import Hook
 
 
@@ -20,7 +20,7 @@ class ClientOptions(TypedDict, total=False):
     """Arguments of `MFAClient`; all are optional."""
 
     account_id: str
-    auth: Auth
+    auth: AuthOrProvider
     base_url: str
     retry: RetryPolicy
     limits: Limits

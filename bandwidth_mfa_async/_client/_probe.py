@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from .._clock import Clock
-    from .._credentials import Auth
+    from .._credentials import BasicAuth, OAuth2ClientCredentials
     from .._models import VerifyCodeRequest
     from .._wire import RawResponse
 
@@ -23,13 +23,16 @@ class Probe:
     """Sends single requests; created by `open_probe`."""
 
     def __init__(self, state: SharedState, timeout: float) -> None:
+        credential = state.authorizer.select(VERIFY.name)
+        assert credential is not None  # noqa: S101 - `open_probe` takes no provider
         self._state = state
+        self._credential = credential
         self._timeout = timeout
 
     @property
     def needs_token(self) -> bool:
         """Whether `authorize` must fetch a bearer token."""
-        return self._state.authorizer.current() is None
+        return self._credential.current() is None
 
     async def authorize(self) -> None:
         """Obtain the Authorization header.
@@ -37,7 +40,7 @@ class Probe:
         Raises:
             RequestError: no token could be fetched.
         """
-        await self._state.authorizer.obtain()
+        await self._credential.obtain(None)
 
     async def verify(self, request: VerifyCodeRequest) -> RawResponse:
         """Send one verify request and return the response, whatever its status.
@@ -48,7 +51,7 @@ class Probe:
         state = self._state
         return await state.transport.send(
             state.urls[VERIFY.name],
-            state.headers(await state.authorizer.obtain()),
+            state.headers(await self._credential.obtain(None)),
             Body(encode(request)),
             operation=VERIFY.name,
             timeout=self._timeout,
@@ -58,7 +61,7 @@ class Probe:
 
 @contextlib.asynccontextmanager
 async def open_probe(
-    account_id: str, auth: Auth, base_url: str, *, timeout: float, clock: Clock
+    account_id: str, auth: BasicAuth | OAuth2ClientCredentials, base_url: str, *, timeout: float, clock: Clock
 ) -> AsyncGenerator[Probe]:
     """Open a connection pool for single requests, and close it on exit.
 

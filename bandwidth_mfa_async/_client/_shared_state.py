@@ -8,15 +8,15 @@ import random
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .._auth import make_authorizer
+from .._auth import Authorizer
 from .._clock import Sleeper
 from .._config import RetryPolicy
-from .._credentials import BasicAuth, OAuth2ClientCredentials
+from .._credentials import checked_auth
 from .._retry import RetryBudget
 from .._transport import Body, Transport, absolute_url, checked_transport_options, endpoint, request_headers
 from .._validation import checked_account_id, checked_url
 from .._wire import OPERATIONS, TOKEN_BODY, TOKEN_OPERATION, decipher_token
-from ..errors import ClientStateError, ConfigurationError, ConnectTimeoutError, NotSentError, RequestError, TLSError
+from ..errors import ClientStateError, ConnectTimeoutError, NotSentError, RequestError, TLSError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from .._auth import Authorizer
     from .._clock import Clock
-    from .._credentials import Auth
+    from .._credentials import AuthOrProvider, OAuth2ClientCredentials
     from .._transport import URL
     from .._wire import Token
     from ..limits import Limiter, PrioritySemaphore
@@ -39,27 +38,26 @@ class SharedState:
     def __init__(  # noqa: PLR0913 - the client's own arguments
         self,
         account_id: str,
-        auth: Auth,
+        auth: AuthOrProvider,
         base_url: str,
         clock: Clock,
         session: aiohttp.ClientSession | None,
         ssl: SSLContext | None,
         proxy: str | None,
     ) -> None:
-        if not isinstance(auth, (BasicAuth, OAuth2ClientCredentials)):
-            raise ConfigurationError("auth: must be BasicAuth(username, password) or OAuth2ClientCredentials(...)")
+        if not callable(auth):
+            checked_auth(auth)
         self.account_id: str = checked_account_id(account_id)
         self.base_url: str = checked_url("base_url", base_url)
         checked_transport_options(session, ssl, proxy, self.base_url)
-        self.auth = auth
+        self.auth: AuthOrProvider = auth
         self.clock = clock
         self.transport: Transport = Transport(session=session, ssl=ssl, proxy=proxy)
         self.sleeper: Sleeper = Sleeper(clock)
         self.budget: RetryBudget = RetryBudget()
         self.rng: random.Random = random.Random()  # noqa: S311 - jitter and event ids, no secrets
         self.urls: dict[str, URL] = {op.name: endpoint(self.base_url, self.account_id, op.path) for op in OPERATIONS}
-        self.authorizer: Authorizer = make_authorizer(auth, self._fetch_token, clock)
-        self.token_url: URL | None = absolute_url(auth.token_url) if isinstance(auth, OAuth2ClientCredentials) else None
+        self.authorizer: Authorizer = Authorizer(auth, self._fetch_token, clock)
         self.token_policy: RetryPolicy = RetryPolicy()
         self._headers = request_headers(Authorization="", **{"Content-Type": "application/json"})
         self._header = ""
@@ -147,16 +145,14 @@ class SharedState:
         for waiter in tuple(self._waiters):
             waiter.abort(closed_before_sending)
         self.sleeper.end()
+        self.authorizer.abort()
         self.transport.abort()
 
-    async def _fetch_token(self) -> Token:
-        auth, url = self.auth, self.token_url
-        assert isinstance(auth, OAuth2ClientCredentials)  # noqa: S101 - Basic fetches none
-        assert url is not None  # noqa: S101 - the same
+    async def _fetch_token(self, auth: OAuth2ClientCredentials) -> Token:
         headers = request_headers(Authorization=auth.header, **{"Content-Type": "application/x-www-form-urlencoded"})
         try:
             response = await self.transport.send(
-                url,
+                absolute_url(auth.token_url),
                 headers,
                 Body(TOKEN_BODY),
                 operation=TOKEN_OPERATION,

@@ -43,8 +43,11 @@ Exit codes: 0 accepted or valid, 1 rejected, not sent or not valid,
 _ENVIRONMENT = """
 \b
 Credentials come from the environment: BW_ACCOUNT_ID, and BW_USERNAME and
-BW_PASSWORD, or BW_CLIENT_ID and BW_CLIENT_SECRET; BW_MFA_URL for another
-URL, such as a simulator's. On a terminal, a missing password is prompted for.
+BW_PASSWORD, or BW_CLIENT_ID and BW_CLIENT_SECRET, or all four: then a call
+uses the kind that works (BW_AUTH=basic or oauth2 selects one). BW_PASSWORD_FILE
+and BW_CLIENT_SECRET_FILE name files with the secret. BW_MFA_URL and
+BW_TOKEN_URL are for a simulator. On a terminal, a missing password is prompted
+for.
 """
 
 
@@ -344,6 +347,7 @@ def _demo_table(summary: Summary) -> Table:
         "bandwidth-mfa simulate",
         "bandwidth-mfa simulate --port 0 --seed 1 --no-account-limits",
         "BW_USERNAME=me BW_PASSWORD=secret bandwidth-mfa simulate",
+        "bandwidth-mfa simulate --no-basic",
     )
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -355,21 +359,33 @@ def _demo_table(summary: Summary) -> Table:
     show_default=True,
     help="The limits of a default Bandwidth account: 1 text and 5 calls a second, with queues.",
 )
-def simulate(host: str, port: int, seed: int | None, account_limits: bool) -> None:  # noqa: FBT001 - click passes flags this way
+@click.option("--basic/--no-basic", default=True, help="Whether Basic credentials are accepted; else they get 403.")
+@click.option("--bearer/--no-bearer", default=True, help="Whether OAuth2 tokens are accepted; else they get 403.")
+def simulate(host: str, port: int, seed: int | None, account_limits: bool, basic: bool, bearer: bool) -> None:  # noqa: FBT001, PLR0913 - click passes options this way
     """Run a simulator of the service until Ctrl-C, without an account.
 
-    Its credentials are BW_ACCOUNT_ID, BW_USERNAME and BW_PASSWORD if they are set, else generated and printed.
+    Its credentials are BW_ACCOUNT_ID, BW_USERNAME, BW_PASSWORD, BW_CLIENT_ID and BW_CLIENT_SECRET if they are set;
+    those that it made up are printed.
     """
-    _run(_simulate(host, port, seed, account_limits=account_limits))
+    options = {"accept_basic": basic, "accept_bearer": bearer}
+    _run(_simulate(host, port, seed, options, account_limits=account_limits))
 
 
-async def _simulate(host: str, port: int, seed: int | None, *, account_limits: bool) -> int:
+# The arguments of `Simulator` that the environment can set.
+_SIMULATOR_VARIABLES = {
+    "account_id": "BW_ACCOUNT_ID",
+    "username": "BW_USERNAME",
+    "password": "BW_PASSWORD",
+    "client_id": "BW_CLIENT_ID",
+    "client_secret": "BW_CLIENT_SECRET",
+}
+
+
+async def _simulate(host: str, port: int, seed: int | None, options: dict[str, Any], *, account_limits: bool) -> int:
     from ..simulator import AccountLimits, Simulator, SimulatorError
 
-    options: dict[str, Any] = {}
-    for name, variable in (("account_id", "BW_ACCOUNT_ID"), ("username", "BW_USERNAME"), ("password", "BW_PASSWORD")):
-        if value := os.environ.get(variable):
-            options[name] = value
+    given = {name: value for name, variable in _SIMULATOR_VARIABLES.items() if (value := os.environ.get(variable))}
+    options |= given
     if account_limits:
         options |= {"messaging_limits": AccountLimits(), "voice_limits": AccountLimits.voice()}
     stop = asyncio.Event()
@@ -381,7 +397,18 @@ async def _simulate(host: str, port: int, seed: int | None, *, account_limits: b
             click.echo(f"simulating Bandwidth MFA at {simulator.base_url}; inbox at {simulator.page_url}")
             click.echo("in another terminal:")
             click.echo(f"  export BW_MFA_URL={simulator.base_url} BW_ACCOUNT_ID={simulator.account_id}")
-            click.echo(f"  export BW_USERNAME={simulator.username} BW_PASSWORD={simulator.password}")
+            click.echo(f"  export BW_TOKEN_URL={simulator.token_url}")
+            made_up = {
+                name: f"{variable}={getattr(simulator, name)}"
+                for name, variable in _SIMULATOR_VARIABLES.items()
+                if name not in given
+            }
+            for names in (("username", "password"), ("client_id", "client_secret")):
+                if pair := [made_up[name] for name in names if name in made_up]:
+                    click.echo(f"  export {' '.join(pair)}")
+            if given:
+                variables = ", ".join(_SIMULATOR_VARIABLES[name] for name in given)
+                click.echo(f"  # from the environment of this simulator: {variables}")
             click.echo("  bandwidth-mfa send +19195551234 --from +19195554321 --application-id any")
             click.echo(f"  curl {simulator.control_url}/messages")
             await stop.wait()

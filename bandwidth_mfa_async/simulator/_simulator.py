@@ -309,6 +309,8 @@ class Simulator:
     def environ(self) -> dict[str, str]:
         """Return the environment variables that make ``MFAClient.from_env()`` use this simulator.
 
+        They select Basic, so that credentials of the real service in the environment are not used.
+
         Raises:
             SimulatorStateError: the simulator is not running.
         """
@@ -316,6 +318,7 @@ class Simulator:
             "BW_ACCOUNT_ID": self.account_id,
             "BW_USERNAME": self.username,
             "BW_PASSWORD": self.password,
+            "BW_AUTH": "basic",
             "BW_MFA_URL": self.base_url,
         }
 

@@ -4,7 +4,7 @@ Events contain ids, durations and outcomes; never a phone number, a code, a text
 
 All events of one call have the same `call_id`. A call emits a `CallStartedEvent` when it starts, an `AttemptEvent`
 after each attempt and a `CallEvent` when it ends, all of them in the caller's task. Rate limiters emit
-`LimitWaitEvent`, `LimitChangedEvent` and `SendsPausedEvent`.
+`LimitWaitEvent`, `LimitChangedEvent` and `SendsPausedEvent`, a `CredentialChain` a `CredentialSwitchedEvent`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ._events import (
     AttemptEvent,
     CallEvent,
     CallStartedEvent,
+    CredentialSwitchedEvent,
     Event,
     Hook,
     LimitChangedEvent,
@@ -28,6 +29,7 @@ __all__ = [
     "AttemptEvent",
     "CallEvent",
     "CallStartedEvent",
+    "CredentialSwitchedEvent",
     "Event",
     "Hook",
     "HookList",

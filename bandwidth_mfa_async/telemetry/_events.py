@@ -129,7 +129,33 @@ class SendsPausedEvent:
     seconds: float
 
 
-Event: TypeAlias = CallStartedEvent | AttemptEvent | CallEvent | LimitWaitEvent | LimitChangedEvent | SendsPausedEvent
+@frozen(kw_only=True)
+class CredentialSwitchedEvent:
+    """A `CredentialChain` uses its other credentials for an operation from now on.
+
+    Attributes:
+        operation: name of the client method.
+        previous: ``"basic"`` or ``"oauth2"``, the kind that was used before.
+        current: the kind that is used now.
+        status: HTTP status that rejected the previous kind; None if no token could be obtained, or if the preferred
+            kind works again.
+    """
+
+    operation: str
+    previous: Literal["basic", "oauth2"]
+    current: Literal["basic", "oauth2"]
+    status: int | None
+
+
+Event: TypeAlias = (
+    CallStartedEvent
+    | AttemptEvent
+    | CallEvent
+    | LimitWaitEvent
+    | LimitChangedEvent
+    | SendsPausedEvent
+    | CredentialSwitchedEvent
+)
 
 
 class Hook(Protocol):

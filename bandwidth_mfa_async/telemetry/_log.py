@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._logger import LOGGER_NAME
 from ..errors import ConfigurationError, Delivery
-from ._events import AttemptEvent, CallEvent, CallStartedEvent, LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
+from ._events import (
+    AttemptEvent,
+    CallEvent,
+    CallStartedEvent,
+    CredentialSwitchedEvent,
+    LimitChangedEvent,
+    LimitWaitEvent,
+    SendsPausedEvent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +69,7 @@ _CALL_LEVELS: Final = {
 
 
 def _describe(
-    event: AttemptEvent | CallEvent | LimitWaitEvent | LimitChangedEvent | SendsPausedEvent,
+    event: AttemptEvent | CallEvent | LimitWaitEvent | LimitChangedEvent | SendsPausedEvent | CredentialSwitchedEvent,
 ) -> tuple[int, str]:
     match event:
         case CallEvent():
@@ -90,6 +98,9 @@ def _describe(
             return logging.INFO, f"{event.channel} rate is now {event.rate:.3g}/s ({event.cause})"
         case SendsPausedEvent():
             return logging.INFO, f"{event.channel} sends paused for {event.seconds:.3f} s after a 429"
+        case CredentialSwitchedEvent():
+            status = f" after a {event.status}" if event.status else ""
+            return logging.WARNING, f"{event.operation} uses {event.current} instead of {event.previous}{status}"
 
 
 def _reason(error_type: str | None, status: int | None) -> str:

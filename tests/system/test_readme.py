@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = "".join((ROOT / ".github" / name).read_text() for name in ("COMMAND_LINE.md", "COMING_FROM.md"))
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+GUIDES = "".join((ROOT / ".github" / name).read_text() for name in ("CREDENTIALS.md",))
+PYTHON = re.findall(r"```python\n(.*?)```", README + GUIDES, re.DOTALL)
 CONSOLE = re.findall(r"```console\n(.*?)```", README + PAGES, re.DOTALL)
 (NUMBERS,) = re.findall(r"```csv\n(.*?)```", PAGES, re.DOTALL)
 (SIGNIN,) = (block for block in PYTHON if "FastAPI" in block)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from datetime import datetime
 from ssl import SSLContext
-from typing import assert_never, assert_type
+from typing import Literal, assert_never, assert_type
 
 from aiohttp import web
 from taskiq import AsyncBroker
@@ -24,6 +24,7 @@ from bandwidth_mfa_async import (
     CodeTemplate,
     ConfigurationError,
     ConnectTimeoutError,
+    CredentialChain,
     DeadlineExceededError,
     Delivery,
     DeliveryUnknownError,
@@ -81,6 +82,7 @@ from bandwidth_mfa_async.telemetry import (
     AttemptEvent,
     CallEvent,
     CallStartedEvent,
+    CredentialSwitchedEvent,
     Event,
     HookList,
     LimitChangedEvent,
@@ -121,6 +123,8 @@ class Hook:
                 assert_type(event.seconds, float)
             case LimitChangedEvent():
                 assert_type(event.rate, float)
+            case CredentialSwitchedEvent():
+                assert_type(event.current, Literal["basic", "oauth2"])
             case _:
                 assert_never(event)
 
@@ -131,7 +135,7 @@ async def use() -> None:
     assert_type(request, CodeRequest)
     async with MFAClient(
         account_id="9900000",
-        auth=BasicAuth("user", "pass"),
+        auth=CredentialChain(OAuth2ClientCredentials("id", "secret"), BasicAuth("user", "pass"), probe_after=60.0),
         retry=RetryPolicy(max_attempts=5, resend=Resend.NEVER_TWICE),
         limits=Limits(rate=Rate(60, per=60), voice_rate=Rate.parse("5/s"), max_in_flight=10),
         hooks=[Hook(), LoggingHook(), OpenTelemetryHook()],

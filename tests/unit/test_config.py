@@ -11,6 +11,7 @@ import pytest
 from bandwidth_mfa_async import (
     BasicAuth,
     ConfigurationError,
+    CredentialChain,
     Limits,
     MFAClient,
     OAuth2ClientCredentials,
@@ -233,7 +234,11 @@ ACCOUNT = {"BW_ACCOUNT_ID": "9900000"}
     [
         (BASIC, BasicAuth("u", "p")),
         (OAUTH, OAuth2ClientCredentials("c", "s")),
-        (BASIC | OAUTH, BasicAuth("u", "p")),
+        (BASIC | OAUTH, CredentialChain(OAuth2ClientCredentials("c", "s"), BasicAuth("u", "p"))),
+        (
+            BASIC | OAUTH | {"BW_AUTH": "auto"},
+            CredentialChain(OAuth2ClientCredentials("c", "s"), BasicAuth("u", "p")),
+        ),
         (BASIC | OAUTH | {"BW_AUTH": "oauth2"}, OAuth2ClientCredentials("c", "s")),
         (BASIC | OAUTH | {"BW_AUTH": "basic"}, BasicAuth("u", "p")),
         (
@@ -241,10 +246,10 @@ ACCOUNT = {"BW_ACCOUNT_ID": "9900000"}
             OAuth2ClientCredentials("c", "s", "http://127.0.0.1:1/token"),
         ),
     ],
-    ids=["basic", "oauth2", "both", "both, oauth2 chosen", "both, basic chosen", "token url"],
+    ids=["basic", "oauth2", "both", "both, auto", "both, oauth2 chosen", "both, basic chosen", "token url"],
 )
 def test_credentials_from_the_environment(env: dict[str, str], auth: object) -> None:
-    """If both kinds are set, Basic is used unless `BW_AUTH` selects OAuth2."""
+    """If both kinds are set, a chain is used unless `BW_AUTH` selects one."""
     settings = settings_from_env({}, ACCOUNT | env)
     assert settings == {"account_id": "9900000", "auth": auth}
 

@@ -25,6 +25,7 @@ from bandwidth_mfa_async import (
     LoggingHook,
     MFAClient,
     MFAError,
+    OAuth2ClientCredentials,
     RedisLimits,
     SQLiteJournal,
     VerifyCodeRequest,
@@ -72,6 +73,9 @@ def test_the_repr_of_a_data_class_contains_no_secret(cls: type) -> None:
         "path": "y",
         "response": VerifyCodeResponse,
         "channel": "messaging",
+        "first": OAuth2ClientCredentials(SENTINELS["client_id"], SENTINELS["client_secret"]),
+        "second": BasicAuth(SENTINELS["username"], SENTINELS["password"]),
+        "probe_after": 300.0,
     }
     values: dict[str, Any] = {}
     for field in attrs.fields(cls):
@@ -166,12 +170,14 @@ def test_events_have_no_field_that_could_hold_a_secret() -> None:
         "call_id",
         "cause",
         "channel",
+        "current",
         "delivery",
         "elapsed",
         "error_type",
         "lane",
         "operation",
         "possible_duplicate",
+        "previous",
         "rate",
         "request_id",
         "retry_in",

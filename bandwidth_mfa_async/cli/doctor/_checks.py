@@ -11,12 +11,15 @@ from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
+from ..._auth import resolve
 from ..._client import MFAClient
 from ..._client._environment import settings_from_env
 from ..._client._probe import open_probe
 from ..._clock import SystemClock
 from ..._config import DEFAULT_BASE_URL, RetryPolicy
-from ..._credentials import OAuth2ClientCredentials
+from ..._credentials import BasicAuth, CredentialChain, OAuth2ClientCredentials
 from ..._models import VerifyCodeRequest
 from ..._validation import checked_url
 from ..._version import __version__
@@ -53,8 +56,10 @@ _VARIABLES: Final = (
     "BW_ACCOUNT_ID",
     "BW_USERNAME",
     "BW_PASSWORD",
+    "BW_PASSWORD_FILE",
     "BW_CLIENT_ID",
     "BW_CLIENT_SECRET",
+    "BW_CLIENT_SECRET_FILE",
     "BW_AUTH",
     "BW_MFA_URL",
     "BW_TOKEN_URL",
@@ -101,7 +106,7 @@ async def run_checks(
     )
     yield _environment(environ)
     yield _proxy(environ)
-    settings, finding = _credentials(environ, clock)
+    settings, finding = await _credentials(environ)
     yield finding
     reachable, base_url = True, DEFAULT_BASE_URL
     try:
@@ -158,81 +163,102 @@ def _proxy(environ: Mapping[str, str]) -> Finding:
     )
 
 
-def _credentials(environ: Mapping[str, str], clock: Clock) -> tuple[dict[str, Any] | None, Finding]:
+async def _credentials(environ: Mapping[str, str]) -> tuple[dict[str, Any] | None, Finding]:
     """Return the arguments of a client, or None without credentials, and which credentials are used and why."""
     try:
         settings = settings_from_env({}, environ)
-        auth = settings["auth"]
+        settings["auth"] = auth = await resolve(settings["auth"])
         MFAClient(settings["account_id"], auth)
     except ConfigurationError as error:
         remedy = "set what is missing; `bandwidth-mfa simulate` prints credentials that work without an account"
         return None, Finding("credentials", "fail", str(error), remedy)
-    chosen = f", selected by BW_AUTH={environ['BW_AUTH'].strip().lower()}" if environ.get("BW_AUTH") else ""
-    if isinstance(auth, OAuth2ClientCredentials):
-        reason = chosen or ", because BW_USERNAME and BW_PASSWORD are not set"
-        detail = f"OAuth2, from BW_CLIENT_ID and BW_CLIENT_SECRET{reason}"
-        return settings, Finding("credentials", "ok", detail)
-    both = bool(environ.get("BW_CLIENT_ID") and environ.get("BW_CLIENT_SECRET"))
-    reason = chosen or (", which take precedence over the OAuth2 credentials, also set" if both else "")
-    detail = f"Basic, from BW_USERNAME and BW_PASSWORD{reason}"
-    days = (BASIC_ENDS - clock.time()) / _DAY
-    when = f"in {days:.0f} days" if days >= 1 else ("within a day" if days > 0 else "which has passed")
-    remedy = (
-        "try OAuth2 before that day: set BW_CLIENT_ID, BW_CLIENT_SECRET and BW_AUTH=oauth2, and run this again; "
-        "Bandwidth has not published whether MFA accepts it"
-    )
-    detail += f"; Bandwidth has announced that API users end on 2026-12-02, {when}"
-    return settings, Finding("credentials", "warn", detail, remedy)
+    chosen = environ.get("BW_AUTH", "").strip().lower()
+    names = " and ".join(_FROM[type(part)] for part in _parts(auth))
+    detail = f"{names}{f', selected by BW_AUTH={chosen}' if chosen else ''}"
+    if isinstance(auth, CredentialChain):
+        detail += "; each call uses the one that works, OAuth2 first"
+    return settings, Finding("credentials", "ok", detail)
+
+
+_FROM: Final = {
+    BasicAuth: "Basic, from BW_USERNAME and BW_PASSWORD",
+    OAuth2ClientCredentials: "OAuth2, from BW_CLIENT_ID and BW_CLIENT_SECRET",
+}
+
+
+def _parts(auth: Auth) -> tuple[BasicAuth | OAuth2ClientCredentials, ...]:
+    return (auth.first, auth.second) if isinstance(auth, CredentialChain) else (auth,)
 
 
 async def _probe(settings: dict[str, Any], timeout: float, clock: Clock) -> AsyncIterator[Finding]:
+    """Verify a made-up code with each kind of credentials; one kind that works is enough."""
+    parts = _parts(settings["auth"])
+    findings: list[Finding] = []
+    for part in parts:
+        name = "probe" if len(parts) == 1 else "oauth2" if isinstance(part, OAuth2ClientCredentials) else "basic"
+        findings += [finding async for finding in _probe_kind(name, part, settings, timeout, clock)]
+    kinds = [finding for finding in findings if finding.name != "clock"]
+    works = len(parts) > 1 and any(finding.status != "fail" for finding in kinds)
+    for finding in kinds:
+        yield attrs.evolve(finding, status="warn") if works and finding.status == "fail" else finding
+    clocks = [finding for finding in findings if finding.name == "clock"]
+    if clocks:
+        yield clocks[0]
+
+
+async def _probe_kind(
+    name: str, auth: BasicAuth | OAuth2ClientCredentials, settings: dict[str, Any], timeout: float, clock: Clock
+) -> AsyncIterator[Finding]:
     """Verify a made-up code for a number reserved for fiction.
 
     Bandwidth's own live tests get 200 and ``{"valid": false}`` for a number without an outstanding code (all five of
     its SDKs, since 2021). An invalid body gets a 400, but it is not documented whether the service checks the
     credentials before the body. It is also not documented whether such a verify is billed.
     """
-    auth = settings["auth"]
     base_url = settings.get("base_url", DEFAULT_BASE_URL)
     # 555-0100 to 555-0199 are reserved for fiction; the scope separates this code from those of applications.
     number = f"+1{random.randint(201, 989)}55501{random.randint(0, 99):02}"  # noqa: S311 - not a secret
     request = VerifyCodeRequest(number, f"{random.randint(0, 999_999):06}", _SCOPE)  # noqa: S311 - made up
     async with open_probe(settings["account_id"], auth, base_url, timeout=timeout, clock=clock) as probe:
         if probe.needs_token:
+            alone = name == "probe"
             try:
                 await probe.authorize()
             except RequestError as error:
                 remedy = "check BW_CLIENT_ID, BW_CLIENT_SECRET and BW_TOKEN_URL"
-                yield Finding("token", "fail", _error_text(error), remedy)
+                yield Finding("token" if alone else name, "fail", f"rejected: {_error_text(error)}", remedy)
                 return
-            yield Finding("token", "ok", "the token endpoint issued a token")
+            if alone:
+                yield Finding("token", "ok", "the token endpoint issued a token")
         asked = clock.time()
         try:
             answer = await probe.verify(request)
         except RequestError as error:
-            yield Finding("probe", "fail", _error_text(error), f"run this again; {FIREWALL}")
+            yield Finding(name, "fail", _error_text(error), f"run this again; {FIREWALL}")
             return
         took = clock.time() - asked
-        yield _probe_finding(answer, settings)
+        yield _probe_finding(name, answer, auth, clock)
         yield _clock_finding(answer, asked + took / 2, took)
 
 
-def _probe_finding(answer: RawResponse, settings: dict[str, Any]) -> Finding:
+def _probe_finding(name: str, answer: RawResponse, auth: BasicAuth | OAuth2ClientCredentials, clock: Clock) -> Finding:
     """Return what the answer to the probe proves about credentials and URL."""
-    auth: Auth = settings["auth"]
+    oauth2 = isinstance(auth, OAuth2ClientCredentials)
+    kind = "OAuth2" if oauth2 else "Basic"
     try:
         response: VerifyCodeResponse = decipher(VERIFY, answer, secrets=lambda: auth.secrets)
     except RequestError as error:
         status: Status = "fail"
-        if isinstance(error, PermissionDeniedError) and isinstance(auth, OAuth2ClientCredentials):
+        rejected = isinstance(error, (AuthenticationError, PermissionDeniedError))
+        if rejected and oauth2:
             remedy = (
-                "in June 2026 Bandwidth's staff saw MFA reject OAuth2 tokens, and nothing newer is published: "
-                "try Basic (BW_AUTH=basic), or ask Bandwidth"
+                "no dated source says that MFA accepts OAuth2, and in June 2026 Bandwidth's staff saw it reject such "
+                "tokens: set BW_USERNAME and BW_PASSWORD as well (or BW_AUTH=basic), or ask Bandwidth"
             )
-        elif isinstance(error, (AuthenticationError, PermissionDeniedError)):
+        elif rejected:
             remedy = (
                 "check username and password (upper and lower case matter), BW_ACCOUNT_ID, and that the user may use "
-                "MFA; Bandwidth answers 403 to a wrong password"
+                f"MFA; Bandwidth answers 403 to a wrong password, and API users {_basic_end(clock)}"
             )
         elif isinstance(error, NotFoundError):
             remedy = "check BW_MFA_URL: the real service's is https://mfa.bandwidth.com/api/v1"
@@ -243,16 +269,28 @@ def _probe_finding(answer: RawResponse, settings: dict[str, Any]) -> Finding:
             status, remedy = "warn", "run this again in two minutes; if the answer is the same, try --send"
         else:
             remedy = "something else answers at BW_MFA_URL, such as a portal, a proxy or another service"
-        return Finding("probe", status, _error_text(error), remedy)
+        text = f"{kind} rejected: {_error_text(error)}" if rejected else _error_text(error)
+        return Finding(name, status, text, remedy)
     if response.valid:
         remedy = "do not trust its answers, and report this to Bandwidth"
-        return Finding("probe", "warn", "the service accepted a made-up code as valid", remedy)
-    return Finding(
-        "probe",
-        "ok",
-        "credentials accepted: a made-up code for a fictional number is not valid, and nothing was sent; "
-        "only --send shows whether this account may send",
+        return Finding(name, "warn", "the service accepted a made-up code as valid", remedy)
+    detail = (
+        f"{kind} accepted now: a made-up code for a fictional number is not valid, and nothing was sent; "
+        "only --send shows whether this account may send"
     )
+    if oauth2:
+        return Finding(name, "ok", detail)
+    remedy = (
+        "set BW_CLIENT_ID and BW_CLIENT_SECRET too: with both kinds set, calls use the one that works, without a "
+        "restart; no dated source says that MFA accepts OAuth2"
+    )
+    return Finding(name, "warn", f"{detail}; API users {_basic_end(clock)}", remedy)
+
+
+def _basic_end(clock: Clock) -> str:
+    days = (BASIC_ENDS - clock.time()) / _DAY
+    when = f"in {days:.0f} days" if days >= 1 else ("within a day" if days > 0 else "which has passed")
+    return f"are announced to end on 2026-12-02, {when}"
 
 
 def _clock_finding(answer: RawResponse, now: float, took: float) -> Finding:

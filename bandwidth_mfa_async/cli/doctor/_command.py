@@ -32,7 +32,7 @@ Exit codes: 0 nothing failed (there may be warnings), 1 something failed,
 Examples:
   bandwidth-mfa doctor
   bandwidth-mfa doctor --json | jq '.checks[] | select(.status == "fail")'
-  bandwidth-mfa doctor --send +19195551234
+  BW_NUMBER=+19195554321 BW_MESSAGING_APPLICATION_ID=... bandwidth-mfa doctor --send +19195551234
 """
 
 
@@ -53,7 +53,8 @@ Examples:
 def doctor(to: str | None, from_: str | None, application_id: str | None, timeout: float, as_json: bool) -> None:  # noqa: FBT001 - click passes flags this way
     """Check the environment, credentials, network, TLS, clock and service.
 
-    Sends no code unless --send is given: the last check verifies a made-up code for a number reserved for fiction.
+    Sends no code unless --send is given: each kind of credentials is checked by verifying a made-up code for a number
+    reserved for fiction.
     """
     request = None
     if to is not None:

@@ -444,19 +444,20 @@ async def test_a_stop_starts_no_attempt_with_a_renewed_token(
         return answer(200, {"access_token": value, "expires_in": 3600, "token_type": "Bearer"})
 
     refusal = answer(401, {"error": "x", "requestId": "r"})
-    server.play(token("old"), Act(refusal.reply, delay=2.0), refusal, token("new"), answer())
+    server.play(token("old"), answer(), Act(refusal.reply, delay=2.0), refusal, token("new"), answer())
     client = make_client(auth=OAuth2ClientCredentials("id", "secret", token_url=f"{server.origin}/token"))
+    await client.generate_messaging_code(template.to("+19195559999"))
     async with BulkSender(client, max_in_flight=1) as bulk:
         stream = bulk.send(numbers(1), template=template)
         reader = asyncio.ensure_future(anext(stream))
-        while len(server.seen) < 2:
+        while len(server.seen) < 3:
             await asyncio.sleep(0)
         await client.generate_messaging_code(template.to("+19195559999"))
         bulk.stop()
         outcome = await reader
     assert isinstance(outcome.error, AuthenticationError)
     assert outcome.delivery is Delivery.REJECTED
-    assert len(server.seen) == 5
+    assert len(server.seen) == 6
 
 
 async def test_ten_account_errors_in_a_row_end_the_run(template: CodeTemplate) -> None:

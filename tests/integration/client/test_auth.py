@@ -149,17 +149,53 @@ async def test_a_rejected_token_is_renewed_once(
     hook = SimpleNamespace(on_event=events.append)
     client = make_client(auth=oauth, retry=RetryPolicy(max_attempts=1), hooks=[hook])
     token_server.play(token("old"), token("new"))
+    await client.generate_messaging_code(template.to(TO))
+    events.clear()
     server.play(answer(status, {"message": "Unauthorized"}))
     response = await client.generate_messaging_code(template.to(TO))
-    assert used(server) == ["Bearer old", "Bearer new"]
-    assert response.meta.attempts == 2
+    assert used(server) == ["Bearer old", "Bearer old", "Bearer new"]
+    assert (response.meta.attempts, response.meta.credential) == (2, "oauth2")
     attempts = [event for event in events if isinstance(event, AttemptEvent)]
     assert [(event.status, event.retry_in) for event in attempts] == [(status, 0.0), (200, None)]
     server.play(answer(status, b""), answer(status, b""))
     with pytest.raises((AuthenticationError, PermissionDeniedError)) as caught:
         await client.generate_messaging_code(template.to(TO))
-    assert (len(server.seen), len(token_server.seen)) == (4, 3)
+    assert (len(server.seen), len(token_server.seen)) == (5, 3)
     assert caught.value.delivery is Delivery.REJECTED
+
+
+async def test_rejected_tokens_are_not_renewed_at_once(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """A token that never worked is renewed when it is a minute old; until then each call costs one request."""
+    clock = ManualClock()
+    client = make_client(auth=oauth, clock=clock)
+    server.default = answer(403, {"message": "Forbidden"})
+    for _ in range(50):
+        with pytest.raises(PermissionDeniedError):
+            await client.generate_messaging_code(template.to(TO))
+    assert (len(server.seen), len(token_server.seen)) == (50, 1)
+    clock.tick(60)
+    with pytest.raises(PermissionDeniedError):
+        await client.generate_messaging_code(template.to(TO))
+    assert (len(server.seen), len(token_server.seen)) == (52, 2)
+
+
+async def test_a_rejection_by_the_token_endpoint_is_remembered_for_five_seconds(
+    server: FaultServer, token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """Each call gets the error with the rest of the pause; the token endpoint is not asked again."""
+    clock = ManualClock()
+    client = make_client(auth=oauth, clock=clock)
+    token_server.default = answer(401, {"error": "invalid_client"})
+    for _ in range(50):
+        with pytest.raises(AuthenticationError, match="no token") as caught:
+            await client.generate_messaging_code(template.to(TO))
+    assert (len(server.seen), len(token_server.seen)) == (0, 1)
+    assert caught.value.retry_after == pytest.approx(5.0)
+    clock.tick(5)
+    token_server.default = token()
+    await client.generate_messaging_code(template.to(TO))
 
 
 @pytest.mark.virtual_time
@@ -169,9 +205,10 @@ async def test_a_late_rejection_keeps_the_newer_token(
     """Two calls with one old token: the second one rejected uses the token that the first one fetched."""
     client = make_client(auth=oauth)
     token_server.play(token("old"), token("new"))
+    await client.generate_messaging_code(template.to(TO))
     server.play(answer(401, {"message": "Unauthorized"}), answer(401, {"message": "Unauthorized"}, delay=1.0))
     await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(2)))
-    assert used(server) == ["Bearer old", "Bearer old", "Bearer new", "Bearer new"]
+    assert used(server) == ["Bearer old"] * 3 + ["Bearer new"] * 2
     assert len(token_server.seen) == 2
 
 

@@ -127,7 +127,7 @@ async def test_a_call_cancelled_at_every_step_releases_everything(
             server.script.clear()
             if situation == "with a token":
                 server.play(answer(200, {"access_token": "t", "expires_in": 3600}))
-                if client._executor.state.authorizer.current():
+                if client._executor.state.authorizer.select("verify_code").current():
                     server.script.clear()
             try:
                 response = await client.generate_messaging_code(template.to(TO))

@@ -13,7 +13,9 @@ import aiohttp
 import pytest
 
 from bandwidth_mfa_async import (
+    BasicAuth,
     CodeTemplate,
+    CredentialChain,
     Delivery,
     Limits,
     MFAClient,
@@ -125,7 +127,7 @@ async def assert_whole(client: MFAClient) -> None:
     executor = client._executor
     for _ in range(5):  # a cancelled call closes its connection in the next iterations
         await asyncio.sleep(0)
-    while getattr(executor.state.authorizer, "_task", None) is not None:
+    while executor.state.authorizer._tasks:
         await asyncio.sleep(0)  # a token is fetched for all calls, so a cancelled one does not cancel it
     assert (executor.slots.taken, executor.slots.waiting) == (0, 0)
     assert {limiter.waiting for limiter in executor.limiters.values()} == {0}
@@ -143,6 +145,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "at a learnt rate": {},
     "with a token": {"auth": "token"},
     "with a refused token": {"auth": "token"},
+    "with other credentials": {"auth": "chain"},
     "lost and sent again": {"retry": RetryPolicy(resend=Resend.AT_LEAST_ONCE, wait_initial=0.5)},
     "behind others": {"limits": Limits(max_in_flight=1)},
     # The slot is free when the pause has just begun: the call that gets it holds it during the pause.
@@ -162,7 +165,9 @@ def prepare(server: FaultServer, situation: str) -> None:
         case "with a token":
             server.play(TOKEN)
         case "with a refused token":
-            server.play(TOKEN, answer(401, {"message": "Unauthorized"}), TOKEN)
+            server.play(TOKEN, answer(200, ANSWER), answer(401, {"message": "Unauthorized"}), TOKEN)
+        case "with other credentials":
+            server.play(TOKEN, answer(401, {"message": "Unauthorized"}))
         case "lost and sent again":
             server.play(Act(then="fin", accepted=True))
         case "behind others":
@@ -193,8 +198,12 @@ async def test_a_call_cancelled_at_every_wait(
     """Nothing stays acquired, NOT_SENT was not sent, there are no more texts than attempts, and the next call works."""
     last = LastCall()
     options = SITUATIONS[situation] | {"hooks": [last]}
-    if options.get("auth"):
-        options["auth"] = OAuth2ClientCredentials("c", "s", f"{server.origin}/token")
+    oauth2 = OAuth2ClientCredentials("c", "s", f"{server.origin}/token")
+    match options.get("auth"):
+        case "token":
+            options["auth"] = oauth2
+        case "chain":
+            options["auth"] = CredentialChain(oauth2, BasicAuth("u", "p"))
     server.default = answer(200, ANSWER)
     holding: list[asyncio.Task[Any]] = []
     client: MFAClient
@@ -210,7 +219,7 @@ async def test_a_call_cancelled_at_every_wait(
         while True:
             client = make_client(**options)
             prepare(server, situation)
-            if situation in {"warm", "at a known rate"}:
+            if situation in {"warm", "at a known rate", "with a refused token"}:
                 await calls(client, template, operation, lane)
             if situation.startswith("behind others"):
                 holding = [asyncio.create_task(calls(client, template, operation, lane))]
@@ -230,7 +239,7 @@ async def test_a_call_cancelled_at_every_wait(
                 if event.delivery is Delivery.NOT_SENT:
                     assert ledger == 0, f"cancelled at wait {at} and called not sent"
             server.script.clear()
-            if options.get("auth") and client._executor.state.authorizer.current() is None:
+            if options.get("auth") and client._executor.state.authorizer.select("verify_code").current() is None:
                 server.play(TOKEN)
             await calls(client, template, operation, "interactive")
             await client.aclose()

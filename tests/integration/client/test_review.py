@@ -156,7 +156,7 @@ async def test_a_replaced_token_is_scrubbed(server: FaultServer, make_client: Ma
     client = make_client(auth=OAuth2ClientCredentials("c", "s", f"{server.origin}/token"))
 
     def replace(_server: FaultServer) -> None:
-        client._executor.state.authorizer._header = "Bearer another-one"  # type: ignore[attr-defined]
+        client._executor.state.authorizer._credentials[0]._header = "Bearer another-one"  # type: ignore[attr-defined]
 
     server.play(
         answer(200, {"access_token": "s3ntinel-token", "expires_in": 60}),

@@ -103,7 +103,7 @@ async def test_a_header_with_a_line_break_is_not_written(
 ) -> None:
     """Even if it passed the checks of the arguments."""
     client = make_client(retry=ONCE)
-    client._executor.state.authorizer._header = "Basic x\r\nX-Injected: 1"  # type: ignore[attr-defined]
+    client._executor.state.authorizer._credentials[0]._header = "Basic x\r\nX-Injected: 1"  # type: ignore[attr-defined]
     with pytest.raises(NotSentError):
         await client.generate_messaging_code(template.to(TO))
     assert not server.seen

@@ -339,10 +339,12 @@ async def test_concurrent_calls_are_recorded_once_each(fake, mfa):
 async def test_bearer_tokens_are_fetched_from_the_fake(fake):
     """Token requests are a separate operation, to which a script for all operations does not apply."""
     auth = OAuth2ClientCredentials("id", "secret")
-    fake.script(Outcome.answer(403))
     async with fake.client(auth=auth) as client:
         await client.generate_messaging_code(REQUEST)
-        assert [request.operation for request in fake.sent] == ["token", "messaging", "token", "messaging"]
+        fake.script(Outcome.answer(403))
+        await client.generate_messaging_code(REQUEST)
+        operations = [request.operation for request in fake.sent]
+        assert operations == ["token", "messaging", "messaging", "token", "messaging"]
         assert fake.sent[0].document == {"grant_type": "client_credentials"}
     fake.script(Outcome.answer(401), operation="token")
     async with fake.client(auth=auth) as client:
