@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
+import time
+from typing import Final
+
+READER_TIMEOUT: Final = 5.0
+"""Seconds to wait for a program that reads a FIFO."""
 
 
 def atomic_write(path: str, content: bytes) -> None:
@@ -19,11 +25,11 @@ def atomic_write(path: str, content: bytes) -> None:
         content: its new content.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or it is a FIFO that no program reads within seconds (ENXIO).
     """
     original = None
     # Opened although it is replaced: do not replace a file that we may not write.
-    with contextlib.suppress(FileNotFoundError), open(os.open(path, os.O_WRONLY), "wb") as file:  # noqa: PTH123
+    with contextlib.suppress(FileNotFoundError), open(_open_for_writing(path), "wb") as file:
         original = os.fstat(file.fileno())
         if not stat.S_ISREG(original.st_mode):
             file.write(content)
@@ -43,3 +49,18 @@ def atomic_write(path: str, content: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108 - a name as given
         raise
+
+
+def _open_for_writing(path: str) -> int:
+    """Open an existing file; wait for the reader of a FIFO, but not for ever as the system does."""
+    until = time.monotonic() + READER_TIMEOUT
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() >= until:
+                raise
+            time.sleep(0.02)
+        else:
+            os.set_blocking(descriptor, True)
+            return descriptor

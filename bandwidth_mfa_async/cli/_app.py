@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -24,6 +23,7 @@ from ._jobs import jobs
 from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
 from ._limits import show_limits
 from ._open_client import open_client
+from ._output import OutputConsole, can_animate
 from .bulk._command import bulk
 from .doctor._command import doctor
 from .report._command import report
@@ -267,7 +267,7 @@ def demo(count: int, seed: int, as_json: bool) -> None:  # noqa: FBT001 - click 
 
 
 async def _demo(count: int, seed: int, *, as_json: bool) -> int:
-    console = Console(stderr=as_json)
+    console = OutputConsole(stderr=as_json)
     progress = Progress(
         TextColumn("{task.description:8}"),
         BarColumn(),
@@ -275,7 +275,7 @@ async def _demo(count: int, seed: int, *, as_json: bool) -> int:
         TextColumn("{task.fields[tally]}"),
         TimeElapsedColumn(),
         console=console,
-        disable=as_json or not console.is_terminal,
+        disable=as_json or not can_animate(console),
     )
     tallies: dict[str, dict[str, int]] = {"send": {}, "verify": {}}
     with progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import click
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +16,7 @@ from rich.text import Text
 from ..errors import ConfigurationError
 from . import _outcome
 from ._limit_options import CHANNELS
+from ._output import OutputConsole, can_animate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,12 +38,12 @@ async def show_limits(shared: RedisLimits, *, once: bool, as_json: bool) -> int:
         ConfigurationError: Redis cannot be reached, or denies access, at the start. Later errors are shown, and the
             next read tries again.
     """
-    console = Console()
+    console = OutputConsole()
     statuses = await _statuses(shared)
     if once:
         _print(console, statuses, as_json=as_json, table=True)
         return _outcome.EXIT_OK
-    if as_json or not console.is_terminal:
+    if as_json or not can_animate(console):
         while True:
             _print(console, statuses, as_json=as_json, table=False)
             await asyncio.sleep(LINE_INTERVAL)
@@ -65,7 +66,7 @@ async def _statuses(shared: RedisLimits) -> list[SharedStatus]:
     return [await shared.status(channel) for channel in CHANNELS]
 
 
-def _print(console: Console, statuses: Sequence[SharedStatus], *, as_json: bool, table: bool) -> None:
+def _print(console: OutputConsole, statuses: Sequence[SharedStatus], *, as_json: bool, table: bool) -> None:
     if as_json:
         click.echo(
             _outcome.json_line({status.channel: attrs.asdict(status, value_serializer=_short) for status in statuses})

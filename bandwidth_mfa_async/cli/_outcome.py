@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..errors import APIStatusError, Delivery, InvalidRequestError, RequestError
+from ._terminal import printable
 
 if TYPE_CHECKING:
     from .._models import MessagingCodeResponse, VerifyCodeResponse, VoiceCodeResponse
@@ -72,7 +73,7 @@ def fail(error: MFAError, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(error_document(error), ensure_ascii=False))
     else:
-        click.echo(f"error: {error}", err=True)
+        click.echo(printable(f"error: {error}"), err=True)
     return exit_code(error)
 
 

@@ -17,6 +17,14 @@ def styled(text: str, colour: str) -> str:
     return click.style(text, fg=colour)
 
 
+def printable(text: str) -> str:
+    """Return a text in which control characters and invisible characters, except line feeds, are escaped.
+
+    File names and messages of the system may contain escape sequences, which a terminal would execute.
+    """
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
 def wrapped(text: str, indent: int) -> str:
     """Return the text wrapped to the terminal's width; unchanged without a terminal.
 

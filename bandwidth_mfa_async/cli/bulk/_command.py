@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 import click
@@ -22,21 +23,22 @@ from .._limit_options import limit_options, limits_from_options
 from .._open_client import open_client
 from .._output import OutputConsole, quiet_output
 from .._signals import SignalHandlers
+from .._terminal import printable
 from ._display import per_second, summary_table
 from ._input_scan import scan_document
 from ._plan import Plan
-from ._rejects import Rejects
+from ._rejects import Rejects, RowFiles
 from ._run import send
 from ._scan_progress import no_valid_rows, scan_before_send, scan_input
-from ._source import InputFile, display_name
+from ._source import InputFile, display_name, row_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from ..._config import Limits
     from ._input_scan import ScanResult
     from ._plan import RunResult
-    from ._rows import BadRow, Format
+    from ._rows import Format
 
 _EPILOG: Final = """
 \b
@@ -68,6 +70,10 @@ Examples (with BW_NUMBER and BW_MESSAGING_APPLICATION_ID set):
 _PLACEHOLDER_SENDER: Final = "+19195554321"
 
 
+class _PrintResult(Protocol):
+    def __call__(self, *, err: bool) -> None: ...
+
+
 def bulk_options(command: Any) -> Any:
     """Add the options of `bulk` to a command."""
     options: list[Callable[[Any], Any]] = [
@@ -90,6 +96,7 @@ def bulk_options(command: Any) -> Any:
             "--run", default="", metavar="NAME", help="The run's name; another name sends to the same numbers again."
         ),
         click.option("--rejects", type=click.Path(), help="Write rows that need correction to this file, as CSV."),
+        click.option("--unknowns", type=click.Path(), help="Write rows with an unknown outcome to this file, as CSV."),
         click.option(
             "--worker",
             metavar="[URL]",
@@ -143,9 +150,12 @@ def bulk(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:  # no
     number of digits is not sent without --allow-repeats.
     """
     command = _dry_run if dry_run else _send
-    with SignalHandlers() as signals, quiet_output(), contextlib.closing(InputFile(file)) as source:
+    with SignalHandlers() as signals, quiet_output() as (out, _), contextlib.closing(InputFile(file)) as source:
         try:
-            code = command(source, signals, as_json=as_json, **options)
+            print_result, code = command(source, signals, as_json=as_json, **options)
+            print_result(err=False)
+            if out.failed:
+                print_result(err=True)
         except MFAError as error:
             code = _outcome.fail(error, as_json=as_json)
         except KeyboardInterrupt as interrupt:
@@ -181,20 +191,39 @@ def _rows(number: int) -> str:
     return "row" if number == 1 else "rows"
 
 
-def _print_warnings(path: str, samples: list[BadRow], bad: int, ignored: list[str], rejects: str | None) -> None:
-    """Print the ignored columns and the bad rows on standard error."""
+def _print_notes(path: str, ignored: list[str], suspect_lines: list[int]) -> None:
     if ignored:
         more = f" and {len(ignored) - 5} more" if len(ignored) > 5 else ""
         click.echo(f"{display_name(path)}: ignored columns: {', '.join(ignored[:5])}{more}", err=True)
-    for row in samples:
-        click.echo(f"{display_name(path)}, line {row.line}: {row.reason}", err=True)
-    if bad > len(samples):
+    for line in suspect_lines:
+        problem = "a cell of several lines contains lines like rows, which are not sent; is a quote missing?"
+        click.echo(row_problem(path, line, problem), err=True)
+
+
+def _print_more_bad_rows(more: int, rejects: str | None) -> None:
+    if more > 0:
         where = f"all are in {rejects}" if rejects else "--rejects FILE writes all of them to a file"
-        click.echo(f"... and {bad - len(samples):,} more bad {_rows(bad - len(samples))}; {where}", err=True)
+        click.echo(printable(f"... and {more:,} more bad {_rows(more)}; {where}"), err=True)
 
 
-def _open_rejects(path: str | None, protected: list[str]) -> contextlib.AbstractContextManager[Rejects | None]:
-    return Rejects(path, protected) if path else contextlib.nullcontext()
+def _print_scan(path: str, scan: ScanResult, rejects: str | None) -> None:
+    """Print the ignored columns and the first bad rows on standard error."""
+    _print_notes(path, scan.ignored, scan.suspect_lines)
+    for row in scan.samples:
+        click.echo(row_problem(path, row.line, row.reason), err=True)
+    _print_more_bad_rows(scan.bad + scan.repeated - len(scan.samples), rejects)
+
+
+@contextlib.contextmanager
+def _open_files(options: dict[str, Any], protected: list[str]) -> Generator[RowFiles]:
+    """Open the files for rows; a file that another option names, or that the command reads, is refused."""
+    with contextlib.ExitStack() as stack:
+        files: list[Rejects | None] = []
+        for name in ("rejects", "unknowns"):
+            path = options[name]
+            files.append(stack.enter_context(Rejects(path, protected, option=f"--{name}")) if path else None)
+            protected = [*protected, path] if path else protected
+        yield RowFiles(*files)
 
 
 def _dry_run(
@@ -205,23 +234,23 @@ def _dry_run(
     voice: bool,
     worker: str | None,  # noqa: ARG001 - a dry run sends nothing
     **options: Any,
-) -> int:
+) -> tuple[_PrintResult, int]:
     channel = "voice" if voice else "messaging"
     limits = _limits({**options, "redis": None}, channel)
     plan = _plan(source, channel, _template(voice, options, required=False), options)
     rate = limits.voice_rate if voice else limits.rate
-    with _open_rejects(options["rejects"], [source.path]) as rejects:
-        scan = scan_input(plan, OutputConsole(stderr=True), count_duplicates=True, rejects=rejects)
-    _print_warnings(source.path, scan.samples, scan.bad + scan.repeated, scan.ignored, options["rejects"])
+    with _open_files({**options, "unknowns": None}, [source.path]) as files:
+        scan = scan_input(plan, OutputConsole(stderr=True), count_duplicates=True, rejects=files.rejects)
+    _print_scan(source.path, scan, options["rejects"])
     document = scan_document(scan, channel, rate, allow_repeats=plan.allow_repeats)
+    code = _outcome.EXIT_FAILED if scan.bad or (scan.repeated and not plan.allow_repeats) else _outcome.EXIT_OK
+    return partial(_print_dry_run, scan, document, channel, as_json=as_json), code
+
+
+def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str, *, as_json: bool, err: bool) -> None:
     if as_json:
-        click.echo(_outcome.json_line(document))
-    else:
-        _print_dry_run(scan, document, channel)
-    return _outcome.EXIT_FAILED if scan.bad or (scan.repeated and not plan.allow_repeats) else _outcome.EXIT_OK
-
-
-def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str) -> None:
+        click.echo(_outcome.json_line(document), err=err)
+        return
     each = f"{scan.lightest}" if scan.lightest == scan.heaviest else f"{scan.lightest} to {scan.heaviest}"
     unit = "calls" if channel == "voice" else "segments"
     table = Table(title="contents of the input; nothing was sent", show_header=False)
@@ -238,13 +267,13 @@ def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str) -> 
     per_text = f", {each} per text" if unit == "segments" else ""
     table.add_row(unit, f"{scan.weight:,}", f"count against the account's rate{per_text}")
     table.add_row("time", format_duration(document["seconds"]), f"estimate at {document['rate_per_second']:g} a second")
-    OutputConsole(plain_width=120).print(table)
+    OutputConsole(stderr=err, plain_width=120).print(table)
     if document["rate_source"] != "--rate":
-        click.echo(f"The rate is {document['rate_source']}; set your account's own rate with --rate.")
+        click.echo(f"The rate is {document['rate_source']}; set your account's own rate with --rate.", err=err)
 
 
 def _plan(source: InputFile, channel: str, template: CodeTemplate, options: dict[str, Any]) -> Plan:
-    for name in ("journal", "rejects"):
+    for name in ("journal", "rejects", "unknowns"):
         # A script with an unset variable passes "". Without a journal, a second run would send everything again.
         if options[name] == "":
             raise ConfigurationError(f"--{name}: is empty; name a file, or leave the option out")
@@ -266,12 +295,13 @@ def _checked(plan: Plan, console: OutputConsole, rejects: Rejects | None) -> Pla
     scan = scan_before_send(plan, console, rejects)
     if scan is None:
         return plan
+    _print_scan(plan.path, scan, None if rejects is None else rejects.path)
     return attrs.evolve(plan, checked_rows=scan.rows, repeat_lines=scan.repeat_lines)
 
 
 def _send(
     source: InputFile, signals: SignalHandlers, *, as_json: bool, voice: bool, worker: str | None, **options: Any
-) -> int:
+) -> tuple[_PrintResult, int]:
     channel = "voice" if voice else "messaging"
     if worker is not None:
         return _send_by_workers(source, signals, channel, worker, options, as_json=as_json)
@@ -283,19 +313,19 @@ def _send(
     client = open_client(limits=limits, retry=RetryPolicy(resend=Resend(options["resend"].replace("-", "_"))))
     console = OutputConsole(stderr=True)
 
-    async def work(plan: Plan, rejects: Rejects | None) -> RunResult:
+    async def work(plan: Plan, files: RowFiles) -> RunResult:
         async with client:
-            return await send(plan, client, rejects=rejects, console=console, signals=signals)
+            return await send(plan, client, files=files, console=console, signals=signals)
 
-    with _open_rejects(options["rejects"], [source.path, *(journal_files(journal) if journal else ())]) as rejects:
-        plan = _checked(plan, console, rejects)
-        result = asyncio.run(work(plan, rejects))
-    return _print_result(plan, result, options["rejects"], as_json=as_json)
+    with _open_files(options, [source.path, *(journal_files(journal) if journal else ())]) as files:
+        plan = _checked(plan, console, files.rejects)
+        result = asyncio.run(work(plan, files))
+    return _result(plan, result, options, as_json=as_json)
 
 
 def _send_by_workers(  # noqa: PLR0913 - called in one place
     source: InputFile, signals: SignalHandlers, channel: str, url: str, options: dict[str, Any], *, as_json: bool
-) -> int:
+) -> tuple[_PrintResult, int]:
     """Submit the rows to workers, and watch the job.
 
     Raises:
@@ -310,35 +340,42 @@ def _send_by_workers(  # noqa: PLR0913 - called in one place
     plan = _plan(source, channel, _template(channel == "voice", options, required=True), options)
     _job.job_name(plan)
     console = OutputConsole(stderr=True)
-    with _open_rejects(options["rejects"], [source.path]) as rejects:
-        plan = _checked(plan, console, rejects)
-        result = asyncio.run(_job.send(plan, url, rejects=rejects, console=console, signals=signals))
-    return _print_result(plan, result, options["rejects"], as_json=as_json, by_workers=True)
+    with _open_files(options, [source.path]) as files:
+        plan = _checked(plan, console, files.rejects)
+        result = asyncio.run(_job.send(plan, url, files=files, console=console, signals=signals))
+    return _result(plan, result, options, as_json=as_json, by_workers=True)
 
 
-def _print_result(
-    plan: Plan, result: RunResult, rejects: str | None, *, as_json: bool, by_workers: bool = False
-) -> int:
-    """Print the outcomes and the next steps; return the exit code."""
+def _result(
+    plan: Plan, result: RunResult, options: dict[str, Any], *, as_json: bool, by_workers: bool = False
+) -> tuple[_PrintResult, int]:
+    """Return what prints the outcomes and the next steps, and the exit code."""
     summary = result.summary
-    _print_warnings(plan.path, result.samples, summary.invalid, result.ignored, rejects)
     if result.error is None and summary.taken and summary.invalid == summary.taken:
         result.error = no_valid_rows(plan.path, summary.taken, result.samples)
-    code = _exit_code(result)
+    return partial(_print_result, plan, result, options, as_json=as_json, by_workers=by_workers), _exit_code(result)
+
+
+def _print_result(  # noqa: PLR0913 - made in one place
+    plan: Plan, result: RunResult, options: dict[str, Any], *, as_json: bool, by_workers: bool, err: bool
+) -> None:
+    if plan.checked_rows is None and not err:
+        # The rows of a file were reported by the check.
+        _print_notes(plan.path, result.ignored, result.suspect_lines)
+        _print_more_bad_rows(result.summary.invalid - len(result.samples), options["rejects"])
     if as_json:
-        click.echo(_outcome.json_line(_document(result)))
-    elif summary.taken:
-        table = summary_table(summary, result.previous, requests=not by_workers)
-        OutputConsole(plain_width=120).print(table)
-    if result.error is not None:
+        click.echo(_outcome.json_line(_document(result)), err=err)
+    elif result.summary.taken:
+        table = summary_table(result.summary, result.previous, requests=not by_workers)
+        OutputConsole(stderr=err, plain_width=120).print(table)
+    if result.error is not None and not err:
         notes = "".join(f"\n  {note}" for note in getattr(result.error, "__notes__", ()))
-        click.echo(f"error: {result.error}{notes}", err=True)
-    for line in _next_steps(plan, result, rejects, by_workers=by_workers):
-        click.echo(line, err=as_json)
-    return code
+        click.echo(printable(f"error: {result.error}{notes}"), err=True)
+    for line in _next_steps(plan, result, options, by_workers=by_workers):
+        click.echo(printable(line), err=as_json or err)
 
 
-def _next_steps(plan: Plan, result: RunResult, rejects: str | None, *, by_workers: bool) -> list[str]:
+def _next_steps(plan: Plan, result: RunResult, options: dict[str, Any], *, by_workers: bool) -> list[str]:
     summary = result.summary
     lines: list[str] = []
     if result.repeated:
@@ -347,7 +384,11 @@ def _next_steps(plan: Plan, result: RunResult, rejects: str | None, *, by_worker
             "--allow-repeats sends such rows as well"
         )
     if result.rejects:
-        lines.append(f"{rejects}: {result.rejects:,} {_rows(result.rejects)} to correct; then send that file")
+        lines.append(
+            f"{options['rejects']}: {result.rejects:,} {_rows(result.rejects)} to correct; then send that file"
+        )
+    if result.unknowns:
+        lines.append(f"{options['unknowns']}: {result.unknowns:,} unknown {_rows(result.unknowns)}")
     if by_workers:
         from . import _job
 
@@ -397,6 +438,7 @@ def _document(result: RunResult) -> dict[str, Any]:
         "per_second": round(per_second(summary), 1),
         "seconds": round(summary.elapsed, 2),
         "rejects": result.rejects,
+        "unknowns": result.unknowns,
         "resume_with": result.journal,
         "ignored_columns": result.ignored,
     }

@@ -37,6 +37,7 @@ class ScanResult:
         heaviest: the largest weight of a valid row.
         samples: the first few bad rows.
         ignored: columns that are not used.
+        suspect_lines: the line of a row in which a quote may be missing, if any.
     """
 
     rows: int = 0
@@ -49,6 +50,7 @@ class ScanResult:
     heaviest: int = 0
     samples: list[BadRow] = field(factory=list["BadRow"])
     ignored: list[str] = field(factory=list[str])
+    suspect_lines: list[int] = field(factory=list[int])
 
     @property
     def repeated(self) -> int:
@@ -111,7 +113,7 @@ def scan(  # noqa: PLR0913 - keyword arguments with defaults
     if counter is not None:
         result.duplicates, result.repeat_lines = counter.count()
         result.samples += [BadRow(line, REPEATED, (), is_repeat=True) for line in result.repeat_lines[:MAX_SAMPLES]]
-    result.ignored = reader.ignored
+    result.ignored, result.suspect_lines = reader.ignored, reader.suspect_lines
     return result
 
 

@@ -19,8 +19,10 @@ from .._limit_options import show_warnings
 from ._display import REFRESH_INTERVAL, SENDING, Display
 from ._input_scan import MAX_SAMPLES
 from ._plan import RunResult, open_rows
+from ._rejects import UNKNOWN_REASON
 from ._row_producer import RowProducer
 from ._rows import BadRow
+from ._source import row_problem
 
 if TYPE_CHECKING:
     import click
@@ -29,10 +31,15 @@ if TYPE_CHECKING:
     from ...worker import Job, JobOutcome, JobProgress
     from .._signals import SignalHandlers
     from ._plan import Plan
-    from ._rejects import Rejects
+    from ._rejects import RowFiles
 
 SUBMITTING: Final = "submitting"
 _CHUNK: Final = 500
+NO_WORKER_AFTER: Final = 5.0
+_NO_WORKER: Final = (
+    f"no worker has taken anything for {NO_WORKER_AFTER:g} seconds; start one with: taskiq worker worker:broker (the "
+    "module that makes your MFAWorker); Ctrl-C ends only the watching"
+)
 # The 4xx answers about credentials, the URL, timing or the rate. Other 4xx answers are about the item and repeat.
 _NOT_ABOUT_THE_ITEM: Final = frozenset({401, 403, 404, 408, 425, 429})
 
@@ -65,15 +72,13 @@ def job_name(plan: Plan) -> str:
         raise ConfigurationError(f"--run: name the job; {error}") from None
 
 
-async def send(
-    plan: Plan, url: str, *, rejects: Rejects | None, console: Console, signals: SignalHandlers
-) -> RunResult:
+async def send(plan: Plan, url: str, *, files: RowFiles, console: Console, signals: SignalHandlers) -> RunResult:
     """Submit every row, watch until each has an outcome, and return the result.
 
     Args:
         plan: the run; its name is the job's name.
         url: the URL of the ledger's Redis.
-        rejects: receives the rows that need correction.
+        files: receive the rows that need correction, and those that are unknown.
         console: where the display is printed.
         signals: end the watching.
     """
@@ -83,16 +88,16 @@ async def send(
     try:
         async with RedisLedger(url) as ledger:
             job = open_job(ledger, job_name(plan))
-            watcher = _JobWatcher(plan, ledger, job, result, rejects)
+            watcher = _JobWatcher(plan, ledger, job, result, files)
             display = Display(console, result.summary, plan.checked_rows, clock, throttled=False)
             with display, signals.during_run(watcher.stop):
                 await watcher.run(display)
             if result.summary.ending == "finished":
-                await watcher.write_rejects()
+                await watcher.write_files()
     except MFAError as error:
         result.error = error
         result.summary.ending = "failed"
-    result.rejects = 0 if rejects is None else rejects.count
+    files.count(result)
     return result
 
 
@@ -104,15 +109,15 @@ class _JobWatcher:
         ledger: the ledger to submit to.
         job: the job in that ledger.
         result: updated while the job runs.
-        rejects: receives the rows that need correction.
+        files: receive the rows that need correction, and those that are unknown.
     """
 
-    def __init__(self, plan: Plan, ledger: RedisLedger, job: Job, result: RunResult, rejects: Rejects | None) -> None:
+    def __init__(self, plan: Plan, ledger: RedisLedger, job: Job, result: RunResult, files: RowFiles) -> None:
         self._plan = plan
         self._ledger = ledger
         self._job = job
         self._result = result
-        self._rejects = rejects
+        self._files = files
         self._task: asyncio.Task[None] | None = None
         self._ended = 0
         self._is_existing_job = False
@@ -143,7 +148,7 @@ class _JobWatcher:
     async def _run(self, display: Display) -> None:
         display.state = SUBMITTING
         self._is_existing_job = bool(await self._ledger.facts(self._job.name))
-        submitting = asyncio.ensure_future(self._submit())
+        submitting = asyncio.ensure_future(self._submit(display))
         try:
             while not submitting.done():
                 await self._poll_once(display)
@@ -161,7 +166,14 @@ class _JobWatcher:
         ):
             progress = await self._job.resume()
         clock = self._ledger.clock
+        idle = progress.done, progress.sending
+        idle_until: float | None = clock.monotonic() + NO_WORKER_AFTER
         while (progress := await self._poll_once(display) or progress).ending is None:
+            if (progress.done, progress.sending) != idle:
+                idle_until = None
+            elif idle_until is not None and clock.monotonic() >= idle_until:
+                idle_until = None
+                display.print_line(_NO_WORKER)
             await sleep_until(clock, clock.monotonic() + REFRESH_INTERVAL)
         if progress.ending == "finished":
             self._result.summary.ending = "finished"
@@ -169,35 +181,37 @@ class _JobWatcher:
             self._result.summary.ending = "stopped"
             self._result.stop_reason = _stop_reason(self._job.name, str(progress.ending))
 
-    async def _submit(self) -> None:
-        plan, producer = self._plan, RowProducer(self._plan, self._rejects)
+    async def _submit(self, display: Display) -> None:
+        plan, producer = self._plan, RowProducer(self._plan, self._files)
         submission = Submission(self._ledger, self._job.name, producer, _CHUNK, plan.channel, plan.template, None)
-        draining = asyncio.ensure_future(self._drain_loop(producer))
+        draining = asyncio.ensure_future(self._drain_loop(producer, display))
         try:
             await submission.run()
             await asyncio.to_thread(plan.input.verify)
         finally:
             draining.cancel()
             producer.close()
-            self._drain_rows(producer)
-            self._result.ignored = producer.ignored
+            self._drain_rows(producer, display)
+            self._result.ignored, self._result.suspect_lines = producer.ignored, producer.suspect_lines
 
-    async def _drain_loop(self, producer: RowProducer) -> None:
+    async def _drain_loop(self, producer: RowProducer, display: Display) -> None:
         """Drop the submitted rows regularly, but keep the bad ones for the report."""
         clock = self._ledger.clock
         while True:
-            self._drain_rows(producer)
+            self._drain_rows(producer, display)
             await sleep_until(clock, clock.monotonic() + REFRESH_INTERVAL)
 
-    def _drain_rows(self, producer: RowProducer) -> None:
+    def _drain_rows(self, producer: RowProducer, display: Display) -> None:
         for index in sorted(producer.pending_rows):
             row = producer.pending_rows.pop(index)
             if isinstance(row, BadRow):
                 if len(self._result.samples) < MAX_SAMPLES:
                     self._result.samples.append(row)
+                    if self._plan.checked_rows is None:
+                        display.print_line(row_problem(self._plan.path, row.line, row.reason))
                 self._result.repeated += row.is_repeat
-                if self._rejects is not None and not row.is_repeat:
-                    self._rejects.add(row.line, row.reason, row.cells)
+                if self._files.rejects is not None and not row.is_repeat:
+                    self._files.rejects.add(row.line, row.reason, row.cells)
 
     async def _poll_once(self, display: Display) -> JobProgress | None:
         """Read the job's counts into the summary; return None while the job does not exist yet."""
@@ -219,20 +233,31 @@ class _JobWatcher:
         display.tick()
         return progress
 
-    async def write_rejects(self) -> None:
-        """Write the rows that the service rejected because of their content; a pipe cannot be read again for that."""
-        summary = self._result.summary
-        if self._rejects is None or not summary.rejected or self._plan.path == "-":
-            return
-        rejected = {outcome.index: outcome async for outcome in self._job.outcomes() if _needs_correction(outcome)}
-        await asyncio.to_thread(self._write_rejected_rows, rejected)
+    async def write_files(self) -> None:
+        """Write the rows that the service rejected because of their content, and those that are unknown.
 
-    def _write_rejected_rows(self, rejected: dict[int, JobOutcome]) -> None:
-        assert self._rejects is not None  # noqa: S101 - checked by the caller
+        A pipe cannot be read again for that.
+        """
+        summary, files = self._result.summary, self._files
+        if self._plan.input.is_pipe:
+            return
+        reasons: dict[int, str] = {}
+        if (files.rejects is not None and summary.rejected) or (files.unknowns is not None and summary.unknown):
+            async for outcome in self._job.outcomes():
+                if outcome.delivery is Delivery.UNKNOWN and files.unknowns is not None:
+                    reasons[outcome.index] = UNKNOWN_REASON
+                elif files.rejects is not None and _needs_correction(outcome):
+                    reasons[outcome.index] = f"rejected by the service: {outcome.status}"
+        if reasons:
+            await asyncio.to_thread(self._write_rows, reasons)
+
+    def _write_rows(self, reasons: dict[int, str]) -> None:
         with open_rows(self._plan) as (reader, _):
             for index, row in enumerate(reader):
-                if (outcome := rejected.get(index)) is not None:
-                    self._rejects.add(row.line, f"rejected by the service: {outcome.status}", row.cells)
+                reason = reasons.get(index)
+                file = self._files.unknowns if reason == UNKNOWN_REASON else self._files.rejects
+                if reason is not None and file is not None:
+                    file.add(row.line, reason, row.cells)
 
 
 def _needs_correction(outcome: JobOutcome) -> bool:

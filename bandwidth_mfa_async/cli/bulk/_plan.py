@@ -66,9 +66,12 @@ class RunResult:
         previous: the number of skipped items by their earlier outcome; the key None counts duplicates in the input.
         samples: the first few bad rows.
         ignored: columns that were not used.
+        suspect_lines: the line of a row of a pipe in which a quote may be missing, if any.
         error: the error that ended the run, if any.
         journal: the journal to resume from; None if there is nothing to resume.
         rejects: the number of rows written to the rejects file.
+        rejected_shown: the number of rows shown that the service rejected.
+        unknowns: the number of rows written to the file of unknown rows.
         repeated: rows that were not sent because they repeat a number with another text.
         stop_reason: why the run ended early without an error.
     """
@@ -77,9 +80,12 @@ class RunResult:
     previous: Counter[Delivery | None] = field(factory=Counter["Delivery | None"])
     samples: list[BadRow] = field(factory=list["BadRow"])
     ignored: list[str] = field(factory=list[str])
+    suspect_lines: list[int] = field(factory=list[int])
     error: MFAError | None = None
     journal: str | None = None
     rejects: int = 0
+    rejected_shown: int = 0
+    unknowns: int = 0
     repeated: int = 0
     stop_reason: str = ""
 

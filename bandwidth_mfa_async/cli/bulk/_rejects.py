@@ -1,4 +1,4 @@
-"""The file of rows that need correction; once corrected, it is the input of another run."""
+"""Files of rows that need correction, or whose outcome is unknown; such a file is the input of another run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import csv
 import os
 import pathlib
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
 
 from ...errors import MFAError
 from .._files import is_one_of
+from ._cells import escape_formula
 from ._rows import REJECT_COLUMNS
 
 if TYPE_CHECKING:
@@ -17,29 +20,37 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TextIO
 
+    from ._plan import RunResult
+
 _HEADER_START = (",".join(REJECT_COLUMNS) + ",").encode()
 
 
+UNKNOWN_REASON: Final = "unknown: the code may have been sent"
+
+
 class RejectsFileError(MFAError):
-    """The rejects file cannot be written; the message says why."""
+    """A file of rows cannot be written; the message says why."""
 
 
 class Rejects:
     """Writes rows with their line and a reason, as CSV.
 
     The constructor opens the file, so that nothing is sent if that fails; only `start` truncates it. The file contains
-    phone numbers: a new one is readable by its owner only.
+    phone numbers, so it is readable by its owner only, also if it was made beforehand. A cell that a spreadsheet would
+    run as a formula gets a leading apostrophe, which a reader of the file removes again.
 
     Args:
         path: the file.
+        option: the command's option for it.
         protected: files that must not be overwritten, such as the input.
 
     Raises:
         RejectsFileError: the file cannot be written, or is not a rejects file.
     """
 
-    def __init__(self, path: str, protected: Sequence[str] = ()) -> None:
+    def __init__(self, path: str, protected: Sequence[str] = (), *, option: str = "--rejects") -> None:
         self.path = path
+        self._option = option
         self.count = 0
         """Rows written."""
         self._skipped_columns = 0
@@ -47,9 +58,12 @@ class Rejects:
         self._created = not os.path.lexists(path)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            mode = os.fstat(descriptor).st_mode
+            self._regular = stat.S_ISREG(mode)
             try:
                 self._check(descriptor, protected)
+                if self._regular and mode & 0o077:
+                    os.fchmod(descriptor, stat.S_IMODE(mode) & 0o700)
             except BaseException:
                 os.close(descriptor)
                 if self._created:
@@ -66,12 +80,12 @@ class Rejects:
         if not self._regular:
             return
         if is_one_of(self.path, protected):
-            raise RejectsFileError(f"--rejects: {self.path} is already used by this command; name another file")
+            raise RejectsFileError(f"{self._option}: {self.path} is already used by this command; name another file")
         if os.pread(descriptor, len(_HEADER_START), 0) not in {b"", _HEADER_START}:
-            raise RejectsFileError(f"--rejects: {self.path} exists and is not a rejects file; name another file")
+            raise RejectsFileError(f"{self._option}: {self.path} exists and is not a rejects file; name another file")
 
     def _write_error(self, error: OSError) -> RejectsFileError:
-        return RejectsFileError(f"--rejects: {self.path} cannot be written: {error.strerror or error}")
+        return RejectsFileError(f"{self._option}: {self.path} cannot be written: {error.strerror or error}")
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +115,7 @@ class Rejects:
                 self._file.seek(0)
                 self._file.truncate()
             self._started, self.count = True, 0
-            self._writer.writerow([*REJECT_COLUMNS, *header[self._skipped_columns :]])
+            self._writer.writerow([*REJECT_COLUMNS, *map(escape_formula, header[self._skipped_columns :])])
         except OSError as error:
             raise self._write_error(error) from None
 
@@ -117,7 +131,31 @@ class Rejects:
             RejectsFileError: the row cannot be written, for example because the disk is full.
         """
         try:
-            self._writer.writerow([line, reason, *(cells[self._skipped_columns :] or cells)])
+            self._writer.writerow([line, reason, *map(escape_formula, cells[self._skipped_columns :] or cells)])
         except OSError as error:
             raise self._write_error(error) from None
         self.count += 1
+
+
+@frozen
+class RowFiles:
+    """The files of rows that a run writes.
+
+    Attributes:
+        rejects: receives the rows that need correction.
+        unknowns: receives the rows whose outcome is unknown.
+    """
+
+    rejects: Rejects | None = None
+    unknowns: Rejects | None = None
+
+    def start(self, header: Sequence[str]) -> None:
+        """Truncate the files and write their header: the names of the input's columns."""
+        for file in (self.rejects, self.unknowns):
+            if file is not None:
+                file.start(header)
+
+    def count(self, result: RunResult) -> None:
+        """Store the number of rows written in a result."""
+        result.rejects = 0 if self.rejects is None else self.rejects.count
+        result.unknowns = 0 if self.unknowns is None else self.unknowns.count

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from ._plan import Plan
-    from ._rejects import Rejects
+    from ._rejects import RowFiles
     from ._rows import BadRow
 
 
@@ -29,21 +29,22 @@ class RowProducer:
 
     Args:
         plan: the run with the input to read.
-        rejects: started with the input's columns before the first row.
+        files: started with the input's columns before the first row.
         admit: returns a batch of rows, with bad rows in place of those that must not be sent.
     """
 
     def __init__(
         self,
         plan: Plan,
-        rejects: Rejects | None,
+        files: RowFiles,
         admit: Callable[[list[InputRow | BadRow]], Awaitable[list[InputRow | BadRow]]] | None = None,
     ) -> None:
         self.pending_rows: dict[int, InputRow | BadRow] = {}
         """Rows that were returned and have no outcome yet, by their position in the input."""
         self.ignored: list[str] = []
+        self.suspect_lines: list[int] = []
         self._plan = plan
-        self._rejects = rejects
+        self._files = files
         self._admit = admit
         self._loop = asyncio.get_running_loop()
         self._batches: deque[list[InputRow | BadRow]] = deque()
@@ -105,14 +106,14 @@ class RowProducer:
 
         try:
             with open_rows(self._plan) as (reader, _):
+                self.suspect_lines = reader.suspect_lines
                 # Hand over the rows read so far before a read that may block.
                 reader.source.before_read = hand_over
                 for row in reader:
                     if reader.rows == 1:
                         # Share the list: the reader adds to it for JSON Lines.
                         self.ignored = reader.ignored
-                        if self._rejects is not None:
-                            self._rejects.start(reader.header)
+                        self._files.start(reader.header)
                     batch.append(row)
                     if len(batch) == _BATCH:
                         hand_over()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import json
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -14,6 +15,7 @@ from attrs import field, frozen
 from ..._models import CodeRequest
 from ..._redaction import hide, mask_phone_repr, scrub
 from ...errors import InvalidRequestError
+from ._cells import SPACES, number_hint, unescape_formula
 from ._source import MAX_LINE, InputFileError, LineTooLongError
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ _OWN_VALUES: Final = frozenset(COLUMNS[1:])
 REJECT_COLUMNS: Final = ("line", "reason")
 RAW: Final = "row"
 MAX_COLUMNS: Final = 256
+MAX_HEADER_LINES: Final = 100
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SYNONYMS: Final = {"phone", "number", "phone number", "phone_number", "mobile", "cell", "msisdn", "recipient", "tel"}
 _SUFFIXES: Final[dict[str, Format]] = {
@@ -39,7 +42,9 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
-_SPACES: Final = " \t\N{NO-BREAK SPACE}"
+_HEADER_SPACES: Final = SPACES + "\r\n\N{ZERO WIDTH NO-BREAK SPACE}"
+# The first line that Excel writes and reads: it names the delimiter.
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _UNCLOSED: Final = 'a quote (") opens here and is not closed in this row: close it, or double it inside a field'
 REPEATED: Final = (
     "to: an earlier row has this number with another text, scope or number of digits; only --allow-repeats sends this "
@@ -120,12 +125,18 @@ class RowReader:
         """The input's columns, which a rejects file repeats."""
         self.ignored: list[str] = []
         """Unknown columns, with personal data masked; for JSON Lines, those found so far."""
+        self.suspect_lines: list[int] = []
+        """The first line, if any, of a row that is accepted although a cell of several lines contains lines like rows.
+
+        The cell is in a column that is not used; a quote may be missing.
+        """
         self.rows = 0
         """The number of rows returned so far, good and bad."""
         self._template = template
         self._template_for = functools.lru_cache(maxsize=256)(self._make_template)
         self._line = 0
         self._last = ""
+        self._is_rejects_file = False
         self._form = form
         self._is_repeat = is_repeat
         self._iterator = self._json_rows() if form == "jsonl" else self._csv_rows()
@@ -170,13 +181,14 @@ class RowReader:
     # CSV
 
     def _csv_rows(self) -> Iterator[InputRow | BadRow]:
-        lines = self._track_lines(self.source.text(newline=""))
-        delimiter, first = self._csv_header(lines)
+        unread = iter(self.source.text(newline=""))
+        begins, delimiter, first, read = self._csv_header(unread)
         places = {name: at for at, name in enumerate(self.header) if name in COLUMNS}
         to, width = places.pop("to"), len(self.header)
+        lines = self._track_lines(itertools.chain(read, unread))
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         if first is not None:
-            yield self._csv_row(self._line, first, to, places, width)
+            yield self._csv_row(begins, first, to, places, width)
         while True:
             begins = self._line + 1
             try:
@@ -191,31 +203,66 @@ class RowReader:
             else:
                 return
 
-    def _csv_header(self, lines: Iterator[str]) -> tuple[str, list[str] | None]:
-        """Read the first line that is not blank; return the delimiter, and the line's cells if it is not a header."""
-        line = next((line for line in lines if line.strip()), "")
-        at = self._line
-        for delimiter in _DELIMITERS:
+    def _csv_header(  # noqa: C901 - each delimiter is tried
+        self, unread: Iterator[str]
+    ) -> tuple[int, str, list[str] | None, list[str]]:
+        """Read the first record that is not blank; set the header.
+
+        Returns:
+            The record's first line, the delimiter, the record's cells if it is not a header, and lines after it.
+        """
+        line = self._next_line(unread)
+        delimiters: tuple[str, ...] = _DELIMITERS
+        if separator := _SEPARATOR_LINE.fullmatch(line.rstrip("\r\n")):
+            if separator[1] not in _DELIMITERS:
+                raise self._file_error(self._line, "separates cells with another character than comma, ; | or tab")
+            delimiters = (separator[1],)
+            line = self._next_line(unread)
+        at, read = self._line, [line]
+
+        def record() -> Iterator[str]:
+            yield from read
+            for more in itertools.islice(unread, MAX_HEADER_LINES - len(read)):
+                read.append(more)
+                yield more
+
+        parsed: list[tuple[str, list[str], int]] = []
+        for delimiter in delimiters:
+            reader = csv.reader(record(), delimiter=delimiter, strict=True)
             try:
-                cells = next(csv.reader([line], delimiter=delimiter, strict=True))
+                cells = next(reader)
             except (csv.Error, StopIteration):
-                raise self._file_error(at, _UNCLOSED) from None
-            names = [cell.strip(_SPACES).lower() for cell in cells]
+                continue  # a quote in the wrong place, for this delimiter
+            parsed.append((delimiter, cells, reader.line_num))
+            names = [cell.strip(_HEADER_SPACES).lower() for cell in cells]
             if len(cells) > MAX_COLUMNS:
                 raise self._file_error(at, f"{len(cells)} columns: keep 'to' and what you need, at most {MAX_COLUMNS}")
             if "to" in names:
                 self._set_header(at, names)
-                return delimiter, None
-        cells = next(csv.reader([line], strict=True), list[str]())
+                self._line += reader.line_num - 1
+                return at, delimiter, None, read[reader.line_num :]
+        if not parsed:
+            raise self._file_error(at, _UNCLOSED)
+        delimiter, cells, used = parsed[0]
         if self.source.suspect and (problem := _undecodable(cells)):
             raise self._file_error(at, problem)
-        if len(cells) == 1 and not any(other in line for other in _DELIMITERS):
+        text = "".join(read[:used])
+        if len(cells) == 1 and not any(other in text for other in _DELIMITERS):
             self.header = ("to",)
+            self._line += used - 1
             # A single column may have a header of any name, also an empty one; a number, good or bad, has digits.
-            return ",", cells if any(char.isdigit() for char in line) else None
-        named = next((name for name in (cell.strip(_SPACES).lower() for cell in cells) if name in _SYNONYMS), None)
+            return at, delimiter, cells if any(char.isdigit() for char in text) else None, read[used:]
+        named = next((name for name in (" ".join(cell.lower().split()) for cell in cells) if name in _SYNONYMS), None)
         hint = f"rename '{named}' to 'to'" if named else "add a header line that names the column with the numbers 'to'"
         raise self._file_error(at, f"no column is called 'to': {hint}")
+
+    def _next_line(self, unread: Iterator[str]) -> str:
+        """Return the next line that is not blank."""
+        for line in unread:
+            self._line += 1
+            if line.strip():
+                return line
+        return ""
 
     def _set_header(self, at: int, names: list[str]) -> None:
         if self.source.suspect and (problem := _undecodable(names)):
@@ -223,30 +270,37 @@ class RowReader:
         for name in COLUMNS:
             if names.count(name) > 1:
                 raise self._file_error(at, f"more than one column is called '{name}': keep one")
+        if tuple(names[: len(REJECT_COLUMNS)]) == REJECT_COLUMNS:
+            self._is_rejects_file = True
+            names = [unescape_formula(name) for name in names]
         self.header = tuple(names)
         known = {*COLUMNS, *REJECT_COLUMNS, RAW}
         self.ignored = [scrub(name) or "(no name)" for name in names if name not in known]
 
     def _csv_row(self, line: int, cells: list[str], to: int, places: dict[str, int], width: int) -> InputRow | BadRow:
+        if self._is_rejects_file:
+            cells = [unescape_formula(cell) for cell in cells]
         try:
             if len(cells) != width:
                 raise _BadCellError(f"has {len(cells)} columns, but the header has {width}")
             if self.source.suspect and (problem := _undecodable(cells)):
                 raise _BadCellError(problem)
-            number = cells[to].strip(_SPACES)
+            number = cells[to].strip(SPACES)
             _check_number(number)
             if not places:
                 return InputRow(line, number, self._template, cells)
             given = {name: cells[at] or None for name, at in places.items()}
             return InputRow(line, number, self._template_for(**_with_digits(given)), cells)
         except InvalidRequestError as error:
-            reason = _number_hint(cells[to]) if error.field == "to" else str(error)
+            reason = number_hint(cells[to]) if error.field == "to" else str(error)
             return BadRow(line, reason, cells)
         except _BadCellError as error:
             return BadRow(line, str(error), cells)
 
     def _check_lines(self, begins: int, cells: list[str], to: int, delimiter: str) -> None:
         """Raise if a row of several lines contains a line that looks like a row: then a quote is not closed.
+
+        In a column that is not used, such a line may be a note; it is only remembered.
 
         Raises:
             InputFileError: names the line where the row begins.
@@ -262,8 +316,10 @@ class RowReader:
             else:
                 lines[-1] += cells[at + 1 :]
             for line in lines:
-                if to < len(line) and len(line) >= len(self.header) and _is_number(line[to].strip(_SPACES + '"')):
-                    raise self._file_error(begins, _UNCLOSED)
+                if to < len(line) and len(line) >= len(self.header) and _is_number(line[to].strip(SPACES + '"')):
+                    if len(cells) != len(self.header) or self.header[at] in COLUMNS:
+                        raise self._file_error(begins, _UNCLOSED)
+                    self.suspect_lines[:] = self.suspect_lines or [begins]
 
     def _csv_error(self, begins: int, text: str) -> BadRow:
         if self._line != begins or text.startswith("unexpected end"):
@@ -303,14 +359,14 @@ class RowReader:
                     raise _BadCellError(f"{name}: must be a string, not {_json_type(document[name])}")
             if number is None:
                 raise _BadCellError("to: must be a string, not null")
-            number = number.strip(_SPACES)
+            number = number.strip(SPACES)
             _check_number(number)
             given = {name: document.get(name) for name in COLUMNS[1:]}
             if isinstance(given["digits"], bool) or not isinstance(given["digits"], int | None):
                 raise _BadCellError("digits: must be a whole number from 4 to 8")
             return InputRow(self._line, number, self._template_for(**given), cells)
         except InvalidRequestError as error:
-            reason = _number_hint(cells[0]) if error.field == "to" else str(error)
+            reason = number_hint(cells[0]) if error.field == "to" else str(error)
             return BadRow(self._line, reason, cells)
         except _BadCellError as error:
             return BadRow(self._line, str(error), cells)
@@ -355,7 +411,7 @@ def _cell_text(value: object) -> str:
 
 
 def _with_digits(given: dict[str, str | None]) -> dict[str, Any]:
-    digits = (given.get("digits") or "").strip(_SPACES)
+    digits = (given.get("digits") or "").strip(SPACES)
     if digits and not _DIGITS.fullmatch(digits):
         raise _BadCellError("digits: must be a whole number from 4 to 8")
     return {"message": given.get("message"), "scope": given.get("scope"), "digits": int(digits) if digits else None}
@@ -387,24 +443,3 @@ def _undecodable(cells: Sequence[str]) -> str | None:
     except UnicodeEncodeError:
         return "contains bytes that are not UTF-8: save the file as 'CSV UTF-8'"
     return None
-
-
-# Patterns of bad numbers, each with a hint; the first that matches is used.
-_HINTS: Final = (
-    (re.compile(r""), "is empty"),
-    (re.compile(r"[\s\S]*[\r\n][\s\S]*"), "contains a line break: check for a quote that is not closed"),
-    (
-        re.compile(r"\+?[0-9.,]+[eE]\+?[0-9]+"),
-        "was shortened by a spreadsheet: format the column as text and enter the numbers again",
-    ),
-    (re.compile(r"\+[0-9]{16,}"), "has more than 15 digits"),
-    (re.compile(r"00[0-9]+"), "begins with 00: write '+' instead"),
-    (re.compile(r"[0-9]+"), "does not begin with '+' and a country code"),
-    (re.compile(r"\+?[0-9 ().\-/\u00a0\u2010-\u2015]+"), "contains spaces or punctuation: write '+' and digits only"),
-)
-
-
-def _number_hint(cell: str) -> str:
-    text = cell.strip(_SPACES)
-    hint = next((hint for pattern, hint in _HINTS if pattern.fullmatch(text)), "is not a phone number")
-    return f"to: {hint}; E.164 looks like +19195551234, with 2 to 15 digits after the '+'"

@@ -16,9 +16,10 @@ from ...errors import APIStatusError, ConfigurationError, Delivery, MFAError
 from ._display import REFRESH_INTERVAL, SENDING, Display
 from ._input_scan import MAX_SAMPLES
 from ._plan import RunResult
+from ._rejects import UNKNOWN_REASON
 from ._row_producer import RowProducer
 from ._rows import BadRow, InputRow
-from ._source import InputFileError, display_name
+from ._source import InputFileError, display_name, row_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ...bulk import BulkSummary, ItemOutcome
     from .._signals import SignalHandlers
     from ._plan import Plan
-    from ._rejects import Rejects
+    from ._rejects import RowFiles
 
 _TEXTED_BEFORE: Final = (
     "to: the journal has another text, scope or number of digits for this number, which was sent or may have been; "
@@ -38,14 +39,14 @@ _TEXTED_BEFORE: Final = (
 
 
 async def send(
-    plan: Plan, client: MFAClient, *, rejects: Rejects | None, console: Console, signals: SignalHandlers
+    plan: Plan, client: MFAClient, *, files: RowFiles, console: Console, signals: SignalHandlers
 ) -> RunResult:
     """Send a code for every row and return the result, which contains the error that ended the run early.
 
     Args:
         plan: the run.
         client: sends the codes.
-        rejects: receives the rows that need correction.
+        files: receive the rows that need correction, and those that are unknown.
         console: where the display is printed.
         signals: drain the run.
     """
@@ -67,12 +68,12 @@ async def send(
                 if plan.checked_rows is not None:
                     await journal.record_input(plan.checked_rows)
                 if display.state == SENDING:
-                    producer = RowProducer(plan, rejects, _NumberGuard(plan, journal).admit)
-                    await _send_rows(bulk, producer, display, result, rejects)
+                    producer = RowProducer(plan, files, _NumberGuard(plan, journal).admit)
+                    await _send_rows(plan, bulk, producer, display, result, files)
                     await _check_input(plan, bulk.summary)
         except MFAError as error:
             result.error = error
-    result.rejects = 0 if rejects is None else rejects.count
+    files.count(result)
     if temporary_folder is not None and not _is_resumable(result):
         shutil.rmtree(temporary_folder, ignore_errors=True)
     elif _is_resumable(result):
@@ -86,8 +87,15 @@ def _is_resumable(result: RunResult) -> bool:
     return summary.taken > 0 and (summary.ending != "finished" or summary.not_sent + summary.unknown > 0)
 
 
-def _record(result: RunResult, outcome: ItemOutcome, row: InputRow | BadRow, rejects: Rejects | None) -> None:
-    """Count skipped items by their earlier outcome, and keep a row that needs correction."""
+def _record(  # noqa: PLR0913 - called in one place
+    plan: Plan,
+    display: Display,
+    result: RunResult,
+    outcome: ItemOutcome,
+    row: InputRow | BadRow,
+    files: RowFiles,
+) -> None:
+    """Count skipped items by their earlier outcome; show and write rows that need correction or are unknown."""
     if outcome.delivery is Delivery.SKIPPED:
         result.previous[outcome.previous] += 1
     if isinstance(row, BadRow):
@@ -95,10 +103,18 @@ def _record(result: RunResult, outcome: ItemOutcome, row: InputRow | BadRow, rej
         result.repeated += row.is_repeat
         if len(result.samples) < MAX_SAMPLES:
             result.samples.append(row)
+            # The check has shown a file's bad rows, but not those that the journal makes repeats.
+            if plan.checked_rows is None or row.reason == _TEXTED_BEFORE:
+                display.print_line(row_problem(plan.path, row.line, row.reason))
     else:
         reason = _rejection_reason(outcome)
-    if reason is not None and rejects is not None:
-        rejects.add(row.line, reason, row.cells)
+        if reason is not None and result.rejected_shown < MAX_SAMPLES:
+            result.rejected_shown += 1
+            display.print_line(row_problem(plan.path, row.line, reason))
+    if reason is not None and files.rejects is not None:
+        files.rejects.add(row.line, reason, row.cells)
+    if files.unknowns is not None and Delivery.UNKNOWN in {outcome.delivery, outcome.previous}:
+        files.unknowns.add(row.line, UNKNOWN_REASON, row.cells)
 
 
 def _rejection_reason(outcome: ItemOutcome) -> str | None:
@@ -117,19 +133,19 @@ def _rejection_reason(outcome: ItemOutcome) -> str | None:
     return f"rejected by the service: {error.status} {error.error_text or ''}".rstrip()
 
 
-async def _send_rows(
-    bulk: BulkSender, producer: RowProducer, display: Display, result: RunResult, rejects: Rejects | None
+async def _send_rows(  # noqa: PLR0913 - called in one place
+    plan: Plan, bulk: BulkSender, producer: RowProducer, display: Display, result: RunResult, files: RowFiles
 ) -> None:
-    """Send the rows; pass each outcome to the display, the result and the rejects."""
+    """Send the rows; pass each outcome to the display, the result and the files."""
     ticker = asyncio.create_task(_refresh_loop(display, SystemClock()))
     try:
         async for outcome in bulk.send(producer):
             display.record(outcome)
-            _record(result, outcome, producer.pending_rows.pop(outcome.index), rejects)
+            _record(plan, display, result, outcome, producer.pending_rows.pop(outcome.index), files)
     finally:
         ticker.cancel()
         producer.close()
-        result.ignored = producer.ignored
+        result.ignored, result.suspect_lines = producer.ignored, producer.suspect_lines
 
 
 async def _check_input(plan: Plan, summary: BulkSummary) -> None:

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from ...errors import MFAError
+from .._terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,7 +152,18 @@ def is_pipe(path: str) -> bool:
 def display_name(path: str) -> str:
     """Return the name of an input for messages: the file's name without its folders."""
     # The path '.' has no name.
-    return "standard input" if path == "-" else pathlib.Path(path).name or repr(path)
+    return "standard input" if path == "-" else printable(pathlib.Path(path).name) or repr(path)
+
+
+def row_problem(path: str, line: int, reason: str) -> str:
+    """Return a message about a row of an input.
+
+    Args:
+        path: the input.
+        line: the row's first line, from 1.
+        reason: what is wrong and what to do.
+    """
+    return f"{display_name(path)}, line {line}: {reason}"
 
 
 class Source(io.RawIOBase):
@@ -186,14 +198,17 @@ class Source(io.RawIOBase):
         head = b""
         while len(head) < _HEAD and (more := self._read(CHUNK)):
             head += more
-        if not head.removeprefix(codecs.BOM_UTF8).strip():
+        # Some programs add a mark to a file that has one.
+        while head.startswith(codecs.BOM_UTF8):
+            head = head.removeprefix(codecs.BOM_UTF8)
+        if not head.strip():
             raise InputFileError(self.name, None, "is empty: it must contain at least one number")
         for start, problem in _FOREIGN:
             if head.startswith(start):
                 raise InputFileError(self.name, None, problem)
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _looks_like_utf16(head[:_HEAD]):
             raise InputFileError(self.name, 1, _UTF16)
-        return head.removeprefix(codecs.BOM_UTF8)
+        return head
 
     @property
     def looks_like_json(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +20,8 @@ from ...errors import ConfigurationError, MFAError
 from .. import _formats as formats
 from .._files import is_one_of, journal_files
 from .._outcome import EXIT_OK, EXIT_USAGE
+from .._output import OutputConsole, can_print_blocks
+from .._terminal import printable
 from . import _wording as wording
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ...bulk.report._parts import Point
 
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+_ASCII_BLOCKS: Final = " _.-:=+*#"
 _COLOURS: Final = {
     "accepted": "green",
     "rejected": "red",
@@ -43,6 +46,7 @@ _LINE: Final = 60
 _MAX_WIDTH: Final = 100
 _REMEDIES: Final = {
     errno.ENOENT: "create its folder, or ",
+    errno.ENXIO: "start the program that reads it first, or ",
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space, or "),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get write permission for its folder, or "),
 }
@@ -86,13 +90,13 @@ def report(journal: Path, as_json: bool, page: Path | None) -> None:  # noqa: FB
     elif page is not None:
         _write_page(journal_report, page)
     else:
-        console = Console()
+        console = OutputConsole()
         console.print(_summary(journal_report), width=min(console.width, _MAX_WIDTH))
     sys.exit(EXIT_OK)
 
 
 def _fail(problem: str) -> NoReturn:
-    click.echo(f"error: {problem}".encode(errors="replace").decode(), err=True)
+    click.echo(printable(f"error: {problem}"), err=True)
     sys.exit(EXIT_USAGE)
 
 
@@ -108,7 +112,7 @@ def _write_page(report: JournalReport, page: Path) -> None:
     except OSError as error:
         remedy = f"{_REMEDIES.get(error.errno or 0, '')}name another file, or - for standard output"
         _fail(f"--html: {page} cannot be written: {error.strerror or error}; {remedy}")
-    click.echo(f"wrote {click.format_filename(page)}: open it in a browser")
+    click.echo(f"wrote {printable(str(page))}: open it in a browser")
 
 
 def _summary(report: JournalReport) -> RenderableType:
@@ -158,6 +162,8 @@ def _outcomes(report: JournalReport) -> Table:
 def _bar(number: int, whole: int) -> str:
     """Return a bar in steps of an eighth of a character; a number above zero has at least one step."""
     eighths = max(1, round(8 * 12 * number / whole)) if number else 0
+    if not can_print_blocks():
+        return "#" * max(1, round(eighths / 8)) if eighths else ""
     full, rest = divmod(eighths, 8)
     return "█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")
 
@@ -194,8 +200,9 @@ def _sparkline(rates: list[float]) -> str:
     edges = [round(place * len(rates) / width) for place in range(width + 1)]
     means = [sum(rates[low:high]) / (high - low) for low, high in itertools.pairwise(edges)]
     top = max(means)
+    blocks = _BLOCKS if can_print_blocks() else _ASCII_BLOCKS
     # A rate above zero is always visible.
-    return "".join(_BLOCKS[max(1, round(8 * mean / top)) if mean else 0] for mean in means)
+    return "".join(blocks[max(1, round(8 * mean / top)) if mean else 0] for mean in means)
 
 
 def _time_range(points: list[Point]) -> str:

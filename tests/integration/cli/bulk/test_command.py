@@ -10,7 +10,7 @@ import pathlib
 import re
 import signal
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -335,6 +335,33 @@ def test_a_file_that_changes_while_it_is_submitted_to_workers_is_an_error(
     assert f"{path.name}: was changed, replaced or removed" in result.stderr
 
 
+@pytest.mark.parametrize("after", [0.0, 1e9])
+def test_a_job_without_workers_is_named(
+    bulk: Any, redis_server: RedisServer, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, after: float
+) -> None:
+    """After some seconds in which no worker took anything, the command says how to start one."""
+    from bandwidth_mfa_async.cli.bulk import _job
+
+    (folder / "n.csv").write_text(f"{A}\n")
+    monkeypatch.setattr(_job, "NO_WORKER_AFTER", after)
+    polls: list[int] = []
+    poll = _job._JobWatcher._poll_once
+
+    async def then_stopped(watcher: Any, display: Any) -> Any:
+        polls.append(display.state == "sending")
+        if sum(polls) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return await poll(watcher, display)
+
+    monkeypatch.setattr(_job._JobWatcher, "_poll_once", then_stopped)
+    result = bulk("n.csv", "--worker", redis_server.url)
+    assert result.exit_code == 1
+    said = result.stderr.count(
+        "no worker has taken anything for 5 seconds; start one with: taskiq worker worker:broker"
+    )
+    assert said == (after == 0)
+
+
 # One text per number.
 
 
@@ -358,9 +385,9 @@ def test_a_second_row_for_a_number_is_not_sent(
         arguments = [path, "--format", form, "--rejects", "r.csv", "--json", *flags]
         if not piped:
             return bulk(*arguments)
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit((folder / "fifo").write_text, content)
-            return bulk(*arguments)
+        # A daemon: it would wait for ever if the command did not open the FIFO.
+        threading.Thread(target=(folder / "fifo").write_text, args=(content,), daemon=True).start()
+        return bulk(*arguments)
 
     first = run("--journal", "j.db")
     document = last_json(first)
@@ -560,6 +587,53 @@ def test_a_rejects_file_on_a_full_disk_is_an_error(
     assert not simulator.inbox
 
 
+def test_unknown_rows_are_exported(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """With their lines, also in later runs; the file is private and is the input of a run that sends them again."""
+    (folder / "n.csv").write_text(f"to,name\n{A},ann\n{B},=bea\n{C},cy\n")
+    simulator.faults.script(Fault(drop="after_read"), to=B)
+    flags = ["--journal", "j.db", "--unknowns", "u.csv"]
+    for _ in range(2):
+        result = bulk("n.csv", *flags, "--rejects", "r.csv")
+        assert result.exit_code == 3
+        assert "u.csv: 1 unknown row" in result.stdout
+        (row,) = rejected(folder / "u.csv")
+        assert row == {"line": "3", "reason": "unknown: the code may have been sent", "to": B, "name": "'=bea"}
+        assert (folder / "u.csv").stat().st_mode & 0o777 == 0o600
+        assert not (folder / "r.csv").exists()
+    assert bulk("u.csv", "--journal", "j.db", "--resend", "at-least-once").exit_code == 0
+    assert sent_to(simulator) == {A: 1, B: 2, C: 1}
+    refused = bulk("n.csv", "--unknowns", "x.csv", "--rejects", "x.csv")
+    assert (refused.exit_code, "--unknowns: x.csv is already used" in refused.stderr) == (2, True)
+
+
+def test_rejected_rows_are_shown_as_they_come(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """The first five, with their lines; bad rows are shown by the check."""
+    (folder / "n.csv").write_text("\n".join(["to", "x", *many(20)]))
+    simulator.faults.chance(Fault(status=400, body={"error": "no"}), 1.0)
+    result = bulk("n.csv", "--max-in-flight", "1")
+    lines = [line for line in result.stderr.splitlines() if ", line " in line]
+    assert lines[0].startswith("n.csv, line 2: to: is not a phone number")
+    assert lines[1:] == [f"n.csv, line {n}: rejected by the service: 400 no" for n in range(3, 8)]
+
+
+def test_escape_sequences_in_file_names_are_not_printed(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path
+) -> None:
+    """A terminal would execute them."""
+    name = "n\x1b]0;owned\x07\u202e.csv"
+    (folder / name).write_text(f"{A}\nx\n")
+    shown = "n\\x1b]0;owned\\x07\\u202e.csv"
+    results = [
+        bulk(name, "--rejects", f"r{name}", "--journal", f"j{name}"),
+        bulk(name, "--rejects", name),
+        bulk(name, "--journal", f"missing/{name}"),
+        bulk(f"gone{name}"),
+    ]
+    for result in results:
+        assert shown in both(result)
+        assert not re.search("[\x1b\x07\u202e]", both(result))
+
+
 # A dry run.
 
 
@@ -634,6 +708,7 @@ async def test_a_slow_input_does_not_block_the_event_loop(simulator: ThreadedSim
     from bandwidth_mfa_async import CodeTemplate, MFAClient
     from bandwidth_mfa_async.cli._signals import SignalHandlers
     from bandwidth_mfa_async.cli.bulk._plan import Plan
+    from bandwidth_mfa_async.cli.bulk._rejects import RowFiles
     from bandwidth_mfa_async.cli.bulk._source import InputFile
 
     fifo = folder / "fifo"
@@ -650,6 +725,6 @@ async def test_a_slow_input_does_not_block_the_event_loop(simulator: ThreadedSim
     writer = asyncio.create_task(asyncio.to_thread(fifo.write_text, "\n".join(many(50))))
     with SignalHandlers() as signals:
         async with MFAClient.from_env() as client:
-            done = await _run.send(plan, client, rejects=None, console=Console(file=io.StringIO()), signals=signals)
+            done = await _run.send(plan, client, files=RowFiles(), console=Console(file=io.StringIO()), signals=signals)
     await writer
     assert (done.summary.accepted, done.error) == (50, None)

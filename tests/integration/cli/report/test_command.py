@@ -294,3 +294,14 @@ async def test_no_report_contains_personal_data(tmp_path: Path) -> None:
         assert result.exit_code == 0
         for sentinel in ("999888776", "8887776655", "s3ntinel"):
             assert sentinel not in result.output
+
+
+def test_a_page_for_a_pipe_that_no_program_reads_is_an_error(
+    launch: Path, tmp_path: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening such a pipe blocks for ever."""
+    monkeypatch.setattr("bandwidth_mfa_async._files.READER_TIMEOUT", 0.0)
+    os.mkfifo(tmp_path / "pipe")
+    result = invoke(launch, "--html", tmp_path / "pipe")
+    assert result.exit_code == 2
+    assert "start the program that reads it first, or name another file" in result.stderr

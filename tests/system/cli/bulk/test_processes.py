@@ -146,6 +146,61 @@ def test_a_signal_during_the_check_ends_the_run(
     assert not simulator.inbox
 
 
+def test_a_reader_that_goes_away_does_not_end_the_run(
+    simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
+) -> None:
+    """As with `2>&1 | head`: the run drains on a signal, no outcome is unknown, and its exit code is its own."""
+    numbers = many(300)
+    (folder / "n.csv").write_text("\n".join(numbers))
+    simulator.faults.chance(Fault(delay=0.2), 1.0)
+    flags = ["n.csv", "--journal", "j.db", "--max-in-flight", "20"]
+    running = start(*flags, stderr=processes.STDOUT)
+    until(lambda: len(simulator.inbox) > 60)
+    assert running.process.stdout is not None
+    running.process.stdout.close()
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(timeout=60) == 1
+    simulator.faults.clear()
+    code, out, err = start(*flags, "--json").end()
+    assert (code, json.loads(out)["unknown"]) == (0, 0), err
+    assert sent_to(simulator) == dict.fromkeys(numbers, 1)
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=" ".join)
+@pytest.mark.parametrize("stdout", ["full", "closed", "gone"])
+def test_the_result_is_printed_where_it_still_can(
+    simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running], flags: list[str], stdout: str
+) -> None:
+    """On standard error if standard output fails; the exit code stays that of the run."""
+    (folder / "n.csv").write_text(f"{A}\nx1\n")
+    options: dict[str, Any] = {"closed": {"preexec_fn": lambda: os.close(1)}}.get(stdout, {})
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        running = start("n.csv", *flags, **(options | ({"stdout": full} if stdout == "full" else {})))
+    if stdout == "gone":
+        assert running.process.stdout is not None
+        running.process.stdout.close()
+        running.process.stdout = None
+    code, _, err = running.end()
+    assert code == 1, err
+    assert '"accepted": 1' in err if flags else "delivery outcomes" in err
+    assert "Traceback" not in err
+    assert sent_to(simulator) == {A: 1}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_an_encoding_without_a_character_prints_a_replacement(
+    simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running], encoding: str
+) -> None:
+    """A name in Cyrillic is shown with question marks; the run ends normally."""
+    path = folder / "\u0441\u043f\u0438\u0441\u043e\u043a.csv"
+    path.write_text(f"{A}\nx1\n")
+    env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    code, out, err = start(path.name, "--rejects", "\u0440.csv", env=env).end()
+    assert (code, "Traceback" in out + err) == (1, False), err
+    assert "delivery outcomes" in out
+    assert sent_to(simulator) == {A: 1}
+
+
 def test_a_second_signal_cancels_codes_in_flight(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
 ) -> None:

@@ -38,6 +38,17 @@ def test_only_a_terminal_without_no_color_has_colours(launch: Path, no_color: st
     assert (re.search(rb"\x1b\[(3[1-7]|9[0-7])m", output) is not None) is coloured
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_report_in_an_encoding_without_blocks(launch: Path, encoding: str) -> None:
+    """Bars and sparklines are drawn with ASCII characters."""
+    env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "bandwidth_mfa_async", "report", str(launch)]
+    done = processes.run(command, capture_output=True, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"  ####" in done.stdout
+    assert b"?" not in done.stdout
+
+
 def test_a_page_is_written_into_a_pipe(launch: Path, tmp_path: Path, invoke: Callable[..., Any]) -> None:
     """A file that is not regular is written to, not replaced."""
     pipe = tmp_path / "pipe"

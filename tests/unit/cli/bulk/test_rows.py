@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import json
@@ -17,10 +18,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async import CodeTemplate
+from bandwidth_mfa_async.cli.bulk._cells import escape_formula, unescape_formula
 from bandwidth_mfa_async.cli.bulk._input_scan import scan, scan_document
 from bandwidth_mfa_async.cli.bulk._rejects import Rejects
 from bandwidth_mfa_async.cli.bulk._repeats import RepeatCounter, RepeatIndex
-from bandwidth_mfa_async.cli.bulk._rows import BadRow, Format, InputRow, RowReader, format_of
+from bandwidth_mfa_async.cli.bulk._rows import (
+    BadRow,
+    Format,
+    InputRow,
+    RowReader,
+    format_of,
+)
 from bandwidth_mfa_async.cli.bulk._source import MAX_LINE, InputFileError, Source, open_input
 from tests.conftest import APPLICATION, FROM
 
@@ -80,12 +88,70 @@ def file_error(data: bytes | str, form: Format = "csv") -> tuple[int | None, str
         f"name\tTO\njoe\t{A}\nann\t{B}\n",
         f"line,reason,to\n7,lacks a plus,{A}\n9,,{B}\n",
         f'to,note\n{A},"two\nlines, and ""quotes"""\n{B},x\n',
+        f'"to\n","first\nname"\n{A},x\n{B},y\n',
+        f'"first\nname";"to"\nx;{A}\ny;{B}\n',
+        f'"mobile\nphone"\n{A}\n{B}\n',
+        f'to,note\n{A},"he said:\n{C},call me"\n{B},x\n',
+        f"sep=;\nname;to\nx;{A}\ny;{B}\n",
+        f'"sep=\t"\r\nto\tname\r\n{A}\tx\r\n{B}\ty\r\n',
+        f'"\ufeffto",name\n{A},x\n{B},y\n',
     ],
 )
-@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8, codecs.BOM_UTF8 * 2])
 def test_csv_with_any_header_line_end_delimiter_and_byte_order_mark_is_read(text: str, mark: bytes) -> None:
     """The header and the byte-order mark are optional; all line ends and common delimiters work."""
     assert numbers(mark + text.encode()) == [A, B]
+
+
+def test_lines_are_counted_after_a_header_of_several_lines() -> None:
+    """Also with the line that names the separator."""
+    found = rows(f'\nsep=;\n"to\n(mobile)\n";to\nx;{A}\ny;bad\n')
+    assert [row.line for row in found] == [6, 7]
+    found = rows(f'"phone\n"\n{A}\nbad1\n')
+    assert [row.line for row in found] == [3, 4]
+
+
+def test_a_row_in_which_a_quote_may_be_missing_is_remembered() -> None:
+    """Its cell of several lines contains a line like a row, in a column that is not used."""
+    reading = reader(f'to,note\n{B},x\n{A},"he said:\n{C},call me"\n'.encode())
+    assert [row.line for row in reading] == [2, 3]
+    assert reading.suspect_lines == [3]
+
+
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "@x", "-1", "+1+cmd|' /C calc'!A0", "\tx", "'=x", "''x", "'x", "x=1", A, "+1 (919)"]
+)
+def test_a_formula_is_escaped_and_read_back(cell: str) -> None:
+    """A number stays as it is, so that the file can be sent; other cells that a spreadsheet would run do not."""
+    escaped = escape_formula(cell)
+    assert unescape_formula(escaped) == cell
+    assert escaped[0] not in "=@-\t\r"
+    assert escaped[0] != "+" or re.fullmatch(r"\+[0-9 ()]+", escaped)
+
+
+def test_a_rejects_file_carries_no_formula(tmp_path: pathlib.Path) -> None:
+    """Neither from a cell nor from a header, and as an input it has the original text."""
+    path = tmp_path / "r.csv"
+    header, cells = ["to", "message", "=cmd|x"], [A, "=Use {CODE}", "@SUM(1)"]
+    with Rejects(str(path)) as rejects:
+        rejects.start(header)
+        rejects.add(7, "a reason", cells)
+    written = csv.reader(path.read_text().splitlines())
+    assert not [cell for record in written for cell in record if cell[:1] in {"=", "@"}]
+    (row,) = rows(path.read_bytes())
+    assert row.template.message == "=Use {CODE}"  # type: ignore[union-attr]
+    assert list(row.cells)[2:] == cells
+
+
+def test_a_rejects_file_that_was_made_beforehand_becomes_private(tmp_path: pathlib.Path) -> None:
+    """It contains numbers."""
+    path = tmp_path / "r.csv"
+    path.touch()
+    path.chmod(0o666)
+    with Rejects(str(path)) as rejects:
+        rejects.start(["to"])
+        rejects.add(1, "a reason", [A])
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_rows_own_values_override_the_commands() -> None:
@@ -112,6 +178,18 @@ def test_unknown_columns_are_reported_once_with_personal_data_masked() -> None:
         ("", "is empty"),
         ("9195550100", "does not begin with '+'"),
         ("0019195550100", "begins with 00"),
+        ("+19195550101.0", "ends in .0: it was exported as a decimal number; remove the .0"),
+        ("19195550101.00", "ends in .0"),
+        ("+19195550101,0", "ends in ,0"),
+        ("+19195550101.5", "has decimals"),
+        ("+1.91956E+10", "shortened by a spreadsheet"),
+        ("'+19195550101", "begins with an apostrophe"),
+        ("\u2019+19195550101", "begins with an apostrophe"),
+        ('="+19195550101"', "is a formula"),
+        ("+1919\u200b5550101", "the invisible character U+200B, zero width space"),
+        ("\u202a+19195550101\u202c", "the invisible character U+202A, left-to-right embedding"),
+        ("\ufeff+19195550101", "the invisible character U+FEFF, zero width no-break space"),
+        ("+1919\u00ad5550101", "U+00AD, soft hyphen"),
         ("+1 919 555-1234", "spaces or punctuation"),
         ("(919) 555-1234", "spaces or punctuation"),
         ("1.91956E+10", "shortened by a spreadsheet"),
@@ -123,7 +201,10 @@ def test_unknown_columns_are_reported_once_with_personal_data_masked() -> None:
 )
 def test_the_reason_of_a_bad_number_has_a_hint_and_not_the_number(cell: str, hint: str) -> None:
     """The reason shows an example of a valid number and never contains the bad one."""
-    for found in (rows(f"to,name\n{A},x\n{cell},joe\n"), rows("\n" + json.dumps({"to": cell}), "jsonl")):
+    for found in (
+        rows('to,name\n{},x\n"{}",joe\n'.format(A, cell.replace('"', '""'))),
+        rows("\n" + json.dumps({"to": cell}), "jsonl"),
+    ):
         (bad,) = [row for row in found if isinstance(row, BadRow)]
         assert hint in bad.reason
         assert "E.164 looks like +19195551234" in bad.reason
@@ -187,6 +268,8 @@ def test_bytes_that_are_not_utf8_make_only_their_row_bad() -> None:
         (f"to\n{A}\n".encode("utf-32-le"), 1, "UTF-16 or UTF-32"),
         (b"PK\x03\x04\x14\x00", None, "workbook"),
         (b"\x1f\x8b\x08\x00", None, "gunzip"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), None, "old Excel workbook (.xls)"),
+        (f"sep=:\nto:name\n{A}:x\n", 1, "separates cells with another character"),
         (b"SQLite format 3\x00\x10", None, "database"),
         (f"name,phone\njoe,{A}\n", 1, "rename 'phone' to 'to'"),
         (f"{A},joe\n{B},ann\n", 1, "add a header line"),
@@ -370,10 +453,13 @@ def slow_records(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | N
         yield begins, None if broken else cells
 
 
-def names(line: str, delimiter: str) -> list[str]:
-    """Return the cells of a header line, normalised as column names."""
-    _, cells = next(slow_records(line, delimiter))
-    return [cell.strip(" \t\u00a0").lower() for cell in cells or []]
+def names(text: str, start: int, delimiter: str) -> list[str] | None:
+    """Return the cells of the record at a line, normalised as column names; None if a quote is in the wrong place."""
+    with contextlib.suppress(EOFError):
+        for line, cells in slow_records(text, delimiter):
+            if line == start:
+                return None if cells is None else [cell.strip(" \t\u00a0\r\n\ufeff").lower() for cell in cells]
+    return None
 
 
 @settings(max_examples=400, deadline=None)
@@ -395,19 +481,22 @@ def test_arbitrary_bytes_give_an_error_or_the_rows_of_a_slow_reader(data: bytes,
         message = str(error)
         assert "9195551" not in message
         return
-    text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-    start, head = next((n, line) for n, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1) if line.strip())
-    delimiter = next((candidate for candidate in ",;" if "to" in names(head, candidate)), ",")
+    while data.startswith(codecs.BOM_UTF8):
+        data = data.removeprefix(codecs.BOM_UTF8)
+    text = data.decode("utf-8", "surrogateescape")
+    start = next(n for n, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1) if line.strip())
+    headers = {candidate: names(text, start, candidate) for candidate in ",;\t|"}
+    read = [candidate for candidate, found_names in headers.items() if found_names is not None]
+    delimiter = next((candidate for candidate in read if "to" in (headers[candidate] or [])), read[0])
     records = [
         (line, cells)
         for line, cells in slow_records(text, delimiter)
         if line == start or (line > start and (cells is None or any(cells)))
     ]
     first = records[0][1] or []
-    header = names(head, delimiter)
+    header = headers[delimiter] or []
     if "to" in header or not any(char.isdigit() for char in "".join(first)):
         records.pop(0)
-    assert delimiter in ",;"
     assert [row.line for row in found] == [line for line, _ in records]
     place = header.index("to") if "to" in header else 0
     for row, (_, cells) in zip(found, records, strict=True):
