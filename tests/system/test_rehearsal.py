@@ -86,13 +86,13 @@ def rehearsal() -> Iterator[dict[str, str]]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BW_")}
     with processes.running(command, stdout=processes.PIPE, text=True, env=clean) as process:
         assert process.stdout is not None
-        words: list[str] = []
-        while not (words and words[-1].endswith("/messages")):
+        items: list[str] = []
+        while not (items and items[-1].endswith("/messages")):
             line = process.stdout.readline()
             assert line, "simulate ended early"
-            words += line.split()
-        variables = dict(word.split("=", 1) for word in words if word.startswith("BW_"))
-        yield clean | variables | {"MESSAGES": words[-1], "TO": TO, "FIELDS": json.dumps(FIELDS), "NO_PROXY": "*"}
+            items += line.split()
+        variables = dict(item.split("=", 1) for item in items if item.startswith("BW_"))
+        yield clean | variables | {"MESSAGES": items[-1], "TO": TO, "FIELDS": json.dumps(FIELDS), "NO_PROXY": "*"}
 
 
 def outcome(command: list[Any], env: dict[str, str], kind: str, cwd: pathlib.Path) -> dict[str, Any]:
