@@ -55,6 +55,8 @@ class DenyReason(enum.Enum):
     """The worker begins no more attempts."""
     LEASE_LOST = "lease_lost"
     """The lease has expired, or another worker holds it."""
+    LEASE_EXPIRED = "lease_expired"
+    """The lease may have expired by this process's own clocks, after the ledger granted the attempt."""
     JOB_STOPPED = "job_stopped"
     GONE = "gone"
     """The ledger does not contain the item."""
@@ -68,8 +70,9 @@ class LedgerState(enum.StrEnum):
     PENDING = "0"
     """No attempt is in flight, and no earlier attempt can have reached the recipient."""
     SENDING = "1"
-    """The intent is stored: an attempt may be in flight."""
-    ACCEPTED = "2"
+    """The intent is stored: an attempt may be in flight. No earlier attempt can have reached the recipient."""
+    ACCEPTED_UNRECORDED = "2"
+    """Accepted, and stored by a version that did not record whether the recipient may have got two texts."""
     REJECTED = "3"
     """Rejected because of the item itself; not sent again."""
     NOT_SENT = "4"
@@ -79,19 +82,33 @@ class LedgerState(enum.StrEnum):
     """Rejected for a cause that may pass: credentials, throttling or a failure of the service."""
     DUPLICATE = "8"
     """An earlier item of the input asks for the same."""
+    RESENDING = "9"
+    """As `SENDING`, and an earlier attempt is unknown: the item ends as accepted or unknown."""
+    ACCEPTED = "a"
+    """Accepted, and no other attempt can have reached the recipient."""
+    POSSIBLE_DUPLICATE = "b"
+    """Accepted, and another attempt may have reached the recipient too."""
 
 
 DELIVERY_OF_LEDGER_STATE: Final = {
     LedgerState.PENDING: Delivery.NOT_SENT,
     LedgerState.SENDING: Delivery.UNKNOWN,
-    LedgerState.ACCEPTED: Delivery.ACCEPTED,
+    LedgerState.ACCEPTED_UNRECORDED: Delivery.ACCEPTED,
     LedgerState.REJECTED: Delivery.REJECTED,
     LedgerState.NOT_SENT: Delivery.NOT_SENT,
     LedgerState.UNKNOWN: Delivery.UNKNOWN,
     LedgerState.INVALID: Delivery.INVALID,
     LedgerState.REFUSED: Delivery.REJECTED,
     LedgerState.DUPLICATE: Delivery.SKIPPED,
+    LedgerState.RESENDING: Delivery.UNKNOWN,
+    LedgerState.ACCEPTED: Delivery.ACCEPTED,
+    LedgerState.POSSIBLE_DUPLICATE: Delivery.ACCEPTED,
 }
+POSSIBLE_DUPLICATE_OF: Final[dict[LedgerState, bool | None]] = {
+    LedgerState.ACCEPTED_UNRECORDED: None,
+    LedgerState.POSSIBLE_DUPLICATE: True,
+}
+"""Whether the recipient may have got two texts; None if it was not recorded, False for every other state."""
 LEASE_EXPIRED: Final = "LeaseExpired"
 """Cause of an item that became unknown because its owner's lease expired while an attempt was in flight."""
 

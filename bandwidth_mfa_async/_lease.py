@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from .errors import NotSentError
-
 if TYPE_CHECKING:
     from ._clock import Clock
 
@@ -51,12 +49,3 @@ class Lease:
         """Whether an attempt may be written now."""
         monotonic, wall = self._valid_until
         return not self.lost and self._clock.monotonic() < monotonic and self._clock.time() < wall
-
-    def check(self) -> None:
-        """Prevent an attempt from being written under a lease that may have expired.
-
-        Raises:
-            NotSentError: the lease may have expired or is lost.
-        """
-        if not self.is_valid:
-            raise NotSentError("the worker's lease expired before the request was written", attempts=1)

@@ -192,7 +192,10 @@ class TLSError(NotSentError):
 
 
 class DeliveryUnknownError(RequestError):
-    """The request was written and no trustworthy response arrived: the person may or may not get a code."""
+    """The request was written and no trustworthy response arrived: the person may or may not get a code.
+
+    If something other than a response or the connection ended the call, `__cause__` is that error.
+    """
 
 
 class ReadTimeoutError(DeliveryUnknownError, TimeoutError):

@@ -81,8 +81,8 @@ class Call(Generic[_Request, _Response]):
         # A bulk item may queue for hours: its time begins with the first permit.
         self.deadline = NO_DEADLINE if lane == "bulk" else started + policy.timeout
         self.attempts = 0
-        # Whether an attempt's outcome is unknown. Later attempts do not change that.
-        self.maybe_delivered = False
+        # Whether the outcome of an attempt, of this or an earlier call, is unknown. Later attempts do not change that.
+        self.maybe_delivered = observer is not None and observer.maybe_delivered
         # Its credential; how another one failed before; whether its token was renewed and the provider was asked again.
         self.credential: Credential | None = None
         self.fallback: tuple[Credential, RequestError] | None = None
@@ -120,14 +120,14 @@ class Call(Generic[_Request, _Response]):
         if self.observer is not None:
             self.observer.attempt_failed(error)
 
-    def record_cancellation(self, error: BaseException) -> bool:
-        """Record that the call was cancelled; return whether an attempt was in flight."""
+    def record_interruption(self, error: BaseException) -> bool:
+        """Record that an error other than a `RequestError` ended the call; return whether an attempt was in flight."""
         # Otherwise the call was waiting before or after an attempt.
         in_flight = self.error is None and self.payload is not None
         self.error = error
+        self.maybe_delivered = self.maybe_delivered or (in_flight and self.begun)
         if self.observer is not None:
-            written = self.maybe_delivered or (in_flight and self.begun)
-            self.observer.cancelled(Delivery.UNKNOWN if written else Delivery.NOT_SENT)
+            self.observer.interrupted(Delivery.UNKNOWN if self.maybe_delivered else Delivery.NOT_SENT)
         return in_flight
 
     def finalize_error(self, error: RequestError, elapsed: float) -> RequestError:
@@ -147,6 +147,15 @@ class Call(Generic[_Request, _Response]):
         if self.attempts > 1:
             error.add_note(f"gave up after {self.attempts} attempts in {elapsed:.1f} s")
         return error
+
+    def interrupted_error(self, error: Exception, elapsed: float) -> RequestError:
+        """Return the error of a call that may have been delivered and that an unexpected error ended."""
+        return DeliveryUnknownError(
+            f"an attempt may have been sent, and an error ended the call ({type(error).__name__})",
+            self.operation.name,
+            attempts=self.attempts,
+            elapsed=elapsed,
+        )
 
     def started_event(self, url: str) -> CallStartedEvent:
         """Return the event for the start of the call."""

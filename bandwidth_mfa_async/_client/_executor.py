@@ -122,6 +122,8 @@ class CallExecutor:
             RequestError: the call did not succeed.
             ConfigurationError: there is no such lane, or the timeout is not a number above 0.
             ClientStateError: the client is closed or belongs to another loop.
+            Exception: unchanged: what the observer or a shared limiter raised, or a defect, if no attempt may have been
+                delivered; otherwise it is the cause of a `DeliveryUnknownError`.
         """
         policy = self.policy if timeout is None else attrs.evolve(self.policy, timeout=timeout)
         if lane not in LANES:
@@ -142,28 +144,33 @@ class CallExecutor:
                     response = await self._retry_after_first_failure(call)
                 else:
                     state.budget.deposit(1)
-            except RequestError as error:
-                elapsed = state.clock.monotonic() - call.started
-                final = call.finalize_error(error, elapsed)
-                self._emit_end(call, final, emit_attempt=call.error is error)
-                if final is error:
-                    raise
-            except asyncio.CancelledError as error:
-                self._emit_end(call, error, emit_attempt=call.record_cancellation(error))
-                raise
-            except Exception as error:
-                # Not a failed request. Emit the event anyway, so that every call that started also ends.
-                self._emit_end(call, error, emit_attempt=False)
-                raise
-            else:
                 elapsed = state.clock.monotonic() - call.started
                 possible_duplicate = call.maybe_delivered and operation.sends
                 credential = None if call.credential is None else call.credential.kind
                 meta = ResponseMeta(call.attempts, elapsed, None, possible_duplicate, credential=credential)
                 self._emit_end(call, None, emit_attempt=True)
                 return attach_meta(response, meta)
-            # Outside the handler, so that `__context__` does not hold the last attempt's error, which says less.
-            raise final
+            except RequestError as error:
+                elapsed = state.clock.monotonic() - call.started
+                final = call.finalize_error(error, elapsed)
+                self._emit_end(call, final, emit_attempt=call.error is error)
+                if final is error:
+                    raise
+                cause = None
+            except asyncio.CancelledError as error:
+                self._emit_end(call, error, emit_attempt=call.record_interruption(error))
+                raise
+            except Exception as error:
+                # Not a failed request: raised by the observer or a shared limiter, or a defect.
+                emit_attempt = call.record_interruption(error)
+                if not call.maybe_delivered:
+                    self._emit_end(call, error, emit_attempt=emit_attempt)
+                    raise
+                final = call.interrupted_error(error, state.clock.monotonic() - call.started)
+                self._emit_end(call, final, emit_attempt=emit_attempt)
+                cause = error
+            # Outside the handlers, so that `__context__` does not hold the last attempt's error, which says less.
+            raise final from cause
         finally:
             state.call_finished()
 
@@ -337,12 +344,7 @@ class CallExecutor:
             if bound < time_left and clock.monotonic() < call.deadline:
                 raise
         else:
-            return decipher(
-                call.operation,
-                raw,
-                now=clock.time(),
-                secrets=partial(self._secrets, call),
-            )
+            return decipher(call.operation, raw, now=clock.time(), secrets=partial(self._secrets, call))
         finally:
             if self._has_hooks:
                 call.elapsed = clock.monotonic() - started

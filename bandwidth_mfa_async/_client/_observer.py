@@ -11,7 +11,16 @@ if TYPE_CHECKING:
 
 
 class AttemptObserver(Protocol):
-    """Records the attempts of a call, for example in a bulk run's journal, and can prevent them."""
+    """Records the attempts of a call, for example in a bulk run's journal, and can prevent them.
+
+    An error that it raises ends the call: unchanged if no attempt may have been delivered, otherwise as the cause of a
+    `DeliveryUnknownError`.
+
+    Attributes:
+        maybe_delivered: whether an attempt of an earlier call for the same item may have been delivered.
+    """
+
+    maybe_delivered: bool
 
     @property
     def check_before_write(self) -> Callable[[], None] | None:
@@ -23,5 +32,5 @@ class AttemptObserver(Protocol):
     def attempt_failed(self, error: RequestError) -> None:
         """Record that an attempt failed, or that the call failed before one; success is the call's result."""
 
-    def cancelled(self, delivery: Delivery) -> None:
-        """Record that the call was cancelled; `delivery` is what is known of its message."""
+    def interrupted(self, delivery: Delivery) -> None:
+        """Record that a cancellation or an unexpected error ended the call; `delivery` is what is known of its text."""

@@ -34,17 +34,27 @@ class AttemptDenied(MFAError):  # noqa: N818 - never leaves this package
 
 
 class Entry(Protocol):
-    """An item or a single code as the ledger knows it."""
+    """An item or a single code as the ledger knows it.
+
+    Attributes:
+        lease: the right to send it.
+        maybe_delivered: whether the ledger calls it unknown: an attempt of an earlier call may have been delivered.
+    """
 
     lease: Lease
+    maybe_delivered: bool
 
     @property
     def is_stopping(self) -> bool:
         """Whether no further attempt may begin."""
         ...
 
-    async def intent(self) -> DenyReason | None:
-        """Store the intent of an attempt; return None, or why the attempt may not begin."""
+    async def intent(self, *, maybe_delivered: bool) -> DenyReason | None:
+        """Store the intent of an attempt; return None, or why the attempt may not begin.
+
+        Args:
+            maybe_delivered: whether an earlier attempt of the same call may have been delivered.
+        """
         ...
 
     def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:
@@ -66,12 +76,16 @@ class AttemptRecorder:
         # Whether the ledger may hold an intent, an attempt is in flight, and an attempt may have reached the recipient.
         self.recorded = False
         self.in_flight = False
-        self.maybe_delivered = False
+        self.maybe_delivered = entry.maybe_delivered
 
     @property
     def check_before_write(self) -> Callable[[], None]:
         """The check of the lease: a worker that was suspended after the ledger's reply must not write."""
-        return self._entry.lease.check
+        return self._check_lease
+
+    def _check_lease(self) -> None:
+        if not self._entry.lease.is_valid:
+            raise AttemptDenied(DenyReason.LEASE_EXPIRED)
 
     async def before_attempt(self) -> None:
         """Return once the ledger holds the intent.
@@ -85,7 +99,7 @@ class AttemptRecorder:
             raise AttemptDenied(DenyReason.STOPPING)
         # From here the ledger may hold the intent, even if the wait for its reply is cancelled.
         self.recorded = True
-        reason = await entry.intent()
+        reason = await entry.intent(maybe_delivered=self.maybe_delivered)
         if reason is not None:
             self.recorded = False
             raise AttemptDenied(reason)
@@ -102,8 +116,8 @@ class AttemptRecorder:
         if self._entry.is_stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
-    def cancelled(self, delivery: Delivery) -> None:
-        """Record that the call was cancelled."""
+    def interrupted(self, delivery: Delivery) -> None:
+        """Record that a cancellation or an unexpected error ended the call."""
         self.in_flight = False
         self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 
@@ -112,6 +126,11 @@ class AttemptRecorder:
         if self.recorded and not self.maybe_delivered:
             self.recorded = False
             self._entry.settle(LedgerState.PENDING, None, None, self.attempts)
+
+    def settle_unknown(self, error: MFAError) -> None:
+        """Settle the item as unknown, unless the ledger already says so and this call began no attempt."""
+        if self.recorded or self.attempts:
+            self._entry.settle(LedgerState.UNKNOWN, None, error, self.attempts)
 
 
 async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
@@ -128,31 +147,38 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
         Its state; `LedgerState.PENDING` if it was abandoned before anything was sent.
 
     Raises:
-        AttemptDenied: an attempt may not begin.
+        AttemptDenied: an attempt may not begin. What is known is settled.
         MFAError: the client or the ledger is closed. What is known is settled.
         CancelledError: the task was cancelled. What is known is settled.
+        Exception: a defect. What is known is settled.
     """
     recorder = AttemptRecorder(entry)
     operation: Any = MESSAGING if channel == "messaging" else VOICE
     try:
         response: Response = await executor.call(operation, request, None, lane, recorder)
     except RequestError as error:
-        delivery = Delivery.UNKNOWN if recorder.maybe_delivered else error.delivery
-        if delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
+        if error.delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
             # The cause is this worker, not the item: the next worker tries it.
             recorder.return_to_pending()
             return LedgerState.PENDING
-        state = ledger_state_of(delivery, error)
-        entry.settle(state, None, error, recorder.attempts)
-        return state
+        if error.__cause__ is None:
+            state = ledger_state_of(error.delivery, error)
+            entry.settle(state, None, error, recorder.attempts)
+            return state
+        recorder.settle_unknown(error)
+        cause = error.__cause__
     except BaseException:
         # Cancelled, closed, or the ledger did not reply: unknown if it may have been sent, otherwise pending.
         if recorder.maybe_delivered or recorder.in_flight:
             lost = DeliveryUnknownError("the worker was stopped while the request was in flight", operation.name)
-            entry.settle(LedgerState.UNKNOWN, None, lost, recorder.attempts)
+            recorder.settle_unknown(lost)
         else:
             recorder.return_to_pending()
         raise
-    provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
-    entry.settle(LedgerState.ACCEPTED, provider_id, None, recorder.attempts)
-    return LedgerState.ACCEPTED
+    else:
+        provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
+        state = LedgerState.POSSIBLE_DUPLICATE if response.meta.possible_duplicate else LedgerState.ACCEPTED
+        entry.settle(state, provider_id, None, recorder.attempts)
+        return state
+    # What denied or interrupted an attempt after another one that may have been delivered.
+    raise cause

@@ -22,17 +22,25 @@ class Body:
     Args:
         value: the bytes.
         check_before_write: called immediately before the body is begun; if it raises, nothing is written.
+
+    Attributes:
+        denial: what `check_before_write` raised. aiohttp may replace it with an error of its own.
     """
 
-    __slots__ = ("begun", "check_before_write", "value")
+    __slots__ = ("begun", "check_before_write", "denial", "value")
 
     def __init__(self, value: bytes, check_before_write: Callable[[], None] | None = None) -> None:
         self.value: bytes = value
         self.check_before_write: Callable[[], None] | None = check_before_write
         self.begun: bool = False
+        self.denial: Exception | None = None
 
     def begin(self) -> None:
         """Mark the body as begun, unless `check_before_write` raises."""
         if self.check_before_write is not None:
-            self.check_before_write()
+            try:
+                self.check_before_write()
+            except Exception as error:
+                self.denial = error
+                raise
         self.begun = True

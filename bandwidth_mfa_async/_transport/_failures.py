@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
 from ..errors import (
     ConnectTimeoutError,
     DisconnectedError,
+    MFAError,
     NotSentError,
     ReadTimeoutError,
     ResponseDecodeError,
@@ -19,6 +20,15 @@ from ..errors import (
 
 if TYPE_CHECKING:
     from ..errors import RequestError
+
+# aiohttp raises all of these for connections, names, URLs and responses that fail.
+_CONNECTION_FAILURES: Final = (aiohttp.ClientError, OSError, EOFError, RuntimeError, ValueError)
+_DEFECTS: Final = (NotImplementedError, RecursionError)
+
+
+def is_connection_failure(failure: BaseException) -> bool:
+    """Return whether an exception means that a connection failed; otherwise it is a defect, or an error of ours."""
+    return isinstance(failure, _CONNECTION_FAILURES) and not isinstance(failure, (MFAError, *_DEFECTS))
 
 
 def error_before_send(failure: BaseException, operation: str) -> RequestError:  # noqa: PLR0911 - a table, row by row

@@ -14,7 +14,7 @@ from ..errors import ClientStateError, DisconnectedError, NotSentError
 from ._body import Headers
 from ._deadlines import DeadlineGroup
 from ._documented import Response, post
-from ._failures import error_after_send, error_before_send
+from ._failures import error_after_send, error_before_send, is_connection_failure
 from ._fast_path import FastPath, fast_path_available
 from ._pool import DNS_CACHE_TTL, KEEPALIVE_TIMEOUT, CheckedConnector, raise_mmap_threshold
 
@@ -146,6 +146,8 @@ class Transport:
         Raises:
             NotSentError: the body was not begun.
             DeliveryUnknownError: the body was begun and no status arrived.
+            Exception: unchanged: what the payload's `check_before_write` raised, and any error that is not a failure of
+                the connection.
         """
         session = self._session or self._open()
         response = RawResponse(0, {}, b"")
@@ -169,11 +171,15 @@ class Transport:
                 raise
             response.defect = "timeout" if timed_out and not self._aborted else "disconnected"
             error = self._unanswered(TimeoutError() if timed_out else failure, operation, begun=payload.begun)
-        except Exception as failure:  # noqa: BLE001 - aiohttp raises OSError, RuntimeError and ValueError as well
+        except Exception as failure:
+            if payload.denial is None and not is_connection_failure(failure):
+                raise
             response.defect = "timeout" if isinstance(failure, TimeoutError) and not self._aborted else "disconnected"
             error = self._unanswered(failure, operation, begun=payload.begun)
         else:
             return response
+        if payload.denial is not None:
+            raise payload.denial
         if response.status:
             return response
         # Outside the handlers, so that `__context__` does not hold aiohttp's error, whose repr shows the credentials.
@@ -226,8 +232,11 @@ class Transport:
             # Released together: an early release would let the next one reuse the connection.
             for connection in opened:
                 connection.release()
-        if failure is not None:
-            raise error_before_send(failure, "warm_up")
+        if failure is None:
+            return
+        if not is_connection_failure(failure) and not isinstance(failure, asyncio.CancelledError):
+            raise failure
+        raise error_before_send(failure, "warm_up")
 
     def abort(self) -> None:
         """Cancel every attempt in flight; each raises its own error."""

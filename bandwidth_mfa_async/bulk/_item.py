@@ -104,8 +104,8 @@ class Item:
         if run.stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt
 
-    def cancelled(self, delivery: Delivery) -> None:
-        """Record that the call was cancelled."""
+    def interrupted(self, delivery: Delivery) -> None:
+        """Record that a cancellation or an unexpected error ended the call."""
         self.end_attempt()
         self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 

@@ -57,7 +57,10 @@ class BulkSummary:
         skipped: items done before, or duplicates in the input.
         in_flight: requests in flight now.
         throttled: attempts answered with 429, retried or not.
-        possible_duplicates: accepted items of which an earlier attempt may have been delivered too.
+        possible_duplicates: items accepted, by this or an earlier run, of which an earlier attempt may have been
+            delivered too.
+        possible_duplicates_unrecorded: items accepted by an earlier run with an older version, which did not record
+            that.
         attempts: attempts of all finished items.
         elapsed: seconds from the first read of the stream to the last outcome; the sum over several streams.
         ending: ``"finished"``, ``"stopped"``, ``"failed"``, or None while the run is active.
@@ -73,6 +76,7 @@ class BulkSummary:
     in_flight: int = 0
     throttled: int = 0
     possible_duplicates: int = 0
+    possible_duplicates_unrecorded: int = 0
     attempts: int = 0
     elapsed: float = 0.0
     ending: Ending | None = None

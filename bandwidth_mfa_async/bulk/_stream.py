@@ -282,6 +282,8 @@ class OutcomeStream:
             )
         except RequestError as failure:
             error, delivery = failure, failure.delivery
+            if failure.__cause__ is not None:  # the journal, or a defect, after an attempt that may have been delivered
+                self._fail(failure.__cause__)
         except asyncio.CancelledError:
             # Workers are cancelled by this run, or when the loop shuts down.
             self.stop()

@@ -16,7 +16,10 @@ from ._limit_options import show_warnings
 if TYPE_CHECKING:
     from ..worker import JobProgress
 
-_COLUMNS = ("accepted", "rejected", "not_sent", "unknown", "invalid", "skipped", "pending", "sending")
+_COLUMNS = (
+    *("accepted", "rejected", "not_sent", "unknown", "invalid", "skipped", "pending", "sending"),
+    *("possible_duplicates", "possible_duplicates_unrecorded"),
+)
 
 _EXAMPLES = """
 \b

@@ -13,7 +13,7 @@ from .._config import Resend
 from .._item_state import DenyReason, LedgerState
 from ..errors import LedgerError, MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
-from .ledger._protocol import ReleaseReply, Reply, deny_reason
+from .ledger._protocol import INTENT_STORED, ReleaseReply, Reply, deny_reason
 
 if TYPE_CHECKING:
     from .._client._executor import CallExecutor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .._models import CodeRequest
     from .ledger._ledger import Chunk, RedisLedger
 
+_UNKNOWN: Final = frozenset({LedgerState.UNKNOWN, LedgerState.RESENDING})
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 # A job is stopped after this many consecutive items that were rejected for the credentials or the address.
 MAX_CONSECUTIVE_ACCOUNT_ERRORS: Final = 10
@@ -64,11 +65,11 @@ class ChunkRun:
         requests = unpack_requests(chunk.requests)
         open_states = {LedgerState.PENDING, LedgerState.SENDING, LedgerState.NOT_SENT, LedgerState.REFUSED}
         if self.resends_unknown:
-            open_states.add(LedgerState.UNKNOWN)
+            open_states |= _UNKNOWN
         first = chunk.number * chunk.size
         for index, (state, request) in enumerate(zip(chunk.states, requests, strict=True), start=first):
             if request is not None and LedgerState(state) in open_states:
-                self._queued.append(JobItem(self, index, request))
+                self._queued.append(JobItem(self, index, request, maybe_delivered=LedgerState(state) in _UNKNOWN))
         timer = clock.call_at(clock.monotonic() + seconds, self.stop)
         renewal = asyncio.create_task(self._renewal_loop())
         concurrency = min(len(self._queued), self.executor.limits.max_in_flight)
@@ -127,7 +128,8 @@ class ChunkRun:
     def _on_denied(self, reason: DenyReason) -> None:
         if reason in {DenyReason.LEASE_LOST, DenyReason.GONE}:
             self._on_lease_lost()
-        elif reason is DenyReason.JOB_STOPPED:
+        elif reason in {DenyReason.JOB_STOPPED, DenyReason.LEASE_EXPIRED}:
+            # The release below says whether the lease is lost; if not, the next claim gets a new one.
             self.stop()
 
     def _on_lease_lost(self) -> None:
@@ -189,11 +191,12 @@ class ChunkRun:
 class JobItem:
     """One item of a chunk; the `Entry` that `send` stores its attempts under."""
 
-    __slots__ = ("_run", "in_flight", "index", "lease", "request")
+    __slots__ = ("_run", "in_flight", "index", "lease", "maybe_delivered", "request")
 
-    def __init__(self, run: ChunkRun, index: int, request: CodeRequest) -> None:
+    def __init__(self, run: ChunkRun, index: int, request: CodeRequest, *, maybe_delivered: bool) -> None:
         self._run = run
         self.lease: Lease = run.chunk.lease
+        self.maybe_delivered = maybe_delivered
         self.index = index
         self.request = request
         # Whether the ledger holds an intent of it.
@@ -204,14 +207,15 @@ class JobItem:
         """Whether the run begins no more attempts."""
         return self._run.is_stopping
 
-    async def intent(self) -> DenyReason | None:
+    async def intent(self, *, maybe_delivered: bool) -> DenyReason | None:
         """Store the intent of an attempt; return None, or why the attempt may not begin."""
         run = self._run
-        reply: str = await run.ledger.intent(run.chunk, self.index, resends_unknown=run.resends_unknown)
+        options = {"resends_unknown": run.resends_unknown, "maybe_delivered": maybe_delivered}
+        reply: str = await run.ledger.intent(run.chunk, self.index, **options)
         if reply == Reply.LEASE_LOST and not self.lease.lost and await run.renew():
             # The lease had expired, during a suspension or an outage of Redis, and no other worker had claimed it.
-            reply = await run.ledger.intent(run.chunk, self.index, resends_unknown=run.resends_unknown)
-        self.in_flight = reply == LedgerState.SENDING
+            reply = await run.ledger.intent(run.chunk, self.index, **options)
+        self.in_flight = reply in INTENT_STORED
         return None if self.in_flight else deny_reason(reply)
 
     def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:
@@ -219,6 +223,6 @@ class JobItem:
         run = self._run
         self.in_flight = False
         record = "" if state is LedgerState.PENDING else pack_record(provider_id, error, attempts)
-        run.ledger.settle(run.chunk, self.index, state, record, resends_unknown=run.resends_unknown)
+        run.ledger.settle(run.chunk, self.index, state, record)
         if state is not LedgerState.PENDING:
             run.on_settled(state, error)

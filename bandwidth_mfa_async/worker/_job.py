@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from attrs import field, frozen
 
 from .._clock import sleep_until
-from .._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState
-from ..errors import LedgerError
+from .._item_state import DELIVERY_OF_LEDGER_STATE, POSSIBLE_DUPLICATE_OF, LedgerState
+from ..errors import Delivery, LedgerError
 from ._coordinator import Coordinator
 from .ledger._codec import unpack_keys, unpack_records
 from .ledger._ledger import checked_name
@@ -16,10 +16,12 @@ from .ledger._ledger import checked_name
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from ..errors import Delivery
     from .ledger._ledger import RedisLedger
 
 CANCELLED: Final = "cancelled"
+_ACCEPTED: Final[list[LedgerState]] = [
+    state for state, delivery in DELIVERY_OF_LEDGER_STATE.items() if delivery is Delivery.ACCEPTED
+]
 
 
 @frozen(kw_only=True)
@@ -37,6 +39,8 @@ class JobProgress:
         unknown: codes that may have been sent.
         invalid: items that break a rule.
         skipped: items that repeat an earlier item of the input.
+        possible_duplicates: accepted items of which another attempt may have been delivered too.
+        possible_duplicates_unrecorded: accepted items of which an older version did not record that.
         chunks: chunks submitted.
         chunks_done: chunks of which every item has an outcome.
         ending: ``"finished"``, ``"cancelled"``, the class of the account error that stopped the job, or None.
@@ -52,6 +56,8 @@ class JobProgress:
     unknown: int
     invalid: int
     skipped: int
+    possible_duplicates: int
+    possible_duplicates_unrecorded: int
     chunks: int
     chunks_done: int
     ending: str | None
@@ -75,6 +81,8 @@ class JobOutcome:
         error: the name of the error's class.
         status: the HTTP status of the response.
         attempts: the number of attempts.
+        possible_duplicate: whether the item was accepted and another attempt may have been delivered too; None if it
+            was accepted and an older version did not record that.
     """
 
     index: int
@@ -84,6 +92,7 @@ class JobOutcome:
     error: str | None = None
     status: int | None = None
     attempts: int = 0
+    possible_duplicate: bool | None = False
 
 
 class Job:
@@ -148,19 +157,21 @@ class Job:
         async for chunk, states, text, requests in self._ledger.results(self.name, size, int(facts["total"])):
             results = unpack_records(text)
             keys = unpack_keys(requests)
-            for position, state in enumerate(states):
+            for position, code in enumerate(states):
                 index = chunk * size + position
+                state = LedgerState(code)
                 result = results.get(index)
                 if result is not None and result.state != state:
                     result = None  # the item has moved on since
                 yield JobOutcome(
                     index,
                     keys[position] if keys else "",
-                    DELIVERY_OF_LEDGER_STATE[LedgerState(state)],
+                    DELIVERY_OF_LEDGER_STATE[state],
                     None if result is None else result.provider_id,
                     None if result is None else result.cause,
                     None if result is None else result.status,
                     0 if result is None else result.attempts,
+                    POSSIBLE_DUPLICATE_OF.get(state, False),
                 )
             if drain:
                 await self._ledger.drop_results(self.name, chunk)
@@ -220,7 +231,9 @@ async def known_jobs(ledger: RedisLedger) -> list[Job]:
 
 
 def _progress(facts: Mapping[str, str]) -> JobProgress:
-    counts = {state: int(facts.get(f"s{state.value}", 0)) for state in LedgerState if state is not LedgerState.PENDING}
+    counts: dict[LedgerState, int] = {
+        state: int(facts.get(f"s{state.value}", 0)) for state in LedgerState if state is not LedgerState.PENDING
+    }
     total, chunks, chunks_done = int(facts["total"]), int(facts["chunks"]), int(facts["chunks_done"])
     complete = facts["closed"] == "1"
     ending: str | None = None
@@ -233,13 +246,15 @@ def _progress(facts: Mapping[str, str]) -> JobProgress:
         complete=complete,
         # Derived: a stored count would be wrong while a chunk is being sent.
         pending=max(0, total - sum(counts.values())),
-        sending=counts[LedgerState.SENDING],
-        accepted=counts[LedgerState.ACCEPTED],
+        sending=counts[LedgerState.SENDING] + counts[LedgerState.RESENDING],
+        accepted=sum(counts[state] for state in _ACCEPTED),
         rejected=counts[LedgerState.REJECTED] + counts[LedgerState.REFUSED],
         not_sent=counts[LedgerState.NOT_SENT],
         unknown=counts[LedgerState.UNKNOWN],
         invalid=counts[LedgerState.INVALID],
         skipped=counts[LedgerState.DUPLICATE],
+        possible_duplicates=counts[LedgerState.POSSIBLE_DUPLICATE],
+        possible_duplicates_unrecorded=counts[LedgerState.ACCEPTED_UNRECORDED],
         chunks=chunks,
         chunks_done=chunks_done,
         ending=ending,

@@ -264,15 +264,21 @@ class WorkerRuntime:
         lease = self._ledger.new_lease()
         resends_unknown = self.resends_unknown
         try:
-            payload = await self._codes.claim(name, lease, resends_unknown=resends_unknown)
-            if payload is None:
+            claimed = await self._codes.claim(name, lease, resends_unknown=resends_unknown)
+            if claimed is None:
                 return {"delivery": None}
+            payload, maybe_delivered = claimed
             channel, request = unpack_code(payload)
         except LedgerError as error:
             _LOG.warning("a single code is left to another worker: %s", error)
             return {"delivery": None}
         code = SingleCode(
-            self._codes, name, lease, is_stopping=lambda: self.is_stopping, resends_unknown=resends_unknown
+            self._codes,
+            name,
+            lease,
+            is_stopping=lambda: self.is_stopping,
+            resends_unknown=resends_unknown,
+            maybe_delivered=maybe_delivered,
         )
         renewal = asyncio.create_task(code.renewal_loop(self._ledger))
         try:

@@ -39,7 +39,8 @@ class SendCode:
         """Have a worker send a code, wait for the outcome, and return the service's id.
 
         A key is sent once: a second call returns the same id, waits for a code in flight, and sends again a code that
-        was not sent. Cancelling the wait does not withdraw the code.
+        was not sent. Cancelling the wait does not withdraw the code. `outcome` says whether an accepted code is a
+        possible duplicate.
 
         Args:
             request: the request.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._clock import sleep_until
-from .._item_state import LedgerState
+from .._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState
 from ..errors import LedgerError
-from .ledger._protocol import Reply, deny_reason
+from .ledger._protocol import INTENT_STORED, Reply, deny_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +28,10 @@ class SingleCode:
         lease: the right to send it.
         is_stopping: returns whether no further attempt may begin.
         resends_unknown: whether an unknown code is sent again.
+        maybe_delivered: whether the code is unknown.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place
         self,
         codes: CodeQueue,
         name: str,
@@ -38,12 +39,14 @@ class SingleCode:
         *,
         is_stopping: Callable[[], bool],
         resends_unknown: bool,
+        maybe_delivered: bool,
     ) -> None:
         self._codes = codes
         self._name = name
         self._is_stopping = is_stopping
         self._resends_unknown = resends_unknown
         self.lease = lease
+        self.maybe_delivered = maybe_delivered
         self.result: dict[str, Any] = {"delivery": None}
 
     @property
@@ -51,19 +54,22 @@ class SingleCode:
         """Whether no further attempt may begin."""
         return self._is_stopping()
 
-    async def intent(self) -> DenyReason | None:
+    async def intent(self, *, maybe_delivered: bool) -> DenyReason | None:
         """Store the intent of an attempt; return None, or why the attempt may not begin."""
-        reply = await self._codes.intent(self._name, self.lease, resends_unknown=self._resends_unknown)
+        options = {"resends_unknown": self._resends_unknown, "maybe_delivered": maybe_delivered}
+        reply = await self._codes.intent(self._name, self.lease, **options)
         if reply == Reply.LEASE_LOST and await self._codes.renew(self._name, self.lease):
             # The lease had expired, during a suspension or an outage of Redis, and no other worker had claimed it.
-            reply = await self._codes.intent(self._name, self.lease, resends_unknown=self._resends_unknown)
-        return None if reply == LedgerState.SENDING else deny_reason(reply)
+            reply = await self._codes.intent(self._name, self.lease, **options)
+        return None if reply in INTENT_STORED else deny_reason(reply)
 
     def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:  # noqa: ARG002 - the record of a single code holds no count
         """Schedule the write of the outcome."""
-        self._codes.settle(self._name, self.lease, state, provider_id, error, resends_unknown=self._resends_unknown)
+        self._codes.settle(self._name, self.lease, state, provider_id, error)
         if state is not LedgerState.PENDING:
-            self.result = {"delivery": state.name.lower(), "id": provider_id}
+            self.result = {"delivery": DELIVERY_OF_LEDGER_STATE[state].value, "id": provider_id}
+            if state is LedgerState.POSSIBLE_DUPLICATE:
+                self.result["possible_duplicate"] = True
             if error is not None:
                 self.result["error"] = type(error).__name__
 

@@ -42,12 +42,15 @@ async def make_worker(redis_server, simulator, monkeypatch):
     monkeypatch.setattr(_runtime, "_STALE_CODE_AGE", 0.1)
     brokers = []
 
-    async def make(*, start=True, limits=FAST, retry=QUICK, broker=None, lease=30.0, clock=None, **options):
+    async def make(
+        *, start=True, limits=FAST, retry=QUICK, broker=None, lease=30.0, clock=None, client=None, **options
+    ):
         broker = broker or InMemoryBroker()
+        values = simulator.client_kwargs() | (client or {})
         worker = MFAWorker(
             broker,
             ledger=RedisLedger(redis_server.url, lease=lease, clock=clock),
-            client=lambda: MFAClient(**simulator.client_kwargs(), limits=limits, retry=retry),
+            client=lambda: MFAClient(**values, limits=limits, retry=retry),
             share_limits=False,
             **options,
         )

@@ -200,7 +200,10 @@ class _JobWatcher:
             return None
         progress = await self._job.progress()
         summary = self._result.summary
-        for name in ("accepted", "rejected", "not_sent", "unknown", "invalid", "skipped"):
+        for name in (
+            *("accepted", "rejected", "not_sent", "unknown", "invalid", "skipped"),
+            *("possible_duplicates", "possible_duplicates_unrecorded"),
+        ):
             setattr(summary, name, getattr(progress, name))
         summary.taken, summary.in_flight = progress.total, progress.sending
         self._result.previous[None] = progress.skipped

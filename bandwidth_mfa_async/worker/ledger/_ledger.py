@@ -16,7 +16,7 @@ from ..._lease import Lease
 from ..._redis._batcher import Batcher
 from ..._redis._connection import Connection, checked_url
 from ...errors import ConfigurationError, LedgerError
-from ._protocol import VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
+from ._protocol import READABLE_VERSIONS, VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
 from ._scripts import SCRIPTS
 
 if TYPE_CHECKING:
@@ -171,39 +171,41 @@ class RedisLedger:
             stopped).
         """
         ms = round(lease.seconds * 1000)
-        return self._batcher(job).call(("renew", chunk, lease.fencing_token, ms, "", -1, "", False))
+        return self._batcher(job).call(("renew", chunk, lease.fencing_token, ms))
 
-    def intent(self, chunk: Chunk, index: int, *, resends_unknown: bool) -> Awaitable[Any]:
+    def intent(
+        self, chunk: Chunk, index: int, *, resends_unknown: bool, maybe_delivered: bool = False
+    ) -> Awaitable[Any]:
         """Store the intent of an attempt.
 
         Args:
             chunk: the item's chunk.
             index: the item's index in the job.
-            resends_unknown: whether an unknown item may be sent again.
+            resends_unknown: whether an item that the ledger calls unknown may be sent again.
+            maybe_delivered: whether an earlier attempt of the same call is unknown.
 
         Returns:
-            An awaitable of `LedgerState.SENDING` once the intent is stored, or of a reply that denies the attempt:
-            `Reply.LEASE_LOST`, `Reply.JOB_STOPPED`, `Reply.GONE`, or the state of an item that is settled.
+            An awaitable of `LedgerState.SENDING` or `LedgerState.RESENDING` once the intent is stored, or of a reply
+            that denies the attempt: `Reply.LEASE_LOST`, `Reply.JOB_STOPPED`, `Reply.GONE`, or the state of an item that
+            is settled.
         """
         return self._batcher(chunk.job).call(
-            ("intent", chunk.number, chunk.lease.fencing_token, index, "", -1, "", resends_unknown)
+            ("intent", chunk.number, chunk.lease.fencing_token, index, resends_unknown, maybe_delivered)
         )
 
-    def settle(self, chunk: Chunk, index: int, state: LedgerState, record: str, *, resends_unknown: bool) -> None:
+    def settle(self, chunk: Chunk, index: int, state: LedgerState, record: str) -> None:
         """Schedule the write of an item's outcome.
+
+        The ledger stores unknown or accepted instead if an earlier attempt of the item is unknown.
 
         Args:
             chunk: the item's chunk.
             index: the item's index in the job.
             state: the outcome; `LedgerState.PENDING` if nothing was sent and the item is open again.
             record: id, cause, status and attempts, as `_codec.pack_record` packs them; empty to store none.
-            resends_unknown: whether unknown items are sent again; a late rejection then proves nothing.
         """
-        number, token = chunk.number, chunk.lease.fencing_token
-        line = f"{index},{state.value},{record}\n" if record else ""
-        result_key = number if line else -1
         self._batcher(chunk.job).submit(
-            ("settle", number, token, index, state.value, result_key, line, resends_unknown)
+            ("settle", chunk.number, chunk.lease.fencing_token, index, state.value, 0, record)
         )
 
     def _batcher(self, job: str) -> Batcher:
@@ -215,10 +217,13 @@ class RedisLedger:
     async def _run_batch(self, job: str, operations: list[tuple[Any, ...]]) -> Sequence[str]:
         result_keys: dict[int, int] = {}
         ops: list[tuple[Any, ...]] = []
-        for kind, chunk, token, index, state, result_key, line, resends_unknown in operations:
-            position = 0 if result_key < 0 else result_keys.setdefault(result_key, len(result_keys) + 1)
-            ops.append((kind, chunk, token, index, state, position, line, resends_unknown))
-        names = ("job", "rows", "leases", "again", f"writer:{self.writer}")
+        for operation in operations:
+            kind, chunk, *rest = operation
+            if kind == "settle" and rest[-1]:
+                *rest, _, record = rest
+                rest += [result_keys.setdefault(chunk, len(result_keys) + 1), record]
+            ops.append((kind, chunk, *rest))
+        names = ("job", "rows", "leases", "again", f"writer:{self.writer}", "unknown")
         keys = self._keys(job, *names, *(f"out:{chunk}" for chunk in result_keys))
         arguments = [self.next_batch(), json.dumps(ops, separators=(",", ":"))]
         try:
@@ -245,7 +250,8 @@ class RedisLedger:
             LedgerError: Redis refuses the ledger, or another version made the job.
         """
         now = lease.now()
-        keys = self._keys(job, "job", "rows", "leases", "open", "done", "again", f"in:{chunk}", f"out:{chunk}")
+        names = ("job", "rows", "leases", "open", "done", "again", f"in:{chunk}", f"out:{chunk}", "unknown")
+        keys = self._keys(job, *names)
         arguments = [chunk, lease.fencing_token, round(lease.seconds * 1000), _INTERRUPTED_RECORD]
         word, *rest = await self._connection.script(SCRIPTS["claim_chunk"], keys, arguments)
         reply = ClaimReply(_text(word))
@@ -268,7 +274,8 @@ class RedisLedger:
         number = chunk.number
         names = ("job", "rows", "leases", "open", "done", "again", f"in:{number}", f"out:{number}", "digests")
         arguments = [number, chunk.lease.fencing_token, remainder, round(self.retention)]
-        reply = await self._connection.script(SCRIPTS["release_chunk"], self._keys(chunk.job, *names), arguments)
+        keys = self._keys(chunk.job, *names, "unknown")
+        reply = await self._connection.script(SCRIPTS["release_chunk"], keys, arguments)
         return ReleaseReply(_text(reply))
 
     async def next_chunk(self, job: str) -> int | None:
@@ -339,7 +346,7 @@ class RedisLedger:
         (key,) = self._keys(job, "job")
         found = await self._connection.command("hgetall", key)
         facts = {_text(name): _text(value) for name, value in found.items()}
-        if facts and facts.get("version") != str(VERSION):
+        if facts and facts.get("version") not in READABLE_VERSIONS:
             raise _version_mismatch(job, facts.get("version", ""))
         return facts
 
@@ -364,7 +371,7 @@ class RedisLedger:
         Raises:
             LedgerError: another version made the job.
         """
-        names = ("job", "rows", "leases", "open", "done", "again", "digests")
+        names = ("job", "rows", "leases", "open", "done", "again", "digests", "unknown")
         arguments = self._keys(job, "in:", "out:")
         found = await self._connection.script(SCRIPTS["resume"], self._keys(job, *names), arguments)
         if isinstance(found, list):  # ResumeReply.VERSION and the version

@@ -5,9 +5,11 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from ..._item_state import DenyReason
+from ..._item_state import DenyReason, LedgerState
 
-VERSION: Final = 1
+VERSION: Final = 2
+READABLE_VERSIONS: Final = frozenset({"1", "2"})
+"""A claim makes a job of version 1 one of version 2, which workers of version 1 refuse."""
 
 
 class Reply(enum.StrEnum):
@@ -87,6 +89,8 @@ class ResumeReply(enum.StrEnum):
     VERSION = "version"
 
 
+INTENT_STORED: Final = frozenset({LedgerState.SENDING, LedgerState.RESENDING})
+"""Replies to an intent after which the attempt may begin."""
 # A reply to an intent that is not here is the state of an item that another worker has settled.
 _DENY_REASONS: Final[dict[str, DenyReason]] = {
     Reply.LEASE_LOST: DenyReason.LEASE_LOST,
@@ -99,6 +103,6 @@ def deny_reason(reply: str) -> DenyReason:
     """Return why the ledger denied an attempt.
 
     Args:
-        reply: the ledger's reply to an intent, other than `LedgerState.SENDING`.
+        reply: the ledger's reply to an intent that is not in `INTENT_STORED`.
     """
     return _DENY_REASONS.get(reply, DenyReason.ALREADY_SETTLED)

@@ -219,6 +219,7 @@ async def test_nothing_is_written_after_the_calls_deadline(
 
     class Slow:
         check_before_write = None
+        maybe_delivered = False
 
         async def before_attempt(self) -> None:
             await asyncio.sleep(3.0)
@@ -226,7 +227,7 @@ async def test_nothing_is_written_after_the_calls_deadline(
         def attempt_failed(self, error: RequestError) -> None:
             pass
 
-        def cancelled(self, delivery: Delivery) -> None:
+        def interrupted(self, delivery: Delivery) -> None:
             pass
 
     client = make_client()

@@ -78,11 +78,11 @@ async def test_an_item_goes_from_pending_over_sending_to_accepted(ledger):
         assert await ledger.intent(chunk, index, resends_unknown=False) == "1"
     assert await states(ledger) == "1111"
     for index in range(SIZE):
-        ledger.settle(chunk, index, LedgerState.ACCEPTED, pack_record(f"id-{index}", None, 1), resends_unknown=False)
+        ledger.settle(chunk, index, LedgerState.ACCEPTED, pack_record(f"id-{index}", None, 1))
     assert await ledger.release_chunk(chunk, b"") == "done"
-    assert await states(ledger) == "2222"
+    assert await states(ledger) == "aaaa"
     facts = await ledger.facts("launch")
-    assert (facts["s1"], facts["s2"], facts["chunks_done"]) == ("0", "4", "1")
+    assert (facts["s1"], facts["sa"], facts["chunks_done"]) == ("0", "4", "1")
     async for _, _, text, requests in ledger.results("launch", SIZE, SIZE):
         assert {index: record.provider_id for index, record in unpack_records(text).items()} == {
             0: "id-0",
@@ -114,11 +114,11 @@ async def test_a_claim_after_an_expired_lease_makes_items_in_flight_unknown(ledg
     assert await ledger.intent(first, 2, resends_unknown=False) == "L"
     assert await ledger.renew("launch", 0, first.lease) == "L"
     assert await ledger.intent(second, 0, resends_unknown=False) == "5"
-    ledger.settle(first, 0, LedgerState.ACCEPTED, pack_record("late", None, 1), resends_unknown=False)
-    ledger.settle(first, 1, LedgerState.NOT_SENT, pack_record(None, None, 1), resends_unknown=False)
+    ledger.settle(first, 0, LedgerState.ACCEPTED, pack_record("late", None, 1))
+    ledger.settle(first, 1, LedgerState.NOT_SENT, pack_record(None, None, 1))
     await ledger.flush()
-    assert await states(ledger) == "2400"
-    assert await ledger.intent(second, 0, resends_unknown=True) == "2", "accepted is final"
+    assert await states(ledger) == "a400"
+    assert await ledger.intent(second, 0, resends_unknown=True) == "a", "accepted is final"
 
 
 async def test_a_late_rejection_is_ignored_if_unknown_items_are_sent_again(ledger, redis_server):
@@ -128,9 +128,9 @@ async def test_a_late_rejection_is_ignored_if_unknown_items_are_sent_again(ledge
     await ledger.intent(first, 0, resends_unknown=True)
     expire_lease(redis_server)
     second = await ledger.claim_chunk("launch", 0, ledger.new_lease())
-    assert await ledger.intent(second, 0, resends_unknown=True) == "1"
-    ledger.settle(second, 0, LedgerState.UNKNOWN, pack_record(None, None, 1), resends_unknown=True)
-    ledger.settle(first, 0, LedgerState.NOT_SENT, pack_record(None, None, 1), resends_unknown=True)
+    assert await ledger.intent(second, 0, resends_unknown=True) == "9"
+    ledger.settle(second, 0, LedgerState.UNKNOWN, pack_record(None, None, 1))
+    ledger.settle(first, 0, LedgerState.NOT_SENT, pack_record(None, None, 1))
     await ledger.flush()
     assert await states(ledger) == "5000"
 
@@ -162,17 +162,17 @@ async def test_a_stopped_job_begins_no_attempt(ledger):
 async def test_a_resume_opens_chunks_with_items_that_were_not_sent(ledger):
     """Also items that were rejected for a cause that may pass; other chunks stay done."""
     await filled(ledger, chunks=2)
-    for number, ends in enumerate(([2, 2, 2, 2], [2, 4, 7, 3])):
+    for number, ends in enumerate(("aaaa", "a473")):
         chunk = await ledger.claim_chunk("launch", number, ledger.new_lease())
         for index, end in enumerate(ends, start=number * SIZE):
             await ledger.intent(chunk, index, resends_unknown=False)
-            ledger.settle(chunk, index, LedgerState(str(end)), pack_record(None, None, 1), resends_unknown=False)
+            ledger.settle(chunk, index, LedgerState(end), pack_record(None, None, 1))
         assert await ledger.release_chunk(chunk, b"") == "done"
     assert (await ledger.plan("launch", ledger.new_lease(), max_queued_chunks=4, requeue_after=0))[0] == "ended"
     assert await ledger.resume("launch") == 1
     again = await ledger.claim_chunk("launch", 1, ledger.new_lease())
-    assert (again.states, again.requests) == ("2473", b"requests")
-    assert [await ledger.intent(again, index, resends_unknown=False) for index in range(4, 8)] == ["2", "1", "1", "3"]
+    assert (again.states, again.requests) == ("a473", b"requests")
+    assert [await ledger.intent(again, index, resends_unknown=False) for index in range(4, 8)] == ["a", "1", "1", "3"]
 
 
 async def test_the_coordinator_bounds_the_queued_chunks(ledger, redis_server):
@@ -193,7 +193,7 @@ async def test_the_coordinator_bounds_the_queued_chunks(ledger, redis_server):
     assert sorted((await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60))[1]) == [0, 2]
     assert await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60) == ("going", [])
     await ledger.intent(chunk, 1, resends_unknown=False)
-    ledger.settle(chunk, 1, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
+    ledger.settle(chunk, 1, LedgerState.ACCEPTED, pack_record("id", None, 1))
     assert await ledger.release_chunk(chunk, b"") == "done"
     assert await ledger.plan("launch", coordinator, max_queued_chunks=3, requeue_after=60) == ("going", [3])
 
@@ -211,7 +211,7 @@ async def test_submitting_again_changes_nothing_and_other_input_is_refused(ledge
 
 OTHERS = {
     str(VERSION + 1): "'launch' was made by a newer .* upgrade with pip install -U",
-    str(VERSION - 1): "'launch' was made by an older .* submit the remaining items under another name",
+    "0": "'launch' was made by an older .* submit the remaining items under another name",
     "x": "holds something else; choose another prefix",
 }
 
@@ -272,9 +272,7 @@ async def test_a_job_that_is_resumed_while_a_worker_removes_it_stays_in_the_list
     chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     for index in range(SIZE):
         await ledger.intent(chunk, index, resends_unknown=False)
-        ledger.settle(
-            chunk, index, LedgerState.NOT_SENT, pack_record(None, NotSentError("x"), 1), resends_unknown=False
-        )
+        ledger.settle(chunk, index, LedgerState.NOT_SENT, pack_record(None, NotSentError("x"), 1))
     assert await ledger.release_chunk(chunk, b"") == "done"
     forget = ledger.forget
 
@@ -299,7 +297,7 @@ async def test_all_keys_of_a_job_are_in_one_slot_of_a_cluster(ledger, redis_serv
     await filled(ledger)
     chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
     await ledger.intent(chunk, 0, resends_unknown=False)
-    ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
+    ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1))
     await ledger.flush()
     with redis_server.client() as client:
         keys = [key for key in client.scan_iter() if b"{" in key]
@@ -313,7 +311,7 @@ async def test_all_keys_of_an_ended_job_expire(redis_server):
         chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
         for index in range(SIZE):
             await ledger.intent(chunk, index, resends_unknown=False)
-            ledger.settle(chunk, index, LedgerState.NOT_SENT, pack_record(None, None, 1), resends_unknown=False)
+            ledger.settle(chunk, index, LedgerState.NOT_SENT, pack_record(None, None, 1))
         await ledger.release_chunk(chunk, b"")
     with redis_server.client() as client:
         keys = list(client.scan_iter())
@@ -380,7 +378,7 @@ async def test_operations_wait_for_a_redis_that_restarts(own_redis):
         await fire_next_timer(clock)
         assert await pending == "1"
         own_redis.kill()
-        ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
+        ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1))
         pending = asyncio.ensure_future(ledger.intent(chunk, 1, resends_unknown=False))
         for _ in range(4):  # the batch leaves, and is refused three times
             await fire_next_timer(clock)
@@ -389,7 +387,7 @@ async def test_operations_wait_for_a_redis_that_restarts(own_redis):
         await asyncio.to_thread(own_redis.start)
         await fire_next_timer(clock)
         assert await pending == "1"
-        assert await states(ledger) == "2100"
+        assert await states(ledger) == "a100"
 
 
 async def test_operations_wait_for_a_redis_that_is_out_of_memory(redis_server, ledger, monkeypatch, caplog):
@@ -401,7 +399,7 @@ async def test_operations_wait_for_a_redis_that_is_out_of_memory(redis_server, l
     with redis_server.client() as client:
         client.config_set("maxmemory", 1)
         try:
-            ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
+            ledger.settle(chunk, 0, LedgerState.ACCEPTED, pack_record("id", None, 1))
             pending = asyncio.ensure_future(ledger.intent(chunk, 1, resends_unknown=False))
             async with asyncio.timeout(10):
                 while not caplog.messages:
@@ -410,7 +408,7 @@ async def test_operations_wait_for_a_redis_that_is_out_of_memory(redis_server, l
         finally:
             client.config_set("maxmemory", 0)
     assert await pending == "1"
-    assert await states(ledger) == "2100"
+    assert await states(ledger) == "a100"
     assert "out of memory; raise maxmemory" in caplog.messages[0]
 
 
@@ -450,7 +448,7 @@ async def test_a_late_copy_of_a_batch_does_nothing(ledger):
         return await script(name, keys, arguments, **options)
 
     ledger.connection.script = recorded
-    ledger.settle(chunk, 0, LedgerState.PENDING, "", resends_unknown=False)
+    ledger.settle(chunk, 0, LedgerState.PENDING, "")
     await ledger.flush()
     assert await ledger.intent(chunk, 0, resends_unknown=False) == "1"
     late, _ = sent
@@ -478,15 +476,14 @@ def test_a_lease_is_valid_for_less_time_than_redis_grants():
     """On both clocks: only the wall clock may have advanced on a machine that was suspended."""
     clock = ManualClock()
     lease = Lease(10.0, clock)
-    with pytest.raises(NotSentError):
-        lease.check()
+    assert not lease.is_valid
     lease.renewed_at(lease.now())
     clock.tick(8.9)
-    lease.check()
+    assert lease.is_valid
     clock.tick(0.2)
     assert not lease.is_valid
     lease.renewed_at(lease.now())
-    lease.check()
+    assert lease.is_valid
     clock._wall_offset += 60
     assert not lease.is_valid
     lease.renewed_at(lease.now())
@@ -516,7 +513,7 @@ OPERATIONS = st.lists(
         st.tuples(st.just("expire")),
         st.tuples(st.just("renew"), st.integers(0, 1)),
         st.tuples(st.just("intent"), st.integers(0, 1), st.integers(0, 1)),
-        st.tuples(st.just("settle"), st.integers(0, 1), st.integers(0, 1), st.sampled_from("02345")),
+        st.tuples(st.just("settle"), st.integers(0, 1), st.integers(0, 1), st.sampled_from("0a345")),
         st.tuples(st.just("release"), st.integers(0, 1)),
         st.tuples(st.just("resume")),
     ),
@@ -558,9 +555,9 @@ async def test_no_item_is_ever_sent_twice(redis_server, operations):  # noqa: PL
             elif kind == "settle" and (rest[0], rest[1]) in in_flight:
                 worker, index, state = rest
                 chunk, attempt = in_flight.pop((worker, index))
-                reached[index][attempt] = {"2": True, "5": None}.get(state, False)
+                reached[index][attempt] = {"a": True, "5": None}.get(state, False)
                 record = "" if state == "0" else pack_record(None, None, 1)
-                ledger.settle(chunk, index, LedgerState(state), record, resends_unknown=False)
+                ledger.settle(chunk, index, LedgerState(state), record)
                 await ledger.flush()
             elif kind == "release" and held[rest[0]] and not any(worker == rest[0] for worker, _ in in_flight):
                 await ledger.release_chunk(held[rest[0]], b"")
@@ -569,13 +566,13 @@ async def test_no_item_is_ever_sent_twice(redis_server, operations):  # noqa: PL
                 await ledger.resume("launch")
         found = await states(ledger)
         for index, state in enumerate(found):
-            if state == "2":
+            if state == "a":
                 assert True in reached[index], (operations, found)
             if state in "0347":
                 assert True not in reached[index], (operations, found)
                 assert None not in reached[index], (operations, found)
         facts = await ledger.facts("launch")
-        for state in "12345":
+        for state in "1a345":
             assert int(facts.get(f"s{state}", 0)) == found.count(state), (operations, facts)
 
 
@@ -599,13 +596,13 @@ async def test_every_script_runs_in_a_redis_cluster(tmp_path, template):
             chunk = await ledger.claim_chunk("launch", await ledger.next_chunk("launch"), ledger.new_lease())
             for index in range(SIZE):
                 assert await ledger.intent(chunk, index, resends_unknown=False) == "1"
-                ledger.settle(chunk, index, LedgerState.ACCEPTED, pack_record("id", None, 1), resends_unknown=False)
+                ledger.settle(chunk, index, LedgerState.ACCEPTED, pack_record("id", None, 1))
             assert await ledger.release_chunk(chunk, b"") == "done"
             await ledger.stop("launch", "cancelled")
             assert await ledger.resume("launch") == 0
             codes = CodeQueue(ledger)
             assert (await codes.put("name", template.to(TO), "messaging", 60)).delivery is None
             assert await codes.stale(0, 10) == ["name"]
-            assert await states(ledger) == "22220000"
+            assert await states(ledger) == "aaaa0000"
     finally:
         server.kill()

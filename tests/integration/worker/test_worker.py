@@ -460,8 +460,8 @@ async def test_a_worker_that_is_suspended_past_its_lease_does_not_write(make_wor
     original = Ledger.intent
     replies = []
 
-    async def intent_then_suspended(self, chunk, index, *, resends_unknown):
-        reply = await original(self, chunk, index, resends_unknown=resends_unknown)
+    async def intent_then_suspended(self, chunk, index, **options):
+        reply = await original(self, chunk, index, **options)
         if not replies:
             # As after a suspension: the lease has expired.
             chunk.lease._valid_until = (-math.inf, -math.inf)

@@ -63,9 +63,10 @@ async def test_an_item_that_may_have_been_sent_is_never_pending_again(first, set
 
     class Entry:
         is_stopping = False
+        maybe_delivered = False
         states: ClassVar[list[LedgerState]] = []
 
-        async def intent(self):
+        async def intent(self, *, maybe_delivered):
             return None
 
         def settle(self, state, provider_id, error, attempts):

@@ -76,6 +76,17 @@ async def test_invalid_and_rejected_rows_are_reported_and_written_to_the_rejects
     assert "400" in rows[2][1]
 
 
+async def test_the_result_counts_possible_duplicates(redis_server, make_worker, simulator, tmp_path):
+    """The service sends the text, answers 502, and takes the repeat."""
+    path = tmp_path / "list.csv"
+    path.write_text("to\n+19195550001\n+19195550002\n")
+    simulator.faults.script(Fault(status=502, body="", accepted=True))
+    await make_worker()
+    code, out, _ = await bulk(path, "--worker", redis_server.url, "--json")
+    document = json.loads(out)
+    assert (code, document["accepted"], document["possible_duplicates"]) == (0, 2, 1)
+
+
 async def test_a_file_without_a_valid_row_makes_no_job(redis_server, producer, tmp_path):
     """The rejects contain every row."""
     path, rejects = tmp_path / "list.csv", tmp_path / "rejects.csv"

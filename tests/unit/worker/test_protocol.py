@@ -12,6 +12,7 @@ from bandwidth_mfa_async._client._recorded_call import AttemptDenied
 from bandwidth_mfa_async._item_state import DenyReason, LedgerState
 from bandwidth_mfa_async.worker import ledger
 from bandwidth_mfa_async.worker.ledger._protocol import (
+    READABLE_VERSIONS,
     VERSION,
     BatchReply,
     ClaimReply,
@@ -70,7 +71,11 @@ def test_the_characters_that_the_scripts_reply_are_the_members_of_reply_and_stat
 
 def test_the_scripts_check_the_version_of_the_format():
     for script in ("claim_chunk", "plan", "resume", "submit"):
-        assert f"~= '{VERSION}'" in SCRIPTS[script].text
+        for version in READABLE_VERSIONS:
+            assert f"~= '{version}'" in SCRIPTS[script].text
+    assert str(VERSION) in READABLE_VERSIONS
+    assert f"'version', {VERSION}" in SCRIPTS["submit"].text
+    assert f"'version', {VERSION}" in SCRIPTS["claim_chunk"].text
 
 
 def test_every_reply_that_denies_an_attempt_has_a_reason():
@@ -79,8 +84,8 @@ def test_every_reply_that_denies_an_attempt_has_a_reason():
     assert reasons["X"] is DenyReason.JOB_STOPPED
     assert reasons["G"] is DenyReason.GONE
     assert {reasons[state] for state in LedgerState} == {DenyReason.ALREADY_SETTLED}
-    # The worker's own reason: the ledger is not asked.
-    assert set(DenyReason) - set(reasons.values()) == {DenyReason.STOPPING}
+    # The worker's own reasons: the ledger is not asked.
+    assert set(DenyReason) - set(reasons.values()) == {DenyReason.STOPPING, DenyReason.LEASE_EXPIRED}
 
 
 def test_an_attempt_that_is_denied_names_the_reason():

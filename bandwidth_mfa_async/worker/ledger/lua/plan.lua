@@ -4,7 +4,7 @@
 -- Returns {reply, chunk...}; reply: going, gone, held (another process coordinates), stopped, ended, or version.
 local fields = redis.call('HMGET', KEYS[1], 'version', 'stopped', 'coordinator', 'next', 'chunks', 'chunks_done', 'closed')
 if not fields[1] then return { 'gone' } end
-if fields[1] ~= '1' then return { 'version', fields[1] } end
+if fields[1] ~= '1' and fields[1] ~= '2' then return { 'version', fields[1] } end
 if fields[7] == '1' and tonumber(fields[6]) >= tonumber(fields[5]) then return { 'ended' } end
 if fields[2] and fields[2] ~= '' then return { 'stopped' } end
 local now = redis.call('TIME')

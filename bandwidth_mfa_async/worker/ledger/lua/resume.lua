@@ -1,10 +1,10 @@
 -- Resume a job: clear its stop, and open again the chunks with items that were not sent.
--- KEYS: job, states, leases, open chunks, done chunks, chunks to resume, digests.
+-- KEYS: job, states, leases, open chunks, done chunks, chunks to resume, digests, unknown items.
 -- ARGV: prefixes of the keys of a chunk's requests and results.
 -- Returns the number of chunks opened again, -1 if there is no such job, or {'version', version}.
 local version = redis.call('HGET', KEYS[1], 'version')
 if not version then return -1 end
-if version ~= '1' then return { 'version', version } end
+if version ~= '1' and version ~= '2' then return { 'version', version } end
 redis.call('HSET', KEYS[1], 'stopped', '')
 redis.call('HINCRBY', KEYS[1], 'resumed', 1)
 redis.call('HDEL', KEYS[1], 'ended')

@@ -4,12 +4,12 @@
 --       | 'close', chunks.
 -- Returns {reply, ...}; reply: made, added, closed, known (with the facts, for 'open'), other, gone, or version.
 local version = redis.call('HGET', KEYS[1], 'version')
-if version and version ~= '1' then return { 'version', version } end
+if version and version ~= '1' and version ~= '2' then return { 'version', version } end
 if not version and redis.call('EXISTS', KEYS[1]) == 1 then return { 'version', '' } end
 if ARGV[1] == 'open' then
   if version then return { 'known', redis.call('HGET', KEYS[1], 'facts') } end
   local now = redis.call('TIME')
-  redis.call('HSET', KEYS[1], 'version', 1, 'facts', ARGV[2], 'chunk', ARGV[3], 'channel', ARGV[4], 'created', now[1],
+  redis.call('HSET', KEYS[1], 'version', 2, 'facts', ARGV[2], 'chunk', ARGV[3], 'channel', ARGV[4], 'created', now[1],
     'total', 0, 'chunks', 0, 'chunks_done', 0, 'next', 0, 'closed', 0, 'stopped', '')
   return { 'made' }
 end
