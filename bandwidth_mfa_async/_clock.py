@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 import itertools
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    import contextvars
     from collections.abc import Callable
 
 
@@ -48,8 +48,9 @@ class SystemClock:
         return time.time()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
-        """Schedule `callback` on the running loop."""
-        return asyncio.get_running_loop().call_at(when, callback)
+        """Schedule `callback` on the running loop, in an empty context."""
+        # A timer may outlive the call that sets it; the loop keeps even a cancelled one until its time has come.
+        return asyncio.get_running_loop().call_at(when, callback, context=contextvars.Context())
 
 
 class _ManualTimer:

@@ -211,7 +211,8 @@ class ResponseMeta:
     Attributes:
         attempts: number of HTTP attempts.
         elapsed: seconds from the call to the response, including waits and backoffs.
-        request_id: the service's request id, if the response contains one.
+        request_id: the id that Amazon's gateway gave the request, if the response has the header `x-amzn-requestid`;
+            no source shows it on MFA, so expect None. Errors also have the documented `requestId` of their bodies.
         possible_duplicate: the outcome of an earlier attempt is unknown, so the person may get two codes.
         credential: the kind of credentials that the service accepted, ``"basic"`` or ``"oauth2"``; None where it is
             not recorded.

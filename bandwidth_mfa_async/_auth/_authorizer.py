@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
@@ -184,9 +185,10 @@ class Authorizer:
                 self._warn("%s: the %s credentials are rejected: %s", operation, _NAMES[last.kind], error.message)
             if len(self._credentials) != 2:
                 return
-            # The other kind is paused.
+            # The other kind is paused: another call was rejected with it a moment ago.
             choice = self._choices.setdefault(operation, _Choice())
             choice.rejection = choice.rejection or error.message
+            error._update(message=choice.rejection)  # noqa: SLF001 - errors are this package's own
             self._pause(operation, choice, last, error)
             return
         credential, failure = first
@@ -249,7 +251,7 @@ class Authorizer:
         task = self._asking
         if task is None:
             task = self._asking = asyncio.get_running_loop().create_task(
-                self._question(), name="bandwidth_mfa_async auth"
+                self._question(), name="bandwidth_mfa_async auth", context=contextvars.Context()
             )
             self._tasks.add(task)
             task.add_done_callback(self._answered)

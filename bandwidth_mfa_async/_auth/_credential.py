@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from .._clock import wait_until
@@ -189,7 +190,10 @@ class OAuth2:
         return self._start()
 
     def _start(self) -> asyncio.Task[None]:
-        task = self._task = asyncio.get_running_loop().create_task(self._refresh(), name="bandwidth_mfa_async token")
+        # Not the caller's context: the task serves all callers.
+        task = self._task = asyncio.get_running_loop().create_task(
+            self._refresh(), name="bandwidth_mfa_async token", context=contextvars.Context()
+        )
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

@@ -54,6 +54,7 @@ class Call(Generic[_Request, _Response]):
         "policy",
         "provider_asked",
         "request",
+        "request_id",
         "started",
         "token_renewed",
         "waited",
@@ -94,6 +95,8 @@ class Call(Generic[_Request, _Response]):
         self.error: BaseException | None = None
         self.elapsed = 0.0
         self.waited = 0.0
+        # That of the successful response.
+        self.request_id: str | None = None
 
     @property
     def begun(self) -> bool:
@@ -175,7 +178,7 @@ class Call(Generic[_Request, _Response]):
             delivery=self._delivery(error),
             status=_status(error),
             error_type=None if error is None else type(error).__name__,
-            request_id=error.request_id if isinstance(error, RequestError) else None,
+            request_id=error.request_id if isinstance(error, RequestError) else self.request_id,
             retry_in=retry_in,
         )
 
@@ -190,7 +193,7 @@ class Call(Generic[_Request, _Response]):
             delivery=Delivery.UNKNOWN if self.maybe_delivered and error is not None else self._delivery(error),
             status=_status(error),
             error_type=None if error is None else type(error).__name__,
-            request_id=error.request_id if isinstance(error, RequestError) else None,
+            request_id=error.request_id if isinstance(error, RequestError) else self.request_id,
             retry_stopped_by=error.retry_stopped_by if isinstance(error, RequestError) else None,
             possible_duplicate=error is None and self.maybe_delivered and self.operation.sends,
         )

@@ -54,9 +54,12 @@ class MFAClient:
         limits: rate and concurrency limits.
         hooks: receive an event for each attempt and each call.
         session: an `aiohttp.ClientSession` whose connection pool to use. It is never closed, and its headers,
-            cookies, credentials, timeouts and middlewares are not used.
-        ssl: an `ssl.SSLContext`; None verifies against the system's certificate authorities.
-        proxy: the URL of an http(s) proxy, for an https base URL; proxies of the environment are not read.
+            cookies, credentials, timeouts and middlewares are not used. Its connector decides how certificates are
+            verified unless `ssl` is given, and in which context connections are opened.
+        ssl: an `ssl.SSLContext`, used as it is. None verifies against the system's certificate authorities, or those
+            of `SSL_CERT_FILE` and `SSL_CERT_DIR`, as they are on disk when a connection is opened.
+        proxy: the URL of an http(s) proxy, for an https base URL; proxies of the environment are not read. A user name
+            and password in it are sent as UTF-8.
         clock: the source of time, for tests.
 
     Raises:
@@ -176,7 +179,7 @@ class MFAClient:
     async def warm_up(self, n: int = 1) -> None:
         """Open connections ahead of the first call, so that it needs no TLS handshake.
 
-        An idle connection is kept for 10 seconds.
+        An idle connection is kept for 10 seconds, and every connection for about a minute.
 
         Args:
             n: the number of connections, at least 1.

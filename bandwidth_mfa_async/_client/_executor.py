@@ -21,7 +21,7 @@ from .._models import (
 from .._retry import backoff, is_retryable, retry
 from .._transport import Body
 from .._validation import LANES
-from .._wire import decipher, encode
+from .._wire import decipher, encode, header_request_id
 from ..errors import (
     APIStatusError,
     AuthenticationError,
@@ -147,7 +147,7 @@ class CallExecutor:
                 elapsed = state.clock.monotonic() - call.started
                 possible_duplicate = call.maybe_delivered and operation.sends
                 credential = None if call.credential is None else call.credential.kind
-                meta = ResponseMeta(call.attempts, elapsed, None, possible_duplicate, credential=credential)
+                meta = ResponseMeta(call.attempts, elapsed, call.request_id, possible_duplicate, credential=credential)
                 self._emit_end(call, None, emit_attempt=True)
                 return attach_meta(response, meta)
             except RequestError as error:
@@ -344,7 +344,10 @@ class CallExecutor:
             if bound < time_left and clock.monotonic() < call.deadline:
                 raise
         else:
-            return decipher(call.operation, raw, now=clock.time(), secrets=partial(self._secrets, call))
+            secrets = partial(self._secrets, call)
+            response = decipher(call.operation, raw, now=clock.time(), secrets=secrets)
+            call.request_id = header_request_id(raw, secrets)
+            return response
         finally:
             if self._has_hooks:
                 call.elapsed = clock.monotonic() - started

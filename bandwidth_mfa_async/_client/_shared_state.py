@@ -52,7 +52,7 @@ class SharedState:
         checked_transport_options(session, ssl, proxy, self.base_url)
         self.auth: AuthOrProvider = auth
         self.clock = clock
-        self.transport: Transport = Transport(session=session, ssl=ssl, proxy=proxy)
+        self.transport: Transport = Transport(session=session, ssl=ssl, proxy=proxy, clock=clock)
         self.sleeper: Sleeper = Sleeper(clock)
         self.budget: RetryBudget = RetryBudget()
         self.rng: random.Random = random.Random()  # noqa: S311 - jitter and event ids, no secrets

@@ -11,7 +11,7 @@ from .._models import CodeRequest
 from ..errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from .._models import CodeTemplate
 
@@ -41,8 +41,11 @@ class Intake:
         self._key = key
         self._template = template
 
-    async def values(self) -> AsyncIterator[Any]:
+    async def values(self) -> AsyncGenerator[Any]:
         """Iterate over the input; an `InvalidRequestError` that it raises is yielded too, if it can continue after it.
+
+        Close this generator in the task that reads it: that closes an async generator of the user's as well, whose
+        connections and task groups belong to that task.
 
         Raises:
             Exception: any other exception of the input.
@@ -50,16 +53,19 @@ class Intake:
         source: Any = self._source
         if hasattr(source, "__aiter__"):
             asynchronous = source.__aiter__()
-            while True:
-                try:
-                    value = await asynchronous.__anext__()
-                except StopAsyncIteration:
-                    return
-                except asyncio.CancelledError as error:
-                    raise _classify_cancellation(error) from error
-                except InvalidRequestError as error:
-                    value = _raise_if_generator(error, inspect.isasyncgen(asynchronous))
-                yield value
+            try:
+                while True:
+                    try:
+                        value = await asynchronous.__anext__()
+                    except StopAsyncIteration:
+                        return
+                    except asyncio.CancelledError as error:
+                        raise _classify_cancellation(error) from error
+                    except InvalidRequestError as error:
+                        value = _raise_if_generator(error, inspect.isasyncgen(asynchronous))
+                    yield value
+            finally:
+                await _close(asynchronous)
         iterator = iter(source)
         while True:
             try:
@@ -107,6 +113,15 @@ class Intake:
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
             raise InvalidRequestError("key", f"must be a str of 1 to {MAX_KEY_LENGTH} characters")
         return key, key_digest(key), self._keys.payload(request)
+
+
+async def _close(source: Any) -> None:
+    """Close an async generator of the user's."""
+    if inspect.isasyncgen(source):
+        try:
+            await source.aclose()
+        except* GeneratorExit:  # a task group in it wraps what `aclose` raises in it
+            pass
 
 
 def _raise_if_generator(error: InvalidRequestError, is_generator: bool) -> InvalidRequestError:  # noqa: FBT001 - not an option

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from multidict import CIMultiDict
 
@@ -44,3 +45,7 @@ class Body:
                 self.denial = error
                 raise
         self.begun = True
+
+
+current_body: Final[ContextVar[Body | None]] = ContextVar("bandwidth_mfa_async body", default=None)
+"""The body of a request that aiohttp's documented interface makes; our connector marks it as begun."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from ._body import current_body
 from ._reading import PURE_PYTHON_PARSER, ensure_complete, read_body
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from aiohttp.abc import AbstractStreamWriter
     from aiohttp.connector import Connection
     from yarl import URL
 
@@ -29,6 +29,7 @@ async def post(  # noqa: PLR0913 - the parts of a request
     *,
     ssl: SSLContext | bool,
     proxy: URL | None,
+    proxy_headers: Headers | None,
 ) -> None:
     """POST through a session whose response class is `Response`.
 
@@ -40,20 +41,27 @@ async def post(  # noqa: PLR0913 - the parts of a request
         response: filled in as far as the response arrives.
         timeout: an `aiohttp.ClientTimeout` for the connection.
         ssl: how to verify the server.
-        proxy: the proxy's URL, or None.
+        proxy: the proxy's URL without credentials, or None.
+        proxy_headers: the proxy's credentials, or None.
     """
-    async with session.post(
-        url,
-        data=_Payload(body),
-        headers=headers,
-        allow_redirects=False,
-        timeout=timeout,
-        ssl=ssl,
-        proxy=proxy,
-    ) as received:
-        await read_body(response, received.status, received.headers, received.content)
-        if response.defect == "too large":
-            received.close()
+    token = current_body.set(body)
+    try:
+        # Plain types: tools that watch the session, such as VCR.py, store and compare what they see.
+        async with session.post(
+            url,
+            data=body.value,
+            headers={str(name): str(value) for name, value in headers.items()},
+            allow_redirects=False,
+            timeout=timeout,
+            ssl=ssl,
+            proxy=proxy,
+            proxy_headers=proxy_headers,
+        ) as received:
+            await read_body(response, received.status, received.headers, received.content)
+            if response.defect == "too large":
+                received.close()
+    finally:
+        current_body.reset(token)
 
 
 class Response(aiohttp.ClientResponse):
@@ -78,22 +86,3 @@ class Response(aiohttp.ClientResponse):
         if self.status == 101:
             protocol.close()
         return self
-
-
-class _Payload(aiohttp.payload.BytesPayload):
-    """Marks a body as begun when aiohttp begins to write it.
-
-    That is after the connector has handed over a connection; aiohttp holds the headers back until then as well.
-    """
-
-    def __init__(self, body: Body) -> None:
-        super().__init__(body.value)
-        self._body = body
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        self._body.begin()
-        await super().write(writer)
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self._body.begin()
-        await super().write_with_length(writer, content_length)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
+from .._tls_reason import tls_reason
+from .._wire import TOKEN_OPERATION
 from ..errors import (
     ConnectTimeoutError,
     DisconnectedError,
@@ -33,21 +35,23 @@ def is_connection_failure(failure: BaseException) -> bool:
 
 def error_before_send(failure: BaseException, operation: str) -> RequestError:  # noqa: PLR0911 - a table, row by row
     """Return the error for a failure that occurred before the body was begun."""
-    # The order matters: aiohttp's certificate errors are TLS errors, and its DNS errors are connection errors.
-    if isinstance(failure, aiohttp.ClientConnectorCertificateError):
-        return TLSError(
-            "the server's certificate cannot be verified; check base_url, this machine's clock and its CA "
-            "certificates, or pass ssl= with a context that trusts your CA",
-            operation,
-        )
+    url = "token_url" if operation == TOKEN_OPERATION else "base_url"
+    # The order matters: aiohttp's TLS and DNS errors are connection errors.
     if isinstance(failure, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
-        return TLSError("the TLS handshake failed; check that base_url names a TLS port", operation)
+        reason, remedy = tls_reason(failure, url=url) or ("the TLS handshake failed", f"check {url}")
+        return TLSError(f"{reason}; {remedy}", operation)
     if isinstance(failure, asyncio.CancelledError):
         return NotSentError("the session was closed while the request waited for a connection", operation)
     if isinstance(failure, TimeoutError):
         return ConnectTimeoutError("the connection was not established in time", operation)
     if isinstance(failure, (aiohttp.ClientConnectorDNSError, socket.gaierror)):
-        return NotSentError("the service's host name could not be resolved; check base_url and DNS", operation)
+        return NotSentError(f"the service's host name could not be resolved; check {url} and DNS", operation)
+    if isinstance(failure, aiohttp.ClientHttpProxyError) and failure.status == 407:
+        return NotSentError(
+            "the proxy did not accept the credentials (407 Proxy Authentication Required); "
+            "check the user name and password in proxy=, which it wants by HTTP Basic",
+            operation,
+        )
     if isinstance(failure, (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError)):
         return NotSentError("the proxy could not connect; check proxy=", operation)
     return NotSentError(f"the connection could not be established ({_kind(failure)})", operation)

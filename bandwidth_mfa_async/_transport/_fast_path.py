@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.connector import Connection
     from yarl import URL
 
     from .._wire import RawResponse
@@ -50,19 +51,36 @@ class _Route:
         headers: all headers, including the credentials.
         session: the session with the pool.
         ssl: how to verify the server.
-        proxy: the proxy's URL, or None.
+        proxy: the proxy's URL without credentials, or None.
+        proxy_headers: the proxy's credentials, or None.
     """
 
     __slots__ = ("head", "headers", "request", "url")
 
-    def __init__(
-        self, url: URL, headers: Headers, session: aiohttp.ClientSession, *, ssl: SSLContext | bool, proxy: URL | None
+    def __init__(  # noqa: PLR0913 - what aiohttp takes
+        self,
+        url: URL,
+        headers: Headers,
+        session: aiohttp.ClientSession,
+        *,
+        ssl: SSLContext | bool,
+        proxy: URL | None,
+        proxy_headers: Headers | None,
     ) -> None:
         self.url = url
         self.headers = headers
         loop = asyncio.get_running_loop()
         # A connector takes only the destination from a request, so one instance serves all of them.
-        self.request = _Destination("POST", url, loop=loop, session=session, ssl=ssl, proxy=proxy)
+        self.request = _Destination(
+            "POST",
+            url,
+            loop=loop,
+            session=session,
+            ssl=ssl,
+            proxy=proxy,
+            # A copy: aiohttp adds a header.
+            proxy_headers=None if proxy_headers is None else proxy_headers.copy(),
+        )
         lines = [f"{name}: {value}" for name, value in (("Host", self.request.headers["Host"]), *headers.items())]
         if session.connector is not None and session.connector.force_close:
             lines.append("Connection: close")
@@ -76,18 +94,22 @@ class FastPath:
 
     Args:
         ssl: how to verify the server.
-        proxy: the proxy's URL, or None.
+        proxy: the proxy's URL without credentials, or None.
+        proxy_headers: the proxy's credentials, or None.
     """
 
-    def __init__(self, *, ssl: SSLContext | bool, proxy: URL | None) -> None:
+    def __init__(self, *, ssl: SSLContext | bool, proxy: URL | None, proxy_headers: Headers | None) -> None:
         self._ssl = ssl
         self._proxy = proxy
+        self._proxy_headers = proxy_headers
         self._routes: dict[str, _Route] = {}
 
     def _route(self, session: aiohttp.ClientSession, operation: str, url: URL, headers: Headers) -> _Route:
         route = self._routes.get(operation)
         if route is None or route.headers is not headers or route.url is not url:
-            route = self._routes[operation] = _Route(url, headers, session, ssl=self._ssl, proxy=self._proxy)
+            route = self._routes[operation] = _Route(
+                url, headers, session, ssl=self._ssl, proxy=self._proxy, proxy_headers=self._proxy_headers
+            )
         return route
 
     async def post(  # noqa: PLR0913 - the parts of a request
@@ -114,10 +136,10 @@ class FastPath:
             timeout: an `aiohttp.ClientTimeout` for the connection.
         """
         route = self._route(session, operation, url, headers)
-        connector = session.connector
+        connector: Any = session.connector  # a CheckedConnector
         if connector is None:
             raise aiohttp.ClientConnectionError("the session is closed")
-        connection = await connector.connect(route.request, [], timeout)
+        connection: Connection = await connector.take(route.request, [], timeout)
         try:
             body.begin()
         except BaseException:

@@ -1,51 +1,150 @@
-"""The pool's connector, which gives out only connections without unread bytes, and its settings."""
+"""The pool's connectors: how connections are opened, which ones are given out, and when they are retired."""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import random
 import select
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+import aiohttp
+
+from ._body import current_body
 from ._reading import PURE_PYTHON_PARSER, has_unread_bytes
+from ._tls import DefaultContext
 
 if TYPE_CHECKING:
-    import asyncio
-
-    import aiohttp
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
+    from .._clock import Clock
+
 
 # Seconds. Load balancers close idle connections after 60 s or more. A request written to a connection that is being
 # closed has an unknown outcome, so close idle ones well before.
 KEEPALIVE_TIMEOUT: Final = 10.0
-# Seconds: long enough to spare the resolver, short enough to follow a failover.
-DNS_CACHE_TTL: Final = 30
+# Seconds: long enough to spare the resolver when many connections open at once, short enough to follow a failover.
+DNS_CACHE_TTL: Final = 10
+# Seconds, plus or minus 20 %, so that connections that were opened together are not all retired together.
+MAX_CONNECTION_AGE: Final = 60.0
+_AGE_JITTER: Final = 0.2
 # asyncio reads every response into a new buffer of 256 KiB, and TLS into another.
 _MAX_READ_BUFFER: Final = 256 * 1024
 
 
-class CheckedConnector:
-    """Wraps a connector, ours or a borrowed session's, and gives out no kept connection with unsolicited bytes.
+class Connector(aiohttp.TCPConnector):
+    """The pool of a client that has borrowed no session.
 
-    aiohttp would take such bytes for the response to the next request (its issue 13656): a late "valid" would accept a
-    wrong code. What the event loop knows of a connection is only as recent as its last iteration, which may be long
-    ago if the loop was blocked. So the socket itself is asked. Bytes that arrive after this check are still taken for
-    the response: nothing in the service's responses identifies the request.
+    Its connections and timers live longer than the call that makes them, so they do not run in that call's context:
+    its values would live as long. Requests without a context of their own are verified with `DefaultContext`.
     """
 
-    def __init__(self, connector: aiohttp.BaseConnector) -> None:
+    def __init__(self) -> None:
+        # limit=0: the client's slots bound the attempts, so that no request queues inside an attempt's timeout.
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]
+            limit=0, keepalive_timeout=KEEPALIVE_TIMEOUT, ttl_dns_cache=DNS_CACHE_TTL
+        )
+        self._default_context = DefaultContext()
+
+    async def _create_connection(
+        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        opened: list[ResponseHandler] = []
+
+        async def open_connection() -> None:
+            """Open the connection."""
+            opened.append(await self._open(req, traces, timeout))
+
+        try:
+            await asyncio.get_running_loop().create_task(
+                open_connection(), name="bandwidth_mfa_async connection", context=contextvars.Context()
+            )
+        except BaseException:
+            # Cancelled in the iteration in which the connection was opened: nothing else would close it.
+            for protocol in opened:
+                protocol.close()
+            raise
+        return opened[0]
+
+    async def _open(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> ResponseHandler:
+        self._start_cleanup_timer()
+        if req.ssl is not True or not req.is_ssl():
+            return await super()._create_connection(req, traces, timeout)
+        context = await self._default_context.get()
+        while True:
+            self._ssl = context
+            try:
+                return await super()._create_connection(req, traces, timeout)
+            except aiohttp.ClientConnectorCertificateError:
+                context, previous = await self._default_context.get(recheck=True), context
+                if context is previous:
+                    raise
+
+    def _cleanup(self) -> None:
+        super()._cleanup()
+        self._start_cleanup_timer()
+
+    def _start_cleanup_timer(self) -> None:
+        """Start the timer that closes idle connections, unless it runs or there are no connections.
+
+        Otherwise aiohttp would start it when the next connection is released, in the context of that call.
+        """
+        if self._cleanup_handle is None and self._acquired:
+            loop = asyncio.get_running_loop()
+            reference: weakref.ref[Connector] = weakref.ref(self)
+            self._cleanup_handle = loop.call_later(KEEPALIVE_TIMEOUT, _clean_up, reference)
+
+
+def _clean_up(reference: weakref.ref[Connector]) -> None:
+    connector = reference()
+    if connector is not None:
+        connector._cleanup()  # noqa: SLF001 - its own
+
+
+class CheckedConnector:
+    """Wraps a connector, ours or a borrowed session's, and checks each connection before it is given out.
+
+    A kept connection with unsolicited bytes is closed. aiohttp would take such bytes for the response to the next
+    request (its issue 13656): a late "valid" would accept a wrong code. What the event loop knows of a connection is
+    only as recent as its last iteration, which may be long ago if the loop was blocked. So the socket itself is asked.
+    Bytes that arrive after this check are still taken for the response: nothing in the service's responses identifies
+    the request.
+
+    A connection is closed about a minute after it was first given out, so that DNS is asked again: after a failover,
+    connections in steady use would otherwise stay with the old address.
+
+    Args:
+        connector: the connector to wrap.
+        clock: the source of time for the age of connections.
+    """
+
+    def __init__(self, connector: aiohttp.BaseConnector, clock: Clock) -> None:
         self._connector = connector
-        self._given_out: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
+        self._clock = clock
+        self._retire_at: dict[ResponseHandler, float] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connector, name)
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
-        """Return a connection without unread bytes; close those that have some."""
+        """Return a connection for a request of aiohttp's, and mark the body of that request as begun."""
+        connection = await self.take(req, traces, timeout)
+        body = current_body.get()
+        if body is not None:
+            try:
+                body.begin()
+            except BaseException:
+                connection.release()
+                raise
+        return connection
+
+    async def take(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+        """Return a connection that is young and has no unread bytes; close the others."""
         while True:
             connection = await self._connector.connect(req, traces, timeout)
             protocol = connection.protocol
@@ -56,11 +155,18 @@ class CheckedConnector:
     def _is_stale(self, protocol: ResponseHandler) -> bool:
         if protocol.should_close or (PURE_PYTHON_PARSER and has_unread_bytes(protocol)):
             return True
-        # A protocol has a parser from its first request on. A connection that `warm_up` opened has none, but was given
-        # out. A new connection is not asked: its socket may hold the session tickets of TLS.
-        if getattr(protocol, "_parser", None) is None and protocol not in self._given_out:
-            self._given_out.add(protocol)
-            return False
+        now = self._clock.monotonic()
+        retire_at = self._retire_at.get(protocol)
+        if retire_at is None:
+            self._retire_at = {known: at for known, at in self._retire_at.items() if known.is_connected()}
+            jitter = random.uniform(-_AGE_JITTER, _AGE_JITTER)  # noqa: S311 - not a secret
+            self._retire_at[protocol] = now + MAX_CONNECTION_AGE * (1 + jitter)
+            # A protocol has a parser from its first request on; in a borrowed pool that may have been another's. A
+            # new connection is not asked: its socket may hold the session tickets of TLS.
+            if getattr(protocol, "_parser", None) is None:
+                return False
+        elif now >= retire_at:
+            return True
         return protocol.transport is None or _is_readable(protocol.transport)
 
 

@@ -16,13 +16,15 @@ from ._deadlines import DeadlineGroup
 from ._documented import Response, post
 from ._failures import error_after_send, error_before_send, is_connection_failure
 from ._fast_path import FastPath, fast_path_available
-from ._pool import DNS_CACHE_TTL, KEEPALIVE_TIMEOUT, CheckedConnector, raise_mmap_threshold
+from ._options import split_proxy
+from ._pool import CheckedConnector, Connector, raise_mmap_threshold
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
     from aiohttp.connector import Connection
 
+    from .._clock import Clock
     from ..errors import RequestError
     from ._body import Body
 
@@ -58,22 +60,33 @@ class Transport:
     Args:
         session: a session whose connector is used. Its headers, cookies, credentials and hooks are not used, and it
             is never closed.
-        ssl: how to verify the service; None for the system's certificate authorities.
+        ssl: how to verify the service; None for the system's certificate authorities, or for the settings of the
+            session.
         proxy: the URL of an http(s) proxy; proxies of the environment are not read.
+        clock: the source of time for the age of connections.
     """
 
     def __init__(
-        self, *, session: aiohttp.ClientSession | None = None, ssl: SSLContext | None = None, proxy: str | None = None
+        self,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        ssl: SSLContext | None = None,
+        proxy: str | None = None,
+        clock: Clock,
     ) -> None:
         self._borrowed = session
         self._ssl: SSLContext | bool = True if ssl is None else ssl
-        self._proxy = None if proxy is None else URL(proxy)
+        self._proxy: URL | None = None
+        self._proxy_headers: Headers | None = None
+        if proxy is not None:
+            self._proxy, self._proxy_headers = split_proxy(proxy)
+        self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._deadlines = DeadlineGroup()
-        self._fast_path = FastPath(ssl=self._ssl, proxy=self._proxy)
+        self._fast_path = FastPath(ssl=self._ssl, proxy=self._proxy, proxy_headers=self._proxy_headers)
         self._aborted = False
 
     @property
@@ -102,14 +115,13 @@ class Transport:
         borrowed = self._borrowed
         connector: aiohttp.BaseConnector | None
         if borrowed is None:
-            # limit=0: the client's slots bound the attempts, so that no request queues inside an attempt's timeout.
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_TIMEOUT, ttl_dns_cache=DNS_CACHE_TTL)
+            connector = Connector()
         else:
             connector = borrowed.connector
             if connector is None or borrowed.closed:
                 raise ClientStateError("the session passed to this client is closed; open one or pass none")
         self._session = aiohttp.ClientSession(
-            connector=cast("aiohttp.BaseConnector", CheckedConnector(connector)),
+            connector=cast("aiohttp.BaseConnector", CheckedConnector(connector, self._clock)),
             connector_owner=borrowed is None,
             cookie_jar=aiohttp.DummyCookieJar(),
             response_class=Response,
@@ -161,7 +173,17 @@ class Transport:
                 if fast_path_available(session):
                     await self._fast_path.post(session, operation, url, headers, payload, response, connect)
                 else:
-                    await post(session, url, headers, payload, response, connect, ssl=self._ssl, proxy=self._proxy)
+                    await post(
+                        session,
+                        url,
+                        headers,
+                        payload,
+                        response,
+                        connect,
+                        ssl=self._ssl,
+                        proxy=self._proxy,
+                        proxy_headers=self._proxy_headers,
+                    )
             finally:
                 timed_out = bucket.end(attempt)
         except asyncio.CancelledError as failure:
@@ -207,12 +229,20 @@ class Transport:
         connector = session.connector
         assert connector is not None  # noqa: S101 - the session is open
         loop = asyncio.get_running_loop()
-        request = aiohttp.ClientRequest("POST", url, loop=loop, session=session, ssl=self._ssl, proxy=self._proxy)
         opened: list[Connection] = []
         failure: BaseException | None = None
 
         async def connect() -> None:
             """Open one connection."""
+            request = aiohttp.ClientRequest(
+                "POST",
+                url,
+                loop=loop,
+                session=session,
+                ssl=self._ssl,
+                proxy=self._proxy,
+                proxy_headers=None if self._proxy_headers is None else self._proxy_headers.copy(),
+            )
             opened.append(await connector.connect(request, [], self._timeout(connect_timeout)))
 
         bucket = self._deadlines.bucket(connect_timeout)

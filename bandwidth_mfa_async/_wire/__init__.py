@@ -5,7 +5,7 @@ Pure functions over a table of operations. The transport moves the bytes and kno
 
 from __future__ import annotations
 
-from ._answers import RawResponse, decipher
+from ._answers import RawResponse, decipher, header_request_id
 from ._json import encode
 from ._operations import MESSAGING, OPERATIONS, USER_AGENT, VERIFY, VOICE, Operation
 from ._token import TOKEN_BODY, TOKEN_OPERATION, Token, decipher_token
@@ -24,4 +24,5 @@ __all__ = [
     "decipher",
     "decipher_token",
     "encode",
+    "header_request_id",
 ]

@@ -72,18 +72,34 @@ def decipher(
             status.
     """
     if 200 <= response.status < 300:
-        return _success(operation, response)
+        return _success(operation, response, secrets)
     raise status_error(operation, response, now, secrets)
 
 
-def _success(operation: Operation[Request, Response], response: RawResponse) -> Response:
+def header_request_id(response: RawResponse, secrets: Secrets = tuple) -> str | None:
+    """Return the request id of a response's header; None if it has none.
+
+    Args:
+        response: the response.
+        secrets: returns the values that must not be in the id; called only if there is one.
+    """
+    # AWS gateways add this header. No source shows it on MFA, whose documented id is in the bodies of errors.
+    value = response.headers.get(_REQUEST_ID_HEADER)
+    return None if value is None else _checked_request_id(value, secrets)
+
+
+def _success(operation: Operation[Request, Response], response: RawResponse, secrets: Secrets) -> Response:
     if response.defect == "timeout":
         raise ReadTimeoutError(
-            f"the response began with status {response.status} and did not end in time", operation.name
+            f"the response began with status {response.status} and did not end in time",
+            operation.name,
+            request_id=header_request_id(response, secrets),
         )
     if response.defect == "disconnected":
         raise DisconnectedError(
-            f"the connection was lost in the middle of a {response.status} response", operation.name
+            f"the connection was lost in the middle of a {response.status} response",
+            operation.name,
+            request_id=header_request_id(response, secrets),
         )
     document = None if response.defect else parse_json(response.body)
     try:
@@ -93,7 +109,11 @@ def _success(operation: Operation[Request, Response], response: RawResponse) -> 
     else:
         return parsed
     why = f"is {response.defect}" if response.defect else f"has no {response_name}"
-    raise ResponseDecodeError(f"the response has status {response.status} but {why}", operation.name)
+    raise ResponseDecodeError(
+        f"the response has status {response.status} but {why}",
+        operation.name,
+        request_id=header_request_id(response, secrets),
+    )
 
 
 # The first matching row decides. https://dev.bandwidth.com/docs/mfa/errors documents 400, 401, 403, 429 and 500.
@@ -145,9 +165,15 @@ def status_error(
     """Return the error for a status other than 2xx; arguments as for `decipher`."""
     status = response.status
     if status < 300 or status >= 600:
-        return ResponseDecodeError(f"the response has status {status}, which does not end a request", operation.name)
+        return ResponseDecodeError(
+            f"the response has status {status}, which does not end a request",
+            operation.name,
+            request_id=header_request_id(response, secrets),
+        )
     document = {} if response.defect else parse_object(response.body)
-    text, request_id = _error_text(document, secrets), _request_id(document, response.headers, secrets)
+    text = _error_text(document, secrets)
+    # The body's key is documented ("from AWS").
+    request_id = _checked_request_id(document.get("requestId"), secrets) or header_request_id(response, secrets)
     retry_after = parse_retry_after(response.headers, now)
     message = f"{_MESSAGES.get(status, 'the service rejected the request')} ({status})"
     if 300 <= status < 400:
@@ -186,12 +212,11 @@ def _error_text(document: dict[str, Any], secrets: Secrets) -> str | None:
 
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_=/.-]{1,80}", re.ASCII)
+_REQUEST_ID_HEADER: Final = "x-amzn-requestid"
 
 
-def _request_id(document: dict[str, Any], headers: Mapping[str, str], secrets: Secrets) -> str | None:
-    # The body's key is documented ("from AWS"). AWS gateways add the header; no source shows it on MFA.
-    for value in (document.get("requestId"), headers.get("x-amzn-requestid")):
-        if isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            # Numbers are also written without their country code.
-            return None if any(secret[-10:] in value for secret in secrets() if len(secret) > 3) else value
-    return None
+def _checked_request_id(value: object, secrets: Secrets) -> str | None:
+    if not isinstance(value, str) or not _REQUEST_ID.fullmatch(value):
+        return None
+    # Numbers are also written without their country code.
+    return None if any(secret[-10:] in value for secret in secrets() if len(secret) > 3) else value

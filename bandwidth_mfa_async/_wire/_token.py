@@ -10,7 +10,7 @@ from attrs import frozen
 from .._redaction import Secret
 from .._retry_after import seconds
 from ..errors import Delivery, NotSentError, ResponseDecodeError
-from ._answers import status_error
+from ._answers import header_request_id, status_error
 from ._json import parse_object
 from ._operations import MESSAGING
 
@@ -54,11 +54,13 @@ def decipher_token(response: RawResponse, *, now: float = 0.0, secrets: Secrets 
             # min first: JSON allows an integer of four hundred digits, which float() does not.
             return Token(Secret(f"Bearer {token}"), float(min(lifetime, _MAX_LIFETIME)))
         raise NotSentError(
-            f"no token: the token endpoint responded {response.status} without an access_token", TOKEN_OPERATION
+            f"no token: the token endpoint responded {response.status} without an access_token",
+            TOKEN_OPERATION,
+            request_id=header_request_id(response, secrets),
         )
     error = status_error(MESSAGING, response, now, secrets)
     if isinstance(error, ResponseDecodeError):
-        error = NotSentError(error.message)
+        error = NotSentError(error.message, request_id=error.request_id)
     hint = "; check client_id, client_secret and token_url" if response.status in {400, 401, 403, 404} else ""
     error._update(  # noqa: SLF001 - errors are this package's own
         message=f"no token: {error.message}{hint}", operation=TOKEN_OPERATION, delivery=Delivery.NOT_SENT

@@ -179,7 +179,8 @@ class BulkSender:
         `Delivery.INVALID` outcome, whereas it would end the generator, which Python cannot resume.
 
         Args:
-            requests: `CodeRequest`s, or numbers if `template` is given; any iterable or async iterable.
+            requests: `CodeRequest`s, or numbers if `template` is given; any iterable or async iterable. An async
+                generator is closed when the run ends, by the task that reads it and before the block ends.
             key: returns an item's idempotency key of at most 512 characters; by default the key is made from number,
                 template, channel and the journal's run name. The same key with another payload is `Delivery.INVALID`.
             template: makes requests from numbers; the journal refuses another template later.

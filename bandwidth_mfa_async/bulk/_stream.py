@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -175,13 +176,13 @@ class OutcomeStream:
         try:
             if self.journal is not None:
                 await self.journal.bind(self._template, channel=self._options.channel, custom_keys=self._custom_keys)
-            values = self._intake.values()
-            await self._capacity.acquire()
-            async for value in values:
-                self._take(value)
-                if self.stopping:
-                    return  # even if the input suppressed the cancellation
+            async with contextlib.aclosing(self._intake.values()) as values:
                 await self._capacity.acquire()
+                async for value in values:
+                    self._take(value)
+                    if self.stopping:
+                        return  # even if the input suppressed the cancellation
+                    await self._capacity.acquire()
             self._exhausted = True
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise

@@ -220,9 +220,8 @@ class _ScriptedTransport(Transport):
     """A `Transport` without sockets; bound to an event loop and a process like its base class."""
 
     def __init__(self, fake: FakeTransport, clock: Clock) -> None:
-        super().__init__()
+        super().__init__(clock=clock)
         self._fake = fake
-        self._clock = clock
         self._sleeper = Sleeper(clock)
 
     async def send(  # noqa: PLR0913 - the arguments of `Transport.send`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +66,11 @@ class Submission:
         await self._create()
         index = DedupIndex()
         try:
-            async for value in self._intake.values():
-                self._add(value)
-                if len(self._items) == self._chunk:
-                    await self._flush(index)
+            async with contextlib.aclosing(self._intake.values()) as input_values:
+                async for value in input_values:
+                    self._add(value)
+                    if len(self._items) == self._chunk:
+                        await self._flush(index)
             if self._items:
                 await self._flush(index)
         finally:

@@ -10,7 +10,7 @@ from aiohttp.abc import AbstractResolver
 
 
 class Resolver(AbstractResolver):
-    """Resolves names as its script says."""
+    """Resolves names as its script says: with addresses, "address:port" included, with an exception, or never."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -23,9 +23,10 @@ class Resolver(AbstractResolver):
             await asyncio.Event().wait()
         if isinstance(said, Exception):
             raise said
+        places = [address.partition(":") for address in said]
         return [
-            {"hostname": host, "host": address, "port": port, "family": family, "proto": 0, "flags": 0}
-            for address in said
+            {"hostname": host, "host": address, "port": int(other or port), "family": family, "proto": 0, "flags": 0}
+            for address, _, other in places
         ]
 
     async def close(self) -> None:

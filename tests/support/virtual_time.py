@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 import itertools
 import selectors
@@ -10,7 +11,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import contextvars
     from collections.abc import Callable
 
 # Loopback delivers within the send itself; this much real patience covers a busy machine.
@@ -124,7 +124,7 @@ def virtual_uvloop() -> Any:
         def _watch(self) -> None:
             if self._timers and not self._watched:
                 self._watched = True
-                super().call_later(_PATIENCE, self._look)
+                super().call_later(_PATIENCE, self._look, context=contextvars.Context())
 
         def _look(self) -> None:
             self._watched = False

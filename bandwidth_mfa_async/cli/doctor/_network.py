@@ -9,6 +9,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from ..._tls_reason import tls_reason
 from ._types import Finding
 
 if TYPE_CHECKING:
@@ -76,34 +77,21 @@ async def _connect(address: str, port: int, timeout: float) -> str:
     return ""
 
 
-# OpenSSL's X509_V_ERR numbers (https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/).
-_CERTIFICATE_REMEDIES: Final = {
-    9: "check this machine's clock",
-    10: "check this machine's clock; if it is right, inform the service's operator",
-    62: "check BW_MFA_URL's host name; a captive portal or an inspecting proxy can also cause this",
-    64: "check BW_MFA_URL's host name; a captive portal or an inspecting proxy can also cause this",
-}
-_UNTRUSTED: Final = (
-    "install this machine's CA certificates (ca-certificates, or Python's Install Certificates), or name yours with "
-    "SSL_CERT_FILE or MFAClient(ssl=...); an inspecting proxy uses its own CA"
-)
-
-
 async def _check_tls(address: str, port: int, host: str, timeout: float, clock: Clock) -> Finding:
     # Loading the CA certificates takes 100 ms of blocking I/O.
     context = await asyncio.to_thread(ssl.create_default_context)
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
-    except ssl.SSLCertVerificationError as error:
-        remedy = _CERTIFICATE_REMEDIES.get(error.verify_code, _UNTRUSTED)
-        return Finding("tls", "fail", f"the certificate is not accepted: {error.verify_message}", remedy)
     except TimeoutError:
         return Finding("tls", "fail", f"no TLS handshake within {timeout:g} s", FIREWALL)
     except OSError as error:  # ssl.SSLError is one
-        reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+        found = tls_reason(error, url="BW_MFA_URL")
+        if found is not None:
+            return Finding("tls", "fail", *found)
+        reason = error.strerror or type(error).__name__
         remedy = f"check that BW_MFA_URL names a TLS port; {FIREWALL}"
-        return Finding("tls", "fail", f"the handshake failed: {reason}".lower(), remedy)
+        return Finding("tls", "fail", f"the TLS handshake failed: {reason}".lower(), remedy)
     tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
     certificate, protocol = tls.getpeercert() or {}, tls.version()
     writer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,8 @@ class BackgroundTask:
         wakeup = self._wakeup
         if self._running is None:
             if self._due() < math.inf:
-                self._running = asyncio.get_running_loop().create_task(self._run())
+                # Not the caller's context: the task, and the connection that it opens, live longer than the call.
+                self._running = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
         elif wakeup is not None and not wakeup.done() and self._due() < self._wakeup_at:
             wakeup.set_result(None)
 

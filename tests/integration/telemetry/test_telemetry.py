@@ -24,7 +24,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, Event, LimitWaitEvent, SendsPausedEvent
 from tests.conftest import TO
 from tests.support import processes
-from tests.support.fault_server import Act, FaultServer, answer, hung_call
+from tests.support.fault_server import Act, FaultServer, answer, hung_call, reply
 
 if TYPE_CHECKING:
     from tests.support.clients import MakeClient
@@ -114,6 +114,35 @@ async def test_the_event_of_a_failed_call_matches_its_error(
     (attempt,), (call,) = recorder.attempts, recorder.calls
     assert (attempt.retry_in, attempt.status) == (None, 400)
     assert (call.delivery, call.error_type, call.request_id) == (Delivery.REJECTED, "BadRequestError", "r-1")
+
+
+@pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (answer(headers={"x-amzn-RequestId": "354cc8a3-6701"}), "354cc8a3-6701"),
+        (answer(headers={"x-amzn-requestid": f"r-{TO[1:]}"}), None),  # another's, or ours: it may not be shown
+        (answer(headers={"x-amzn-requestid": "a b"}), None),
+        (answer(), None),
+        (answer(200, b"<html>", headers={"x-amzn-requestid": "r-2"}), "r-2"),
+        (Act(reply(200, b"{", headers={"x-amzn-requestid": "r-3"}, length=9), then="fin"), "r-3"),
+        (answer(403, b"<html>", headers={"x-amzn-requestid": "r-4"}), "r-4"),
+        (answer(204, b"", headers={"x-amzn-requestid": "r-5"}), "r-5"),
+    ],
+    ids=["accepted", "a number", "not an id", "none", "no document", "cut off", "rejected", "empty"],
+)
+async def test_the_request_id_of_a_response_is_kept(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, response: Act, expected: str | None
+) -> None:
+    """On the result or the error, and on the events of the attempt and the call."""
+    recorder = Recorder()
+    server.play(response)
+    mfa = make_client(hooks=[recorder])
+    try:
+        found = (await mfa.generate_messaging_code(template.to(TO))).meta.request_id
+    except RequestError as error:
+        found = error.request_id
+    assert [found, recorder.attempts[0].request_id, recorder.calls[0].request_id] == [expected] * 3
 
 
 @pytest.mark.virtual_time

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 import types
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import attrs
@@ -20,41 +20,35 @@ from aioresponses import core as aioresponses_core
 from yarl import URL
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, MFAClient, RateLimitError, ServerError
-from bandwidth_mfa_async._transport import Body, _documented, _fast_path
+from bandwidth_mfa_async._clock import SystemClock
+from bandwidth_mfa_async._transport import Body, _fast_path
+from bandwidth_mfa_async._transport._body import current_body
+from bandwidth_mfa_async._transport._pool import CheckedConnector, Connector
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support.fault_server import Act, FaultServer, answer, refused_port
 
 
-async def test_aiohttp_writes_the_body_after_it_has_a_connection(server: FaultServer) -> None:
-    """`Body.begun` proves what was written: False without a connection, True with one, for every write method."""
-    async with aiohttp.ClientSession() as session:
-        unsent = Body(b"{}")
-        with pytest.raises(aiohttp.ClientConnectorError):
-            await session.post(f"http://127.0.0.1:{refused_port()}/", data=_documented._Payload(unsent))
-        assert not unsent.begun
-        sent = Body(b"{}")
-        async with session.post(server.origin, data=_documented._Payload(sent)) as response:
-            await response.read()
-        assert sent.begun
-    writers = {name for name in vars(aiohttp.payload.Payload) if name.startswith("write")}
-    assert writers == {"write", "write_with_length"}, "a new write method must set `begun` too"
+async def test_aiohttp_takes_a_connection_before_it_writes(server: FaultServer) -> None:
+    """`Body.begun` proves what was written: nothing precedes the connector's `connect`, which marks the body."""
+    connector = CheckedConnector(aiohttp.TCPConnector(), SystemClock())
+    handed_over: list[tuple[bool, int]] = []
 
+    def note() -> None:
+        handed_over.append((body.begun, len(server.seen)))
 
-async def test_aiohttp_holds_the_headers_back_until_the_body(server: FaultServer) -> None:
-    """Nothing of a request is written before its body is begun."""
-    begun_at_head: list[bool] = []
-
-    class Watched(_documented._Payload):
-        async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-            begun_at_head.append(bool(getattr(writer, "_headers_written", False)))
-            await super().write_with_length(writer, content_length)
-
-    async with aiohttp.ClientSession() as session, session.post(server.origin, data=Watched(Body(b"{}"))) as response:
-        await response.read()
-    assert begun_at_head in ([False], [True])
-    if begun_at_head == [True]:
-        # Headers count as written when they are buffered; what matters is that they are sent with the body.
-        assert server.seen[0].body == b"{}"
+    async with aiohttp.ClientSession(connector=cast("aiohttp.BaseConnector", connector)) as session:
+        for origin in (f"http://127.0.0.1:{refused_port()}", server.origin):
+            body = Body(b"{}", note)
+            current_body.set(body)
+            if origin == server.origin:
+                async with session.post(origin, data=body.value) as response:
+                    await response.read()
+            else:
+                with pytest.raises(aiohttp.ClientConnectorError):
+                    await session.post(origin, data=body.value)
+            assert body.begun is (origin == server.origin)
+    assert handed_over == [(False, 0)]
+    assert server.seen[0].body == b"{}"
 
 
 def test_aiohttp_has_the_internals_that_the_fast_path_uses() -> None:
@@ -119,6 +113,19 @@ def test_aiohttp_detects_unsolicited_bytes_on_a_connection() -> None:
     assert "_tail" in inspect.getsource(ResponseHandler.should_close.fget)  # type: ignore[attr-defined]
     parameters = list(inspect.signature(aiohttp.TCPConnector.connect).parameters)
     assert parameters == ["self", "req", "traces", "timeout"]
+
+
+async def test_aiohttp_has_what_our_connector_overrides() -> None:
+    """`Connector` opens connections in an empty context and with its own TLS context through these."""
+    for name in ("_create_connection", "_cleanup"):
+        ours, theirs = (inspect.signature(getattr(cls, name)) for cls in (Connector, aiohttp.TCPConnector))
+        assert list(ours.parameters) == list(theirs.parameters), name
+    assert aiohttp.TCPConnector._create_connection.__module__ == "aiohttp.connector"
+    source = inspect.getsource(aiohttp.TCPConnector._get_ssl_context)
+    assert "self._ssl" in source, "where a request without a context of its own gets one"
+    connector = Connector()
+    assert (connector._ssl, connector._cleanup_handle) == (True, None)
+    await connector.close()
 
 
 def test_aiohttp_reports_a_made_up_status_for_unparsable_responses() -> None:
@@ -216,4 +223,25 @@ async def test_users_can_mock_aiohttp(mocked: Any, status: int, payload: Any, er
             with pytest.raises(error):
                 await client.generate_messaging_code(template.to(TO))
     ((_, call),) = [(url, calls) for url, calls in mocked.requests.items()]
-    assert json.loads(call[0].kwargs["data"]._value)["to"] == TO
+    assert json.loads(call[0].kwargs["data"])["to"] == TO
+
+
+async def test_tools_that_replace_a_method_of_the_session_see_plain_types(
+    server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VCR.py writes what it sees to a file, and compares bodies; a type of ours would break both."""
+    real = aiohttp.ClientSession._request
+    seen: list[Any] = []
+
+    async def request(session: Any, method: str, url: Any, **options: Any) -> Any:
+        seen.append((method, url, options))
+        return await real(session, method, url, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", request)
+    async with MFAClient("9900000", BasicAuth("u", "p"), base_url=server.base_url) as client:
+        await client.generate_messaging_code(CodeTemplate(FROM, APPLICATION).to(TO))
+    ((method, url, options),) = seen
+    assert (type(method), type(url), type(options["data"])) == (str, URL, bytes)
+    assert {(type(name), type(value)) for name, value in options["headers"].items()} == {(str, str)}
+    assert options["headers"]["Authorization"] == server.seen[0].headers["authorization"]
+    assert options["data"] == server.seen[0].body
