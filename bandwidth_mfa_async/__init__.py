@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         VerifyCodeRequest,
         VerifyCodeResponse,
         VoiceCodeResponse,
+        normalize_code,
     )
     from .bulk import BulkSender, BulkSummary, ItemOutcome, JournalReport, SQLiteJournal
     from .errors import (
@@ -114,6 +115,7 @@ __all__ = [
     "VerifyCodeResponse",
     "VoiceCodeResponse",
     "__version__",
+    "normalize_code",
 ]
 
 _NAMES: Final = {
@@ -122,7 +124,7 @@ _NAMES: Final = {
     "._credentials": "BasicAuth CredentialChain OAuth2ClientCredentials",
     "._models": (
         "CodeRequest CodeTemplate MessagingCodeResponse ResponseMeta VerifyCodeRequest VerifyCodeResponse "
-        "VoiceCodeResponse"
+        "VoiceCodeResponse normalize_code"
     ),
     ".bulk": "BulkSender BulkSummary ItemOutcome JournalReport SQLiteJournal",
     ".errors": (

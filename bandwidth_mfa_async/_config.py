@@ -168,8 +168,8 @@ class Limits:
     """Rate limits and concurrency limit of a client.
 
     Args:
-        rate: the account's messaging limit in segments: a `Rate` or a text like ``"60/m"``. It is a hard ceiling:
-            probing never exceeds it.
+        rate: the account's messaging limit in segments: a `Rate` or a text like ``"60/m"``. It is a hard ceiling for
+            what is written in any period of the rate (60 in any minute) and in any second (1).
         voice_rate: the same for voice calls.
         adaptive: learn the limit from 429 responses.
         max_in_flight: maximum number of concurrent attempts.

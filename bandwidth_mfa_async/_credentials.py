@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import field, frozen
 
+from ._frames import init_clears_locals
 from ._redaction import Secret, hide
 from ._validation import checked_url, configuration_error, secret_text
 from .errors import ConfigurationError
@@ -33,6 +34,7 @@ def basic_header(user: str, password: str) -> str:
     return Secret("Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii"))
 
 
+@init_clears_locals
 @frozen
 class BasicAuth:
     """User name and password of a Dashboard API user, both case-sensitive.
@@ -62,6 +64,7 @@ def _check_token_url(_instance: object, attribute: Attribute[Any], value: object
     checked_url(attribute.name, value)
 
 
+@init_clears_locals
 @frozen
 class OAuth2ClientCredentials:
     """Client id and secret, exchanged for a bearer token that all calls of a client share.
@@ -94,6 +97,7 @@ class OAuth2ClientCredentials:
         return (self.client_id, self.client_secret, self.header.partition(" ")[2])
 
 
+@init_clears_locals
 @frozen
 class CredentialChain:
     """Both kinds of credentials: a call that the service rejects with one kind is made with the other.

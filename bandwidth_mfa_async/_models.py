@@ -7,12 +7,14 @@ mark the places where its documents disagree.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
 
-from ._redaction import hide, mask_phone_repr, show_host_only
+from ._frames import clear_locals, clears_locals, init_clears_locals
+from ._redaction import hide, is_printable, mask_phone_repr, show_host_only
 from .errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ DEFAULT_MESSAGE: Final = "Your {NAME} {SCOPE} code is {CODE}"
 
 _E164 = re.compile(r"\+[0-9]{2,15}", re.ASCII)
 _CODE = re.compile(r"[0-9]{4,8}", re.ASCII)
+_MAX_TYPED: Final = 64
+_PLACEHOLDER = re.compile(r"\{(?:NAME|SCOPE|CODE)\}")
+# Shorter pieces of a message, such as "Your", are ordinary words of an error text.
+_MIN_PIECE: Final = 8
 
 
 def _checked_text(name: str, value: object, *, max_length: int | None = None) -> str:
@@ -40,7 +46,10 @@ def _checked_text(name: str, value: object, *, max_length: int | None = None) ->
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InvalidRequestError(name, "must be text that UTF-8 can encode (it holds a lone surrogate)") from None
+            pass  # raise outside: the error contains the text
+        else:
+            return value
+        raise InvalidRequestError(name, "must be text that UTF-8 can encode (it holds a lone surrogate)")
     return value
 
 
@@ -107,6 +116,7 @@ def _check_minutes(_instance: object, attribute: Attribute[Any], value: object) 
         raise InvalidRequestError(attribute.name, "must be a number of minutes greater than 0 and at most 15")
 
 
+@init_clears_locals
 @frozen
 class CodeRequest:
     """A request to generate a code and send it by text or by voice.
@@ -138,6 +148,7 @@ class CodeRequest:
     callback_url: str | None = field(default=None, validator=_check_callback_url, repr=show_host_only)
 
 
+@init_clears_locals
 @frozen
 class CodeTemplate:
     """All fields of a `CodeRequest` except the recipient.
@@ -170,7 +181,12 @@ class CodeTemplate:
         Raises:
             InvalidRequestError: it is not an E.164 number.
         """
-        _check_phone_number(self, _TO_ATTRIBUTE, number)
+        try:
+            _check_phone_number(self, _TO_ATTRIBUTE, number)
+        except InvalidRequestError as error:
+            del number
+            clear_locals(error)
+            raise
         # Skip the other validators: the template has validated these values, and they are most of a request's cost.
         request = object.__new__(CodeRequest)
         object.__setattr__(request, "to", number)
@@ -183,6 +199,7 @@ _TO_ATTRIBUTE: Final = fields(CodeRequest).to
 _TEMPLATE_FIELDS: Final = tuple(item.name for item in fields(CodeTemplate))
 
 
+@init_clears_locals
 @frozen
 class VerifyCodeRequest:
     """A request to check a code.
@@ -204,6 +221,46 @@ class VerifyCodeRequest:
     expiration_time_in_minutes: float = field(default=3, validator=_check_minutes)
 
 
+@clears_locals
+def normalize_code(text: str) -> str:
+    """Return the code that a person typed: without blanks, dashes and invisible marks, and with ASCII digits.
+
+    People paste a code with a line break, type ``123-456``, or have a keyboard with full-width or Arabic digits. The
+    text is put into Unicode's form NFKC, and every decimal digit becomes an ASCII one. Everything else stays: no code
+    is guessed out of a sentence, and `VerifyCodeRequest` then refuses the text. `MFAClient.verify_code` does not call
+    this itself.
+
+    Args:
+        text: what the person typed. A text of more than 64 characters is returned as it is.
+
+    Raises:
+        InvalidRequestError: it is not a str.
+    """
+    if not isinstance(text, str):
+        raise InvalidRequestError("code", f"must be str, not {type(text).__name__}; a code may begin with zeros")
+    if len(text) > _MAX_TYPED:
+        return text
+    kept = (char for char in unicodedata.normalize("NFKC", text) if is_printable(char) and not _is_separator(char))
+    # Again, because a removed blank may have stood between a letter and its accent.
+    joined = unicodedata.normalize("NFKC", "".join(kept))
+    return "".join(str(unicodedata.decimal(char, char)) for char in joined)
+
+
+def _is_separator(char: str) -> bool:
+    return char.isspace() or unicodedata.category(char) == "Pd" or char == "\N{MINUS SIGN}"
+
+
+def secret_values(request: CodeRequest | VerifyCodeRequest) -> tuple[str, ...]:
+    """Return the values of a request that must not appear in a text, also as the service may repeat them."""
+    if isinstance(request, VerifyCodeRequest):
+        return (request.to, request.code, request.scope or "")
+    message, url = request.message or "", request.callback_url or ""
+    # The service may repeat the text as it sends it: with values in the place of {CODE}, {SCOPE} and {NAME}.
+    pieces = (piece.strip() for piece in _PLACEHOLDER.split(message))
+    long_pieces = (piece for piece in pieces if len(piece) >= _MIN_PIECE)
+    return (request.to, request.from_, message, *long_pieces, request.scope or "", url, url.partition("://")[2])
+
+
 @frozen
 class ResponseMeta:
     """Facts about the call that produced a response.
@@ -213,7 +270,8 @@ class ResponseMeta:
         elapsed: seconds from the call to the response, including waits and backoffs.
         request_id: the id that Amazon's gateway gave the request, if the response has the header `x-amzn-requestid`;
             no source shows it on MFA, so expect None. Errors also have the documented `requestId` of their bodies.
-        possible_duplicate: the outcome of an earlier attempt is unknown, so the person may get two codes.
+        possible_duplicate: the outcome of an earlier attempt is unknown, so the person may get two codes. None if the
+            response comes from a journal or a ledger of an older version, which did not record it.
         credential: the kind of credentials that the service accepted, ``"basic"`` or ``"oauth2"``; None where it is
             not recorded.
     """
@@ -221,7 +279,7 @@ class ResponseMeta:
     attempts: int = 1
     elapsed: float = 0.0
     request_id: str | None = None
-    possible_duplicate: bool = False
+    possible_duplicate: bool | None = False
     credential: Literal["basic", "oauth2"] | None = field(default=None, kw_only=True)
 
 

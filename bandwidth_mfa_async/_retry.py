@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ._config import Resend
@@ -124,6 +125,11 @@ def backoff(policy: RetryPolicy, error: RequestError, retry: int, rng: random.Ra
     return max(delay, error.retry_after + rng.uniform(0.0, min(0.1 * error.retry_after, 1.0)))
 
 
+def load() -> None:
+    """Import tenacity; later may be too late, because some failures leave no file descriptor to read it with."""
+    import_module("tenacity")
+
+
 async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the call, each closure one callback of tenacity's
     first_error: RequestError,
     attempt: Callable[[], Awaitable[_T]],
@@ -154,7 +160,6 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
     Raises:
         RequestError: the last attempt's error, with `retry_stopped_by` set if it was retryable.
     """
-    # Import on the first failure: most processes never see one.
     import tenacity as _t
 
     unraised: RequestError | None = first_error

@@ -35,6 +35,8 @@ from __future__ import annotations
 import enum
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
+from ._redaction import printable
+
 StopReason: TypeAlias = Literal["attempts", "budget", "deadline", "retry_after", "closed", "credentials"]
 """Why a retryable call was not retried."""
 
@@ -60,7 +62,13 @@ class Delivery(enum.StrEnum):
 
 
 class MFAError(Exception):
-    """Base class of every error that this library raises deliberately."""
+    """Base class of every error that this library raises deliberately.
+
+    Its text is one printable line: the name of a file or of a job in it cannot write to a terminal or forge a log.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*[printable(arg) if isinstance(arg, str) else arg for arg in args])
 
 
 class ConfigurationError(MFAError):

@@ -47,6 +47,7 @@ SIGNATURES: list[tuple[Any, Callable[..., None]]] = [
     (mfa.CodeTemplate, lambda from_, application_id, scope=None, message=MESSAGE, digits=6, callback_url=None: None),
     (mfa.CodeTemplate.to, lambda self, number: None),
     (mfa.VerifyCodeRequest, lambda to, code, scope=None, expiration_time_in_minutes=3: None),
+    (mfa.normalize_code, lambda text: None),
     (mfa.ResponseMeta, lambda attempts=ANY, elapsed=ANY, request_id=ANY, possible_duplicate=ANY: None),
     (mfa.RetryPolicy, lambda max_attempts=3, wait_initial=0.5, wait_max=8.0, timeout=60.0, attempt_timeout=30.0,
         connect_timeout=5.0, max_retry_after=60.0, resend=mfa.Resend.REJECTED: None),

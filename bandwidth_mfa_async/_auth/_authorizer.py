@@ -48,7 +48,13 @@ class _Choice:
     # By index: until when it is paused, and whether its last answer was not a rejection.
     paused_until: list[float] = field(factory=lambda: [0.0, 0.0])
     works: list[bool] = field(factory=lambda: [False, False])
-    rejection: str = ""
+    # The message of each kind's last failure.
+    failures: dict[CredentialKind, str] = field(factory=dict)
+
+    @property
+    def description(self) -> str:
+        """How both kinds failed."""
+        return "no credentials work: " + "; ".join(f"{_NAMES[kind]}: {text}" for kind, text in self.failures.items())
 
 
 class Authorizer:
@@ -105,7 +111,7 @@ class Authorizer:
         if all(paused):
             wait = min(choice.paused_until) - now
             raise NotSentError(
-                f"not tried: {choice.rejection}",
+                f"not tried: {choice.description}",
                 operation,
                 attempts=0,
                 retry_after=wait,
@@ -131,6 +137,10 @@ class Authorizer:
         (other,) = others
         paused_until = self._choices.setdefault(operation, _Choice()).paused_until[self._credentials.index(other)]
         return other if self._clock.monotonic() >= paused_until else None
+
+    def serves(self, operation: str, credential: Credential) -> bool:
+        """Return whether new calls use this credential, apart from probes."""
+        return credential is self._credentials[self._choices.setdefault(operation, _Choice()).active]
 
     def accepted(
         self, operation: str, credential: Credential, fallback: RequestError | None
@@ -178,29 +188,19 @@ class Authorizer:
             operation: the name of the operation.
             first: the credential that was tried before, and how it failed; None if there was none.
             last: the last credential.
-            error: how it failed; its message gets both answers.
+            error: how it failed; its message gets the answers to both.
         """
-        if first is None:
+        if len(self._credentials) != 2:
             if isinstance(error, APIStatusError):
                 self._warn("%s: the %s credentials are rejected: %s", operation, _NAMES[last.kind], error.message)
-            if len(self._credentials) != 2:
-                return
-            # The other kind is paused: another call was rejected with it a moment ago.
-            choice = self._choices.setdefault(operation, _Choice())
-            choice.rejection = choice.rejection or error.message
-            error._update(message=choice.rejection)  # noqa: SLF001 - errors are this package's own
-            self._pause(operation, choice, last, error)
             return
-        credential, failure = first
-        both = (
-            f"no credentials work: {_NAMES[credential.kind]}: {failure.message}; {_NAMES[last.kind]}: {error.message}"
-        )
-        error._update(message=both)  # noqa: SLF001 - errors are this package's own
-        self._warn("%s: %s", operation, both)
         choice = self._choices.setdefault(operation, _Choice())
-        choice.rejection = both
-        self._pause(operation, choice, credential, failure)
-        self._pause(operation, choice, last, error)
+        for credential, failure in ((first,) if first is not None else ()) + ((last, error),):
+            choice.failures[credential.kind] = failure.message
+            self._pause(operation, choice, credential, failure)
+        # Without `first`, the other kind is paused: it failed moments ago.
+        error._update(message=choice.description)  # noqa: SLF001 - errors are this package's own
+        self._warn("%s: %s", operation, error.message)
 
     def _pause(self, operation: str, choice: _Choice, credential: Credential, error: RequestError) -> None:
         if credential not in self._credentials or not isinstance(error, APIStatusError):

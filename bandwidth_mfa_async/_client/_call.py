@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .._models import CodeRequest, MessagingCodeResponse, VerifyCodeRequest, VerifyCodeResponse, VoiceCodeResponse
+from .._models import (
+    CodeRequest,
+    MessagingCodeResponse,
+    VerifyCodeRequest,
+    VerifyCodeResponse,
+    VoiceCodeResponse,
+    secret_values,
+)
 from ..errors import APIStatusError, Delivery, DeliveryUnknownError, NotSentError, RequestError
 from ..telemetry import AttemptEvent, CallEvent, CallStartedEvent
 
@@ -48,6 +55,7 @@ class Call(Generic[_Request, _Response]):
         "header",
         "lane",
         "maybe_delivered",
+        "moved",
         "observer",
         "operation",
         "payload",
@@ -84,9 +92,11 @@ class Call(Generic[_Request, _Response]):
         self.attempts = 0
         # Whether the outcome of an attempt, of this or an earlier call, is unknown. Later attempts do not change that.
         self.maybe_delivered = observer is not None and observer.maybe_delivered
-        # Its credential; how another one failed before; whether its token was renewed and the provider was asked again.
+        # Its credential; how another one failed before; whether it moved from a probe to the operation's credential,
+        # its token was renewed, and the provider was asked again.
         self.credential: Credential | None = None
         self.fallback: tuple[Credential, RequestError] | None = None
+        self.moved = False
         self.token_renewed = False
         self.provider_asked = False
         # The current or last attempt: its credentials, body, error, duration and wait. No payload: it was not made.
@@ -111,10 +121,7 @@ class Call(Generic[_Request, _Response]):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values of this call that must not appear in any text."""
-        request: CodeRequest | VerifyCodeRequest = self.request
-        other = request.code if isinstance(request, VerifyCodeRequest) else request.from_
-        # Error texts may quote numbers without the plus sign.
-        return (request.to, other, request.to[1:], other.lstrip("+"), self.header.partition(" ")[2])
+        return (*secret_values(self.request), self.header.partition(" ")[2])
 
     def record_failure(self, error: RequestError) -> None:
         """Record how the last attempt failed."""

@@ -8,7 +8,9 @@ import attrs
 
 from .._clock import SystemClock
 from .._config import DEFAULT_BASE_URL, Limits, RetryPolicy
+from .._frames import clears_locals
 from .._models import CodeRequest, CodeTemplate, VerifyCodeRequest
+from .._redaction import scrub
 from .._wire import MESSAGING, VERIFY, VOICE
 from ..errors import ConfigurationError, InvalidRequestError
 from ..telemetry import HookList
@@ -66,6 +68,7 @@ class MFAClient:
         ConfigurationError: an argument is wrong; raised before any I/O.
     """
 
+    @clears_locals
     def __init__(  # noqa: PLR0913 - keyword arguments with defaults
         self,
         account_id: str,
@@ -87,6 +90,7 @@ class MFAClient:
         self._owns_pool = True
 
     @classmethod
+    @clears_locals
     def from_env(cls, **overrides: Unpack[ClientOptions]) -> Self:
         """Return a client configured by environment variables.
 
@@ -139,6 +143,7 @@ class MFAClient:
     def __setattr__(self, name: str, value: object) -> None:
         # `client.auth = ...` would have no effect.
         if name not in {"_executor", "_owns_pool"} and not hasattr(type(self), name):
+            del value
             raise AttributeError(
                 f"MFAClient has no attribute {name!r} to set; options are constructor arguments, and auth= may be a "
                 "function that returns the current credentials"
@@ -214,7 +219,10 @@ class MFAClient:
             InvalidRequestError: not a `CodeRequest`.
             ClientStateError: the client is closed or belongs to another loop.
         """
-        _checked_request(request, CodeRequest)
+        if not _is_a(CodeRequest, request):
+            kind = type(request)
+            del request
+            raise _wrong_request(kind, CodeRequest)
         return await self._executor.call(MESSAGING, request, timeout, lane)
 
     async def generate_voice_code(
@@ -233,7 +241,10 @@ class MFAClient:
             InvalidRequestError: not a `CodeRequest`, or one with a `callback_url`, which voice calls do not support.
             ClientStateError: the client is closed or belongs to another loop.
         """
-        _checked_request(request, CodeRequest)
+        if not _is_a(CodeRequest, request):
+            kind = type(request)
+            del request
+            raise _wrong_request(kind, CodeRequest)
         if request.callback_url is not None:
             raise InvalidRequestError("callback_url", "is documented for texts only; leave it out for voice calls")
         return await self._executor.call(VOICE, request, timeout, lane)
@@ -281,29 +292,43 @@ class MFAClient:
             ClientStateError: the client is closed or belongs to another loop.
         """
         if request is None:
-            unknown = keywords.keys() - _VERIFY_KEYWORDS
-            if unknown or not {"to", "code"} <= keywords.keys():
-                wrong = f"unknown: {', '.join(sorted(unknown))}; " if unknown else ""
-                raise TypeError(f"verify_code: {wrong}pass to=... and code=..., and scope=... if the code had one")
-            request = VerifyCodeRequest(**keywords)
-            keywords.clear()  # crash reporters show local variables
+            try:
+                request = _request_of(keywords)
+            finally:
+                keywords.clear()  # crash reporters show local variables
         elif keywords:
+            keywords.clear()
+            del request
             raise TypeError("verify_code takes a VerifyCodeRequest or keywords, not both")
-        _checked_request(request, VerifyCodeRequest)
+        if not _is_a(VerifyCodeRequest, request):
+            kind = type(request)
+            del request
+            raise _wrong_request(kind, VerifyCodeRequest)
         return await self._executor.call(VERIFY, request, timeout, lane)
 
 
-def _checked_request(request: object, kind: type) -> None:
-    if isinstance(request, kind):
-        return
-    rule = f"must be a {kind.__name__}, not {type(request).__name__}"
-    if isinstance(request, CodeTemplate):
+def _request_of(keywords: dict[str, Any]) -> VerifyCodeRequest:
+    unknown = keywords.keys() - _VERIFY_KEYWORDS
+    if unknown or not {"to", "code"} <= keywords.keys():
+        wrong = f"unknown: {', '.join(map(scrub, sorted(unknown)))}; " if unknown else ""
+        unknown.clear()
+        raise TypeError(f"verify_code: {wrong}pass to=... and code=..., and scope=... if the code had one")
+    return VerifyCodeRequest(**keywords)
+
+
+def _is_a(kind: type, value: object) -> bool:
+    return isinstance(value, kind)
+
+
+def _wrong_request(given: type, kind: type) -> InvalidRequestError:
+    rule = f"must be a {kind.__name__}, not {given.__name__}"
+    if issubclass(given, CodeTemplate):
         rule += "; make one with template.to(number)"
     elif kind is VerifyCodeRequest:
         rule += "; or pass to=..., code=... and scope=..."
     else:
         rule += "; make one with CodeRequest(to=..., from_=..., application_id=...)"
-    raise InvalidRequestError("request", rule)
+    return InvalidRequestError("request", rule)
 
 
 def _checked(value: _Option, kind: type[_Option], name: str) -> _Option:

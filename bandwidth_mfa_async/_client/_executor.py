@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from .._auth import TOKEN_SHARE, TOKEN_WAIT, copy_of
+from .._frames import clear_locals
 from .._models import (
     CodeRequest,
     MessagingCodeResponse,
@@ -23,7 +23,6 @@ from .._transport import Body
 from .._validation import LANES
 from .._wire import decipher, encode, header_request_id
 from ..errors import (
-    APIStatusError,
     AuthenticationError,
     ConfigurationError,
     ConnectTimeoutError,
@@ -34,15 +33,16 @@ from ..errors import (
     RequestError,
 )
 from ..limits import ChannelLimiter, PrioritySemaphore, message_weight
+from ._authorization import change_credential, proves_authorization, record_accepted, wait_for_header
 from ._call import NO_DEADLINE, Call
 
 if TYPE_CHECKING:
-    from .._auth import Credential
     from .._config import Limits, Rate, RetryPolicy
     from .._validation import Lane
     from .._wire import Operation
     from ..limits import Limiter, Permit
-    from ..telemetry import HookList
+    from ..limits._permit import Turn
+    from ..telemetry import CredentialSwitchedEvent, HookList
     from ._observer import AttemptObserver
     from ._shared_state import SharedState
 
@@ -144,12 +144,8 @@ class CallExecutor:
                     response = await self._retry_after_first_failure(call)
                 else:
                     state.budget.deposit(1)
-                elapsed = state.clock.monotonic() - call.started
-                possible_duplicate = call.maybe_delivered and operation.sends
-                credential = None if call.credential is None else call.credential.kind
-                meta = ResponseMeta(call.attempts, elapsed, call.request_id, possible_duplicate, credential=credential)
                 self._emit_end(call, None, emit_attempt=True)
-                return attach_meta(response, meta)
+                return attach_meta(response, self._meta(call))
             except RequestError as error:
                 elapsed = state.clock.monotonic() - call.started
                 final = call.finalize_error(error, elapsed)
@@ -171,8 +167,17 @@ class CallExecutor:
                 cause = error
             # Outside the handlers, so that `__context__` does not hold the last attempt's error, which says less.
             raise final from cause
+        except Exception as error:
+            _clear_unless_request_failed(error)
+            raise
         finally:
             state.call_finished()
+
+    def _meta(self, call: Call[Any, Any]) -> ResponseMeta:
+        elapsed = self.state.clock.monotonic() - call.started
+        possible_duplicate = call.maybe_delivered and call.operation.sends
+        credential = None if call.credential is None else call.credential.kind
+        return ResponseMeta(call.attempts, elapsed, call.request_id, possible_duplicate, credential=credential)
 
     async def _retry_after_first_failure(self, call: Call[_Request, _Response]) -> _Response:
         """Retry after a failed first attempt, as far as the policy allows.
@@ -225,7 +230,7 @@ class CallExecutor:
                 except RequestError as error:
                     failure = error
             if isinstance(failure, (AuthenticationError, PermissionDeniedError)):
-                if failure.delivery is not Delivery.REJECTED or not await self._change_credential(call, failure):
+                if failure.delivery is not Delivery.REJECTED or not await change_credential(self.state, call, failure):
                     raise failure
                 self._emit_attempt(call, 0.0)
             elif isinstance(failure, RateLimitError):
@@ -253,7 +258,7 @@ class CallExecutor:
             try:
                 if call.observer is not None:
                     await call.observer.before_attempt()
-                response = await self._exchange(call)
+                response = await self._exchange(call, None if permit is None else permit.turn)
             except BaseException as error:
                 if limiter is not None and permit is not None:
                     _settle_permit(limiter, permit, call, error)
@@ -262,13 +267,13 @@ class CallExecutor:
                 self.slots.release()
         except RequestError as error:
             call.record_failure(error)
-            if self.state.authorizer.tracks and _proves_authorization(error):
-                self._record_credential(call)
+            if self.state.authorizer.tracks and proves_authorization(error):
+                self._emit_switch(record_accepted(self.state, call))
             raise
         if limiter is not None and permit is not None:
             limiter.accepted(permit)
         if self.state.authorizer.tracks:
-            self._record_credential(call)
+            self._emit_switch(record_accepted(self.state, call))
         return response
 
     async def _admit(self, call: Call[Any, Any], limiter: Limiter | None) -> Permit | None:
@@ -283,8 +288,8 @@ class CallExecutor:
             time_left = call.policy.timeout if call.deadline == NO_DEADLINE else call.deadline - began
             call.deadline = NO_DEADLINE
         if call.credential is None:
-            call.credential = state.authorizer.select(call.operation.name) or await self._ask(call)
-        call.header = call.credential.current() or await self._token(call)
+            call.credential = state.authorizer.select(call.operation.name)
+        call.header = (call.credential and call.credential.current()) or await wait_for_header(state, call)
         permit = await self._permit(call, limiter)
         if not self.slots.try_acquire(call.lane):
             # A permit is valid now. If kept while waiting for a slot, many would be used at once, above the rate.
@@ -316,19 +321,20 @@ class CallExecutor:
         """Return the number of segments of the text, which is how Bandwidth counts messages."""
         return message_weight(request.message, request.scope, request.digits, self.limits.application_name)
 
-    async def _exchange(self, call: Call[_Request, _Response]) -> _Response:
-        """Send one request and decipher its response."""
+    async def _exchange(self, call: Call[_Request, _Response], turn: Turn | None) -> _Response:
+        """Send one request, in its turn, and decipher its response."""
         state = self.state
         clock = state.clock
         # The token may have expired during the waits.
-        assert call.credential is not None  # noqa: S101 - chosen on admission
-        header = call.header = call.credential.current() or await self._token(call)
+        header = call.header = (call.credential and call.credential.current()) or await wait_for_header(state, call)
         started = clock.monotonic()
         time_left = call.deadline - started
         if time_left <= 0:
             raise DeadlineExceededError("the call's time ran out before the request was written")
         call.attempts += 1
-        call.payload = payload = Body(call.body, None if call.observer is None else call.observer.check_before_write)
+        call.payload = payload = Body(
+            call.body, None if call.observer is None else call.observer.check_before_write, turn
+        )
         try:
             raw = await state.transport.send(
                 state.urls[call.operation.name],
@@ -356,72 +362,9 @@ class CallExecutor:
     def _secrets(self, call: Call[Any, Any]) -> tuple[str, ...]:
         return (*call.secrets, *self.state.authorizer.secrets())
 
-    async def _ask(self, call: Call[Any, Any]) -> Credential:
-        """Wait for the provider's first credentials, and return the call's."""
-        authorizer = self.state.authorizer
-        try:
-            await authorizer.ask(call.wait_until)
-        except TimeoutError:
-            pass
-        else:
-            credential = authorizer.select(call.operation.name)
-            assert credential is not None  # noqa: S101 - `ask` installed it
-            return credential
-        raise DeadlineExceededError("the call's time ran out while it waited for credentials")
-
-    async def _token(self, call: Call[Any, Any]) -> str:
-        """Wait for the bearer token, which all concurrent calls share; without one, use the other credentials."""
-        state, name = self.state, call.operation.name
-        while True:
-            credential = call.credential
-            assert credential is not None  # noqa: S101 - chosen on admission
-            until = call.wait_until
-            wait = None
-            if call.fallback is None and state.authorizer.alternative(name, credential) is not None:
-                now = state.clock.monotonic()
-                wait = TOKEN_WAIT if until is None else min(TOKEN_WAIT, (until - now) * TOKEN_SHARE)
-                until = now + wait
-            error: RequestError
-            try:
-                return await credential.obtain(until)
-            except RequestError as shared:
-                error = copy_of(shared)
-            except TimeoutError:
-                error = DeadlineExceededError("the call's time ran out while it waited for a token")
-                if wait is not None:
-                    error = ConnectTimeoutError(f"no token: the token endpoint did not respond in {wait:.3g} s")
-            if not await self._change_credential(call, error):
-                raise error
-
-    async def _change_credential(self, call: Call[Any, Any], error: RequestError) -> bool:
-        """Choose what a call whose credential does not work uses next; return False if there is nothing else.
-
-        In this order, each at most once a call: a new token, the provider's new answer, the other kind.
-        """
-        authorizer, name, credential = self.state.authorizer, call.operation.name, call.credential
-        assert credential is not None  # noqa: S101 - chosen on admission
-        if error.delivery is Delivery.REJECTED and not call.token_renewed and credential.renew(call.header, name):
-            call.token_renewed = True
-            return True
-        if authorizer.has_provider and isinstance(error, APIStatusError) and not call.provider_asked:
-            call.provider_asked = True
-            if await authorizer.replaced(credential, call.wait_until):
-                call.credential = authorizer.select(name)
-                return True
-        other = None if call.fallback is not None else authorizer.alternative(name, credential)
-        if other is None:
-            authorizer.all_failed(name, call.fallback, credential, error)
-            return False
-        call.fallback, call.credential = (credential, error), other
-        return True
-
-    def _record_credential(self, call: Call[Any, Any]) -> None:
-        """Record that the service accepted the call's credential."""
-        if call.credential is not None:
-            fallback = None if call.fallback is None else call.fallback[1]
-            event = self.state.authorizer.accepted(call.operation.name, call.credential, fallback)
-            if event is not None and self._has_hooks:
-                self.hooks.emit(event)
+    def _emit_switch(self, event: CredentialSwitchedEvent | None) -> None:
+        if event is not None and self._has_hooks:
+            self.hooks.emit(event)
 
     def _emit_start(self, call: Call[Any, Any]) -> None:
         if self._has_hooks:
@@ -441,19 +384,18 @@ class CallExecutor:
         self.hooks.emit(call.call_event(error, self.state.clock.monotonic() - call.started))
 
 
+def _clear_unless_request_failed(error: Exception) -> None:
+    # Unlike the frames of a failed request, those of a bug and of wrong credentials may hold values as they are.
+    if not isinstance(error, RequestError):
+        clear_locals(error)
+
+
 def _settle_permit(limiter: Limiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:
     """Report to the limiter how an attempt with this permit failed: refund it, or count the rejection."""
     if not call.begun:
         limiter.refund(permit)
-    elif isinstance(error, RateLimitError):
+        return
+    if permit.turn is not None:
+        permit.turn.written()
+    if isinstance(error, RateLimitError):
         limiter.rejected(permit, error.retry_after)
-
-
-def _proves_authorization(error: RequestError) -> bool:
-    """Return whether the service rejected the request itself, in its own words, so that it knew the credentials."""
-    return (
-        isinstance(error, APIStatusError)
-        and error.delivery is Delivery.REJECTED
-        and error.status not in {401, 403}
-        and error.error_text is not None
-    )

@@ -11,7 +11,7 @@ from .._models import CodeRequest
 from ..errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from .._models import CodeTemplate
 
@@ -50,33 +50,16 @@ class Intake:
         Raises:
             Exception: any other exception of the input.
         """
-        source: Any = self._source
-        if hasattr(source, "__aiter__"):
-            asynchronous = source.__aiter__()
+        if hasattr(self._source, "__aiter__"):
+            values = _async_values(self._source.__aiter__())
             try:
-                while True:
-                    try:
-                        value = await asynchronous.__anext__()
-                    except StopAsyncIteration:
-                        return
-                    except asyncio.CancelledError as error:
-                        raise _classify_cancellation(error) from error
-                    except InvalidRequestError as error:
-                        value = _raise_if_generator(error, inspect.isasyncgen(asynchronous))
+                async for value in values:
                     yield value
             finally:
-                await _close(asynchronous)
-        iterator = iter(source)
-        while True:
-            try:
-                value = next(iterator)
-            except StopIteration:
-                return
-            except asyncio.CancelledError as error:
-                raise _classify_cancellation(error) from error
-            except InvalidRequestError as error:
-                value = _raise_if_generator(error, inspect.isgenerator(iterator))
-            yield value
+                await values.aclose()
+        else:
+            for value in _values(iter(self._source)):
+                yield value
 
     def request(self, value: Any) -> CodeRequest:
         """Return the request for a value.
@@ -113,6 +96,35 @@ class Intake:
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
             raise InvalidRequestError("key", f"must be a str of 1 to {MAX_KEY_LENGTH} characters")
         return key, key_digest(key), self._keys.payload(request)
+
+
+async def _async_values(source: Any) -> AsyncGenerator[Any]:
+    try:
+        while True:
+            try:
+                value = await source.__anext__()
+            except StopAsyncIteration:
+                return
+            except asyncio.CancelledError as error:
+                raise _classify_cancellation(error) from error
+            except InvalidRequestError as error:
+                value = _raise_if_generator(error, inspect.isasyncgen(source))
+            yield value
+    finally:
+        await _close(source)
+
+
+def _values(source: Any) -> Generator[Any]:
+    while True:
+        try:
+            value = next(source)
+        except StopIteration:
+            return
+        except asyncio.CancelledError as error:
+            raise _classify_cancellation(error) from error
+        except InvalidRequestError as error:
+            value = _raise_if_generator(error, inspect.isgenerator(source))
+        yield value
 
 
 async def _close(source: Any) -> None:

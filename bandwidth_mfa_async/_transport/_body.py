@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from aiohttp.connector import Connection
 
+    from ..limits._permit import Turn
+
 
 Headers: TypeAlias = CIMultiDict[str]
 
@@ -25,16 +27,20 @@ class Body:
     Args:
         value: the bytes.
         check_before_write: called immediately before the body is begun; if it raises, nothing is written.
+        turn: reserved before the body is begun, notified after it is written; None without a configured rate.
 
     Attributes:
         denial: what `check_before_write` raised. aiohttp may replace it with an error of its own.
     """
 
-    __slots__ = ("begun", "check_before_write", "denial", "value")
+    __slots__ = ("begun", "check_before_write", "denial", "turn", "value")
 
-    def __init__(self, value: bytes, check_before_write: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, value: bytes, check_before_write: Callable[[], None] | None = None, turn: Turn | None = None
+    ) -> None:
         self.value: bytes = value
         self.check_before_write: Callable[[], None] | None = check_before_write
+        self.turn: Turn | None = turn
         self.begun: bool = False
         self.denial: Exception | None = None
 

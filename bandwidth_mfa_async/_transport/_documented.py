@@ -44,6 +44,8 @@ async def post(  # noqa: PLR0913 - the parts of a request
         proxy: the proxy's URL without credentials, or None.
         proxy_headers: the proxy's credentials, or None.
     """
+    if body.turn is not None and not body.turn.try_reserve():
+        await body.turn.reserve()
     token = current_body.set(body)
     try:
         # Plain types: tools that watch the session, such as VCR.py, store and compare what they see.
@@ -57,6 +59,8 @@ async def post(  # noqa: PLR0913 - the parts of a request
             proxy=proxy,
             proxy_headers=proxy_headers,
         ) as received:
+            if body.turn is not None:
+                body.turn.written()  # earlier, but aiohttp does not say when
             await read_body(response, received.status, received.headers, received.content)
             if response.defect == "too large":
                 received.close()

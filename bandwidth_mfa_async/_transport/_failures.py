@@ -23,8 +23,9 @@ from ..errors import (
 if TYPE_CHECKING:
     from ..errors import RequestError
 
-# aiohttp raises all of these for connections, names, URLs and responses that fail.
-_CONNECTION_FAILURES: Final = (aiohttp.ClientError, OSError, EOFError, RuntimeError, ValueError)
+# aiohttp raises all of these for connections, names, URLs and responses that fail; an AssertionError for a name without
+# addresses.
+_CONNECTION_FAILURES: Final = (aiohttp.ClientError, OSError, EOFError, RuntimeError, ValueError, AssertionError)
 _DEFECTS: Final = (NotImplementedError, RecursionError)
 
 

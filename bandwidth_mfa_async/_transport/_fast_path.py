@@ -126,7 +126,7 @@ class FastPath:
             )
         return route
 
-    async def post(  # noqa: PLR0913 - the parts of a request
+    async def post(  # noqa: C901, PLR0913 - the parts of a request
         self,
         session: aiohttp.ClientSession,
         operation: str,
@@ -154,6 +154,12 @@ class FastPath:
         if connector is None:
             raise aiohttp.ClientConnectionError("the session is closed")
         connection: Connection = await connector.take(route.request, [], timeout)
+        turn = body.turn
+        if turn is not None and not turn.try_reserve():
+            # Wait without the connection, which might become stale.
+            connection.release()
+            await turn.reserve()
+            connection = await connector.take(route.request, [], timeout)
         try:
             body.begin()
         except BaseException:
@@ -167,6 +173,8 @@ class FastPath:
             protocol.set_response_params(read_until_eof=True, auto_decompress=False)
             # One write: the transport buffers what the socket does not accept, within the attempt's deadline.
             transport.write(b"%b%d\r\n\r\n%b" % (route.head, len(body.value), body.value))
+            if turn is not None:
+                turn.written()
             while True:
                 try:
                     message, stream = await protocol.read()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import aiohttp
 from yarl import URL
 
+from .._retry import load as load_retry
 from .._wire import USER_AGENT, RawResponse
 from ..errors import ClientStateError, DisconnectedError, NotSentError
 from ._body import Headers
@@ -54,6 +55,15 @@ def endpoint(base_url: str, account_id: str, path: str) -> URL:
 def absolute_url(url: str) -> URL:
     """Return a checked URL in aiohttp's type."""
     return URL(url)
+
+
+def _load_what_failures_need() -> None:
+    """Import what the first failed call, or the first connection, would otherwise read from disk.
+
+    A process that is out of file descriptors cannot read it then.
+    """
+    load_retry()
+    "".encode("idna")  # how Python resolves host names
 
 
 class Transport:
@@ -106,6 +116,7 @@ class Transport:
         if self._loop is loop and self._pid == os.getpid():
             return
         if self._loop is None:
+            _load_what_failures_need()
             self._loop, self._pid = loop, os.getpid()
             return
         if self._pid != os.getpid():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from attrs import define, field, fields
 
-from .._redaction import scrub
+from .._redaction import hide_secrets, is_id, scrub
 from .._retry_after import parse_retry_after, parse_wait_hint
 from ..errors import (
     APIStatusError,
@@ -211,12 +210,8 @@ def _error_text(document: dict[str, Any], secrets: Secrets) -> str | None:
     return None
 
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_=/.-]{1,80}", re.ASCII)
 _REQUEST_ID_HEADER: Final = "x-amzn-requestid"
 
 
 def _checked_request_id(value: object, secrets: Secrets) -> str | None:
-    if not isinstance(value, str) or not _REQUEST_ID.fullmatch(value):
-        return None
-    # Numbers are also written without their country code.
-    return None if any(secret[-10:] in value for secret in secrets() if len(secret) > 3) else value
+    return value if is_id(value) and hide_secrets(value, secrets()) == value else None

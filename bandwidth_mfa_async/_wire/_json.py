@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import cattrs
@@ -12,6 +11,7 @@ from attrs import fields, has
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from .._models import CodeRequest, VerifyCodeRequest
+from .._redaction import is_id
 from ._operations import OPERATIONS
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ else:
     orjson = _orjson
 
 _ID_FIELDS: Final = frozenset({"message_id", "call_id"})
-# Ids go into journals, ledgers, logs and terminals. All ids that were seen are ASCII letters, digits and hyphens.
-_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def json_name(name: str) -> str:
@@ -49,7 +47,7 @@ def _strict(kind: type) -> Callable[[Any, Any], Any]:
 
 
 def _id(value: Any, _type: Any) -> str:
-    if not isinstance(value, str) or not _ID.fullmatch(value):
+    if not is_id(value):
         raise TypeError("must be an id of printable ASCII characters")
     return value
 

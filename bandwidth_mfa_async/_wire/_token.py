@@ -24,6 +24,9 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
 # Not documented by Bandwidth; its command-line tool assumes the same when the key is absent.
 _TOKEN_LIFETIME: Final = 3600.0
 _MAX_LIFETIME: Final = 1e9
+# Bounds the token requests of a client to two a second, whatever the endpoint says. A token that ends earlier is
+# renewed after its rejection.
+_MIN_LIFETIME: Final = 1.0
 
 
 @frozen
@@ -52,7 +55,7 @@ def decipher_token(response: RawResponse, *, now: float = 0.0, secrets: Secrets 
             lifetime = _TOKEN_LIFETIME
         if isinstance(token, str) and _TOKEN.fullmatch(token):
             # min first: JSON allows an integer of four hundred digits, which float() does not.
-            return Token(Secret(f"Bearer {token}"), float(min(lifetime, _MAX_LIFETIME)))
+            return Token(Secret(f"Bearer {token}"), float(max(min(lifetime, _MAX_LIFETIME), _MIN_LIFETIME)))
         raise NotSentError(
             f"no token: the token endpoint responded {response.status} without an access_token",
             TOKEN_OPERATION,

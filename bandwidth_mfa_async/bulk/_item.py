@@ -87,7 +87,7 @@ class Item:
         self.started_at = run.clock.monotonic()
 
     def attempt_failed(self, error: RequestError) -> None:
-        """Record a failed attempt; put the item back to pending unless an attempt may have been delivered."""
+        """Record a failed attempt; put the item back to pending, or to unknown if it may have been delivered."""
         self.error = error
         if not self.in_flight:
             return
@@ -99,7 +99,11 @@ class Item:
         if run.journal is not None:
             if isinstance(error, RateLimitError):
                 run.journal.count("throttled", run.clock.time())
-            if not self.maybe_delivered:
+            if self.maybe_delivered:
+                # At once, not at the end of the call: the next intent then remembers this attempt.
+                cause, status = type(error).__name__, getattr(error, "status", None)
+                run.journal.settle(self.row_id, JournalState.UNKNOWN, cause=cause, http_status=status)
+            else:
                 run.journal.settle(self.row_id, JournalState.PENDING)
         if run.stopping and (task := asyncio.current_task()) is not None:
             task.cancel()  # no further attempt

@@ -8,10 +8,7 @@ from attrs import define, field, frozen
 
 if TYPE_CHECKING:
     from .._models import CodeRequest, MessagingCodeResponse, VoiceCodeResponse
-    from ..errors import (
-        Delivery,
-        MFAError,
-    )
+    from ..errors import Delivery, MFAError
 
 Ending: TypeAlias = Literal["finished", "stopped", "failed"]
 """How a run ended: the input was used up, the run was stopped, or an error ended it."""
@@ -86,6 +83,15 @@ class BulkSummary:
         """Number of items that have an outcome."""
         return self.accepted + self.rejected + self.not_sent + self.unknown + self.invalid + self.skipped
 
-    def count(self, delivery: Delivery) -> None:
-        """Count one outcome."""
+    def count(self, delivery: Delivery, possible_duplicate: bool | None = False) -> None:  # noqa: FBT001, FBT002 - a fact
+        """Count one outcome.
+
+        Args:
+            delivery: what is known of the text.
+            possible_duplicate: of an accepted item, `ResponseMeta.possible_duplicate`.
+        """
         setattr(self, delivery.value, getattr(self, delivery.value) + 1)
+        if possible_duplicate:
+            self.possible_duplicates += 1
+        elif possible_duplicate is None:
+            self.possible_duplicates_unrecorded += 1

@@ -77,17 +77,31 @@ class RunJournal:
     def _skipped_outcome(self, item: Item, row: JournalRow) -> ItemOutcome:
         response = None
         if row.provider_id is not None:
-            response = self._response(row.provider_id, meta=ResponseMeta(attempts=row.attempts, elapsed=0.0))
+            meta = ResponseMeta(attempts=row.attempts, possible_duplicate=row.possible_duplicate)
+            response = self._response(row.provider_id, meta=meta)
         previous = DELIVERY_OF_JOURNAL_STATE[row.status]
         return ItemOutcome(item.index, item.key, item.request, Delivery.SKIPPED, response, previous=previous)
 
-    def record_accepted(self, item: Item, provider_id: str) -> None:
-        """Record that the service accepted an item."""
+    def record_accepted(self, item: Item, provider_id: str, *, possible_duplicate: bool = False) -> None:
+        """Record that the service accepted an item.
+
+        Args:
+            item: the item.
+            provider_id: the service's id of the text or call.
+            possible_duplicate: whether an earlier attempt may have been delivered too.
+        """
         journal = self._journal
         if journal is None:
             return
         self._active_rows.discard(item.row_id)
-        journal.accept(item.row_id, provider_id, item.attempts, self._clock.time(), self._latency(item))
+        journal.accept(
+            item.row_id,
+            provider_id,
+            item.attempts,
+            self._clock.time(),
+            self._latency(item),
+            possible_duplicate=possible_duplicate,
+        )
 
     def record_failed(self, item: Item, delivery: Delivery, error: MFAError) -> None:
         """Record why an item was not accepted."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from .._client import MFAClient, executor_of
+from .._frames import clears_locals
 from .._models import CodeTemplate
 from .._validation import LANES
 from ..errors import ClientStateError, ConfigurationError, JournalError
@@ -59,6 +60,7 @@ class BulkSender:
         ConfigurationError: an argument is invalid.
     """
 
+    @clears_locals
     def __init__(  # noqa: PLR0913 - keyword arguments with defaults
         self,
         client: MFAClient,
@@ -166,6 +168,7 @@ class BulkSender:
         template: CodeTemplate,
     ) -> OutcomeStream: ...
 
+    @clears_locals
     def send(
         self,
         requests: Iterable[Any] | AsyncIterable[Any],

@@ -11,6 +11,7 @@ import attrs
 from attrs import frozen
 
 from .._config import Resend
+from .._frames import clear_locals
 from .._item_state import is_account_error
 from .._items._intake import Intake, unexpected_error
 from .._models import MessagingCodeResponse
@@ -207,6 +208,8 @@ class OutcomeStream:
             key, digest, payload = self._intake.key(request)
         except Exception as failure:  # noqa: BLE001 - an invalid value concerns this item only
             error = failure if isinstance(failure, InvalidRequestError) else unexpected_error(failure)
+            # Stored, not raised: its traceback holds the value. A key function's error stays hidden as well.
+            error.with_traceback(None).__context__ = None
             self._run_journal.record_invalid(value, index, self._fail)
             self._emit(ItemOutcome(index, "", request, Delivery.INVALID, error=error))
             return
@@ -308,10 +311,9 @@ class OutcomeStream:
         item.end_attempt()
         if item.maybe_delivered and not response.meta.possible_duplicate:
             response = attrs.evolve(response, meta=attrs.evolve(response.meta, possible_duplicate=True))
-        self.summary.possible_duplicates += response.meta.possible_duplicate
         self._consecutive_account_errors = 0
         provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
-        self._run_journal.record_accepted(item, provider_id)
+        self._run_journal.record_accepted(item, provider_id, possible_duplicate=bool(response.meta.possible_duplicate))
         self.summary.attempts += item.attempts
         self._emit(ItemOutcome(item.index, item.key, item.request, Delivery.ACCEPTED, response))
 
@@ -349,7 +351,8 @@ class OutcomeStream:
 
     def _emit(self, outcome: ItemOutcome) -> None:
         self._done += 1
-        self.summary.count(outcome.delivery)
+        response = outcome.response
+        self.summary.count(outcome.delivery, response is not None and response.meta.possible_duplicate)
         self.summary.elapsed = self.clock.monotonic() - self._started_at
         if self._options.ordered:
             self._reorder_buffer[outcome.index] = outcome
@@ -397,4 +400,5 @@ class OutcomeStream:
                 self.summary.ending = "failed"
         failure, self._failure = self._failure, None
         if failure is not None:
+            clear_locals(failure)
             raise failure

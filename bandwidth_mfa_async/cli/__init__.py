@@ -10,17 +10,19 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from .._frames import clear_locals
+
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-_INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line, or print what to install."""
     try:
+        _handle_signals_as_first_process()
         with _exit_on_interrupt():
             from ._app import app
+            from ._output import replace_unencodable
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
             raise
@@ -29,6 +31,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    replace_unencodable()
     try:
         app(prog_name="bandwidth-mfa")
     except OSError as error:
@@ -37,6 +40,17 @@ def main() -> None:
         # Only writing the output can fail here; commands handle errors of their own files.
         print(f"error: the output cannot be written: {error.strerror}; completed work is kept", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        clear_locals(error)  # of a crash report: numbers and codes are arguments of the command line
+        raise
+
+
+def _handle_signals_as_first_process() -> None:
+    """End the process on SIGTERM and SIGHUP, as elsewhere: the first process of a container ignores them by default."""
+    if os.getpid() == 1:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _exit)
 
 
 @contextlib.contextmanager
@@ -56,8 +70,8 @@ def _exit_on_interrupt() -> Generator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _exit(_number: int, _frame: object) -> None:
-    os._exit(_INTERRUPTED)
+def _exit(number: int, _frame: object) -> None:
+    os._exit(128 + number)
 
 
 __all__ = ["main"]

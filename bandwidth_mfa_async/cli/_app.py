@@ -16,7 +16,7 @@ from rich.table import Table
 
 from .. import __version__
 from .._config import RetryPolicy
-from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest
+from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest, normalize_code
 from ..errors import ConfigurationError, Delivery, MFAError
 from . import _outcome
 from ._demo import run as run_demo
@@ -55,6 +55,8 @@ def _examples(*lines: str) -> str:
     return "\n\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
+# Messages that `simulate` keeps; a soak test may run for days.
+_INBOX_LIMIT = 10_000
 _NUMBERS = "--from +19195554321 --application-id APP"
 
 
@@ -213,11 +215,11 @@ def verify(  # noqa: PLR0913 - options
     timeout: float | None,
     as_json: bool,  # noqa: FBT001 - click passes flags this way
 ) -> None:
-    """Check the CODE that TO typed."""
+    """Check the CODE that TO typed; blanks and dashes in it are ignored."""
 
     async def action(client: MFAClient) -> tuple[dict[str, Any], str, int]:
         """Verify the code."""
-        answer = await client.verify_code(VerifyCodeRequest(to, code, scope, minutes))
+        answer = await client.verify_code(VerifyCodeRequest(to, normalize_code(code), scope, minutes))
         exit_code = _outcome.EXIT_OK if answer.valid else _outcome.EXIT_FAILED
         return _outcome.verify_document(answer), "valid" if answer.valid else "not valid", exit_code
 
@@ -393,7 +395,7 @@ async def _simulate(host: str, port: int, seed: int | None, options: dict[str, A
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with Simulator(port, host=host, seed=seed, **options) as simulator:
+        async with Simulator(port, host=host, seed=seed, inbox_limit=_INBOX_LIMIT, **options) as simulator:
             click.echo(f"simulating Bandwidth MFA at {simulator.base_url}; inbox at {simulator.page_url}")
             click.echo("in another terminal:")
             click.echo(f"  export BW_MFA_URL={simulator.base_url} BW_ACCOUNT_ID={simulator.account_id}")
@@ -417,5 +419,5 @@ async def _simulate(host: str, port: int, seed: int | None, options: dict[str, A
         text = f"port {port} is in use; choose another with --port, or 0 for a free one" if in_use else str(error)
         click.echo(f"error: {text}", err=True)
         return _outcome.EXIT_USAGE
-    click.echo(f"stopped; {len(simulator.inbox)} messages were sent")
+    click.echo(f"stopped; {simulator.sent_count} messages were sent")
     return _outcome.EXIT_OK

@@ -127,7 +127,7 @@ async def run(count: int, seed: int, advance: Callable[[str, Delivery | bool], N
                 outcome = error.delivery
             else:
                 outcome = Delivery.ACCEPTED
-                summary.possible_duplicates += sent.meta.possible_duplicate
+                summary.possible_duplicates += bool(sent.meta.possible_duplicate)
             setattr(summary, str(outcome), getattr(summary, str(outcome)) + 1)
             advance("send", outcome)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def journal_files(journal: str) -> list[str]:
     """Return the paths of a journal and of the files that SQLite keeps beside it; overwriting one damages it."""
-    return [os.path.realpath(journal) + ending for ending in ("", "-wal", "-shm", "-lock")]
+    return [os.path.realpath(journal) + ending for ending in ("", "-wal", "-shm", "-mark")]
 
 
 def is_one_of(path: str, files: Iterable[str]) -> bool:

@@ -25,6 +25,12 @@ def items(number: int) -> str:
     return "1 item" if number == 1 else f"{number:,} items"
 
 
+def possible_duplicates(number: int, unrecorded: int) -> str:
+    """Return the numbers of accepted items that are possible duplicates, and of those of which it is not recorded."""
+    text = "1 possible duplicate" if number == 1 else f"{number:,} possible duplicates"
+    return f"{text}; not recorded for {unrecorded:,} by an older version" if unrecorded else text
+
+
 def share(part: int, whole: int) -> str:
     """Return a share in percent; a part above zero and below the whole is never rounded to 0 % or 100 %."""
     if not whole or part in {0, whole}:

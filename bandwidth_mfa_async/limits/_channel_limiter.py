@@ -14,6 +14,7 @@ from ._permit import Permit, deadline_error
 from ._sliding_window import SlidingWindowCounter
 from ._slow_start import SlowStart
 from ._token_bucket import TokenBucket
+from ._write_window import WriteTurn, WriteWindow, effective_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def _checked_per_second(rate: object) -> float | None:
         return None
     if not isinstance(rate, Rate):
         raise ConfigurationError("rate: must be a Rate or None")
-    return rate.per_second
+    return effective_rate(rate)
 
 
 def _checked_seconds(name: str, value: object) -> float:
@@ -63,7 +64,8 @@ class ChannelLimiter:
 
     Args:
         channel: its name in events and errors.
-        rate: the account's known limit, never exceeded; None when unknown.
+        rate: the account's known limit: a hard ceiling for the texts written in any second and in any of its periods;
+            None when unknown.
         adaptive: adapt the rate to 429 answers.
         clock: provides time and timers.
         emit: receives events; None to build none.
@@ -86,7 +88,7 @@ class ChannelLimiter:
         ceiling = _checked_per_second(rate)
         self._channel = channel
         # The highest possible rate; an estimated one has no bound.
-        self._ceiling = None if rate is None else rate.per_second
+        self._ceiling = ceiling
         self._clock = clock
         self._emit = emit
         self._max_pause = _checked_seconds("max_pause", max_pause)
@@ -94,8 +96,13 @@ class ChannelLimiter:
         self._slow_start = SlowStart() if not adaptive and ceiling is None else None
         self._window = SlidingWindowCounter() if self._slow_start is not None else None
         self._bucket = TokenBucket(
-            clock, ceiling, on_delayed_grant=self._on_delayed_grant if ceiling is None or adaptive else None
+            clock,
+            ceiling,
+            strict=ceiling is not None,
+            on_delayed_grant=self._on_delayed_grant if ceiling is None or adaptive else None,
         )
+        # The bucket decides when an attempt may begin, this when its text may be written.
+        self._writes = None if rate is None else WriteWindow(clock, rate, self._bucket)
         self._probe_pause_until = -math.inf
         self._last_emitted_rate = math.inf if ceiling is None else ceiling
         self._epoch = 0
@@ -138,7 +145,7 @@ class ChannelLimiter:
             return None
         if self._learner is not None and self._learner.half_open:
             self._pause_for_probe(self._clock.monotonic())
-        return Permit(weight, self._epoch, refundable=self._bucket.rate is not None)
+        return self._make_permit(weight, lane)
 
     async def acquire(self, weight: int = 1, lane: Lane = "interactive", *, deadline: float | None = None) -> Permit:
         """Return a permit, waiting until `deadline` at most.
@@ -167,10 +174,16 @@ class ChannelLimiter:
         if self._emit is not None:
             waited = self._clock.monotonic() - began
             self._emit(LimitWaitEvent(channel=self._channel, lane=lane, seconds=waited))
-        return Permit(weight, self._epoch, refundable=self._bucket.rate is not None)
+        return self._make_permit(weight, lane)
+
+    def _make_permit(self, weight: int, lane: Lane) -> Permit:
+        turn = None if self._writes is None else WriteTurn(self._writes, weight, lane)
+        return Permit(weight, self._epoch, refundable=self._bucket.rate is not None, turn=turn)
 
     def refund(self, permit: Permit) -> None:
         """Return a permit whose attempt was not sent; it goes to the next waiter."""
+        if permit.turn is not None:
+            permit.turn.release()
         if permit.epoch == self._epoch:
             self._end_probe_pause(self._clock.monotonic())
         if permit.refundable:
@@ -220,6 +233,8 @@ class ChannelLimiter:
     def abort(self, make_error: Callable[[], BaseException]) -> None:
         """End every wait, current and future, with a separate error: the client is closing."""
         self._bucket.abort(make_error)
+        if self._writes is not None:
+            self._writes.abort(make_error)
 
     def _on_delayed_grant(self, now: float, weight: int) -> float | None:
         """Return the rate after a caller that had to wait was granted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..errors import Delivery, RateLimitError
 
@@ -22,11 +22,30 @@ class Permit:
         weight: messages (segments) that the attempt counts as.
         epoch: the limiter's epoch when it was granted; distinguishes late rejections from new ones.
         refundable: whether the permit was taken from a rate, so that a refund goes back to it.
+        turn: with a configured rate, decides when the text may be written; None without.
     """
 
     weight: int
     epoch: int
     refundable: bool
+    turn: Turn | None = field(default=None, eq=False)
+
+
+class Turn(Protocol):
+    """The right of one attempt to write its text, which it uses once it has a connection."""
+
+    def try_reserve(self) -> bool:
+        """Return whether the text may be written now."""
+        ...
+
+    async def reserve(self) -> None:
+        """Wait until the text may be written."""
+
+    def written(self) -> None:
+        """Report that the text is written; later calls have no effect."""
+
+    def release(self) -> None:
+        """Report that the text will not be written."""
 
 
 class Limiter(Protocol):

@@ -25,6 +25,13 @@ BURST_SECONDS: Final = 0.05
 _TOLERANCE: Final = 1e-5
 _MIN_WAIT: Final = 1e-5
 
+# A strict bucket makes up for this many seconds of lateness.
+_CATCH_UP: Final = 0.1
+
+# A strict bucket is slower than its rate by this share, so that the writes that follow its grants rarely meet the
+# ceiling although some are later than others.
+_HEADROOM: Final = 0.004
+
 
 def checked_rate(rate: object) -> float | None:
     """Return a rate in permits per second; None for unlimited.
@@ -46,9 +53,13 @@ class TokenBucket:
     starve. The bucket grows for a permit that is heavier than its capacity. Between any two moments at most
     ``rate * seconds + max(burst, heaviest weight)`` permits are granted and not refunded.
 
+    A strict bucket has no burst after idle time: it only makes up for timers that are late while callers wait. A heavy
+    permit is granted like a light one, and the following time is kept free.
+
     Args:
         clock: provides time and the timer.
         rate: permits per second; None for unlimited.
+        strict: no burst after idle time.
         burst: permits that may leave at once after idle time; by default 50 ms of the rate, at least 1.
         on_delayed_grant: called with the time and the weight when a caller that had to wait is granted; returns the
             rate to continue with.
@@ -59,11 +70,13 @@ class TokenBucket:
         clock: Clock,
         rate: float | None = None,
         *,
+        strict: bool = False,
         burst: float | None = None,
         on_delayed_grant: Callable[[float, int], float | None] | None = None,
     ) -> None:
         self._clock = clock
         self._rate = checked_rate(rate)
+        self._strict = strict
         self._fixed_burst = burst
         self._burst = 1.0
         self._on_delayed_grant = on_delayed_grant
@@ -74,9 +87,12 @@ class TokenBucket:
         self._timer: TimerHandle | None = None
         self._timer_at = math.inf
         self._paused_until = -math.inf
+        self._held = False
+        # The time of the last grant to a caller that waited.
+        self._last_delayed_grant = -math.inf
         self._update_burst()
         # The bucket held `_level` at `_refilled_at`. Before first use it is full.
-        self._level = self._burst
+        self._level = 1.0 if strict else self._burst
         self._refilled_at = -math.inf
         self._granting = False
         self._abort_error: Callable[[], BaseException] | None = None
@@ -132,13 +148,14 @@ class TokenBucket:
         if self._abort_error is not None:
             raise self._abort_error()
         now = self._clock.monotonic()
-        if now < self._paused_until or self._queue.must_wait(lane):
+        if now < self._paused_until or self._held or self._queue.must_wait(lane):
             return False
         if self._rate is None:
             self._update_free(now)
             return True
-        self._refill(now, weight)
-        if self._level < weight - _TOLERANCE:
+        need = self._need(weight)
+        self._refill(now, need)
+        if self._level < need - _TOLERANCE:
             return False
         self._level -= weight
         return True
@@ -155,7 +172,7 @@ class TokenBucket:
         pause = max(0.0, self._paused_until - now)
         if self._rate is None or max_rate is None:
             return pause
-        wanted = self._queue.weight_ahead(lane) + weight
+        wanted = self._queue.weight_ahead(lane) + self._need(weight)
         return pause + max(0.0, wanted - self._level_at(now)) / max(max_rate, self._rate)
 
     async def acquire(self, weight: int, lane: Lane, deadline: float | None = None) -> bool:
@@ -186,8 +203,19 @@ class TokenBucket:
         if self._rate is not None:
             self._refill(self._clock.monotonic())
             head = self._queue.head()
-            self._level = min(self._level + weight, max(self._burst, head.weight if head else 0.0))
+            capacity = max(self._capacity(self._refilled_at), self._need(head.weight) if head else 0.0)
+            self._level = min(self._level + weight, capacity)
         self._grant_ready()
+
+    def hold(self) -> None:
+        """Grant nothing until `resume`."""
+        self._held = True
+
+    def resume(self) -> None:
+        """End `hold`, and grant the waiters whose turn has come."""
+        if self._held:
+            self._held = False
+            self._grant_ready()
 
     def set_rate(self, rate: float | None) -> None:
         """Change the rate. Saved tokens are kept up to the capacity of the new bucket."""
@@ -223,15 +251,29 @@ class TokenBucket:
         elapsed = now - self._refilled_at
         if elapsed <= 0 or self._rate is None:
             return self._level
-        return min(self._level + elapsed * self._rate, max(self._burst, need, self._level))
+        return min(self._level + elapsed * self._speed(self._rate), max(self._capacity(now), need, self._level))
+
+    def _need(self, weight: int) -> float:
+        """Return the level at which a permit is granted."""
+        return 1.0 if self._strict else weight
+
+    def _speed(self, rate: float) -> float:
+        return rate * (1.0 - _HEADROOM) if self._strict else rate
+
+    def _capacity(self, now: float) -> float:
+        if not self._strict:
+            return self._burst
+        if self._rate is None or (not self._queue and now - self._last_delayed_grant > _CATCH_UP):
+            return 1.0
+        return 1.0 + self._rate * _CATCH_UP
 
     def _refill(self, now: float, need: float = 0.0) -> None:
         """Update the level. The waiter at the head may save up more than the capacity."""
         head = self._queue.head()
         if head is not None:
-            need = max(need, head.weight)
+            need = max(need, self._need(head.weight))
         # A higher level was saved up by a heavy waiter that has left.
-        self._level = min(self._level_at(now, need), max(self._burst, need))
+        self._level = min(self._level_at(now, need), max(self._capacity(now), need))
         self._refilled_at = max(self._refilled_at, now)
 
     def _change_rate(self, rate: float | None, now: float) -> None:
@@ -254,10 +296,10 @@ class TokenBucket:
         self._refill(now)
         self._granting = True
         try:
-            while now >= self._paused_until and (head := self._queue.head()) is not None:
+            while now >= self._paused_until and not self._held and (head := self._queue.head()) is not None:
                 if self._rate is not None:
                     self._refill(now)
-                    if self._level < head.weight - _TOLERANCE:
+                    if self._level < self._need(head.weight) - _TOLERANCE:
                         break
                 self._queue.remove(head)
                 if head.future.done():  # cancelled, but its task has not run yet: no permit is used
@@ -265,6 +307,7 @@ class TokenBucket:
                 if self._rate is not None:
                     self._level -= head.weight
                 head.future.set_result(True)
+                self._last_delayed_grant = now
                 if self._on_delayed_grant is not None:
                     self._change_rate(checked_rate(self._on_delayed_grant(now, head.weight)), now)
         finally:
@@ -277,9 +320,10 @@ class TokenBucket:
         when = math.inf
         head = self._queue.head()
         if head is not None:
-            when = self._paused_until
+            when = math.inf if self._held else self._paused_until
             if self._rate is not None:
-                when = max(when, self._refilled_at + (head.weight - self._level) / self._rate)
+                missing = self._need(head.weight) - self._level
+                when = max(when, self._refilled_at + missing / self._speed(self._rate))
             if self._deadlines:
                 when = min(when, self._deadlines[0][0])
             when = max(when, now + _MIN_WAIT)

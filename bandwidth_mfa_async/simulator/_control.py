@@ -117,7 +117,7 @@ class Control:
                 403, "this host name is not allowed; use a loopback name, or add this one to control_hosts"
             )
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+        if origin is not None and _netloc(origin) != request.headers.get("Host", ""):
             raise _ControlError(403, "requests from other web sites are not allowed")
         if request.headers.get("Sec-Fetch-Site", "none") in {"none", "same-origin"}:
             return
@@ -227,6 +227,13 @@ class Control:
     async def _clear_faults(self, _request: web.BaseRequest) -> web.Response:
         self._faults.clear()
         return web.Response(status=204)
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # a bracket without its counterpart
+        return None
 
 
 def _newest(selected: Sequence[Message | RequestRecord], request: web.BaseRequest) -> list[dict[str, Any]]:

@@ -30,8 +30,14 @@ class Credentials:
         self._settings = settings
         self._rng = rng
         self._tokens: dict[str, float] = {}
+        self.reset()
         # Nearly every request has this header, so compare it before decoding.
         self._basic = _basic(settings.username, settings.password)
+
+    def reset(self) -> None:
+        """Accept the kinds of credentials that the settings say."""
+        self.accept_basic = self._settings.accept_basic
+        self.accept_bearer = self._settings.accept_bearer
 
     def reject(self, account_id: str, authorization: str | None, now: float) -> SimulatedResponse | None:
         """Return the error response to wrong credentials, or None if they are right.
@@ -54,7 +60,7 @@ class Credentials:
                 reason = self._basic_problem(authorization)
             case "bearer":
                 reason = self._bearer_problem(value.strip(), now)
-                if reason and self._settings.accept_bearer and self._settings.bad_token_status == 401:
+                if reason and self.accept_bearer and self._settings.bad_token_status == 401:
                     return SimulatedResponse(401, UNAUTHORIZED, reason)
             case _:
                 reason = "unknown authorization scheme"
@@ -64,14 +70,14 @@ class Credentials:
 
     def _basic_problem(self, authorization: str) -> str:
         settings = self._settings
-        if not settings.accept_basic:
+        if not self.accept_basic:
             return "Basic credentials are not accepted"
         if authorization == self._basic or decode_basic(authorization) == (settings.username, settings.password):
             return ""
         return "wrong user name or password"
 
     def _bearer_problem(self, token: str, now: float) -> str:
-        if not self._settings.accept_bearer:
+        if not self.accept_bearer:
             return "bearer tokens are not accepted"
         return "" if now < self._tokens.get(token, now) else "unknown or expired token"
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
 
 class SimulatorError(Exception):
     """Base class of the simulator's errors."""
@@ -17,3 +22,28 @@ class InvalidOptionError(SimulatorError, ValueError):
 
 class InvalidFaultError(InvalidOptionError):
     """A fault's fields contradict each other, or its probability is out of range."""
+
+
+def drops_traceback(target: _T) -> _T:
+    """Decorate a class or function whose arguments may be secret: no frame in the traceback of its errors holds them.
+
+    Crash reporters show the local variables of each frame. Other errors than the simulator's own keep their traceback.
+    """
+    if isinstance(target, type):
+        cls: Any = target
+        cls.__init__ = drops_traceback(cls.__init__)
+        same: _T = cls
+        return same
+    function: Any = target
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        try:
+            return function(*args, **kwargs)
+        except (SimulatorError, LookupError) as error:
+            del args, kwargs
+            raise error.with_traceback(None) from None
+
+    result: Any = guarded
+    return result

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 from attrs import Factory, field, fields, frozen
 
-from ._errors import InvalidFaultError
+from ._errors import InvalidFaultError, drops_traceback
 from ._responses import encode
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ class Faults:
         """The scripted rules that are left, then the random ones."""
         return [*self._scripted_rules, *self._random_rules]
 
+    @drops_traceback
     def script(self, *faults: Fault, operation: Operation | None = None, to: str | None = None) -> None:
         """Apply these faults to the next responses, one each, in order.
 
@@ -212,6 +213,7 @@ class Faults:
         self._scripted_rules.extend([self._make_rule(fault, operation, to) for fault in faults])
         self._notify()
 
+    @drops_traceback
     def chance(
         self, fault: Fault, probability: float, operation: Operation | None = None, to: str | None = None
     ) -> None:

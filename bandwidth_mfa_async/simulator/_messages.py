@@ -131,6 +131,8 @@ class Inbox:
     """
 
     limit: int | None = None
+    added: int = 0
+    """The number of messages that were ever added, including dropped and cleared ones."""
     messages: list[Message] = field(factory=list[Message])
     listeners: list[Callable[[Message], object]] = field(factory=list["Callable[[Message], object]"])
     """Called with each new message."""
@@ -140,6 +142,7 @@ class Inbox:
 
     def add(self, message: Message) -> None:
         """Append a message, drop the oldest one over the limit, and wake all waiters."""
+        self.added += 1
         self.messages.append(message)
         self._latest[message.to] = message
         if self.limit is not None and len(self.messages) > self.limit:

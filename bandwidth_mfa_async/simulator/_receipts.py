@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from attrs import define, field, frozen
 
-from ._errors import InvalidOptionError
+from ._errors import InvalidOptionError, drops_traceback
 from ._loopback import is_loopback
 from ._messages import ReceiptState
 from ._responses import CONTENT_TYPE, encode
@@ -43,6 +43,7 @@ def _to_set(numbers: Collection[str]) -> Collection[str]:
     return frozenset(numbers)
 
 
+@drops_traceback
 @frozen(kw_only=True)
 class ReceiptPolicy:
     """The schedule and content of receipts (https://dev.bandwidth.com/docs/mfa/webhooks). Durations are in seconds.

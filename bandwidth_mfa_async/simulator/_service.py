@@ -99,7 +99,8 @@ class Service:
             self.on_limits()
 
     def clear(self) -> None:
-        """Remove messages, codes, locks and counted sends, and restore the initial limits; tokens stay valid."""
+        """Remove messages, codes, locks and counted sends, and restore the initial settings; tokens stay valid."""
+        self.credentials.reset()
         self.inbox.clear()
         self.codes.clear()
         self.limiters["messaging"] = ServerLimiter(self.settings.messaging_limits)

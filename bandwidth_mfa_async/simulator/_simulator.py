@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NotRequired, Self, TypedDict
 from bandwidth_mfa_async._clock import SystemClock
 
 from ._control import Control
-from ._errors import InvalidOptionError, SimulatorStateError
+from ._errors import InvalidOptionError, SimulatorStateError, drops_traceback
 from ._event_broadcaster import EventBroadcaster
 from ._faults import Faults
 from ._http import BASE_PATH, TOKEN_PATH, HTTPFront
@@ -98,6 +98,7 @@ class Simulator:
         InvalidOptionError: an argument has an invalid value.
     """
 
+    @drops_traceback
     def __init__(  # noqa: PLR0913 - a server's options, each with a default
         self,
         port: int = 0,
@@ -328,6 +329,11 @@ class Simulator:
         return self._inbox.messages
 
     @property
+    def sent_count(self) -> int:
+        """The number of messages that were ever sent, including those that were dropped from the inbox or cleared."""
+        return self._inbox.added
+
+    @property
     def requests(self) -> list[RequestRecord]:
         """The latest requests, newest last: at most `request_log_limit` of them."""
         return list(self._records)
@@ -337,6 +343,7 @@ class Simulator:
         """The current limits, by channel."""
         return {channel: limiter.limits for channel, limiter in self._service.limiters.items()}
 
+    @drops_traceback
     def last_code(self, to: str) -> str:
         """Return the newest code sent to a number.
 
@@ -359,10 +366,14 @@ class Simulator:
         Raises:
             TimeoutError: no message arrived in time.
         """
-        return await self._inbox.wait(to, self._clock, timeout, after)
+        try:
+            return await self._inbox.wait(to, self._clock, timeout, after)
+        except TimeoutError as error:
+            del to  # crash reporters show local variables
+            raise error.with_traceback(None) from None
 
     def clear(self) -> None:
-        """Remove messages, requests, codes, locks, faults and receipts, and restore the initial limits and receipts.
+        """Remove messages, requests, codes, locks, faults and receipts, and restore the initial settings.
 
         Tokens stay valid, so that a client that tests share continues to work.
         """
@@ -394,6 +405,19 @@ class Simulator:
     def set_receipts(self, policy: ReceiptPolicy) -> None:
         """Change the receipt policy of new messages, until `clear()`."""
         self._receipts.policy = policy
+
+    def set_credentials(self, *, basic: bool | EllipsisType = ..., bearer: bool | EllipsisType = ...) -> None:
+        """Change which kinds of credentials are accepted, until `clear()`; a rejected one gets 403.
+
+        Args:
+            basic: whether Basic credentials are accepted; unchanged if omitted.
+            bearer: the same for bearer tokens.
+        """
+        credentials = self._service.credentials
+        if not isinstance(basic, EllipsisType):
+            credentials.accept_basic = basic
+        if not isinstance(bearer, EllipsisType):
+            credentials.accept_bearer = bearer
 
     def revoke_tokens(self) -> None:
         """Revoke all bearer tokens."""

@@ -13,6 +13,7 @@ from .._client import MFAClient, executor_of
 from .._clock import Sleeper
 from .._config import RetryPolicy
 from .._credentials import BasicAuth
+from .._frames import clears_locals
 from .._redaction import hide, mask_phone_repr, show_host_only
 from .._transport import Headers, Transport
 from .._wire import RawResponse
@@ -145,6 +146,7 @@ class FakeTransport:
         self._defaults.clear()
         self.requests.clear()
 
+    @clears_locals
     def client(self, **options: Unpack[ClientOptions]) -> MFAClient:
         """Return a new client on this transport.
 
@@ -228,8 +230,13 @@ class _ScriptedTransport(Transport):
         self, url: Any, headers: Headers, payload: Body, *, operation: str, timeout: float, connect_timeout: float
     ) -> RawResponse:
         del url, headers
+        turn = payload.turn
+        if turn is not None and not turn.try_reserve():
+            await turn.reserve()
         kind, outcome, document = self._fake._record(operation, payload, self._clock.monotonic())  # noqa: SLF001
         payload.begun = outcome.written
+        if turn is not None and outcome.written:
+            turn.written()
         limit = timeout if outcome.written else min(timeout, connect_timeout)
         error: RequestError | None = None
         if outcome.delay > 0:
@@ -243,6 +250,7 @@ class _ScriptedTransport(Transport):
         if error is None and outcome.error is not None:
             error = outcome.error("a scripted failure", operation)
         if error is not None:
+            del document  # crash reporters show local variables
             raise error
         body = self._fake._response_body(kind, outcome, document)  # noqa: SLF001
         return RawResponse(outcome.status or 200, Headers(outcome.headers), body)

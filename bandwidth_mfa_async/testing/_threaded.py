@@ -8,6 +8,7 @@ import inspect
 import threading
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from .._frames import clears_locals
 from ..simulator import Simulator, SimulatorStateError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class ThreadedSimulator(Simulator):
         InvalidOptionError: the value of an option is invalid.
     """
 
+    @clears_locals
     @_with_signature_of(Simulator.__init__)
     def __init__(self, port: int = 0, **options: Any) -> None:
         clock: Clock | None = options.get("clock")
@@ -168,6 +170,11 @@ class ThreadedSimulator(Simulator):
         change = super().set_receipts
         self._run_in_loop(lambda: change(policy))
 
+    def set_credentials(self, *, basic: bool | EllipsisType = ..., bearer: bool | EllipsisType = ...) -> None:
+        """Change which kinds of credentials are accepted; see `Simulator.set_credentials`."""
+        change = super().set_credentials
+        self._run_in_loop(lambda: change(basic=basic, bearer=bearer))
+
     def revoke_tokens(self) -> None:
         """Revoke all bearer tokens; see `Simulator.revoke_tokens`."""
         self._run_in_loop(super().revoke_tokens)
@@ -177,6 +184,7 @@ class ThreadedSimulator(Simulator):
         change = super().fail_handshakes
         self._run_in_loop(lambda: change(count))
 
+    @clears_locals
     async def wait_for_message(self, to: str, *, timeout: float = 5.0, after: Message | None = None) -> Message:
         """Wait until a number has a message and return its newest one; see `Simulator.wait_for_message`."""
         return await self._await_coroutine(super().wait_for_message(to, timeout=timeout, after=after))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._frames import clears_locals
 from ._receiver import MAX_BODY, TOO_LARGE, UNREADABLE, Receiver
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ._receiver import OnReceipt, ReceiverOptions, Reply
 
 
+@clears_locals
 def receipt_handler(
     on_receipt: OnReceipt, **options: Unpack[ReceiverOptions]
 ) -> Callable[[web.BaseRequest], Awaitable[web.Response]]:
@@ -27,8 +29,9 @@ def receipt_handler(
     - 401: the credentials are missing or wrong;
     - 405: the method is not POST;
     - 413: the body is larger than 64 KiB;
-    - 500: the callback raised an exception, so the sender should retry. Bandwidth retries for 24 hours in North
-      America and never elsewhere (https://dev.bandwidth.com/docs/mfa/webhooks).
+    - 500: the callback raised an exception or did not end in time, so the sender should retry. Bandwidth retries for
+      24 hours in North America and never elsewhere (https://dev.bandwidth.com/docs/mfa/webhooks);
+    - 503: too many requests wait for the callback.
 
     For MFA, neither the sender's reaction to a response nor its timeout is documented. The messaging platform expects
     a 2xx within 10 s, so the callback should return quickly.
@@ -65,6 +68,7 @@ def receipt_handler(
     return handle
 
 
+@clears_locals
 def add_receipt_route(
     app: web.Application, path: str, on_receipt: OnReceipt, **options: Unpack[ReceiverOptions]
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .._frames import clears_locals
 from ._receiver import MAX_BODY, TOO_LARGE, Receiver
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class ReceiptASGIApp:
         return await self._receiver.receive(bytes(body))
 
 
+@clears_locals
 def receipt_asgi_app(on_receipt: OnReceipt, **options: Unpack[ReceiverOptions]) -> ReceiptASGIApp:
     """Return an ASGI 3 application that receives delivery receipts on every path.
 

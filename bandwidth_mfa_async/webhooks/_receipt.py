@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
 from attrs import field, frozen
 
-from .._redaction import scrub
+from .._frames import clears_locals
+from .._redaction import is_id, scrub
 from ._errors import WebhookError
 from ._families import error_family
 
@@ -25,8 +26,6 @@ FAILED: Final = "message-failed"
 
 ReceiptBody: TypeAlias = bytes | str | Mapping[str, Any] | Sequence[Any]
 
-# 29 letters and digits in all examples. The bound keeps hostile ids from filling the memory and the log.
-_MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ERROR_CODE = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MAX_TEXT_LENGTH: Final = 500
 
@@ -54,7 +53,7 @@ class DeliveryReceipt:
     type: str
     time: datetime | None = None
     description: str | None = field(default=None, repr=_scrubbed_repr)
-    platform: str | None = None
+    platform: str | None = field(default=None, repr=_scrubbed_repr)
     error_code: int | None = None
 
     @property
@@ -63,6 +62,7 @@ class DeliveryReceipt:
         return error_family(self.error_code, self.platform)
 
 
+@clears_locals
 def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
     """Parse the body of a posted receipt.
 
@@ -89,7 +89,7 @@ def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
         raise WebhookError(f"type must be {DELIVERED!r} or {FAILED!r}")
     message = document.get("message")
     message_id = message.get("id") if _is_object(message) else None
-    if not isinstance(message_id, str) or not _MESSAGE_ID.fullmatch(message_id):
+    if not is_id(message_id):
         raise WebhookError("message.id must be 1 to 128 printable characters without spaces")
     return DeliveryReceipt(
         message_id=message_id,
@@ -118,8 +118,8 @@ def _parse_json(body: Any) -> Any:
     try:
         return json.loads(body.decode() if isinstance(body, bytes) else body)
     except (ValueError, RecursionError):
-        # `from None`: the parser's error contains the whole body.
-        raise WebhookError("the body is not JSON in UTF-8") from None
+        pass  # raise outside: the parser's error contains the whole body
+    raise WebhookError("the body is not JSON in UTF-8")
 
 
 def _parse_time(value: object) -> datetime | None:

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from .._clock import SystemClock
 from .._credentials import BasicAuth
+from .._frames import clears_locals
 from ..errors import ConfigurationError
 from ..telemetry import LOGGER_NAME
 from ._errors import WebhookError
@@ -33,6 +34,8 @@ MAX_BODY: Final = 64 * 1024
 # North American receipts are retried for 24 hours: https://dev.bandwidth.com/docs/mfa/webhooks
 _DEFAULT_REMEMBER_FOR: Final = 25 * 3600.0
 _DEFAULT_REMEMBER: Final = 10_000
+_DEFAULT_CALLBACK_TIMEOUT: Final = 30.0
+_DEFAULT_MAX_IN_PROGRESS: Final = 1_000
 _DEFAULT_REALM: Final = "delivery receipts"
 
 
@@ -47,6 +50,9 @@ class ReceiverOptions(TypedDict, total=False):
         remember: maximum number of handled receipts to remember for deduplication; default 10,000.
         remember_for: seconds for which to remember them; default 25 hours, because North American receipts are retried
             for 24 hours.
+        callback_timeout: seconds after which an awaitable callback is cancelled and the sender gets a 500; default 30.
+        max_in_progress: maximum number of requests that wait for a callback; above it the sender gets a 503; default
+            1,000.
         clock: clock for `remember_for`; real time by default.
     """
 
@@ -54,6 +60,8 @@ class ReceiverOptions(TypedDict, total=False):
     realm: str
     remember: int
     remember_for: float
+    callback_timeout: float
+    max_in_progress: int
     clock: Clock | None
 
 
@@ -70,6 +78,7 @@ TOO_LARGE: Final = Reply(413, f"a receipt must have at most {MAX_BODY} bytes\n")
 UNREADABLE: Final = Reply(400, "the body cannot be read\n")
 _METHOD_NOT_ALLOWED: Final = Reply(405, "send receipts with POST\n", (("Allow", "POST"),))
 _HANDLED: Final = Reply(204)
+_BUSY: Final = Reply(503, "too many receipts are being handled; post it again\n", (("Retry-After", "30"),))
 _FAILED: Final = Reply(500, "the receipt was not handled; post it again\n")
 
 
@@ -85,6 +94,7 @@ class Receiver:
         ConfigurationError: an option is invalid.
     """
 
+    @clears_locals
     def __init__(self, on_receipt: OnReceipt, options: ReceiverOptions) -> None:
         if not callable(on_receipt):
             raise ConfigurationError("on_receipt: must be callable with a DeliveryReceipt, like a DeliveryTracker")
@@ -105,7 +115,12 @@ class Receiver:
             options.get("remember_for", _DEFAULT_REMEMBER_FOR),
             options.get("clock") or SystemClock(),
         )
+        self._callback_timeout = options.get("callback_timeout", _DEFAULT_CALLBACK_TIMEOUT)
+        self._max_waiting = options.get("max_in_progress", _DEFAULT_MAX_IN_PROGRESS)
+        if not self._callback_timeout > 0 or self._max_waiting < 1:
+            raise ConfigurationError("callback_timeout and max_in_progress: must be above 0")
         self._in_progress: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._waiting = 0
 
     def check_head(self, method: str, authorization: str | None, length: int | None) -> Reply | None:
         """Check everything but the body of a request; return the response if it is refused, else None.
@@ -137,6 +152,18 @@ class Receiver:
         except WebhookError as error:
             _logger.warning("refused a delivery receipt: %s", error)
             return Reply(400, f"{error}\n")
+        del body  # crash reporters show local variables
+        # A callback that does not return must not collect an endless number of requests.
+        if self._waiting >= self._max_waiting:
+            _logger.warning("refused a delivery receipt: %d wait for the callback", self._waiting)
+            return _BUSY
+        self._waiting += 1
+        try:
+            return await self._handle_once(receipt)
+        finally:
+            self._waiting -= 1
+
+    async def _handle_once(self, receipt: DeliveryReceipt) -> Reply:
         key = (receipt.message_id, receipt.type)
         # A duplicate that arrives while the callback runs waits for it, and calls it again if it failed.
         while (first := self._in_progress.get(key)) is not None:
@@ -147,7 +174,8 @@ class Receiver:
         try:
             result = self._on_receipt(receipt)
             if inspect.isawaitable(result):
-                await result
+                async with asyncio.timeout(self._callback_timeout):
+                    await result
         except Exception as error:  # noqa: BLE001 - the sender should retry after any error
             # Log neither the error's text nor its traceback: both may contain the callback's data.
             _logger.error(  # noqa: TRY400

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._clock import SystemClock
 from ..errors import ConfigurationError
@@ -14,6 +14,8 @@ from ._errors import ReceiptTimeoutError
 if TYPE_CHECKING:
     from .._clock import Clock
     from ._receipt import DeliveryReceipt
+
+_Kept = TypeVar("_Kept", bound=tuple[float, Any])
 
 
 class DeliveryTracker:
@@ -24,8 +26,11 @@ class DeliveryTracker:
     one event loop of one process: with several worker processes, the receipt may reach another process than the one
     that waits.
 
+    Without credentials in front of the route, receipts with made-up ids can be posted. They push out only receipts
+    of messages that the application has not named yet: `expect`, `get` and `wait` name one.
+
     Args:
-        max_receipts: maximum number of receipts to keep; the oldest are dropped first.
+        max_receipts: maximum number of receipts to keep, of named messages and of others; the oldest are dropped first.
         max_age: seconds for which to keep a receipt.
         clock: clock for ages and timeouts; None for real time.
 
@@ -39,28 +44,40 @@ class DeliveryTracker:
         self._max_receipts = max_receipts
         self._max_age = max_age
         self._clock: Clock = clock or SystemClock()
+        # Receipts of messages that the application has named, receipts of others, and the names: each with its expiry.
         self._receipts: OrderedDict[str, tuple[float, DeliveryReceipt]] = OrderedDict()
+        self._others: OrderedDict[str, tuple[float, DeliveryReceipt]] = OrderedDict()
+        self._expected: OrderedDict[str, tuple[float, None]] = OrderedDict()
         self._waiting: dict[str, set[asyncio.Future[DeliveryReceipt | None]]] = {}
 
     def __repr__(self) -> str:
         waiting = sum(map(len, self._waiting.values()))
-        return f"<DeliveryTracker {len(self._receipts)} receipts, {waiting} waiting>"
+        return f"<DeliveryTracker {len(self._receipts) + len(self._others)} receipts, {waiting} waiting>"
 
     def __call__(self, receipt: DeliveryReceipt) -> None:
         """Store a receipt and wake its waiters; a later receipt of the same message replaces it."""
         self._evict_expired()
-        self._receipts.pop(receipt.message_id, None)
-        self._receipts[receipt.message_id] = (self._clock.monotonic() + self._max_age, receipt)
-        if len(self._receipts) > self._max_receipts:
-            self._receipts.popitem(last=False)
+        kept = self._receipts if receipt.message_id in self._expected else self._others
+        self._put(kept, receipt.message_id, (self._clock.monotonic() + self._max_age, receipt))
         for waiter in self._waiting.get(receipt.message_id, ()):
             _resolve(waiter, receipt)
 
+    def expect(self, message_id: str) -> None:
+        """Keep the receipt of this message, which may have arrived already, however many others arrive.
+
+        Call it with the id of each text whose receipt you will ask for later than at once.
+        """
+        self._evict_expired()
+        self._put(self._expected, message_id, (self._clock.monotonic() + self._max_age, None))
+        arrived = self._others.pop(message_id, None)
+        if arrived is not None:
+            self._put(self._receipts, message_id, arrived)
+
     def get(self, message_id: str) -> DeliveryReceipt | None:
         """Return the receipt of a message; None if it has not arrived or has been dropped."""
-        self._evict_expired()
-        kept = self._receipts.get(message_id)
-        return None if kept is None else kept[1]
+        self.expect(message_id)
+        expiry, receipt = self._receipts.get(message_id, (0.0, None))
+        return receipt if expiry > self._clock.monotonic() else None
 
     async def wait(self, message_id: str, timeout: float | None = 30.0) -> DeliveryReceipt:
         """Wait until the receipt of a message arrives and return it.
@@ -98,10 +115,17 @@ class DeliveryTracker:
             raise ReceiptTimeoutError(message_id, timeout)
         return receipt
 
+    def _put(self, kept: OrderedDict[str, _Kept], message_id: str, entry: _Kept) -> None:
+        kept.pop(message_id, None)
+        kept[message_id] = entry
+        if len(kept) > self._max_receipts:
+            kept.popitem(last=False)
+
     def _evict_expired(self) -> None:
         now = self._clock.monotonic()
-        while self._receipts and next(iter(self._receipts.values()))[0] <= now:
-            self._receipts.popitem(last=False)
+        for kept in (self._receipts, self._others, self._expected):
+            while kept and next(iter(kept.values()))[0] <= now:
+                kept.popitem(last=False)
 
 
 def _resolve(waiter: asyncio.Future[DeliveryReceipt | None], receipt: DeliveryReceipt | None) -> None:

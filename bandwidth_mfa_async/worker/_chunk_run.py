@@ -11,6 +11,7 @@ from .._client._recorded_call import AttemptDenied, send
 from .._clock import sleep_until
 from .._config import Resend
 from .._item_state import DenyReason, LedgerState
+from .._redaction import printable
 from ..errors import LedgerError, MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
 from .ledger._protocol import INTENT_STORED, ReleaseReply, Reply, deny_reason
@@ -180,7 +181,7 @@ class ChunkRun:
             _LOG.error(
                 "job %s is stopped: the service rejected %d consecutive items with %s; "
                 "correct the credentials or the address, then resume the job",
-                self.chunk.job,
+                printable(self.chunk.job),
                 MAX_CONSECUTIVE_ACCOUNT_ERRORS,
                 name,
             )

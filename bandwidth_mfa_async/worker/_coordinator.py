@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from .._lease import Lease
+from .._redaction import printable
 from ..errors import LedgerError
 from .ledger._protocol import PlanReply
 
@@ -72,7 +73,7 @@ class Coordinator:
             except LedgerError as error:
                 if self._logged_errors.get(job) != str(error):
                     self._logged_errors[job] = str(error)
-                    _LOG.warning("this worker skips job %s: %s", job, error)
+                    _LOG.warning("this worker skips job %s: %s", printable(job), error)
                 continue
             self._logged_errors.pop(job, None)
             if status in _HAS_WORK:

@@ -173,6 +173,7 @@ class Job:
                     0 if result is None else result.attempts,
                     POSSIBLE_DUPLICATE_OF.get(state, False),
                 )
+            del keys  # crash reporters show local variables, and the next read may fail
             if drain:
                 await self._ledger.drop_results(self.name, chunk)
 

@@ -12,6 +12,7 @@ import attrs
 from .._client import MFAClient, executor_of
 from .._client._recorded_call import AttemptDenied, send
 from .._config import Resend
+from .._redaction import printable
 from ..errors import ConfigurationError, LedgerError, MFAError
 from ..limits.shared._redis_limits import RedisLimits
 from ._chunk_run import ChunkRun
@@ -231,7 +232,7 @@ class WorkerRuntime:
                     why = run.account_error or type(run.failure).__name__
                     break
         except LedgerError as error:
-            _LOG.warning("a chunk of job %s is left to another worker: %s", job, error)
+            _LOG.warning("a chunk of job %s is left to another worker: %s", printable(job), error)
             why = type(error).__name__
         finally:
             self._running -= 1

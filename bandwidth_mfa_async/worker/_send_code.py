@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
+from .._frames import clears_locals
 from .._models import CodeRequest
 from ..errors import ConfigurationError, DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError
 
@@ -35,6 +36,7 @@ class SendCode:
         self._wake = wake
         self._clock = clock
 
+    @clears_locals
     async def kiq(self, request: CodeRequest, *, key: str, channel: str = "messaging", timeout: float = 60.0) -> str:
         """Have a worker send a code, wait for the outcome, and return the service's id.
 
@@ -68,6 +70,7 @@ class SendCode:
             outcome = await self._codes.read(name) or outcome
         return _id_or_raise(outcome)
 
+    @clears_locals
     async def enqueue(
         self, request: CodeRequest, *, key: str, channel: str = "messaging", timeout: float = 60.0
     ) -> None:
@@ -85,6 +88,7 @@ class SendCode:
         """
         await self._put(request, self._codes.name(key), channel, _checked_timeout(timeout))
 
+    @clears_locals
     async def outcome(self, key: str) -> CodeOutcome | None:
         """Return what is known of a code; None if the ledger does not know it or no longer keeps it.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from taskiq import AsyncBroker, TaskiqEvents
 
 from .._clock import sleep_until
+from .._frames import clears_locals
 from .._models import CodeTemplate
 from ..errors import ConfigurationError
 from ._coordinator import MAX_QUEUED_CHUNKS, REQUEUE_AFTER, Coordinator
@@ -61,6 +62,7 @@ class MFAWorker:
         ConfigurationError: an argument is wrong.
     """
 
+    @clears_locals
     def __init__(  # noqa: PLR0913 - keyword arguments with defaults
         self,
         broker: AsyncBroker,
@@ -156,6 +158,7 @@ class MFAWorker:
         # Not by job(): an earlier version may have allowed a name that is refused today.
         return [Job(job.name, self.ledger, self._coordinator) for job in await known_jobs(self.ledger)]
 
+    @clears_locals
     async def submit(  # noqa: PLR0913 - keyword arguments with defaults
         self,
         requests: Iterable[CodeRequest | str] | AsyncIterable[CodeRequest | str],

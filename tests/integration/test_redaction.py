@@ -78,6 +78,40 @@ async def test_no_failure_of_a_call_contains_a_secret(server: FaultServer, fault
     assert_clean(stream.getvalue(), "the log")
 
 
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "s3ntinel offers: your {SCOPE} code is {CODE}",
+        "S3NTINEL offers: your s3ntinel-scope code is 778899",
+        "scope s3ntinel-scope is not allowed",
+        "cannot reach hooks.example.com/s3ntinel?key=1",
+        "no route to + 1 - 999 - 888 - 7766",
+        "no\u202eroute\u2028to\u200b s3ntinel-scope",
+    ],
+)
+async def test_an_echo_of_the_calls_own_values_is_hidden(server: FaultServer, echo: str) -> None:
+    """Its text, also as the service sends it, its scope, its callback URL, and its numbers with any separators."""
+    server.default = answer(400, {"error": f"no: {echo}"})
+    template = CodeTemplate(
+        SENTINELS["from_"],
+        "app",
+        "s3ntinel-scope",
+        "s3ntinel offers: your {SCOPE} code is {CODE}",
+        6,
+        "https://hooks.example.com/s3ntinel?key=1",
+    )
+    number = "+1" + SENTINELS["to"][2:]
+    async with MFAClient("9900000", BasicAuth("user", "pass"), base_url=server.base_url) as client:
+        with pytest.raises(RequestError, match="no:") as caught:
+            await client.generate_messaging_code(template.to(number))
+    shown = str(caught.value)
+    assert_clean(everything(caught.value).casefold(), echo)
+    assert "hooks.example.com" not in shown
+    assert not {"888", "7766"} & set(shown.replace("-", " ").split())
+    assert "778899" not in shown
+    assert shown.isprintable()
+
+
 async def test_the_error_of_a_refused_connection_contains_no_secret() -> None:
     """It is not chained to aiohttp's error, which may contain the Authorization header."""
     client = MFAClient(

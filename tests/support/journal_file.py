@@ -9,12 +9,13 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from bandwidth_mfa_async.bulk.journal._schema import APPLICATION_ID, MIGRATIONS
+from bandwidth_mfa_async.bulk.journal._schema import APPLICATION_ID, MIGRATIONS, seal_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+RESEAL = f"UPDATE item SET seal = {seal_sql()}"
 BEGAN = 1_795_411_309
 STATUSES = ("pending", "sending", "accepted", "rejected", "not_sent", "unknown", "invalid")
 COUNTED = (*STATUSES[2:], "throttled")
@@ -38,6 +39,7 @@ def make_journal(
     seconds: Mapping[int, Mapping[str, int]] | None = None,
     latency: Iterable[float] = (),
     sessions: Iterable[tuple[float, float | None, str | None]] = ((BEGAN + 0.2, BEGAN + 60.0, "finished"),),
+    possible_duplicate: bool | None = False,
     **meta: str,
 ) -> Path:
     """Write a journal: items as status, cause, HTTP status and the column `again`; latencies in seconds."""
@@ -50,12 +52,21 @@ def make_journal(
         known = {"created_at": repr(BEGAN + 0.1), "run": "launch", "channel": "messaging", "template": "{}"}
         connection.executemany("INSERT INTO meta VALUES (?, ?)", (known | {"made_by": "0.1.0"} | meta).items())
         connection.executemany(
-            "INSERT INTO item (id, key, position, status, cause, http_status, again) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO item (id, key, position, status, possible_duplicate, cause, http_status, again) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                (number + 1, number.to_bytes(16, "big"), number, STATUSES.index(status), *rest)
+                (
+                    number + 1,
+                    number.to_bytes(16, "big"),
+                    number,
+                    STATUSES.index(status),
+                    {"accepted": possible_duplicate, "unknown": True}.get(status, False),
+                    *rest,
+                )
                 for number, (status, *rest) in enumerate(items)
             ),
         )
+        connection.execute(RESEAL)
         for at, row in (seconds or {}).items():
             connection.execute(
                 f"INSERT INTO second (at, {', '.join(COUNTED)}) VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -86,13 +86,13 @@ def rehearsal() -> Iterator[dict[str, str]]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BW_")}
     with processes.running(command, stdout=processes.PIPE, text=True, env=clean) as process:
         assert process.stdout is not None
-        items: list[str] = []
-        while not (items and items[-1].endswith("/messages")):
+        printed: list[str] = []
+        while not (printed and printed[-1].endswith("/messages")):
             line = process.stdout.readline()
             assert line, "simulate ended early"
-            items += line.split()
-        variables = dict(item.split("=", 1) for item in items if item.startswith("BW_"))
-        yield clean | variables | {"MESSAGES": items[-1], "TO": TO, "FIELDS": json.dumps(FIELDS), "NO_PROXY": "*"}
+            printed += line.split()
+        variables = dict(word.split("=", 1) for word in printed if word.startswith("BW_"))
+        yield clean | variables | {"MESSAGES": printed[-1], "TO": TO, "FIELDS": json.dumps(FIELDS), "NO_PROXY": "*"}
 
 
 def outcome(command: list[Any], env: dict[str, str], kind: str, cwd: pathlib.Path) -> dict[str, Any]:

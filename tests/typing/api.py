@@ -60,6 +60,7 @@ from bandwidth_mfa_async import (
     VerifyCodeResponse,
     VoiceCodeResponse,
     __version__,
+    normalize_code,
 )
 from bandwidth_mfa_async.bulk import OutcomeStream
 from bandwidth_mfa_async.simulator import (
@@ -151,6 +152,7 @@ async def use() -> None:
         check = await mfa.verify_code(to="+19195551234", code="123456", scope="login", expiration_time_in_minutes=1.5)
         assert_type(check, VerifyCodeResponse)
         assert_type(check.valid, bool)
+        assert_type(normalize_code("123 456"), str)
         again = await mfa.verify_code(VerifyCodeRequest("+19195551234", "123456"))
         assert_type(again.valid, bool)
         view = mfa.with_options(timeout=3.0, limits=Limits(), hooks=[])
@@ -241,6 +243,7 @@ def simulator_parts(sim: Simulator) -> list[type[SimulatorError]]:
     assert_type(sim.ssl_context, SSLContext | None)
     assert_type(sim.inbox[-1].receipt, ReceiptState)
     sim.set_limits(messaging=AccountLimits(rate=60, per=60), voice=AccountLimits.voice(retry_after=True))
+    sim.set_credentials(basic=False)
     sim.set_receipts(ReceiptPolicy(failed_share=0.5))
     assert_type(count_segments("text"), int)
     return [InvalidFaultError, InvalidOptionError, SimulatorStateError]

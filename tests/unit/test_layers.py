@@ -26,3 +26,32 @@ def test_modules_have_a_docstring_and_a_bounded_size(path: pathlib.Path) -> None
     source = path.read_text()
     assert ast.get_docstring(ast.parse(source)), f"{path.name} has no docstring"
     assert source.count("\n") <= 460, f"{path.name} is too long: split it"
+
+
+# Modules that a failing call or item runs through, and the functions in them that import what is loaded by then.
+OF_CALLS = ("_auth", "_client", "_items", "_redis", "_retry", "_retry_after", "_transport", "_wire", "bulk", "limits")
+LOADED_EARLIER = {
+    "_retry.retry": "when the client binds to its loop",
+    "_redis._script.run": "when the Redis client is made",
+    "_redis._connect.make_client": "before the first operation",
+    "_redis._connection.is_transient": "when the Redis client is made",
+    "_redis._fail_fast.call": "when the Redis client is made",
+    "_redis._fail_fast._unavailable": "when the Redis client is made",
+    "bulk.report._report.to_dict": "on no failure",
+}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).startswith(OF_CALLS)], ids=name_of)
+def test_no_failure_imports(path: pathlib.Path) -> None:
+    """A process that is out of file descriptors cannot import what it has not loaded."""
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    late = {
+        f"{name_of(path)}.{function.name}"
+        for function in functions
+        if any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.walk(function))
+    }
+    assert late <= LOADED_EARLIER.keys()

@@ -17,6 +17,7 @@ from bandwidth_mfa_async import (
     MessagingCodeResponse,
     VerifyCodeRequest,
     VerifyCodeResponse,
+    normalize_code,
 )
 from tests.conftest import APPLICATION, FROM, TO
 
@@ -188,3 +189,58 @@ def test_a_verify_response_has_no_truth_value() -> None:
 def test_meta_does_not_affect_the_equality_of_responses() -> None:
     """`meta` describes the call, not the response."""
     assert MessagingCodeResponse("x") == MessagingCodeResponse("x")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "042424",
+        " 042 424\n",
+        "042-424",
+        "0 4 2\t4 2 4",
+        "042\u2013424",
+        "042\u2011424",
+        "042\u2212424",
+        "\uff10\uff14\uff12\uff14\uff12\uff14",
+        "\u0660\u0664\u0662\u0664\u0662\u0664",
+        "\u0966\u096a\u0968\u096a\u0968\u096a",
+        "\u200e042\u200b424\u202c\ufeff",
+        "\u2066042424\u2069",
+        "042\u00a0424\u3000",
+        "042\u00ad424",
+        "\U0001d7d8\U0001d7dc\U0001d7da424",
+    ],
+    ids=ascii,
+)
+def test_a_typed_code_is_normalized(typed: str) -> None:
+    """Blanks, dashes, invisible marks and foreign digits; leading zeros stay."""
+    assert normalize_code(typed) == "042424"
+    assert VerifyCodeRequest("+19195551234", normalize_code(typed)).code == "042424"
+
+
+@pytest.mark.parametrize(
+    "typed", ["", " ", "code 042424", "042424.", "042424 or 424242?", "O42424", "042_424", "042\u00bd424", "+042424"]
+)
+def test_no_code_is_guessed_out_of_a_text(typed: str) -> None:
+    """Everything else stays, and the request refuses it."""
+    with pytest.raises(InvalidRequestError, match=r"^code:"):
+        VerifyCodeRequest("+19195551234", normalize_code(typed))
+
+
+def test_what_cannot_be_a_typed_code_is_not_normalized() -> None:
+    """A long text costs nothing, and a number is refused: its leading zeros are lost."""
+    long = "0 " * 1_000_000
+    assert normalize_code(long) is long
+    with pytest.raises(InvalidRequestError, match=r"^code: must be str, not int"):
+        normalize_code(42424)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match=r"^code:"):
+        VerifyCodeRequest("+19195551234", "042 424")  # the request itself does not normalize
+
+
+@given(st.text(max_size=64))
+def test_every_digit_becomes_an_ascii_one(text: str) -> None:
+    """And no blank or invisible character remains."""
+    normal = normalize_code(text)
+    assert all(char.isascii() for char in normal if char.isdecimal())
+    assert normal.isprintable()
+    assert " " not in normal

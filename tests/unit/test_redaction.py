@@ -39,7 +39,7 @@ from bandwidth_mfa_async import (
     webhooks,
     worker,
 )
-from bandwidth_mfa_async._redaction import mask_phone, scrub, show_host_only
+from bandwidth_mfa_async._redaction import is_id, is_printable, mask_phone, printable, scrub, show_host_only
 from bandwidth_mfa_async._wire import _answers, _operations, _token
 from bandwidth_mfa_async.limits import ChannelLimiter, Permit, PrioritySemaphore
 from bandwidth_mfa_async.telemetry import _events
@@ -236,6 +236,59 @@ def test_a_masked_number_shows_at_most_two_digits(number: str, shown: str) -> No
 def test_scrub_keeps_words_and_hides_numbers_and_urls(text: str, shown: str) -> None:
     """The result is one short line."""
     assert scrub(text) == shown
+
+
+# A bidirectional mark and override, zero-width characters, a byte order mark, line and paragraph separators, a
+# C1 control, a lone surrogate, a private and an unassigned character, an ideographic blank, and letters and marks that
+# are invisible.
+INVISIBLE = (
+    "\u200e\u202e\u2066\u200b\u200d\u2060\ufeff\u2028\u2029\x85\x1b\x00\ud800\ue000\u0378\u3000\u00a0"
+    "\u3164\ufe0f\u034f\u2800\xad"
+)
+
+
+@pytest.mark.parametrize("char", INVISIBLE, ids=ascii)
+def test_an_invisible_character_is_not_shown(char: str) -> None:
+    """One rule for every text from elsewhere; `scrub` and `printable` apply it."""
+    assert not is_printable(f"a{char}b")
+    assert printable(f"a{char}{char}b") == scrub(f"a{char}{char}b") == "a b"
+    assert printable(f"a{char}b", "?") == "a?b"
+    assert not is_id(f"a{char}b")
+
+
+@pytest.mark.parametrize("text", ["plain text", "Zürich, 東京 and Ελλάδα", "عمان", "👍 done"])
+def test_a_visible_text_is_shown_as_it_is(text: str) -> None:
+    """Every language and emoji."""
+    assert printable(text) == scrub(text) == text
+    assert is_printable(text)
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "+ 1 - 919 - 555 - 1234",
+        "+1 / / 919 / / / / 555 / / / / 1234",
+        "1.919.555.1234",
+        "(919) 555-1234",
+        "9 1 9 ---- 5 5 5 ---- 1 2 3 4",
+        "\uff0b\uff11\uff19\uff11\uff19 \uff15\uff15\uff15\uff11\uff12\uff13\uff14",
+        "\u0661\u0669\u0661\u0669\u0665\u0665\u0665\u0661\u0662\u0663\u0664",
+        "+1\u200b919\u202a555\u20281234",
+    ],
+)
+def test_a_number_is_hidden_whatever_its_separators(echo: str) -> None:
+    """No digit of it remains, and the words around it do."""
+    shown = scrub(f"no route to {echo} today", ["+19195551234"])
+    assert not any(char.isdecimal() for char in shown)
+    assert shown.startswith("no route to ")
+    assert shown.endswith("*** today")
+
+
+def test_a_text_is_hidden_in_any_case_and_with_any_white_space() -> None:
+    """Also one that is longer than what is shown."""
+    secret = "Open the\nvault at noon " + "x" * 5_000
+    assert scrub(f"bad text: {secret.upper()}!", [secret]) == "bad text: ***!"
+    assert scrub("bad text: open  the vault at noon", ["Open the\nvault at noon"]) == "bad text: ***"
 
 
 def test_only_the_host_of_a_url_is_shown() -> None:

@@ -367,6 +367,8 @@ def test_an_error_that_echoes_the_request_is_scrubbed() -> None:
         (200, {"access_token": "t"}, 3600.0),
         (200, {"access_token": "t", "expires_in": 0}, 3600.0),
         (200, {"access_token": "t", "expires_in": None}, 3600.0),
+        (200, {"access_token": "t", "expires_in": 1e-9}, 1.0),
+        (200, {"access_token": "t", "expires_in": "0.01"}, 1.0),
     ],
 )
 def test_a_token_without_a_valid_lifetime_lives_an_hour(status: int, body: object, lifetime: float) -> None:

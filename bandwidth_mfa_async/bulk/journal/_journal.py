@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from ..._clock import SystemClock
+from ..._frames import clears_locals
+from ..._item_state import JournalState
 from ..._keys import TEMPLATE_FIELDS, fact_digest, template_values
 from ..._models import CodeTemplate
 from ...errors import ClientStateError, ConfigurationError, Delivery, JournalError
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..._clock import Clock
-    from ..._item_state import JournalState
     from .._outcome import Ending
     from ._file import JournalRow
 
@@ -46,9 +47,10 @@ class SQLiteJournal:
 
     The file contains digests of keys, positions in the input and outcomes, but no number, text or credential. Only its
     owner can read it. Trying all phone numbers reveals which ones the digests belong to, so protect the file like the
-    list of numbers. The file ``<path>-lock`` stops other processes from sending with the same journal; delete it only
-    when no run is active. After a kill the newest results are in ``<path>-wal``: copy or move both files together, and
-    never delete that one alone.
+    list of numbers. A lock on the file itself stops other processes from sending with the same journal. After a kill
+    the newest results are in ``<path>-wal``, and ``<path>-mark`` shows the next run if they are complete: copy or
+    move these files together, and never delete one alone. All files are checked before anything is sent, and a journal
+    that is damaged or incomplete is refused.
 
     `BulkSender` opens and closes the journal. Use ``async with`` to read its `counts` without sending.
 
@@ -61,6 +63,7 @@ class SQLiteJournal:
         ConfigurationError: an argument is invalid.
     """
 
+    @clears_locals
     def __init__(self, path: str | os.PathLike[str], *, run: str = "", template: CodeTemplate | None = None) -> None:
         name: object = os.fspath(path)
         if not isinstance(name, str) or not name or "\0" in name or name == ":memory:" or name.startswith("file:"):
@@ -140,6 +143,30 @@ class SQLiteJournal:
             values = zip(TEMPLATE_FIELDS, template_values(template), strict=True)
             facts |= {f"template.{name}": fact_digest(value) for name, value in values}
         await self._run_in_thread(lambda: self._file.bind(facts))
+
+    @property
+    def has_number_keys(self) -> bool:
+        """Whether the journal has items that were given to `claim_numbers`."""
+        return self._file.has_number_keys
+
+    async def claim_numbers(self, pairs: Sequence[tuple[bytes, bytes]], *, allow_repeats: bool = False) -> list[bool]:
+        """Return for each item whether its number has another text in this journal that was sent, or may have been.
+
+        For items whose text, scope or digits may differ from the template's, and with them the key. An item for which
+        False is returned is recorded.
+
+        Args:
+            pairs: for each item the digests of the default key that its number has, and of its own key.
+            allow_repeats: return False and record the item in any case.
+
+        Raises:
+            JournalError: the file cannot be written.
+        """
+        return await self._run_in_thread(lambda: self._file.claim_numbers(pairs, allow_repeats=allow_repeats))
+
+    async def record_input(self, items: int) -> None:
+        """Store how many items the checked input has, so that a report can say how many were not taken."""
+        await self._run_in_thread(lambda: self._file.record_input(items))
 
     async def counts(self) -> dict[str, int]:
         """Return the number of items in each state: ``pending``, ``sending``, ``accepted``, ``rejected``, ...
@@ -228,7 +255,16 @@ class SQLiteJournal:
         self._schedule_write()
         return waiter
 
-    def accept(self, row_id: int, provider_id: str, attempts: int, at: float, latency: float | None) -> None:
+    def accept(  # noqa: PLR0913 - the columns of an acceptance
+        self,
+        row_id: int,
+        provider_id: str,
+        attempts: int,
+        at: float,
+        latency: float | None,
+        *,
+        possible_duplicate: bool = False,
+    ) -> None:
         """Record and count that the service accepted an item; written with the next batch.
 
         Args:
@@ -237,8 +273,19 @@ class SQLiteJournal:
             attempts: number of attempts in this run.
             at: time of the result in Unix seconds.
             latency: seconds until the response.
+            possible_duplicate: whether an earlier attempt may have been delivered too.
         """
         self.count(_ACCEPTED, at, latency)
+        if possible_duplicate:
+            self.settle(
+                row_id,
+                JournalState.ACCEPTED,
+                provider_id=provider_id,
+                attempts=attempts,
+                at=at,
+                possible_duplicate=True,
+            )
+            return
         self._batch.accept(row_id, provider_id, attempts, at)
         self._schedule_write()
 
@@ -253,8 +300,12 @@ class SQLiteJournal:
         is_retryable_next_run: bool = False,
         attempts: int = 0,
         at: float | None = None,
+        possible_duplicate: bool = False,
     ) -> None:
         """Record the state of an item after its attempts; written with the next batch.
+
+        An item that is unknown, or was before its latest attempt, stays unknown unless `status` is accepted; an
+        accepted item stays accepted.
 
         Args:
             row_id: the item's row.
@@ -265,11 +316,21 @@ class SQLiteJournal:
             is_retryable_next_run: whether the next run may send the item again.
             attempts: number of attempts in this run.
             at: time of the result in Unix seconds.
+            possible_duplicate: for an accepted item, whether an earlier attempt may have been delivered too.
         """
         # The result replaces an intent of the same batch.
         batch = self._batch
         batch.intents.pop(row_id, None)
-        batch.settled[row_id] = (status, provider_id, cause, http_status, is_retryable_next_run, attempts, at)
+        batch.settled[row_id] = (
+            status,
+            provider_id,
+            cause,
+            http_status,
+            is_retryable_next_run,
+            attempts,
+            at,
+            possible_duplicate,
+        )
         self._schedule_write()
 
     def count(self, counter: str, at: float, latency: float | None = None) -> None:

@@ -114,6 +114,8 @@ class Totals:
 
     Attributes:
         items: number of items in the journal.
+        input_items: number of items in the whole input, as checked before the run; None if the run did not record it.
+        not_taken: items of the input that no run has taken yet; 0 if that is not known.
         ended: number of results; an item that was sent again by a later session has more than one.
         throttled: attempts answered with 429.
         working_seconds: time in which the run was active, without the pauses between sessions.
@@ -122,6 +124,8 @@ class Totals:
     """
 
     items: int
+    input_items: int | None
+    not_taken: int
     ended: int
     throttled: int
     working_seconds: int

@@ -6,15 +6,21 @@ import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from attrs import frozen
+
 from ..._item_state import JournalState
+from ..._redaction import scrub
+from ..._sqlite import decode, lock_probe
 from ...errors import JournalError
-from ..journal._file import check_schema_version
+from ..journal._checks import check_schema_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
     from ._timeline import Interval
+
+    LockProbe = Callable[[], bool | None]
 
 _Read = TypeVar("_Read")
 
@@ -28,6 +34,27 @@ _DAMAGED: Final = "{}: this journal is damaged: it contains {}; restore a copy o
 
 FailureKey = tuple[int, str | None, int | None, int]
 """State, cause, HTTP status, and whether the next run sends the item again."""
+
+
+@frozen(kw_only=True)
+class Items:
+    """Counts of a journal's items.
+
+    Attributes:
+        total: number of items.
+        taken: one more than the highest position in the input.
+        failures: items that are not accepted, by cause.
+        slices: for the states sending and unknown, the slices of ids that contain such items, for `positions`.
+        possible_duplicates: accepted items of which an earlier attempt may have been delivered too.
+        unrecorded: accepted items of an older version, which did not record that.
+    """
+
+    total: int
+    taken: int
+    failures: dict[FailureKey, int]
+    slices: dict[int, list[int]]
+    possible_duplicates: int
+    unrecorded: int
 
 
 def read_journal(path: Path, read: Callable[[JournalReader], _Read]) -> _Read:
@@ -44,18 +71,24 @@ def read_journal(path: Path, read: Callable[[JournalReader], _Read]) -> _Read:
         _check_exists(path)
     except OSError as error:
         raise JournalError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    # The probe opens the file before SQLite does, and closes it after.
+    with lock_probe(str(path)) as is_locked:
+        return _read_with_retry(path, is_locked, read)
+
+
+def _read_with_retry(path: Path, is_locked: LockProbe, read: Callable[[JournalReader], _Read]) -> _Read:
     # Without a write-ahead log no process has the file open. Mode "immutable" then also works in a read-only folder and
     # leaves no -wal and -shm files behind. With a log, SQLite has to coordinate with the writer.
     if not _wal_path(path).exists():
         try:
-            result = _read(path, "immutable=1", read)
+            result = _read(path, "immutable=1", is_locked, read)
         except JournalError:
             if not _wal_path(path).exists():
                 raise
         else:
             if not _wal_path(path).exists():
                 return result
-    return _read(path, "mode=ro", read)
+    return _read(path, "mode=ro", is_locked, read)
 
 
 def _check_exists(path: Path) -> None:
@@ -71,28 +104,25 @@ def _wal_path(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def _read(path: Path, mode: str, read: Callable[[JournalReader], _Read]) -> _Read:
+def _read(path: Path, mode: str, is_locked: LockProbe, read: Callable[[JournalReader], _Read]) -> _Read:
     try:
         with _connect(path, mode) as connection:
-            if not check_schema_version(connection, str(path)):
+            version = check_schema_version(connection, str(path))
+            if not version:
                 raise JournalError(_EMPTY.format(path))
-            return read(JournalReader(path, connection))
+            return read(JournalReader(path, connection, version, is_locked))
     except sqlite3.Error as error:
         raise _translate_error(path, error) from None
-    except (TypeError, ValueError, OverflowError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         # SQLite does not enforce column types: a number column may contain text.
         raise JournalError(_DAMAGED.format(path, "a value that no run writes")) from None
-
-
-def _decode(raw: bytes) -> str:
-    return raw.decode(errors="replace")
 
 
 @contextmanager
 def _connect(path: Path, mode: str) -> Generator[sqlite3.Connection]:
     address = f"{path.absolute().as_uri()}?{mode}"
     with closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=5.0)) as connection:
-        connection.text_factory = _decode
+        connection.text_factory = decode
         # One transaction, so that all queries see the same snapshot.
         connection.execute("BEGIN")
         yield connection
@@ -111,29 +141,9 @@ def _translate_error(path: Path, error: sqlite3.Error) -> JournalError:
         )
     # All other errors mean a truncated or corrupt file; SQLite's text helps those who know SQLite.
     return JournalError(
-        f"{path}: this journal is damaged ({error}); copy it again together with its -wal file, or restore a copy of "
-        "it, before you continue the run"
+        f"{path}: this journal is damaged ({scrub(str(error))}); copy it again together with its -wal file, or "
+        "restore a copy of it, before you continue the run"
     )
-
-
-def is_running(path: Path) -> bool | None:
-    """Return whether a run uses the journal now; None if that cannot be determined.
-
-    Args:
-        path: the journal's file; a run holds an exclusive lock on the SQLite file ``<path>-lock``.
-    """
-    lock = path.with_name(path.name + "-lock")
-    if not lock.exists():
-        return False
-    try:
-        address = f"{lock.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=0)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        return True if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY else None
-    except sqlite3.Error:
-        return None
-    return False
 
 
 class JournalReader:
@@ -142,11 +152,21 @@ class JournalReader:
     Args:
         path: the journal's file.
         connection: a connection to it, in a transaction.
+        version: the file's format.
+        is_locked: returns whether a run holds the file's lock.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, version: int, is_locked: LockProbe) -> None:
         self.path = path
         self._execute = connection.execute
+        self._version = version
+        self._is_locked = is_locked
+
+    def is_running(self) -> bool | None:
+        """Return whether a run uses the journal now; None if that cannot be determined."""
+        is_locked = self._is_locked()
+        # A run of the version that wrote format 1 holds another lock.
+        return None if self._version == 1 and not is_locked else is_locked
 
     def damaged(self, what: str) -> JournalError:
         """Return the error for a value that no run writes."""
@@ -156,49 +176,60 @@ class JournalReader:
         """Return the facts that the run stored."""
         return dict(self._execute("SELECT name, value FROM meta"))
 
-    def failures(self) -> tuple[int, dict[FailureKey, int], dict[int, list[int]]]:
+    def items(self) -> Items:
         """Count all items, and those that are not accepted by cause.
 
         Accepted items, usually nearly all, are not grouped: their number is the difference.
-
-        Returns:
-            the number of items; the counts of those that are not accepted; and, for the states sending and unknown, the
-            slices of ids that contain such items, for `positions`.
         """
         (first,) = self._execute("SELECT min(id) FROM item").fetchone()
         (last,) = self._execute("SELECT max(id) FROM item").fetchone()
-        items = 0
+        items, taken, possible_duplicates, unrecorded = 0, 0, 0, 0
         counts: dict[FailureKey, int] = {}
         slices: dict[int, list[int]] = {JournalState.SENDING: [], JournalState.UNKNOWN: []}
         if first is None:
-            return items, counts, slices
+            first, last = 1, 0
         if last - first > _MAX_ITEMS:
             raise self.damaged("ids that are too far apart")
+        recorded = "possible_duplicate" if self._version > 1 else "NULL"
         for before in range(first - 1, last, _SLICE_ROWS):
             bounds = (before, before + _SLICE_ROWS)
             # Not one count(*) of all rows: SQLite would scan the index of keys, which is scattered over the disk.
-            (number,) = self._execute("SELECT count(*) FROM item WHERE id > ? AND id <= ?", bounds).fetchone()
+            number, position = self._execute(
+                "SELECT count(*), max(position) FROM item WHERE id > ? AND id <= ?", bounds
+            ).fetchone()
             items += number
+            taken = max(taken, 1 + (position or 0)) if number else taken
             rows = self._execute(
-                "SELECT status, cause, http_status, again, count(*) FROM item "
-                "WHERE id > ? AND id <= ? AND status <> ? GROUP BY 1, 2, 3, 4",
+                f"SELECT status, cause, http_status, again, {recorded}, count(*) FROM item "  # noqa: S608 - our own columns
+                f"WHERE id > ? AND id <= ? AND (status <> ? OR {recorded} IS NOT 0) GROUP BY 1, 2, 3, 4, 5",
                 (*bounds, JournalState.ACCEPTED),
             )
-            for status, cause, http_status, again, count in rows:
+            for status, cause, http_status, again, possible_duplicate, count in rows:
+                if status == JournalState.ACCEPTED:
+                    unrecorded += count if possible_duplicate is None else 0
+                    possible_duplicates += count if possible_duplicate else 0
+                    continue
                 key = (status, cause, http_status, again)
                 if key not in counts and len(counts) >= _MAX_CAUSES:
                     key = (status, None, None, again)
                 counts[key] = counts.get(key, 0) + count
                 if status in slices and before not in slices[status][-1:]:
                     slices[status].append(before)
-        return items, counts, slices
+        return Items(
+            total=items,
+            taken=taken,
+            failures=counts,
+            slices=slices,
+            possible_duplicates=possible_duplicates,
+            unrecorded=unrecorded,
+        )
 
     def positions(self, status: int, slices: list[int], limit: int) -> list[int]:
         """Return the positions in the input of the first items in a state.
 
         Args:
             status: `JournalState.SENDING` or `JournalState.UNKNOWN`.
-            slices: the slices that contain such items, from `failures`.
+            slices: the slices that contain such items, from `items`.
             limit: maximum number of positions.
         """
         found: list[int] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,10 +12,12 @@ from attrs import frozen
 
 from ..._clock import SystemClock
 from ..._item_state import JournalState
+from ..._redaction import printable
+from ..journal._file import INPUT_ITEMS
 from . import _timeline
 from ._causes import describe_cause
 from ._parts import Bucket, Counts, FailureReport, Latency, Percentile, Point, SessionReport, Span, Timeline, Totals
-from ._reader import is_running, read_journal
+from ._reader import read_journal
 from ._timeline import Interval
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..._clock import Clock
     from ._parts import Ending, Resume
-    from ._reader import FailureKey, JournalReader
+    from ._reader import FailureKey, Items, JournalReader
 
     SessionRow = tuple[float, float | None, str | None]
 
@@ -36,7 +37,6 @@ PERCENTS: Final = (50, 90, 99)
 _ENDINGS: Final[dict[str, Ending]] = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
 
 # Characters that move a cursor, break a line or change the text direction; a tampered file may contain them.
-_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MAX_NAME: Final = 200
 
 
@@ -51,6 +51,8 @@ class JournalReport:
             does not have them.
         running: whether a run uses the journal now; None if that cannot be determined.
         counts: items by state.
+        possible_duplicates: accepted items of which an earlier attempt may have been delivered too.
+        possible_duplicates_unrecorded: accepted items of an older version, which did not record that.
         totals: totals of the run.
         sessions: the latest 1,000 sessions, oldest first.
         sessions_by_ending: number of all sessions, by ending.
@@ -69,6 +71,8 @@ class JournalReport:
     created: datetime
     running: bool | None
     counts: Counts
+    possible_duplicates: int
+    possible_duplicates_unrecorded: int
     totals: Totals
     sessions: tuple[SessionReport, ...]
     sessions_by_ending: dict[str, int]
@@ -115,10 +119,10 @@ class _ReportBuilder:
         # Check the lock right after reading the sessions, and only if the latest one has no end: the check could
         # collide with a run that starts at the same moment.
         if rows and rows[-1][2] is None:
-            self._running = is_running(journal.path)
+            self._running = journal.is_running()
         meta = journal.meta()
-        items, failures, slices = journal.failures()
-        counts = self._counts(items, failures)
+        items = journal.items()
+        counts = self._counts(items)
         sessions = self._sessions(rows, number)
         intervals = self._intervals(rows)
         timeline = self._timeline(_timeline.merge_intervals(intervals))
@@ -131,18 +135,46 @@ class _ReportBuilder:
             created=self._datetime(self._parse_time(meta.get("created_at", ""))),
             running=self._running,
             counts=counts,
-            totals=_totals(items, timeline, sum(interval.seconds for interval in intervals)),
+            possible_duplicates=items.possible_duplicates,
+            possible_duplicates_unrecorded=items.unrecorded,
+            totals=self._totals(meta, items, sessions, timeline, sum(interval.seconds for interval in intervals)),
             sessions=sessions,
             sessions_by_ending=self._count_endings(endings, sessions),
             timeline=timeline,
             latency=_latency(journal.latency()),
-            failures=_failures(failures),
+            failures=_failures(items.failures),
             unknown_positions=tuple(
-                journal.positions(JournalState.UNKNOWN, slices[JournalState.UNKNOWN], MAX_POSITIONS)
+                journal.positions(JournalState.UNKNOWN, items.slices[JournalState.UNKNOWN], MAX_POSITIONS)
             ),
             sending_positions=tuple(
-                journal.positions(JournalState.SENDING, slices[JournalState.SENDING], MAX_POSITIONS)
+                journal.positions(JournalState.SENDING, items.slices[JournalState.SENDING], MAX_POSITIONS)
             ),
+        )
+
+    def _totals(
+        self, meta: dict[str, str], items: Items, sessions: tuple[SessionReport, ...], timeline: Timeline, working: int
+    ) -> Totals:
+        points = [point for span in timeline.spans for point in span.points]
+        codes = sum(point.codes for point in points)
+        # Ignore shorter last points: a single busy second would look like a peak.
+        whole = [point for point in points if point.seconds == timeline.point_seconds] or points
+        input_items = None
+        if INPUT_ITEMS in meta:
+            if not meta[INPUT_ITEMS].isdecimal():
+                raise self._journal.damaged("no valid number of items in the input")
+            input_items = int(meta[INPUT_ITEMS])
+        # A finished run took everything; its last items may be duplicates, which have no row.
+        has_finished = bool(sessions) and sessions[-1].ending == "finished"
+        not_taken = 0 if has_finished or input_items is None else max(0, input_items - items.taken)
+        return Totals(
+            items=items.total,
+            input_items=input_items,
+            not_taken=not_taken,
+            ended=codes + sum(point.invalid for point in points),
+            throttled=sum(point.throttled for point in points),
+            working_seconds=working,
+            codes_per_second=codes / working if working else 0.0,
+            busiest_per_second=max((point.codes / point.seconds for point in whole), default=0.0),
         )
 
     def _parse_time(self, text: str) -> float:
@@ -157,13 +189,13 @@ class _ReportBuilder:
         except (OverflowError, ValueError, OSError):
             raise self._journal.damaged("an invalid time") from None
 
-    def _counts(self, items: int, failures: dict[FailureKey, int]) -> Counts:
+    def _counts(self, items: Items) -> Counts:
         by_status = dict.fromkeys(STATUSES, 0)
-        for (status, *_), count in failures.items():
+        for (status, *_), count in items.failures.items():
             if not 0 <= status < len(STATUSES):
                 raise self._journal.damaged("an item with an invalid status")
             by_status[STATUSES[status]] += count
-        by_status["accepted"] = items - sum(by_status.values())
+        by_status["accepted"] = items.total - sum(by_status.values())
         return Counts(**by_status)
 
     def _ending(self, ending: str | None, *, latest: bool) -> Ending:
@@ -245,22 +277,7 @@ class _ReportBuilder:
 
 
 def _printable(text: str) -> str:
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:_MAX_NAME]
-
-
-def _totals(items: int, timeline: Timeline, working: int) -> Totals:
-    points = [point for span in timeline.spans for point in span.points]
-    codes = sum(point.codes for point in points)
-    # Ignore shorter last points: a single busy second would look like a peak.
-    whole = [point for point in points if point.seconds == timeline.point_seconds] or points
-    return Totals(
-        items=items,
-        ended=codes + sum(point.invalid for point in points),
-        throttled=sum(point.throttled for point in points),
-        working_seconds=working,
-        codes_per_second=codes / working if working else 0.0,
-        busiest_per_second=max((point.codes / point.seconds for point in whole), default=0.0),
-    )
+    return printable(text, "\N{REPLACEMENT CHARACTER}")[:_MAX_NAME]
 
 
 def _latency(counts: list[tuple[int, int]]) -> Latency:

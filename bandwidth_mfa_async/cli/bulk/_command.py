@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import click
-from rich.console import Console
 from rich.table import Table
 
 from ..._config import Resend, RetryPolicy
 from ..._models import DEFAULT_MESSAGE, CodeTemplate
 from ...errors import ConfigurationError, Delivery, MFAError, RequestError
 from .. import _outcome
-from .._files import journal_files
+from .._files import is_one_of, journal_files
 from .._formats import format_duration
 from .._limit_options import limit_options, limits_from_options
 from .._open_client import open_client
+from .._output import OutputConsole, quiet_output
+from .._signals import SignalHandlers
 from ._display import per_second, summary_table
-from ._input_scan import DuplicateCounter, scan_document
+from ._input_scan import scan_document
 from ._plan import Plan
 from ._rejects import Rejects
-from ._run import SIGNALS, send
+from ._run import send
 from ._scan_progress import no_valid_rows, scan_before_send, scan_input
-from ._source import display_name
+from ._source import InputFile, display_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,16 +43,18 @@ _EPILOG: Final = """
 Input: CSV with a column 'to', or a single column of numbers, whose header
 may have any name or be missing; optional columns message, scope and digits.
 Or JSON Lines with the same names. UTF-8; blank lines are skipped. A file is
-checked completely before the first code is sent; standard input is not, as
-it can be read only once.
+checked completely before the first code is sent, and must not change until
+the end; standard input is not checked, as it can be read only once.
 \b
-Stopping: after SIGINT (Ctrl-C) or SIGTERM, no more codes are started and
-those in flight finish; a second signal cancels them. To continue, run the
-same command with the same --journal again: codes already sent are skipped.
+Stopping: after SIGINT (Ctrl-C), SIGTERM or SIGHUP (except under nohup), no
+more codes are started and those in flight finish; a second signal cancels
+them. To continue, run the same command with the same --journal again: codes
+already sent are skipped. A signal during the check ends the command.
 \b
 Exit codes: 0 all accepted, now or earlier; 1 some rejected, not sent or
 invalid, or stopped early; 2 bad usage, configuration, input or journal;
-3 some unknown. A dry run: 0 all rows valid, 1 some bad, 2 as above.
+3 some unknown. A dry run: 0 all rows valid, 1 some bad, 2 as above. Stopped
+during the check: 128 and the signal's number, such as 130.
 \b
 Credentials come from the environment, as for 'send'.
 \b
@@ -116,6 +120,11 @@ def bulk_options(command: Any) -> Any:
             show_default=True,
             help="By default chosen by the file's name, else by its first byte.",
         ),
+        click.option(
+            "--allow-repeats",
+            is_flag=True,
+            help="Also send a second row for a number if its text, scope or digits differ.",
+        ),
         click.option("--dry-run", is_flag=True, help="Check and count all rows, and send nothing."),
         click.option("--json", "as_json", is_flag=True, help="Print one line of JSON at the end."),
     ]
@@ -130,15 +139,18 @@ def bulk(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:  # no
     """Send a code to every number in FILE, or in standard input for '-', and report the outcomes.
 
     An invalid row does not stop the run: it is counted, reported with its line, and written to the --rejects file,
-    which you can correct and send. A duplicate row is sent once.
+    which you can correct and send. A duplicate row is sent once; a second row for a number with another text, scope or
+    number of digits is not sent without --allow-repeats.
     """
-    try:
-        code = _dry_run(file, as_json=as_json, **options) if dry_run else _send_here(file, as_json=as_json, **options)
-    except MFAError as error:
-        code = _outcome.fail(error, as_json=as_json)
-    except KeyboardInterrupt as interrupt:
-        click.echo("; ".join(["stopped", *map(str, interrupt.args)]), err=True)
-        code = 130
+    command = _dry_run if dry_run else _send
+    with SignalHandlers() as signals, quiet_output(), contextlib.closing(InputFile(file)) as source:
+        try:
+            code = command(source, signals, as_json=as_json, **options)
+        except MFAError as error:
+            code = _outcome.fail(error, as_json=as_json)
+        except KeyboardInterrupt as interrupt:
+            click.echo("; ".join(["stopped", *map(str, interrupt.args)]), err=True)
+            code = 128 + signals.number
     sys.exit(code)
 
 
@@ -181,24 +193,32 @@ def _print_warnings(path: str, samples: list[BadRow], bad: int, ignored: list[st
         click.echo(f"... and {bad - len(samples):,} more bad {_rows(bad - len(samples))}; {where}", err=True)
 
 
-def _dry_run(file: str, *, as_json: bool, voice: bool, worker: str | None, **options: Any) -> int:  # noqa: ARG001 - a dry run sends nothing
+def _open_rejects(path: str | None, protected: list[str]) -> contextlib.AbstractContextManager[Rejects | None]:
+    return Rejects(path, protected) if path else contextlib.nullcontext()
+
+
+def _dry_run(
+    source: InputFile,
+    _signals: SignalHandlers,
+    *,
+    as_json: bool,
+    voice: bool,
+    worker: str | None,  # noqa: ARG001 - a dry run sends nothing
+    **options: Any,
+) -> int:
     channel = "voice" if voice else "messaging"
     limits = _limits({**options, "redis": None}, channel)
-    plan = _plan(file, channel, _template(voice, options, required=False), options)
+    plan = _plan(source, channel, _template(voice, options, required=False), options)
     rate = limits.voice_rate if voice else limits.rate
-    with DuplicateCounter() as duplicates:
-        if options["rejects"]:
-            with Rejects(options["rejects"], [file]) as rejects:
-                scan = scan_input(plan, Console(stderr=True), duplicates=duplicates, rejects=rejects)
-        else:
-            scan = scan_input(plan, Console(stderr=True), duplicates=duplicates)
-    _print_warnings(file, scan.samples, scan.bad, scan.ignored, options["rejects"])
-    document = scan_document(scan, channel, rate)
+    with _open_rejects(options["rejects"], [source.path]) as rejects:
+        scan = scan_input(plan, OutputConsole(stderr=True), count_duplicates=True, rejects=rejects)
+    _print_warnings(source.path, scan.samples, scan.bad + scan.repeated, scan.ignored, options["rejects"])
+    document = scan_document(scan, channel, rate, allow_repeats=plan.allow_repeats)
     if as_json:
         click.echo(_outcome.json_line(document))
     else:
         _print_dry_run(scan, document, channel)
-    return _outcome.EXIT_FAILED if scan.bad else _outcome.EXIT_OK
+    return _outcome.EXIT_FAILED if scan.bad or (scan.repeated and not plan.allow_repeats) else _outcome.EXIT_OK
 
 
 def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str) -> None:
@@ -212,65 +232,70 @@ def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str) -> 
     table.add_row("valid", f"{scan.valid:,}", "can be sent")
     table.add_row("bad", f"{scan.bad:,}", "must be corrected before they can be sent")
     table.add_row("duplicates", f"{scan.duplicates:,}", "equal to an earlier row; sent once")
+    if scan.repeated:
+        remark = "an earlier row's number with another text; sent only with --allow-repeats"
+        table.add_row("repeats", f"{scan.repeated:,}", remark)
     per_text = f", {each} per text" if unit == "segments" else ""
     table.add_row(unit, f"{scan.weight:,}", f"count against the account's rate{per_text}")
     table.add_row("time", format_duration(document["seconds"]), f"estimate at {document['rate_per_second']:g} a second")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    OutputConsole(plain_width=120).print(table)
     if document["rate_source"] != "--rate":
         click.echo(f"The rate is {document['rate_source']}; set your account's own rate with --rate.")
 
 
-def _plan(file: str, channel: str, template: CodeTemplate, options: dict[str, Any]) -> Plan:
+def _plan(source: InputFile, channel: str, template: CodeTemplate, options: dict[str, Any]) -> Plan:
     for name in ("journal", "rejects"):
         # A script with an unset variable passes "". Without a journal, a second run would send everything again.
         if options[name] == "":
             raise ConfigurationError(f"--{name}: is empty; name a file, or leave the option out")
     form: Format = options["form"]
     return Plan(
-        path=file,
+        input=source,
         form=form,
         template=template,
         channel=channel,
         journal=options["journal"],
         run=options["run"],
         max_in_flight=options["max_in_flight"],
+        allow_repeats=options["allow_repeats"],
     )
 
 
-def _send_here(file: str, *, as_json: bool, voice: bool, worker: str | None, **options: Any) -> int:
+def _checked(plan: Plan, console: OutputConsole, rejects: Rejects | None) -> Plan:
+    """Check the input before anything is sent, and return the plan with what the check found."""
+    scan = scan_before_send(plan, console, rejects)
+    if scan is None:
+        return plan
+    return attrs.evolve(plan, checked_rows=scan.rows, repeat_lines=scan.repeat_lines)
+
+
+def _send(
+    source: InputFile, signals: SignalHandlers, *, as_json: bool, voice: bool, worker: str | None, **options: Any
+) -> int:
     channel = "voice" if voice else "messaging"
     if worker is not None:
-        return _send_by_workers(file, channel, worker, options, as_json=as_json)
+        return _send_by_workers(source, signals, channel, worker, options, as_json=as_json)
     limits = _limits(options, channel)
     journal = options["journal"]
-    if journal and os.path.exists(journal) and os.path.exists(file) and os.path.samefile(journal, file):  # noqa: PTH110, PTH121
+    if journal and is_one_of(journal, [source.path]):
         raise ConfigurationError(f"--journal: {journal} is the input; name another file")
-    plan = _plan(file, channel, _template(voice, options, required=True), options)
+    plan = _plan(source, channel, _template(voice, options, required=True), options)
     client = open_client(limits=limits, retry=RetryPolicy(resend=Resend(options["resend"].replace("-", "_"))))
-    console = Console(stderr=True)
+    console = OutputConsole(stderr=True)
 
-    async def work(total: int | None, rejects: Rejects | None) -> RunResult:
+    async def work(plan: Plan, rejects: Rejects | None) -> RunResult:
         async with client:
-            return await send(plan, client, total=total, rejects=rejects, console=console)
+            return await send(plan, client, rejects=rejects, console=console, signals=signals)
 
-    def run(rejects: Rejects | None) -> RunResult:
-        total = scan_before_send(plan, console, rejects)
-        return asyncio.run(work(total, rejects))
-
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        if options["rejects"]:
-            with Rejects(options["rejects"], [file, *(journal_files(journal) if journal else ())]) as rejects:
-                result = run(rejects)
-        else:
-            result = run(None)
-        return _print_result(plan, result, options["rejects"], as_json=as_json)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with _open_rejects(options["rejects"], [source.path, *(journal_files(journal) if journal else ())]) as rejects:
+        plan = _checked(plan, console, rejects)
+        result = asyncio.run(work(plan, rejects))
+    return _print_result(plan, result, options["rejects"], as_json=as_json)
 
 
-def _send_by_workers(file: str, channel: str, url: str, options: dict[str, Any], *, as_json: bool) -> int:
+def _send_by_workers(  # noqa: PLR0913 - called in one place
+    source: InputFile, signals: SignalHandlers, channel: str, url: str, options: dict[str, Any], *, as_json: bool
+) -> int:
     """Submit the rows to workers, and watch the job.
 
     Raises:
@@ -282,19 +307,12 @@ def _send_by_workers(file: str, channel: str, url: str, options: dict[str, Any],
     url = url or os.environ.get("BW_LEDGER_URL", "")
     if not url:
         raise ConfigurationError("--worker: give the ledger's Redis URL, or set BW_LEDGER_URL")
-    plan = _plan(file, channel, _template(channel == "voice", options, required=True), options)
+    plan = _plan(source, channel, _template(channel == "voice", options, required=True), options)
     _job.job_name(plan)
-    console = Console(stderr=True)
-
-    def run(rejects: Rejects | None) -> RunResult:
-        total = scan_before_send(plan, console, rejects)
-        return asyncio.run(_job.send(plan, url, total=total, rejects=rejects, console=console))
-
-    if options["rejects"]:
-        with Rejects(options["rejects"], [file]) as rejects:
-            result = run(rejects)
-    else:
-        result = run(None)
+    console = OutputConsole(stderr=True)
+    with _open_rejects(options["rejects"], [source.path]) as rejects:
+        plan = _checked(plan, console, rejects)
+        result = asyncio.run(_job.send(plan, url, rejects=rejects, console=console, signals=signals))
     return _print_result(plan, result, options["rejects"], as_json=as_json, by_workers=True)
 
 
@@ -311,7 +329,7 @@ def _print_result(
         click.echo(_outcome.json_line(_document(result)))
     elif summary.taken:
         table = summary_table(summary, result.previous, requests=not by_workers)
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        OutputConsole(plain_width=120).print(table)
     if result.error is not None:
         notes = "".join(f"\n  {note}" for note in getattr(result.error, "__notes__", ()))
         click.echo(f"error: {result.error}{notes}", err=True)
@@ -323,6 +341,11 @@ def _print_result(
 def _next_steps(plan: Plan, result: RunResult, rejects: str | None, *, by_workers: bool) -> list[str]:
     summary = result.summary
     lines: list[str] = []
+    if result.repeated:
+        lines.append(
+            f"{result.repeated:,} {_rows(result.repeated)} not sent: the number has another text already; "
+            "--allow-repeats sends such rows as well"
+        )
     if result.rejects:
         lines.append(f"{rejects}: {result.rejects:,} {_rows(result.rejects)} to correct; then send that file")
     if by_workers:
@@ -362,11 +385,13 @@ def _document(result: RunResult) -> dict[str, Any]:
         "not_sent": summary.not_sent,
         "unknown": summary.unknown,
         "invalid": summary.invalid,
+        "repeats": result.repeated,
         "skipped": summary.skipped,
         "skipped_because": {
             "twice" if earlier is None else earlier.value: number for earlier, number in result.previous.items()
         },
         "possible_duplicates": summary.possible_duplicates,
+        "possible_duplicates_unrecorded": summary.possible_duplicates_unrecorded,
         "attempts": summary.attempts,
         "throttled": summary.throttled,
         "per_second": round(per_second(summary), 1),

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import Delivery
-from .._formats import format_duration
+from .._formats import format_duration, possible_duplicates
+from .._output import can_animate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -109,7 +110,7 @@ class Display:
         self._began = clock.monotonic()
         self._next_line = self._began + LINE_INTERVAL
         self._live: Live | None = None
-        if console.is_terminal and not console.is_dumb_terminal:
+        if can_animate(console):
             self._live = Live(self, console=console, auto_refresh=False, transient=True)
         self.state = SENDING
         """The first word of the display: what the run is doing."""
@@ -148,7 +149,7 @@ class Display:
         if self._live is not None:
             self._live.refresh()
         elif self._clock.monotonic() >= self._next_line:
-            self._next_line += LINE_INTERVAL
+            self._next_line = self._clock.monotonic() + LINE_INTERVAL
             self.print_line(self.status_line())
 
     def status_line(self) -> str:
@@ -240,7 +241,11 @@ def summary_table(summary: BulkSummary, previous: dict[Delivery | None, int], *,
     table.add_column(justify="right")
     table.add_column(justify="left", style="dim")
     rows: list[tuple[str, int, str]] = [
-        ("accepted", summary.accepted, f"{summary.possible_duplicates:,} possible duplicates"),
+        (
+            "accepted",
+            summary.accepted,
+            possible_duplicates(summary.possible_duplicates, summary.possible_duplicates_unrecorded),
+        ),
         ("rejected", summary.rejected, "rejected by the service; nothing was sent"),
         ("not sent", summary.not_sent, "never left this machine"),
         ("unknown", summary.unknown, "request written, no answer; not sent again"),

@@ -21,13 +21,13 @@ from ._input_scan import MAX_SAMPLES
 from ._plan import RunResult, open_rows
 from ._row_producer import RowProducer
 from ._rows import BadRow
-from ._run import on_signals
 
 if TYPE_CHECKING:
     import click
     from rich.console import Console
 
     from ...worker import Job, JobOutcome, JobProgress
+    from .._signals import SignalHandlers
     from ._plan import Plan
     from ._rejects import Rejects
 
@@ -65,15 +65,17 @@ def job_name(plan: Plan) -> str:
         raise ConfigurationError(f"--run: name the job; {error}") from None
 
 
-async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | None, console: Console) -> RunResult:
+async def send(
+    plan: Plan, url: str, *, rejects: Rejects | None, console: Console, signals: SignalHandlers
+) -> RunResult:
     """Submit every row, watch until each has an outcome, and return the result.
 
     Args:
         plan: the run; its name is the job's name.
         url: the URL of the ledger's Redis.
-        total: the number of rows in the input; None if not known.
         rejects: receives the rows that need correction.
         console: where the display is printed.
+        signals: end the watching.
     """
     clock = SystemClock()
     result = RunResult(BulkSummary())
@@ -82,7 +84,8 @@ async def send(plan: Plan, url: str, *, total: int | None, rejects: Rejects | No
         async with RedisLedger(url) as ledger:
             job = open_job(ledger, job_name(plan))
             watcher = _JobWatcher(plan, ledger, job, result, rejects)
-            with Display(console, result.summary, total, clock, throttled=False) as display, on_signals(watcher.stop):
+            display = Display(console, result.summary, plan.checked_rows, clock, throttled=False)
+            with display, signals.during_run(watcher.stop):
                 await watcher.run(display)
             if result.summary.ending == "finished":
                 await watcher.write_rejects()
@@ -172,6 +175,7 @@ class _JobWatcher:
         draining = asyncio.ensure_future(self._drain_loop(producer))
         try:
             await submission.run()
+            await asyncio.to_thread(plan.input.verify)
         finally:
             draining.cancel()
             producer.close()
@@ -191,7 +195,8 @@ class _JobWatcher:
             if isinstance(row, BadRow):
                 if len(self._result.samples) < MAX_SAMPLES:
                     self._result.samples.append(row)
-                if self._rejects is not None:
+                self._result.repeated += row.is_repeat
+                if self._rejects is not None and not row.is_repeat:
                     self._rejects.add(row.line, row.reason, row.cells)
 
     async def _poll_once(self, display: Display) -> JobProgress | None:
@@ -224,7 +229,7 @@ class _JobWatcher:
 
     def _write_rejected_rows(self, rejected: dict[int, JobOutcome]) -> None:
         assert self._rejects is not None  # noqa: S101 - checked by the caller
-        with open_rows(self._plan.path, self._plan.form, self._plan.template) as (reader, _):
+        with open_rows(self._plan) as (reader, _):
             for index, row in enumerate(reader):
                 if (outcome := rejected.get(index)) is not None:
                     self._rejects.add(row.line, f"rejected by the service: {outcome.status}", row.cells)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
+from ._repeats import RepeatIndex, is_one_of_lines
 from ._rows import RowReader, format_of
-from ._source import Source, display_name, open_input
+from ._source import Source, display_name
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from ..._models import CodeTemplate
     from ...bulk import BulkSummary
     from ...errors import Delivery, MFAError
-    from ._rows import BadRow, Format
+    from ._rows import BadRow, Format, InputRow
+    from ._source import InputFile
 
 
 @frozen(kw_only=True)
@@ -25,22 +28,33 @@ class Plan:
     """The input and the settings of a bulk run.
 
     Attributes:
-        path: the input; ``-`` for standard input.
+        input: the input.
         form: its format.
         template: the defaults for values that a row does not have.
         channel: ``"messaging"`` or ``"voice"``.
         journal: the journal's path; None for a temporary journal, which is deleted after a finished run.
         run: the run's name.
         max_in_flight: the maximum number of codes in flight.
+        allow_repeats: whether a second row for a number is sent if its text, scope or number of digits differs.
+        checked_rows: the number of rows that the check found; None for a pipe, which is not checked.
+        repeat_lines: the lines of the rows that repeat an earlier row's number with another text; empty for a pipe.
     """
 
-    path: str
+    input: InputFile
     form: Format
     template: CodeTemplate
     channel: str
     journal: str | None
     run: str
     max_in_flight: int
+    allow_repeats: bool = False
+    checked_rows: int | None = None
+    repeat_lines: Sequence[int] = ()
+
+    @property
+    def path(self) -> str:
+        """The input's path; ``-`` for standard input."""
+        return self.input.path
 
 
 @define
@@ -55,6 +69,7 @@ class RunResult:
         error: the error that ended the run, if any.
         journal: the journal to resume from; None if there is nothing to resume.
         rejects: the number of rows written to the rejects file.
+        repeated: rows that were not sent because they repeat a number with another text.
         stop_reason: why the run ended early without an error.
     """
 
@@ -65,18 +80,26 @@ class RunResult:
     error: MFAError | None = None
     journal: str | None = None
     rejects: int = 0
+    repeated: int = 0
     stop_reason: str = ""
 
 
 @contextlib.contextmanager
-def open_rows(path: str, form: Format, template: CodeTemplate) -> Generator[tuple[RowReader, int | None]]:
+def open_rows(plan: Plan) -> Generator[tuple[RowReader, int | None]]:
     """Open an input; yield its rows and its size in bytes, or None if the size is not known.
 
     Raises:
-        InputFileError: the input cannot be read.
+        InputFileError: the input cannot be read, or a file was changed since it was first opened.
     """
-    stream, size = open_input(path)
-    with contextlib.closing(stream):
-        source = Source(stream, display_name(path))
-        with contextlib.closing(source):
-            yield RowReader(source, template, format_of(path, source, form)), size
+    with contextlib.ExitStack() as stack:
+        stream, size = plan.input.open()
+        stack.enter_context(contextlib.closing(stream))
+        source = Source(stream, display_name(plan.path), plan.input.verify)
+        stack.enter_context(contextlib.closing(source))
+        if plan.allow_repeats:
+            is_repeat: Callable[[InputRow], bool] | None = None
+        elif plan.input.is_pipe:
+            is_repeat = stack.enter_context(contextlib.closing(RepeatIndex())).is_repeat
+        else:
+            is_repeat = partial(is_one_of_lines, plan.repeat_lines)
+        yield RowReader(source, plan.template, format_of(plan.path, source, plan.form), is_repeat), size

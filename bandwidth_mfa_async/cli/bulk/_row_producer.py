@@ -13,7 +13,7 @@ from ._plan import open_rows
 from ._rows import InputRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from ._plan import Plan
     from ._rejects import Rejects
@@ -30,14 +30,21 @@ class RowProducer:
     Args:
         plan: the run with the input to read.
         rejects: started with the input's columns before the first row.
+        admit: returns a batch of rows, with bad rows in place of those that must not be sent.
     """
 
-    def __init__(self, plan: Plan, rejects: Rejects | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        rejects: Rejects | None,
+        admit: Callable[[list[InputRow | BadRow]], Awaitable[list[InputRow | BadRow]]] | None = None,
+    ) -> None:
         self.pending_rows: dict[int, InputRow | BadRow] = {}
         """Rows that were returned and have no outcome yet, by their position in the input."""
         self.ignored: list[str] = []
         self._plan = plan
         self._rejects = rejects
+        self._admit = admit
         self._loop = asyncio.get_running_loop()
         self._batches: deque[list[InputRow | BadRow]] = deque()
         self._rows: Iterator[InputRow | BadRow] = iter(())
@@ -58,12 +65,16 @@ class RowProducer:
         """Return the next row's request, or an `InvalidRequestError`, which a `BulkSender` counts as invalid.
 
         Raises:
-            InputFileError: the rest of the file cannot be read.
+            InputFileError: the rest of the file cannot be read, or the file was changed.
         """
         while (row := next(self._rows, None)) is None:
             if self._batches:
-                self._rows = iter(self._batches.popleft())
+                batch = self._batches.popleft()
                 self._free_batches.release()
+                # The thread reads ahead, so the file may have been changed since.
+                if not self._plan.input.is_pipe:
+                    await asyncio.to_thread(self._plan.input.verify)
+                self._rows = iter(batch if self._admit is None else await self._admit(batch))
             elif self._ended:
                 if self._error is not None:
                     raise self._error
@@ -93,7 +104,7 @@ class RowProducer:
                 batch.clear()
 
         try:
-            with open_rows(self._plan.path, self._plan.form, self._plan.template) as (reader, _):
+            with open_rows(self._plan) as (reader, _):
                 # Hand over the rows read so far before a read that may block.
                 reader.source.before_read = hand_over
                 for row in reader:

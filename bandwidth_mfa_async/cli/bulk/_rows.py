@@ -17,7 +17,7 @@ from ...errors import InvalidRequestError
 from ._source import MAX_LINE, InputFileError, LineTooLongError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ..._models import CodeTemplate
     from ._source import Source
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Format = Literal["auto", "csv", "jsonl"]
 
 COLUMNS: Final = ("to", "message", "scope", "digits")
+_OWN_VALUES: Final = frozenset(COLUMNS[1:])
 # The first columns of a rejects file, and its last column for JSON Lines. A corrected rejects file is valid input.
 REJECT_COLUMNS: Final = ("line", "reason")
 RAW: Final = "row"
@@ -40,6 +41,10 @@ _SUFFIXES: Final[dict[str, Format]] = {
 }
 _SPACES: Final = " \t\N{NO-BREAK SPACE}"
 _UNCLOSED: Final = 'a quote (") opens here and is not closed in this row: close it, or double it inside a field'
+REPEATED: Final = (
+    "to: an earlier row has this number with another text, scope or number of digits; only --allow-repeats sends this "
+    "row as well"
+)
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -68,11 +73,13 @@ class BadRow:
         line: the physical line where it begins, from 1.
         reason: what is wrong and what to do; never contains the number.
         cells: the row's cells as in the file, or its text if it could not be split into cells.
+        is_repeat: whether the row itself is correct, and not sent because its number has another text already.
     """
 
     line: int
     reason: str
     cells: Sequence[str] = field(repr=hide)
+    is_repeat: bool = False
 
 
 class _BadCellError(Exception):
@@ -94,12 +101,20 @@ class RowReader:
         source: the bytes.
         template: the defaults for values that a row does not have.
         form: ``"csv"`` or ``"jsonl"``.
+        is_repeat: returns whether a row must not be sent because its number has an earlier row with another text;
+            called for every good row if rows can have a text of their own.
 
     Raises:
         InputFileError: the file as a whole cannot be read; raised by the constructor or during iteration.
     """
 
-    def __init__(self, source: Source, template: CodeTemplate, form: Format) -> None:
+    def __init__(
+        self,
+        source: Source,
+        template: CodeTemplate,
+        form: Format,
+        is_repeat: Callable[[InputRow], bool] | None = None,
+    ) -> None:
         self.source = source
         self.header: tuple[str, ...] = (*COLUMNS, RAW)
         """The input's columns, which a rejects file repeats."""
@@ -112,13 +127,27 @@ class RowReader:
         self._line = 0
         self._last = ""
         self._form = form
+        self._is_repeat = is_repeat
         self._iterator = self._json_rows() if form == "jsonl" else self._csv_rows()
+
+    @property
+    def has_own_values(self) -> bool:
+        """Whether a row can have a text, scope or number of digits of its own; known from the first row on."""
+        return self._form == "jsonl" or not _OWN_VALUES.isdisjoint(self.header)
 
     def __iter__(self) -> Iterator[InputRow | BadRow]:
         try:
             for row in self._iterator:
                 self.rows += 1
-                yield row
+                if (
+                    self._is_repeat is not None
+                    and isinstance(row, InputRow)
+                    and self.has_own_values
+                    and self._is_repeat(row)
+                ):
+                    yield BadRow(row.line, REPEATED, row.cells, is_repeat=True)
+                else:
+                    yield row
         except LineTooLongError:
             problem = f"is longer than {MAX_LINE:,} characters: is this a file of rows?"
             raise self._file_error(self._line + 1, problem) from None

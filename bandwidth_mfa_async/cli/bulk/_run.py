@@ -3,50 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
-import signal
 import tempfile
 from typing import TYPE_CHECKING, Final
 
 from ..._clock import SystemClock, sleep_until
 from ..._item_state import is_retryable_next_run
+from ..._keys import Keys
 from ...bulk import BulkSender, SQLiteJournal
 from ...errors import APIStatusError, ConfigurationError, Delivery, MFAError
 from ._display import REFRESH_INTERVAL, SENDING, Display
 from ._input_scan import MAX_SAMPLES
 from ._plan import RunResult
 from ._row_producer import RowProducer
-from ._rows import BadRow
+from ._rows import BadRow, InputRow
+from ._source import InputFileError, display_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from rich.console import Console
 
     from ..._client import MFAClient
-    from ...bulk import ItemOutcome
+    from ...bulk import BulkSummary, ItemOutcome
+    from .._signals import SignalHandlers
     from ._plan import Plan
     from ._rejects import Rejects
-    from ._rows import InputRow
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_TEXTED_BEFORE: Final = (
+    "to: the journal has another text, scope or number of digits for this number, which was sent or may have been; "
+    "only --allow-repeats sends this row as well"
+)
 
 
 async def send(
-    plan: Plan, client: MFAClient, *, total: int | None, rejects: Rejects | None, console: Console
+    plan: Plan, client: MFAClient, *, rejects: Rejects | None, console: Console, signals: SignalHandlers
 ) -> RunResult:
     """Send a code for every row and return the result, which contains the error that ended the run early.
-
-    SIGINT and SIGTERM stay ignored after the run; the caller restores their handlers.
 
     Args:
         plan: the run.
         client: sends the codes.
-        total: the number of rows in the input; None if not known.
         rejects: receives the rows that need correction.
         console: where the display is printed.
+        signals: drain the run.
     """
     clock = SystemClock()
     temporary_folder = None if plan.journal else _temporary_folder()
@@ -57,18 +58,20 @@ async def send(
     )
     sender = BulkSender(client, journal=journal, max_in_flight=plan.max_in_flight, channel=plan.channel)
     result = RunResult(sender.summary)
-    with Display(console, sender.summary, total, clock) as display, _signal_handlers(sender, display):
+    display = Display(console, sender.summary, plan.checked_rows, clock)
+    with display, signals.during_run(_signal_function(sender, display)):
         try:
             async with sender as bulk:
                 # Bind before reading rows, so that a journal of another channel fails first.
                 await journal.bind(channel=plan.channel)
+                if plan.checked_rows is not None:
+                    await journal.record_input(plan.checked_rows)
                 if display.state == SENDING:
-                    await _send_rows(bulk, RowProducer(plan, rejects), display, result, rejects)
+                    producer = RowProducer(plan, rejects, _NumberGuard(plan, journal).admit)
+                    await _send_rows(bulk, producer, display, result, rejects)
+                    await _check_input(plan, bulk.summary)
         except MFAError as error:
             result.error = error
-    # The remaining steps are short and report what was sent: another Ctrl-C must not prevent the report.
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
     result.rejects = 0 if rejects is None else rejects.count
     if temporary_folder is not None and not _is_resumable(result):
         shutil.rmtree(temporary_folder, ignore_errors=True)
@@ -88,7 +91,8 @@ def _record(result: RunResult, outcome: ItemOutcome, row: InputRow | BadRow, rej
     if outcome.delivery is Delivery.SKIPPED:
         result.previous[outcome.previous] += 1
     if isinstance(row, BadRow):
-        reason: str | None = row.reason
+        reason: str | None = None if row.is_repeat else row.reason
+        result.repeated += row.is_repeat
         if len(result.samples) < MAX_SAMPLES:
             result.samples.append(row)
     else:
@@ -128,17 +132,76 @@ async def _send_rows(
         result.ignored = producer.ignored
 
 
+async def _check_input(plan: Plan, summary: BulkSummary) -> None:
+    """Check that a finished run took all rows of a file that is still the one that was checked.
+
+    Raises:
+        InputFileError: it is not; the summary says that the run failed.
+    """
+    if summary.ending != "finished" or plan.checked_rows is None:
+        return
+    try:
+        await asyncio.to_thread(plan.input.verify)
+        if summary.taken != plan.checked_rows:
+            problem = f"{plan.checked_rows:,} rows were checked, but {summary.taken:,} were read to be sent"
+            raise InputFileError(display_name(plan.path), None, problem)
+    except InputFileError:
+        summary.ending = "failed"
+        raise
+
+
+class _NumberGuard:
+    """Stops rows whose number has another text in the journal, from an earlier run or another input.
+
+    A journal that was made by an earlier version knows such numbers only for rows that used the command's own text.
+
+    Args:
+        plan: the run.
+        journal: the run's journal.
+    """
+
+    def __init__(self, plan: Plan, journal: SQLiteJournal) -> None:
+        self._plan = plan
+        self._journal = journal
+        self._default_keys = Keys(plan.channel, plan.run)
+        self._own_keys = Keys(plan.channel, plan.run)
+
+    async def admit(self, batch: list[InputRow | BadRow]) -> list[InputRow | BadRow]:
+        """Return a batch of rows, with bad rows in place of those that must not be sent.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        template = self._plan.template
+        rows = [row for row in batch if isinstance(row, InputRow)]
+        if not self._journal.has_number_keys and all(
+            row.template is template or row.template == template for row in rows
+        ):
+            return batch
+        pairs = [
+            (self._default_keys.digest(template.to(row.to)), self._own_keys.digest(row.template.to(row.to)))
+            for row in rows
+        ]
+        allow = self._plan.allow_repeats
+        texted = iter(await self._journal.claim_numbers(pairs, allow_repeats=allow))
+        return [
+            BadRow(row.line, _TEXTED_BEFORE, row.cells, is_repeat=True)
+            if isinstance(row, InputRow) and next(texted)
+            else row
+            for row in batch
+        ]
+
+
 async def _refresh_loop(display: Display, clock: SystemClock) -> None:
     while True:
         display.tick()
         await sleep_until(clock, clock.monotonic() + REFRESH_INTERVAL)
 
 
-@contextlib.contextmanager
-def _signal_handlers(bulk: BulkSender, display: Display) -> Generator[None]:
-    """Drain the run on the first SIGINT or SIGTERM, and cancel it on the second."""
+def _signal_function(bulk: BulkSender, display: Display) -> Callable[[], None]:
+    """Return a function that drains the run on the first signal, and cancels it on the second."""
 
-    def handle_signal() -> None:
+    def on_signal() -> None:
         if display.state == SENDING:
             display.state = "draining"
             display.print_line("stopping: codes in flight may finish; a second signal cancels them")
@@ -147,21 +210,7 @@ def _signal_handlers(bulk: BulkSender, display: Display) -> Generator[None]:
             display.state = "cancelling"
             bulk.cancel()
 
-    with on_signals(handle_signal):
-        yield
-
-
-@contextlib.contextmanager
-def on_signals(handler: Callable[[], None]) -> Generator[None]:
-    """Call a function on each SIGINT and SIGTERM."""
-    loop = asyncio.get_running_loop()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, handler)
-    try:
-        yield
-    finally:
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
+    return on_signal
 
 
 def _temporary_folder() -> str:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from .._output import can_animate
 from ._input_scan import scan
 from ._plan import open_rows
-from ._source import InputFileError, display_name, is_pipe
+from ._repeats import RepeatCounter
+from ._source import InputFileError, display_name
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
 
     from rich.console import Console, RenderableType
     from rich.progress import ProgressColumn, Task
     from rich.text import Text
 
-    from ._input_scan import DuplicateCounter, ScanResult
+    from ._input_scan import ScanResult
     from ._plan import Plan
     from ._rejects import Rejects
     from ._rows import BadRow
@@ -43,7 +44,7 @@ class ScanProgress(Progress):
             (0, TextColumn("{task.fields[rows]:,} rows", table_column=_fixed_width())),
             (50, _TimeLeft(table_column=_fixed_width())),
         ]
-        super().__init__(console=console, transient=True, expand=True, disable=not console.is_terminal)
+        super().__init__(console=console, transient=True, expand=True, disable=not can_animate(console))
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Return the line for the current width of the terminal."""
@@ -63,59 +64,57 @@ def _fixed_width() -> Column:
 
 
 def scan_input(
-    plan: Plan, console: Console, *, duplicates: DuplicateCounter | None = None, rejects: Rejects | None = None
+    plan: Plan, console: Console, *, count_duplicates: bool = False, rejects: Rejects | None = None
 ) -> ScanResult:
     """Scan a whole input, with a progress bar on a terminal.
 
+    Args:
+        plan: the run with the input.
+        console: where the progress is shown.
+        count_duplicates: whether to count duplicates also where rows have no text of their own.
+        rejects: receives the bad rows.
+
     Raises:
-        InputFileError: the input cannot be read, or has no valid row.
-        KeyboardInterrupt: its message says that nothing was sent.
+        InputFileError: the input cannot be read, was changed meanwhile, or has no valid row.
     """
-    result = _scan_with_progress(plan, console, duplicates, rejects)
+    result = _scan_with_progress(plan, console, rejects, count_duplicates=count_duplicates)
     if not result.valid:
         raise no_valid_rows(plan.path, result.rows, result.samples, rejects)
     return result
 
 
-def scan_before_send(plan: Plan, console: Console, rejects: Rejects | None) -> int | None:
-    """Scan an input before sending; return its number of rows, or None for a pipe, which can be read only once.
+def scan_before_send(plan: Plan, console: Console, rejects: Rejects | None) -> ScanResult | None:
+    """Scan an input before sending; return None for a pipe, which can be read only once.
 
     Raises:
-        InputFileError: the input cannot be read, or has no valid row; in that case all rows are in the rejects file.
-        KeyboardInterrupt: its message says that nothing was sent.
+        InputFileError: the input cannot be read, was changed meanwhile, or has no valid row; in the last case all rows
+            are in the rejects file.
     """
-    if is_pipe(plan.path):
+    if plan.input.is_pipe:
         return None
     result = _scan_with_progress(plan, console)
     if result.valid:
-        return result.rows
+        return result
     if rejects is None:
         raise no_valid_rows(plan.path, result.rows, result.samples)
     # Scan again for the rejects: the first scan must not overwrite the rejects of an earlier run.
-    return scan_input(plan, console, rejects=rejects).rows
+    return scan_input(plan, console, rejects=rejects)
 
 
 def _scan_with_progress(
-    plan: Plan, console: Console, duplicates: DuplicateCounter | None = None, rejects: Rejects | None = None
+    plan: Plan, console: Console, rejects: Rejects | None = None, *, count_duplicates: bool = False
 ) -> ScanResult:
-    opened = open_rows(plan.path, plan.form, plan.template)
-    with _interrupt_note(), opened as (reader, size), ScanProgress(console) as progress:
+    opened = open_rows(plan)
+    with opened as (reader, size), ScanProgress(console) as progress, RepeatCounter() as counter:
         bar = progress.add_task("", total=size, rows=0)
         return scan(
             reader,
             channel=plan.channel,
-            duplicates=duplicates,
+            counter=counter,
+            count_duplicates=count_duplicates,
             rejects=rejects,
             progress=lambda rows: progress.update(bar, completed=reader.source.bytes_read, rows=rows),
         )
-
-
-@contextlib.contextmanager
-def _interrupt_note() -> Generator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing was sent") from None
 
 
 def no_valid_rows(path: str, rows: int, samples: list[BadRow], rejects: Rejects | None = None) -> InputFileError:

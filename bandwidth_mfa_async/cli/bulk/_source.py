@@ -25,7 +25,15 @@ _HEAD: Final = 64
 _FOREIGN: Final = (
     (b"PK\x03\x04", "is a ZIP archive or a workbook such as .xlsx: export the sheet as 'CSV UTF-8'"),
     (b"\x1f\x8b", "is compressed: run gunzip -c on it and pipe that into 'bandwidth-mfa bulk -'"),
+    (
+        b"\xd0\xcf\x11\xe0",
+        "is an old Excel workbook (.xls): export the sheet as 'CSV UTF-8'",
+    ),
     (b"SQLite format 3\x00", "is a SQLite database, such as a journal: give the file with the numbers instead"),
+)
+_CHANGED: Final = (
+    "was changed, replaced or removed after this command opened it, so the rest is not sent; run the command again "
+    "when the file is complete"
 )
 _UTF16: Final = "is UTF-16 or UTF-32, not UTF-8: save it as 'CSV UTF-8', or run iconv -f UTF-16 -t UTF-8 on it"
 
@@ -52,6 +60,62 @@ class InputFileError(MFAError):
 
 class LineTooLongError(Exception):
     """A line is longer than `MAX_LINE`; the reader adds its number."""
+
+
+class InputFile:
+    """An input. A file is opened once, so that the check and the sending read the same file.
+
+    Args:
+        path: the file, or ``-`` for standard input.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.is_pipe = is_pipe(path)
+        """Whether the input can be read only once, so that it cannot be checked before sending."""
+        self._file: BinaryIO | None = None
+        self._facts: tuple[int, ...] = ()
+
+    def open(self) -> tuple[BinaryIO, int | None]:
+        """Return a stream at the input's beginning, and its size in bytes, or None if the size is not known.
+
+        Raises:
+            InputFileError: the file does not exist or cannot be read.
+        """
+        if self.is_pipe:
+            return open_input(self.path)
+        if self._file is None:
+            self._file, _ = open_input(self.path)
+            self._facts = _facts(os.fstat(self._file.fileno()))
+        # Only one stream is read at a time: all of them share the position in the file.
+        descriptor = os.dup(self._file.fileno())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return io.FileIO(descriptor), os.fstat(descriptor).st_size
+
+    def close(self) -> None:
+        """Close the file; streams that are still read stay open."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def verify(self) -> None:
+        """Compare the file's device, inode, size and time of modification with those at its first opening.
+
+        Raises:
+            InputFileError: the file was rewritten, extended, truncated, replaced or removed.
+        """
+        if self._file is None:
+            return
+        try:
+            facts = _facts(os.stat(self.path))  # noqa: PTH116 - a path as given
+        except OSError:
+            facts = ()
+        if facts != self._facts:
+            raise InputFileError(display_name(self.path), None, _CHANGED)
+
+
+def _facts(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def open_input(path: str) -> tuple[BinaryIO, int | None]:
@@ -96,14 +160,16 @@ class Source(io.RawIOBase):
     Args:
         stream: the source of the bytes.
         name: its name in error messages.
+        verify: called after every read; raises if the bytes must not be used.
 
     Raises:
         InputFileError: the stream is empty, or begins like UTF-16, an archive or a database.
     """
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str, verify: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._stream = stream
+        self._verify = verify
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._line_length = 0
         self._line_ends: tuple[bytes, ...] = (b"\n", b"\r")
@@ -177,6 +243,7 @@ class Source(io.RawIOBase):
             chunk = self._stream.read(size) or b""
         except OSError as error:
             raise InputFileError(self.name, None, f"cannot be read: {error.strerror or error}") from None
+        self._verify()
         self.bytes_read += len(chunk)
         return chunk
 

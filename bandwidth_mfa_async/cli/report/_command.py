@@ -36,6 +36,7 @@ _COLOURS: Final = {
     "invalid": "bright_black",
     "sending": "blue",
     "pending": "bright_black",
+    "not_taken": "bright_black",
 }
 
 _LINE: Final = 60
@@ -117,7 +118,7 @@ def _summary(report: JournalReport) -> RenderableType:
         Text(facts, style="dim"),
         Text(),
     ]
-    if report.totals.items:
+    if wording.whole(report):
         parts += [_outcomes(report), Text(), *_speed(report)]
     if report.failures:
         parts += [Text("failures by cause", style="bold"), _failures(report), Text()]
@@ -140,15 +141,15 @@ def _outcomes(report: JournalReport) -> Table:
     table.add_column(max_width=12)
     table.add_column(justify="right")
     table.add_column(justify="right")
-    for name, (title, meaning) in wording.STATUSES.items():
-        number = getattr(report.counts, name)
-        if not number and name in {"sending", "pending"}:
+    total = wording.whole(report)
+    for name, title, number, meaning in wording.outcomes(report):
+        if not number and name in {"sending", "pending", "not_taken"}:
             continue
         table.add_row(
             title,
             formats.count(number),
-            formats.share(number, report.totals.items),
-            Text(_bar(number, report.totals.items), style=_COLOURS[name]),
+            formats.share(number, total),
+            Text(_bar(number, total), style=_COLOURS[name]),
             Text(meaning, style="dim"),
         )
     return table

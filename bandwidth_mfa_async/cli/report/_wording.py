@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .._formats import count, items
+from .._formats import count, items, possible_duplicates
 
 if TYPE_CHECKING:
     from ...bulk import JournalReport
@@ -73,7 +73,7 @@ def ending(name: str) -> str:
 
 def headline(report: JournalReport) -> str:
     """Return the main sentence of the report."""
-    accepted, everything = report.counts.accepted, report.totals.items
+    accepted, everything = report.counts.accepted, whole(report)
     if not everything:
         return "This journal has no items yet"
     if accepted == everything:
@@ -81,6 +81,26 @@ def headline(report: JournalReport) -> str:
     if not accepted:
         return "No code was accepted" if everything > 1 else "The code was not accepted"
     return f"{count(accepted)} of {count(everything)} codes were accepted"
+
+
+def whole(report: JournalReport) -> int:
+    """Return the number of items in the journal, and in the part of the input that no run has taken."""
+    return report.totals.items + report.totals.not_taken
+
+
+def meaning(status: str, report: JournalReport) -> str:
+    """Return what a status means, and how many accepted items are possible duplicates."""
+    text = STATUSES[status][1]
+    number, unrecorded = report.possible_duplicates, report.possible_duplicates_unrecorded
+    if status == "accepted" and (number or unrecorded):
+        return f"{text}; {possible_duplicates(number, unrecorded)}"
+    return text
+
+
+def outcomes(report: JournalReport) -> list[tuple[str, str, int, str]]:
+    """Return the name, the title, the number of items and the meaning of each status, in display order."""
+    rows = [(name, title, getattr(report.counts, name), meaning(name, report)) for name, (title, _) in STATUSES.items()]
+    return [*rows, ("not_taken", "not taken", report.totals.not_taken, "in the input, but no run has read it yet")]
 
 
 def state(report: JournalReport) -> str:
@@ -93,15 +113,16 @@ def state(report: JournalReport) -> str:
 def next_steps(report: JournalReport) -> list[str]:
     """Return what the user can do next, most urgent first."""
     counts = report.counts
-    if not report.totals.items:
+    if not whole(report):
         return ["Start a run with this journal; it records every item of its input."]
     steps: list[str] = []
     retryable = sum(failure.count for failure in report.failures if failure.resume == "yes")
     permanent = sum(failure.count for failure in report.failures if failure.resume == "no")
     if report.running:
         steps.append("The run is in progress: these are its current numbers.")
-    elif counts.pending or counts.sending or retryable:
+    elif counts.pending or counts.sending or retryable or report.totals.not_taken:
         parts = [f"{items(counts.pending)} not sent yet"] if counts.pending else []
+        parts += [f"{items(report.totals.not_taken)} not taken from the input yet"] if report.totals.not_taken else []
         parts += [f"{items(retryable)} that failed for reasons unrelated to the item"] if retryable else []
         steps.append(
             "Start the run again with the same input and this journal; finished items are skipped."

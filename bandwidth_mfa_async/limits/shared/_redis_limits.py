@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._config import Rate, parse_rate
+from ..._frames import clears_locals
+from ..._redaction import is_printable
 from ..._redis._connect import is_valid_redis_url, make_client
 from ..._redis._fail_fast import OPERATION_TIMEOUT, FailFastConnection, StoreUnavailableError
 from ..._redis._script import Script
@@ -61,6 +63,7 @@ class RedisLimits:
         ConfigurationError: the URL, the key or another value is invalid, or redis-py is not installed.
     """
 
+    @clears_locals
     def __init__(  # noqa: PLR0913 - keyword-only but the first
         self,
         url: str,
@@ -210,7 +213,7 @@ def _checked_name(name: str, value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_KEY:
         msg = f"{name}: must be a text of 1 to {_MAX_KEY} characters, like '9900000'"
         raise ConfigurationError(msg)
-    if not value.isprintable() or any(char in "{} " for char in value):
+    if not is_printable(value) or any(char in "{} " for char in value):
         msg = f"{name}: must not contain braces, blanks or control characters"
         raise ConfigurationError(msg)
     return value

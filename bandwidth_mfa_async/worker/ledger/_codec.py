@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
+from ..._frames import clears_locals
 from ..._keys import template_values
 from ..._models import CodeRequest
+from ..._redaction import Secret
 from ...errors import LedgerError
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def pack_requests(requests: Sequence[CodeRequest | None], keys: Sequence[str] | 
     return zlib.compress(text, 1), blake2b(text, digest_size=_DIGEST_BYTES).digest()
 
 
+@clears_locals
 def unpack_requests(packed: bytes) -> list[CodeRequest | None]:
     """Return the requests of a chunk.
 
@@ -84,6 +87,7 @@ def keys_only(packed: bytes) -> bytes:
     return zlib.compress(json.dumps({"t": [], "r": [], "k": keys}, separators=(",", ":")).encode(), 1)
 
 
+@clears_locals
 def unpack_keys(packed: bytes) -> list[str] | None:
     """Return the custom keys of a chunk; None if it has none."""
     if not packed:
@@ -118,9 +122,11 @@ def unpack_records(text: str) -> dict[int, ItemResult]:
 def pack_code(request: CodeRequest, channel: str) -> tuple[str, str]:
     """Return a single request as the ledger stores it, and its digest."""
     text = json.dumps([channel, request.to, *template_values(request)], separators=(",", ":"))
-    return text, blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+    # A secret: it waits for Redis in frames and queues.
+    return Secret(text), blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
+@clears_locals
 def unpack_code(text: str) -> tuple[str, CodeRequest]:
     """Return the channel and the request of a single code.
 

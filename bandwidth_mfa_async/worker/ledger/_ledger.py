@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from attrs import field, frozen
 
 from ..._clock import SystemClock
+from ..._frames import clears_locals
 from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
+from ..._redaction import is_printable
 from ..._redis._batcher import Batcher
 from ..._redis._connection import Connection, checked_url
 from ...errors import ConfigurationError, LedgerError
@@ -80,6 +82,7 @@ class RedisLedger:
         ConfigurationError: a value is wrong, or redis-py is not installed.
     """
 
+    @clears_locals
     def __init__(  # noqa: PLR0913 - keyword arguments with defaults
         self,
         url: str,
@@ -411,7 +414,7 @@ def checked_name(what: str, value: object) -> str:
     """
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
         raise ConfigurationError(f"{what}: must be a text of 1 to {_MAX_NAME} characters, like 'launch'")
-    if not value.isprintable() or any(char in "{} " for char in value):
+    if not is_printable(value) or any(char in "{} " for char in value):
         raise ConfigurationError(f"{what}: must not contain braces, blanks or control characters")
     return value
 

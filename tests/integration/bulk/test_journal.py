@@ -37,6 +37,7 @@ from bandwidth_mfa_async.bulk.journal import _file, _schema
 from bandwidth_mfa_async.bulk.journal._file import Batch, JournalFile, JournalRow
 from tests.support import processes
 from tests.support.fault_server import Act, FaultServer, answer
+from tests.support.journal_file import RESEAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,7 +92,7 @@ async def test_the_files_contain_no_personal_data_and_are_private(
     for file in await asyncio.to_thread(lambda: list(tmp_path.iterdir())):
         content = file.read_bytes()
         assert not [secret for secret in secrets if secret.encode() in content], file.name
-        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0 or file.name.endswith("-lock"), file.name
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file.name
     assert path.stat().st_size > 1000
 
 
@@ -588,17 +589,18 @@ async def test_an_older_file_is_migrated_once(
     """The migration is one transaction: it keeps the data, and a failed one changes nothing."""
     path = tmp_path / "run.db"
     await send(make_client(), path, template)
+    migrations = _schema.MIGRATIONS
     broken = (*_schema.MIGRATIONS, ("ALTER TABLE item ADD COLUMN note TEXT", "this is no SQL"))
-    monkeypatch.setattr(_file, "MIGRATIONS", broken)
+    monkeypatch.setattr(_schema, "MIGRATIONS", broken)
     with pytest.raises(JournalError):
         await counts(path)
-    assert rows(path, "PRAGMA user_version") == [(1,)]
-    monkeypatch.setattr(_file, "MIGRATIONS", (*_schema.MIGRATIONS, ("ALTER TABLE item ADD COLUMN note TEXT",)))
+    assert rows(path, "PRAGMA user_version") == [(2,)]
+    monkeypatch.setattr(_schema, "MIGRATIONS", (*migrations, ("ALTER TABLE item ADD COLUMN note TEXT",)))
     for _ in range(2):
         assert await counts(path) == {"accepted": 20}
-    assert rows(path, "PRAGMA user_version") == [(2,)]
+    assert rows(path, "PRAGMA user_version") == [(3,)]
     assert rows(path, "SELECT DISTINCT note FROM item") == [(None,)]
-    monkeypatch.setattr(_file, "MIGRATIONS", _schema.MIGRATIONS)
+    monkeypatch.setattr(_schema, "MIGRATIONS", migrations)
     with pytest.raises(JournalError, match="newer"):
         await counts(path)
 
@@ -707,7 +709,7 @@ def test_an_accepted_item_replaces_an_earlier_failure(
     file.open(1_700_000_000.0)
     file._next_id = first
     (row, other) = map(id_of, file.apply(new_items(1, 2)))
-    failed = (JournalState.NOT_SENT, None, "ServerError", 503, True, 12, 1_700_000_001.0)
+    failed = (JournalState.NOT_SENT, None, "ServerError", 503, True, 12, 1_700_000_001.0, False)
     file.apply(Batch(settled={row: failed, other: failed}))
     file.apply(Batch(intents={row: None}))
     batch = Batch()
@@ -751,7 +753,7 @@ def test_a_duplicate_of_an_active_item_is_skipped(template: CodeTemplate) -> Non
     """The first is still pending on disk while it waits for its turn."""
 
     class IgnoringJournal:
-        def accept(self, *_columns: object) -> None:
+        def accept(self, *_columns: object, **_options: object) -> None:
             """Write nothing."""
 
     journal: Any = IgnoringJournal()
@@ -779,6 +781,7 @@ async def test_the_next_run_settles_an_invalid_item_of_a_killed_run(tmp_path: pa
             assert await journal.counts() == {"invalid": 1}
         with sqlite3.connect(path) as db:
             db.execute("UPDATE item SET status = 0")
+            db.execute(RESEAL)
         db.close()
 
 

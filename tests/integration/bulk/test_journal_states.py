@@ -13,8 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bandwidth_mfa_async._item_state import JournalState
 from bandwidth_mfa_async.bulk.journal._file import Batch, JournalFile, JournalRow
+from bandwidth_mfa_async.errors import JournalError
 
 NOW = 1_700_000_000.0
+BESIDE = ("", "-wal", "-mark")
 ENDS = [JournalState.ACCEPTED, JournalState.REJECTED, JournalState.NOT_SENT, JournalState.UNKNOWN, JournalState.PENDING]
 
 
@@ -30,6 +32,8 @@ class JournalMachine(RuleBasedStateMachine):
         self.batch = Batch()
         self.planned: dict[int, JournalState] = {}
         self.rows: dict[int, int] = {}
+        # Keys that were unknown when an attempt began.
+        self.maybe_sent: set[int] = set()
 
     @property
     def path(self) -> pathlib.Path:
@@ -63,6 +67,8 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def begin(self, data: Any) -> None:
         key = data.draw(st.sampled_from(self.may_begin()))
+        if self.planned.get(key, self.now[key]) is JournalState.UNKNOWN:
+            self.maybe_sent.add(key)
         self.batch.intents[self.rows[key]] = None
         self.planned[key] = JournalState.SENDING
 
@@ -77,8 +83,8 @@ class JournalMachine(RuleBasedStateMachine):
         if end is JournalState.ACCEPTED:
             self.batch.accept(self.rows[key], f"id-{key}", 1, NOW)
         else:
-            self.batch.settled[self.rows[key]] = (end, None, None, None, False, 1, NOW)
-        self.planned[key] = end
+            self.batch.settled[self.rows[key]] = (end, None, None, None, False, 1, NOW, False)
+        self.planned[key] = end if key not in self.maybe_sent or end is JournalState.ACCEPTED else JournalState.UNKNOWN
 
     @rule()
     def write(self) -> None:
@@ -93,29 +99,45 @@ class JournalMachine(RuleBasedStateMachine):
         assert [row.status for row in found] == [after[key] for key in keys]
         for key, row in zip(keys, found, strict=True):
             assert row.provider_id == (f"id-{key}" if after[key] is JournalState.ACCEPTED else None)
+            if after[key] is JournalState.ACCEPTED:
+                assert row.possible_duplicate is (key in self.maybe_sent)
             assert self.rows.setdefault(key, row.id) == row.id
         self.batch, self.planned = Batch(), {}
 
-    @rule(lost=st.one_of(st.just(0.0), st.floats(0.0, 1.0)))
-    def crash(self, lost: float) -> None:
-        """A kill keeps every commit; a log truncated anywhere, as after a power cut, keeps the earlier commits."""
-        before = self.path
-        self.generation += 1
-        shutil.copy(before, self.path)
-        log = before.with_name(f"{before.name}-wal")
-        kept = int(log.stat().st_size * (1 - lost)) if log.exists() else 0
-        self.path.with_name(f"{self.path.name}-wal").write_bytes(log.read_bytes()[:kept] if log.exists() else b"")
+    @rule(lost=st.one_of(st.just(0.0), st.floats(0.0, 1.0)), has_mark=st.booleans())
+    def crash(self, lost: float, has_mark: bool) -> None:
+        """A kill keeps every commit. With a truncated log and the mark nothing is lost: the journal may be refused."""
+        before, log, mark = (self.path.with_name(f"{self.path.name}{ending}").read_bytes() for ending in BESIDE)
         self.file.close("failed", NOW)
-        self.file = JournalFile(str(self.path))
-        self.file.open(NOW)
+
+        def restore(log: bytes, mark: bytes | None) -> None:
+            self.generation += 1
+            for ending, content in zip(BESIDE, (before, log, mark), strict=True):
+                if content is not None:
+                    self.path.with_name(f"{self.path.name}{ending}").write_bytes(content)
+            self.file = JournalFile(str(self.path))
+            self.file.open(NOW)
+
+        is_refused = False
+        try:
+            restore(log[: int(len(log) * (1 - lost))], mark if has_mark else None)
+        except JournalError:
+            assert lost
+            is_refused = True
+            restore(log, mark)
         found = self.on_disk()
         possible = [self.interrupted(commit) for commit in self.commits]
-        assert found in (possible if lost else possible[-1:])
+        assert found in (possible if lost and not has_mark and not is_refused else possible[-1:])
         # Later commits are lost; earlier ones are still at the start of the log.
         while self.interrupted(self.commits[-1]) != found:
             self.commits.pop()
         self.commits.append(found)
         self.rows = {key: row for key, row in self.rows.items() if key in found}
+        # The mark of the item is in the same record as its state.
+        query = "SELECT position FROM item WHERE possible_duplicate = 1 AND status = 2"
+        self.maybe_sent &= {key for key, state in found.items() if state is JournalState.UNKNOWN} | {
+            key for (key,) in self.file._require_open().execute(query)
+        }
         self.batch, self.planned = Batch(), {}
 
     @staticmethod

@@ -28,6 +28,7 @@ from bandwidth_mfa_async import (
     SQLiteJournal,
     errors,
 )
+from bandwidth_mfa_async._sqlite import FileLock
 from bandwidth_mfa_async.bulk.report import _timeline
 from bandwidth_mfa_async.bulk.report._causes import describe_cause
 from bandwidth_mfa_async.bulk.report._timeline import MAX_POINTS, Interval
@@ -52,6 +53,7 @@ def points(report: JournalReport) -> list[Any]:
 
 def execute(path: Path, *statements: str) -> Path:
     with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
         for statement in statements:
             connection.execute(statement)
     return path
@@ -128,14 +130,59 @@ def test_a_session_without_an_end_was_killed_unless_the_lock_is_held(tmp_path: P
     report = JournalReport.read(path)
     assert [session.ending for session in report.sessions] == ["killed", "stopped", "killed"]
     assert (report.sessions_by_ending, report.running) == ({"killed": 2, "stopped": 1}, False)
-    with closing(sqlite3.connect(f"{path}-lock", isolation_level=None)) as lock:
-        lock.execute("BEGIN EXCLUSIVE")
-        report = JournalReport.read(path)
+    lock = FileLock(str(path))
+    lock.acquire()
+    report = JournalReport.read(path)
+    lock.release()
     assert [session.ending for session in report.sessions] == ["killed", "stopped", "running"]
     assert (report.sessions_by_ending, report.running) == ({"killed": 1, "stopped": 1, "running": 1}, True)
-    (tmp_path / "run.db-lock").write_bytes(b"not a lock that can be looked at" * 20)
+    assert JournalReport.read(path).running is False
+
+
+@pytest.mark.parametrize(("flag", "expected"), [(False, (0, 0)), (True, (2, 0)), (None, (0, 2))])
+def test_possible_duplicates_are_counted(tmp_path: Path, flag: bool | None, expected: tuple[int, int]) -> None:
+    """Only of accepted items, and apart from those of which an older version did not record it."""
+    items = [ACCEPTED, ("unknown", "ReadTimeoutError", None, 0), ("pending", None, None, 0), ACCEPTED]
+    report = JournalReport.read(make_journal(tmp_path / "run.db", items=items, possible_duplicate=flag))
+    assert (report.possible_duplicates, report.possible_duplicates_unrecorded) == expected
+    assert (report.counts.accepted, report.counts.unknown) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("ending", "facts", "expected"),
+    [
+        ("stopped", {"input_items": "10"}, (10, 6)),
+        ("finished", {"input_items": "10"}, (10, 0)),
+        ("stopped", {}, (None, 0)),
+        ("stopped", {"input_items": "3"}, (3, 0)),
+    ],
+)
+def test_items_of_the_input_that_were_not_taken_are_counted(
+    tmp_path: Path, ending: str, facts: dict[str, str], expected: tuple[int | None, int]
+) -> None:
+    """The highest position shows how much of the input was taken: a finished run may end with duplicates."""
+    sessions = [(BEGAN + 0.2, BEGAN + 60.0, ending)]
+    path = make_journal(tmp_path / "run.db", items=[ACCEPTED] * 4, sessions=sessions, **facts)
     report = JournalReport.read(path)
-    assert (report.sessions[-1].ending, report.running) == ("unfinished", None)
+    assert (report.totals.input_items, report.totals.not_taken, report.totals.items) == (*expected, 4)
+
+
+def test_a_number_of_items_that_is_no_number_is_damage(tmp_path: Path) -> None:
+    """A tampered file gives an error, not a traceback."""
+    path = make_journal(tmp_path / "run.db", input_items="many")
+    with pytest.raises(JournalError, match="is damaged"):
+        JournalReport.read(path)
+
+
+async def test_the_number_of_items_in_the_input_is_stored(tmp_path: Path) -> None:
+    """A later run replaces it."""
+    path = tmp_path / "run.db"
+    async with SQLiteJournal(path) as journal:
+        await journal.record_input(7)
+        await journal.record_input(9)
+        await journal.aclose("stopped")
+    report = await asyncio.to_thread(JournalReport.read, path)
+    assert (report.totals.input_items, report.totals.not_taken) == (9, 9)
 
 
 def test_sessions_are_limited(tmp_path: Path) -> None:
@@ -324,6 +371,30 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
+async def test_the_error_shows_a_files_name_without_control_characters(tmp_path: Path, name: str) -> None:
+    """A file's name cannot write to the terminal; neither a report nor a run shows it as it is."""
+    path = tmp_path / "run\x1b[31m\u202e\u2028\u200b.db"
+    shown = []
+
+    def read() -> None:
+        BAD[name][0](path)
+        try:
+            JournalReport.read(path)
+        except JournalError as error:
+            shown.append(str(error))
+
+    await asyncio.to_thread(read)
+    if name not in {"missing", "empty"}:
+        try:
+            async with SQLiteJournal(path):
+                pass
+        except JournalError as error:
+            shown.append(str(error))
+    assert shown or name == "text for a second"
+    assert all(text.isprintable() and "run [31m .db" in text for text in shown), shown
+
+
+@pytest.mark.parametrize("name", BAD)
 def test_an_unusable_file_raises_a_journal_error_with_the_remedy(tmp_path: Path, name: str) -> None:
     """No other exception is raised, and the file is unchanged."""
     make, said = BAD[name]
@@ -363,7 +434,7 @@ def test_names_are_one_printable_line(tmp_path: Path) -> None:
     path = make_journal(tmp_path / "a.db", run="\x1b[31mred\u202e\u2066\n" + "x" * 5_000, channel="\x00")
     execute(path, "UPDATE meta SET value = CAST(X'ff41' AS TEXT) WHERE name = 'made_by'")
     report = JournalReport.read(path)
-    assert report.run.startswith("\ufffd[31mred\ufffd\ufffd\ufffdxxx")
+    assert report.run.startswith("\ufffd[31mred\ufffdxxx")
     assert len(report.run) == 200
     assert (report.channel, report.made_by) == ("\ufffd", "\ufffdA")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bandwidth_mfa_async.simulator import Fault, Simulator
+from bandwidth_mfa_async.simulator import Fault, InvalidOptionError, Simulator
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support.cli_fixtures import FLAGS
 from tests.support.fault_server import refused_port
@@ -23,6 +23,8 @@ def test_send_and_verify_exit_codes(simulator: Simulator, invoke: Callable[..., 
     assert (sent.exit_code, sent.output) == (0, f"accepted {simulator.inbox[-1].message_id}\n")
     right = invoke("verify", TO, simulator.last_code(TO), "--scope", "login")
     assert (right.exit_code, right.output) == (0, "valid\n")
+    spaced = " ".join(simulator.last_code(TO))
+    assert invoke("verify", TO, f" {spaced}\n", "--scope", "login").output == "valid\n"
     wrong = invoke("verify", TO, "0000", "--scope", "login", "--json")
     assert wrong.exit_code == 1
     assert json.loads(wrong.output)["valid"] is False
@@ -111,6 +113,19 @@ def test_the_demo_prints_a_table(invoke: Callable[..., Any]) -> None:
     assert result.exit_code == 0
     assert "accepted" in result.output
     assert "\x1b[" not in result.output
+
+
+def test_the_inbox_of_simulate_is_bounded(invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may run for days; the count at its end includes what was dropped."""
+    made: dict[str, Any] = {}
+
+    def simulator(*_: object, **options: Any) -> Simulator:
+        made.update(options)
+        raise InvalidOptionError("made")
+
+    monkeypatch.setattr("bandwidth_mfa_async.simulator.Simulator", simulator)
+    assert invoke("simulate", "--port", "0").exit_code == 2
+    assert made["inbox_limit"] == 10_000
 
 
 def test_simulate_on_a_used_port_exits_with_2(invoke: Callable[..., Any], simulator: Simulator) -> None:

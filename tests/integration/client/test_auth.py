@@ -326,3 +326,15 @@ async def test_a_short_lived_token_is_refreshed_at_half_its_life(
         await client.generate_messaging_code(template.to(TO))
         clock.tick(2)
     assert len(token_server.seen) == 1
+
+
+async def test_a_token_that_lives_for_a_moment_does_not_cause_a_flood(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """Whatever the endpoint says, a token is used for a second, so that a client asks at most twice a second."""
+    answers = answer(200, {"access_token": "t", "expires_in": 1e-9})
+    async with FaultServer(default=answers) as tokens:
+        client = make_client(auth=OAuth2ClientCredentials("c", "s", f"{tokens.origin}/token"))
+        for _ in range(50):
+            await client.generate_messaging_code(template.to(TO), timeout=2)
+        assert len(tokens.seen) <= 10  # one, on a machine that makes 50 calls within half a second

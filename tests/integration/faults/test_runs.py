@@ -29,8 +29,8 @@ from bandwidth_mfa_async import (
     MFAClient,
     NotSentError,
 )
+from bandwidth_mfa_async.cli._signals import SignalHandlers
 from bandwidth_mfa_async.cli.bulk._rows import InputRow, RowReader
-from bandwidth_mfa_async.cli.bulk._run import on_signals
 from bandwidth_mfa_async.cli.bulk._source import InputFileError, Source
 from tests.conftest import APPLICATION, FROM
 from tests.integration.faults.watch import MATRIX, Watch, prepare, send_all
@@ -66,7 +66,7 @@ async def test_a_signal_drains_a_run(
     server.play(*[answer(delay=1.0)] * 4)
     server.play(answer(delay=1.0, before=lambda _server: os.kill(os.getpid(), signal.SIGTERM)))
     run = bulk(client, tmp_path / "run.db")
-    with on_signals(run.stop):
+    with SignalHandlers() as signals, signals.during_run(run.stop):
         await watch.of(send_all(run, NUMBERS), client, server)
     outcome = {SENT: 5, (NotSentError, Delivery.NOT_SENT): 1}
     await watch.shows(outcome=outcome, ledger=(5, 5), pool=1, elapsed=5.0)

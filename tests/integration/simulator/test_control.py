@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 
+import aiohttp
 import pytest
+import yarl
 
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from tests.integration.simulator.conftest import SEND, TO, ApiClient, until
@@ -157,3 +159,20 @@ async def test_control_hosts_allows_another_host_name(session):
     async with Simulator(control_hosts={"Simulator.test"}) as sim:
         api = ApiClient(session, sim)
         assert (await api.control("GET", "/messages", headers={"Host": "simulator.test:80"}))[0] == 200
+
+
+BRACKETS = ("http://[bad", "[", "]", "//[", "http://a]")
+NASTY = (*BRACKETS, "\xff", "%", "%zz", ":", ":x", "a:99999999", "=?", "x" * 4_000, "")
+
+
+@pytest.mark.parametrize("header", ["Origin", "Host", "Authorization", "Content-Type", "Sec-Fetch-Site", "Accept"])
+async def test_no_header_is_a_server_error(sim, header):
+    """Whatever a browser, a proxy or a scanner sends."""
+    paths = ["/", "/_simulator/messages", "/_simulator/faults", f"/api/v1/accounts/{sim.account_id}/code/messaging"]
+    async with aiohttp.ClientSession() as session:
+        for path in [*paths, "/_simulator/messages/latest?to=%&wait=nan", "/_simulator/messages?limit=%00&number=%ff"]:
+            for value in NASTY:
+                url = yarl.URL(f"http://127.0.0.1:{sim.port}{path}", encoded=True)
+                for method in ("GET", "POST"):
+                    async with session.request(method, url, headers={header: value}, data=b"{}") as response:
+                        assert response.status < 500, (method, path, value)

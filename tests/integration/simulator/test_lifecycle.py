@@ -121,6 +121,8 @@ async def test_limits_bound_the_inbox_and_the_request_log(session):
         with pytest.raises(LookupError):
             sim.last_code("+19195550001")
         assert len(sim._inbox._latest) == 3
+        sim.clear()
+        assert sim.sent_count == 5
 
 
 async def test_stop_is_quick_and_leaves_no_task_and_no_socket():

@@ -59,7 +59,7 @@ DIFFERENCES: dict[str, tuple[Any, str, Any]] = {
 
 
 @pytest.mark.parametrize(("owner", "name", "value"), DIFFERENCES.values(), ids=DIFFERENCES)
-async def test_the_fast_path_is_not_used_where_aiohttp_differs(  # noqa: PLR0917
+async def test_the_fast_path_is_not_used_where_aiohttp_differs(
     server: FaultServer,
     make_client: MakeClient,
     template: CodeTemplate,

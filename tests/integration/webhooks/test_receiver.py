@@ -171,6 +171,47 @@ async def test_a_waiting_duplicate_calls_the_callback_when_the_first_failed(endp
     assert len(callback.got) == 2
 
 
+@pytest.mark.virtual_time
+async def test_a_callback_that_does_not_return_is_cancelled(endpoint, caplog):
+    """The sender gets a 500 and repeats the receipt; a duplicate that waited calls the callback itself."""
+    calls = []
+
+    async def hang(_receipt: DeliveryReceipt) -> None:
+        calls.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    await endpoint.open(hang, callback_timeout=20)
+    replies = await asyncio.gather(endpoint(), endpoint())
+    assert [reply.status for reply in replies] == [500, 500]
+    assert len(calls) == 2
+    assert "TimeoutError" in caplog.text
+
+
+async def test_the_number_of_requests_that_wait_for_a_callback_is_bounded(endpoint, caplog):
+    """Above it a receipt is refused with 503, whether it is new or a duplicate, and handled when it is repeated."""
+    release = asyncio.Event()
+    handled = []
+
+    async def slow(receipt: DeliveryReceipt) -> None:
+        handled.append(receipt.message_id)
+        await release.wait()
+
+    def of(name: str) -> dict[str, Any]:
+        return DELIVERED | {"message": {"id": name}}
+
+    await endpoint.open(slow, max_in_progress=3)
+    waiting = [asyncio.create_task(endpoint(of(name))) for name in "abc"]
+    await until(lambda: len(handled) == 3)
+    for name in "da":
+        refused = await endpoint(of(name))
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "30")
+    assert "3 wait for the callback" in caplog.text
+    release.set()
+    assert [reply.status for reply in await asyncio.gather(*waiting)] == [204] * 3
+    assert (await endpoint(of("d"))).status == 204
+    assert sorted(handled) == ["a", "b", "c", "d"]
+
+
 async def test_the_number_and_age_of_remembered_receipts_are_bounded(endpoint, callback):
     """The age is measured by the given clock."""
     clock = ManualClock()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from bandwidth_mfa_async import CodeTemplate, InvalidRequestError, MFAClient, VerificationLockedError
+from bandwidth_mfa_async import CodeTemplate, InvalidRequestError, MFAClient, VerificationLockedError, normalize_code
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ async def enter(request: web.Request) -> web.Response:
     to, code = str(form.get("to", "")), str(form.get("code", ""))
     form_again = ASK_CODE.format(to=escape(to))
     try:
-        check = await request.app[MFA].verify_code(to=to, code=code, scope="login")
+        check = await request.app[MFA].verify_code(to=to, code=normalize_code(code), scope="login")
     except InvalidRequestError:
         return show("Enter your code", "A code has 4 to 8 digits.", form_again, 400)
     except VerificationLockedError:

@@ -13,8 +13,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import attrs
 import pytest
+from fastapi.encoders import jsonable_encoder
 
+from bandwidth_mfa_async import VerifyCodeResponse
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from bandwidth_mfa_async.testing import ManualClock
 from tests.support import processes
@@ -121,6 +124,25 @@ async def test_concurrent_sign_ins_each_get_their_own_code(app: App) -> None:
 
     await asyncio.gather(*(sign_in(f"+1919555{n:04}") for n in range(100, 130)))
     assert len(app.sim.inbox) == 30
+
+
+async def test_a_code_is_accepted_as_a_person_types_it(app: App) -> None:
+    """With blanks, dashes and a line break, and from another keyboard."""
+    number = "+19195550177"
+    assert await app.post("/code", number=number) == (200, {"status": "sent"}, None)
+    code = app.sim.last_code(number)
+    foreign = "".join(chr(0x0660 + int(digit)) for digit in code)
+    for typed in (f" {code[:3]} {code[3:]}\n", f"{code[:3]}-{code[3:]}", f"\u200e{foreign}"):
+        assert await app.post("/check", number=number, code=typed) == (200, {"valid": True}, None)
+
+
+def test_fastapi_returns_a_response_as_a_dict() -> None:
+    """FastAPI cannot encode a class with slots; `attrs.asdict` converts it, as README says."""
+    assert "`attrs.asdict(check)`" in README
+    check = VerifyCodeResponse(valid=True)
+    assert jsonable_encoder(attrs.asdict(check))["valid"] is True
+    with pytest.raises(ValueError, match="vars"):
+        jsonable_encoder(check)
 
 
 async def test_errors_become_statuses(app: App) -> None:

@@ -11,6 +11,7 @@ from bandwidth_mfa_async import (
     MFAClient,
     RequestError,
     VerificationLockedError,
+    normalize_code,
 )
 
 MFA = web.AppKey("mfa", MFAClient)
@@ -30,7 +31,8 @@ async def send_code(request: web.Request) -> web.Response:
 
 async def check_code(request: web.Request) -> web.Response:
     form = await request.json()
-    check = await request.app[MFA].verify_code(to=form["number"], code=form["code"], scope="login", timeout=10)
+    code = normalize_code(form["code"])
+    check = await request.app[MFA].verify_code(to=form["number"], code=code, scope="login", timeout=10)
     return web.json_response({"valid": check.valid})  # not: if await mfa.verify_code(...)
 
 

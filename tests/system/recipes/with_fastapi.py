@@ -14,6 +14,7 @@ from bandwidth_mfa_async import (
     MFAClient,
     RequestError,
     VerificationLockedError,
+    normalize_code,
 )
 
 login = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
@@ -51,7 +52,7 @@ async def send_code(ask: Ask, mfa: MFA) -> dict[str, str]:
 
 @app.post("/check")
 async def check_code(typed: Typed, mfa: MFA) -> dict[str, bool]:
-    check = await mfa.verify_code(to=typed.number, code=typed.code, scope="login", timeout=10)
+    check = await mfa.verify_code(to=typed.number, code=normalize_code(typed.code), scope="login", timeout=10)
     return {"valid": check.valid}  # not: if await mfa.verify_code(...)
 
 

@@ -10,6 +10,7 @@ from bandwidth_mfa_async import (
     MFAClient,
     RequestError,
     VerificationLockedError,
+    normalize_code,
 )
 
 app = Quart(__name__)
@@ -37,7 +38,7 @@ async def send_code() -> ResponseReturnValue:
 @app.post("/check")
 async def check_code() -> ResponseReturnValue:
     form = await request.get_json()
-    check = await mfa().verify_code(to=form["number"], code=form["code"], scope="login", timeout=10)
+    check = await mfa().verify_code(to=form["number"], code=normalize_code(form["code"]), scope="login", timeout=10)
     return {"valid": check.valid}  # not: if await mfa.verify_code(...)
 
 

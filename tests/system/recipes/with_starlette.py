@@ -15,6 +15,7 @@ from bandwidth_mfa_async import (
     MFAClient,
     RequestError,
     VerificationLockedError,
+    normalize_code,
 )
 
 login = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
@@ -38,7 +39,8 @@ async def send_code(request: Request) -> JSONResponse:
 
 async def check_code(request: Request) -> JSONResponse:
     form = await request.json()
-    check = await request.state.mfa.verify_code(to=form["number"], code=form["code"], scope="login", timeout=10)
+    code = normalize_code(form["code"])
+    check = await request.state.mfa.verify_code(to=form["number"], code=code, scope="login", timeout=10)
     return JSONResponse({"valid": check.valid})  # not: if await mfa.verify_code(...)
 
 

@@ -9,7 +9,16 @@ from bandwidth_mfa_async.webhooks import receipt_asgi_app, receipt_handler
 
 
 @pytest.mark.parametrize(
-    "options", [{"auth": ("a", "b")}, {"realm": 'a"b'}, {"realm": "a\r\nb"}, {"remember": 0}, {"remember_for": 0}]
+    "options",
+    [
+        {"auth": ("a", "b")},
+        {"realm": 'a"b'},
+        {"realm": "a\r\nb"},
+        {"remember": 0},
+        {"remember_for": 0},
+        {"callback_timeout": 0},
+        {"max_in_progress": 0},
+    ],
 )
 @pytest.mark.parametrize("make", [receipt_handler, receipt_asgi_app])
 def test_invalid_receiver_options_are_refused(make, options):

@@ -108,3 +108,32 @@ def test_invalid_bounds_of_a_tracker_are_refused(options):
     """A tracker that keeps nothing cannot work."""
     with pytest.raises(ConfigurationError):
         DeliveryTracker(**options)
+
+
+@pytest.mark.parametrize("first", ["named", "arrived", "waited"])
+async def test_made_up_ids_do_not_push_out_the_receipt_of_a_named_message(tracker, clock, first):
+    """Whether the application named it before the receipt arrived, after, or by a wait that has timed out."""
+    if first == "named":
+        tracker.expect(ID)
+    elif first == "waited":
+        with pytest.raises(ReceiptTimeoutError):
+            await tracker.wait(ID, timeout=0)
+    tracker(receipt())
+    tracker.expect(ID)
+    for number in range(10_050):
+        tracker(receipt(f"forged-{number}"))
+    assert await tracker.wait(ID, timeout=0) == receipt()
+    assert repr(tracker) == "<DeliveryTracker 10001 receipts, 0 waiting>"
+    await clock.advance(901)
+    assert tracker.get(ID) is None
+    assert repr(tracker) == "<DeliveryTracker 0 receipts, 0 waiting>"
+
+
+def test_the_number_of_named_messages_is_bounded(clock):
+    """The oldest name is dropped first, and with it only the protection of its receipt."""
+    tracker = DeliveryTracker(max_receipts=2, clock=clock)
+    for name in "abc":
+        tracker.expect(name)
+        tracker(receipt(name))
+    assert [tracker.get(name) for name in "abc"] == [None, receipt("b"), receipt("c")]
+    assert len(tracker._expected) == 2

@@ -17,33 +17,31 @@ if TYPE_CHECKING:
 
 def by_status(report: JournalReport) -> Html:
     """Return the figure of the items by outcome."""
-    total = report.totals.items
-    numbers = {name: getattr(report.counts, name) for name in wording.STATUSES}
-    shown = [name for name in wording.STATUSES if numbers[name] or name == "accepted"]
+    total = wording.whole(report)
+    outcomes = wording.outcomes(report)
+    shown = [outcome for outcome in outcomes if outcome[2] or outcome[0] == "accepted"]
     rows = [
         (
             name,
-            wording.STATUSES[name][0].capitalize(),
-            wording.STATUSES[name][1],
-            numbers[name],
-            f"{formats.count(numbers[name])} · {formats.share(numbers[name], total)}",
+            title.capitalize(),
+            wording.STATUSES[name][1] if name in wording.STATUSES else meaning,
+            number,
+            f"{formats.count(number)} · {formats.share(number, total)}",
         )
-        for name in shown
+        for name, title, number, meaning in shown
     ]
-    summary = ", ".join(f"{formats.count(numbers[name])} {wording.STATUSES[name][0]}" for name in shown)
+    summary = ", ".join(f"{formats.count(number)} {title}" for _, title, number, _ in shown)
     heads = ["Outcome", "Items", "Share", "What it means"]
     cells = (
-        [
-            wording.STATUSES[name][0],
-            formats.count(numbers[name]),
-            formats.share(numbers[name], total),
-            wording.STATUSES[name][1],
-        ]
-        for name in wording.STATUSES
+        [title, formats.count(number), formats.share(number, total), meaning]
+        for name, title, number, meaning in outcomes
+        if number or name in wording.STATUSES
     )
     return figure(
         "Delivery outcomes",
-        f"A full bar is all {formats.items(total)} of the journal." if total else "The journal has no items.",
+        f"A full bar is all {formats.items(total)} of the {'input' if report.totals.not_taken else 'journal'}."
+        if total
+        else "The journal has no items.",
         drawing(bars_height(len(rows)), bars(rows, total), name=f"Items by outcome: {summary}", class_="plot full"),
         details("All outcomes as a table", table(heads, cells, name="Items by outcome, in numbers", numbers=(1, 2))),
     )

@@ -43,7 +43,7 @@ def render(report: JournalReport) -> str:
     main = tag(
         "main",
         _header(report),
-        _figures(report) if report.totals.items else None,
+        _figures(report) if wording.whole(report) else None,
         _steps(report),
         tag("div", *_charts(report), _positions(report), _sessions(report), class_="cards"),
         _footer(report),
@@ -74,7 +74,7 @@ def _header(report: JournalReport) -> Html:
 
 
 def _charts(report: JournalReport) -> tuple[Html, ...]:
-    if not report.totals.items:
+    if not wording.whole(report):
         return ()
     return (
         _rate.chart(report),
@@ -89,10 +89,18 @@ def _figures(report: JournalReport) -> Html:
     failed = counts.rejected + counts.not_sent + counts.invalid
     waiting = counts.pending + counts.sending
     figures = [
-        ("Accepted", formats.share(counts.accepted, totals.items), f"{formats.count(counts.accepted)} codes"),
+        ("Accepted", formats.share(counts.accepted, wording.whole(report)), f"{formats.count(counts.accepted)} codes"),
         ("Failed", formats.count(failed), "rejected, not sent or invalid"),
         ("Unknown", formats.count(counts.unknown), "may have been sent"),
     ]
+    if report.possible_duplicates or report.possible_duplicates_unrecorded:
+        unrecorded = report.possible_duplicates_unrecorded
+        remark = (
+            f"not recorded for {formats.count(unrecorded)}" if unrecorded else "an earlier attempt may have arrived"
+        )
+        figures.append(("Possible duplicates", formats.count(report.possible_duplicates), remark))
+    if totals.not_taken:
+        figures.append(("Not taken", formats.count(totals.not_taken), "in the input, not read yet"))
     if waiting:
         figures.append(("Without a result", formats.count(waiting), "pending, in flight or interrupted"))
     if totals.codes_per_second and totals.ended >= wording.MIN_ITEMS_FOR_RATE:

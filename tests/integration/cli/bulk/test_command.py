@@ -10,20 +10,23 @@ import pathlib
 import re
 import signal
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
 
-from bandwidth_mfa_async.cli.bulk import _scan_progress
+from bandwidth_mfa_async.cli.bulk import _run, _scan_progress
 from bandwidth_mfa_async.simulator import Fault
+from bandwidth_mfa_async.worker._submission import Submission
 from tests.conftest import APPLICATION, FROM
 from tests.support.bulk_fixtures import A, B, C, both, last_json, many, rejected, sent_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from bandwidth_mfa_async.testing import ThreadedSimulator
+    from tests.support.redis_server import RedisServer
 
 # What is sent.
 
@@ -211,24 +214,224 @@ def test_a_file_without_a_valid_row_writes_all_rows_to_the_rejects(
     assert len(simulator.inbox) == 6
 
 
-def test_rejects_of_a_file_that_changes_between_the_scans(
-    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+def change(path: pathlib.Path, how: str) -> None:
+    """Change a file as other programs do."""
+    content = path.read_text()
+    if how == "replaced":
+        other = path.with_suffix(".new")
+        other.write_text(content)
+        other.replace(path)
+    elif how == "removed":
+        path.unlink()
+    elif how == "appended":
+        with path.open("a") as file:
+            file.write(f"{C}\n")
+    else:
+        path.write_text(
+            {"rewritten": content.replace("+1202", "+1303"), "truncated": content[: len(content) // 2]}[how]
+        )
+
+
+CHANGES = ["rewritten", "appended", "truncated", "replaced", "removed"]
+
+
+@pytest.mark.parametrize("how", CHANGES)
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_file_that_changes_after_the_check_is_not_sent(
+    bulk: Any,
+    simulator: ThreadedSimulator,
+    folder: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    valid: bool,
 ) -> None:
-    """The rejects contain only rows of the last scan."""
+    """A file without a valid row is scanned twice, for its rejects; only the file that was opened counts."""
     path = folder / "n.csv"
-    path.write_text("2025550101\n2025550102\n")
+    path.write_text("\n".join(many(40) if valid else ["+1202555x", "2025550102"] * 9))
     scan = _scan_progress.scan
 
-    def then_corrected(*args: Any, **options: Any) -> Any:
+    def then_changed(*args: Any, **options: Any) -> Any:
         found = scan(*args, **options)
-        # The second scan writes the rejects; the run follows.
-        path.write_text(f"x\n2025550101\n{A}\n" if options["rejects"] is None else f"2025550103\n{A}\n")
+        if path.exists():
+            change(path, how)
         return found
 
-    monkeypatch.setattr(_scan_progress, "scan", then_corrected)
-    assert bulk("n.csv", "--rejects", "r.csv").exit_code == 1
-    assert [row["to"] for row in rejected(folder / "r.csv")] == ["2025550103"]
-    assert sent_to(simulator) == {A: 1}
+    monkeypatch.setattr(_scan_progress, "scan", then_changed)
+    result = bulk("n.csv", "--journal", "j.db", "--rejects", "r.csv", "--json")
+    assert result.exit_code == 2
+    assert "n.csv: was changed, replaced or removed" in both(result)
+    assert not simulator.inbox
+    assert not (folder / "r.csv").exists()
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_file_that_changes_during_the_run_ends_it(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Only rows that were checked are sent, each once; the run drains, says so and ends with 2."""
+    numbers = many(3_000)
+    path = folder / "n.csv"
+    # Longer than the piece that is read at once.
+    path.write_text("to,note\n" + "".join(f"{number},{'x' * 300}\n" for number in numbers))
+    record = _run._record
+    seen: list[object] = []
+
+    def then_changed(*args: Any) -> None:
+        record(*args)
+        seen.append(args)
+        if len(seen) == 100:
+            change(path, how)
+
+    monkeypatch.setattr(_run, "_record", then_changed)
+    result = bulk("n.csv", "--journal", "j.db", "--max-in-flight", "10", "--json")
+    document = last_json(result)
+    assert (result.exit_code, document["ending"], document["unknown"]) == (2, "failed", 0)
+    assert "n.csv: was changed, replaced or removed" in result.stderr
+    assert "to continue, run the same command again" in result.stderr
+    sent = sent_to(simulator)
+    assert sent == dict.fromkeys(numbers[: len(sent)], 1)
+    assert 100 <= len(sent) <= 512
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_file_that_changes_after_it_was_read_is_not_finished(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A small file is read at once: its rows are sent as they were checked, and the exit code is 2."""
+    path = folder / "n.csv"
+    path.write_text(f"{A}\n{B}\n")
+    send_rows = _run._send_rows
+
+    async def then_changed(*args: Any) -> None:
+        await send_rows(*args)
+        change(path, how)
+
+    monkeypatch.setattr(_run, "_send_rows", then_changed)
+    result = bulk("n.csv", "--journal", "j.db", "--json")
+    assert (result.exit_code, last_json(result)["ending"]) == (2, "failed")
+    assert sent_to(simulator) == {A: 1, B: 1}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_file_that_changes_while_it_is_submitted_to_workers_is_an_error(
+    bulk: Any,
+    redis_server: RedisServer,
+    folder: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    """The command ends with 2 instead of watching a job with rows that were not checked, or without some."""
+    path = folder / f"{how}.csv"
+    path.write_text(f"{A}\n{B}\n")
+    submit = Submission.run
+
+    async def then_changed(submission: Submission) -> None:
+        await submit(submission)
+        change(path, how)
+
+    monkeypatch.setattr(Submission, "run", then_changed)
+    result = bulk(path.name, "--worker", redis_server.url, "--json")
+    assert (result.exit_code, last_json(result)["ending"]) == (2, "failed")
+    assert f"{path.name}: was changed, replaced or removed" in result.stderr
+
+
+# One text per number.
+
+
+@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_second_row_for_a_number_is_not_sent(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, piped: bool, form: str
+) -> None:
+    """Its text differs by a blank; it is named and counted, and --allow-repeats sends it."""
+    rows = [(A, "login"), (B, "login"), (A, "login"), (A, "login "), (A, "login ")]
+    if form == "csv":
+        content = "to,scope\n" + "".join(f'{number},"{scope}"\n' for number, scope in rows)
+    else:
+        content = "".join(json.dumps({"to": number, "scope": scope}) + "\n" for number, scope in rows)
+    (folder / "n").write_text(content)
+    path = "n"
+    if piped:
+        os.mkfifo(path := "fifo")
+
+    def run(*flags: str) -> Any:
+        arguments = [path, "--format", form, "--rejects", "r.csv", "--json", *flags]
+        if not piped:
+            return bulk(*arguments)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit((folder / "fifo").write_text, content)
+            return bulk(*arguments)
+
+    first = run("--journal", "j.db")
+    document = last_json(first)
+    assert sent_to(simulator) == {A: 1, B: 1}
+    assert (first.exit_code, document["repeats"], document["taken"]) == (1, 2, 5)
+    line = 5 if form == "csv" else 4
+    assert f"{path}, line {line}: to: an earlier row has this number with another text" in first.stderr
+    assert "2 rows not sent: the number has another text already; --allow-repeats" in first.stderr
+    # Sending the rejects must not send to a number twice.
+    assert not (folder / "r.csv").exists()
+    allowed = run("--journal", "j.db", "--allow-repeats")
+    document = last_json(allowed)
+    assert (allowed.exit_code, document["repeats"], document["accepted"], document["skipped"]) == (0, 0, 1, 4)
+    assert sent_to(simulator) == {A: 2, B: 1}
+
+
+def test_a_dry_run_counts_repeats(bulk: Any, folder: pathlib.Path) -> None:
+    """They are not bad rows, and the exit code is 1 unless they are allowed."""
+    (folder / "n.csv").write_text(f"to,scope\n{A},login\n{A},log in\n{A},login\n")
+    result = bulk("n.csv", "--dry-run")
+    assert result.exit_code == 1
+    assert "repeats" in result.stdout
+    assert "n.csv, line 3: to: an earlier row" in result.stderr
+    allowed = bulk("n.csv", "--dry-run", "--json", "--allow-repeats")
+    document = last_json(allowed)
+    counts = [document[name] for name in ("valid", "bad", "duplicates", "repeats")]
+    assert (allowed.exit_code, counts) == (0, [3, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("to,message\n{A},Use {{CODE}}\n{B},Use {{CODE}}\n", "to,message\n{A},Enter {{CODE}}\n{B},Use {{CODE}}\n"),
+        ("to\n{A}\n{B}\n", "to,scope\n{A},login\n{B},\n"),
+        ("to,scope\n{A},login\n{B},\n", "to\n{A}\n{B}\n"),
+        ("to,digits\n{A},4\n{B},\n", "to,digits\n{A},5\n{B},\n"),
+    ],
+)
+def test_a_journal_guards_columns_like_options(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, before: str, after: str
+) -> None:
+    """With an edited column, a number that has its text gets no other one unless --allow-repeats is given."""
+    path = folder / "n.csv"
+    path.write_text(before.format(A=A, B=B))
+    assert bulk("n.csv", "--journal", "j.db").exit_code == 0
+    path.write_text(after.format(A=A, B=B))
+    result = bulk("n.csv", "--journal", "j.db", "--rejects", "r.csv", "--json")
+    document = last_json(result)
+    assert sent_to(simulator) == {A: 1, B: 1}
+    assert (result.exit_code, document["repeats"], document["skipped"], document["accepted"]) == (1, 1, 1, 0)
+    assert "n.csv, line 2: to: the journal has another text" in result.stderr
+    allowed = bulk("n.csv", "--journal", "j.db", "--allow-repeats", "--json")
+    assert (allowed.exit_code, last_json(allowed)["accepted"]) == (0, 1)
+    assert sent_to(simulator) == {A: 2, B: 1}
+    # The first text is recorded as well as the second one.
+    path.write_text(f"to,scope\n{A},third\n{C},\n")
+    document = last_json(bulk("n.csv", "--journal", "j.db", "--json"))
+    assert (document["repeats"], document["accepted"]) == (1, 1)
+
+
+def test_a_rejected_text_can_be_corrected(bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
+    """Nothing was sent for it, so another text with the same journal is not a repeat."""
+    (folder / "n.csv").write_text(f"to,message\n{A},Use {{CODE}}\n{B},\n")
+    simulator.faults.script(Fault(status=400, body={"error": "bad text"}), to=A)
+    assert bulk("n.csv", "--journal", "j.db", "--rejects", "r.csv").exit_code == 1
+    (folder / "corrected.csv").write_text((folder / "r.csv").read_text().replace("Use", "Enter"))
+    assert bulk("corrected.csv", "--journal", "j.db").exit_code == 0
+    assert sent_to(simulator) == {A: 1, B: 1}
+    # The first file again: its text was not sent, but the corrected one was.
+    assert last_json(bulk("n.csv", "--journal", "j.db", "--json"))["repeats"] == 1
+    assert sent_to(simulator) == {A: 1, B: 1}
 
 
 def not_a_journal(folder: pathlib.Path) -> None:
@@ -279,7 +482,7 @@ def newer_journal(folder: pathlib.Path) -> None:
         (["--journal", "both", "--rejects", "both"], "--rejects: both is already used by this command", None),
         *(
             (["--journal", "j.db", "--rejects", f"j.db{ending}"], f"--rejects: j.db{ending} is already used by", None)
-            for ending in ("-wal", "-shm", "-lock")
+            for ending in ("-wal", "-shm", "-mark")
         ),
         (["--journal", "j.db"], "another program's database", not_a_journal),
         (["--journal", "j.db"], "made by a newer", newer_journal),
@@ -300,9 +503,7 @@ def test_bad_options_send_nothing_and_change_no_file(
         prepare(folder)
 
     def files() -> dict[pathlib.Path, bytes]:
-        # The lock file of a journal may remain: deleting it is a race.
-        found = (path for path in folder.iterdir() if path.is_file() and not path.name.endswith("-lock"))
-        return {path: path.read_bytes() for path in found}
+        return {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
     before = files()
     result = bulk("n.csv", *flags)
@@ -392,18 +593,25 @@ def test_a_dry_run_sends_nothing(
 # An interruption, the help, and a slow input.
 
 
-def test_ctrl_c_during_the_scan_reports_that_nothing_was_sent(
-    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_the_check_ends_the_run(
+    bulk: Any,
+    simulator: ThreadedSimulator,
+    folder: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    flags: list[str],
 ) -> None:
-    """The command exits with 130."""
+    """The exit code is the shell's for the signal, such as 130 for Ctrl-C."""
     (folder / "n.csv").write_text(f"{A}\n")
 
     def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr("bandwidth_mfa_async.cli.bulk._scan_progress.scan", interrupted)
-    result = bulk("n.csv")
-    assert (result.exit_code, result.stderr) == (130, "stopped; nothing was sent\n")
+    result = bulk("n.csv", *flags)
+    assert (result.exit_code, result.stderr) == (128 + number, "stopped; nothing was sent\n")
     assert not simulator.inbox
 
 
@@ -421,26 +629,17 @@ def test_help_documents_exit_codes_and_signals(bulk: Any) -> None:
         assert word.lower() in text.lower(), word
 
 
-@pytest.fixture
-def restored_signals() -> Iterator[None]:
-    """Restore the signal handlers; `send` leaves the signals ignored."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("restored_signals")
 async def test_a_slow_input_does_not_block_the_event_loop(simulator: ThreadedSimulator, folder: pathlib.Path) -> None:
     """A thread reads the rows, so a slow disk does not make requests in flight time out."""
     from bandwidth_mfa_async import CodeTemplate, MFAClient
+    from bandwidth_mfa_async.cli._signals import SignalHandlers
     from bandwidth_mfa_async.cli.bulk._plan import Plan
-    from bandwidth_mfa_async.cli.bulk._run import send
+    from bandwidth_mfa_async.cli.bulk._source import InputFile
 
     fifo = folder / "fifo"
     os.mkfifo(fifo)
     plan = Plan(
-        path=str(fifo),
+        input=await asyncio.to_thread(InputFile, str(fifo)),
         form="csv",
         template=CodeTemplate(FROM, APPLICATION),
         channel="messaging",
@@ -449,7 +648,8 @@ async def test_a_slow_input_does_not_block_the_event_loop(simulator: ThreadedSim
         max_in_flight=10,
     )
     writer = asyncio.create_task(asyncio.to_thread(fifo.write_text, "\n".join(many(50))))
-    async with MFAClient.from_env() as client:
-        done = await send(plan, client, total=None, rejects=None, console=Console(file=io.StringIO()))
+    with SignalHandlers() as signals:
+        async with MFAClient.from_env() as client:
+            done = await _run.send(plan, client, rejects=None, console=Console(file=io.StringIO()), signals=signals)
     await writer
     assert (done.summary.accepted, done.error) == (50, None)

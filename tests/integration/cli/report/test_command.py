@@ -39,6 +39,41 @@ def test_the_summary_fits_80_columns(launch: Path, invoke: Callable[..., Any], m
         assert shown in result.output
 
 
+@pytest.mark.parametrize("how", [(), ("--html", "-"), ("--json",)])
+def test_an_interrupted_run_is_counted_against_its_whole_input(
+    tmp_path: Path, invoke: Callable[..., Any], how: tuple[str, ...]
+) -> None:
+    """The headline, the outcomes and the next steps say what no run has taken."""
+    sessions = [(BEGAN + 0.2, BEGAN + 60.0, "stopped")]
+    path = make_journal(tmp_path / "run.db", items=[ACCEPTED] * 1_884, sessions=sessions, input_items="5000")
+    output = " ".join(invoke(path, *how).output.split())
+    if how == ("--json",):
+        totals = json.loads(output)["totals"]
+        assert (totals["input_items"], totals["not_taken"], totals["items"]) == (5_000, 3_116, 1_884)
+        return
+    assert "1,884 of 5,000 codes were accepted" in output
+    assert "3,116 items not taken from the input yet" in output
+    assert "in the input, but no run has read it yet" in output
+    assert "37.7 %" in output
+    assert "62.3 %" in output
+
+
+@pytest.mark.parametrize("how", [(), ("--html", "-"), ("--json",)])
+def test_possible_duplicates_are_shown(tmp_path: Path, invoke: Callable[..., Any], how: tuple[str, ...]) -> None:
+    """Also that an older version did not record them."""
+    recorded = make_journal(tmp_path / "run.db", items=[ACCEPTED] * 3, possible_duplicate=True)
+    older = make_journal(tmp_path / "older.db", items=[ACCEPTED] * 3, possible_duplicate=None)
+    plain = make_journal(tmp_path / "plain.db", items=[ACCEPTED] * 3)
+    outputs = [" ".join(invoke(path, *how).output.split()) for path in (recorded, older, plain)]
+    if how == ("--json",):
+        names = ("possible_duplicates", "possible_duplicates_unrecorded")
+        assert [tuple(json.loads(output)[name] for name in names) for output in outputs] == [(3, 0), (0, 3), (0, 0)]
+        return
+    assert "3 possible duplicates" in outputs[0]
+    assert "0 possible duplicates; not recorded for 3 by an older version" in outputs[1]
+    assert "possible duplicate" not in outputs[2].lower()
+
+
 def test_json_is_one_document(launch: Path, invoke: Callable[..., Any]) -> None:
     """It contains more positions than the summary."""
     document = json.loads(invoke(launch, "--json").output)
@@ -67,7 +102,7 @@ def test_the_page_is_written_to_a_file_or_standard_output(
     assert written.startswith("<!doctype html>")
 
 
-@pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-lock"])
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-mark"])
 def test_the_page_never_overwrites_the_journal(
     launch: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bandwidth_mfa_async import MFAClient
+from bandwidth_mfa_async import JournalReport, MFAClient
 from bandwidth_mfa_async.simulator import Fault
 from tests.support import processes
 from tests.support.bulk_fixtures import A, B, C, last_json, many, rejected, sent_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from bandwidth_mfa_async.testing import ThreadedSimulator
 
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 class Running:
     """The command in a separate process."""
 
-    def __init__(self, *args: str, **options: Any) -> None:
+    def __init__(self, *args: str, prefix: Sequence[str] = (), **options: Any) -> None:
         self.process = processes.start(
-            [sys.executable, "-m", "bandwidth_mfa_async", "bulk", *args],
-            stdout=processes.PIPE,
-            stderr=processes.PIPE,
-            text=True,
-            env={**os.environ, "COLUMNS": "120"},
-            **options,
+            [*prefix, sys.executable, "-m", "bandwidth_mfa_async", "bulk", *args],
+            **(
+                {"stdout": processes.PIPE, "stderr": processes.PIPE, "text": True}
+                | options
+                | {"env": {**os.environ, "COLUMNS": "120"} | options.get("env", {})}
+            ),
         )
 
     def end(self) -> tuple[int, str, str]:
@@ -62,7 +63,7 @@ def start(simulator: ThreadedSimulator, folder: pathlib.Path) -> Iterator[Callab
         processes.end(one.process)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_drains_the_run(
     simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running], number: signal.Signals
 ) -> None:
@@ -80,12 +81,69 @@ def test_a_signal_drains_the_run(
     assert "to continue, run the same command again" in out
     sent = len(simulator.inbox)
     assert sent < 400
+    totals = JournalReport.read(folder / "j.db").totals
+    assert totals.input_items == 400
+    assert totals.items + totals.not_taken == 400
+    assert totals.not_taken > 0
     simulator.faults.clear()
     code, out, err = start(*flags, "--json").end()
     assert code == 0, err
     document = json.loads(out)
     assert document["skipped_because"] == {"accepted": sent}
     assert sent_to(simulator) == dict.fromkeys(numbers, 1)
+
+
+def test_nohup_keeps_a_run_alive(
+    simulator: ThreadedSimulator, folder: pathlib.Path, start: Callable[..., Running]
+) -> None:
+    """A SIGHUP that is ignored at the start stays ignored."""
+    numbers = many(60)
+    (folder / "n.csv").write_text("\n".join(numbers))
+    simulator.faults.chance(Fault(delay=0.1), 1.0)
+    running = start("n.csv", "--max-in-flight", "10", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    until(lambda: len(simulator.inbox) > 20)
+    running.process.send_signal(signal.SIGHUP)
+    code, _, err = running.end()
+    assert code == 0, err
+    assert sent_to(simulator) == dict.fromkeys(numbers, 1)
+
+
+def has_open(pid: int, path: pathlib.Path) -> bool:
+    """Return whether a process has a file open; Linux only."""
+    with contextlib.suppress(OSError):
+        return any(link.readlink() == path for link in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and namespaces")
+@pytest.mark.parametrize("first", [False, True], ids=["process", "first process of a container"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_during_the_check_ends_the_run(
+    simulator: ThreadedSimulator,
+    folder: pathlib.Path,
+    start: Callable[..., Running],
+    number: signal.Signals,
+    first: bool,
+) -> None:
+    """Nothing is sent, also where the system drops signals without a handler."""
+    prefix = ["unshare", "--pid", "--fork"]
+    if first and processes.run([*prefix, "true"], check=False).returncode:
+        pytest.skip("no rights for a PID namespace")
+    path = folder / "n.csv"
+    path.write_text("to,note\n" + "+19195550100,\n" * 1_000_000)
+    running = start("n.csv", prefix=prefix if first else [])
+    if first:
+        until(lambda: bool(children(running.process.pid)))
+    (pid,) = children(running.process.pid) if first else [running.process.pid]
+    until(lambda: has_open(pid, path))
+    os.kill(pid, number)
+    code, out, err = running.end()
+    assert (code, out, err.strip()) == (128 + number, "", "stopped; nothing was sent")
+    assert not simulator.inbox
 
 
 def test_a_second_signal_cancels_codes_in_flight(

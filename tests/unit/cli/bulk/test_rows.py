@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import re
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,8 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bandwidth_mfa_async import CodeTemplate
-from bandwidth_mfa_async.cli.bulk._input_scan import DuplicateCounter, scan, scan_document
+from bandwidth_mfa_async.cli.bulk._input_scan import scan, scan_document
 from bandwidth_mfa_async.cli.bulk._rejects import Rejects
+from bandwidth_mfa_async.cli.bulk._repeats import RepeatCounter, RepeatIndex
 from bandwidth_mfa_async.cli.bulk._rows import BadRow, Format, InputRow, RowReader, format_of
 from bandwidth_mfa_async.cli.bulk._source import MAX_LINE, InputFileError, Source, open_input
 from tests.conftest import APPLICATION, FROM
@@ -470,53 +472,76 @@ def test_a_scan_counts_rows_duplicates_and_segments(tmp_path: pathlib.Path) -> N
     """Segments are counted by each row's own text; calls count once each."""
     long = "{CODE}" + "x" * 200
     data = f"to,message\n{A},\n{B},{long}\n{A},\n{A},{long}\n{B},{long}\nunknown,\n"
-    with DuplicateCounter() as duplicates, Rejects(str(tmp_path / "r.csv")) as rejects:
-        found = scan(reader(data.encode()), channel="messaging", duplicates=duplicates, rejects=rejects)
+    with RepeatCounter() as counter, Rejects(str(tmp_path / "r.csv")) as rejects:
+        found = scan(reader(data.encode()), channel="messaging", counter=counter, rejects=rejects)
     assert (found.rows, found.valid, found.bad, found.duplicates) == (6, 5, 1, 2)
+    assert list(found.repeat_lines) == [5]
     assert (found.weight, found.lightest, found.heaviest) == (8, 1, 2)
-    assert [bad.line for bad in found.samples] == [7]
+    assert [(bad.line, bad.is_repeat) for bad in found.samples] == [(7, False), (5, True)]
     header, (line, _, *cells) = csv.reader((tmp_path / "r.csv").read_text().splitlines())
     assert (header, line, cells) == (["line", "reason", "to", "message"], "7", ["unknown", ""])
-    assert scan_document(found, "messaging", None)["seconds"] == round(8 * 3 / 5, 1)
+    assert scan_document(found, "messaging", None)["seconds"] == round(8 * 2 / 5, 1)
+    assert scan_document(found, "messaging", None, allow_repeats=True)["seconds"] == round(8 * 3 / 5, 1)
     calls = scan(reader(data.encode()), channel="voice")
-    assert (calls.weight, calls.duplicates) == (5, None)
+    assert (calls.weight, calls.duplicates) == (5, 0)
 
 
+@pytest.mark.parametrize("buffered", [1, 3, 1 << 16])
 @settings(max_examples=50, deadline=None)
-@given(values=st.lists(st.text(max_size=2)))
-def test_duplicates_are_counted_like_with_a_set(values: list[str]) -> None:
-    """Equal values after the first one count."""
-    with DuplicateCounter() as duplicates:
-        for value in values:
-            duplicates.add(value)
-        assert duplicates.count() == len(values) - len(set(values))
+@given(
+    values=st.lists(st.tuples(st.sampled_from([A, B, C]), st.sampled_from(["x", "x ", "y"])), min_size=1, max_size=20)
+)
+def test_repeats_are_found_like_with_a_dict(buffered: int, values: list[tuple[str, str]]) -> None:
+    """A file is scanned and a pipe is indexed: both find the rows that differ from the first of their number."""
+    data = "to,scope\n" + "".join(f'{number},"{scope}"\n' for number, scope in values)
+    first: dict[str, str] = {}
+    repeated = [line for line, (number, scope) in enumerate(values, 2) if first.setdefault(number, scope) != scope]
+    with pytest.MonkeyPatch.context() as patch, RepeatCounter() as counter:
+        patch.setattr("bandwidth_mfa_async.cli.bulk._repeats._MAX_BUFFERED", buffered)
+        found = scan(reader(data.encode()), channel="voice", counter=counter)
+    assert list(found.repeat_lines) == repeated
+    assert found.duplicates == len(values) - len(first) - len(repeated)
+    index = RepeatIndex()
+    piped = RowReader(Source(io.BytesIO(data.encode()), "x"), TEMPLATE, "csv", index.is_repeat)
+    assert [row.line for row in piped if isinstance(row, BadRow) and row.is_repeat] == repeated
+    index.close()
+
+
+def test_without_own_values_no_row_is_a_repeat() -> None:
+    """Rows of the same text are equal; only a dry run counts them."""
+    data = f"to,name\n{A},x\n{A},y\n".encode()
+    with RepeatCounter() as counter:
+        assert scan(reader(data), channel="voice", counter=counter).duplicates == 0
+    with RepeatCounter() as counter:
+        found = scan(reader(data), channel="voice", counter=counter, count_duplicates=True)
+    assert (found.duplicates, found.repeated) == (1, 0)
+
+
+def numbered(line: int, number: int) -> InputRow:
+    return InputRow(line, f"+1{number}", TEMPLATE, ())
 
 
 def test_duplicates_are_counted_across_several_flushes() -> None:
-    """300,000 values exceed the buffer, so the file contains several parts."""
-    with DuplicateCounter() as duplicates:
-        for value in range(300_000):
-            duplicates.add(f"+1{value % 290_000}")
-        assert duplicates.count() == 10_000
+    """150,000 values exceed the buffer, so the file contains several parts."""
+    with RepeatCounter() as counter:
+        for line in range(150_000):
+            counter.add(numbered(line, line % 140_000))
+        assert counter.count() == (10_000, array("q"))
 
 
-def test_a_missing_temporary_folder_is_a_configuration_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+@pytest.mark.parametrize("full", [False, True])
+def test_a_temporary_folder_that_is_missing_or_full_is_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, full: bool
 ) -> None:
-    """The message names TMPDIR."""
+    """The message names TMPDIR. Closing the file flushes the data again; the second failure is suppressed."""
     from bandwidth_mfa_async import ConfigurationError
 
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with pytest.raises(ConfigurationError, match="TMPDIR"):
-        DuplicateCounter()
-
-
-def test_a_full_disk_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """Closing the file flushes the data again; the second failure is suppressed."""
-    from bandwidth_mfa_async import ConfigurationError
-
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda prefix: open("/dev/full", "w+b"))  # noqa: SIM115, PTH123
-    with pytest.raises(ConfigurationError, match="No space left on device; name"), DuplicateCounter() as found:
-        found.add("x")
-        found.count()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path if full else tmp_path / "gone"))
+    monkeypatch.setattr("bandwidth_mfa_async.cli.bulk._repeats._MAX_BUFFERED", 1)
+    if full:
+        monkeypatch.setattr("tempfile.TemporaryFile", lambda prefix: open("/dev/full", "w+b"))  # noqa: SIM115, PTH123
+    with (
+        pytest.raises(ConfigurationError, match="No space left on device; name" if full else "TMPDIR"),
+        RepeatCounter() as counter,
+    ):
+        counter.add(numbered(1, 9195550100))

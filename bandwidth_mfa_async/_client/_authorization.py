@@ -1,0 +1,113 @@
+"""Gives each attempt its Authorization header, and other credentials to a call whose own do not work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._auth import TOKEN_SHARE, TOKEN_WAIT, copy_of
+from ..errors import APIStatusError, ConnectTimeoutError, DeadlineExceededError, Delivery, RequestError
+
+if TYPE_CHECKING:
+    from .._auth import Credential
+    from ..telemetry import CredentialSwitchedEvent
+    from ._call import Call
+    from ._shared_state import SharedState
+
+
+async def wait_for_header(state: SharedState, call: Call[Any, Any]) -> str:
+    """Return a call's Authorization header, after its wait for the provider or for the token that all calls share.
+
+    Without a token, the call moves to the other credentials.
+
+    Raises:
+        RequestError: there is no header; nothing was sent.
+        ConfigurationError: the provider returned something other than credentials.
+    """
+    name = call.operation.name
+    while True:
+        credential = call.credential
+        if credential is None:
+            credential = call.credential = await _first_credential(state, call)
+        until = call.wait_until
+        wait = None
+        if call.fallback is None and state.authorizer.alternative(name, credential) is not None:
+            now = state.clock.monotonic()
+            wait = TOKEN_WAIT if until is None else min(TOKEN_WAIT, (until - now) * TOKEN_SHARE)
+            until = now + wait
+        error: RequestError
+        try:
+            return credential.current() or await credential.obtain(until)
+        except RequestError as shared:
+            error = copy_of(shared)
+        except TimeoutError:
+            error = DeadlineExceededError("the call's time ran out while it waited for a token")
+            if wait is not None:
+                error = ConnectTimeoutError(f"no token: the token endpoint did not respond in {wait:.3g} s")
+        if not await change_credential(state, call, error):
+            raise error
+
+
+async def _first_credential(state: SharedState, call: Call[Any, Any]) -> Credential:
+    authorizer, name = state.authorizer, call.operation.name
+    credential = authorizer.select(name)
+    if credential is None:
+        try:
+            await authorizer.ask(call.wait_until)
+        except TimeoutError:
+            pass
+        else:
+            credential = authorizer.select(name)
+    if credential is None:
+        raise DeadlineExceededError("the call's time ran out while it waited for credentials")
+    return credential
+
+
+async def change_credential(state: SharedState, call: Call[Any, Any], error: RequestError) -> bool:
+    """Choose what a call whose credential does not work uses next; return False if there is nothing else.
+
+    In this order, each at most once a call: a new token, the provider's new answer, the other kind.
+
+    Args:
+        state: the client's state.
+        call: the call.
+        error: how the credential failed; completed with both answers if there is nothing else.
+    """
+    authorizer, name, credential = state.authorizer, call.operation.name, call.credential
+    assert credential is not None  # noqa: S101 - it failed
+    if error.delivery is Delivery.REJECTED and not call.token_renewed and credential.renew(call.header, name):
+        call.token_renewed = True
+        return True
+    if authorizer.has_provider and isinstance(error, APIStatusError) and not call.provider_asked:
+        call.provider_asked = True
+        if await authorizer.replaced(credential, call.wait_until):
+            call.credential = None
+            return True
+    other = None if call.fallback is not None else authorizer.alternative(name, credential)
+    if other is None:
+        authorizer.all_failed(name, call.fallback, credential, error)
+        return False
+    if not call.moved and authorizer.serves(name, other):
+        # A rejected probe: what the operation uses now may still be rejected, and then the call has its own switch.
+        call.moved = True
+    else:
+        call.fallback = credential, error
+    call.credential = other
+    return True
+
+
+def record_accepted(state: SharedState, call: Call[Any, Any]) -> CredentialSwitchedEvent | None:
+    """Record that the service accepted the call's credential; return the event if its operation switches to it."""
+    if call.credential is None:
+        return None
+    fallback = None if call.fallback is None else call.fallback[1]
+    return state.authorizer.accepted(call.operation.name, call.credential, fallback)
+
+
+def proves_authorization(error: RequestError) -> bool:
+    """Return whether the service rejected the request itself, in its own words, so that it knew the credentials."""
+    return (
+        isinstance(error, APIStatusError)
+        and error.delivery is Delivery.REJECTED
+        and error.status not in {401, 403}
+        and error.error_text is not None
+    )
