@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from typing import TYPE_CHECKING
@@ -15,17 +16,20 @@ if TYPE_CHECKING:
 class DedupIndex:
     """The keys of a submission, in a temporary file: a set of ten million keys would not fit into memory.
 
-    Call it from worker threads, never from the event loop.
+    Call `add` and `close` from worker threads, never from the event loop.
     """
 
     def __init__(self) -> None:
         self._db: sqlite3.Connection | None = None
+        self._closed = False
         # After a cancelled submission one thread may still be adding while another one closes.
         self._lock = threading.Lock()
 
     def add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[LedgerState]:
         """Return pending for a new key, duplicate for a known one, invalid for an empty key or another payload."""
         with self._lock:
+            if self._closed:
+                raise ValueError("the index is closed")
             return self._add(keys)
 
     def _add(self, keys: Sequence[tuple[bytes, bytes]]) -> list[LedgerState]:
@@ -51,5 +55,11 @@ class DedupIndex:
     def close(self) -> None:
         """Close and delete the temporary file."""
         with self._lock:
+            self._closed = True
             if self._db is not None:
                 self._db.close()
+
+    async def aclose(self) -> None:
+        """Close in a worker thread, also if the caller is cancelled meanwhile."""
+        # Unshielded, a cancellation would prevent a call for which no thread was free yet.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.close))

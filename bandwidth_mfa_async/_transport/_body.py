@@ -10,6 +10,8 @@ from multidict import CIMultiDict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiohttp.connector import Connection
+
     from ..limits._permit import Turn
 
 
@@ -52,6 +54,15 @@ class Body:
                 raise
         self.begun = True
 
+
+class ConnectedForWarmUp(Exception):  # noqa: N818 - no error: it ends a request that must not be written
+    """Ends a request of `warm_up` once it has a connection."""
+
+
+warmed_connections: Final[ContextVar[list[Connection] | None]] = ContextVar(
+    "bandwidth_mfa_async warmed connections", default=None
+)
+"""Takes the connection of a request that is made only to open one; our connector then ends that request."""
 
 current_body: Final[ContextVar[Body | None]] = ContextVar("bandwidth_mfa_async body", default=None)
 """The body of a request that aiohttp's documented interface makes; our connector marks it as begun."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from ._body import current_body
+from ._body import ConnectedForWarmUp, current_body, warmed_connections
 from ._reading import PURE_PYTHON_PARSER, ensure_complete, read_body
 
 if TYPE_CHECKING:
@@ -66,6 +66,37 @@ async def post(  # noqa: PLR0913 - the parts of a request
                 received.close()
     finally:
         current_body.reset(token)
+
+
+async def connect(  # noqa: PLR0913 - the parts of a destination
+    session: aiohttp.ClientSession,
+    url: URL,
+    opened: list[Connection],
+    timeout: Any,
+    *,
+    ssl: SSLContext | bool,
+    proxy: URL | None,
+    proxy_headers: Headers | None,
+) -> None:
+    """Open a connection as `post` does, and write nothing.
+
+    Args:
+        session: the session with the pool.
+        url: a URL of the host.
+        opened: gets the connection; the caller releases it.
+        timeout: an `aiohttp.ClientTimeout` for the connection.
+        ssl: how to verify the server.
+        proxy: the proxy's URL without credentials, or None.
+        proxy_headers: the proxy's credentials, or None.
+    """
+    token = warmed_connections.set(opened)
+    try:
+        async with session.post(url, timeout=timeout, ssl=ssl, proxy=proxy, proxy_headers=proxy_headers):
+            pass
+    except ConnectedForWarmUp:
+        pass
+    finally:
+        warmed_connections.reset(token)
 
 
 class Response(aiohttp.ClientResponse):

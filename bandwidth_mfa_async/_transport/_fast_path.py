@@ -1,46 +1,60 @@
 """Sends a request directly on a connection of aiohttp's pool, for half the CPU of the documented interface.
 
 Read `_documented` first: it defines the behaviour, and this module only does the same faster. Some of what it calls in
-aiohttp is not documented, so `fast_path_available` checks for it, and `_documented` is used otherwise.
+aiohttp is not documented. `open_fast_path` tries all of it when a session opens; where anything differs, `_documented`
+is used instead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import re
 import types
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
+from yarl import URL
 
+from .._wire import RawResponse
+from ._body import Headers
+from ._compatibility import report_difference
 from ._reading import PURE_PYTHON_PARSER, ensure_complete, read_body
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from ssl import SSLContext
 
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
-    from yarl import URL
 
-    from .._wire import RawResponse
-    from ._body import Body, Headers
+    from ._body import Body
 
 
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class _Destination(aiohttp.ClientRequest):
-    """The request from which a connector takes the destination; its connection key is computed once."""
+@functools.cache
+def _destination_class() -> type[aiohttp.ClientRequest]:
+    """Return the class of the requests from which a connector takes the destination.
 
-    _cached_key: ConnectionKey | None = None
+    It is made on first use, so that this module can be imported with any aiohttp.
+    """
 
-    @property
-    def connection_key(self) -> ConnectionKey:
-        """Return the key of the pool's connections that can be used."""
-        if self._cached_key is None:
-            self._cached_key = super().connection_key
-        return self._cached_key
+    class Destination(aiohttp.ClientRequest):
+        """A request whose connection key is computed once."""
+
+        _cached_key: ConnectionKey | None = None
+
+        @property
+        def connection_key(self) -> ConnectionKey:
+            """Return the key of the pool's connections that can be used."""
+            if self._cached_key is None:
+                self._cached_key = super().connection_key
+            return self._cached_key
+
+    return Destination
 
 
 class _Route:
@@ -71,7 +85,7 @@ class _Route:
         self.headers = headers
         loop = asyncio.get_running_loop()
         # A connector takes only the destination from a request, so one instance serves all of them.
-        self.request = _Destination(
+        self.request = _destination_class()(
             "POST",
             url,
             loop=loop,
@@ -182,6 +196,73 @@ class FastPath:
         # Returns to the pool only if the response was read to its end and nothing followed it.
         connection.release()
 
+    def probe(self, session: aiohttp.ClientSession) -> None:
+        """Construct and call everything that `post` uses, without a connection.
+
+        Raises:
+            Exception: this aiohttp lacks something, or something has another signature or effect.
+        """
+        from aiohttp.client_proto import ResponseHandler
+        from aiohttp.connector import Connection
+
+        for owner, names in (
+            (aiohttp.ClientSession, ("_request", "trace_configs")),
+            (Connection, ("protocol", "close", "release")),
+            (ResponseHandler, ("should_close", "is_connected")),
+        ):
+            for name in names:
+                getattr(owner, name)
+        route = self._route(session, "probe", _PROBE_URL, _PROBE_HEADERS)
+        del self._routes["probe"]
+        hash(route.request.connection_key)
+        inspect.signature(aiohttp.BaseConnector.connect).bind(None, route.request, [], None)
+        protocol = ResponseHandler(asyncio.get_running_loop())
+        _ = protocol.transport, protocol.should_close
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        message, stream = _result(protocol.read())
+        response = RawResponse(0, {}, b"")
+        _result(read_body(response, message.code, message.headers, stream))
+        ensure_complete(message.headers, protocol)
+        if (response.status, response.body, response.headers["Content-Length"]) != (200, b"{}", "2"):
+            raise ValueError("a response is read in another way")
+
+
+def open_fast_path(
+    session: aiohttp.ClientSession, *, ssl: SSLContext | bool, proxy: URL | None, proxy_headers: Headers | None
+) -> FastPath | None:
+    """Return the fast path of a session, or None where this aiohttp differs from what it uses.
+
+    Args:
+        session: the session with the pool.
+        ssl: how to verify the server.
+        proxy: the proxy's URL without credentials, or None.
+        proxy_headers: the proxy's credentials, or None.
+    """
+    fast_path = FastPath(ssl=ssl, proxy=proxy, proxy_headers=proxy_headers)
+    try:
+        fast_path.probe(session)
+    except Exception as difference:  # noqa: BLE001 - whatever it raises here, it would raise in every call
+        report_difference(
+            difference, "the fast path", "requests use its documented interface, which takes about twice the CPU"
+        )
+        return None
+    return fast_path
+
+
+_PROBE_URL: Final = URL("https://127.0.0.1/")
+_PROBE_HEADERS: Final = Headers({"Accept": "application/json"})
+
+
+def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that has nothing to wait for, and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    raise ValueError("a response that has arrived is waited for")
+
 
 class _Never(Exception):  # noqa: N818 - never raised
     """Stands in for an exception class that this aiohttp does not have."""
@@ -192,26 +273,21 @@ def _is_defined_by_aiohttp(function: object) -> bool:
 
 
 _Unreadable: type[Exception] = _Never
-_request: Any = None
 try:
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.http import HttpProcessingError
 except ImportError:
     pass
 else:
     _Unreadable = HttpProcessingError
-    if (
-        {"read_until_eof", "auto_decompress"} <= set(getattr(ResponseHandler.set_response_params, "__kwdefaults__", ()))
-        and {"read", "should_close", "transport"} <= set(dir(ResponseHandler))
-        and _is_defined_by_aiohttp(aiohttp.ClientSession._request)  # noqa: SLF001 - compared, never called
-    ):
-        _request = aiohttp.ClientSession._request  # noqa: SLF001
+
+_request: Any = getattr(aiohttp.ClientSession, "_request", None)
+if not _is_defined_by_aiohttp(_request):
+    _request = None
 
 
-def fast_path_available(session: aiohttp.ClientSession) -> bool:
-    """Return whether `FastPath` works with this aiohttp and no other tool needs to see the requests.
+def is_watched(session: aiohttp.ClientSession) -> bool:
+    """Return whether another tool needs to see the requests, so that they must go through the session.
 
-    aioresponses and VCR.py replace a method of the session, and OpenTelemetry and Sentry add a trace. Their users
-    expect to see these requests as well.
+    aioresponses and VCR.py replace a method of the session, and OpenTelemetry and Sentry add a trace.
     """
-    return aiohttp.ClientSession._request is _request and not session.trace_configs  # noqa: SLF001
+    return aiohttp.ClientSession._request is not _request or bool(session.trace_configs)  # noqa: SLF001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import random
 import select
 import sys
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from ._body import current_body
+from ._body import ConnectedForWarmUp, current_body, warmed_connections
+from ._compatibility import report_difference
 from ._reading import PURE_PYTHON_PARSER, has_unread_bytes
 from ._tls import DefaultContext
 
@@ -37,6 +39,14 @@ _AGE_JITTER: Final = 0.2
 _MAX_READ_BUFFER: Final = 256 * 1024
 
 
+# limit=0: the client's slots bound the attempts, so that no request queues inside an attempt's timeout.
+_SETTINGS: Final[dict[str, Any]] = {
+    "limit": 0,
+    "keepalive_timeout": KEEPALIVE_TIMEOUT,
+    "ttl_dns_cache": DNS_CACHE_TTL,
+}
+
+
 class Connector(aiohttp.TCPConnector):
     """The pool of a client that has borrowed no session.
 
@@ -45,11 +55,18 @@ class Connector(aiohttp.TCPConnector):
     """
 
     def __init__(self) -> None:
-        # limit=0: the client's slots bound the attempts, so that no request queues inside an attempt's timeout.
-        super().__init__(  # pyright: ignore[reportUnknownMemberType]
-            limit=0, keepalive_timeout=KEEPALIVE_TIMEOUT, ttl_dns_cache=DNS_CACHE_TTL
-        )
+        super().__init__(**_SETTINGS)  # pyright: ignore[reportUnknownMemberType]
         self._default_context = DefaultContext()
+
+    def probe(self) -> None:
+        """Look for the private parts of aiohttp that this class uses.
+
+        Raises:
+            Exception: one is missing, or has another signature.
+        """
+        _ = self._acquired, self._cleanup_handle, self._ssl
+        inspect.signature(super()._cleanup).bind()
+        inspect.signature(super()._create_connection).bind(None, [], None)
 
     async def _create_connection(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -100,6 +117,19 @@ class Connector(aiohttp.TCPConnector):
             self._cleanup_handle = loop.call_later(KEEPALIVE_TIMEOUT, _clean_up, reference)
 
 
+def open_connector() -> aiohttp.TCPConnector:
+    """Return the pool of a client that has borrowed no session: a `Connector`, or aiohttp's own where it differs."""
+    try:
+        connector = Connector()
+        connector.probe()
+    except Exception as difference:  # noqa: BLE001 - whatever it raises here, it would raise for every connection
+        report_difference(
+            difference, "the connection pool", "a change of the CA certificates on disk takes effect at a restart"
+        )
+        return aiohttp.TCPConnector(**_SETTINGS)
+    return connector
+
+
 def _clean_up(reference: weakref.ref[Connector]) -> None:
     connector = reference()
     if connector is not None:
@@ -132,8 +162,16 @@ class CheckedConnector:
         return getattr(self._connector, name)
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
-        """Return a connection for a request of aiohttp's, and mark the body of that request as begun."""
+        """Return a connection for a request of aiohttp's, and mark the body of that request as begun.
+
+        Raises:
+            ConnectedForWarmUp: the connection was asked for without a request; `warmed_connections` has it.
+        """
         connection = await self.take(req, traces, timeout)
+        warmed = warmed_connections.get()
+        if warmed is not None:
+            warmed.append(connection)
+            raise ConnectedForWarmUp
         body = current_body.get()
         if body is not None:
             try:

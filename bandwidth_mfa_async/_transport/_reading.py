@@ -65,5 +65,7 @@ def ensure_complete(headers: CIMultiDictProxy[str], protocol: ResponseHandler) -
     Raises:
         aiohttp.ClientPayloadError: the response has two lengths, or bytes followed its end.
     """
-    if len(headers.getall("Content-Length", ())) > 1 or has_unread_bytes(protocol):
+    # The next aiohttp's headers are a plain mapping whose `getall` takes no default.
+    lengths = headers.getall("Content-Length") if "Content-Length" in headers else ()
+    if len(lengths) > 1 or has_unread_bytes(protocol):
         raise aiohttp.ClientPayloadError("not HTTP")

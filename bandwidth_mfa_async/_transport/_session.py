@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 from yarl import URL
@@ -13,12 +13,13 @@ from .._retry import load as load_retry
 from .._wire import USER_AGENT, RawResponse
 from ..errors import ClientStateError, DisconnectedError, NotSentError
 from ._body import Headers
+from ._compatibility import add_defect_note
 from ._deadlines import DeadlineGroup
-from ._documented import Response, post
+from ._documented import Response, connect, post
 from ._failures import error_after_send, error_before_send, is_connection_failure
-from ._fast_path import FastPath, fast_path_available
+from ._fast_path import is_watched, open_fast_path
 from ._options import split_proxy
-from ._pool import CheckedConnector, Connector, raise_mmap_threshold
+from ._pool import CheckedConnector, open_connector, raise_mmap_threshold
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .._clock import Clock
     from ..errors import RequestError
     from ._body import Body
+    from ._fast_path import FastPath
 
 _NEVER_CEIL: Final = 1e9
 
@@ -96,7 +98,7 @@ class Transport:
         self._pid = 0
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._deadlines = DeadlineGroup()
-        self._fast_path = FastPath(ssl=self._ssl, proxy=self._proxy, proxy_headers=self._proxy_headers)
+        self._fast_path: FastPath | None = None
         self._aborted = False
 
     @property
@@ -126,7 +128,7 @@ class Transport:
         borrowed = self._borrowed
         connector: aiohttp.BaseConnector | None
         if borrowed is None:
-            connector = Connector()
+            connector = open_connector()
         else:
             connector = borrowed.connector
             if connector is None or borrowed.closed:
@@ -138,6 +140,9 @@ class Transport:
             response_class=Response,
             auto_decompress=False,
             trust_env=False,
+        )
+        self._fast_path = open_fast_path(
+            self._session, ssl=self._ssl, proxy=self._proxy, proxy_headers=self._proxy_headers
         )
         return self._session
 
@@ -180,9 +185,10 @@ class Transport:
         attempt = bucket.begin()
         try:
             try:
-                connect = self._timeout(connect_timeout)
-                if fast_path_available(session):
-                    await self._fast_path.post(session, operation, url, headers, payload, response, connect)
+                bound = self._timeout(connect_timeout)
+                fast_path = self._fast_path
+                if fast_path is not None and not is_watched(session):
+                    await fast_path.post(session, operation, url, headers, payload, response, bound)
                 else:
                     await post(
                         session,
@@ -190,7 +196,7 @@ class Transport:
                         headers,
                         payload,
                         response,
-                        connect,
+                        bound,
                         ssl=self._ssl,
                         proxy=self._proxy,
                         proxy_headers=self._proxy_headers,
@@ -206,6 +212,7 @@ class Transport:
             error = self._unanswered(TimeoutError() if timed_out else failure, operation, begun=payload.begun)
         except Exception as failure:
             if payload.denial is None and not is_connection_failure(failure):
+                add_defect_note(failure)
                 raise
             response.defect = "timeout" if isinstance(failure, TimeoutError) and not self._aborted else "disconnected"
             error = self._unanswered(failure, operation, begun=payload.begun)
@@ -237,31 +244,19 @@ class Transport:
             NotSentError: a connection could not be opened.
         """
         session = self._session or self._open()
-        connector = session.connector
-        assert connector is not None  # noqa: S101 - the session is open
-        loop = asyncio.get_running_loop()
         opened: list[Connection] = []
         failure: BaseException | None = None
-
-        async def connect() -> None:
-            """Open one connection."""
-            request = aiohttp.ClientRequest(
-                "POST",
-                url,
-                loop=loop,
-                session=session,
-                ssl=self._ssl,
-                proxy=self._proxy,
-                proxy_headers=None if self._proxy_headers is None else self._proxy_headers.copy(),
-            )
-            opened.append(await connector.connect(request, [], self._timeout(connect_timeout)))
-
+        destination: dict[str, Any] = {"ssl": self._ssl, "proxy": self._proxy, "proxy_headers": self._proxy_headers}
+        bound = self._timeout(connect_timeout)
         bucket = self._deadlines.bucket(connect_timeout)
         attempt = bucket.begin()
         timed_out = False
         try:
             try:
-                results = await asyncio.gather(*(connect() for _ in range(connections)), return_exceptions=True)
+                results = await asyncio.gather(
+                    *(connect(session, url, opened, bound, **destination) for _ in range(connections)),
+                    return_exceptions=True,
+                )
             finally:
                 timed_out = bucket.end(attempt)
             failure = next((result for result in results if isinstance(result, BaseException)), None)
@@ -276,6 +271,7 @@ class Transport:
         if failure is None:
             return
         if not is_connection_failure(failure) and not isinstance(failure, asyncio.CancelledError):
+            add_defect_note(failure)
             raise failure
         raise error_before_send(failure, "warm_up")
 

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
@@ -111,10 +111,14 @@ class HTTPFront:
         protocol: RequestHandler,
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
+        *parser_error: Any,
     ) -> web.BaseRequest:
         """Make a request object with our limit on its body."""
         loop = asyncio.get_running_loop()
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=self._max_body)
+        options: dict[str, Any] = {"client_max_size": self._max_body}
+        if parser_error:  # the next aiohttp passes the error of a request that it could not parse, or None
+            options["pre_handler_error"] = parser_error[0]
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, **options)
 
     def cancel_delays(self) -> None:
         """Drop every response that a fault delays, so that the server stops immediately."""

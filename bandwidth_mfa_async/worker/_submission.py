@@ -74,7 +74,7 @@ class Submission:
             if self._items:
                 await self._flush(index)
         finally:
-            await asyncio.to_thread(index.close)
+            await index.aclose()
         chunks = -(-self._count // self._chunk)
         reply, *_ = await self._ledger.submit(self._job, "close", chunks)
         if reply is not SubmitReply.CLOSED:

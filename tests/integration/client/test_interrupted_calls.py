@@ -177,9 +177,11 @@ async def test_a_defect_before_writing_passes_through_unchanged(
 ) -> None:
     client = make_client(retry=AGAIN)
     calls = break_before_writing(monkeypatch)
-    with pytest.raises(TypeError, match="unexpected keyword"):
+    with pytest.raises(TypeError, match="unexpected keyword") as caught:
         await client.generate_messaging_code(template.to(TO))
     assert (len(calls), server.seen) == (1, [])
+    (note,) = caught.value.__notes__
+    assert "a bug in bandwidth_mfa_async, or aiohttp" in note
     with pytest.raises(TypeError, match="unexpected keyword"):
         await client.verify_code(to=TO, code="123456")
 
@@ -193,6 +195,7 @@ async def test_a_defect_after_an_unknown_attempt_is_unknown(
     with pytest.raises(DeliveryUnknownError) as caught:
         await client.generate_messaging_code(template.to(TO))
     assert isinstance(caught.value.__cause__, TypeError)
+    assert "a bug in bandwidth_mfa_async, or aiohttp" in caught.value.__cause__.__notes__[0]
     assert (len(calls), len(server.seen), caught.value.attempts) == (2, 1, 2)
 
 

@@ -177,8 +177,7 @@ async def test_tenacity_swallows_cancellation_with_a_wide_predicate() -> None:
 
 def test_orjson_and_json_agree_on_our_bodies() -> None:
     """The [speed] extra changes no byte."""
-    import orjson
-
+    orjson = pytest.importorskip("orjson")
     document = {"to": TO, "message": 'é "{CODE}" \u2028 \\ /', "digits": 6, "expirationTimeInMinutes": 1.5}
     text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode(document)
     assert orjson.dumps(document) == text.encode()

@@ -6,7 +6,9 @@ import asyncio
 import collections
 import logging
 import math
+import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from attrs import evolve
@@ -300,6 +302,27 @@ async def test_the_key_index_of_a_cancelled_submission_is_closed_after_its_threa
     proceed.set()
     assert await adding == [LedgerState.PENDING, LedgerState.PENDING]
     await closing
+
+
+async def test_the_key_index_is_closed_although_its_closing_is_cancelled():
+    """A cancellation comes before a thread was free to close it; a late thread does not open it again."""
+    index, proceed = DedupIndex(), threading.Event()
+    assert await asyncio.to_thread(index.add, [(b"1", b"")]) == [LedgerState.PENDING]
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as executor:
+        loop.set_default_executor(executor)
+        busy = loop.run_in_executor(None, proceed.wait, 10)
+        closing = asyncio.ensure_future(index.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        proceed.set()
+        await busy
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        index._db.execute("SELECT 1")
+    with pytest.raises(ValueError, match="closed"):
+        index.add([(b"2", b"")])
 
 
 async def test_other_input_under_the_name_of_a_job_is_refused(producer, template):
