@@ -230,6 +230,10 @@ class ChannelLimiter:
                 self._slow_start.end()  # a new episode starts with a new measurement
             self._bucket.set_rate(self._slow_start.begin(resume_at, self._window.per_second(now)))
 
+    def recent_writes(self, now: float) -> list[tuple[float, int]]:
+        """Return the times and weights of what was written with a configured rate and still counts."""
+        return [] if self._writes is None else self._writes.recent(now)
+
     def abort(self, make_error: Callable[[], BaseException]) -> None:
         """End every wait, current and future, with a separate error: the client is closing."""
         self._bucket.abort(make_error)

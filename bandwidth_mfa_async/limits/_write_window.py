@@ -48,11 +48,11 @@ class _Window:
         seconds: its length.
     """
 
-    __slots__ = ("_entries", "_length", "_resolution", "_total", "limit")
+    __slots__ = ("_entries", "_resolution", "_total", "length", "limit")
 
     def __init__(self, limit: int, seconds: float) -> None:
         self.limit = limit
-        self._length = seconds + MARGIN
+        self.length = seconds + MARGIN
         self._resolution = seconds * _RESOLUTION
         # The end of the window that begins at the write, the segments, and the same end for the entry's first write.
         self._entries: deque[tuple[float, int, float]] = deque()
@@ -60,13 +60,17 @@ class _Window:
 
     def add(self, now: float, weight: int) -> None:
         """Count a write. A text heavier than the limit fills the window for longer."""
-        until = first = now + self._length * max(1.0, weight / self.limit)
+        until = first = now + self.length * max(1.0, weight / self.limit)
         count = weight = min(weight, self.limit)
         if self._entries and until - self._entries[-1][2] < self._resolution:
             _, before, first = self._entries.pop()
             count += before
         self._entries.append((until, count, first))
         self._total += weight
+
+    def entries(self, now: float) -> list[tuple[float, int]]:
+        """Return the times and segments of the writes in the window that ends now."""
+        return [(until - self.length, count) for until, count, _ in self._entries if until > now]
 
     def opens_at(self, now: float, weight: int, reserved: int) -> float:
         """Return when this weight may be written; infinity if that depends on writes that are reserved."""
@@ -146,6 +150,10 @@ class WriteWindow:
             window.add(now, weight)
         if self._queue:
             self._serve()
+
+    def recent(self, now: float) -> list[tuple[float, int]]:
+        """Return the times and weights of what was written and still counts."""
+        return max(self._windows, key=lambda window: window.length).entries(now)
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
         """Give every waiter a separate error."""

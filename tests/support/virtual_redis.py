@@ -18,7 +18,7 @@ class VirtualScript:
         asks = "redis.call('TIME')"
         assert text.count(asks) == 1
         self.client = server.client()
-        self.script = self.client.register_script(text.replace(asks, "{ARGV[19], ARGV[20]}"))
+        self.script = self.client.register_script(text.replace(asks, "{ARGV[#ARGV - 1], ARGV[#ARGV]}"))
         self.key = "{account}"
         self.calls = 0
 
@@ -57,7 +57,7 @@ class VirtualRedisLimits(RedisLimits):
         super().__init__(url, **options)
         asks = "redis.call('TIME')"
         assert self._script.text.count(asks) == 1
-        later = f"(function() local now = {asks} return {{now[1] + ARGV[19], now[2]}} end)()"
+        later = f"(function() local now = {asks} return {{now[1] + ARGV[#ARGV], now[2]}} end)()"
         self._script = Script(self._script.text.replace(asks, later))
 
     def _store(self, *arguments):

@@ -4,16 +4,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from attrs import evolve
+
+from ..._config import Rate
+from .._channel_limiter import ChannelLimiter
 from .._permit import Permit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..._clock import Clock
     from ..._validation import Lane
-    from .._channel_limiter import ChannelLimiter
 
 # Permits of an outage have negative epochs. Each outage uses a range of this size.
 _EPOCHS_PER_OUTAGE: Final = 1_000_000
+
+
+_MIN_SHARE: Final = 0.05  # of the shared rate, for a process that sent nothing recently
+_SPARE_SHARE: Final = 0.1  # of a configured rate, which is divided among all processes
+
+
+def share_of(rate: float | None, recent: float, processes: int | None) -> float | None:
+    """Return a process's share of the shared rate during an outage; None for unlimited.
+
+    Args:
+        rate: the shared rate.
+        recent: the recent rate of this process.
+        processes: with a configured rate, the number of processes, so that their shares add up to the rate as far as
+            they know of each other; None without.
+    """
+    if rate is None:
+        return None
+    if processes is not None:
+        return min(rate, (1.0 - _SPARE_SHARE) * recent + _SPARE_SHARE * rate / processes)
+    return min(rate, max(recent, _MIN_SHARE * rate))
+
+
+def make_local_limiter(
+    channel: str, share: float | None, *, adaptive: bool, clock: Clock, max_pause: float
+) -> ChannelLimiter:
+    """Return a limiter for this process alone."""
+    # Over ten seconds, because a rate holds whole messages.
+    rate = None if share is None else Rate(share * 10.0, per=10.0)
+    return ChannelLimiter(channel, rate=rate, adaptive=adaptive, clock=clock, max_pause=max_pause)
 
 
 class FallbackEndedError(Exception):
@@ -83,7 +116,11 @@ class FallbackLimiter:
         return permit.epoch < 0 and -permit.epoch // _EPOCHS_PER_OUTAGE == self._outage
 
     def _tag(self, permit: Permit) -> Permit:
-        return Permit(permit.weight, -(self._outage * _EPOCHS_PER_OUTAGE + permit.epoch), refundable=permit.refundable)
+        return evolve(permit, epoch=-(self._outage * _EPOCHS_PER_OUTAGE + permit.epoch))
 
     def _untag(self, permit: Permit) -> Permit:
-        return Permit(permit.weight, -permit.epoch % _EPOCHS_PER_OUTAGE, refundable=permit.refundable)
+        return evolve(permit, epoch=-permit.epoch % _EPOCHS_PER_OUTAGE)
+
+    def recent_writes(self, now: float) -> list[tuple[float, int]]:
+        """Return the times and weights of what was written and still counts."""
+        return self._limiter.recent_writes(now)

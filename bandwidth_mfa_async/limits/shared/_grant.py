@@ -9,9 +9,11 @@ from attrs import define, frozen
 from ..._redis._fail_fast import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-_ANSWER_FIELDS: Final = 9
+    from ._grant_queue import GrantQueue
+
+_ANSWER_FIELDS: Final = 10
 
 
 class LimitStore(Protocol):
@@ -47,6 +49,18 @@ class Report:
     seed: float = 0.0
     expires: float = 0.0
     process: str = ""
+    windows: str = ""
+    written: str = ""
+    returned: bool = False
+
+    def request(self, queue: GrantQueue, tickets: Mapping[str, tuple[float, float]]) -> None:
+        """Request the permits that the waiters of a queue need, at the slots of their lanes."""
+        self.want_interactive, self.want_bulk = queue.shortfalls()
+        first = queue.head_shortfall()
+        self.head_interactive = first
+        self.head_bulk = 1 if self.want_interactive else first
+        self.ticket_interactive = tickets.get("interactive", (0.0, 0.0))[0]
+        self.ticket_bulk = tickets.get("bulk", (0.0, 0.0))[0]
 
     def arguments(self) -> list[str]:
         """Return the fields in the script's order, with `%.6f` because a time stamp has sixteen digits."""
@@ -68,7 +82,15 @@ class Report:
             self.seed,
         )
         formatted = (f"{number:.6f}" for number in numbers)
-        return [str(int(self.adaptive)), *formatted, str(int(self.expires * 1000)), self.process]
+        return [
+            str(int(self.adaptive)),
+            *formatted,
+            str(int(self.expires * 1000)),
+            self.process,
+            self.windows,
+            self.written,
+            str(int(self.returned)),
+        ]
 
 
 @frozen(kw_only=True)
@@ -85,6 +107,7 @@ class PermitGrant:
         rate: messages (segments) per second of all processes together; None while unlimited.
         pause: seconds for which nothing is granted.
         half_open: everything was rejected lately, and one message goes first as a probe.
+        processes: with a configured rate, processes that have reported lately.
     """
 
     granted: int
@@ -96,6 +119,15 @@ class PermitGrant:
     rate: float | None
     pause: float
     half_open: bool
+    processes: int
+
+    def tickets(self, now: float) -> dict[str, tuple[float, float]]:
+        """Return the slot of each lane that has one: in Redis's own time, and in the clock's seconds."""
+        slots = (
+            ("interactive", self.interactive_ticket, self.interactive_wait),
+            ("bulk", self.bulk_ticket, self.bulk_wait),
+        )
+        return {lane: (ticket, now + wait) for lane, ticket, wait in slots if ticket > 0}
 
     @classmethod
     def parse(cls, answer: Any) -> PermitGrant:
@@ -110,7 +142,7 @@ class PermitGrant:
             values = []
         if len(values) != _ANSWER_FIELDS:
             raise StoreUnavailableError("its answer does not come from the limiter's script")
-        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, half_open = values
+        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, half_open, processes = values
         return cls(
             granted=int(granted),
             interactive_ticket=ticket,
@@ -121,4 +153,5 @@ class PermitGrant:
             rate=rate if rate > 0 else None,
             pause=pause,
             half_open=half_open > 0,
+            processes=int(processes),
         )

@@ -80,7 +80,7 @@ class GrantQueue:
         """Remove a waiter from any position; return whether it was queued."""
         return self._lanes.remove(waiter)
 
-    def serve(self, make_permit: Callable[[int], Permit]) -> None:
+    def serve(self, make_permit: Callable[[int, Lane], Permit]) -> None:
         """Hand out the available permits in order. A heavy waiter at the head holds up the others."""
         while (head := self._lanes.head()) is not None and self.available >= head.weight:
             self._lanes.remove(head)
@@ -88,7 +88,7 @@ class GrantQueue:
                 continue
             self.available -= head.weight
             if isinstance(head, GrantWaiter):
-                head.permit = make_permit(head.weight)
+                head.permit = make_permit(head.weight, head.lane)
             head.future.set_result(True)
 
     def release_all(self) -> None:

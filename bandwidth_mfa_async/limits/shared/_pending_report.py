@@ -12,11 +12,25 @@ if TYPE_CHECKING:
 class PendingReport:
     """Counts since the last exchange, and the deadline for reporting them."""
 
-    __slots__ = ("_accepted", "_accepted_before", "_rejected", "_rejected_epoch", "due", "retry_after_until", "unused")
+    __slots__ = (
+        "_accepted",
+        "_accepted_before",
+        "_rejected",
+        "_rejected_epoch",
+        "due",
+        "retry_after_until",
+        "returned",
+        "unused",
+        "written",
+    )
 
     def __init__(self) -> None:
         self.unused = 0
         """Permits to return."""
+        self.written: list[tuple[float, int, bool]] = []
+        """Texts that were written: the time, the weight, and whether the shared state granted the permit."""
+        self.returned = False
+        """Whether an outage has ended since the last report."""
         self._clear()
 
     def _clear(self) -> None:
@@ -59,6 +73,10 @@ class PendingReport:
         report.rejected, report.rejected_epoch = self._rejected, self._rejected_epoch
         report.retry_after = max(0.0, self.retry_after_until - now)
         report.unused, self.unused = self.unused, 0
+        report.written = ",".join(
+            f"{max(0.0, now - at):.6f}:{weight}:{granted:d}" for at, weight, granted in self.written
+        )
+        self.written.clear()
         self._clear()
 
     def restore_rejections(self, report: Report) -> None:

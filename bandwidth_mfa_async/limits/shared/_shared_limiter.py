@@ -11,37 +11,39 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ..._config import Rate
 from ..._redis._fail_fast import StoreUnavailableError
 from ..._validation import LANES, checked_count, checked_lane
 from ...errors import ConfigurationError
 from ...telemetry import LOGGER_NAME
-from .._channel_limiter import ChannelLimiter
 from .._events import LimitEvents
 from .._lanes import was_granted
 from .._permit import Permit, deadline_error
 from .._sliding_window import SlidingWindowCounter
+from .._write_window import effective_rate
 from ._background import BackgroundTask
-from ._fallback import FallbackEndedError, FallbackLimiter
+from ._fallback import FallbackEndedError, FallbackLimiter, make_local_limiter, share_of
 from ._grant import PermitGrant, Report
 from ._grant_queue import GrantQueue, GrantWaiter
 from ._pending_report import PendingReport
+from ._shared_turn import OwnWrites, SharedTurn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..._clock import Clock
+    from ..._config import Rate
     from ..._validation import Lane
     from ...telemetry import Event
     from ._grant import LimitStore
 
 _FLUSH_DELAY: Final = 0.1  # seconds after which counts are reported even if no permit is needed
+_WRITTEN_DELAY: Final = 0.25  # the same for texts that were written with a configured rate
 _UNLIMITED_TTL: Final = 1.0  # seconds for which "unlimited" is valid without another exchange
 _POLL_INTERVAL: Final = 1.0  # seconds between exchanges while waiting for a distant slot
 _RETRY_DELAY: Final = (0.5, 1.0)  # seconds between attempts to reach an unavailable store (random)
 _SEED_SHARE: Final = 0.8  # an empty Redis starts with this share of the last known rate
 _SHARE_WINDOW: Final = 2.0  # seconds over which the share of this process is measured
-_MIN_SHARE: Final = 0.05  # of the shared rate, for a process that sent nothing recently
+
 
 _logger = logging.getLogger(LOGGER_NAME)
 
@@ -84,9 +86,14 @@ class SharedLimiter:
         self._adaptive = adaptive
         self._clock = clock
         self._max_pause = max_pause
+        self._local_limiter = partial(make_local_limiter, channel, adaptive=adaptive, clock=clock, max_pause=max_pause)
         self._local_limiter(None if rate is None else rate.per_second)  # validates the arguments
         self._store = store
-        self._ceiling = None if rate is None else rate.per_second
+        self._ceiling = None if rate is None else effective_rate(rate)
+        # With a configured rate: what this process wrote lately, and when the oldest available permit was requested.
+        self._writes = None if rate is None else OwnWrites(rate)
+        self._available_since = math.inf
+        self._processes = 1
         self._events = LimitEvents(channel, emit, self._ceiling)
         self._fallback_rate = fallback_rate
         self._expires = expires
@@ -162,7 +169,7 @@ class SharedLimiter:
                 self._recent_grants.add(now, weight)
                 return Permit(weight, self._epoch, refundable=False)
             return None
-        return self._make_permit(weight) if self._queue.take(weight) else None
+        return self._make_permit(weight, lane) if self._queue.take(weight) else None
 
     async def acquire(self, weight: int = 1, lane: Lane = "interactive", *, deadline: float | None = None) -> Permit:
         """Return a permit, waiting until `deadline` at most.
@@ -199,6 +206,10 @@ class SharedLimiter:
 
     def refund(self, permit: Permit) -> None:
         """Return a permit whose attempt was not sent; it goes to the next waiter."""
+        if permit.turn is not None:
+            permit.turn.release()
+            if isinstance(permit.turn, SharedTurn):
+                self._available_since = min(self._available_since, permit.turn.requested_at)
         if self._fallback is not None:
             self._fallback.refund(permit)
         elif permit.refundable and permit.epoch >= 0 and self._abort_error is None:
@@ -211,6 +222,8 @@ class SharedLimiter:
 
     def accepted(self, permit: Permit) -> None:
         """Record that the service accepted the message."""
+        if permit.turn is not None:
+            permit.turn.written()
         if self._fallback is not None:
             self._fallback.accepted(permit)
         elif permit.epoch >= 0:
@@ -225,6 +238,8 @@ class SharedLimiter:
             retry_after: the pause that the service requested, in seconds; None for none.
         """
         now = self._clock.monotonic()
+        if permit.turn is not None:
+            permit.turn.written()
         if retry_after is not None and retry_after > 0:  # False for NaN
             self._pending.pause(now + min(float(retry_after), self._max_pause))
         self._pending.add_rejected(permit.epoch)
@@ -283,9 +298,21 @@ class SharedLimiter:
             raise deadline_error(self._channel, self._min_wait(weight, lane))
         return waiter.permit
 
-    def _make_permit(self, weight: int) -> Permit:
+    def _make_permit(self, weight: int, lane: Lane) -> Permit:
         self._recent_grants.add(self._clock.monotonic(), weight)
-        return Permit(weight, self._epoch, refundable=self._rate is not None)
+        turn = None
+        if self._writes is not None:
+            acquire, on_write = partial(self.acquire, weight, lane), partial(self._on_write, self._writes)
+            turn = SharedTurn(self._clock, self._available_since, weight, acquire, on_write)
+        return Permit(weight, self._epoch, refundable=self._rate is not None, turn=turn)
+
+    def _on_write(self, writes: OwnWrites, weight: int) -> None:
+        """Record that a text was written with a permit of the shared state."""
+        now = self._clock.monotonic()
+        writes.add(now, weight)
+        if self._fallback is None:
+            self._pending.written.append((now, weight, True))
+            self._flush(_WRITTEN_DELAY)
 
     def _grant_ready(self) -> None:
         """Hand out the available permits in order."""
@@ -330,26 +357,24 @@ class SharedLimiter:
 
     def _report(self, now: float) -> Report:
         """Build a report from the pending counts and the current needs."""
-        if not self._queue:
+        if not self._queue or self._writes is not None:
             self._return_available()
         if self._rate is None:
             self._pending.unused = 0
-        interactive, bulk = self._queue.shortfalls()
-        first = self._queue.head_shortfall()
         report = Report(
             adaptive=self._adaptive,
             ceiling=self._ceiling or 0.0,
-            want_interactive=interactive,
-            head_interactive=first,
-            ticket_interactive=self._tickets.get("interactive", (0.0, 0.0))[0],
-            want_bulk=bulk,
-            head_bulk=1 if interactive else first,
-            ticket_bulk=self._tickets.get("bulk", (0.0, 0.0))[0],
             epoch=self._epoch,
             seed=_SEED_SHARE * self._rate if self._rate is not None and self._synced else 0.0,
             expires=self._expires,
             process=self._process_id,
+            windows="" if self._writes is None else self._writes.windows,
+            returned=self._fallback is not None,
         )
+        report.request(self._queue, self._tickets)
+        if self._fallback is not None and self._writes is not None:
+            self._pending.written = [(at, weight, False) for at, weight in self._writes.recent(now)]
+            self._pending.written += [(at, weight, False) for at, weight in self._fallback.recent_writes(now)]
         self._pending.drain_into(report, now)
         return report
 
@@ -375,21 +400,17 @@ class SharedLimiter:
         # A rejection during this exchange is not answered yet.
         rejected = self._pending.has_rejections(now)
         self._fresh_until = -math.inf if rejected else now + _UNLIMITED_TTL
-        self._tickets = {
-            lane: (ticket, now + wait)
-            for lane, ticket, wait in (
-                ("interactive", grant.interactive_ticket, grant.interactive_wait),
-                ("bulk", grant.bulk_ticket, grant.bulk_wait),
-            )
-            if ticket > 0
-        }
+        self._tickets = grant.tickets(now)
+        self._processes = max(1, grant.processes)
+        if not self._queue.available:
+            self._available_since = self._last_exchange_at
         self._queue.available += grant.granted
         if rejected:
             self._return_available()
         local, self._fallback = self._fallback, None
         self._grant_ready()
-        if grant.rate is None or grant.half_open:
-            self._return_available()
+        if grant.rate is None or grant.half_open or self._writes is not None:
+            self._return_available()  # with a configured rate, what no text needs now would keep others waiting
         if local is not None:
             _logger.warning("%s limit: Redis answers again; the limit is shared again", self._channel)
             local.abort(FallbackEndedError)
@@ -421,30 +442,19 @@ class SharedLimiter:
             fallback.rejected(Permit(1, 0, refundable=True), max(0.0, paused))
         elif paused > 0:
             fallback.pause(paused)
-        elif share is not None:
+        elif share is not None and self._writes is None:
             # The permits that this process would have received while it waited for the answer.
             self._queue.available = int(share * (now - self._last_exchange_at))
             self._queue.serve(self._grace_permit)
             self._queue.take_all()
         self._queue.release_all()
 
-    def _grace_permit(self, weight: int) -> Permit:
+    def _grace_permit(self, weight: int, _lane: Lane) -> Permit:
         return Permit(weight, -1, refundable=True)  # belongs to no outage, so its outcome is ignored
 
     def _recent_share(self, now: float) -> float | None:
         """Return the recent rate of this process; None for unlimited."""
         if not self._synced:
             return self._fallback_rate or self._ceiling
-        if self._rate is None:
-            return None
-        return min(self._rate, max(self._recent_grants.per_second(now), _MIN_SHARE * self._rate))
-
-    def _local_limiter(self, share: float | None) -> ChannelLimiter:
-        """Return a limiter for this process alone."""
-        return ChannelLimiter(
-            self._channel,
-            rate=None if share is None else Rate(share),
-            adaptive=self._adaptive,
-            clock=self._clock,
-            max_pause=self._max_pause,
-        )
+        processes = None if self._writes is None else self._processes
+        return share_of(self._rate, self._recent_grants.per_second(now), processes)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # A waiting process calls at least every second. One that has not called for this long is gone.
 _GONE_AFTER: Final = 3.0
-_LISTS: Final = frozenset({"endings", "gaps", "doubtful", "streak", "refused"})
+_LISTS: Final = frozenset({"endings", "gaps", "doubtful", "streak", "refused", "held"})
 
 
 @frozen(kw_only=True)
@@ -80,12 +80,13 @@ def read_status(channel: str, now: float, state: Mapping[str, str], waiting: Map
     """
     if not state:
         return SharedStatus(channel=channel)
-    values = {name: float(text) for name, text in state.items() if name not in _LISTS}
+    values = {name: float(text) for name, text in state.items() if name not in _LISTS and ":" not in name}
     interactive = bulk = processes = 0
     for line in waiting.values():
         at, mine, rest = line.split(":")
         if float(at) > now - _GONE_AFTER:
-            interactive, bulk, processes = interactive + int(mine), bulk + int(rest), processes + 1
+            waits = int(mine) + int(rest) > 0
+            interactive, bulk, processes = interactive + int(mine), bulk + int(rest), processes + waits
     ceiling = values["ceiling"]
     return SharedStatus(
         channel=channel,

@@ -9,7 +9,9 @@
 --          unused: permits that were returned
 --          seed: the initial rate when the hash does not exist (0 for none); expires: in milliseconds
 --          process: id of the reporting process
--- returns  granted, ticket and wait of both lanes, epoch, rate (0 for unlimited), pause, half_open; as strings
+--          windows: of a configured rate, "segments:seconds,..."; written: "age:weight:granted,..." since the last report,
+--              granted is 0 for what an outage's own limiter granted; returned: 1 for the first report after an outage
+-- returns  granted, ticket and wait of both lanes, epoch, rate (0 for unlimited), pause, half_open, processes; as strings
 --
 -- All times are Redis's own. Numbers are stored with %.6f because Lua's default, %.14g, truncates time stamps.
 -- Permits are never granted ahead of time: a caller that comes too early gets a ticket (the time of its slot) and is
@@ -32,6 +34,7 @@ local SILENCE, SILENCE_AFTER_CUT = 16, 8
 local BATCH_SECONDS, SLACK_SECONDS, PROBE_TIMEOUT, MAX_LATENESS, TOLERANCE = 0.05, 0.15, 0.5, 0.005, 1e-5
 local MIN_RAMP_START, SEED_SHARE = 10, 0.8
 local MAX_REJECTION_ENTRIES, PROCESS_TTL = 10, 60
+local MARGIN, RESOLUTION, HEADROOM, PERMIT_TTL, SILENT_OUTAGE, LINGER = 0.001, 0.004, 0.004, 10, 0.5, 0.02
 
 local adaptive, ceiling = ARGV[1] == '1', tonumber(ARGV[2])
 local known_epoch, accepted, accepted_before = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -53,6 +56,10 @@ local s, streak, rejections = {}, {}, {}
 -- State of the random rejection filter: accepted counts at the ends of epochs, before each random rejection, and before
 -- each undecided rejection.
 local epoch_ends, gaps, undecided = {}, {}, {}
+-- State of a configured rate: for each window its limit, length, written segments, and entries of the time at which a
+-- write leaves the window, its segments, and that time for the first write of the entry. `held` are permits that are
+-- not written yet: process, time of the grant, segments.
+local strict, windows, held, held_total = ceiling < UNLIMITED and ARGV[19] ~= '', {}, {}, 0
 local function numbers(text)
   local list = {}
   for number in string.gmatch(text, '%-?%d+') do list[#list + 1] = tonumber(number) end
@@ -67,6 +74,12 @@ for i = 1, #stored, 2 do
     for at, count in string.gmatch(stored[i + 1], '([%d.]+):(%d+)') do
       streak[#streak + 1] = {tonumber(at), tonumber(count)}
     end
+  elseif stored[i] == 'held' then
+    for who, at, count in string.gmatch(stored[i + 1], '(%w+):([%d.]+):(%d+)') do
+      held[#held + 1] = {who, tonumber(at), tonumber(count)}
+    end
+  elseif string.sub(stored[i], 1, 7) == 'window:' then
+    windows[string.sub(stored[i], 8)] = stored[i + 1]
   elseif stored[i] == 'refused' then
     for entry in string.gmatch(stored[i + 1], '[^,]+') do rejections[#rejections + 1] = entry end
   else
@@ -85,8 +98,126 @@ if is_new then
     noise = 0, noise_most = 1, tolerated = 0, distance = 0, surprise = 0, trial = 0, after_cut = 0,
     level = 1, stamp = now, pause_until = 0, probe_until = 0,
     slot_interactive = 0, slot_bulk = 0, ramp_start = 0, ramp_opens = 0,
-    climbing = 0, regain = 0, heard = now, refused_count = 0, refused_at = 0, pruned = now,
+    climbing = 0, regain = 0, heard = now, refused_count = 0, refused_at = 0, pruned = now, demand = 0,
   }
+end
+s.demand = s.demand or 0
+
+-- the windows of a configured rate (_write_window.py) -------------------------------------------------------------------
+
+local function parse_windows()
+  local stored_windows = windows
+  windows = {}
+  for limit, seconds in string.gmatch(ARGV[19], '(%d+):([%d.]+)') do
+    local window = {name = seconds, limit = tonumber(limit), length = tonumber(seconds) + MARGIN, total = 0}
+    for text, count, first in string.gmatch(stored_windows[seconds] or '', '([%d.]+):(%d+):([%d.]+)') do
+      local leaves = tonumber(text)
+      if leaves > now then
+        window[#window + 1] = {leaves, tonumber(count), tonumber(first)}
+        window.total = window.total + tonumber(count)
+      end
+    end
+    windows[#windows + 1] = window
+  end
+  for _, permit in ipairs(held) do held_total = held_total + permit[3] end
+end
+
+local function add_written(at, weight)
+  for _, window in ipairs(windows) do
+    local count = math.min(weight, window.limit)
+    local leaves = at + window.length * math.max(1, weight / window.limit)
+    local last = window[#window]
+    if leaves > now then
+      if last and leaves >= last[1] and leaves - last[3] < window.length * RESOLUTION then
+        last[1], last[2] = leaves, last[2] + count
+      else
+        window[#window + 1] = {leaves, count, leaves}
+      end
+      window.total = window.total + count
+    end
+  end
+end
+
+-- Take permits of this process from `held`, the oldest first: those that remain then expire later than they need to.
+local function end_held(weight)
+  for _, permit in ipairs(held) do
+    if permit[1] == process and weight > 0 then
+      local count = math.min(permit[3], weight)
+      permit[3], weight, held_total = permit[3] - count, weight - count, held_total - count
+    end
+  end
+end
+
+local function expire_held()
+  local alive = {}
+  for _, permit in ipairs(held) do
+    if permit[3] > 0 then
+      if permit[2] + PERMIT_TTL < now then
+        held_total = held_total - permit[3]
+        add_written(permit[2] + PERMIT_TTL, permit[3])
+      else
+        alive[#alive + 1] = permit
+      end
+    end
+  end
+  held = alive
+end
+
+-- Return how many segments may be granted now, or -1 if that is less than the first text.
+local function room_for(head)
+  local room = UNLIMITED
+  for _, window in ipairs(windows) do
+    local free = window.limit - window.total - held_total
+    if free < math.min(head, window.limit) then return -1 end
+    room = math.min(room, free)
+  end
+  return room
+end
+
+-- Return when a text may fit, if all permits are written soon.
+local function opens_at(head)
+  local opens = now
+  for _, window in ipairs(windows) do
+    local excess = window.total + held_total + math.min(head, window.limit) - window.limit
+    if excess > 0 then
+      local entries = {}
+      for _, entry in ipairs(window) do entries[#entries + 1] = entry end
+      for _, permit in ipairs(held) do
+        entries[#entries + 1] = {math.max(permit[2] + window.length, now + MARGIN), permit[3]}
+      end
+      table.sort(entries, function(one, other) return one[1] < other[1] end)
+      for _, entry in ipairs(entries) do
+        excess = excess - entry[2]
+        if excess <= 0 then
+          opens = math.max(opens, entry[1])
+          break
+        end
+      end
+    end
+  end
+  return opens
+end
+
+local function fill_second()
+  for _, window in ipairs(windows) do
+    if window.length <= 1 + MARGIN and window.total < window.limit then
+      add_written(now, window.limit - window.total)
+      return
+    end
+  end
+end
+
+if strict then
+  parse_windows()
+  for age, weight, granted in string.gmatch(ARGV[20], '([%d.]+):(%d+):(%d)') do
+    if granted == '1' then end_held(tonumber(weight)) end
+    add_written(now - tonumber(age), tonumber(weight))
+  end
+  end_held(unused)
+  expire_held()
+  -- Other processes may still send at their own shares, and what they wrote is not known yet.
+  local lost = is_new and seed > 0
+  if lost or (ARGV[21] == '1' and (is_new or now - s.heard > SILENT_OUTAGE)) then fill_second() end
 end
 
 local function hold_seconds()
@@ -146,10 +277,17 @@ end
 
 -- the bucket ----------------------------------------------------------------------------------------------------------
 
+-- A configured rate has no burst after idle time, and stays slightly below its windows.
 local function refill()
   local elapsed = now - s.stamp
   if elapsed > 0 then
-    s.level = math.min(s.level + elapsed * s.rate, math.max(1 + SLACK_SECONDS * s.rate, s.level))
+    local size, speed = 1 + SLACK_SECONDS * s.rate, s.rate
+    if strict then
+      speed = speed * (1 - HEADROOM)
+      if now - s.demand > SLACK_SECONDS + 1 / s.rate then size = 1 end
+      s.level = math.min(s.level, size)
+    end
+    s.level = math.min(s.level + elapsed * speed, math.max(size, s.level))
     s.stamp = now
   end
 end
@@ -453,22 +591,38 @@ local function grant(lane, want, head, ticket)
     if not is_idle then max_grant = math.max(math.min(want, batch), math.floor(s.level - batch)) end
     granted = math.min(want, math.floor(s.level + TOLERANCE), max_grant)
     if s.closed > 0 then granted = head end
+    if strict then
+      local room = room_for(head)
+      local whole = math.max(head, math.min(want, batch))
+      if waited and room >= 0 and room < whole and opens_at(whole) < now + LINGER then room = -1 end
+      granted = room < 0 and 0 or math.max(head, math.min(granted, room))
+      if granted > 0 then
+        held[#held + 1], held_total = {process, now, granted}, held_total + granted
+      end
+    end
     s.level = s.level - granted
     if lane == 'interactive' and ticket == s[slot] then s[slot] = now - 1 end
     if (waited or granted < want) and adaptive and s.epoch > 0 then
       s.sent = s.sent + granted / s.rate
       update_rate()
     end
-    if s.closed > 0 then
+    if s.closed > 0 and granted > 0 then
       s.probe_until = now + PROBE_TIMEOUT
       pause_until(s.probe_until)
     end
   end
   if granted >= want then return granted, 0 end
+  s.demand = now
+  -- Keeps its turn until the windows have room.
+  local speed = strict and s.rate * (1 - HEADROOM) or s.rate
+  if strict and waited and granted == 0 and open and not yields then
+    return 0, math.max(opens_at(math.max(head, math.min(want, batch))), s.stamp + (1 - s.level) / speed, now + MARGIN)
+  end
   local share = math.min(want - granted, batch)
   local from = s.slot_interactive
   if lane == 'bulk' then from = math.max(from, s.slot_bulk) end
-  local due = math.max(s.stamp + math.max(0, share - s.level) / s.rate, from + share / s.rate, now)
+  local due = math.max(s.stamp + math.max(0, share - s.level) / speed, from + share / speed, now)
+  if strict then due = math.max(due, opens_at(head)) end
   if now < s.probe_until then return granted, math.min(due, now + 0.1) end
   s[slot] = due
   return granted, due
@@ -506,10 +660,22 @@ fields[#fields + 1] = 'streak'
 fields[#fields + 1] = table.concat(entries, ',')
 fields[#fields + 1] = 'refused'
 fields[#fields + 1] = table.concat(rejections, ',')
+if strict then
+  local permits = {}
+  for i, permit in ipairs(held) do permits[i] = string.format('%s:%.6f:%d', permit[1], permit[2], permit[3]) end
+  fields[#fields + 1] = 'held'
+  fields[#fields + 1] = table.concat(permits, ',')
+  for _, window in ipairs(windows) do
+    local writes = {}
+    for i, entry in ipairs(window) do writes[i] = string.format('%.6f:%d:%.6f', entry[1], entry[2], entry[3]) end
+    fields[#fields + 1] = 'window:' .. window.name
+    fields[#fields + 1] = table.concat(writes, ',')
+  end
+end
 redis.call('HMSET', KEYS[1], unpack(fields))
 redis.call('PEXPIRE', KEYS[1], expires)
 waiting_interactive, waiting_bulk = waiting_interactive - first, waiting_bulk - second
-if waiting_interactive + waiting_bulk > 0 then
+if strict or waiting_interactive + waiting_bulk > 0 then
   local line = string.format('%.6f:%d:%d', now, waiting_interactive, waiting_bulk)
   redis.call('HSET', KEYS[2], process, line)
   redis.call('PEXPIRE', KEYS[2], PROCESS_TTL * 1000)
@@ -522,4 +688,5 @@ return {
   text(first + second),
   text(ticket_first), text(math.max(0, ticket_first - now)), text(ticket_second), text(math.max(0, ticket_second - now)),
   text(s.epoch), text(s.rate), text(math.max(0, s.pause_until - now)), text(s.closed),
+  text(strict and #redis.call('HGETALL', KEYS[2]) / 2 or 0),
 }

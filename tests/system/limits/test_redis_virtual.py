@@ -20,6 +20,13 @@ from tests.support.limits_simulation import AccountQueue, FixedWindow, SlidingLo
 from tests.support.virtual_redis import EPOCH, VirtualScript, VirtualStore
 
 
+async def acquire_and_write(limiter, weight, lane):
+    permit = await limiter.acquire(weight, lane)
+    if permit.turn is not None:
+        permit.turn.written()
+    return permit
+
+
 class Processes:
     """The limiters of several processes, used in turn by the same callers."""
 
@@ -43,7 +50,7 @@ class Processes:
 
     async def acquire(self, weight, lane):
         turn = next(self.turns)
-        return turn, await self.limiters[turn].acquire(weight, lane)
+        return turn, await acquire_and_write(self.limiters[turn], weight, lane)
 
     def accepted(self, taken):
         turn, permit = taken
@@ -173,7 +180,7 @@ def test_reports_are_sent_in_time(script):
         (limiter,) = processes.limiters
         limiter._store = Watched(script)
         loop = asyncio.get_running_loop()
-        taken = await asyncio.gather(*(limiter.acquire(1, "bulk") for _ in range(200)))
+        taken = await asyncio.gather(*(acquire_and_write(limiter, 1, "bulk") for _ in range(200)))
         granted = [grant.granted for _, grant, _, _ in seen]
         assert sum(granted) == 200
         assert len(seen) <= 30
@@ -254,7 +261,7 @@ def test_every_remaining_caller_is_granted(script, callers, rate, processes):
         limiters = Processes(script, processes, Rate(rate)).limiters
         tasks = []
         for n, (weight, lane, leaves) in enumerate(callers):
-            task = asyncio.create_task(limiters[n % processes].acquire(weight, lane))
+            task = asyncio.create_task(acquire_and_write(limiters[n % processes], weight, lane))
             tasks.append((task, weight, leaves))
         await asyncio.sleep(0.3)
         left = 0
@@ -311,7 +318,7 @@ def test_bug_4_zero_length_waits_do_not_spin(script):
 
     async def main():
         limiter = Processes(script, 1, Rate(1 / 3)).limiters[0]
-        await asyncio.gather(*(limiter.acquire(1, "bulk") for _ in range(20)))
+        await asyncio.gather(*(acquire_and_write(limiter, 1, "bulk") for _ in range(20)))
         await limiter.aclose()
 
     run_virtual(main())

@@ -1,0 +1,174 @@
+"""A configured rate that processes share through Redis is a hard ceiling for all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+
+import pytest
+
+from bandwidth_mfa_async._clock import SystemClock
+from bandwidth_mfa_async._config import Rate
+from bandwidth_mfa_async.limits.shared._shared_limiter import SharedLimiter
+from tests.support import processes
+from tests.support.limits_simulation import run_virtual
+from tests.support.virtual_redis import VirtualScript, VirtualStore
+from tests.support.windows import assert_windows
+
+
+@pytest.fixture
+def script(redis_server):
+    made = VirtualScript(redis_server)
+    yield made
+    made.client.close()
+
+
+def make_limiter(script, rate):
+    return SharedLimiter(
+        "messaging",
+        store=VirtualStore(script),
+        rate=rate,
+        adaptive=True,
+        clock=SystemClock(),
+        emit=None,
+        max_pause=60.0,
+        fallback_rate=None,
+        expires=3600,
+    )
+
+
+async def send(limiter, writes, weight, lane, late):
+    permit = await limiter.acquire(weight, lane)
+    await asyncio.sleep(late)
+    while not permit.turn.try_reserve():
+        await permit.turn.reserve()
+    writes.append((asyncio.get_running_loop().time(), weight))
+    permit.turn.written()
+    await asyncio.sleep(0.09)
+    limiter.accepted(permit)
+
+
+@pytest.mark.parametrize("rate", [Rate(5), Rate(100), Rate(400), Rate(60, per=60)])
+def test_eight_processes_use_the_whole_rate_and_no_more(script, rate):
+    """Virtual time, eight limiters: no window is exceeded, and the mean is at least 0.99 of the rate."""
+    seconds = max(15.0, 90.0 / rate.per_second)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        limiters = [make_limiter(script, rate) for _ in range(8)]
+        writes, rng = [], random.Random(3)
+
+        async def worker(limiter):
+            while True:
+                await send(limiter, writes, 1, "bulk", rng.choice([0.0, 0.001, 0.002]))
+
+        try:
+            async with asyncio.timeout_at(loop.time() + seconds), asyncio.TaskGroup() as group:
+                for limiter in limiters:
+                    for _ in range(12):
+                        group.create_task(worker(limiter))
+        except TimeoutError:
+            pass
+        for limiter in limiters:
+            limiter.abort(lambda: RuntimeError("the test is over"))
+            await limiter.aclose()
+        return writes
+
+    writes = run_virtual(main())
+    assert_windows(writes, rate)
+    elapsed = writes[-1][0] - writes[0][0]
+    mean = (len(writes) - 1) / elapsed
+    assert 0.99 * rate.per_second <= mean <= rate.per_second
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bursts_weights_and_late_writes_stay_within_the_windows(script, seed):
+    """Virtual time, random bursts with weights, slow connections and idle time in three processes."""
+    rng = random.Random(seed)
+    rate = rng.choice([Rate(3), Rate(20), Rate(120, per=60)])
+
+    async def main():
+        limiters = [make_limiter(script, rate) for _ in range(3)]
+        writes, tasks = [], []
+        for _ in range(12):
+            for _ in range(rng.choice([1, 5, 30])):
+                late = rng.choice([0.0, 0.0, 0.01, 0.5, 2.0])
+                weight = rng.choice([1, 1, 1, 2, 5])
+                coroutine = send(rng.choice(limiters), writes, weight, rng.choice(["bulk", "interactive"]), late)
+                tasks.append(asyncio.create_task(coroutine))
+            await asyncio.sleep(rng.choice([0.0, 0.05, 1.0, 3.0]))
+            rng.choice(tasks).cancel()
+        await asyncio.sleep(20.0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for limiter in limiters:
+            limiter.abort(lambda: RuntimeError("the test is over"))
+            await limiter.aclose()
+        return writes
+
+    writes = run_virtual(main())
+    assert len(writes) >= 5
+    assert_windows(writes, rate)
+
+
+_PROGRAM = """
+import asyncio, json, sys, time
+from aiohttp import web
+from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, MFAError, Rate, RedisLimits
+
+async def main(url, redis, seconds):
+    writes = []
+    class Watched(asyncio.selector_events._SelectorSocketTransport):
+        pass
+    write = asyncio.selector_events._SelectorSocketTransport.write
+    def watched(self, data):
+        if bytes(data[:5]) == b"POST ":
+            writes.append(time.monotonic())
+        return write(self, data)
+    asyncio.selector_events._SelectorSocketTransport.write = watched
+    limits = Limits(rate=Rate(100), shared=RedisLimits(redis, key="ceiling"))
+    template = CodeTemplate("+19195554321", "app")
+    async with MFAClient("9900000", BasicAuth("u", "p"), base_url=url, limits=limits) as mfa:
+        end = time.monotonic() + seconds
+        async def worker():
+            while time.monotonic() < end:
+                try:
+                    await mfa.generate_messaging_code(template.to("+19195551234"), timeout=2.0)
+                except MFAError:
+                    pass
+        await asyncio.gather(*(worker() for _ in range(8)))
+    print(json.dumps(writes))
+
+asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+"""
+
+
+async def test_eight_real_processes_never_exceed_the_rate(redis_server, tmp_path):
+    """A real Redis and a loopback server, measured at the write on the machine's one monotonic clock."""
+    from aiohttp import web
+
+    async def answer(_request):
+        return web.json_response({"messageId": "1750000000000fake000000000001"})
+
+    app = web.Application()
+    app.router.add_post("/{tail:.*}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    program = tmp_path / "sender.py"
+    program.write_text(_PROGRAM)
+    began = time.monotonic()
+    command = (sys.executable, str(program), url, redis_server.url, "5")
+    started = [await processes.start_async(*command, stdout=processes.PIPE) for _ in range(8)]
+    outputs = await asyncio.gather(*(process.communicate() for process in started))
+    await runner.cleanup()
+    writes = [(at, 1) for output, _ in outputs for at in json.loads(output)]
+    assert time.monotonic() - began < 60
+    assert len(writes) > 100
+    assert_windows(writes, Rate(100))
