@@ -21,8 +21,9 @@ from ..errors import (
 if TYPE_CHECKING:
     from ..errors import RequestError
 
-# aiohttp raises all of these for connections, names, URLs and responses that fail.
-_CONNECTION_FAILURES: Final = (aiohttp.ClientError, OSError, EOFError, RuntimeError, ValueError)
+# aiohttp raises all of these for connections, names, URLs and responses that fail; the last one for a name without an
+# address.
+_CONNECTION_FAILURES: Final = (aiohttp.ClientError, OSError, EOFError, RuntimeError, ValueError, AssertionError)
 _DEFECTS: Final = (NotImplementedError, RecursionError)
 
 
