@@ -23,8 +23,8 @@ from ..errors import (
 if TYPE_CHECKING:
     from ..errors import RequestError
 
-# aiohttp raises all of these for connections, names, URLs and responses that fail; an AssertionError for a name without
-# addresses.
+# aiohttp raises all of these for connections, names, URLs and responses that fail; the last one for a name without an
+# address.
 _CONNECTION_FAILURES: Final = (aiohttp.ClientError, OSError, EOFError, RuntimeError, ValueError, AssertionError)
 _DEFECTS: Final = (NotImplementedError, RecursionError)
 
