@@ -54,7 +54,7 @@ class ChunkRun:
         self.chunk = chunk
         self.resends_unknown = executor.policy.resend is Resend.AT_LEAST_ONCE
         self.is_stopping = False
-        self.failure: MFAError | None = None
+        self.failure: Exception | None = None
         self._breaker = breaker
         self._on_account_error = on_account_error
         self._queued: deque[JobItem] = deque()
@@ -130,6 +130,10 @@ class ChunkRun:
                 # Cancelled by this run, or by the loop at its shutdown.
                 self.stop()
             except MFAError as error:
+                self.failure = self.failure or error
+                self.stop()
+            except Exception as error:  # noqa: BLE001 - a defect; what is known of the item is settled
+                _LOG.exception("a chunk of job %s is left, because of an unexpected error", self.chunk.job)
                 self.failure = self.failure or error
                 self.stop()
             finally:

@@ -306,6 +306,8 @@ class WorkerRuntime:
             pass
         except MFAError as error:
             _LOG.warning("a single code is left to another worker: %s", type(error).__name__)
+        except Exception:  # noqa: BLE001 - a defect; what is known of the code is settled
+            _LOG.exception("a single code is left, because of an unexpected error")
         finally:
             renewal.cancel()
             await asyncio.wait([renewal])

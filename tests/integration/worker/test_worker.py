@@ -31,6 +31,7 @@ from bandwidth_mfa_async import (
 )
 from bandwidth_mfa_async._item_state import LedgerState
 from bandwidth_mfa_async._items._deduplication import DedupIndex
+from bandwidth_mfa_async._transport import Transport
 from bandwidth_mfa_async.simulator import Fault
 from bandwidth_mfa_async.testing import ManualClock
 from bandwidth_mfa_async.worker import Job, MFAWorker, RedisLedger
@@ -521,6 +522,30 @@ async def test_a_worker_that_is_suspended_past_its_lease_does_not_write(make_wor
     # The attempt is not repeated under the same lease; the next claim makes the only request.
     assert replies == ["1", "1"]
     assert len(simulator.requests) == 1
+
+
+@pytest.mark.parametrize("after", [0, 1])
+async def test_a_defect_of_ours_leaves_the_work_to_the_next_claim(
+    make_worker, simulator, template, monkeypatch, caplog, after
+):
+    """It is logged. What was not sent is sent by the next claim, and what may have been sent is unknown."""
+    original = Transport.send
+    failures = []
+
+    async def broken(self, *arguments, **options):
+        response = await original(self, *arguments, **options) if after else None
+        if len(failures) < 2:
+            failures.append(1)
+            raise TypeError("a defect")
+        return response or await original(self, *arguments, **options)
+
+    monkeypatch.setattr(Transport, "send", broken)
+    codes = await make_worker(limits=Limits(adaptive=False, max_in_flight=1), runs=1)
+    job = await codes.submit(numbers(2), name="launch", template=template)
+    progress = await finished(job)
+    assert (progress.accepted, progress.unknown) == ((0, 2) if after else (2, 0))
+    assert len(simulator.inbox) == 2
+    assert sum(record.exc_info is not None for record in caplog.records) == 2
 
 
 async def test_a_chunk_of_a_dead_worker_is_sent_by_another(make_worker, producer, simulator, redis_server, template):
