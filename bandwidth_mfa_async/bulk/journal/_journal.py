@@ -18,6 +18,7 @@ from ._file import JournalFile
 from ._group_commit import GroupCommit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from ..._clock import Clock
