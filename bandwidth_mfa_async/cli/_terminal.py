@@ -9,6 +9,8 @@ import textwrap
 
 import click
 
+from .._redaction import is_printable
+
 
 def styled(text: str, colour: str) -> str:
     """Return the text in a colour; unchanged without a terminal, or if NO_COLOR (https://no-color.org) is set."""
@@ -22,7 +24,7 @@ def printable(text: str) -> str:
 
     File names and messages of the system may contain escape sequences, which a terminal would execute.
     """
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+    return "".join(char if is_printable(char) or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def wrapped(text: str, indent: int) -> str:

@@ -37,6 +37,7 @@ LOADED_EARLIER = {
     "_redis._connection.is_transient": "when the Redis client is made",
     "_redis._fail_fast.call": "when the Redis client is made",
     "_redis._fail_fast._unavailable": "when the Redis client is made",
+    "_transport._fast_path.probe": "when the client binds to its loop",
     "bulk.report._report.to_dict": "on no failure",
 }
 

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from ...errors import MFAError
 from .._files import is_one_of
+from .._terminal import printable
 from ._cells import escape_formula
 from ._rows import REJECT_COLUMNS
 
@@ -80,12 +81,16 @@ class Rejects:
         if not self._regular:
             return
         if is_one_of(self.path, protected):
-            raise RejectsFileError(f"{self._option}: {self.path} is already used by this command; name another file")
+            raise RejectsFileError(
+                f"{self._option}: {printable(self.path)} is already used by this command; name another file"
+            )
         if os.pread(descriptor, len(_HEADER_START), 0) not in {b"", _HEADER_START}:
-            raise RejectsFileError(f"{self._option}: {self.path} exists and is not a rejects file; name another file")
+            raise RejectsFileError(
+                f"{self._option}: {printable(self.path)} exists and is not a rejects file; name another file"
+            )
 
     def _write_error(self, error: OSError) -> RejectsFileError:
-        return RejectsFileError(f"{self._option}: {self.path} cannot be written: {error.strerror or error}")
+        return RejectsFileError(f"{self._option}: {printable(self.path)} cannot be written: {error.strerror or error}")
 
     def __enter__(self) -> Self:
         return self

@@ -138,7 +138,9 @@ async def _assert_next_run_agrees(
             assert outcome.delivery is Delivery.UNKNOWN
 
 
-@pytest.mark.parametrize("call", ["open", "counts", "bind", "flush", "aclose", "enter and leave"])
+@pytest.mark.parametrize(
+    "call", ["open", "counts", "bind", "flush", "aclose", "enter and leave", "claim_numbers", "record_input"]
+)
 async def test_a_journal_cancelled_at_any_await_can_be_opened_again(
     tmp_path: pathlib.Path, template: CodeTemplate, call: str
 ) -> None:
@@ -158,6 +160,10 @@ async def test_a_journal_cancelled_at_any_await_can_be_opened_again(
             await journal.open()
         elif call == "bind":
             await journal.bind(template, channel="messaging")
+        elif call == "claim_numbers":
+            await journal.claim_numbers([(bytes(16), bytes(range(16)))])
+        elif call == "record_input":
+            await journal.record_input(5)
         else:
             journal.add(len(journals).to_bytes(16, "big"), len(journals), None, lambda _item, _known: None, None)
             await getattr(journal, call)()

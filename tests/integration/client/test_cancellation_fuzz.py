@@ -60,6 +60,7 @@ PUBLIC: dict[str, str] = {
     "OutcomeStream.aclose": BULK + "run_cancelled",
     "OutcomeStream.wait_idle": BULK + "run_cancelled",
     **{f"SQLiteJournal.{name}": BULK + "journal_cancelled" for name in ("open", "bind", "counts", "flush", "aclose")},
+    **{f"SQLiteJournal.{name}": BULK + "journal_cancelled" for name in ("claim_numbers", "record_input")},
     "DeliveryTracker.wait": FUZZ + "a_wait_for_a_receipt",
     **{f"Job.{name}": QUESTION for name in ("cancel", "outcomes", "progress", "resume", "watch")},
     "known_jobs": QUESTION,
