@@ -80,13 +80,14 @@ class Rejects:
     def _check(self, descriptor: int, protected: Sequence[str]) -> None:
         if not self._regular:
             return
+        name = printable(self.path)
         if is_one_of(self.path, protected):
             raise RejectsFileError(
-                f"{self._option}: {printable(self.path)} is already used by this command; name another file"
+                f"{self._option}: {name} is already used by this command; name another file"
             )
         if os.pread(descriptor, len(_HEADER_START), 0) not in {b"", _HEADER_START}:
             raise RejectsFileError(
-                f"{self._option}: {printable(self.path)} exists and is not a rejects file; name another file"
+                f"{self._option}: {name} exists and is not a rejects file; name another file"
             )
 
     def _write_error(self, error: OSError) -> RejectsFileError:
