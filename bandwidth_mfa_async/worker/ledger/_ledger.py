@@ -17,6 +17,7 @@ from ..._lease import Lease
 from ..._redaction import is_printable
 from ..._redis._batcher import Batcher
 from ..._redis._connection import Connection, checked_url
+from ..._redis._durability import eviction_policy, has_aof, read_info
 from ...errors import ConfigurationError, LedgerError
 from ._protocol import READABLE_VERSIONS, VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
 from ._scripts import SCRIPTS
@@ -65,7 +66,7 @@ class RedisLedger:
     an item that is ``sending`` when the lease of its worker expires becomes unknown. An unknown item stays unknown
     until an attempt is accepted; only the late answer to the one attempt that made it unknown can reject it. The ledger
     also holds the numbers and texts of a chunk until no item of it can be sent again: protect this Redis as you protect
-    the list. It must not evict (``maxmemory-policy noeviction``) and should persist (``appendonly yes``): codes whose
+    the list. It must not evict (``maxmemory-policy noeviction``) and must persist (``appendonly yes``): codes whose
     claims it loses can be sent twice.
 
     Args:
@@ -77,6 +78,7 @@ class RedisLedger:
             a second text.
         retention: seconds for which outcomes are kept after their chunk is done, and a single code after its request.
         timeout: seconds that one Redis operation may take before it is tried again.
+        require_aof: refuse a Redis without an append-only file; False allows it, with a warning.
         clock: the time source; for tests.
 
     Raises:
@@ -93,6 +95,7 @@ class RedisLedger:
         lease: float = 30.0,
         retention: float = _WEEK,
         timeout: float = 5.0,
+        require_aof: bool = True,
         clock: Clock | None = None,
     ) -> None:
         self.url: str = checked_url(url, cluster=cluster)
@@ -107,6 +110,7 @@ class RedisLedger:
         # The scripts ignore a batch of this writer that arrives after one with a higher number.
         self.writer: str = secrets.token_hex(8)
         self._batches = itertools.count(1)
+        self._require_aof = bool(require_aof)
         self._checked = False
 
     def __repr__(self) -> str:
@@ -136,24 +140,32 @@ class RedisLedger:
         return self._connection
 
     async def check(self, *, max_wait: float = 10.0) -> None:
-        """Check once that this Redis can be used and does not evict.
+        """Check once that this Redis can be used, does not evict and writes an append-only file.
 
         Args:
             max_wait: seconds to wait for a Redis that cannot be reached.
 
         Raises:
             LedgerError: Redis cannot be reached, refuses the ledger, or evicts.
+            ConfigurationError: it has no append-only file, which `require_aof` demands.
         """
         if self._checked:
             return
-        facts = await self._connection.call(lambda client: client.info("memory"), max_wait=max_wait)
-        for node in facts.values() if isinstance(next(iter(facts.values())), dict) else (facts,):
-            policy = str(node.get("maxmemory_policy", "noeviction"))
-            if policy != "noeviction" and int(node.get("maxmemory", 0)):
-                raise LedgerError(
-                    f"the ledger's Redis evicts keys (maxmemory-policy {policy}), and codes whose claims it evicts "
-                    "would be sent twice; set maxmemory-policy noeviction"
-                )
+        memory = await self._connection.call(lambda client: read_info(client, "memory"), max_wait=max_wait)
+        if policy := eviction_policy(memory):
+            raise LedgerError(
+                f"the ledger's Redis evicts keys (maxmemory-policy {policy}), and codes whose claims it evicts "
+                "would be sent twice; set maxmemory-policy noeviction"
+            )
+        persistence = await self._connection.call(lambda client: read_info(client, "persistence"), max_wait=max_wait)
+        if not has_aof(persistence):
+            loss = (
+                "the ledger's Redis has no append-only file (or INFO does not say so), and codes whose claims it loses "
+                "in a restart would be sent twice; start it with appendonly yes"
+            )
+            if self._require_aof:
+                raise ConfigurationError(f"{loss}, or pass require_aof=False")
+            _LOG.warning("%s", loss)
         self._checked = True
 
     async def aclose(self) -> None:

@@ -330,6 +330,27 @@ async def test_a_redis_that_evicts_is_refused(tmp_path):
         server.kill()
 
 
+@pytest.mark.parametrize("how", ["no file", "INFO refused"])
+async def test_a_redis_without_an_append_only_file_is_refused(tmp_path, caplog, how):
+    """It would come back from an old snapshot and have everyone texted again; `require_aof=False` only warns."""
+    server = RedisServer(tmp_path, *(("--appendonly", "no") if how == "no file" else ()))
+    try:
+        url = server.url
+        if how == "INFO refused":
+            with server.client() as client:
+                client.acl_setuser("sdk", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-info"])
+            url = url.replace("redis://", "redis://sdk:any@")
+        with pytest.raises(ConfigurationError, match="appendonly yes, or pass require_aof=False"):
+            async with RedisLedger(url):
+                pass
+        async with RedisLedger(url, require_aof=False) as ledger:
+            await ledger.check()
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "start it with appendonly yes" in caplog.text
+    finally:
+        server.kill()
+
+
 async def test_errors_name_an_unreachable_redis_and_a_wrong_password(tmp_path):
     """They show neither the address nor the password."""
     server = RedisServer(tmp_path, "--requirepass", "right")
