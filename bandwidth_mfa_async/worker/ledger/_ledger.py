@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import logging
-import secrets
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import field, frozen
@@ -15,21 +12,23 @@ from ..._frames import clears_locals
 from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
 from ..._redaction import is_printable
-from ..._redis._batcher import Batcher
 from ..._redis._connection import Connection, checked_url
 from ..._redis._durability import eviction_policy, has_aof, read_info
 from ...errors import ConfigurationError, LedgerError
+from ._item_writer import ItemWriter
 from ._protocol import READABLE_VERSIONS, VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
 from ._scripts import SCRIPTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Sequence
+    from collections.abc import AsyncIterator, Awaitable
     from types import TracebackType
 
     from ..._clock import Clock
+    from ..._redis._batcher import Writer
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _MAX_NAME: Final = 100
+_RIGHTS: Final = "+@read +@write +evalsha +eval +info +time"
 _WEEK: Final = 7 * 86_400.0
 _INTERRUPTED_RECORD: Final = f",{LedgerState.UNKNOWN.value},,{LEASE_EXPIRED},,0\n"
 
@@ -105,11 +104,10 @@ class RedisLedger:
         self.retention: float = _checked_seconds("retention", retention, minimum=60.0)
         self.clock: Clock = clock or SystemClock()
         timeout = _checked_seconds("timeout", timeout, minimum=0.01)
-        self._connection = Connection(self.url, cluster=cluster, timeout=timeout, clock=self.clock)
-        self._batchers: dict[str, Batcher] = {}
-        # The scripts ignore a batch of this writer that arrives after one with a higher number.
-        self.writer: str = secrets.token_hex(8)
-        self._batches = itertools.count(1)
+        self._connection = Connection(
+            self.url, cluster=cluster, timeout=timeout, clock=self.clock, rights=f"{_RIGHTS} ~{self.prefix}:*"
+        )
+        self._items = ItemWriter(self._connection, self._keys, self.clock)
         self._require_aof = bool(require_aof)
         self._checked = False
 
@@ -130,9 +128,10 @@ class RedisLedger:
     ) -> None:
         await self.aclose()
 
-    def next_batch(self) -> int:
-        """Return the number of this writer's next batch."""
-        return next(self._batches)
+    @property
+    def writer(self) -> Writer:
+        """The writer of the running event loop, for batches of other data in the same Redis."""
+        return self._items.writer
 
     @property
     def connection(self) -> Connection:
@@ -174,8 +173,7 @@ class RedisLedger:
 
     async def flush(self) -> None:
         """Wait until Redis holds every operation submitted so far."""
-        for batcher in tuple(self._batchers.values()):
-            await batcher.flush()
+        await self._items.flush()
 
     # Items.
 
@@ -187,7 +185,7 @@ class RedisLedger:
             stopped).
         """
         ms = round(lease.seconds * 1000)
-        return self._batcher(job).call(("renew", chunk, lease.fencing_token, ms))
+        return self._items.call(job, ("renew", chunk, lease.fencing_token, ms))
 
     def intent(
         self, chunk: Chunk, index: int, *, resends_unknown: bool, maybe_delivered: bool = False
@@ -205,8 +203,8 @@ class RedisLedger:
             that denies the attempt: `Reply.LEASE_LOST`, `Reply.JOB_STOPPED`, `Reply.GONE`, or the state of an item that
             is settled.
         """
-        return self._batcher(chunk.job).call(
-            ("intent", chunk.number, chunk.lease.fencing_token, index, resends_unknown, maybe_delivered)
+        return self._items.call(
+            chunk.job, ("intent", chunk.number, chunk.lease.fencing_token, index, resends_unknown, maybe_delivered)
         )
 
     def settle(self, chunk: Chunk, index: int, state: LedgerState, record: str) -> None:
@@ -220,34 +218,8 @@ class RedisLedger:
             state: the outcome; `LedgerState.PENDING` if nothing was sent and the item is open again.
             record: id, cause, status and attempts, as `_codec.pack_record` packs them; empty to store none.
         """
-        self._batcher(chunk.job).submit(
-            ("settle", chunk.number, chunk.lease.fencing_token, index, state.value, 0, record)
-        )
-
-    def _batcher(self, job: str) -> Batcher:
-        batcher = self._batchers.get(job)
-        if batcher is None:
-            batcher = self._batchers[job] = Batcher(lambda ops: self._run_batch(job, ops), self.clock)
-        return batcher
-
-    async def _run_batch(self, job: str, operations: list[tuple[Any, ...]]) -> Sequence[str]:
-        result_keys: dict[int, int] = {}
-        ops: list[tuple[Any, ...]] = []
-        for operation in operations:
-            kind, chunk, *rest = operation
-            if kind == "settle" and rest[-1]:
-                *rest, _, record = rest
-                rest += [result_keys.setdefault(chunk, len(result_keys) + 1), record]
-            ops.append((kind, chunk, *rest))
-        names = ("job", "rows", "leases", "again", f"writer:{self.writer}", "unknown")
-        keys = self._keys(job, *names, *(f"out:{chunk}" for chunk in result_keys))
-        arguments = [self.next_batch(), json.dumps(ops, separators=(",", ":"))]
-        try:
-            replies = await self._connection.script(SCRIPTS["rows"], keys, arguments)
-        except LedgerError as error:
-            _LOG.warning("outcomes of a job could not be written to the ledger: %s", error)
-            raise
-        return _text(replies)
+        number, token = chunk.number, chunk.lease.fencing_token
+        self._items.submit(chunk.job, ("settle", number, token, index, state.value, 0, record))
 
     # Chunks.
 
@@ -286,7 +258,7 @@ class RedisLedger:
             chunk: the claimed chunk.
             remainder: what replaces its requests once no item of it can be sent again.
         """
-        await self._batcher(chunk.job).flush()
+        await self._items.flush(chunk.job)
         number = chunk.number
         names = ("job", "rows", "leases", "open", "done", "again", f"in:{number}", f"out:{number}", "digests")
         arguments = [number, chunk.lease.fencing_token, remainder, round(self.retention)]

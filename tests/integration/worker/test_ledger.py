@@ -356,8 +356,8 @@ async def test_errors_name_an_unreachable_redis_and_a_wrong_password(tmp_path):
     server = RedisServer(tmp_path, "--requirepass", "right")
     try:
         for url, said in (
-            (f"redis://:wrong@127.0.0.1:{server.port}/0", "wrong password"),
-            (server.url, "wrong password"),
+            (f"redis://:wrong@127.0.0.1:{server.port}/0", "wrong user or password"),
+            (server.url, "wrong user or password"),
         ):
             with pytest.raises(LedgerError, match=said) as caught:
                 async with RedisLedger(url):
@@ -622,7 +622,9 @@ async def test_every_script_runs_in_a_redis_cluster(tmp_path, template):
             await ledger.stop("launch", "cancelled")
             assert await ledger.resume("launch") == 0
             codes = CodeQueue(ledger)
-            assert (await codes.put("name", template.to(TO), "messaging", 60)).delivery is None
+            assert (
+                await codes.put("name", template.to(TO), "messaging", ledger.clock.monotonic() + 60)
+            ).delivery is None
             assert await codes.stale(0, 10) == ["name"]
             assert await states(ledger) == "aaaa0000"
     finally:
