@@ -81,6 +81,7 @@ def read_status(channel: str, now: float, state: Mapping[str, str], waiting: Map
     if not state:
         return SharedStatus(channel=channel)
     values = {name: float(text) for name, text in state.items() if name not in _LISTS and ":" not in name}
+    now += values.get("shift", 0.0)
     interactive = bulk = processes = 0
     for line in waiting.values():
         at, mine, rest = line.split(":")

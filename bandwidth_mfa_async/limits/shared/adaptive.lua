@@ -13,7 +13,8 @@
 --              granted is 0 for what an outage's own limiter granted; returned: 1 for the first report after an outage
 -- returns  granted, ticket and wait of both lanes, epoch, rate (0 for unlimited), pause, half_open, processes; as strings
 --
--- All times are Redis's own. Numbers are stored with %.6f because Lua's default, %.14g, truncates time stamps.
+-- All times are Redis's own plus `shift`, which grows when Redis's clock is set back, so that time never goes backwards.
+-- Numbers are stored with %.6f because Lua's default, %.14g, truncates time stamps.
 -- Permits are never granted ahead of time: a caller that comes too early gets a ticket (the time of its slot) and is
 -- granted what is available then.
 -- The policy and its numbers are those of _hold_and_probe.py and _random_rejections.py.
@@ -87,6 +88,14 @@ for i = 1, #stored, 2 do
   end
 end
 local is_new = s.format ~= 2
+if not is_new then
+  s.shift = s.shift or 0
+  now = now + s.shift
+  if now < s.heard then
+    s.shift = s.shift + s.heard - now
+    now = s.heard
+  end
+end
 if is_new then
   epoch_ends, gaps, undecided, streak, rejections = {}, {}, {}, {{now, 0}}, {}
   s = {
@@ -98,7 +107,7 @@ if is_new then
     noise = 0, noise_most = 1, tolerated = 0, distance = 0, surprise = 0, trial = 0, after_cut = 0,
     level = 1, stamp = now, pause_until = 0, probe_until = 0,
     slot_interactive = 0, slot_bulk = 0, ramp_start = 0, ramp_opens = 0,
-    climbing = 0, regain = 0, heard = now, refused_count = 0, refused_at = 0, pruned = now, demand = 0,
+    climbing = 0, regain = 0, heard = now, refused_count = 0, refused_at = 0, pruned = now, demand = 0, shift = 0,
   }
 end
 s.demand = s.demand or 0

@@ -4,8 +4,8 @@
 -- of an interrupted code, and that of one that was not sent in time.
 -- Returns JSON: {Redis's time in ms, {{reply, text, flag} per operation}}; the flag of an accepted code says whether it
 -- is a possible duplicate ('' if it is not recorded), that of a claimed one whether it is unknown.
--- Fields of a hash: state, payload, digest, token (fencing token), till (end of the lease, ms), record (outcome),
--- latest (end of the time in which it may be sent, ms), duplicate ('1' or '0' once it is accepted),
+-- Fields of a hash: state, payload, digest, token (fencing token), till (end of the lease, ms), lease (its length, ms),
+-- record (outcome), latest (end of the time in which it may be sent, ms), duplicate ('1' or '0' once it is accepted),
 -- earlier ('1' once it was sent again, or is sent again, after an unknown attempt),
 -- origin (the fencing token of the attempt that was in flight when its lease expired, if no earlier one is unknown).
 -- Unknown is sticky: see settled().
@@ -33,9 +33,12 @@ end
 
 for index, op in ipairs(cjson.decode(ARGV[2])) do
   local kind, key, name = op[1], KEYS[2 + index], op[2]
-  local fields = redis.call('HMGET', key, 'state', 'token', 'till', 'record', 'earlier', 'origin', 'duplicate')
+  local fields = redis.call('HMGET', key, 'state', 'token', 'till', 'record', 'earlier', 'origin', 'duplicate', 'lease')
   local state, token, till, record = fields[1], fields[2], tonumber(fields[3] or 0), fields[4] or ''
   local earlier, origin, duplicate = fields[5] == '1', fields[6], fields[7] or ''
+  -- A lease that would last longer than its length was written before Redis's clock was set back: it is over.
+  local length = tonumber(fields[8] or 0)
+  if length > 0 and till > now + length then till = 0 end
   -- A worker of an older version does not know that unknown is sticky.
   if earlier and state and string.find('0347', state, 1, true) then state = '5' end
   local reply
@@ -45,7 +48,7 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
     if new ~= '5' or outcome ~= '' then redis.call('HSET', key, 'record', outcome) end
     if new ~= '0' and new ~= '1' then
       redis.call('ZREM', KEYS[1], name)
-      redis.call('HDEL', key, 'token', 'till', 'origin')
+      redis.call('HDEL', key, 'token', 'till', 'lease', 'origin')
       if new == '2' or new == '3' then redis.call('HDEL', key, 'payload') end
     end
   end
@@ -88,7 +91,7 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
         state = '4'
       end
       if state == '0' or state == '1' or (state == '5' and op[5]) then
-        redis.call('HSET', key, 'token', op[3], 'till', string.format('%.0f', now + op[4]))
+        redis.call('HSET', key, 'token', op[3], 'till', string.format('%.0f', now + op[4]), 'lease', op[4])
         reply = { 'T', redis.call('HGET', key, 'payload'), (earlier or state == '5') and '1' or '0' }
       else
         reply = { state, '' }
@@ -96,7 +99,7 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
     end
   elseif kind == 'renew' then -- name, token, lease in ms
     if token == op[3] then
-      redis.call('HSET', key, 'till', string.format('%.0f', now + op[4]))
+      redis.call('HSET', key, 'till', string.format('%.0f', now + op[4]), 'lease', op[4])
       reply = { 'K', '' }
     else
       reply = { 'L', '' }

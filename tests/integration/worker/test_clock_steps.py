@@ -1,0 +1,87 @@
+"""Redis's clock is set back while leases and limits are in use."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bandwidth_mfa_async import Rate
+from bandwidth_mfa_async._clock import SystemClock
+from bandwidth_mfa_async.limits.shared._redis_limits import RedisLimits
+from bandwidth_mfa_async.worker import RedisLedger
+from bandwidth_mfa_async.worker.ledger._code_queue import CodeQueue
+from bandwidth_mfa_async.worker.ledger._codec import pack_requests
+from tests.conftest import TO
+from tests.support.redis_server import FAKETIME, RedisServer
+
+pytestmark = pytest.mark.skipif(not FAKETIME.exists(), reason="needs libfaketime")
+
+STEPS = (-5, -3600)
+
+
+@pytest.fixture
+def clocked_redis(tmp_path, common_redis):  # common_redis skips without redis-server
+    server = RedisServer(tmp_path, settable_clock=True)
+    yield server
+    server.kill()
+
+
+def test_the_clock_of_this_redis_can_be_set(clocked_redis):
+    with clocked_redis.client() as client:
+        before = client.time()[0]
+        clocked_redis.set_clock(-3600)
+        assert -3605 < client.time()[0] - before < -3595
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("rate", [Rate(50), None])
+async def test_calls_through_shared_limits_continue(clocked_redis, step, rate):
+    """The limit is kept, too: time stands still for the script until the clock has moved on."""
+    limits = RedisLimits(clocked_redis.url, key="9900000")
+    limiter = limits.limiter("messaging", rate=rate, adaptive=True, clock=SystemClock(), max_pause=60)
+    if rate is None:
+        limiter.rejected(await limiter.acquire(), 0.01)
+    for _ in range(5):
+        limiter.accepted(await limiter.acquire())
+    clocked_redis.set_clock(step)
+    async with asyncio.timeout(3):
+        for _ in range(10):
+            limiter.accepted(await limiter.acquire())
+    status = await limits.status("messaging")
+    assert status.pause < 1
+    await limiter.aclose()
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_the_chunk_of_a_dead_worker_is_reassigned(clocked_redis, template, step):
+    """Its lease would last for its length and the step."""
+    async with RedisLedger(clocked_redis.url, lease=1) as ledger:
+        await ledger.submit("job", "open", "{}", 1, "messaging")
+        requests, digest = pack_requests([template.to(TO)], None)
+        await ledger.submit("job", "add", 0, "0", requests, digest, "", chunk=0)
+        await ledger.submit("job", "close", 1)
+        await ledger.plan("job", ledger.new_lease(), max_queued_chunks=4, requeue_after=0.1)
+        dead, other = ledger.new_lease(), ledger.new_lease()
+        await ledger.claim_chunk("job", 0, dead)
+        clocked_redis.set_clock(step)
+        async with asyncio.timeout(5):
+            while await ledger.next_chunk("job") is None:
+                await asyncio.sleep(0.05)
+            claimed = await ledger.claim_chunk("job", 0, other)
+        assert claimed.lease is other
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_the_code_of_a_dead_worker_is_reassigned(clocked_redis, template, step):
+    """Its lease would last for its length and the step."""
+    async with RedisLedger(clocked_redis.url, lease=1) as ledger:
+        codes = CodeQueue(ledger)
+        name = codes.name("login:42")
+        await codes.put(name, template.to(TO), "messaging", ledger.clock.monotonic() + 60)
+        assert await codes.claim(name, ledger.new_lease(), resends_unknown=False)
+        clocked_redis.set_clock(step)
+        async with asyncio.timeout(5):
+            while name not in await codes.stale(0.5, 10):
+                await asyncio.sleep(0.05)
+            assert await codes.claim(name, ledger.new_lease(), resends_unknown=False)
