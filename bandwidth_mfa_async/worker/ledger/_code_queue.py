@@ -14,7 +14,8 @@ from ..._process import PerLoop
 from ..._redis._batcher import Batcher
 from ...errors import DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError, LedgerError
 from ._codec import pack_code
-from ._protocol import Reply
+from ._item_writer import WENT_BACK
+from ._protocol import BatchReply, Reply
 from ._scripts import SCRIPTS
 
 if TYPE_CHECKING:
@@ -192,12 +193,16 @@ class CodeQueue:
             nonlocal asked_at
             asked_at = clock.monotonic()
             ops = [time.limit(operation, asked_at) if operation[0] == "put" else operation for operation in operations]
-            return [number, json.dumps(ops), _INTERRUPTED, _EXPIRED]
+            return [number, json.dumps(ops), _INTERRUPTED, _EXPIRED, writer.last_written("", asked_at)]
 
         answer = json.loads(await self._ledger.connection.script(SCRIPTS["codes"], keys, arguments))
         if not answer:
             writer.renew()
             raise LedgerError("another process writes under the same id; the next operation uses a new one")
+        if answer == [BatchReply.BACK]:
+            writer.renew()
+            raise LedgerError(WENT_BACK)
+        writer.record("", number, clock.monotonic())
         now, replies = answer
         time.update(asked_at, now, reset=any(reply[0] == Reply.TOO_LATE for reply in replies))
         return list(replies)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..._process import PerLoop
 from ..._redis._batcher import Batcher, Writer
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from ..._redis._connection import Connection
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
+
+
+WENT_BACK: Final = (
+    "the ledger's Redis lost what it had confirmed, as after a restart from an old snapshot; nothing is sent, because "
+    "codes that it calls open may have been sent. Restore its data, or cancel the job"
+)
 
 
 class _LoopState:
@@ -92,13 +98,19 @@ class ItemWriter:
             ops.append((kind, chunk, *rest))
         names = ("job", "rows", "leases", "again", f"writer:{writer.id}", "unknown")
         keys = self._keys(job, *names, *(f"out:{chunk}" for chunk in result_keys))
-        arguments = [writer.next_batch(), json.dumps(ops, separators=(",", ":"))]
+        number = writer.next_batch()
+        last = writer.last_written(job, self._clock.monotonic())
+        arguments = [number, json.dumps(ops, separators=(",", ":")), last]
         try:
             replies = str(await self._connection.script(SCRIPTS["rows"], keys, arguments), "ascii")
+            if replies == BatchReply.BACK:
+                writer.renew()
+                raise LedgerError(WENT_BACK)
             if replies == BatchReply.LATE:
                 writer.renew()
                 raise LedgerError("another process writes under the same id; the next operation uses a new one")
         except LedgerError as error:
             _LOG.warning("outcomes of a job could not be written to the ledger: %s", error)
             raise
+        writer.record(job, number, self._clock.monotonic())
         return replies

@@ -23,7 +23,7 @@ from bandwidth_mfa_async.worker.ledger._codec import (
     unpack_records,
     unpack_requests,
 )
-from bandwidth_mfa_async.worker.ledger._protocol import VERSION
+from bandwidth_mfa_async.worker.ledger._protocol import VERSION, ClaimReply, Reply
 from tests.conftest import APPLICATION, FROM, TO
 from tests.support.fault_server import until
 from tests.support.redis_server import RedisServer
@@ -347,6 +347,29 @@ async def test_a_redis_without_an_append_only_file_is_refused(tmp_path, caplog, 
             await ledger.check()
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert "start it with appendonly yes" in caplog.text
+    finally:
+        server.kill()
+
+
+async def test_a_redis_that_went_back_in_time_stops_the_job(tmp_path, caplog):
+    """A worker that survived notices that its own last batch is missing; what the snapshot calls open is not sent."""
+    server = RedisServer(tmp_path, "--appendonly", "no", "--dbfilename", "dump.rdb")
+    try:
+        async with RedisLedger(server.url, require_aof=False) as ledger:
+            await filled(ledger)
+            chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+            with server.client() as client:
+                client.save()
+            assert await ledger.intent(chunk, 0, resends_unknown=False) == LedgerState.SENDING
+            ledger.settle(chunk, 0, LedgerState.ACCEPTED, "m,,,1")
+            await ledger.flush()
+            server.kill()
+            await asyncio.to_thread(server.start)
+            with pytest.raises(LedgerError, match="lost what it had confirmed"):
+                await ledger.intent(chunk, 0, resends_unknown=False)
+            assert await ledger.intent(chunk, 0, resends_unknown=False) == Reply.JOB_STOPPED
+            other = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+            assert other is ClaimReply.STOPPED
     finally:
         server.kill()
 

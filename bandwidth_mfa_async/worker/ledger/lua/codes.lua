@@ -1,7 +1,7 @@
 -- Run a batch of operations on single codes. Each code is a hash.
 -- KEYS: sorted set of waiting codes, number of the writer's last batch, then the hash of each operation's code.
 -- ARGV: number of this batch, operations as a JSON list (each branch names the arguments of its operation), the outcome
--- of an interrupted code, and that of one that was not sent in time.
+-- of an interrupted code, that of one that was not sent in time, and the last confirmed batch as for rows.lua.
 -- Returns JSON: {Redis's time in ms, {{reply, text, flag} per operation}}; the flag of an accepted code says whether it
 -- is a possible duplicate ('' if it is not recorded), that of a claimed one whether it is unknown.
 -- Fields of a hash: state, payload, digest, token (fencing token), till (end of the lease, ms), lease (its length, ms),
@@ -10,7 +10,9 @@
 -- origin (the fencing token of the attempt that was in flight when its lease expired, if no earlier one is unknown).
 -- Unknown is sticky: see settled().
 -- A batch that arrives after a later one of the same writer does nothing; see rows.lua.
-if tonumber(ARGV[1]) < tonumber(redis.call('GET', KEYS[2]) or 0) then return '[]' end
+local last = tonumber(redis.call('GET', KEYS[2]) or 0)
+if tonumber(ARGV[1]) < last then return '[]' end
+if last < tonumber(ARGV[5] or 0) then return '["back"]' end  -- Redis went back in time; see rows.lua
 redis.call('SET', KEYS[2], ARGV[1], 'EX', 3600)
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
