@@ -31,6 +31,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async._clock import ManualClock, SystemClock
 from bandwidth_mfa_async._item_state import JournalState
 from bandwidth_mfa_async._keys import Keys
+from bandwidth_mfa_async.bulk import JournalReport
 from bandwidth_mfa_async.bulk._item import Item
 from bandwidth_mfa_async.bulk._run_journal import RunJournal
 from bandwidth_mfa_async.bulk.journal import _file, _schema
@@ -323,6 +324,33 @@ async def test_a_stopped_run_leaves_no_item_unknown(
     assert await counts(path) == {"accepted": 20}
     assert sorted(str(seen.document["to"]) for seen in server.seen) == NUMBERS
     assert rows(path, "SELECT ending FROM session WHERE id IN (1, 3)") == [("stopped",), ("finished",)]
+
+
+@pytest.mark.virtual_time
+async def test_the_journal_has_the_rejection_of_an_item_whose_retry_a_stop_prevented(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """As the outcome and the summary have; the next run sends the item."""
+    path = tmp_path / "run.db"
+    server.default = answer(429, {}, headers={"Retry-After": "30"})
+    async with BulkSender(make_client(), journal=path) as bulk:
+        stream = bulk.send(NUMBERS[:1], template=template)
+        reader = asyncio.ensure_future(anext(stream))
+        while not server.seen or bulk.summary.in_flight:
+            await asyncio.sleep(0)
+        bulk.stop()
+        outcomes = [await reader, *[outcome async for outcome in stream]]
+    assert [outcome.delivery for outcome in outcomes] == [Delivery.REJECTED]
+    assert (bulk.summary.rejected, bulk.summary.ending) == (1, "stopped")
+    report = await asyncio.to_thread(JournalReport.read, path)
+    assert (report.counts.rejected, report.counts.pending) == (1, 0)
+    assert [(failure.cause, failure.http_status, failure.resume) for failure in report.failures] == [
+        ("RateLimitError", 429, "yes")
+    ]
+    server.default = answer()
+    assert [outcome.delivery for outcome in await send(make_client(), path, template, NUMBERS[:1])] == [
+        Delivery.ACCEPTED
+    ]
 
 
 async def test_a_cancelled_run_records_which_items_may_have_been_sent(

@@ -139,6 +139,16 @@ def test_a_session_without_an_end_was_killed_unless_the_lock_is_held(tmp_path: P
     assert JournalReport.read(path).running is False
 
 
+def test_sessions_that_start_in_the_same_second_are_read(tmp_path: Path) -> None:
+    """A run that is killed and started again at once: its first session has no end."""
+    sessions = [(BEGAN + 0.1, None, None), (BEGAN + 0.4, None, None), (BEGAN + 0.6, BEGAN + 0.9, "finished")]
+    seconds = {BEGAN: {"accepted": 3}}
+    path = make_journal(tmp_path / "run.db", items=[ACCEPTED] * 3, seconds=seconds, sessions=sessions)
+    report = JournalReport.read(path)
+    assert [session.ending for session in report.sessions] == ["killed", "killed", "finished"]
+    assert (report.totals.ended, report.totals.working_seconds) == (3, 1)
+
+
 @pytest.mark.parametrize(("flag", "expected"), [(False, (0, 0)), (True, (2, 0)), (None, (0, 2))])
 def test_possible_duplicates_are_counted(tmp_path: Path, flag: bool | None, expected: tuple[int, int]) -> None:
     """Only of accepted items, and apart from those of which an older version did not record it."""
