@@ -41,7 +41,7 @@ from tests.support.fault_server import Act, FaultServer, answer
 from tests.support.journal_file import RESEAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from tests.support.clients import MakeClient
 
@@ -303,6 +303,35 @@ async def test_a_duplicate_of_an_item_that_became_unknown_is_skipped(
     assert [outcomes[0].delivery, outcomes[-1].delivery] == [Delivery.UNKNOWN, Delivery.SKIPPED]
     assert outcomes[-1].previous is Delivery.UNKNOWN
     assert bulk.summary.unknown == 1
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+async def test_a_duplicate_is_skipped_after_a_step_of_the_clock(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, step: float
+) -> None:
+    """Under `AT_LEAST_ONCE` too: the item became unknown in this run, not in an earlier one."""
+
+    class SteppedClock(SystemClock):
+        offset = 0.0
+
+        def time(self) -> float:
+            return super().time() + self.offset
+
+    clock = SteppedClock()
+    server.play(Act(then="fin"))
+    client = make_client(clock=clock, retry=RetryPolicy(max_attempts=1, resend=Resend.AT_LEAST_ONCE))
+
+    async def numbers() -> AsyncIterator[str]:
+        clock.offset = step
+        yield NUMBERS[0]
+        while not bulk.summary.unknown:
+            await asyncio.sleep(0)
+        yield NUMBERS[0]
+
+    async with BulkSender(client, journal=tmp_path / "run.db") as bulk:
+        outcomes = [outcome async for outcome in bulk.send(numbers(), template=template)]
+    assert [outcome.delivery for outcome in outcomes] == [Delivery.UNKNOWN, Delivery.SKIPPED]
+    assert len(server.seen) == 1
 
 
 @pytest.mark.virtual_time

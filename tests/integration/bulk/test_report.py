@@ -226,18 +226,21 @@ rows = st.dictionaries(
     min_size=1,
     max_size=40,
 )
-starts = st.lists(st.integers(0, 40_000), min_size=0, max_size=30)
+starts = st.lists(st.tuples(st.integers(0, 40_000), st.booleans()), min_size=0, max_size=30)
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows, starts, st.integers(0, 300))
 def test_points_keep_every_sum(
-    tmp_path: Path, seconds: dict[int, dict[str, int]], starts: list[int], lasted: int
+    tmp_path: Path, seconds: dict[int, dict[str, int]], starts: list[tuple[int, bool]], lasted: int
 ) -> None:
-    """For any sessions: no result is lost or counted twice, points do not overlap, and there are at most 240."""
+    """For any sessions, killed ones too: no result is lost or counted twice, and at most 240 points do not overlap."""
     path = tmp_path / "run.db"
     path.unlink(missing_ok=True)
-    sessions = [(BEGAN + start + 0.3, BEGAN + start + lasted + 0.6, "stopped") for start in starts]
+    sessions = [
+        (BEGAN + start + 0.3, *((None, None) if is_killed else (BEGAN + start + lasted + 0.6, "stopped")))
+        for start, is_killed in starts
+    ]
     at = {BEGAN + second: row for second, row in seconds.items()}
     report = JournalReport.read(make_journal(path, seconds=at, sessions=sessions))
     found = points(report)
