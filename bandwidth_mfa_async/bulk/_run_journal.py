@@ -123,8 +123,11 @@ class RunJournal:
             at=now,
         )
 
-    def record_pending(self, item: Item) -> None:
-        """Put an item back to pending for the next run, also if its intent is on disk."""
+    def record_abandoned(self, item: Item, delivery: Delivery, error: MFAError) -> None:
+        """Record an item that the run does not finish: rejected if it waited for a retry, otherwise pending."""
+        if delivery is Delivery.REJECTED:
+            self.record_failed(item, delivery, error)
+            return
         if self._journal is not None and (item.attempts or item.row_id in self._active_rows):
             self._journal.settle(item.row_id, JournalState.PENDING, attempts=item.attempts)
         self._active_rows.discard(item.row_id)

@@ -333,10 +333,10 @@ class OutcomeStream:
         if item.maybe_delivered:
             self._finish_failed(item, Delivery.UNKNOWN, error)
             return
-        self._run_journal.record_pending(item)
+        delivery = error.delivery if isinstance(error, RequestError) else Delivery.NOT_SENT
+        self._run_journal.record_abandoned(item, delivery, error)
         self._unsent += 1
         self.summary.attempts += item.attempts
-        delivery = error.delivery if isinstance(error, RequestError) else Delivery.NOT_SENT
         self._emit(ItemOutcome(item.index, item.key, item.request, delivery, error=error))
 
     # Outcomes and the end of the run.

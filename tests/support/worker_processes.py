@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -16,7 +17,9 @@ from tests.support import processes
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tests.support.fake_clock import FakeClock
 
 
 def numbers(count: int) -> Iterator[str]:
@@ -30,17 +33,32 @@ class Workers:
         count: how many places there are.
         environment: the variables of the processes; see `tests.support.worker_app`.
         log: the file that they write to.
+        forks: how many workers each process forks, as `tests.support.worker_forks` does; 0 for one that is a worker.
+        clocks: the wall clock of each place; by default the machine's.
     """
 
-    def __init__(self, count: int, environment: Mapping[str, str], log: pathlib.Path) -> None:
+    def __init__(
+        self,
+        count: int,
+        environment: Mapping[str, str],
+        log: pathlib.Path,
+        *,
+        forks: int = 0,
+        clocks: Sequence[FakeClock] = (),
+    ) -> None:
         self.processes: list[asyncio.subprocess.Process | None] = [None] * count
         self.environment = environment
         self.log = log
+        self.forks = forks
+        self.clocks = clocks
 
     async def start(self, place: int) -> None:
-        command = (sys.executable, "-m", "tests.support.worker_processes")
+        program = ("tests.support.worker_forks", self.forks) if self.forks else ("tests.support.worker_processes",)
+        variables = {**self.environment, **(self.clocks[place].variables if self.clocks else {})}
         with self.log.open("ab") as log:
-            self.processes[place] = await processes.start_async(*command, env=self.environment, stdout=log, stderr=log)
+            self.processes[place] = await processes.start_async(
+                sys.executable, "-m", *program, env=variables, stdout=log, stderr=log
+            )
 
     async def restart_the_dead(self) -> None:
         """Do what taskiq's manager does: its receiver ends when its broker is lost."""
@@ -59,7 +77,10 @@ class Workers:
     def send(self, place: int, number: signal.Signals) -> None:
         process = self.processes[place]
         if process is not None and process.returncode is None:
-            process.send_signal(number)
+            if number in {signal.SIGSTOP, signal.SIGCONT}:
+                os.killpg(process.pid, number)  # its forks as well
+            else:
+                process.send_signal(number)
 
     async def show_stacks(self) -> None:
         """Have every worker write into the log where it is."""

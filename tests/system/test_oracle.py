@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bandwidth_mfa_async import NotSentError, RequestError
-from tests.system._ledger_server import Arrival, Fault, faults
-from tests.system.oracle import CallResult, Verdict, judge, run_scenario
+from bandwidth_mfa_async import NotSentError, RequestError, ResponseMeta
+from bandwidth_mfa_async._item_state import JournalState, LedgerState
+from tests.system._bulk_scenario import BulkScenario
+from tests.system._client_scenario import CallResult, Verdict, judge
+from tests.system._ledger_server import AT_LEAST_ONCE, Arrival, Fault, faults
+from tests.system._outcomes import Outcome, Places, contradictions
+from tests.system._worker_scenario import WorkerScenario, impatient_workers
+from tests.system.oracle import run_scenario
+
+if TYPE_CHECKING:
+    from tests.support.redis_server import RedisServer
 
 # A failure prints its seed. This variable repeats it: ORACLE_SEED=123 pytest tests/system/test_oracle.py
 SEED = int(os.environ.get("ORACLE_SEED") or random.SystemRandom().getrandbits(31))
@@ -34,6 +43,31 @@ async def test_results_agree_with_the_ledger_in_virtual_time(way: None) -> None:
     check(total)
 
 
+@pytest.mark.virtual_time
+async def test_all_places_of_a_bulk_run_agree_with_the_ledger() -> None:
+    """Runs that are stopped, cancelled or left, and resumed: items, counts, journal, report and command line."""
+    total = Verdict()
+    for seed in range(SEED, SEED + 6):
+        total.add(await run_scenario(seed, 60, virtual=True, kind=BulkScenario))
+    assert not total.wrong, f"ORACLE_SEED={SEED} repeats this:\n" + "\n".join(total.wrong[:10])
+    assert total.words["item accepted"] > 0
+    assert total.words["item unknown"] > 0
+
+
+async def test_all_places_of_workers_agree_with_the_ledger(redis_server: RedisServer) -> None:
+    """A job and single codes: the results of `kiq`, outcomes, progress, rows in Redis and command line."""
+    WorkerScenario.redis_url = redis_server.url
+    total = Verdict()
+    with impatient_workers():
+        for verdict in await asyncio.gather(
+            *[run_scenario(SEED + n, 60, virtual=False, kind=WorkerScenario) for n in range(4)]
+        ):
+            total.add(verdict)
+    assert not total.wrong, f"ORACLE_SEED={SEED} repeats this:\n" + "\n".join(total.wrong[:10])
+    for word in ("job item accepted", "code accepted"):
+        assert total.words[word] > 0
+
+
 async def run_concurrently() -> Verdict:
     total = Verdict()
     for verdict in await asyncio.gather(*[run_scenario(SEED + n, 120, virtual=False) for n in range(4)]):
@@ -52,6 +86,11 @@ async def test_a_seed_makes_faults_repeatable() -> None:
     first, second = await run_scenario(SEED, 60, virtual=False), await run_scenario(SEED, 60, virtual=False)
     common = set(first.faults) & set(second.faults)
     assert len(common) >= 0.7 * len(first.faults)
+
+
+def lost_result(journal: Any, row_id: int, *_: object, **__: object) -> None:
+    """Store that an accepted item is still pending."""
+    journal.settle(row_id, JournalState.PENDING)
 
 
 def blind(_failure: object, operation: str) -> RequestError:
@@ -75,6 +114,100 @@ async def test_a_client_with_wrong_rules_is_detected(
         monkeypatch.setattr(name, instead)
     wrong = [line for seed in range(3) for line in (await run_scenario(seed, virtual=True)).wrong]
     assert any(finds in line for line in wrong)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("where", "instead", "finds"),
+    [
+        # An item that waits for its retry when the run is stopped was rejected, and the journal called it pending.
+        (
+            "bandwidth_mfa_async.bulk._run_journal.RunJournal.record_abandoned",
+            lambda run, item, _delivery, _error: run._journal.settle(item.row_id, JournalState.PENDING),
+            "journal, +1",
+        ),
+        # A resumed run that forgets what an earlier one stored.
+        (
+            "bandwidth_mfa_async.bulk._run_journal.ResponseMeta",
+            lambda **_: ResponseMeta(),
+            "but ItemOutcome has",
+        ),
+        ("bandwidth_mfa_async.bulk.BulkSummary.count", lambda *_: None, "BulkSummary: {"),
+        ("bandwidth_mfa_async.bulk.journal._journal.SQLiteJournal.accept", lost_result, "accepted"),
+    ],
+    ids=["an abandoned item", "possible duplicates", "the counts", "a result that is not stored"],
+)
+async def test_a_place_of_a_bulk_run_with_a_false_outcome_is_detected(
+    where: str, instead: object, finds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oracle fails if one place reports something else than the ledger or the other places."""
+    monkeypatch.setattr(where, instead)
+    wrong: list[str] = []
+    for seed in range(4, 40):
+        wrong += (await run_scenario(seed, 60, virtual=True, kind=BulkScenario)).wrong
+        if any(finds in line for line in wrong):
+            return
+    pytest.fail(f"found only {wrong[:5]}")
+
+
+@pytest.mark.parametrize(
+    ("where", "instead", "finds"),
+    [
+        ("bandwidth_mfa_async.worker._job.POSSIBLE_DUPLICATE_OF", {}, "but JobOutcome has"),
+        ("bandwidth_mfa_async.worker._job._ACCEPTED", [LedgerState.ACCEPTED_UNRECORDED], "jobs --json: {'accepted'"),
+        (
+            "bandwidth_mfa_async.worker._send_code._id_or_raise",
+            lambda outcome: outcome.provider_id or "made-up",
+            "kiq, +1",
+        ),
+    ],
+    ids=["JobOutcome", "JobProgress", "kiq"],
+)
+async def test_a_place_of_workers_with_a_false_outcome_is_detected(
+    where: str, instead: object, finds: str, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
+) -> None:
+    """The same for jobs and single codes."""
+    WorkerScenario.redis_url = redis_server.url
+    monkeypatch.setattr(where, instead)
+    wrong: list[str] = []
+    with impatient_workers():
+        for seed in (2, 7, 12, 17, 22):
+            runs = [run_scenario(seed + n, 40, virtual=False, kind=WorkerScenario) for n in range(4)]
+            wrong += [line for verdict in await asyncio.gather(*runs) for line in verdict.wrong]
+            if any(finds in line for line in wrong):
+                return
+    pytest.fail(f"found only {wrong[:5]}")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "texts", "policy", "complaint"),
+    [
+        (Outcome(""), [], "rejected", "no outcome"),
+        (Outcome("invalid"), ["a"], "rejected", "invalid, and 1 went out"),
+        (Outcome("accepted", "b"), ["a"], "rejected", "an id that is not in the ledger"),
+        (Outcome("accepted"), [], "rejected", "an id that is not in the ledger"),
+        (Outcome("accepted", "a", duplicate=None), ["a", "b"], AT_LEAST_ONCE, "without a warning"),
+        (Outcome("unknown"), ["a", "b"], "never_twice", "2 went out under never_twice"),
+    ],
+    ids=["missing", "invalid", "another id", "no text", "a duplicate that is not recorded", "two texts"],
+)
+def test_one_rule_judges_every_place(outcome: Outcome, texts: list[str], policy: str, complaint: str) -> None:
+    """A place contradicts the texts that went out."""
+    assert any(complaint in wrong for wrong in contradictions(outcome, texts, policy))
+
+
+def test_places_must_agree() -> None:
+    """Outcomes with other outcomes, and totals with outcomes."""
+    places = Places()
+    places.outcomes = {
+        "one": {"+1": Outcome("accepted", "a"), "+2": Outcome("unknown")},
+        "two": {"+1": Outcome("accepted", None), "+2": Outcome("unknown")},
+    }
+    places.totals["sum"] = {"accepted": 1, "unknown": 1}
+    assert list(places.check({"+1": ["a"]}, "rejected")) == []
+    places.outcomes["two"]["+2"] = Outcome("rejected")
+    places.totals["sum"] = {"accepted": 2}
+    assert len(list(places.check({"+1": ["a"]}, "rejected"))) == 2
 
 
 def arrivals(*proofs: str, status: int = 0, retry_after: float = 0.0) -> list[Arrival]:

@@ -1,10 +1,13 @@
 """Kills, suspends and disconnects workers while they send, and compares outcomes with the texts that went out.
 
 Run: python -m tests.system.worker_kills [--items 20000] [--workers 4] [--kills 12] [--rate 200] [--signal KILL]
-     [--lease 5] [--resend REJECTED] [--seed N] [--json]
+     [--lease 5] [--resend REJECTED] [--codes 0] [--forks 0] [--steps 0] [--command] [--seed N] [--json]
 Real ``taskiq worker`` processes on Redis streams, the ledger and the shared rate in the same Redis, a simulated
 service with faults and with a rate limit that the workers do not know. Processes are killed at random moments and
 started again; one is suspended past its lease and continued; Redis is killed once and starts again with its data.
+With --codes, single codes are requested meanwhile; with --forks, each process made and used the workers' objects and
+then forked its workers; with --steps, the wall clocks of Redis and of the workers are set forward and back. All
+places that report outcomes are compared with each other and with the texts that went out.
 """
 
 from __future__ import annotations
@@ -21,13 +24,38 @@ import signal
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bandwidth_mfa_async import Delivery
+from bandwidth_mfa_async import Delivery, LedgerError, RequestError
 from bandwidth_mfa_async.simulator import AccountLimits, Fault, Simulator
+from bandwidth_mfa_async.worker.ledger._code_queue import CodeQueue
+from tests.support import processes
+from tests.support.fake_clock import FakeClock
 from tests.support.redis_server import RedisServer
 from tests.support.worker_processes import Workers, numbers
+from tests.system._outcomes import (
+    Outcome,
+    Places,
+    add_progress,
+    code_row,
+    contradictions,
+    ledger_rows,
+    of_code,
+    of_error,
+    of_job_item,
+    summary_totals,
+    totals_of,
+)
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bandwidth_mfa_async import CodeTemplate
+    from bandwidth_mfa_async.worker import MFAWorker
+
+PREFIX = "bandwidth-mfa"
+STEPS = (5, -5, 3600, -3600, 0)
+"""Offsets of a clock from the true time, in seconds."""
 INTERRUPTED, IN_FLIGHT = "unknown for a kill or a freeze", "those in flight then"
 START_UP = 3.0
 """Seconds from the start of a worker until it sends its first chunk."""
@@ -36,7 +64,9 @@ NOT_SENT = {Delivery.REJECTED, Delivery.NOT_SENT, Delivery.INVALID, Delivery.SKI
 
 async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
     rng = random.Random(options.seed)
-    redis = await asyncio.to_thread(RedisServer, folder)
+    clocks = [FakeClock(folder / f"clock-{place}") for place in range(options.workers + 1)] if options.steps else []
+    clock = clocks[-1] if clocks else None
+    redis = await asyncio.to_thread(RedisServer, folder, clock=clock)
     limits = AccountLimits(rate=options.rate, model="token_bucket") if options.rate else None
     seed, everything = rng.getrandbits(31), 10 * options.items
     async with Simulator(seed=seed, messaging_limits=limits, request_log_limit=everything) as simulator:
@@ -57,7 +87,8 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, An
             "WORKER_LEASE": str(options.lease),
             "WORKER_RESEND": options.resend,
         }
-        workers = Workers(options.workers, environment, folder / "workers.log")
+        log = folder / "workers.log"
+        workers = Workers(options.workers, environment, log, forks=options.forks, clocks=clocks[:-1])
         os.environ["WORKER_REDIS"] = redis.url
         from tests.support import worker_app as app
 
@@ -65,10 +96,10 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, An
             for place in range(options.workers):
                 await workers.start(place)
             async with asyncio.timeout(options.timeout):
-                found = await scene(options, rng, redis, workers, simulator, app)
+                found = await scene(options, rng, redis, workers, simulator, app, clocks)
         except BaseException:
             await workers.show_stacks()
-            print((folder / "workers.log").read_text()[-4_000:], file=sys.stderr)
+            print((folder / "workers.log").read_text()[-12_000:], file=sys.stderr)
             raise
         finally:
             await workers.end()
@@ -76,23 +107,34 @@ async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, An
     return found
 
 
-async def scene(
+async def scene(  # noqa: PLR0912 - each way to disturb the workers is a branch
     options: argparse.Namespace,
     rng: random.Random,
     redis: RedisServer,
     workers: Workers,
     simulator: Simulator,
     app: Any,
+    clocks: list[FakeClock],
 ) -> dict[str, Any]:
     items = options.items
-    kills = frozen = restarts = graceful = 0
+    kills = frozen = restarts = graceful = steps = 0
     in_flight_at_kills = 0
     async with app.codes as codes:
         began = time.monotonic()
-        job = await codes.submit(numbers(items), name="kills", chunk=options.chunk, template=app.LOGIN)
+        watcher: asyncio.Task[dict[str, Any]] | None = None
+        if options.command:
+            watcher = asyncio.create_task(watch(redis.url, app.LOGIN, items, workers))
+            job = codes.job("kills")
+            while "kills" not in [known.name for known in await codes.jobs()]:
+                await asyncio.sleep(0.02)
+        else:
+            job = await codes.submit(numbers(items), name="kills", chunk=options.chunk, template=app.LOGIN)
         marks = sorted(rng.sample(range(items // 10, items * 9 // 10), options.kills))
         freeze_at = items // 3 if options.freeze else items * 2
         restart_at = items * 2 // 3 if options.restart else items * 2
+        step_marks = sorted(rng.sample(range(items // 10, items * 9 // 10), options.steps))
+        requester = SingleCodes(codes, app.LOGIN, options.codes)
+        requests = asyncio.create_task(requester.run())
         thawing: asyncio.Task[None] | None = None
         down = 0.0
         steady: list[tuple[float, int, float]] = []
@@ -107,6 +149,12 @@ async def scene(
                 marks.pop(0)
                 place = rng.choice(workers.alive() or [0])
                 await asyncio.sleep(rng.random() * 0.05)
+                if options.signal == "KILL" and options.forks and rng.random() < 0.5:
+                    workers.send(place, signal.SIGHUP)  # one of the forks
+                    kills += 1
+                    await asyncio.sleep(0.2)
+                    in_flight_at_kills += (await job.progress()).sending
+                    continue
                 if options.signal == "KILL":
                     await workers.kill(place)
                     kills += 1
@@ -119,6 +167,11 @@ async def scene(
                     graceful += 1
                 await workers.start(place)
                 disturbed = time.monotonic()
+            if step_marks and accepted >= step_marks[0]:
+                step_marks.pop(0)
+                rng.choice([clocks[-1], rng.choice(clocks)]).step(rng.choice(STEPS))  # Redis more often than a worker
+                steps += 1
+                in_flight_at_kills += (await job.progress()).sending
             if accepted >= freeze_at:
                 freeze_at = items * 2
                 frozen = 1
@@ -143,6 +196,7 @@ async def scene(
             await workers.restart_the_dead()
             await asyncio.sleep(0.05)
         seconds = time.monotonic() - began
+        await requests
         if thawing is not None:
             await thawing
             await asyncio.sleep(1.0)
@@ -155,23 +209,45 @@ async def scene(
         stopped = time.monotonic() - stopped
         deliveries: list[Delivery | None] = [None] * items
         outcomes = [outcome async for outcome in job.outcomes()]
-    recipients = list(numbers(items))
+        # A worker that was killed may hold a code whose request has timed out, until its lease expires: it was read.
+        await requester.read()
+        places = Places()
+        recipients = list(numbers(items))
+        places.outcomes["JobOutcome"] = {recipients[outcome.index]: of_job_item(outcome) for outcome in outcomes}
+        progress = await job.progress()
+        with redis.client() as client:
+            places.outcomes["ledger"] = ledger_rows(client, "kills", recipients, options.chunk, prefix=PREFIX)
+            requester.places.outcomes["ledger"] = {
+                number: code_row(client, CodeQueue.name(key_of(number)), prefix=PREFIX) for number in requester.returned
+            }
+        await asyncio.to_thread(add_progress, places, progress, redis.url, prefix=PREFIX)
+        if watcher is not None:
+            places.totals["bulk --worker --json"] = summary_totals(await watcher, {}, items)
     interrupted = sum(outcome.error == "LeaseExpired" for outcome in outcomes)
     duplicates = {
-        recipients[outcome.index]
-        for outcome in outcomes
-        if outcome.possible_duplicate or outcome.delivery is Delivery.UNKNOWN
+        number
+        for found in (places, requester.places)
+        for number, outcome in next(iter(found.outcomes.values()), {}).items()
+        if outcome.duplicate or outcome.delivery == "unknown"
     }
     for outcome in outcomes:
         deliveries[outcome.index] = outcome.delivery
     resends_nothing = options.resend == "REJECTED"
     texts = collections.Counter(message.to for message in simulator.inbox)
+    ids: dict[str, list[str]] = collections.defaultdict(list)
+    for message in simulator.inbox:
+        ids[message.to].append(message.message_id)
+    wrong = [*places.check(ids, options.resend.lower()), *requester.check(ids, options.resend.lower())]
     by_number = dict(zip(recipients, deliveries, strict=True))
     requests = simulator.requests
     refused = sum(request.status == 429 for request in requests)
     pace = _pace(steady, options.rate)
     return {
         "items": items,
+        "single codes": requester.counts(),
+        "clock steps": steps,
+        "contradictions": len(wrong),
+        "examples": wrong[:10],
         "workers": options.workers,
         "kills": kills,
         "terminated": graceful,
@@ -200,6 +276,80 @@ async def scene(
     }
 
 
+async def watch(url: str, template: CodeTemplate, items: int, workers: Workers) -> dict[str, Any]:
+    """Submit and watch the job with the command line; return the JSON that it prints."""
+    file = workers.log.with_name("kills.csv")
+    file.write_text("\n".join(["to", *numbers(items)]))
+    command = ["bulk", file, "--worker", url, "--json", "--from", template.from_, "--scope", template.scope]
+    command += ["--application-id", template.application_id, "--message", template.message]
+    async with processes.running_async(
+        *(sys.executable, "-m", "bandwidth_mfa_async", *command),
+        env=workers.environment,
+        stdout=processes.PIPE,
+        stderr=processes.DEVNULL,
+    ) as process:
+        stdout, _ = await process.communicate()
+    found: dict[str, Any] = json.loads(stdout)
+    return found
+
+
+class SingleCodes:
+    """Requests single codes, one after the other, while the job runs.
+
+    Args:
+        codes: the worker's interface.
+        template: makes the requests.
+        count: the number of codes.
+    """
+
+    def __init__(self, codes: MFAWorker, template: CodeTemplate, count: int) -> None:
+        self._codes = codes
+        self._template = template
+        self._count = count
+        self.returned: dict[str, Outcome | None] = {}
+        self.places = Places()
+
+    async def run(self) -> None:
+        pending: set[asyncio.Task[None]] = set()
+        for index in range(self._count):
+            pending.add(asyncio.create_task(self._request(f"+1999{index:07}")))
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*pending)
+
+    async def _request(self, number: str) -> None:
+        codes = self._codes.send_code
+        try:
+            identifier = await codes.kiq(self._template.to(number), key=key_of(number), timeout=20.0)
+        except RequestError as error:
+            self.returned[number] = of_error(error)
+        except LedgerError:
+            self.returned[number] = None  # unknown to this process; the ledger knows
+        else:
+            self.returned[number] = Outcome("accepted", identifier, duplicate=True)  # the result has no flag
+
+    async def read(self) -> None:
+        """Read what the ledger knows of every code."""
+        for number in self.returned:
+            code = await self._codes.send_code.outcome(key_of(number))
+            self.places.outcomes.setdefault("CodeOutcome", {})[number] = of_code(code)
+
+    def check(self, ids: dict[str, list[str]], policy: str) -> Iterator[str]:
+        """Yield the contradictions of all places that report single codes."""
+        for number, outcome in self.returned.items():
+            if outcome is not None:
+                yield from (f"kiq, {number}: {wrong}" for wrong in contradictions(outcome, ids[number], policy))
+        if self.places.outcomes:
+            yield from self.places.check(ids, policy)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of codes by outcome."""
+        return totals_of(next(iter(self.places.outcomes.values()), {}).values())
+
+
+def key_of(number: str) -> str:
+    return f"login:{number}"
+
+
 def _pace(steady: list[tuple[float, int, float]], rate: float) -> float | None:
     """Return the pace as a share of the limit, without the seconds after the start of a worker."""
     if not rate:
@@ -213,7 +363,13 @@ def _pace(steady: list[tuple[float, int, float]], rate: float) -> float | None:
 
 
 def sound(found: dict[str, Any]) -> bool:
-    wrong = ("texted twice", "missing in silence", "accepted without a text", "texted and called not sent")
+    wrong = (
+        "contradictions",
+        "texted twice",
+        "missing in silence",
+        "accepted without a text",
+        "texted and called not sent",
+    )
     return not any(found[name] for name in wrong) and found[INTERRUPTED] <= found[IN_FLIGHT]  # 0 after SIGTERM
 
 
@@ -227,12 +383,18 @@ def main() -> None:
     parser.add_argument("--lease", type=float, default=5.0)
     parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
     parser.add_argument("--resend", choices=["REJECTED", "AT_LEAST_ONCE"], default="REJECTED")
+    parser.add_argument("--command", action="store_true", help="submit and watch the job with the command line")
+    parser.add_argument("--codes", type=int, default=0, help="single codes, 20 a second")
+    parser.add_argument("--forks", type=int, default=0, help="workers that each process forks")
+    parser.add_argument("--steps", type=int, default=0, help="steps of a wall clock, of Redis or a worker")
     parser.add_argument("--timeout", type=float, help="seconds until the run fails and shows where the workers are")
     parser.add_argument("--no-freeze", action="store_false", dest="freeze")
     parser.add_argument("--no-restart", action="store_false", dest="restart")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(31))
     parser.add_argument("--json", action="store_true", dest="as_json")
     options = parser.parse_args()
+    if options.command:
+        options.chunk = 500  # the command line's
     with tempfile.TemporaryDirectory() as name:
         found = asyncio.run(run(options, pathlib.Path(name)))
     found = {"seed": options.seed, "sound": sound(found), **found}

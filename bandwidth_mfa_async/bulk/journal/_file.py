@@ -192,7 +192,7 @@ class JournalFile:
         self._mark = CommitMark(path)
         self._commits = 0
         self._session_id = 0
-        self._opened_at = 0.0
+        self.opened_at = 0.0
         self._next_id = 1
         self._failure: JournalError | None = None
         self.has_number_keys: bool = False
@@ -250,7 +250,7 @@ class JournalFile:
             facts = {"created_at": repr(now), "made_by": __version__}
             db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", facts.items())
             db.execute(_MARK_INTERRUPTED, {"now": now, "cause": INTERRUPTED_RUN})
-            self._opened_at = now
+            self.opened_at = now
             (before,) = db.execute("SELECT coalesce(max(commits), 0) FROM session").fetchone()
             self._commits = before + 1
             session = "INSERT INTO session (started_at, commits) VALUES (?, ?)"
@@ -351,7 +351,7 @@ class JournalFile:
         self._next_id = first + number
         if db.total_changes - before == other_changes + number + 1:
             return range(first, first + number)
-        lookup = {"keys": keys, "positions": positions, "since": self._opened_at}
+        lookup = {"keys": keys, "positions": positions, "since": self.opened_at}
         found = json.loads(db.execute(_LOOK_UP, lookup).fetchone()[0])
         rows = [(place, _parse_row(*columns)) for place, *columns in found]
         return [row for _, row in sorted(rows)]

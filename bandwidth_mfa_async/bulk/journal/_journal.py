@@ -308,7 +308,8 @@ class SQLiteJournal(GroupCommit):
             http_status,
             is_retryable_next_run,
             attempts,
-            at,
+            # If the clock is set back, the result is still one of this session.
+            None if at is None else max(at, self._file.opened_at),
             possible_duplicate,
         )
         self._schedule_write()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -229,7 +230,8 @@ class _ReportBuilder:
 
     def _intervals(self, sessions: list[SessionRow]) -> list[Interval]:
         """Return the active periods: one for each session that has results."""
-        ordered = sorted((math.floor(started), ended) for started, ended, _ in sessions)
+        # Only by the start: sessions may start in the same second, and a killed one has no end.
+        ordered = sorted(((math.floor(started), ended) for started, ended, _ in sessions), key=itemgetter(0))
         starts: list[int | None] = [start for start, _ in ordered]
         # Results before the first session, or without a session, count for the first one.
         if starts:

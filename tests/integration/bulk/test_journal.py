@@ -31,6 +31,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async._clock import ManualClock, SystemClock
 from bandwidth_mfa_async._item_state import JournalState
 from bandwidth_mfa_async._keys import Keys
+from bandwidth_mfa_async.bulk import JournalReport
 from bandwidth_mfa_async.bulk._item import Item
 from bandwidth_mfa_async.bulk._run_journal import RunJournal
 from bandwidth_mfa_async.bulk.journal import _file, _schema
@@ -40,7 +41,7 @@ from tests.support.fault_server import Act, FaultServer, answer
 from tests.support.journal_file import RESEAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from tests.support.clients import MakeClient
 
@@ -304,6 +305,35 @@ async def test_a_duplicate_of_an_item_that_became_unknown_is_skipped(
     assert bulk.summary.unknown == 1
 
 
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+async def test_a_duplicate_is_skipped_after_a_step_of_the_clock(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path, step: float
+) -> None:
+    """Under `AT_LEAST_ONCE` too: the item became unknown in this run, not in an earlier one."""
+
+    class SteppedClock(SystemClock):
+        offset = 0.0
+
+        def time(self) -> float:
+            return super().time() + self.offset
+
+    clock = SteppedClock()
+    server.play(Act(then="fin"))
+    client = make_client(clock=clock, retry=RetryPolicy(max_attempts=1, resend=Resend.AT_LEAST_ONCE))
+
+    async def numbers() -> AsyncIterator[str]:
+        clock.offset = step
+        yield NUMBERS[0]
+        while not bulk.summary.unknown:
+            await asyncio.sleep(0)
+        yield NUMBERS[0]
+
+    async with BulkSender(client, journal=tmp_path / "run.db") as bulk:
+        outcomes = [outcome async for outcome in bulk.send(numbers(), template=template)]
+    assert [outcome.delivery for outcome in outcomes] == [Delivery.UNKNOWN, Delivery.SKIPPED]
+    assert len(server.seen) == 1
+
+
 @pytest.mark.virtual_time
 async def test_a_stopped_run_leaves_no_item_unknown(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
@@ -323,6 +353,33 @@ async def test_a_stopped_run_leaves_no_item_unknown(
     assert await counts(path) == {"accepted": 20}
     assert sorted(str(seen.document["to"]) for seen in server.seen) == NUMBERS
     assert rows(path, "SELECT ending FROM session WHERE id IN (1, 3)") == [("stopped",), ("finished",)]
+
+
+@pytest.mark.virtual_time
+async def test_the_journal_has_the_rejection_of_an_item_whose_retry_a_stop_prevented(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, tmp_path: pathlib.Path
+) -> None:
+    """As the outcome and the summary have; the next run sends the item."""
+    path = tmp_path / "run.db"
+    server.default = answer(429, {}, headers={"Retry-After": "30"})
+    async with BulkSender(make_client(), journal=path) as bulk:
+        stream = bulk.send(NUMBERS[:1], template=template)
+        reader = asyncio.ensure_future(anext(stream))
+        while not server.seen or bulk.summary.in_flight:
+            await asyncio.sleep(0)
+        bulk.stop()
+        outcomes = [await reader, *[outcome async for outcome in stream]]
+    assert [outcome.delivery for outcome in outcomes] == [Delivery.REJECTED]
+    assert (bulk.summary.rejected, bulk.summary.ending) == (1, "stopped")
+    report = await asyncio.to_thread(JournalReport.read, path)
+    assert (report.counts.rejected, report.counts.pending) == (1, 0)
+    assert [(failure.cause, failure.http_status, failure.resume) for failure in report.failures] == [
+        ("RateLimitError", 429, "yes")
+    ]
+    server.default = answer()
+    assert [outcome.delivery for outcome in await send(make_client(), path, template, NUMBERS[:1])] == [
+        Delivery.ACCEPTED
+    ]
 
 
 async def test_a_cancelled_run_records_which_items_may_have_been_sent(

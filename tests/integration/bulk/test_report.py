@@ -139,6 +139,16 @@ def test_a_session_without_an_end_was_killed_unless_the_lock_is_held(tmp_path: P
     assert JournalReport.read(path).running is False
 
 
+def test_sessions_that_start_in_the_same_second_are_read(tmp_path: Path) -> None:
+    """A run that is killed and started again at once: its first session has no end."""
+    sessions = [(BEGAN + 0.1, None, None), (BEGAN + 0.4, None, None), (BEGAN + 0.6, BEGAN + 0.9, "finished")]
+    seconds = {BEGAN: {"accepted": 3}}
+    path = make_journal(tmp_path / "run.db", items=[ACCEPTED] * 3, seconds=seconds, sessions=sessions)
+    report = JournalReport.read(path)
+    assert [session.ending for session in report.sessions] == ["killed", "killed", "finished"]
+    assert (report.totals.ended, report.totals.working_seconds) == (3, 1)
+
+
 @pytest.mark.parametrize(("flag", "expected"), [(False, (0, 0)), (True, (2, 0)), (None, (0, 2))])
 def test_possible_duplicates_are_counted(tmp_path: Path, flag: bool | None, expected: tuple[int, int]) -> None:
     """Only of accepted items, and apart from those of which an older version did not record it."""
@@ -216,18 +226,21 @@ rows = st.dictionaries(
     min_size=1,
     max_size=40,
 )
-starts = st.lists(st.integers(0, 40_000), min_size=0, max_size=30)
+starts = st.lists(st.tuples(st.integers(0, 40_000), st.booleans()), min_size=0, max_size=30)
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows, starts, st.integers(0, 300))
 def test_points_keep_every_sum(
-    tmp_path: Path, seconds: dict[int, dict[str, int]], starts: list[int], lasted: int
+    tmp_path: Path, seconds: dict[int, dict[str, int]], starts: list[tuple[int, bool]], lasted: int
 ) -> None:
-    """For any sessions: no result is lost or counted twice, points do not overlap, and there are at most 240."""
+    """For any sessions, killed ones too: no result is lost or counted twice, and at most 240 points do not overlap."""
     path = tmp_path / "run.db"
     path.unlink(missing_ok=True)
-    sessions = [(BEGAN + start + 0.3, BEGAN + start + lasted + 0.6, "stopped") for start in starts]
+    sessions = [
+        (BEGAN + start + 0.3, *((None, None) if is_killed else (BEGAN + start + lasted + 0.6, "stopped")))
+        for start, is_killed in starts
+    ]
     at = {BEGAN + second: row for second, row in seconds.items()}
     report = JournalReport.read(make_journal(path, seconds=at, sessions=sessions))
     found = points(report)

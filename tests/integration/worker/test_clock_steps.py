@@ -13,25 +13,29 @@ from bandwidth_mfa_async.worker import RedisLedger
 from bandwidth_mfa_async.worker.ledger._code_queue import CodeQueue
 from bandwidth_mfa_async.worker.ledger._codec import pack_requests
 from tests.conftest import TO
-from tests.support.redis_server import FAKETIME, RedisServer
+from tests.support.fake_clock import LIBRARY, FakeClock
+from tests.support.redis_server import RedisServer
 
-pytestmark = pytest.mark.skipif(not FAKETIME.exists(), reason="needs libfaketime")
+pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="needs libfaketime")
 
 STEPS = (-5, -3600)
 
 
 @pytest.fixture
 def clocked_redis(tmp_path, common_redis):  # common_redis skips without redis-server
-    server = RedisServer(tmp_path, settable_clock=True)
+    server = RedisServer(tmp_path, clock=FakeClock(tmp_path / "clock"))
     yield server
     server.kill()
 
 
-def test_the_clock_of_this_redis_can_be_set(clocked_redis):
-    with clocked_redis.client() as client:
+async def set_back(server, step):
+    """Set the server's clock, and wait until it is set."""
+    with server.client() as client:
         before = client.time()[0]
-        clocked_redis.set_clock(-3600)
-        assert -3605 < client.time()[0] - before < -3595
+        server.clock.step(step)
+        async with asyncio.timeout(10):
+            while client.time()[0] - before > step / 2:
+                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -44,7 +48,7 @@ async def test_calls_through_shared_limits_continue(clocked_redis, step, rate):
         limiter.rejected(await limiter.acquire(), 0.01)
     for _ in range(5):
         limiter.accepted(await limiter.acquire())
-    clocked_redis.set_clock(step)
+    await set_back(clocked_redis, step)
     async with asyncio.timeout(3):
         for _ in range(10):
             limiter.accepted(await limiter.acquire())
@@ -64,7 +68,7 @@ async def test_the_chunk_of_a_dead_worker_is_reassigned(clocked_redis, template,
         await ledger.plan("job", ledger.new_lease(), max_queued_chunks=4, requeue_after=0.1)
         dead, other = ledger.new_lease(), ledger.new_lease()
         await ledger.claim_chunk("job", 0, dead)
-        clocked_redis.set_clock(step)
+        await set_back(clocked_redis, step)
         async with asyncio.timeout(5):
             while await ledger.next_chunk("job") is None:
                 await asyncio.sleep(0.05)
@@ -80,7 +84,7 @@ async def test_the_code_of_a_dead_worker_is_reassigned(clocked_redis, template, 
         name = codes.name("login:42")
         await codes.put(name, template.to(TO), "messaging", ledger.clock.monotonic() + 60)
         assert await codes.claim(name, ledger.new_lease(), resends_unknown=False)
-        clocked_redis.set_clock(step)
+        await set_back(clocked_redis, step)
         async with asyncio.timeout(5):
             while name not in await codes.stale(0.5, 10):
                 await asyncio.sleep(0.05)

