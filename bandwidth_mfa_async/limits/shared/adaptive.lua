@@ -36,6 +36,7 @@ local BATCH_SECONDS, SLACK_SECONDS, PROBE_TIMEOUT, MAX_LATENESS, TOLERANCE = 0.0
 local MIN_RAMP_START, SEED_SHARE = 10, 0.8
 local MAX_REJECTION_ENTRIES, PROCESS_TTL = 10, 60
 local MARGIN, RESOLUTION, HEADROOM, PERMIT_TTL, SILENT_OUTAGE, LINGER = 0.001, 0.004, 0.004, 10, 0.5, 0.02
+local TURN_TTL = 0.5
 
 local adaptive, ceiling = ARGV[1] == '1', tonumber(ARGV[2])
 local known_epoch, accepted, accepted_before = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -59,8 +60,10 @@ local s, streak, rejections = {}, {}, {}
 local epoch_ends, gaps, undecided = {}, {}, {}
 -- State of a configured rate: for each window its limit, length, written segments, and entries of the time at which a
 -- write leaves the window, its segments, and that time for the first write of the entry. `held` are permits that are
--- not written yet: process, time of the grant, segments.
+-- not written yet: process, time of the grant, segments. `turns` is, for each lane, the process whose first text waits
+-- for room in the windows, and when that turn ends: nobody else may take the room meanwhile.
 local strict, windows, held, held_total = ceiling < UNLIMITED and ARGV[19] ~= '', {}, {}, 0
+local turns = {}
 local function numbers(text)
   local list = {}
   for number in string.gmatch(text, '%-?%d+') do list[#list + 1] = tonumber(number) end
@@ -79,6 +82,8 @@ for i = 1, #stored, 2 do
     for who, at, count in string.gmatch(stored[i + 1], '(%w+):([%d.]+):(%d+)') do
       held[#held + 1] = {who, tonumber(at), tonumber(count)}
     end
+  elseif stored[i] == 'turns' then
+    for lane, who, ends in string.gmatch(stored[i + 1], '(%w+):(%w+):([%d.]+)') do turns[lane] = {who, tonumber(ends)} end
   elseif string.sub(stored[i], 1, 7) == 'window:' then
     windows[string.sub(stored[i], 8)] = stored[i + 1]
   elseif stored[i] == 'refused' then
@@ -583,7 +588,18 @@ end
 
 local batch = math.max(1, math.floor(s.rate * BATCH_SECONDS))
 
+-- Return when the turn of another caller ends that goes before this lane of this process; 0 for none.
+local function other_turn_ends(lane)
+  local ends = 0
+  for turn_lane, turn in pairs(turns) do
+    local goes_first = turn_lane == 'interactive' and lane == 'bulk' or turn_lane == lane and turn[1] ~= process
+    if goes_first and turn[2] > now then ends = math.max(ends, turn[2]) end
+  end
+  return ends
+end
+
 local function grant(lane, want, head, ticket)
+  if turns[lane] and turns[lane][1] == process then turns[lane] = nil end
   if want <= 0 then return 0, 0 end
   local open, slot = now >= s.pause_until, 'slot_' .. lane
   if s.rate <= 0 then
@@ -595,6 +611,11 @@ local function grant(lane, want, head, ticket)
   local granted = 0
   local is_idle = s[slot] <= now
   local yields = lane == 'bulk' and s.slot_interactive + MAX_LATENESS > now
+  local turn_ends = strict and other_turn_ends(lane) or 0
+  if turn_ends > 0 then
+    s.demand = now
+    return 0, math.max(turn_ends - TURN_TTL, now) + MAX_LATENESS
+  end
   if open and (waited or is_idle) and not yields and s.level >= 1 - TOLERANCE then
     local max_grant = want
     if not is_idle then max_grant = math.max(math.min(want, batch), math.floor(s.level - batch)) end
@@ -603,7 +624,7 @@ local function grant(lane, want, head, ticket)
     if strict then
       local room = room_for(head)
       local whole = math.max(head, math.min(want, batch))
-      if waited and room >= 0 and room < whole and opens_at(whole) < now + LINGER then room = -1 end
+      if waited and room >= 0 and room_for(whole) < 0 and opens_at(whole) < now + LINGER then room = -1 end
       granted = room < 0 and 0 or math.max(head, math.min(granted, room))
       if granted > 0 then
         held[#held + 1], held_total = {process, now, granted}, held_total + granted
@@ -625,7 +646,9 @@ local function grant(lane, want, head, ticket)
   -- Keeps its turn until the windows have room.
   local speed = strict and s.rate * (1 - HEADROOM) or s.rate
   if strict and waited and granted == 0 and open and not yields then
-    return 0, math.max(opens_at(math.max(head, math.min(want, batch))), s.stamp + (1 - s.level) / speed, now + MARGIN)
+    local due = math.max(opens_at(math.max(head, math.min(want, batch))), s.stamp + (1 - s.level) / speed, now + MARGIN)
+    if room_for(head) < 0 then turns[lane] = {process, due + TURN_TTL} end
+    return 0, due
   end
   local share = math.min(want - granted, batch)
   local from = s.slot_interactive
@@ -638,7 +661,10 @@ local function grant(lane, want, head, ticket)
 end
 
 local first, ticket_first = grant('interactive', waiting_interactive, tonumber(ARGV[4]), tonumber(ARGV[5]))
-local second, ticket_second = grant('bulk', waiting_bulk, tonumber(ARGV[7]), tonumber(ARGV[8]))
+-- A process cannot use permits for bulk before its interactive callers are served.
+local bulk_follows = strict and first < waiting_interactive
+local second, ticket_second = 0, waiting_bulk > 0 and math.max(ticket_first, tonumber(ARGV[8])) or 0
+if not bulk_follows then second, ticket_second = grant('bulk', waiting_bulk, tonumber(ARGV[7]), tonumber(ARGV[8])) end
 
 s.climbing = s.sent > hold_seconds() and 1 or 0
 if now > s.pruned + PROCESS_TTL then
@@ -674,6 +700,12 @@ if strict then
   for i, permit in ipairs(held) do permits[i] = string.format('%s:%.6f:%d', permit[1], permit[2], permit[3]) end
   fields[#fields + 1] = 'held'
   fields[#fields + 1] = table.concat(permits, ',')
+  local current = {}
+  for lane, turn in pairs(turns) do
+    if turn[2] > now then current[#current + 1] = string.format('%s:%s:%.6f', lane, turn[1], turn[2]) end
+  end
+  fields[#fields + 1] = 'turns'
+  fields[#fields + 1] = table.concat(current, ',')
   for _, window in ipairs(windows) do
     local writes = {}
     for i, entry in ipairs(window) do writes[i] = string.format('%.6f:%d:%.6f', entry[1], entry[2], entry[3]) end

@@ -279,6 +279,48 @@ def test_every_remaining_caller_is_granted(script, callers, rate, processes):
     run_virtual(main())
 
 
+@pytest.mark.parametrize("lane", ["interactive", "bulk"])
+def test_a_text_heavier_than_the_rate_is_not_starved_by_light_ones(script, lane):
+    """The heavy text needs an empty second; others of its lane, in other processes, do not take the room meanwhile."""
+    waits = []
+
+    async def main():
+        limiters = Processes(script, 3, Rate(2.0)).limiters
+
+        async def light(limiter):
+            while True:
+                await acquire_and_write(limiter, 1, lane)
+
+        others = [asyncio.create_task(light(limiter)) for limiter in limiters[1:] for _ in range(3)]
+        await asyncio.sleep(2.0)
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            began = loop.time()
+            await asyncio.wait_for(acquire_and_write(limiters[0], 4, lane), 30.0)
+            waits.append(loop.time() - began)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for limiter in limiters:
+            await limiter.aclose()
+
+    run_virtual(main())
+    assert max(waits) <= 6.0
+
+
+def test_a_text_heavier_than_the_rate_costs_few_calls(script):
+    """Waiting for an empty second is no loop of calls."""
+
+    async def main():
+        limiter = Processes(script, 1, Rate(2.0)).limiters[0]
+        for _ in range(3):
+            await asyncio.wait_for(acquire_and_write(limiter, 3, "bulk"), 10.0)
+        await limiter.aclose()
+
+    run_virtual(main())
+    assert script.calls <= 3 * 6
+
+
 def test_bug_1_low_rates_are_probed(script):
     """A limit of 1 per second that rises to 4 is found: waiting exactly for one token is not idleness."""
     tally, _ = run(script, AccountQueue(1, 3), ((120, 4),), until=300, count=3, workers=12, per_second=0.01)
