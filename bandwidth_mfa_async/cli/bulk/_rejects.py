@@ -82,13 +82,9 @@ class Rejects:
             return
         name = printable(self.path)
         if is_one_of(self.path, protected):
-            raise RejectsFileError(
-                f"{self._option}: {name} is already used by this command; name another file"
-            )
+            raise RejectsFileError(f"{self._option}: {name} is already used by this command; name another file")
         if os.pread(descriptor, len(_HEADER_START), 0) not in {b"", _HEADER_START}:
-            raise RejectsFileError(
-                f"{self._option}: {name} exists and is not a rejects file; name another file"
-            )
+            raise RejectsFileError(f"{self._option}: {name} exists and is not a rejects file; name another file")
 
     def _write_error(self, error: OSError) -> RejectsFileError:
         return RejectsFileError(f"{self._option}: {printable(self.path)} cannot be written: {error.strerror or error}")
