@@ -7,10 +7,12 @@ import contextvars
 import heapq
 import itertools
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
 
 
 class TimerHandle(Protocol):
@@ -212,6 +214,32 @@ async def wait_until(clock: Clock, when: float | None, future: asyncio.Future[An
         if timer is not None:
             timer.cancel()
     return future.done()
+
+
+async def run_until(clock: Clock, work: Awaitable[T], when: float) -> T:
+    """Return the result of `work`; cancel it when `clock.monotonic()` reaches `when`.
+
+    Raises:
+        TimeoutError: `work` had not ended by then.
+    """
+    task = asyncio.ensure_future(work)
+    expired = False
+
+    def expire() -> None:
+        """Cancel the work."""
+        nonlocal expired
+        expired = True
+        task.cancel()
+
+    timer = clock.call_at(when, expire)
+    try:
+        await asyncio.wait((task,))
+    finally:
+        timer.cancel()
+        task.cancel()
+    if expired and task.cancelled():
+        raise TimeoutError
+    return task.result()
 
 
 class Sleeper:

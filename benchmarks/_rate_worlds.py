@@ -252,7 +252,7 @@ def in_virtual_time(name: str, account: Account, seed: int) -> Seen:
                 limits = evolve(our_limits(account), shared=shared)
                 client = await stack.enter_async_context(MFAClient("9900000", BasicAuth("user", "pass"), limits=limits))
                 client._executor.state.transport = _Wire(service)
-                client._executor.state.rng = random.Random(seed + 1000 * n)
+                client._executor.state.rng.seed(seed + 1000 * n)
                 ways.append(OurWay(client))
             programs = Programs(ways)
             await drive(programs, tally, account, change, seed)

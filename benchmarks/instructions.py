@@ -176,7 +176,7 @@ def servers(folder: pathlib.Path) -> Generator[Place, None, None]:
     from tests.support.redis_server import RedisServer
 
     command = (sys.executable, "-m", "benchmarks._server")
-    redis = RedisServer(folder, "--appendonly", "yes")
+    redis = RedisServer(folder)
     try:
         with processes.running(command, cwd=ROOT, stdout=processes.PIPE, text=True) as http:
             assert http.stdout is not None

@@ -56,7 +56,7 @@ def cpu_of(pid: int) -> float:
 
 async def through_workers(port: int, items: int, processes: int, folder: pathlib.Path) -> dict[str, float]:
     """Send through workers, and return what it cost a code."""
-    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
+    redis = RedisServer(tempfile.mkdtemp(dir=folder))
     environment = os.environ | {
         "BW_MFA_URL": f"http://127.0.0.1:{port}/api/v1",
         "WORKER_REDIS": redis.url,
@@ -111,7 +111,7 @@ def scattered_numbers(count: int) -> Iterator[str]:
 
 async def memory(keys: int, folder: pathlib.Path) -> dict[str, Any]:
     """Submit a job of many keys, and return what it weighs, before anything of it is sent."""
-    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
+    redis = RedisServer(tempfile.mkdtemp(dir=folder))
     from redis.asyncio import Redis as Client
     from taskiq_redis import RedisStreamBroker
 

@@ -104,7 +104,7 @@ async def counted(redis: RedisServer, seconds: float) -> dict[str, float]:
 
 async def busy(count: int, rate: int, seconds: float, folder: pathlib.Path) -> dict[str, float]:
     """Let workers send at a rate, and return what a code cost Redis."""
-    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
+    redis = RedisServer(tempfile.mkdtemp(dir=folder))
     try:
         items = round(rate * (2 * seconds + 10))
         async with MFAWorker(SilentBroker(), ledger=redis.url, client=lambda: client(redis.url, rate)) as codes:
@@ -130,7 +130,7 @@ async def busy(count: int, rate: int, seconds: float, folder: pathlib.Path) -> d
 
 async def idle(count: int, seconds: float, folder: pathlib.Path) -> dict[str, float]:
     """Let workers wait for work, and return what each of them costs Redis."""
-    redis = RedisServer(tempfile.mkdtemp(dir=folder), "--appendonly", "yes")
+    redis = RedisServer(tempfile.mkdtemp(dir=folder))
     try:
         async with workers(redis, count, 1_000):
             await asyncio.sleep(1.0)

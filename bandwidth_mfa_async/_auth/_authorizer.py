@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, field
 
 from .._clock import wait_until
-from .._credentials import BasicAuth, CredentialChain, checked_auth
+from .._credentials import BasicAuth, CredentialChain, OAuth2ClientCredentials, checked_auth
 from .._logger import LOGGER_NAME
 from ..errors import APIStatusError, ConfigurationError, Delivery, NotSentError, RequestError
 from ..telemetry import CredentialSwitchedEvent
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._clock import Clock
-    from .._credentials import Auth, AuthOrProvider, OAuth2ClientCredentials
+    from .._credentials import Auth, AuthOrProvider
     from ._credential import Credential, CredentialKind, Fetch
 
 _logger = logging.getLogger(LOGGER_NAME)
@@ -49,7 +49,7 @@ class _Choice:
     paused_until: list[float] = field(factory=lambda: [0.0, 0.0])
     works: list[bool] = field(factory=lambda: [False, False])
     # The message of each kind's last failure.
-    failures: dict[CredentialKind, str] = field(factory=dict)
+    failures: dict[CredentialKind, str] = field(factory=dict["CredentialKind", str])
 
     @property
     def description(self) -> str:
@@ -81,10 +81,10 @@ class Authorizer:
         self._provider: Callable[[], Auth | Awaitable[Auth]] | None = None
         self._asking: asyncio.Task[None] | None = None
         self._ask_again_at = float("-inf")
-        if callable(auth):
-            self._provider = auth
-        else:
+        if isinstance(auth, (BasicAuth, OAuth2ClientCredentials, CredentialChain)):
             self._install(auth)
+        else:
+            self._provider = auth
         # Whether `accepted` must be called; a single password learns nothing from it.
         self.tracks: bool = not isinstance(auth, BasicAuth)
 
@@ -340,7 +340,7 @@ async def resolve(auth: AuthOrProvider) -> Auth:
     Raises:
         ConfigurationError: the provider returned something else.
     """
-    if not callable(auth):
+    if isinstance(auth, (BasicAuth, OAuth2ClientCredentials, CredentialChain)):
         return auth
     answer = auth()
     return checked_auth(await answer if isawaitable(answer) else answer, "auth: the provider")

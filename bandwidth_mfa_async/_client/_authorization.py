@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from ._shared_state import SharedState
 
 
+def current_header(call: Call[Any, Any]) -> str | None:
+    """Return a call's Authorization header, or None if `wait_for_header` must be awaited."""
+    return None if call.credential is None else call.credential.current()
+
+
 async def wait_for_header(state: SharedState, call: Call[Any, Any]) -> str:
     """Return a call's Authorization header, after its wait for the provider or for the token that all calls share.
 

@@ -32,7 +32,7 @@ from ..errors import (
     RequestError,
 )
 from ..limits import ChannelLimiter, PrioritySemaphore, message_weight
-from ._authorization import change_credential, proves_authorization, record_accepted, wait_for_header
+from ._authorization import change_credential, current_header, proves_authorization, record_accepted, wait_for_header
 from ._call import NO_DEADLINE, Call, clear_unless_request_failed
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ class CallExecutor:
             call.deadline = NO_DEADLINE
         if call.credential is None:
             call.credential = state.authorizer.select(call.operation.name)
-        call.header = (call.credential and call.credential.current()) or await wait_for_header(state, call)
+        call.header = current_header(call) or await wait_for_header(state, call)
         permit = await self._permit(call, limiter)
         if not self.slots.try_acquire(call.lane):
             # A permit is valid now. If kept while waiting for a slot, many would be used at once, above the rate.
@@ -325,7 +325,7 @@ class CallExecutor:
         state = self.state
         clock = state.clock
         # The token may have expired during the waits.
-        header = call.header = (call.credential and call.credential.current()) or await wait_for_header(state, call)
+        header = call.header = current_header(call) or await wait_for_header(state, call)
         started = clock.monotonic()
         time_left = call.deadline - started
         if time_left <= 0:

@@ -12,6 +12,7 @@ from .._auth import Authorizer
 from .._clock import Sleeper
 from .._config import RetryPolicy
 from .._credentials import checked_auth
+from .._process import PerProcess
 from .._retry import RetryBudget
 from .._transport import Body, Transport, absolute_url, checked_transport_options, endpoint, request_headers
 from .._validation import checked_account_id, checked_url
@@ -55,7 +56,8 @@ class SharedState:
         self.transport: Transport = Transport(session=session, ssl=ssl, proxy=proxy, clock=clock)
         self.sleeper: Sleeper = Sleeper(clock)
         self.budget: RetryBudget = RetryBudget()
-        self.rng: random.Random = random.Random()  # noqa: S311 - jitter and event ids, no secrets
+        # Made at its first use: workers that a fork made must not share call ids and jitter.
+        self._rng = PerProcess(random.Random)
         self.urls: dict[str, URL] = {op.name: endpoint(self.base_url, self.account_id, op.path) for op in OPERATIONS}
         self.authorizer: Authorizer = Authorizer(auth, self._fetch_token, clock)
         self.token_policy: RetryPolicy = RetryPolicy()
@@ -68,6 +70,11 @@ class SharedState:
         self._waiters: weakref.WeakSet[Limiter | PrioritySemaphore] = weakref.WeakSet()
         # Strong references: these hold connections. Views with the same options share one.
         self._shared_limiters: dict[tuple[object, ...], SharedLimiter] = {}
+
+    @property
+    def rng(self) -> random.Random:
+        """The source of jitter and event ids; no secrets."""
+        return self._rng.get()
 
     @property
     def closed(self) -> bool:

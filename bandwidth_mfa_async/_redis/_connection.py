@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
+from .._process import PerLoop
 from ..errors import ConfigurationError, LedgerError
 from ._connect import close_quietly, is_valid_redis_url, make_client
-from ._errors import classify_redis_error, error_text
+from ._errors import RedisFault, classify
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from .._clock import Clock
+    from ._errors import RedisFailure
     from ._script import Script
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
@@ -25,82 +28,75 @@ _MIN_WAIT: Final = 0.05
 _MAX_WAIT: Final = 1.0
 _LOG_OUTAGE_AFTER: Final = 1.0
 """Seconds of an outage before it is logged."""
+_TLS: Final = frozenset({RedisFault.TLS, RedisFault.NOT_TLS})
 
-# Signs in the lower-case text of an error, and what to report: the text itself may contain keys, names and addresses.
-_FATAL_ERRORS: Final = (
-    (("wrongpass", "invalid password", "invalid username-password", "noauth", "authentication"), "wrong password"),
-    (("noperm", "no permission"), "this user may not run EVALSHA, EVAL and the commands of our scripts there"),
-    (("unknown command", "non deterministic"), "this Redis is too old for the scripts; 5 or later is needed"),
-    (("wrongtype",), "a key of its prefix holds something else; choose another prefix"),
-    (("invalid db index", "out of range"), "there is no such database"),
-    (("crossslot",), "its keys are on several nodes; pass cluster=True"),
-    (("moved",), "this is a node of a cluster; pass cluster=True"),
-)
-# Errors that end by themselves or once the operator of the Redis acts, and what the operator can do.
-_OUT_OF_MEMORY: Final = ("oom ", "outofmemory")  # redis-py removes the prefix "OOM" and raises OutOfMemoryError
-_TRANSIENT_SIGNS: Final = (
-    *_OUT_OF_MEMORY,
-    "loading",
-    "readonly",
-    "misconf",
-    "masterdown",
-    "clusterdown",
-    "tryagain",
-    "busy",
-)
-_OUTAGE_CAUSES: Final = (
-    (_OUT_OF_MEMORY, "cannot be written: its Redis is out of memory; raise maxmemory"),
-    (("misconf",), "cannot be written: its Redis cannot save; free space on its disk"),
-    (("readonly",), "cannot be written: its Redis is a read-only replica; use the URL of the primary"),
-    (("loading",), "cannot be reached yet: its Redis is loading its data"),
-)
+
+class _LoopState:
+    """What belongs to one event loop: the client, and the operations that wait for the end of an outage."""
+
+    def __init__(self) -> None:
+        self.client: Any = None
+        self.has_worked = False
+        self.closing: asyncio.Future[None] | None = None
+        self.waiters = 0  # operations in an outage that is logged; it is logged once for all of them
 
 
 class Connection:
     """Runs scripts and commands for the ledger, and retries them while Redis cannot be reached.
 
-    A script whose reply is lost runs twice; every script tolerates that.
+    A script whose reply is lost runs twice; every script tolerates that. Each event loop and each process has its own
+    connections: those of a closed loop and those that a fork inherited are not used again.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
         cluster: whether the URL is that of a Redis Cluster.
         timeout: seconds that one operation may take.
         clock: the time source.
+        rights: the rights that the operations need, in the syntax of ``ACL SETUSER``; for errors.
     """
 
-    def __init__(self, url: str, *, cluster: bool, timeout: float, clock: Clock) -> None:
+    def __init__(self, url: str, *, cluster: bool, timeout: float, clock: Clock, rights: str = "") -> None:
         self._url = url
         self._cluster = cluster
         self._timeout = timeout
         self._clock = clock
-        self._client: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._rights = rights
+        self._loops = PerLoop(_LoopState)
         self._closed = False
-        self._closing: asyncio.Future[None] | None = None
-        self._waiters = 0  # operations in an outage that is logged; it is logged once for all of them
 
     async def script(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Any], *, max_wait: float = 1e9
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Any] | Callable[[], Sequence[Any]],
+        *,
+        max_wait: float = math.inf,
     ) -> Any:
         """Run a script.
 
         Args:
             script: the script.
             keys: its keys.
-            arguments: its arguments.
-            max_wait: seconds to retry while Redis cannot be reached.
+            arguments: its arguments, or a function that returns those of one try, if they depend on the time.
+            max_wait: seconds until the operation has ended, retries included.
 
         Raises:
-            LedgerError: Redis refuses the operation, could not be reached for `max_wait`, or the ledger was closed.
+            LedgerError: Redis refuses the operation, could not be reached within `max_wait`, or the ledger was closed.
         """
-        return await self.call(lambda client: script.run(client, keys, arguments), max_wait=max_wait)
+
+        def run(client: Any) -> Awaitable[Any]:
+            """Run it once."""
+            return script.run(client, keys, arguments() if callable(arguments) else arguments)
+
+        return await self.call(run, max_wait=max_wait)
 
     async def command(self, name: str, *arguments: Any) -> Any:
         """Run a Redis command; see `script`."""
         return await self.call(lambda client: getattr(client, name)(*arguments))
 
-    async def call(self, operation: Callable[[Any], Awaitable[Any]], *, max_wait: float = 1e9) -> Any:
+    async def call(self, operation: Callable[[Any], Awaitable[Any]], *, max_wait: float = math.inf) -> Any:
         """Run an operation with a redis-py client, and retry it during an outage; see `script`."""
+        state = self._loops.get()
         wait = _MIN_WAIT
         began = self._clock.monotonic()
         is_logged = False
@@ -108,87 +104,86 @@ class Connection:
             while True:
                 if self._closed:
                     raise LedgerError("the ledger was closed before Redis answered")
-                try:
-                    async with asyncio.timeout(self._timeout):
-                        answer = await operation(self._open())
-                except Exception as error:  # noqa: BLE001 - redis-py raises many types
-                    if not is_transient(error):
-                        refusal = LedgerError(f"the ledger cannot be used: {_describe_error(error)}")
-                        raise refusal from None
-                    outage = _describe_outage(error)
-                else:
-                    if is_logged and self._waiters == 1:
+                left = began + max_wait - self._clock.monotonic()
+                answer, failure = await self._try(state, operation, max(0.0, min(self._timeout, left)))
+                if failure is None:
+                    if is_logged and state.waiters == 1:
                         _LOG.warning("the ledger can be used again")
                     return answer
                 now = self._clock.monotonic()
                 if now + wait - began > max_wait:
-                    raise LedgerError(f"the ledger {outage}")
+                    raise LedgerError(f"the ledger {_describe_outage(failure)}")
                 if now - began >= _LOG_OUTAGE_AFTER and not is_logged:
                     is_logged = True
-                    self._waiters += 1
-                    if self._waiters == 1:
-                        _LOG.warning("the ledger %s; the operation is retried until it succeeds", outage)
-                await self._pause(now + wait)
+                    state.waiters += 1
+                    if state.waiters == 1:
+                        _LOG.warning(
+                            "the ledger %s; the operation is retried until it succeeds", _describe_outage(failure)
+                        )
+                if not self._closed:
+                    await self._pause(state, now + wait)
                 wait = min(2 * wait, _MAX_WAIT)
         finally:
-            self._waiters -= is_logged
+            state.waiters -= is_logged
 
-    async def _pause(self, until: float) -> None:
-        if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_future()
+    async def _try(
+        self, state: _LoopState, operation: Callable[[Any], Awaitable[Any]], seconds: float
+    ) -> tuple[Any, RedisFailure | None]:
+        """Run an operation once; return its reply, or a failure that a later try may not meet."""
+        client = state.client
+        if client is None:
+            client = state.client = make_client(self._url, cluster=self._cluster)
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await operation(client)
+        except Exception as error:  # noqa: BLE001 - redis-py raises many types
+            failure = classify(error)
+        else:
+            state.has_worked = True
+            return answer, None
+        # A certificate that has never been accepted is a wrong setting; one that was accepted before will be renewed.
+        if not failure.fault.is_transient and not (failure.fault in _TLS and state.has_worked):
+            raise LedgerError(f"the ledger cannot be used: {failure.describe(self._rights)}")
+        if failure.fault.needs_new_connection and state.client is client:
+            # The name in the URL may lead to the new primary by now.
+            state.client = None
+            await close_quietly(client.aclose, self._timeout)
+        return None, failure
+
+    async def _pause(self, state: _LoopState, until: float) -> None:
+        if state.closing is None:
+            state.closing = asyncio.get_running_loop().create_future()
         timer = asyncio.ensure_future(sleep_until(self._clock, until))
         try:
-            await asyncio.wait((timer, self._closing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((timer, state.closing), return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
-
-    def _open(self) -> Any:
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
-            # Connections of another loop, such as that of an earlier asyncio.run, ended with that loop.
-            self._loop = loop
-            self._client = make_client(self._url, cluster=self._cluster)
-        return self._client
 
     def open(self) -> None:
         """Allow operations, also after a close. The connection itself opens at first use."""
         self._closed = False
-        self._closing = None
 
     def stop_waiting(self) -> None:
         """End all waits for Redis with an error: the ledger is closed."""
         self._closed = True
-        if self._closing is not None and not self._closing.done():
-            self._closing.set_result(None)
+        state = self._loops.get()
+        closing, state.closing = state.closing, None
+        if closing is not None and not closing.done():
+            closing.set_result(None)
 
     async def aclose(self) -> None:
         """Close; operations that wait for Redis raise a `LedgerError`."""
         self.stop_waiting()
-        client, self._client = self._client, None
+        state = self._loops.get()
+        client, state.client = state.client, None
         if client is not None:
             await close_quietly(client.aclose, self._timeout)
 
 
-def is_transient(error: Exception) -> bool:
-    """Return whether a later retry may succeed: Redis is unreachable, starting, full or failing over."""
-    from redis.exceptions import AuthenticationError, RedisError
-    from redis.exceptions import ConnectionError as RedisConnectionError
-    from redis.exceptions import TimeoutError as RedisTimeoutError
-
-    if isinstance(error, AuthenticationError):
-        return False
-    if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError)):
-        return classify_redis_error(error, _FATAL_ERRORS) is None
-    text = error_text(error)
-    return isinstance(error, RedisError) and any(sign in text for sign in _TRANSIENT_SIGNS)
-
-
-def _describe_error(error: Exception) -> str:
-    return classify_redis_error(error, _FATAL_ERRORS) or f"Redis raised {type(error).__name__}"
-
-
-def _describe_outage(error: Exception) -> str:
-    return classify_redis_error(error, _OUTAGE_CAUSES) or "cannot be reached: start its Redis, or correct the URL"
+def _describe_outage(failure: RedisFailure) -> str:
+    if failure.fault in {RedisFault.UNREACHABLE, RedisFault.TIMEOUT}:
+        return "cannot be reached: start its Redis, or correct the URL"
+    return f"cannot be used: {failure.describe()}"
 
 
 def checked_url(url: object, *, cluster: bool) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import call_after_reads
 from ._connect import close_quietly, make_client
-from ._errors import classify_redis_error
+from ._errors import RedisFault, classify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -38,10 +38,12 @@ class FailFastConnection:
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
         timeout: seconds that one operation may take, connecting included.
+        rights: the rights that the operations need, in the syntax of ``ACL SETUSER``; for errors.
     """
 
-    def __init__(self, url: str, timeout: float = OPERATION_TIMEOUT) -> None:
+    def __init__(self, url: str, timeout: float = OPERATION_TIMEOUT, *, rights: str = "") -> None:
         self._timeout = timeout
+        self._rights = rights
         self._url = url
         self._client: Any = None
 
@@ -71,9 +73,15 @@ class FailFastConnection:
             await self.aclose()  # the reply is still to come, and would be read as that of the next operation
             raise
         except Exception as error:  # noqa: BLE001 - no failure of Redis may stop sends
-            failure = _unavailable(error, self._timeout)
-        await self.aclose()
+            failure = self._unavailable(error)
+        await self.aclose()  # also after a failover: the next operation asks again where the primary is
         raise failure
+
+    def _unavailable(self, error: Exception) -> StoreUnavailableError:
+        failure = classify(error)
+        if failure.fault is RedisFault.TIMEOUT:
+            return StoreUnavailableError(f"no answer within {self._timeout:g} s")
+        return StoreUnavailableError(failure.describe(self._rights), refused=failure.fault.refused)
 
     def _open(self) -> Any:
         if self._client is None:
@@ -109,32 +117,3 @@ async def _stall_aware_timeout(seconds: float) -> AsyncGenerator[None]:
         finally:
             ended = True
             timer.cancel()
-
-
-# Signs in the lower-case text of an error, and what to report: the text itself may contain keys, names and addresses.
-_REJECTIONS: Final = (
-    (
-        ("wrongpass", "invalid password", "invalid username-password", "noauth", "authentication"),
-        "wrong user or password",
-    ),
-    (("noperm", "no permission", "no permissions"), "this user may not run EVALSHA, EVAL, TIME or hash commands there"),
-    (
-        ("unknown command", "non deterministic", "script_kill"),
-        "this Redis is too old for the script; 5 or later is needed",
-    ),
-    (("wrongtype",), "a key of its prefix holds something else; choose another prefix"),
-    (("readonly", "read only"), "this Redis is a read-only replica"),
-    (("oom ", "outofmemory", "misconf"), "this Redis accepts no writes: it is out of memory or cannot save"),
-    (("invalid db index", "out of range"), "there is no such database"),
-)
-
-
-def _unavailable(error: Exception, timeout: float) -> StoreUnavailableError:
-    from redis.exceptions import RedisError
-
-    meaning = classify_redis_error(error, _REJECTIONS) if isinstance(error, RedisError) else None
-    if meaning is not None:
-        return StoreUnavailableError(meaning, refused=True)
-    if isinstance(error, TimeoutError):
-        return StoreUnavailableError(f"no answer within {timeout:g} s")
-    return StoreUnavailableError(f"it cannot be reached: {type(error).__name__}")

@@ -59,8 +59,6 @@ async def post(  # noqa: PLR0913 - the parts of a request
             proxy=proxy,
             proxy_headers=proxy_headers,
         ) as received:
-            if body.turn is not None:
-                body.turn.written()  # earlier, but aiohttp does not say when
             await read_body(response, received.status, received.headers, received.content)
             if response.defect == "too large":
                 received.close()

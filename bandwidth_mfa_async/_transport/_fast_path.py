@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from aiohttp.client_reqrep import ConnectionKey
-    from aiohttp.connector import Connection
 
     from ._body import Body
 
@@ -202,13 +201,10 @@ class FastPath:
         Raises:
             Exception: this aiohttp lacks something, or something has another signature or effect.
         """
-        from aiohttp.client_proto import ResponseHandler
-        from aiohttp.connector import Connection
-
         for owner, names in (
             (aiohttp.ClientSession, ("_request", "trace_configs")),
-            (Connection, ("protocol", "close", "release")),
-            (ResponseHandler, ("should_close", "is_connected")),
+            (_Connection, ("protocol", "close", "release")),
+            (_ResponseHandler, ("should_close", "is_connected")),
         ):
             for name in names:
                 getattr(owner, name)
@@ -216,7 +212,7 @@ class FastPath:
         del self._routes["probe"]
         hash(route.request.connection_key)
         inspect.signature(aiohttp.BaseConnector.connect).bind(None, route.request, [], None)
-        protocol = ResponseHandler(asyncio.get_running_loop())
+        protocol = _ResponseHandler(asyncio.get_running_loop())
         _ = protocol.transport, protocol.should_close
         protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
@@ -273,12 +269,16 @@ def _is_defined_by_aiohttp(function: object) -> bool:
 
 
 _Unreadable: type[Exception] = _Never
+_ResponseHandler: Any = None
+_Connection: Any = None
 try:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
     from aiohttp.http import HttpProcessingError
 except ImportError:
-    pass
+    pass  # the probe finds that they are missing
 else:
-    _Unreadable = HttpProcessingError
+    _Unreadable, _ResponseHandler, _Connection = HttpProcessingError, ResponseHandler, Connection
 
 _request: Any = getattr(aiohttp.ClientSession, "_request", None)
 if not _is_defined_by_aiohttp(_request):

@@ -179,6 +179,10 @@ class CheckedConnector:
             except BaseException:
                 connection.release()
                 raise
+            if body.turn is not None:
+                # aiohttp writes it in this iteration of the loop or, on Python 3.11, in the next one.
+                loop = asyncio.get_running_loop()
+                loop.call_soon(loop.call_soon, body.turn.written)
         return connection
 
     async def take(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 from yarl import URL
 
+from .._process import fork_generation
 from .._retry import load as load_retry
 from .._wire import USER_AGENT, RawResponse
 from ..errors import ClientStateError, DisconnectedError, NotSentError
@@ -95,7 +95,7 @@ class Transport:
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
+        self._generation = -1
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._deadlines = DeadlineGroup()
         self._fast_path: FastPath | None = None
@@ -113,13 +113,13 @@ class Transport:
             ClientStateError: this is another loop or, after a fork, another process.
         """
         loop = asyncio.get_running_loop()
-        if self._loop is loop and self._pid == os.getpid():
+        if self._loop is loop and self._generation == fork_generation():
             return
         if self._loop is None:
             _load_what_failures_need()
-            self._loop, self._pid = loop, os.getpid()
+            self._loop, self._generation = loop, fork_generation()
             return
-        if self._pid != os.getpid():
+        if self._generation != fork_generation():
             raise ClientStateError("this client was used before a fork; make a new one in each process")
         raise ClientStateError("this client is bound to another event loop; make one client for each loop")
 

@@ -76,7 +76,7 @@ async def _query(
     """Cancel or resume the jobs if asked; return them with their counts, and the errors of unreadable jobs."""
     from ..worker import RedisLedger, known_jobs
 
-    async with RedisLedger(url, prefix=prefix) as ledger:
+    async with RedisLedger(url, prefix=prefix, require_aof=False) as ledger:
         selected = [job for job in await known_jobs(ledger) if name in {None, job.name}]
         if name is not None and not selected:
             raise click.UsageError(f"there is no job {name!r} in this ledger")

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from .._lease import Lease
+from .._process import PerProcess
 from .._redaction import printable
 from ..errors import LedgerError
 from .ledger._protocol import PlanReply
@@ -49,7 +50,7 @@ class Coordinator:
         self._wake = wake
         self._max_queued_chunks = max_queued_chunks
         self._requeue_after = requeue_after
-        self._leases: dict[str, Lease] = {}
+        self._leases: PerProcess[dict[str, Lease]] = PerProcess(dict)
         self._queue_failed = False
         # The last error of each job: this runs every second, and each error is logged once.
         self._logged_errors: dict[str, str] = {}
@@ -79,7 +80,7 @@ class Coordinator:
             if status in _HAS_WORK:
                 active.append(job)
             elif status in _IS_OVER:
-                self._leases.pop(job, None)
+                self._leases.get().pop(job, None)
         return active
 
     async def plan(self, job: str) -> PlanReply:
@@ -88,9 +89,10 @@ class Coordinator:
         Raises:
             LedgerError: the ledger cannot be used.
         """
-        lease = self._leases.get(job)
+        leases = self._leases.get()
+        lease = leases.get(job)
         if lease is None:
-            lease = self._leases[job] = Lease(min(_LEASE, self._ledger.lease), self._ledger.clock)
+            lease = leases[job] = Lease(min(_LEASE, self._ledger.lease), self._ledger.clock)
         status, chunks = await self._ledger.plan(
             job, lease, max_queued_chunks=self._max_queued_chunks, requeue_after=self._requeue_after
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from .._clock import sleep_until
+from .._clock import run_until, sleep_until
 from .._frames import clears_locals
 from .._models import CodeRequest
 from ..errors import ConfigurationError, DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _MIN_POLL_INTERVAL: Final = 0.01
 _MAX_POLL_INTERVAL: Final = 0.25
+_WITHDRAWAL: Final = 0.5
+"""Seconds of a timeout, at most a tenth of it, that are kept for withdrawing a code that no worker has claimed."""
 _CHANNELS: Final = ("messaging", "voice")
 
 
@@ -49,25 +51,28 @@ class SendCode:
             key: the idempotency key, for as long as the ledger keeps it. It names one sign-in, not a person; at most
                 512 characters, like ``"login:42"``.
             channel: ``"messaging"`` or ``"voice"``.
-            timeout: seconds to wait. A code that no worker has claimed by then is not sent.
+            timeout: seconds until the call has ended, also while Redis or the queue cannot be reached. They count from
+                this call: a code of which no attempt has begun by then is not sent.
 
         Raises:
             RequestError: the code was not accepted; `delivery` says whether it may have been sent, as in the client's
                 own errors.
             InvalidRequestError: not a `CodeRequest`, or the key belongs to another request.
-            LedgerError: the ledger cannot be used; call `outcome` later to learn whether the code was sent.
+            LedgerError: the ledger cannot be used, or did not answer within `timeout`; call `outcome` later to learn
+                whether the code was sent.
         """
-        until = self._clock.monotonic() + _checked_timeout(timeout)
+        deadline = self._clock.monotonic() + _checked_timeout(timeout)
         name = self._codes.name(key)
-        outcome = await self._put(request, name, channel, timeout)
+        outcome = await self._put(request, name, channel, deadline)
+        withdraw_at = deadline - min(_WITHDRAWAL, timeout / 10)
         wait = _MIN_POLL_INTERVAL
         while outcome.delivery is None:
             now = self._clock.monotonic()
-            if now >= until:
-                return _id_or_raise(await self._withdraw(name))
-            await sleep_until(self._clock, min(now + wait, until))
+            if now >= withdraw_at:
+                return _id_or_raise(await self._withdraw(name, deadline))
+            await sleep_until(self._clock, min(now + wait, withdraw_at))
             wait = min(1.5 * wait, _MAX_POLL_INTERVAL)
-            outcome = await self._codes.read(name) or outcome
+            outcome = await self._codes.read(name, deadline) or outcome
         return _id_or_raise(outcome)
 
     @clears_locals
@@ -86,31 +91,35 @@ class SendCode:
             InvalidRequestError: not a `CodeRequest`, or the key belongs to another request.
             LedgerError: the ledger cannot be used.
         """
-        await self._put(request, self._codes.name(key), channel, _checked_timeout(timeout))
+        deadline = self._clock.monotonic() + _checked_timeout(timeout)
+        outcome = await self._put(request, self._codes.name(key), channel, deadline)
+        if isinstance(outcome.error, DeadlineExceededError) and self._clock.monotonic() >= deadline:
+            raise outcome.error
 
     @clears_locals
-    async def outcome(self, key: str) -> CodeOutcome | None:
+    async def outcome(self, key: str, *, timeout: float = 60.0) -> CodeOutcome | None:
         """Return what is known of a code; None if the ledger does not know it or no longer keeps it.
 
         Args:
             key: the key of the request.
+            timeout: seconds until the call has ended, also while Redis cannot be reached.
 
         Raises:
-            LedgerError: the ledger cannot be used.
+            LedgerError: the ledger cannot be used, or did not answer within `timeout`.
         """
-        return await self._codes.read(self._codes.name(key))
+        return await self._codes.read(self._codes.name(key), self._clock.monotonic() + _checked_timeout(timeout))
 
-    async def _put(self, request: object, name: str, channel: str, timeout: float) -> CodeOutcome:
+    async def _put(self, request: object, name: str, channel: str, deadline: float) -> CodeOutcome:
         if not isinstance(request, CodeRequest):
             raise InvalidRequestError("request", f"must be a CodeRequest, not {type(request).__name__}")
         if channel not in _CHANNELS:
             raise ConfigurationError("channel: must be 'messaging' or 'voice'")
         if channel == "voice" and request.callback_url is not None:
             raise InvalidRequestError("callback_url", "is documented for texts only; leave it out for voice calls")
-        outcome = await self._codes.put(name, request, channel, timeout)
+        outcome = await self._codes.put(name, request, channel, deadline)
         if outcome.delivery is None:
             try:
-                await self._wake(name)
+                await run_until(self._clock, self._wake(name), deadline)
             except Exception as error:  # noqa: BLE001 - brokers raise anything; workers find the code without a message
                 _LOG.warning(
                     "the queue did not accept a wake-up message (%s); workers poll the ledger until it does: "
@@ -119,8 +128,8 @@ class SendCode:
                 )
         return outcome
 
-    async def _withdraw(self, name: str) -> CodeOutcome:
-        outcome = await self._codes.withdraw(name)
+    async def _withdraw(self, name: str, deadline: float) -> CodeOutcome:
+        outcome = await self._codes.withdraw(name, deadline)
         if outcome is not None and outcome.delivery is not None:
             return outcome
         text = "the time to wait is over while a worker sends the code"

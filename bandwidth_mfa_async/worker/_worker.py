@@ -231,7 +231,11 @@ class MFAWorker:
         await self.ledger.check()
         if not self._started and not self.broker.is_worker_process:
             self._started = self._owns_broker = True
-            await self.broker.startup()
+            try:
+                await self.broker.startup()
+            except BaseException:
+                self._started = False  # the next call tries again
+                raise
 
     def _on_client_startup(self, _state: Any) -> None:
         self._started = True

@@ -16,7 +16,7 @@ from tests.support.virtual_time import VirtualTimeLoop
 @pytest.fixture
 def own_redis(tmp_path, common_redis):  # common_redis skips without redis-server
     """Return a Redis that tests may kill and freeze."""
-    server = RedisServer(tmp_path)
+    server = RedisServer(tmp_path, "--appendonly", "no")
     yield server
     server.kill()
 

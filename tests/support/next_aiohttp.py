@@ -16,27 +16,11 @@ import aiohttp.client
 
 # From `ClientRequest.__init__` of aiohttp's master, 2026-08-22.
 _REQUIRED = frozenset(
-    [
-        "params",
-        "headers",
-        "skip_auto_headers",
-        "data",
-        "cookies",
-        "version",
-        "compress",
-        "chunked",
-        "expect100",
-        "loop",
-        "response_class",
-        "proxy",
-        "timer",
-        "session",
-        "ssl",
-        "proxy_headers",
-        "traces",
-        "trust_env",
+    {
+        *("params", "headers", "skip_auto_headers", "data", "cookies", "version", "compress", "chunked", "expect100"),
+        *("loop", "response_class", "proxy", "timer", "session", "ssl", "proxy_headers", "traces", "trust_env"),
         "server_hostname",
-    ]
+    }
 )
 
 

@@ -35,7 +35,7 @@ class RedisServer:
 
     Args:
         directory: where it keeps its data.
-        options: further options of redis-server; without any, Redis keeps nothing.
+        options: further options of redis-server; it writes an append-only file unless they say otherwise.
         password: the password that clients need.
     """
 
@@ -58,7 +58,7 @@ class RedisServer:
         if binary is None:
             raise RuntimeError("no redis-server here")
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--dir", str(self.directory), "--loglevel", "warning", *self.options]
+        command += ["--dir", str(self.directory), "--loglevel", "warning", "--appendonly", "yes", *self.options]
         if self.password:
             command += ["--requirepass", self.password]
         until = time.monotonic() + 20

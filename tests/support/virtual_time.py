@@ -49,6 +49,10 @@ class _Virtual:
         future.add_done_callback(self._job_done)
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads without a timeout: their time is real, and the timeout's would be skipped."""
+        await super().shutdown_default_executor()  # type: ignore[misc]
+
     def _job_done(self, _future: Any) -> None:
         self.executor_jobs -= 1
 

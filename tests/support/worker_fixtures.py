@@ -17,7 +17,7 @@ QUICK = RetryPolicy(wait_initial=0.001, wait_max=0.002, max_attempts=2)
 @pytest.fixture
 def own_redis(tmp_path, common_redis):  # common_redis skips without redis-server
     """Return a Redis that persists its data. Tests may kill and suspend it."""
-    server = RedisServer(tmp_path, "--appendonly", "yes")
+    server = RedisServer(tmp_path)
     yield server
     server.kill()
 

@@ -36,7 +36,7 @@ NOT_SENT = {Delivery.REJECTED, Delivery.NOT_SENT, Delivery.INVALID, Delivery.SKI
 
 async def run(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
     rng = random.Random(options.seed)
-    redis = await asyncio.to_thread(RedisServer, folder, "--appendonly", "yes")
+    redis = await asyncio.to_thread(RedisServer, folder)
     limits = AccountLimits(rate=options.rate, model="token_bucket") if options.rate else None
     seed, everything = rng.getrandbits(31), 10 * options.items
     async with Simulator(seed=seed, messaging_limits=limits, request_log_limit=everything) as simulator:

@@ -34,9 +34,9 @@ LOADED_EARLIER = {
     "_retry.retry": "when the client binds to its loop",
     "_redis._script.run": "when the Redis client is made",
     "_redis._connect.make_client": "before the first operation",
-    "_redis._connection.is_transient": "when the Redis client is made",
+    "_redis._durability.read_info": "when the Redis client is made",
     "_redis._fail_fast.call": "when the Redis client is made",
-    "_redis._fail_fast._unavailable": "when the Redis client is made",
+    "_redis._errors.classify": "when the Redis client is made",
     "_transport._fast_path.probe": "when the client binds to its loop",
     "bulk.report._report.to_dict": "on no failure",
 }

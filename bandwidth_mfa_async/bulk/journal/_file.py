@@ -185,7 +185,7 @@ class JournalFile:
     """
 
     def __init__(self, path: str, run: str = "") -> None:
-        self.path = path
+        self.path: str = path
         self._run = run
         self._db: sqlite3.Connection | None = None
         self._lock: FileLock | None = None
@@ -195,7 +195,7 @@ class JournalFile:
         self._opened_at = 0.0
         self._next_id = 1
         self._failure: JournalError | None = None
-        self.has_number_keys = False
+        self.has_number_keys: bool = False
         """Whether the journal has items whose text is not the template's, each with its number's default key."""
 
     def open(self, now: float) -> None:

@@ -34,7 +34,7 @@ class GroupCommit:
     """
 
     def __init__(self, file: JournalFile) -> None:
-        self.path = file.path
+        self.path: str = file.path
         self._file = file
         self._thread: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -104,6 +104,11 @@ def bulk_options(command: Any) -> Any:
             flag_value="",
             help="Let workers send: submit the rows to their ledger at URL (or BW_LEDGER_URL) and watch the job.",
         ),
+        click.option(
+            "--require-aof/--no-require-aof",
+            default=True,
+            help="Whether the ledger's Redis must write an append-only file; without one, a restart can repeat texts.",
+        ),
         limit_options,
         click.option(
             "--max-in-flight",
@@ -331,6 +336,7 @@ def _send_by_workers(  # noqa: PLR0913 - called in one place
     Raises:
         ConfigurationError: the ledger's URL is missing, or an option applies only to a run of this process.
     """
+    from ...worker import RedisLedger
     from . import _job
 
     _job.check_options(click.get_current_context())
@@ -342,7 +348,8 @@ def _send_by_workers(  # noqa: PLR0913 - called in one place
     console = OutputConsole(stderr=True)
     with _open_files(options, [source.path]) as files:
         plan = _checked(plan, console, files.rejects)
-        result = asyncio.run(_job.send(plan, url, files=files, console=console, signals=signals))
+        ledger = RedisLedger(url, require_aof=options["require_aof"])
+        result = asyncio.run(_job.send(plan, ledger, files=files, console=console, signals=signals))
     return _result(plan, result, options, as_json=as_json, by_workers=True)
 
 

@@ -11,7 +11,6 @@ from click.core import ParameterSource
 from ..._clock import SystemClock, sleep_until
 from ...bulk import BulkSummary
 from ...errors import ConfigurationError, Delivery, MFAError
-from ...worker import RedisLedger
 from ...worker._job import open_job
 from ...worker._submission import Submission
 from ...worker.ledger._ledger import checked_name
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     import click
     from rich.console import Console
 
-    from ...worker import Job, JobOutcome, JobProgress
+    from ...worker import Job, JobOutcome, JobProgress, RedisLedger
     from .._signals import SignalHandlers
     from ._plan import Plan
     from ._rejects import RowFiles
@@ -72,12 +71,14 @@ def job_name(plan: Plan) -> str:
         raise ConfigurationError(f"--run: name the job; {error}") from None
 
 
-async def send(plan: Plan, url: str, *, files: RowFiles, console: Console, signals: SignalHandlers) -> RunResult:
+async def send(
+    plan: Plan, ledger: RedisLedger, *, files: RowFiles, console: Console, signals: SignalHandlers
+) -> RunResult:
     """Submit every row, watch until each has an outcome, and return the result.
 
     Args:
         plan: the run; its name is the job's name.
-        url: the URL of the ledger's Redis.
+        ledger: the ledger to submit to.
         files: receive the rows that need correction, and those that are unknown.
         console: where the display is printed.
         signals: end the watching.
@@ -86,7 +87,7 @@ async def send(plan: Plan, url: str, *, files: RowFiles, console: Console, signa
     result = RunResult(BulkSummary())
     show_warnings()
     try:
-        async with RedisLedger(url) as ledger:
+        async with ledger:
             job = open_job(ledger, job_name(plan))
             watcher = _JobWatcher(plan, ledger, job, result, files)
             display = Display(console, result.summary, plan.checked_rows, clock, throttled=False)

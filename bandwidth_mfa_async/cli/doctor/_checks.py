@@ -19,7 +19,7 @@ from ..._client._environment import settings_from_env
 from ..._client._probe import open_probe
 from ..._clock import SystemClock
 from ..._config import DEFAULT_BASE_URL, RetryPolicy
-from ..._credentials import BasicAuth, CredentialChain, OAuth2ClientCredentials
+from ..._credentials import CredentialChain, OAuth2ClientCredentials
 from ..._models import VerifyCodeRequest
 from ..._validation import checked_url
 from ..._version import __version__
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from ..._clock import Clock
-    from ..._credentials import Auth
+    from ..._credentials import Auth, BasicAuth
     from ..._models import CodeRequest, VerifyCodeResponse
     from ..._wire import RawResponse
     from ._types import Status
@@ -173,17 +173,15 @@ async def _credentials(environ: Mapping[str, str]) -> tuple[dict[str, Any] | Non
         remedy = "set what is missing; `bandwidth-mfa simulate` prints credentials that work without an account"
         return None, Finding("credentials", "fail", str(error), remedy)
     chosen = environ.get("BW_AUTH", "").strip().lower()
-    names = " and ".join(_FROM[type(part)] for part in _parts(auth))
+    names = " and ".join(_OAUTH2 if isinstance(part, OAuth2ClientCredentials) else _BASIC for part in _parts(auth))
     detail = f"{names}{f', selected by BW_AUTH={chosen}' if chosen else ''}"
     if isinstance(auth, CredentialChain):
         detail += "; each call uses the one that works, OAuth2 first"
     return settings, Finding("credentials", "ok", detail)
 
 
-_FROM: Final = {
-    BasicAuth: "Basic, from BW_USERNAME and BW_PASSWORD",
-    OAuth2ClientCredentials: "OAuth2, from BW_CLIENT_ID and BW_CLIENT_SECRET",
-}
+_BASIC: Final = "Basic, from BW_USERNAME and BW_PASSWORD"
+_OAUTH2: Final = "OAuth2, from BW_CLIENT_ID and BW_CLIENT_SECRET"
 
 
 def _parts(auth: Auth) -> tuple[BasicAuth | OAuth2ClientCredentials, ...]:

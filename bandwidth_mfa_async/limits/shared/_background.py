@@ -26,7 +26,8 @@ class BackgroundTask:
         self._clock = clock
         self._due = due
         self._step = step
-        self._running: asyncio.Task[None] | None = None
+        self._running = False
+        self._task: asyncio.Task[None] | None = None
         self._wakeup: asyncio.Future[None] | None = None
         self._wakeup_at = math.inf
         self._closed = False
@@ -36,34 +37,39 @@ class BackgroundTask:
         if self._closed:
             return
         wakeup = self._wakeup
-        if self._running is None:
+        if not self._running:
             if self._due() < math.inf:
                 # Not the caller's context: the task, and the connection that it opens, live longer than the call.
-                self._running = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+                # `_running` is not derived from the task, because an eager one may end inside `create_task`.
+                self._running = True
+                self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+                self._task.add_done_callback(self._on_end)
         elif wakeup is not None and not wakeup.done() and self._due() < self._wakeup_at:
             wakeup.set_result(None)
 
     def abort(self) -> None:
         """Cancel the task and start no other."""
         self._closed = True
-        if self._running is not None:
-            self._running.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     async def aclose(self) -> None:
         """Cancel the task and wait until it has ended."""
         self.abort()
-        if self._running is not None:
-            await asyncio.wait([self._running])
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self._running = False
+        if not task.cancelled():
+            self.notify()  # something may have become due after the last look
 
     async def _run(self) -> None:
-        try:
-            while (due := self._due()) < math.inf and not self._closed:
-                if due <= self._clock.monotonic():
-                    await self._step()
-                else:
-                    await self._sleep_until(due)
-        finally:
-            self._running = None
+        while (due := self._due()) < math.inf and not self._closed:
+            if due <= self._clock.monotonic():
+                await self._step()
+            else:
+                await self._sleep_until(due)
 
     async def _sleep_until(self, when: float) -> None:
         wakeup: asyncio.Future[None] = asyncio.get_running_loop().create_future()

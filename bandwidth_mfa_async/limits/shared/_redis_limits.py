@@ -30,6 +30,7 @@ _STATUS_TIMEOUT: Final = 2.0
 _URL_FORM: Final = "url: must look like redis://[user:password@]host[:port][/database]"
 _MAX_KEY: Final = 200
 _MAX_SECONDS: Final = 1e9
+_RIGHTS: Final = "+evalsha +eval +time +hgetall +hmset +hset +hdel +pexpire"
 
 
 # Read on import, not in the event loop.
@@ -119,7 +120,8 @@ class RedisLimits:
             await store.aclose()
 
     def _store(self, channel: str, timeout: float = OPERATION_TIMEOUT) -> _RedisStore:
-        return _RedisStore(FailFastConnection(self._url, timeout), self.redis_keys(channel), self._script)
+        connection = FailFastConnection(self._url, timeout, rights=f"{_RIGHTS} ~{self._prefix}:*")
+        return _RedisStore(connection, self.redis_keys(channel), self._script)
 
     def limiter(  # noqa: PLR0913 - the parameters of ChannelLimiter
         self,

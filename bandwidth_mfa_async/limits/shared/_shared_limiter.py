@@ -11,6 +11,7 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from ..._process import PerProcess
 from ..._redis._fail_fast import StoreUnavailableError
 from ..._validation import LANES, checked_count, checked_lane
 from ...errors import ConfigurationError
@@ -36,14 +37,12 @@ if TYPE_CHECKING:
     from ...telemetry import Event
     from ._grant import LimitStore
 
-_FLUSH_DELAY: Final = 0.1  # seconds after which counts are reported even if no permit is needed
-_WRITTEN_DELAY: Final = 0.25  # the same for texts that were written with a configured rate
+_FLUSH_DELAY, _WRITTEN_DELAY = 0.1, 0.25  # seconds until counts, and writes at a configured rate, are reported
 _UNLIMITED_TTL: Final = 1.0  # seconds for which "unlimited" is valid without another exchange
 _POLL_INTERVAL: Final = 1.0  # seconds between exchanges while waiting for a distant slot
 _RETRY_DELAY: Final = (0.5, 1.0)  # seconds between attempts to reach an unavailable store (random)
 _SEED_SHARE: Final = 0.8  # an empty Redis starts with this share of the last known rate
 _SHARE_WINDOW: Final = 2.0  # seconds over which the share of this process is measured
-
 
 _logger = logging.getLogger(LOGGER_NAME)
 
@@ -98,8 +97,9 @@ class SharedLimiter:
         self._fallback_rate = fallback_rate
         self._expires = expires
         self._required = required
-        self._process_id = secrets.token_hex(6)
-        self._rng = random.Random()  # noqa: S311 - jitter for retries
+        # Made at their first use: workers that a fork made are different processes.
+        self._process_id = PerProcess(lambda: secrets.token_hex(6))
+        self._rng = PerProcess(random.Random)
         self._abort_error: Callable[[], BaseException] | None = None
         # The shared state according to the last answer.
         self._synced = False
@@ -367,7 +367,7 @@ class SharedLimiter:
             epoch=self._epoch,
             seed=_SEED_SHARE * self._rate if self._rate is not None and self._synced else 0.0,
             expires=self._expires,
-            process=self._process_id,
+            process=self._process_id.get(),
             windows="" if self._writes is None else self._writes.windows,
             returned=self._fallback is not None,
         )
@@ -421,7 +421,7 @@ class SharedLimiter:
     def _on_store_unavailable(self, error: StoreUnavailableError, report: Report) -> None:
         """Continue with a local limiter, or end the waiting calls if `required` says so."""
         now = self._clock.monotonic()
-        self._retry_at = now + self._rng.uniform(*_RETRY_DELAY)
+        self._retry_at = now + self._rng.get().uniform(*_RETRY_DELAY)
         self._pending.restore_rejections(report)
         if self._fallback is not None:
             return

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import field, frozen
 
 from ..._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState, pack_error, unpack_error
+from ..._process import PerLoop
 from ..._redis._batcher import Batcher
-from ...errors import DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError
+from ...errors import DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError, LedgerError
 from ._codec import pack_code
 from ._protocol import Reply
 from ._scripts import SCRIPTS
@@ -66,7 +68,8 @@ class CodeQueue:
 
     def __init__(self, ledger: RedisLedger) -> None:
         self._ledger = ledger
-        self._batcher = Batcher(self._run_batch, ledger.clock)
+        self._times = PerLoop(_RedisTime)
+        self._batchers = PerLoop(lambda: Batcher(self._run_batch, ledger.clock), Batcher.adopt)
 
     @staticmethod
     def name(key: object) -> str:
@@ -79,33 +82,44 @@ class CodeQueue:
             raise InvalidRequestError("key", f"must be a text of 1 to {MAX_KEY} characters, like 'login:42'")
         return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).hexdigest()
 
-    async def put(self, name: str, request: CodeRequest, channel: str, seconds: float) -> CodeOutcome:
+    async def put(self, name: str, request: CodeRequest, channel: str, deadline: float) -> CodeOutcome:
         """Queue a code unless the ledger knows it; queue it again if it was not sent.
 
         Args:
             name: see `name`.
             request: the request.
             channel: ``"messaging"`` or ``"voice"``.
-            seconds: how long it may wait for a worker.
+            deadline: when to give up, in the clock's seconds. No attempt begins after it.
 
         Raises:
             InvalidRequestError: the key belongs to another request.
+            LedgerError: the ledger cannot be used, or did not answer before the deadline.
         """
+        clock = self._ledger.clock
+        await self._ledger.check(max_wait=deadline - clock.monotonic())
         payload, digest = pack_code(request, channel)
         retention = max(1, round(self._ledger.retention))
-        reply, *rest = await self._batcher.call(("put", name, digest, payload, round(seconds * 1000), retention))
+        if not self._times.get().is_known:
+            await self.read(name, deadline)
+        reply, rest = Reply.TOO_LATE, [""]
+        while reply == Reply.TOO_LATE and clock.monotonic() < deadline:
+            # A reply of "too late" before the deadline means that Redis's clock was set; the reply contained its time.
+            operation = ("put", name, digest, payload, deadline, retention)
+            reply, *rest = await self._batchers.get().call(operation, deadline=deadline)
+        if reply == Reply.TOO_LATE:
+            return _outcome(LedgerState.NOT_SENT, _EXPIRED)
         if reply == Reply.OTHER_REQUEST:
             raise InvalidRequestError("key", "belongs to another request in this ledger; use a new key per request")
         return _outcome(reply, *rest)
 
-    async def read(self, name: str) -> CodeOutcome | None:
+    async def read(self, name: str, deadline: float) -> CodeOutcome | None:
         """Return what is known of a code; None if the ledger does not know it."""
-        reply, *rest = await self._batcher.call(("read", name))
+        reply, *rest = await self._batchers.get().call(("read", name), deadline=deadline)
         return None if reply == Reply.GONE else _outcome(reply, *rest)
 
-    async def withdraw(self, name: str) -> CodeOutcome | None:
+    async def withdraw(self, name: str, deadline: float) -> CodeOutcome | None:
         """Withdraw a code unless a worker holds it; return its outcome, or None if the ledger does not know it."""
-        reply, *rest = await self._batcher.call(("withdraw", name, _EXPIRED))
+        reply, *rest = await self._batchers.get().call(("withdraw", name, _EXPIRED), deadline=deadline)
         return None if reply == Reply.GONE else _outcome(reply, *rest)
 
     async def claim(self, name: str, lease: Lease, *, resends_unknown: bool) -> tuple[str, bool] | None:
@@ -113,7 +127,7 @@ class CodeQueue:
         now = lease.now()
         ms = round(lease.seconds * 1000)
         operation = ("take", name, lease.fencing_token, ms, resends_unknown, _INTERRUPTED, _EXPIRED)
-        reply, payload, *flag = await self._batcher.call(operation)
+        reply, payload, *flag = await self._batchers.get().call(operation)
         if reply != Reply.CLAIMED:
             return None
         lease.renewed_at(now)
@@ -122,7 +136,7 @@ class CodeQueue:
     async def renew(self, name: str, lease: Lease) -> bool:
         """Renew the lease of a code; return False if it is lost."""
         now = lease.now()
-        reply, _ = await self._batcher.call(("renew", name, lease.fencing_token, round(lease.seconds * 1000)))
+        reply, _ = await self._batchers.get().call(("renew", name, lease.fencing_token, round(lease.seconds * 1000)))
         if reply != Reply.RENEWED:
             return False
         lease.renewed_at(now)
@@ -138,7 +152,7 @@ class CodeQueue:
             maybe_delivered: whether an earlier attempt of the same call is unknown.
         """
         operation = ("intent", name, lease.fencing_token, resends_unknown, maybe_delivered)
-        reply, _ = await self._batcher.call(operation)
+        reply, _ = await self._batchers.get().call(operation)
         return str(reply)
 
     def settle(
@@ -152,7 +166,7 @@ class CodeQueue:
         is_duplicate = state is LedgerState.POSSIBLE_DUPLICATE
         if is_duplicate or state is LedgerState.ACCEPTED:
             state = _ACCEPTED
-        self._batcher.submit(("settle", name, lease.fencing_token, state.value, text, is_duplicate))
+        self._batchers.get().submit(("settle", name, lease.fencing_token, state.value, text, is_duplicate))
 
     async def stale(self, seconds: float, limit: int) -> list[str]:
         """Return the names of codes that have waited for at least so many seconds, oldest first."""
@@ -162,15 +176,64 @@ class CodeQueue:
 
     async def flush(self) -> None:
         """Wait until Redis holds every operation submitted so far."""
-        await self._batcher.flush()
+        await self._batchers.get().flush()
 
     async def _run_batch(self, operations: list[tuple[Any, ...]]) -> Sequence[Any]:
         prefix = f"{self._ledger.prefix}:{{codes}}"
         names = (operation[1] for operation in operations)
-        keys = [f"{prefix}:waiting", f"{prefix}:writer:{self._ledger.writer}", *(f"{prefix}:{name}" for name in names)]
-        arguments = [self._ledger.next_batch(), json.dumps(operations)]
-        replies: list[Any] = json.loads(await self._ledger.connection.script(SCRIPTS["codes"], keys, arguments))
-        return replies
+        writer = self._ledger.writer
+        keys = [f"{prefix}:waiting", f"{prefix}:writer:{writer.id}", *(f"{prefix}:{name}" for name in names)]
+        number = writer.next_batch()
+        clock, time = self._ledger.clock, self._times.get()
+        asked_at = 0.0
+
+        def arguments() -> list[Any]:
+            """Return the arguments of one try. The age of a request counts from when it was asked for."""
+            nonlocal asked_at
+            asked_at = clock.monotonic()
+            ops = [time.limit(operation, asked_at) if operation[0] == "put" else operation for operation in operations]
+            return [number, json.dumps(ops), _INTERRUPTED, _EXPIRED]
+
+        answer = json.loads(await self._ledger.connection.script(SCRIPTS["codes"], keys, arguments))
+        if not answer:
+            writer.renew()
+            raise LedgerError("another process writes under the same id; the next operation uses a new one")
+        now, replies = answer
+        time.update(asked_at, now, reset=any(reply[0] == Reply.TOO_LATE for reply in replies))
+        return list(replies)
+
+
+class _RedisTime:
+    """Redis's clock as this process knows it, so that a request carries its deadline in Redis's time.
+
+    Redis may execute a request long after it was written, for example when it was suspended.
+    """
+
+    def __init__(self) -> None:
+        self._offset = math.inf  # milliseconds
+
+    @property
+    def is_known(self) -> bool:
+        """Whether Redis's time is known."""
+        return self._offset < math.inf
+
+    def update(self, asked_at: float, now: float, *, reset: bool) -> None:
+        """Record Redis's time in a reply.
+
+        Args:
+            asked_at: when the question was sent, in the clock's seconds.
+            now: Redis's time, in milliseconds.
+            reset: whether the old estimate is known to be wrong.
+        """
+        # Redis read its clock after the question was sent, so no estimate is too low; the lowest is the best.
+        offset = now - asked_at * 1000
+        self._offset = offset if reset else min(self._offset, offset)
+
+    def limit(self, operation: tuple[Any, ...], now: float) -> tuple[Any, ...]:
+        """Return a ``put`` with its deadline as the milliseconds that are left and as Redis's time."""
+        kind, name, digest, payload, deadline, retention = operation
+        left, latest = round((deadline - now) * 1000), math.ceil(deadline * 1000 + self._offset) if self.is_known else 0
+        return kind, name, digest, payload, left, retention, latest
 
 
 def _outcome(state: str, text: str, flag: str = "") -> CodeOutcome:

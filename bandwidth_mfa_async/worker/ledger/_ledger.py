@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import logging
-import secrets
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import field, frozen
@@ -15,20 +12,23 @@ from ..._frames import clears_locals
 from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
 from ..._redaction import is_printable
-from ..._redis._batcher import Batcher
 from ..._redis._connection import Connection, checked_url
+from ..._redis._durability import eviction_policy, has_aof, read_info
 from ...errors import ConfigurationError, LedgerError
+from ._item_writer import ItemWriter
 from ._protocol import READABLE_VERSIONS, VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
 from ._scripts import SCRIPTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Sequence
+    from collections.abc import AsyncIterator, Awaitable
     from types import TracebackType
 
     from ..._clock import Clock
+    from ..._redis._batcher import Writer
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _MAX_NAME: Final = 100
+_RIGHTS: Final = "+@read +@write +evalsha +eval +info +time"
 _WEEK: Final = 7 * 86_400.0
 _INTERRUPTED_RECORD: Final = f",{LedgerState.UNKNOWN.value},,{LEASE_EXPIRED},,0\n"
 
@@ -65,7 +65,7 @@ class RedisLedger:
     an item that is ``sending`` when the lease of its worker expires becomes unknown. An unknown item stays unknown
     until an attempt is accepted; only the late answer to the one attempt that made it unknown can reject it. The ledger
     also holds the numbers and texts of a chunk until no item of it can be sent again: protect this Redis as you protect
-    the list. It must not evict (``maxmemory-policy noeviction``) and should persist (``appendonly yes``): codes whose
+    the list. It must not evict (``maxmemory-policy noeviction``) and must persist (``appendonly yes``): codes whose
     claims it loses can be sent twice.
 
     Args:
@@ -77,6 +77,7 @@ class RedisLedger:
             a second text.
         retention: seconds for which outcomes are kept after their chunk is done, and a single code after its request.
         timeout: seconds that one Redis operation may take before it is tried again.
+        require_aof: refuse a Redis without an append-only file; False allows it, with a warning.
         clock: the time source; for tests.
 
     Raises:
@@ -93,6 +94,7 @@ class RedisLedger:
         lease: float = 30.0,
         retention: float = _WEEK,
         timeout: float = 5.0,
+        require_aof: bool = True,
         clock: Clock | None = None,
     ) -> None:
         self.url: str = checked_url(url, cluster=cluster)
@@ -102,11 +104,11 @@ class RedisLedger:
         self.retention: float = _checked_seconds("retention", retention, minimum=60.0)
         self.clock: Clock = clock or SystemClock()
         timeout = _checked_seconds("timeout", timeout, minimum=0.01)
-        self._connection = Connection(self.url, cluster=cluster, timeout=timeout, clock=self.clock)
-        self._batchers: dict[str, Batcher] = {}
-        # The scripts ignore a batch of this writer that arrives after one with a higher number.
-        self.writer: str = secrets.token_hex(8)
-        self._batches = itertools.count(1)
+        self._connection = Connection(
+            self.url, cluster=cluster, timeout=timeout, clock=self.clock, rights=f"{_RIGHTS} ~{self.prefix}:*"
+        )
+        self._items = ItemWriter(self._connection, self._keys, self.clock)
+        self._require_aof = bool(require_aof)
         self._checked = False
 
     def __repr__(self) -> str:
@@ -126,9 +128,10 @@ class RedisLedger:
     ) -> None:
         await self.aclose()
 
-    def next_batch(self) -> int:
-        """Return the number of this writer's next batch."""
-        return next(self._batches)
+    @property
+    def writer(self) -> Writer:
+        """The writer of the running event loop, for batches of other data in the same Redis."""
+        return self._items.writer
 
     @property
     def connection(self) -> Connection:
@@ -136,24 +139,32 @@ class RedisLedger:
         return self._connection
 
     async def check(self, *, max_wait: float = 10.0) -> None:
-        """Check once that this Redis can be used and does not evict.
+        """Check once that this Redis can be used, does not evict and writes an append-only file.
 
         Args:
             max_wait: seconds to wait for a Redis that cannot be reached.
 
         Raises:
             LedgerError: Redis cannot be reached, refuses the ledger, or evicts.
+            ConfigurationError: it has no append-only file, which `require_aof` demands.
         """
         if self._checked:
             return
-        facts = await self._connection.call(lambda client: client.info("memory"), max_wait=max_wait)
-        for node in facts.values() if isinstance(next(iter(facts.values())), dict) else (facts,):
-            policy = str(node.get("maxmemory_policy", "noeviction"))
-            if policy != "noeviction" and int(node.get("maxmemory", 0)):
-                raise LedgerError(
-                    f"the ledger's Redis evicts keys (maxmemory-policy {policy}), and codes whose claims it evicts "
-                    "would be sent twice; set maxmemory-policy noeviction"
-                )
+        memory = await self._connection.call(lambda client: read_info(client, "memory"), max_wait=max_wait)
+        if policy := eviction_policy(memory):
+            raise LedgerError(
+                f"the ledger's Redis evicts keys (maxmemory-policy {policy}), and codes whose claims it evicts "
+                "would be sent twice; set maxmemory-policy noeviction"
+            )
+        persistence = await self._connection.call(lambda client: read_info(client, "persistence"), max_wait=max_wait)
+        if not has_aof(persistence):
+            loss = (
+                "the ledger's Redis has no append-only file (or INFO does not say so), and codes whose claims it loses "
+                "in a restart would be sent twice; start it with appendonly yes"
+            )
+            if self._require_aof:
+                raise ConfigurationError(f"{loss}, or pass require_aof=False")
+            _LOG.warning("%s", loss)
         self._checked = True
 
     async def aclose(self) -> None:
@@ -162,8 +173,7 @@ class RedisLedger:
 
     async def flush(self) -> None:
         """Wait until Redis holds every operation submitted so far."""
-        for batcher in tuple(self._batchers.values()):
-            await batcher.flush()
+        await self._items.flush()
 
     # Items.
 
@@ -175,7 +185,7 @@ class RedisLedger:
             stopped).
         """
         ms = round(lease.seconds * 1000)
-        return self._batcher(job).call(("renew", chunk, lease.fencing_token, ms))
+        return self._items.call(job, ("renew", chunk, lease.fencing_token, ms))
 
     def intent(
         self, chunk: Chunk, index: int, *, resends_unknown: bool, maybe_delivered: bool = False
@@ -193,8 +203,8 @@ class RedisLedger:
             that denies the attempt: `Reply.LEASE_LOST`, `Reply.JOB_STOPPED`, `Reply.GONE`, or the state of an item that
             is settled.
         """
-        return self._batcher(chunk.job).call(
-            ("intent", chunk.number, chunk.lease.fencing_token, index, resends_unknown, maybe_delivered)
+        return self._items.call(
+            chunk.job, ("intent", chunk.number, chunk.lease.fencing_token, index, resends_unknown, maybe_delivered)
         )
 
     def settle(self, chunk: Chunk, index: int, state: LedgerState, record: str) -> None:
@@ -208,34 +218,8 @@ class RedisLedger:
             state: the outcome; `LedgerState.PENDING` if nothing was sent and the item is open again.
             record: id, cause, status and attempts, as `_codec.pack_record` packs them; empty to store none.
         """
-        self._batcher(chunk.job).submit(
-            ("settle", chunk.number, chunk.lease.fencing_token, index, state.value, 0, record)
-        )
-
-    def _batcher(self, job: str) -> Batcher:
-        batcher = self._batchers.get(job)
-        if batcher is None:
-            batcher = self._batchers[job] = Batcher(lambda ops: self._run_batch(job, ops), self.clock)
-        return batcher
-
-    async def _run_batch(self, job: str, operations: list[tuple[Any, ...]]) -> Sequence[str]:
-        result_keys: dict[int, int] = {}
-        ops: list[tuple[Any, ...]] = []
-        for operation in operations:
-            kind, chunk, *rest = operation
-            if kind == "settle" and rest[-1]:
-                *rest, _, record = rest
-                rest += [result_keys.setdefault(chunk, len(result_keys) + 1), record]
-            ops.append((kind, chunk, *rest))
-        names = ("job", "rows", "leases", "again", f"writer:{self.writer}", "unknown")
-        keys = self._keys(job, *names, *(f"out:{chunk}" for chunk in result_keys))
-        arguments = [self.next_batch(), json.dumps(ops, separators=(",", ":"))]
-        try:
-            replies = await self._connection.script(SCRIPTS["rows"], keys, arguments)
-        except LedgerError as error:
-            _LOG.warning("outcomes of a job could not be written to the ledger: %s", error)
-            raise
-        return _text(replies)
+        number, token = chunk.number, chunk.lease.fencing_token
+        self._items.submit(chunk.job, ("settle", number, token, index, state.value, 0, record))
 
     # Chunks.
 
@@ -274,7 +258,7 @@ class RedisLedger:
             chunk: the claimed chunk.
             remainder: what replaces its requests once no item of it can be sent again.
         """
-        await self._batcher(chunk.job).flush()
+        await self._items.flush(chunk.job)
         number = chunk.number
         names = ("job", "rows", "leases", "open", "done", "again", f"in:{number}", f"out:{number}", "digests")
         arguments = [number, chunk.lease.fencing_token, remainder, round(self.retention)]

@@ -25,6 +25,8 @@ class Reply(enum.StrEnum):
     """The ledger does not contain the item."""
     HELD = "H"
     """Another worker holds the code."""
+    TOO_LATE = "E"
+    """The time in which the code may be sent is over."""
     OTHER_REQUEST = "D"
     """The key belongs to another request."""
 

@@ -173,6 +173,7 @@ async def test_a_pause_longer_than_the_call_fails_immediately(
     assert len(server.seen) == 1
 
 
+@pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
 @pytest.mark.virtual_time
 async def test_waiting_in_the_bulk_queue_does_not_use_the_calls_time(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
@@ -199,6 +200,7 @@ async def test_429s_of_a_bulk_item_do_not_use_its_time(
     assert response.meta.attempts == len(server.seen) == 3
 
 
+@pytest.mark.parametrize("way", ["direct", "documented"], indirect=True)
 @pytest.mark.virtual_time
 async def test_a_permit_is_refunded_while_waiting_for_a_slot(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate

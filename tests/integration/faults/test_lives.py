@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from bandwidth_mfa_async import (
     MFAClient,
     NotSentError,
     RetryPolicy,
+    _process,
 )
 from tests.integration.client.test_cancellation import LastCall
 from tests.integration.faults.watch import ACCEPTED, MATRIX, Watch, prepare, send
@@ -155,7 +155,7 @@ async def test_another_loop_or_process_is_refused(
         await asyncio.to_thread(run)
     else:
         with monkeypatch.context() as forked:
-            forked.setattr(os, "getpid", lambda: -1)
+            forked.setattr(_process, "_generation", 99)
             await watch.of(send(client), client, server)
     await watch.shows(outcome=REFUSED, ledger=(0, 0), pool=int(warm), elapsed=0)
     assert ("another event loop" if other == "thread" else "before a fork") in str(watch.result)

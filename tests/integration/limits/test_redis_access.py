@@ -53,7 +53,7 @@ async def test_tls_with_a_trusted_certificate_shares_the_limit(redis_server, mak
         for _ in range(3):
             limiter.accepted(await limiter.acquire())
         assert "without" not in repr(limiter)
-        await until(lambda: limiter._task._running is None)
+        await until(lambda: not limiter._task._running)
         limiter.abort(lambda: RuntimeError("over"))
         await limiter.aclose()
     with redis_server.client() as client:
@@ -207,7 +207,7 @@ async def test_status_shows_rate_waiters_and_rejections(redis_server, make_limit
     assert [(entry.count, entry.rate_before, entry.retry_after > 0.5) for entry in status.refusals] == [(1, None, True)]
     assert status.refusals[0].rate_after == status.rate
     await asyncio.gather(*waiting)
-    await until(lambda: one._task._running is None and other._task._running is None)
+    await until(lambda: not one._task._running and not other._task._running)
     after = await shared.status()
     assert (after.state, after.interactive, after.bulk, after.processes) == ("holding", 0, 0, 0)
     assert (await shared.status("voice")).state == "unused"

@@ -329,7 +329,7 @@ async def test_counts_are_flushed_and_the_task_ends(redis_server, make_limiter):
     limiter.accepted(await limiter.acquire())
     began = len(limiter.calls)
     await until(lambda: len(limiter.calls) > began, 0.2)
-    await until(lambda: limiter._task._running is None, 0.2)
+    await until(lambda: limiter._task._running is False, 0.2)
     assert "unlimited" in repr(limiter)
 
 

@@ -146,7 +146,7 @@ async def test_a_blocked_event_loop_is_no_outage(own_redis, make_limiter, caplog
     """An answer that arrived while the event loop was blocked is read, not counted as a timeout."""
     limiter = make_limiter(own_redis.url, rate=Rate(50))
     limiter.accepted(await limiter.acquire())
-    await until(lambda: limiter._task._running is None)
+    await until(lambda: not limiter._task._running)
     own_redis.freeze()
     asked = len(limiter.calls)
     task = asyncio.create_task(limiter.acquire(5))

@@ -330,13 +330,34 @@ async def test_a_redis_that_evicts_is_refused(tmp_path):
         server.kill()
 
 
+@pytest.mark.parametrize("how", ["no file", "INFO refused"])
+async def test_a_redis_without_an_append_only_file_is_refused(tmp_path, caplog, how):
+    """It would come back from an old snapshot and have everyone texted again; `require_aof=False` only warns."""
+    server = RedisServer(tmp_path, *(("--appendonly", "no") if how == "no file" else ()))
+    try:
+        url = server.url
+        if how == "INFO refused":
+            with server.client() as client:
+                client.acl_setuser("sdk", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-info"])
+            url = url.replace("redis://", "redis://sdk:any@")
+        with pytest.raises(ConfigurationError, match="appendonly yes, or pass require_aof=False"):
+            async with RedisLedger(url):
+                pass
+        async with RedisLedger(url, require_aof=False) as ledger:
+            await ledger.check()
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "start it with appendonly yes" in caplog.text
+    finally:
+        server.kill()
+
+
 async def test_errors_name_an_unreachable_redis_and_a_wrong_password(tmp_path):
     """They show neither the address nor the password."""
     server = RedisServer(tmp_path, "--requirepass", "right")
     try:
         for url, said in (
-            (f"redis://:wrong@127.0.0.1:{server.port}/0", "wrong password"),
-            (server.url, "wrong password"),
+            (f"redis://:wrong@127.0.0.1:{server.port}/0", "wrong user or password"),
+            (server.url, "wrong user or password"),
         ):
             with pytest.raises(LedgerError, match=said) as caught:
                 async with RedisLedger(url):
@@ -601,7 +622,9 @@ async def test_every_script_runs_in_a_redis_cluster(tmp_path, template):
             await ledger.stop("launch", "cancelled")
             assert await ledger.resume("launch") == 0
             codes = CodeQueue(ledger)
-            assert (await codes.put("name", template.to(TO), "messaging", 60)).delivery is None
+            assert (
+                await codes.put("name", template.to(TO), "messaging", ledger.clock.monotonic() + 60)
+            ).delivery is None
             assert await codes.stale(0, 10) == ["name"]
             assert await states(ledger) == "aaaa0000"
     finally:

@@ -59,6 +59,11 @@ async def interrupted_job(producer, redis_server, template, count=1):
     return job
 
 
+def later(codes):
+    """Return a deadline that does not come."""
+    return codes._ledger.clock.monotonic() + 600
+
+
 async def interrupted_code(producer, template):
     """Return the key of a code that was in flight when its worker died."""
     await producer.send_code.enqueue(template.to(TO), key="login:42")
@@ -68,7 +73,7 @@ async def interrupted_code(producer, template):
     assert await codes.claim(name, lease, resends_unknown=True)
     lease.seconds = 30.0
     assert await codes.renew(name, lease)
-    assert (await codes._batcher.call(("intent", name, lease.fencing_token, True, False)))[0] == "1"
+    assert (await codes._batchers.get().call(("intent", name, lease.fencing_token, True, False)))[0] == "1"
     lease.seconds = 0.001
     assert await codes.renew(name, lease)
     await asyncio.sleep(0.005)  # Redis's clock
@@ -212,17 +217,17 @@ async def test_the_late_rejection_of_a_second_attempt_leaves_a_code_unknown(ledg
 async def test_a_code_that_a_worker_of_an_older_version_called_not_sent_is_unknown(ledger, redis_server, template):
     """The older version does not know the field that says that an earlier attempt is unknown."""
     codes, name = CodeQueue(ledger), "0" * 32
-    await codes.put(name, template.to(TO), "messaging", 60)
+    await codes.put(name, template.to(TO), "messaging", later(codes))
     lease = ledger.new_lease()
     await codes.claim(name, lease, resends_unknown=True)
     await codes.intent(name, lease, resends_unknown=True, maybe_delivered=True)
     with redis_server.client() as client:
         key = f"bandwidth-mfa:{{codes}}:{name}"
         client.hset(key, mapping={"state": "4", "record": json.dumps([None, ""])})
-    outcome = await codes.read(name)
+    outcome = await codes.read(name, later(codes))
     assert outcome.delivery is Delivery.UNKNOWN
     assert isinstance(outcome.error, DeliveryUnknownError)
-    assert (await codes.put(name, template.to(TO), "messaging", 60)).delivery is Delivery.UNKNOWN
+    assert (await codes.put(name, template.to(TO), "messaging", later(codes))).delivery is Delivery.UNKNOWN
 
 
 # A model: what is known of every attempt of one item, and the states of the ledger that agree with it.
@@ -406,7 +411,7 @@ class Codes(World):
 
     async def resume(self):
         for item in (0, 1):
-            await self.codes.put(str(item), self.template.to(TO), "messaging", 600)
+            await self.codes.put(str(item), self.template.to(TO), "messaging", later(self.codes))
 
     def states(self):
         with self.server.client() as client:

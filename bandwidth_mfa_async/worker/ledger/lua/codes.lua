@@ -1,8 +1,9 @@
 -- Run a batch of operations on single codes. Each code is a hash.
 -- KEYS: sorted set of waiting codes, number of the writer's last batch, then the hash of each operation's code.
--- ARGV: number of this batch, operations as a JSON list; each branch names the arguments of its operation.
--- Returns JSON: {reply, text, flag} per operation; the flag of an accepted code says whether it is a possible duplicate
--- ('' if it is not recorded), that of a claimed one whether it is unknown.
+-- ARGV: number of this batch, operations as a JSON list (each branch names the arguments of its operation), the outcome
+-- of an interrupted code, and that of one that was not sent in time.
+-- Returns JSON: {Redis's time in ms, {{reply, text, flag} per operation}}; the flag of an accepted code says whether it
+-- is a possible duplicate ('' if it is not recorded), that of a claimed one whether it is unknown.
 -- Fields of a hash: state, payload, digest, token (fencing token), till (end of the lease, ms), record (outcome),
 -- latest (end of the time in which it may be sent, ms), duplicate ('1' or '0' once it is accepted),
 -- earlier ('1' once it was sent again, or is sent again, after an unknown attempt),
@@ -48,17 +49,21 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
       if new == '2' or new == '3' then redis.call('HDEL', key, 'payload') end
     end
   end
-  if kind == 'put' then -- name, digest, payload, ms in which it may be sent, retention in s
-    if not state then
+  if kind == 'put' then -- name, digest, payload, ms in which it may be sent, retention in s, the same as Redis's time
+    local latest = now + op[5]
+    if op[7] > 0 then latest = math.min(latest, op[7]) end
+    if now >= latest and (not state or state == '4' or state == '7') then
+      reply = { 'E', '' }
+    elseif not state then
       redis.call('HSET', key, 'state', '0', 'digest', op[3], 'payload', op[4],
-        'latest', string.format('%.0f', now + op[5]))
+        'latest', string.format('%.0f', latest))
       redis.call('ZADD', KEYS[1], now, name)
       redis.call('EXPIRE', key, op[6])
       reply = { '0', '' }
     elseif redis.call('HGET', key, 'digest') ~= op[3] then
       reply = { 'D', '' }
     elseif state == '4' or state == '7' then
-      redis.call('HSET', key, 'state', '0', 'payload', op[4], 'latest', string.format('%.0f', now + op[5]))
+      redis.call('HSET', key, 'state', '0', 'payload', op[4], 'latest', string.format('%.0f', latest))
       redis.call('HDEL', key, 'record')
       redis.call('ZADD', KEYS[1], now, name)
       redis.call('EXPIRE', key, op[6])
@@ -99,6 +104,11 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
   elseif kind == 'intent' then -- name, token, resends unknown, maybe delivered
     if token ~= op[3] or till <= now then
       reply = { 'L', '' }
+    elseif (state == '0' or state == '1' or state == '5')
+      and now > tonumber(redis.call('HGET', key, 'latest')) then
+      -- Asked for too long ago. An attempt that is in flight may have been sent.
+      if state == '0' then settle('4', ARGV[4]) elseif state == '1' then settle('5', ARGV[3]) end
+      reply = { redis.call('HGET', key, 'state'), '' }
     elseif state == '0' or state == '1' or (state == '5' and op[4]) then
       redis.call('HSET', key, 'state', '1')
       if state == '5' or op[5] then redis.call('HSET', key, 'earlier', '1') end
@@ -128,4 +138,4 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
   end
   replies[index] = reply
 end
-return cjson.encode(replies)
+return cjson.encode({ now, replies })
