@@ -175,7 +175,6 @@ async def test_eight_real_processes_never_exceed_the_rate(redis_server, tmp_path
     assert time.monotonic() - began < 60
     start, end = max(times[0] for times in written), min(times[-1] for times in written)  # while all of them send
     mean = sum(start <= at < end for at, _ in writes) / (end - start)
-    print(f"fullest second {fullest_window(writes, 1.0)}, mean {mean:.1f}/s in {end - start:.1f} s")
     assert end - start > 2
     assert 95 <= mean <= 100 * (1 + 1 / (end - start))  # a loaded machine is late; in virtual time it is 0.99
     assert_windows(writes, Rate(100))
