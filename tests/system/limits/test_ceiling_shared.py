@@ -16,7 +16,7 @@ from bandwidth_mfa_async.limits.shared._shared_limiter import SharedLimiter
 from tests.support import processes
 from tests.support.limits_simulation import run_virtual
 from tests.support.virtual_redis import VirtualScript, VirtualStore
-from tests.support.windows import assert_windows, fullest_window
+from tests.support.windows import assert_windows
 
 
 @pytest.fixture
