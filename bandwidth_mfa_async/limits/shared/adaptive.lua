@@ -61,7 +61,7 @@ local epoch_ends, gaps, undecided = {}, {}, {}
 -- State of a configured rate: for each window its limit, length, written segments, and entries of the time at which a
 -- write leaves the window, its segments, and that time for the first write of the entry. `held` are permits that are
 -- not written yet: process, time of the grant, segments. `turns` is, for each lane, the process whose first text waits
--- for room in the windows, and when that turn ends: nobody else may take the room meanwhile.
+-- for room in the windows, and when that turn ends: no other process takes the room meanwhile.
 local strict, windows, held, held_total = ceiling < UNLIMITED and ARGV[19] ~= '', {}, {}, 0
 local turns = {}
 local function numbers(text)

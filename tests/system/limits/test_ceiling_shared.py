@@ -111,7 +111,9 @@ def test_bursts_weights_and_late_writes_stay_within_the_windows(script, seed):
         return writes
 
     writes = run_virtual(main())
-    assert len(writes) >= 5
+    # Less than the whole rate: connections take up to 2 s between permit and write, and nothing is waiting at the end.
+    assert len(writes) > 20
+    assert sum(weight for _, weight in writes) >= 0.5 * rate.per_second * (writes[-1][0] - writes[0][0])
     assert_windows(writes, rate)
 
 
@@ -168,7 +170,11 @@ async def test_eight_real_processes_never_exceed_the_rate(redis_server, tmp_path
     started = [await processes.start_async(*command, stdout=processes.PIPE) for _ in range(8)]
     outputs = await asyncio.gather(*(process.communicate() for process in started))
     await runner.cleanup()
-    writes = [(at, 1) for output, _ in outputs for at in json.loads(output)]
+    written = [json.loads(output) for output, _ in outputs]
+    writes = sorted((at, 1) for times in written for at in times)
     assert time.monotonic() - began < 60
-    assert len(writes) > 100
+    start, end = max(times[0] for times in written), min(times[-1] for times in written)  # while all of them send
+    mean = sum(start <= at < end for at, _ in writes) / (end - start)
+    assert end - start > 2
+    assert 95 <= mean <= 100 * (1 + 1 / (end - start))  # a loaded machine is late; in virtual time it is 0.99
     assert_windows(writes, Rate(100))
