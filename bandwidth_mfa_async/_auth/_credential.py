@@ -89,21 +89,25 @@ class Basic:
         self._secrets = auth.secrets
 
     def current(self) -> str | None:
+        """See `Credential.current`."""
         return self._header
 
     async def obtain(self, until: float | None) -> str:  # noqa: ARG002 - a password is at hand
+        """See `Credential.obtain`."""
         return self._header
 
     def prefetch(self) -> None:
-        return
+        """See `Credential.prefetch`."""
 
     def renew(self, header: str, operation: str) -> bool:  # noqa: ARG002 - a password cannot be renewed
+        """See `Credential.renew`."""
         return False
 
-    def accepted(self, operation: str) -> None:  # noqa: ARG002 - the same
-        return
+    def accepted(self, operation: str) -> None:
+        """See `Credential.accepted`."""
 
     def secrets(self) -> tuple[str, ...]:
+        """See `Credential.secrets`."""
         return self._secrets
 
 
@@ -142,6 +146,7 @@ class OAuth2:
         self._rejected_until = 0.0
 
     def current(self) -> str | None:
+        """See `Credential.current`."""
         if self._header is None:
             return None
         now = self._clock.monotonic()
@@ -153,6 +158,7 @@ class OAuth2:
         return self._header
 
     async def obtain(self, until: float | None) -> str:
+        """See `Credential.obtain`."""
         # Loop, because the new token may already have been rejected for another call.
         while (header := self.current()) is None:
             task = self._task or self._start_unless_rejected()
@@ -162,10 +168,12 @@ class OAuth2:
         return header
 
     def prefetch(self) -> None:
+        """See `Credential.prefetch`."""
         if self.current() is None and self._task is None and self._clock.monotonic() >= self._rejected_until:
             self._start()
 
     def renew(self, header: str, operation: str) -> bool:
+        """See `Credential.renew`."""
         if header == self._header:
             age = self._clock.monotonic() - self._issued_at
             if age < YOUNG and operation not in self._accepted_for:
@@ -175,9 +183,11 @@ class OAuth2:
         return True
 
     def accepted(self, operation: str) -> None:
+        """See `Credential.accepted`."""
         self._accepted_for.add(operation)
 
     def secrets(self) -> tuple[str, ...]:
+        """See `Credential.secrets`."""
         bearer = (self._header or "").partition(" ")[2]
         return (*self._credentials.secrets, bearer) if bearer else self._credentials.secrets
 

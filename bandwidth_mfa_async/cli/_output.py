@@ -39,6 +39,7 @@ class OutputConsole(Console):
 
     @size.setter
     def size(self, new_size: tuple[int, int]) -> None:
+        """Set both."""
         self._width, self._height = new_size
 
 

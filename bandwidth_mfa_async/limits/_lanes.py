@@ -22,7 +22,7 @@ class Waiter:
     def __init__(self, future: asyncio.Future[bool], weight: int, lane: Lane) -> None:
         self.future = future
         self.weight = weight
-        self.lane = lane
+        self.lane: Lane = lane
 
 
 class LaneQueue:

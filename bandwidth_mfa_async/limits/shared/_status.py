@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # A waiting process calls at least every second. One that has not called for this long is gone.
 _GONE_AFTER: Final = 3.0
-_LISTS: Final = frozenset({"endings", "gaps", "doubtful", "streak", "refused", "held"})
+_LISTS: Final = frozenset({"endings", "gaps", "doubtful", "streak", "refused", "held", "turns"})
 
 
 @frozen(kw_only=True)
