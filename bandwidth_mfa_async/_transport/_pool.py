@@ -182,7 +182,8 @@ class CheckedConnector:
             if body.turn is not None:
                 # aiohttp writes it in this iteration of the loop or, on Python 3.11, in the next one.
                 loop = asyncio.get_running_loop()
-                loop.call_soon(loop.call_soon, body.turn.written)
+                written = body.turn.written
+                loop.call_soon(lambda: loop.call_soon(written))
         return connection
 
     async def take(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:

@@ -192,7 +192,7 @@ class JournalFile:
         self._mark = CommitMark(path)
         self._commits = 0
         self._session_id = 0
-        self.opened_at = 0.0
+        self.opened_at: float = 0.0
         self._next_id = 1
         self._failure: JournalError | None = None
         self.has_number_keys: bool = False
