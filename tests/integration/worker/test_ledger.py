@@ -374,6 +374,39 @@ async def test_a_redis_that_went_back_in_time_stops_the_job(tmp_path, caplog):
         server.kill()
 
 
+async def test_a_demoted_redis_is_left_for_the_new_primary(own_redis, tmp_path):
+    """The connection is dropped, so that the name in the URL leads to the new primary; the operation is retried."""
+    async with RedisLedger(own_redis.url) as ledger:
+        await filled(ledger)
+        chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
+        with own_redis.client() as client:
+            kept = {each["id"] for each in client.client_list() if int(each["id"]) != client.client_id()}
+            client.replicaof("127.0.0.1", own_redis.port + 1)
+            waiting = asyncio.ensure_future(ledger.intent(chunk, 0, resends_unknown=False))
+            await until(lambda: not kept & {each["id"] for each in client.client_list()})
+            assert not waiting.done()
+            client.replicaof("NO", "ONE")
+        assert await asyncio.wait_for(waiting, 5) == LedgerState.SENDING
+
+
+@pytest.mark.parametrize("command", ["evalsha", "info"])
+async def test_a_refused_command_is_named(redis_server, command):
+    """With the rights that the ledger needs."""
+    with redis_server.client() as client:
+        client.acl_setuser("sdk", enabled=True, nopass=True, keys=["*"], commands=["+@all", f"-{command}"])
+    try:
+        ledger = RedisLedger(redis_server.url.replace("redis://", "redis://sdk:any@"), require_aof=False)
+        if command == "info":
+            await ledger.check()  # it only cannot know whether there is an append-only file
+        else:
+            with pytest.raises(LedgerError, match=r"may not run EVALSHA there; grant it \+@read"):
+                await filled(ledger)
+        await ledger.aclose()
+    finally:
+        with redis_server.client() as client:
+            client.acl_deluser("sdk")
+
+
 async def test_errors_name_an_unreachable_redis_and_a_wrong_password(tmp_path):
     """They show neither the address nor the password."""
     server = RedisServer(tmp_path, "--requirepass", "right")
