@@ -67,9 +67,10 @@ class CommitMark:
     def write(self, commits: int) -> None:
         """Store the number of the latest commit."""
         if self._fd is None:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         number = commits.to_bytes(8, "big")
-        os.pwrite(self._fd, number + zlib.crc32(number).to_bytes(4, "big"), 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)  # Windows has no `pwrite`
+        os.write(self._fd, number + zlib.crc32(number).to_bytes(4, "big"))
 
     def close(self) -> None:
         """Close the file."""

@@ -352,6 +352,21 @@ async def test_a_killed_run_whose_results_are_complete_is_resumed(
     assert names(tmp_path, "run.db") == ["run.db"], "a finished journal is one file"
 
 
+async def test_a_run_needs_no_call_that_windows_lacks(
+    server: FaultServer,
+    make_client: MakeClient,
+    template: CodeTemplate,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only that: nothing here runs on Windows."""
+    for name in ("pwrite", "pread", "fchmod"):
+        monkeypatch.delattr(os, name)
+    outcomes = await send(make_client(), tmp_path / "run.db", template)
+    assert [outcome.delivery for outcome in outcomes] == [Delivery.ACCEPTED] * len(NUMBERS)
+    assert len(server.seen) == len(NUMBERS)
+
+
 @pytest.mark.parametrize("allowed", [0, 1])
 async def test_a_journal_whose_mark_cannot_be_written_is_usable_later(
     make_client: MakeClient,
