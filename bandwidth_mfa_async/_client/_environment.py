@@ -98,7 +98,7 @@ def _pair(env: Mapping[str, str], names: tuple[str, str]) -> tuple[str, str]:
         msg = f"{secret} and {_FILES[secret]} are both set; unset one of them"
         raise ConfigurationError(msg)
     try:
-        text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        text = Path(path).read_text(encoding="utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
     else:

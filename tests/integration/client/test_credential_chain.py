@@ -29,6 +29,7 @@ from tests.conftest import TO
 from tests.support.credential_server import BASIC, CredentialServer
 
 if TYPE_CHECKING:
+    import pathlib
     from collections.abc import AsyncIterator, Callable
 
     from bandwidth_mfa_async import CodeTemplate
@@ -324,6 +325,24 @@ async def test_a_rotated_password_needs_no_restart(
     await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(50)))
     assert asked == 2
     assert service.count("messaging", status=200) == 100
+
+
+async def test_a_password_in_a_file_is_read_again(
+    service: CredentialServer, template: CodeTemplate, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte-order mark and a line end are not part of the password."""
+    path = tmp_path / "password"
+    variables = {"ACCOUNT_ID": "9", "USERNAME": "user", "PASSWORD_FILE": str(path)}
+    for name, value in {**variables, "MFA_URL": f"{service.origin}/api/v1"}.items():
+        monkeypatch.setenv(f"BW_{name}", value)
+    service.only("basic")
+    await asyncio.to_thread(path.write_bytes, b"\xef\xbb\xbfhunter2\r\n")
+    async with await asyncio.to_thread(MFAClient.from_env) as client:
+        await client.generate_messaging_code(template.to(TO))
+        service.password = "rotated"
+        await asyncio.to_thread(path.write_bytes, b"rotated\n")
+        await asyncio.gather(*(client.generate_messaging_code(template.to(TO)) for _ in range(10)))
+    assert service.count("messaging", status=200) == 11
 
 
 async def test_a_provider_that_has_nothing_new_is_not_asked_by_every_call(
