@@ -27,7 +27,7 @@ def main(url: str) -> None:
         async with asyncio.timeout(10):
             await codes.send_code.enqueue(REQUEST, key=key, timeout=5)
             outcome = await codes.send_code.outcome(key)
-        print(key, None if outcome is None else outcome.delivery)
+        sys.stdout.write(f"{key} {None if outcome is None else outcome.delivery}\n")
 
     asyncio.run(leave())
     for key in ("second", "third"):
