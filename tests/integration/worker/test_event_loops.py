@@ -149,3 +149,16 @@ async def make_late_worker(simulator, monkeypatch):
     for broker, worker in started:
         await broker.shutdown()
         await worker.aclose()
+
+
+@pytest.mark.parametrize("name", ["waiting", "\ud800", "login:42", "", 7])
+async def test_a_wake_up_message_that_names_no_code_spoils_no_batch(make_worker, template, simulator, caplog, name):
+    """Codes that are claimed in the same batch are sent."""
+    worker = await make_worker()
+    runtime = worker._runtime
+    wrong, sent = await asyncio.gather(
+        runtime.send_code(name), worker.send_code.kiq(template.to(TO), key="login:42", timeout=20)
+    )
+    assert wrong == {"delivery": None}
+    assert sent == simulator.inbox[-1].message_id
+    assert "names no code" in caplog.text
