@@ -227,7 +227,8 @@ class OAuth2:
             now = self._clock.monotonic()
             self._refresh_at = now + PAUSE
             if isinstance(error, APIStatusError) and error.status in _TOKEN_REJECTIONS:
-                self._rejection, self._rejected_until = error, now + PAUSE
+                # A copy: the traceback of the error has the frames of the calls that waited for it.
+                self._rejection, self._rejected_until = copy_of(error), now + PAUSE
 
 
 def copy_of(error: RequestError) -> RequestError:

@@ -28,17 +28,12 @@ async def wait_for_header(state: SharedState, call: Call[Any, Any]) -> str:
         RequestError: there is no header; nothing was sent.
         ConfigurationError: the provider returned something other than credentials.
     """
-    name = call.operation.name
     while True:
         credential = call.credential
         if credential is None:
             credential = call.credential = await _first_credential(state, call)
-        until = call.wait_until
-        wait = None
-        if call.fallback is None and state.authorizer.alternative(name, credential) is not None:
-            now = state.clock.monotonic()
-            wait = TOKEN_WAIT if until is None else min(TOKEN_WAIT, (until - now) * TOKEN_SHARE)
-            until = now + wait
+        wait = None if _alternative(state, call, credential) is None else _max_wait(state, call)
+        until = call.wait_until if wait is None else state.clock.monotonic() + wait
         error: RequestError
         try:
             return credential.current() or await credential.obtain(until)
@@ -50,6 +45,17 @@ async def wait_for_header(state: SharedState, call: Call[Any, Any]) -> str:
                 error = ConnectTimeoutError(f"no token: the token endpoint did not respond in {wait:.3g} s")
         if not await change_credential(state, call, error):
             raise error
+
+
+def _alternative(state: SharedState, call: Call[Any, Any], credential: Credential) -> Credential | None:
+    """Return the other kind of credentials if the call may still use it."""
+    return None if call.fallback is not None else state.authorizer.alternative(call.operation.name, credential)
+
+
+def _max_wait(state: SharedState, call: Call[Any, Any]) -> float:
+    """Return for how many seconds a call waits for one kind of credentials while it can use the other."""
+    until = call.wait_until
+    return TOKEN_WAIT if until is None else min(TOKEN_WAIT, (until - state.clock.monotonic()) * TOKEN_SHARE)
 
 
 async def _first_credential(state: SharedState, call: Call[Any, Any]) -> Credential:
@@ -79,15 +85,20 @@ async def change_credential(state: SharedState, call: Call[Any, Any], error: Req
     """
     authorizer, name, credential = state.authorizer, call.operation.name, call.credential
     assert credential is not None  # noqa: S101 - it failed
+    other = _alternative(state, call, credential)
     if error.delivery is Delivery.REJECTED and not call.token_renewed and credential.renew(call.header, name):
-        call.token_renewed = True
-        return True
+        if other is None or not authorizer.serves(name, other):
+            call.token_renewed = True
+            return True
+        # A probe costs its call one request and no wait; the next probe has the new token.
+        credential.prefetch()
     if authorizer.has_provider and isinstance(error, APIStatusError) and not call.provider_asked:
         call.provider_asked = True
-        if await authorizer.replaced(credential, call.wait_until):
+        until = call.wait_until if other is None else state.clock.monotonic() + _max_wait(state, call)
+        if await authorizer.replaced(credential, until):
             call.credential = None
             return True
-    other = None if call.fallback is not None else authorizer.alternative(name, credential)
+        other = _alternative(state, call, credential)
     if other is None:
         authorizer.all_failed(name, call.fallback, credential, error)
         return False

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
+import weakref
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from bandwidth_mfa_async import (
@@ -196,6 +199,31 @@ async def test_a_rejection_by_the_token_endpoint_is_remembered_for_five_seconds(
     clock.tick(5)
     token_server.default = token()
     await client.generate_messaging_code(template.to(TO))
+
+
+async def test_a_remembered_rejection_keeps_no_call_alive(
+    token_server: FaultServer, make_client: MakeClient, template: CodeTemplate, oauth: Any
+) -> None:
+    """The number and the text of a call that waited for the token are not kept in memory."""
+
+    class Recipient(str):
+        """A number that can be referred to weakly."""
+
+        __slots__ = ("__weakref__",)
+
+    client = make_client(auth=oauth, retry=RetryPolicy(max_attempts=1))
+    token_server.default = answer(401, {"error": "invalid_client"})
+    kept: list[weakref.ref[Any]] = []
+
+    async def call() -> None:
+        number = Recipient(TO)
+        kept.append(weakref.ref(number))
+        with pytest.raises(AuthenticationError, match="no token"):
+            await client.generate_messaging_code(attrs.evolve(template.to(TO), to=number))
+
+    await asyncio.gather(*(call() for _ in range(3)))
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 3
 
 
 @pytest.mark.virtual_time

@@ -107,8 +107,7 @@ async def test_the_preferred_kind_is_probed_and_used_again(
     clock.tick(300)
     for _ in range(3):
         assert (await client.generate_messaging_code(template.to(TO))).meta.credential == "basic"
-    # A token that is minutes old is renewed before the other kind is used.
-    assert service.count("messaging", "oauth2") <= 3
+    assert service.count("messaging", "oauth2") == 2
     service.only("oauth2", "basic")
     clock.tick(300)
     assert (await client.generate_messaging_code(template.to(TO))).meta.credential == "oauth2"
@@ -132,6 +131,21 @@ async def test_a_probe_waits_for_no_token(
     for _ in range(3):
         assert (await client.generate_messaging_code(template.to(TO))).meta.credential == "basic"
     assert service.count("token") == tokens + 1
+
+
+async def test_a_rejected_probe_waits_for_no_token(
+    service: CredentialServer, chained: Callable[..., MFAClient], template: CodeTemplate
+) -> None:
+    """The token that the service rejects is renewed in the background."""
+    clock = ManualClock()
+    client = chained(clock=clock)
+    service.only("basic")
+    await client.generate_messaging_code(template.to(TO))
+    service.hang.add("token")
+    clock.tick(300)
+    async with asyncio.timeout(10):  # the clock stands still, so a wait for the token would not end
+        assert (await client.generate_messaging_code(template.to(TO))).meta.credential == "basic"
+    assert service.count("messaging", "oauth2") == 2
 
 
 @pytest.mark.virtual_time
@@ -351,6 +365,32 @@ async def test_the_provider_is_asked_before_a_chain_switches(
     service.password = "rotated"
     assert (await client.generate_messaging_code(template.to(TO))).meta.credential == "basic"
     assert service.count("messaging", "oauth2") == service.count("token") == 0
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(("timeout", "wait"), [(60.0, 5.0), (6.0, 2.0)])
+async def test_a_provider_that_hangs_costs_one_call_of_a_chain_a_bounded_wait(
+    service: CredentialServer, chained: Callable[..., MFAClient], template: CodeTemplate, timeout: float, wait: float
+) -> None:
+    """The call then uses the other kind, and so do later ones, without asking."""
+    asked = 0
+
+    async def provide() -> CredentialChain:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await asyncio.Event().wait()
+        return service.chain()
+
+    service.only("basic")
+    client = chained(auth=provide)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    sent = await client.generate_messaging_code(template.to(TO), timeout=timeout)
+    assert (sent.meta.credential, loop.time() - began) == ("basic", pytest.approx(wait, abs=0.1))
+    began = loop.time()
+    await client.generate_messaging_code(template.to(TO), timeout=timeout)
+    assert (asked, loop.time() - began) == (2, pytest.approx(0, abs=0.1))
 
 
 async def test_a_provider_that_fails_sends_nothing(
