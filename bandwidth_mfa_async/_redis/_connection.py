@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +15,7 @@ from ._connect import close_quietly, is_valid_redis_url, make_client
 from ._errors import RedisFault, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .._clock import Clock
     from ._errors import RedisFailure
@@ -87,7 +86,7 @@ class Connection:
 
         def run(client: Any) -> Awaitable[Any]:
             """Run it once."""
-            values = arguments if isinstance(arguments, Sequence) else arguments()
+            values: Any = arguments() if callable(arguments) else arguments
             return script.run(client, keys, values)
 
         return await self.call(run, max_wait=max_wait)

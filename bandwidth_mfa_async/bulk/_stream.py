@@ -176,12 +176,18 @@ class OutcomeStream:
             if self.journal is not None:
                 await self.journal.bind(self._template, channel=self._options.channel, custom_keys=self._custom_keys)
             async with contextlib.aclosing(self._intake.values()) as values:
-                await self._capacity.acquire()
-                async for value in values:
-                    self._take(value)
-                    if self.stopping:
-                        return  # even if the input suppressed the cancellation
+                try:
                     await self._capacity.acquire()
+                    async for value in values:
+                        self._take(value)
+                        if self.stopping:
+                            return  # even if the input suppressed the cancellation
+                        await self._capacity.acquire()
+                finally:
+                    # From Python 3.13 on, a task group that the input leaves now would be cancelled by a pending count.
+                    producer = asyncio.current_task()
+                    while producer is not None and producer.cancelling():
+                        producer.uncancel()
             self._exhausted = True
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise

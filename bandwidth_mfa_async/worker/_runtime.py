@@ -271,6 +271,10 @@ class WorkerRuntime:
         """
         if self.is_stopping or self._client is None:
             return {"delivery": None}
+        if not self._codes.is_name(name):
+            # It would name another key of the ledger, or spoil the batch of other codes.
+            _LOG.warning("a wake-up message that names no code is ignored")
+            return {"delivery": None}
         return dict(await asyncio.shield(self._spawn_code(name)))
 
     def _spawn_code(self, name: str) -> asyncio.Task[Any]:

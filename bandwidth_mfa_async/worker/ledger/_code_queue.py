@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,6 +83,11 @@ class CodeQueue:
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
             raise InvalidRequestError("key", f"must be a text of 1 to {MAX_KEY} characters, like 'login:42'")
         return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).hexdigest()
+
+    @staticmethod
+    def is_name(text: object) -> bool:
+        """Return whether a text, such as that of a wake-up message, can be the name of a code."""
+        return isinstance(text, str) and re.fullmatch(f"[0-9a-f]{{{2 * _KEY_BYTES}}}", text) is not None
 
     async def put(self, name: str, request: CodeRequest, channel: str, deadline: float) -> CodeOutcome:
         """Queue a code unless the ledger knows it; queue it again if it was not sent.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+import pathlib
+import sys
 import time
 
 import pytest
@@ -13,6 +14,7 @@ from bandwidth_mfa_async import LedgerError, MFAClient, RequestError
 from bandwidth_mfa_async.worker import MFAWorker, RedisLedger
 from bandwidth_mfa_async.worker.ledger._code_queue import CodeQueue
 from tests.conftest import TO
+from tests.support import processes
 from tests.support.worker_fixtures import LossyBroker
 
 
@@ -20,29 +22,17 @@ def worker_of(server, broker=None):
     return MFAWorker(broker or LossyBroker(), ledger=RedisLedger(server.url), client=MFAClient.from_env)
 
 
-# Connections that a loop did not close are finalized later.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_each_asyncio_run_may_use_the_same_worker(redis_server, template):
+def test_each_asyncio_run_may_use_the_same_worker(redis_server):
     """A caller whose loop ends before its first batch leaves nothing that later loops wait for."""
-    codes, unfinished = worker_of(redis_server), []
-
-    async def leave():
-        unfinished.append(asyncio.ensure_future(codes.send_code.enqueue(template.to(TO), key="first", timeout=5)))
-        await asyncio.sleep(0)
-
-    async def enqueue(key):
-        async with asyncio.timeout(10):
-            await codes.send_code.enqueue(template.to(TO), key=key, timeout=5)
-            assert (await codes.send_code.outcome(key)).delivery is None
-
-    async def end():
-        await codes.aclose()
-        gc.collect()
-
-    asyncio.run(leave())
-    for key in ("second", "third"):
-        asyncio.run(enqueue(key))
-    asyncio.run(end())
+    done = processes.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.support.several_loops", redis_server.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=pathlib.Path(__file__).parents[3],
+    )
+    assert done.stdout.split() == ["second", "None", "third", "None"]
 
 
 async def test_a_batch_of_a_writer_that_redis_knows_better_is_an_error_and_not_a_wait(redis_server, template):
@@ -159,3 +149,16 @@ async def make_late_worker(simulator, monkeypatch):
     for broker, worker in started:
         await broker.shutdown()
         await worker.aclose()
+
+
+@pytest.mark.parametrize("name", ["waiting", "\ud800", "login:42", "", 7])
+async def test_a_wake_up_message_that_names_no_code_spoils_no_batch(make_worker, template, simulator, caplog, name):
+    """Codes that are claimed in the same batch are sent."""
+    worker = await make_worker()
+    runtime = worker._runtime
+    wrong, sent = await asyncio.gather(
+        runtime.send_code(name), worker.send_code.kiq(template.to(TO), key="login:42", timeout=20)
+    )
+    assert wrong == {"delivery": None}
+    assert sent == simulator.inbox[-1].message_id
+    assert "names no code" in caplog.text

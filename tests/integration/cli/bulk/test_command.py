@@ -684,7 +684,12 @@ def test_a_signal_during_the_check_ends_the_run(
         signal.raise_signal(number)
 
     monkeypatch.setattr("bandwidth_mfa_async.cli.bulk._scan_progress.scan", interrupted)
-    result = bulk("n.csv", *flags)
+    before = signal.getsignal(number)
+    signal.signal(number, signal.SIG_DFL)  # the tests themselves may run under nohup
+    try:
+        result = bulk("n.csv", *flags)
+    finally:
+        signal.signal(number, before)
     assert (result.exit_code, result.stderr) == (128 + number, "stopped; nothing was sent\n")
     assert not simulator.inbox
 
