@@ -28,6 +28,7 @@ from ._rate_rivals import Aimd, AiohttpRetry, BotocoreAdaptive, Naive
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from bandwidth_mfa_async._clock import Clock
     from bandwidth_mfa_async._validation import Lane
     from bandwidth_mfa_async.simulator import AccountLimits
 
@@ -189,8 +190,8 @@ class _Service:
 class _Wire(Transport):
     """The client's transport with a service instead of sockets."""
 
-    def __init__(self, service: _Service) -> None:
-        super().__init__()
+    def __init__(self, service: _Service, clock: Clock) -> None:
+        super().__init__(clock=clock)
         self._service = service
 
     async def send(self, url: Any, headers: Any, payload: Any, **_options: Any) -> RawResponse:
@@ -251,7 +252,7 @@ def in_virtual_time(name: str, account: Account, seed: int) -> Seen:
                     continue
                 limits = evolve(our_limits(account), shared=shared)
                 client = await stack.enter_async_context(MFAClient("9900000", BasicAuth("user", "pass"), limits=limits))
-                client._executor.state.transport = _Wire(service)
+                client._executor.state.transport = _Wire(service, client._executor.state.clock)
                 client._executor.state.rng.seed(seed + 1000 * n)
                 ways.append(OurWay(client))
             programs = Programs(ways)

@@ -20,7 +20,7 @@ LINGER: Final = 0.001
 """Seconds that the first operation of a batch waits for others."""
 MAX_BATCH: Final = 2_000
 WRITER_MEMORY: Final = 3_000.0
-"""Seconds for which the number of a writer's last batch is expected in Redis, which keeps it for an hour."""
+"""Seconds for which the number of a writer's last batch is expected in Redis, which keeps it for a day."""
 
 
 class Writer:

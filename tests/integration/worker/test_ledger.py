@@ -316,7 +316,7 @@ async def test_all_keys_of_an_ended_job_expire(redis_server):
     with redis_server.client() as client:
         keys = list(client.scan_iter())
         assert len(keys) == 8
-        assert all(0 < client.ttl(key) <= (3600 if b":writer:" in key else 600) for key in keys)
+        assert all(0 < client.ttl(key) <= (86_400 if b":writer:" in key else 600) for key in keys)
 
 
 async def test_a_redis_that_evicts_is_refused(tmp_path):

@@ -13,7 +13,7 @@
 local last = tonumber(redis.call('GET', KEYS[2]) or 0)
 if tonumber(ARGV[1]) < last then return '[]' end
 if last < tonumber(ARGV[5] or 0) then return '["back"]' end  -- Redis went back in time; see rows.lua
-redis.call('SET', KEYS[2], ARGV[1], 'EX', 3600)
+redis.call('SET', KEYS[2], ARGV[1], 'EX', 86400)  -- a day, as in rows.lua
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local replies = {}

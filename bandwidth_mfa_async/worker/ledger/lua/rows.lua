@@ -18,7 +18,8 @@ if last < tonumber(ARGV[3] or 0) then
   if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'stopped', 'RedisWentBack') end
   return 'back'
 end
-redis.call('SET', KEYS[5], ARGV[1], 'EX', 3600)
+-- A day: a clock of Redis that is set forward by hours must not look as if it went back in time.
+redis.call('SET', KEYS[5], ARGV[1], 'EX', 86400)
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local stopped = redis.call('HGET', KEYS[1], 'stopped')
