@@ -33,9 +33,17 @@ class Clock(Protocol):
         """Return seconds since the Unix epoch (wall time)."""
         ...
 
+    def boottime(self) -> float:
+        """Return seconds on a clock that never goes backwards and also counts while the machine is suspended."""
+        ...
+
     def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
         """Run `callback` in the running loop when `monotonic()` reaches `when`."""
         ...
+
+
+# Linux has a clock of its own for this; elsewhere `monotonic` counts suspensions.
+_BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
 class SystemClock:
@@ -48,6 +56,10 @@ class SystemClock:
     def time(self) -> float:
         """Return wall time in seconds since the epoch."""
         return time.time()
+
+    def boottime(self) -> float:
+        """Return seconds since the machine started, suspensions included."""
+        return time.clock_gettime(_BOOTTIME) if _BOOTTIME is not None else time.monotonic()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
         """Schedule `callback` on the running loop, in an empty context."""
@@ -77,6 +89,7 @@ class ManualClock:
     def __init__(self, monotonic: float = 1_000.0, wall: float = 1_750_000_000.0) -> None:
         self._monotonic = monotonic
         self._wall_offset = wall - monotonic
+        self._suspended = 0.0
         self._timers: list[tuple[float, int, _ManualTimer]] = []
         self._order = itertools.count()
 
@@ -102,6 +115,10 @@ class ManualClock:
     def time(self) -> float:
         """Return wall time, which advances with `monotonic()`."""
         return self._monotonic + self._wall_offset
+
+    def boottime(self) -> float:
+        """Return a time that advances with `monotonic()`."""
+        return self._monotonic + self._suspended
 
     def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
         """Run `callback` when the clock is advanced to `when` or beyond."""

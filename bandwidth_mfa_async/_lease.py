@@ -16,8 +16,8 @@ class Lease:
     """The right to send what a chunk or a single code contains.
 
     Redis decides who holds a lease and is asked before every attempt. This class checks locally whether that answer is
-    still valid. The time counts from before the question was sent, on the monotonic clock and on the wall clock, so
-    that a process that was stopped and a machine that was suspended both notice that the lease may have expired.
+    still valid. The time counts from before the question was sent, on the monotonic clock and on one that
+    also counts while the machine is suspended. The wall clock does not matter: it may be set at any time.
 
     Args:
         seconds: the duration of the lease from each renewal.
@@ -33,7 +33,7 @@ class Lease:
 
     def now(self) -> tuple[float, float]:
         """Return the time on both clocks. Call it before Redis is asked, and pass it to `renewed_at` afterwards."""
-        return self._clock.monotonic(), self._clock.time()
+        return self._clock.monotonic(), self._clock.boottime()
 
     def renewed_at(self, now: tuple[float, float]) -> None:
         """Record that Redis granted or renewed the lease.
@@ -47,5 +47,5 @@ class Lease:
     @property
     def is_valid(self) -> bool:
         """Whether an attempt may be written now."""
-        monotonic, wall = self._valid_until
-        return not self.lost and self._clock.monotonic() < monotonic and self._clock.time() < wall
+        monotonic, boottime = self._valid_until
+        return not self.lost and self._clock.monotonic() < monotonic and self._clock.boottime() < boottime

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 LINGER: Final = 0.001
 """Seconds that the first operation of a batch waits for others."""
 MAX_BATCH: Final = 2_000
-WRITER_MEMORY: Final = 3_000.0
-"""Seconds for which the number of a writer's last batch is expected in Redis, which keeps it for a day."""
 
 
 class Writer:
@@ -34,28 +32,13 @@ class Writer:
         self.renew()
 
     def renew(self) -> None:
-        """Take a new id, because Redis knows another last batch of the old one than this process."""
+        """Take a new id, because Redis knows a later batch of the old one that this process did not send."""
         self.id: str = secrets.token_hex(8)
         self._numbers = itertools.count(1)
-        self._written: dict[str, tuple[int, float]] = {}
 
     def next_batch(self) -> int:
         """Return the number of the next batch."""
         return next(self._numbers)
-
-    def record(self, name: str, number: int, now: float) -> None:
-        """Record that Redis holds a batch of the data with this name."""
-        # Oldest first, as each name moves to the end.
-        self._written.pop(name, None)
-        self._written[name] = number, now
-        oldest = next(iter(self._written))
-        if self._written[oldest][1] < now - WRITER_MEMORY:
-            del self._written[oldest]
-
-    def last_written(self, name: str, now: float) -> int:
-        """Return the number of the last batch that Redis must hold; 0 if it may have forgotten it."""
-        number, at = self._written.get(name, (0, now))
-        return number if at >= now - WRITER_MEMORY else 0
 
 
 class _Entry:

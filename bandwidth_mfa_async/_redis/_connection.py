@@ -28,7 +28,6 @@ _MIN_WAIT: Final = 0.05
 _MAX_WAIT: Final = 1.0
 _LOG_OUTAGE_AFTER: Final = 1.0
 """Seconds of an outage before it is logged."""
-_TLS: Final = frozenset({RedisFault.TLS, RedisFault.NOT_TLS})
 
 
 class _LoopState:
@@ -143,7 +142,7 @@ class Connection:
             state.has_worked = True
             return answer, None
         # A certificate that has never been accepted is a wrong setting; one that was accepted before will be renewed.
-        if not failure.fault.is_transient and not (failure.fault in _TLS and state.has_worked):
+        if not failure.fault.is_transient and not (failure.fault is RedisFault.TLS and state.has_worked):
             raise LedgerError(f"the ledger cannot be used: {failure.describe(self._rights)}")
         if failure.fault.needs_new_connection and state.client is client:
             # The name in the URL may lead to the new primary by now.

@@ -4,41 +4,47 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
+
+from ._errors import classify
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-async def read_info(client: Any, section: str) -> dict[str, Any]:
-    """Return a section of a Redis's ``INFO``, of a cluster by node; empty if this user may not read it."""
+@frozen
+class Durability:
+    """What a Redis says about itself.
+
+    Attributes:
+        has_aof: whether it writes an append-only file; False if it does not say so.
+        eviction_policy: the policy by which it evicts keys; None if it evicts none, or does not say so.
+        refusal: why it does not say so; empty if it does.
+    """
+
+    has_aof: bool
+    eviction_policy: str | None
+    refusal: str = ""
+
+
+async def read_durability(client: Any) -> Durability:
+    """Ask a Redis with ``INFO``. Of a cluster every node counts."""
     from redis.exceptions import ResponseError
 
     try:
-        facts: dict[str, Any] = await client.info(section)
-    except ResponseError:
-        return {}
-    return facts
+        memory, persistence = await client.info("memory"), await client.info("persistence")
+    except ResponseError as error:
+        failure = classify(error)
+        if failure.fault.is_transient:
+            raise
+        return Durability(has_aof=False, eviction_policy=None, refusal=failure.describe("+info"))
+    has_aof = all(str(node.get("aof_enabled", 0)) == "1" for node in _nodes(persistence))
+    return Durability(has_aof, next(filter(None, map(_eviction_policy, _nodes(memory))), None))
 
 
-def eviction_policy(memory: dict[str, Any]) -> str | None:
-    """Return the policy by which a Redis evicts keys; None if it evicts none.
-
-    Args:
-        memory: its section ``memory``.
-    """
-    for node in _nodes(memory):
-        policy = str(node.get("maxmemory_policy", "noeviction"))
-        if policy != "noeviction" and int(node.get("maxmemory", 0)):
-            return policy
-    return None
-
-
-def has_aof(persistence: dict[str, Any]) -> bool:
-    """Return whether a Redis writes an append-only file; False if it does not say so.
-
-    Args:
-        persistence: its section ``persistence``.
-    """
-    return all(str(node.get("aof_enabled", 0)) == "1" for node in _nodes(persistence))
+def _eviction_policy(memory: dict[str, Any]) -> str | None:
+    policy = str(memory.get("maxmemory_policy", "noeviction"))
+    return policy if policy != "noeviction" and int(memory.get("maxmemory", 0)) else None
 
 
 def _nodes(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:

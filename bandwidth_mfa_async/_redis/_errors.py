@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import enum
 import re
-import ssl
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from attrs import frozen
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from .._tls_reason import tls_reason
 
 
 class RedisFault(enum.Enum):
@@ -25,11 +23,7 @@ class RedisFault(enum.Enum):
     NO_DATABASE = "there is no such database"
     SEVERAL_NODES = "its keys are on several nodes of a cluster; a RedisLedger needs cluster=True"
     CLUSTER_NODE = "this is a node of a cluster; a RedisLedger needs cluster=True"
-    TLS = (
-        "TLS failed: {detail}; name the CA's file in the URL, as in rediss://host?ssl_ca_certs=/path/ca.pem, or "
-        "correct the certificate"
-    )
-    NOT_TLS = "TLS failed: {detail}; if this Redis does not speak TLS, use redis:// instead of rediss://"
+    TLS = "{detail}"
     READ_ONLY = "this Redis is a read-only replica; use the URL of the primary"
     PRIMARY_LOST = "this Redis is a replica that has lost its primary"
     LOADING = "this Redis is loading its data"
@@ -94,6 +88,9 @@ _SIGNS: Final = (
     (RedisFault.CANNOT_SAVE, ("misconf",)),
     (RedisFault.BUSY, ("busy", "max number of clients")),
 )
+# How a URL of redis-py names them.
+_TRUST: Final = "ssl_ca_certs in the URL, as in rediss://host?ssl_ca_certs=/path/ca.pem"
+_CLIENT_CERTIFICATE: Final = "ssl_certfile and ssl_keyfile in the URL"
 _COMMAND: Final = re.compile(r"(?:the |unknown command )['\"`]([a-z]{2,16})(?:\|[a-z]{2,16})?['\"`]")
 
 
@@ -127,9 +124,9 @@ def classify(error: Exception) -> RedisFailure:
     from redis.exceptions import RedisClusterException, RedisError
     from redis.exceptions import TimeoutError as RedisTimeoutError
 
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLError):
-            return _tls_failure(cause)
+    tls = tls_reason(error, url="the URL", trust=_TRUST, context=_CLIENT_CERTIFICATE)
+    if tls is not None:
+        return RedisFailure(RedisFault.TLS, "; ".join(tls))
     if isinstance(error, (RedisError, RedisClusterException)):
         text = f"{type(error).__name__} {error}".lower()
         for fault, signs in _SIGNS:
@@ -151,22 +148,3 @@ def _with_command(fault: RedisFault, text: str) -> tuple[RedisFault, str]:
     if fault is RedisFault.UNKNOWN_COMMAND and command in {"EVALSHA", "EVAL"}:
         return RedisFault.TOO_OLD, f"the command {command} is renamed or disabled there, or "
     return fault, command or "a command of the scripts"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    found: BaseException | None = error
-    for _ in range(8):  # a chain may be circular
-        if found is None:
-            return
-        yield found
-        found = found.__cause__ or found.__context__
-
-
-def _tls_failure(error: ssl.SSLError) -> RedisFailure:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        # OpenSSL's own words, except for the name that the certificate should be for.
-        reason = re.sub(r"'[^']*'", "this host", error.verify_message or "the certificate is not valid").rstrip(".")
-        return RedisFailure(RedisFault.TLS, reason)
-    reason = (error.reason or "no reason given").replace("_", " ").lower()
-    not_tls = "wrong version number" in reason or "record layer failure" in reason
-    return RedisFailure(RedisFault.NOT_TLS if not_tls else RedisFault.TLS, reason)

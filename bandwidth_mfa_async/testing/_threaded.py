@@ -234,6 +234,9 @@ class _LoopClock:
     def time(self) -> float:
         return self._clock.time()
 
+    def boottime(self) -> float:
+        return self._clock.boottime()
+
     def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
         return self._clock.call_at(when, lambda: self._call_in_loop(callback))
 

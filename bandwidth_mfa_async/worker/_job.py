@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .ledger._ledger import RedisLedger
 
 CANCELLED: Final = "cancelled"
+WENT_BACK: Final = "RedisWentBack"
 _ACCEPTED: Final[list[LedgerState]] = [
     state for state, delivery in DELIVERY_OF_LEDGER_STATE.items() if delivery is Delivery.ACCEPTED
 ]
@@ -43,7 +44,9 @@ class JobProgress:
         possible_duplicates_unrecorded: accepted items of which an older version did not record that.
         chunks: chunks submitted.
         chunks_done: chunks of which every item has an outcome.
-        ending: ``"finished"``, ``"cancelled"``, the class of the account error that stopped the job, or None.
+        ending: ``"finished"``, ``"cancelled"``, the class of the account error that stopped the job,
+            ``"RedisWentBack"`` if a worker that survived noticed that Redis lost the newest writes (a resume may send
+            codes again that were sent since), or None.
     """
 
     total: int

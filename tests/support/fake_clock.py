@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
+import time
 
 LIBRARY = next(iter(sorted(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 """libfaketime, as Debian packages it; None where it is not installed."""
@@ -33,3 +35,12 @@ class FakeClock:
     def step(self, offset: int) -> None:
         """Set the clock to so many seconds after the true time; the processes follow within a second."""
         self._file.write_text(f"{offset:+}\n")
+
+
+async def set_clock(server, offset):
+    """Set the clock of a Redis that has a `FakeClock`, and wait until it is set."""
+    server.clock.step(offset)
+    with server.client() as client:
+        async with asyncio.timeout(10):
+            while abs(client.time()[0] - time.time() - offset) > 2:
+                await asyncio.sleep(0.01)

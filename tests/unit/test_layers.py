@@ -34,7 +34,7 @@ LOADED_EARLIER = {
     "_retry.retry": "when the client binds to its loop",
     "_redis._script.run": "when the Redis client is made",
     "_redis._connect.make_client": "before the first operation",
-    "_redis._durability.read_info": "when the Redis client is made",
+    "_redis._durability.read_durability": "when the Redis client is made",
     "_redis._fail_fast.call": "when the Redis client is made",
     "_redis._errors.classify": "when the Redis client is made",
     "_transport._fast_path.probe": "when the client binds to its loop",

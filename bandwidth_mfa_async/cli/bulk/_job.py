@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from ..._clock import SystemClock, sleep_until
 from ...bulk import BulkSummary
 from ...errors import ConfigurationError, Delivery, MFAError
-from ...worker._job import open_job
+from ...worker._job import WENT_BACK, open_job
 from ...worker._submission import Submission
 from ...worker.ledger._ledger import checked_name
 from .._limit_options import show_warnings
@@ -162,7 +162,7 @@ class _JobWatcher:
         progress = await self._job.progress()
         if (
             self._is_existing_job
-            and progress.ending is not None
+            and progress.ending not in {None, WENT_BACK}
             and (progress.ending != "finished" or progress.not_sent)
         ):
             progress = await self._job.resume()
@@ -271,6 +271,11 @@ def _needs_correction(outcome: JobOutcome) -> bool:
 def _stop_reason(name: str, ending: str) -> str:
     if ending == "cancelled":
         return f"the job {name} was cancelled; run the same command again to resume it"
+    if ending == WENT_BACK:
+        return (
+            f"the workers stopped the job {name}: its Redis lost the newest outcomes, so codes that were sent since "
+            f"would be sent again; compare with the service's records, then run bandwidth-mfa jobs {name} --resume"
+        )
     return (
         f"the workers stopped the job {name}: {ending}, ten times in a row, for different numbers; correct the "
         "workers' credentials or URL, then run the same command again"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import define, frozen
 
+from ..._logger import LOGGER_NAME
 from ..._redis._fail_fast import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
 
     from ._grant_queue import GrantQueue
 
-_ANSWER_FIELDS: Final = 10
+_ANSWER_FIELDS: Final = 11
+_MIN_SET_BACK: Final = 1.0
+"""Seconds; smaller corrections of a clock are normal."""
+_logger = logging.getLogger(LOGGER_NAME)
 
 
 class LimitStore(Protocol):
@@ -108,6 +113,7 @@ class PermitGrant:
         pause: seconds for which nothing is granted.
         half_open: everything was rejected lately, and one message goes first as a probe.
         processes: with a configured rate, processes that have reported lately.
+        set_back: the seconds by which Redis's clock was set back since the last report of any process.
     """
 
     granted: int
@@ -120,6 +126,7 @@ class PermitGrant:
     pause: float
     half_open: bool
     processes: int
+    set_back: float
 
     def tickets(self, now: float) -> dict[str, tuple[float, float]]:
         """Return the slot of each lane that has one: in Redis's own time, and in the clock's seconds."""
@@ -142,7 +149,7 @@ class PermitGrant:
             values = []
         if len(values) != _ANSWER_FIELDS:
             raise StoreUnavailableError("its answer does not come from the limiter's script")
-        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, half_open, processes = values
+        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, half_open, processes, set_back = values
         return cls(
             granted=int(granted),
             interactive_ticket=ticket,
@@ -154,4 +161,14 @@ class PermitGrant:
             pause=pause,
             half_open=half_open > 0,
             processes=int(processes),
+            set_back=set_back,
         )
+
+    def log_set_back(self, channel: str) -> None:
+        """Log that Redis's clock was set back. The script reports each step to one process only."""
+        if self.set_back >= _MIN_SET_BACK:
+            _logger.warning(
+                "%s limit: the clock of its Redis was set back by %.0f s; the limit continues as if it had not been",
+                channel,
+                self.set_back,
+            )

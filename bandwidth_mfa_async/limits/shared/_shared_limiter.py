@@ -379,9 +379,8 @@ class SharedLimiter:
         return report
 
     async def _exchange(self) -> None:
-        self._last_exchange_at = now = self._clock.monotonic()
-        self._called_since_retry = False
-        report = self._report(now)
+        self._last_exchange_at, self._called_since_retry = self._clock.monotonic(), False
+        report = self._report(self._last_exchange_at)
         try:
             grant = PermitGrant.parse(await self._store.exchange(report.arguments()))
         except StoreUnavailableError as error:
@@ -391,6 +390,7 @@ class SharedLimiter:
 
     def _on_grant(self, grant: PermitGrant, report: Report) -> None:
         now = self._clock.monotonic()
+        grant.log_set_back(self._channel)
         if grant.epoch != self._epoch:
             self._return_available()
             self._pending.epoch_changed()

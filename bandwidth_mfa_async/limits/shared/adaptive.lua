@@ -11,7 +11,8 @@
 --          process: id of the reporting process
 --          windows: of a configured rate, "segments:seconds,..."; written: "age:weight:granted,..." since the last report,
 --              granted is 0 for what an outage's own limiter granted; returned: 1 for the first report after an outage
--- returns  granted, ticket and wait of both lanes, epoch, rate (0 for unlimited), pause, half_open, processes; as strings
+-- returns  granted, ticket and wait of both lanes, epoch, rate (0 for unlimited), pause, half_open, processes, and the
+--          seconds by which Redis's clock was set back since the last call; as strings
 --
 -- All times are Redis's own plus `shift`, which grows when Redis's clock is set back, so that time never goes backwards.
 -- Numbers are stored with %.6f because Lua's default, %.14g, truncates time stamps.
@@ -92,12 +93,13 @@ for i = 1, #stored, 2 do
     s[stored[i]] = tonumber(stored[i + 1])
   end
 end
-local is_new = s.format ~= 2
+local is_new, set_back = s.format ~= 2, 0
 if not is_new then
   s.shift = s.shift or 0
   now = now + s.shift
   if now < s.heard then
-    s.shift = s.shift + s.heard - now
+    set_back = s.heard - now
+    s.shift = s.shift + set_back
     now = s.heard
   end
 end
@@ -729,5 +731,5 @@ return {
   text(first + second),
   text(ticket_first), text(math.max(0, ticket_first - now)), text(ticket_second), text(math.max(0, ticket_second - now)),
   text(s.epoch), text(s.rate), text(math.max(0, s.pause_until - now)), text(s.closed),
-  text(strict and #redis.call('HGETALL', KEYS[2]) / 2 or 0),
+  text(strict and #redis.call('HGETALL', KEYS[2]) / 2 or 0), text(set_back),
 }

@@ -15,9 +15,8 @@ from ..._process import PerLoop
 from ..._redis._batcher import Batcher
 from ...errors import DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError, LedgerError
 from ._codec import pack_code
-from ._item_writer import WENT_BACK
-from ._protocol import BatchReply, Reply
-from ._scripts import SCRIPTS
+from ._protocol import Reply
+from ._timeline import CODES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,8 +176,9 @@ class CodeQueue:
 
     async def stale(self, seconds: float, limit: int) -> list[str]:
         """Return the names of codes that have waited for at least so many seconds, oldest first."""
-        key = f"{self._ledger.prefix}:{{codes}}:waiting"
-        found = await self._ledger.connection.script(SCRIPTS["stale"], [key], [round(seconds * 1000), limit])
+        prefix = f"{self._ledger.prefix}:{{codes}}"
+        arguments = [round(seconds * 1000), limit, _INTERRUPTED]
+        _, found = await self._ledger.timeline.run("stale", CODES, [f"{prefix}:waiting", f"{prefix}:clock"], arguments)
         return [name.decode() for name in found]
 
     async def flush(self) -> None:
@@ -190,6 +190,7 @@ class CodeQueue:
         names = (operation[1] for operation in operations)
         writer = self._ledger.writer
         keys = [f"{prefix}:waiting", f"{prefix}:writer:{writer.id}", *(f"{prefix}:{name}" for name in names)]
+        keys.append(f"{prefix}:clock")
         number = writer.next_batch()
         clock, time = self._ledger.clock, self._times.get()
         asked_at = 0.0
@@ -199,17 +200,13 @@ class CodeQueue:
             nonlocal asked_at
             asked_at = clock.monotonic()
             ops = [time.limit(operation, asked_at) if operation[0] == "put" else operation for operation in operations]
-            return [number, json.dumps(ops), _INTERRUPTED, _EXPIRED, writer.last_written("", asked_at)]
+            return [number, json.dumps(ops), _INTERRUPTED, _EXPIRED]
 
-        answer = json.loads(await self._ledger.connection.script(SCRIPTS["codes"], keys, arguments))
-        if not answer:
+        now, text = await self._ledger.timeline.run("codes", CODES, keys, arguments)
+        replies = json.loads(text)
+        if not replies:
             writer.renew()
             raise LedgerError("another process writes under the same id; the next operation uses a new one")
-        if answer == [BatchReply.BACK]:
-            writer.renew()
-            raise LedgerError(WENT_BACK)
-        writer.record("", number, clock.monotonic())
-        now, replies = answer
         time.update(asked_at, now, reset=any(reply[0] == Reply.TOO_LATE for reply in replies))
         return list(replies)
 

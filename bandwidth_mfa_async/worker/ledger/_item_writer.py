@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ..._process import PerLoop
 from ..._redis._batcher import Batcher, Writer
 from ...errors import LedgerError
 from ._protocol import BatchReply
-from ._scripts import SCRIPTS
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
     from ..._clock import Clock
-    from ..._redis._connection import Connection
+    from ._timeline import Timeline
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-
-
-WENT_BACK: Final = (
-    "the ledger's Redis lost what it had confirmed, as after a restart from an old snapshot; nothing is sent, because "
-    "codes that it calls open may have been sent. Restore its data, or cancel the job"
-)
 
 
 class _LoopState:
@@ -41,13 +34,13 @@ class ItemWriter:
     """The batches of operations on the items of all jobs.
 
     Args:
-        connection: the ledger's connection.
+        timeline: runs the script.
         keys: returns the keys of a job with these names.
         clock: the time source.
     """
 
-    def __init__(self, connection: Connection, keys: Callable[..., list[str]], clock: Clock) -> None:
-        self._connection = connection
+    def __init__(self, timeline: Timeline, keys: Callable[..., list[str]], clock: Clock) -> None:
+        self._timeline = timeline
         self._keys = keys
         self._clock = clock
         self._loops = PerLoop(_LoopState, self._adopt)
@@ -98,19 +91,14 @@ class ItemWriter:
             ops.append((kind, chunk, *rest))
         names = ("job", "rows", "leases", "again", f"writer:{writer.id}", "unknown")
         keys = self._keys(job, *names, *(f"out:{chunk}" for chunk in result_keys))
-        number = writer.next_batch()
-        last = writer.last_written(job, self._clock.monotonic())
-        arguments = [number, json.dumps(ops, separators=(",", ":")), last]
+        arguments = [writer.next_batch(), json.dumps(ops, separators=(",", ":"))]
         try:
-            replies = str(await self._connection.script(SCRIPTS["rows"], keys, arguments), "ascii")
-            if replies == BatchReply.BACK:
-                writer.renew()
-                raise LedgerError(WENT_BACK)
+            _, reply = await self._timeline.run("rows", job, keys, arguments)
+            replies = str(reply, "ascii")
             if replies == BatchReply.LATE:
                 writer.renew()
                 raise LedgerError("another process writes under the same id; the next operation uses a new one")
         except LedgerError as error:
             _LOG.warning("outcomes of a job could not be written to the ledger: %s", error)
             raise
-        writer.record(job, number, self._clock.monotonic())
         return replies

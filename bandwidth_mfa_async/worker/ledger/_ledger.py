@@ -13,11 +13,12 @@ from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
 from ..._redaction import is_printable
 from ..._redis._connection import Connection, checked_url
-from ..._redis._durability import eviction_policy, has_aof, read_info
+from ..._redis._durability import read_durability
 from ...errors import ConfigurationError, LedgerError
 from ._item_writer import ItemWriter
 from ._protocol import READABLE_VERSIONS, VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
 from ._scripts import SCRIPTS
+from ._timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -107,7 +108,8 @@ class RedisLedger:
         self._connection = Connection(
             self.url, cluster=cluster, timeout=timeout, clock=self.clock, rights=f"{_RIGHTS} ~{self.prefix}:*"
         )
-        self._items = ItemWriter(self._connection, self._keys, self.clock)
+        self.timeline: Timeline = Timeline(self._connection)
+        self._items = ItemWriter(self.timeline, self._keys, self.clock)
         self._require_aof = bool(require_aof)
         self._checked = False
 
@@ -150,18 +152,18 @@ class RedisLedger:
         """
         if self._checked:
             return
-        memory = await self._connection.call(lambda client: read_info(client, "memory"), max_wait=max_wait)
-        if policy := eviction_policy(memory):
+        found = await self._connection.call(read_durability, max_wait=max_wait)
+        if found.eviction_policy is not None:
             raise LedgerError(
-                f"the ledger's Redis evicts keys (maxmemory-policy {policy}), and codes whose claims it evicts "
-                "would be sent twice; set maxmemory-policy noeviction"
+                f"the ledger's Redis evicts keys (maxmemory-policy {found.eviction_policy}), and codes whose claims it "
+                "evicts would be sent twice; set maxmemory-policy noeviction"
             )
-        persistence = await self._connection.call(lambda client: read_info(client, "persistence"), max_wait=max_wait)
-        if not has_aof(persistence):
-            loss = (
-                "the ledger's Redis has no append-only file (or INFO does not say so), and codes whose claims it loses "
-                "in a restart would be sent twice; start it with appendonly yes"
-            )
+        if not found.has_aof:
+            loss = "codes whose claims it loses in a restart would be sent twice; start it with appendonly yes"
+            if found.refusal:
+                loss = f"the ledger's Redis does not say whether it has an append-only file: {found.refusal}; {loss}"
+            else:
+                loss = f"the ledger's Redis has no append-only file, and {loss}"
             if self._require_aof:
                 raise ConfigurationError(f"{loss}, or pass require_aof=False")
             _LOG.warning("%s", loss)
@@ -241,7 +243,7 @@ class RedisLedger:
         names = ("job", "rows", "leases", "open", "done", "again", f"in:{chunk}", f"out:{chunk}", "unknown")
         keys = self._keys(job, *names)
         arguments = [chunk, lease.fencing_token, round(lease.seconds * 1000), _INTERRUPTED_RECORD]
-        word, *rest = await self._connection.script(SCRIPTS["claim_chunk"], keys, arguments)
+        _, (word, *rest) = await self.timeline.run("claim_chunk", job, keys, arguments)
         reply = ClaimReply(_text(word))
         if reply is ClaimReply.VERSION:
             raise _version_mismatch(job, rest[0])
@@ -268,8 +270,8 @@ class RedisLedger:
 
     async def next_chunk(self, job: str) -> int | None:
         """Return the number of a queued chunk of the job that no worker holds; None if there is none."""
-        found = int(await self._connection.script(SCRIPTS["next_chunk"], self._keys(job, "job", "leases", "open"), []))
-        return None if found < 0 else found
+        _, found = await self.timeline.run("next_chunk", job, self._keys(job, "job", "leases", "open"), [])
+        return None if found < 0 else int(found)
 
     async def plan(
         self, job: str, lease: Lease, *, max_queued_chunks: int, requeue_after: float
@@ -288,8 +290,10 @@ class RedisLedger:
         ms = (round(lease.seconds * 1000), round(requeue_after * 1000))
         arguments = [lease.fencing_token, ms[0], max_queued_chunks, ms[1]]
         keys = self._keys(job, "job", "leases", "open")
-        word, *rest = await self._connection.script(SCRIPTS["plan"], keys, arguments)
+        _, (word, *rest) = await self.timeline.run("plan", job, keys, arguments)
         reply = PlanReply(_text(word))
+        if reply is PlanReply.ENDED:
+            self.timeline.end(job)
         if reply is PlanReply.VERSION:
             raise _version_mismatch(job, rest[0])
         return reply, [int(chunk) for chunk in rest]

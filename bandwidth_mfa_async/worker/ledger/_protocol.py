@@ -36,8 +36,6 @@ class BatchReply(enum.StrEnum):
 
     LATE = "late"
     """A later batch of the same writer has already run; nothing was done."""
-    BACK = "back"
-    """Redis does not hold the writer's last batch: it went back in time. The job is stopped; nothing was done."""
 
 
 class ClaimReply(enum.StrEnum):

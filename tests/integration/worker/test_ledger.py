@@ -365,11 +365,10 @@ async def test_a_redis_that_went_back_in_time_stops_the_job(tmp_path, caplog):
             await ledger.flush()
             server.kill()
             await asyncio.to_thread(server.start)
-            with pytest.raises(LedgerError, match="lost what it had confirmed"):
-                await ledger.intent(chunk, 0, resends_unknown=False)
             assert await ledger.intent(chunk, 0, resends_unknown=False) == Reply.JOB_STOPPED
             other = await ledger.claim_chunk("launch", 0, ledger.new_lease())
             assert other is ClaimReply.STOPPED
+        assert "lost the newest of what was written to it" in caplog.text
     finally:
         server.kill()
 
@@ -550,7 +549,7 @@ async def test_closing_the_ledger_ends_the_wait_for_redis_with_an_error(own_redi
 
 
 def test_a_lease_is_valid_for_less_time_than_redis_grants():
-    """On both clocks: only the wall clock may have advanced on a machine that was suspended."""
+    """On both clocks: only one of them advances while a machine is suspended. The wall clock does not matter."""
     clock = ManualClock()
     lease = Lease(10.0, clock)
     assert not lease.is_valid
@@ -561,7 +560,9 @@ def test_a_lease_is_valid_for_less_time_than_redis_grants():
     assert not lease.is_valid
     lease.renewed_at(lease.now())
     assert lease.is_valid
-    clock._wall_offset += 60
+    clock._wall_offset += 3_600
+    assert lease.is_valid
+    clock._suspended += 60
     assert not lease.is_valid
     lease.renewed_at(lease.now())
     lease.lost = True

@@ -193,3 +193,22 @@ async def test_the_same_name_for_another_text(redis_server, producer, numbers):
         assert "another scope" in err
         process.send_signal(signal.SIGTERM)
         await process.communicate()
+
+
+async def test_a_job_whose_redis_lost_writes_is_not_resumed_by_the_same_command(redis_server, producer, numbers):
+    """It says what to compare, and which command resumes the job."""
+    async with begun(numbers, "--worker", redis_server.url) as process:
+        job = producer.job("launch")
+        async with asyncio.timeout(30):
+            while not any(known.name == "launch" for known in await producer.jobs()):
+                await asyncio.sleep(0.01)
+            while not (await job.progress()).complete:
+                await asyncio.sleep(0.01)
+        await producer.ledger.stop("launch", "RedisWentBack")
+        out, _ = await process.communicate()
+    assert process.returncode == 1
+    assert "bandwidth-mfa jobs launch --resume" in out.decode()
+    async with begun(numbers, "--worker", redis_server.url) as again:
+        out, _ = await again.communicate()
+    assert again.returncode == 1
+    assert (await job.progress()).ending == "RedisWentBack"

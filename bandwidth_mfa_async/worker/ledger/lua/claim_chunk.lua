@@ -13,14 +13,9 @@ if redis.call('GETBIT', KEYS[5], chunk) == 1 then
   redis.call('ZREM', KEYS[4], ARGV[1])
   return { 'done' }
 end
-local now = redis.call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
 local text = redis.call('HGET', KEYS[3], ARGV[1])
 local owner, till = string.match(text or '', '^(%S+) (%d+)$')
--- A lease that would last longer than any lease of this job was written before Redis's clock was set back: it is over.
-local longest = math.max(tonumber(ARGV[3]), tonumber(redis.call('HGET', KEYS[1], 'lease') or 0))
-till = tonumber(till or 0)
-if owner and owner ~= ARGV[2] and till > now and till <= now + longest then return { 'held' } end
+if owner and owner ~= ARGV[2] and tonumber(till) > now then return { 'held' } end
 local size = tonumber(redis.call('HGET', KEYS[1], 'chunk'))
 local first = chunk * size
 local states = redis.call('GETRANGE', KEYS[2], first, first + size - 1)
@@ -51,7 +46,6 @@ if owner ~= ARGV[2] and string.find(states, '[19]') then
   redis.call('HINCRBY', KEYS[1], 's5', #records)
 end
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now + tonumber(ARGV[3])))
-redis.call('HSET', KEYS[1], 'lease', string.format('%.0f', longest))
 redis.call('HINCRBY', KEYS[1], 'runs', 1)
 if version == '1' then redis.call('HSET', KEYS[1], 'version', 2) end
 local fields = redis.call('HMGET', KEYS[1], 'channel', 'resumed')

@@ -1,21 +1,19 @@
 -- Run a batch of operations on single codes. Each code is a hash.
--- KEYS: sorted set of waiting codes, number of the writer's last batch, then the hash of each operation's code.
+-- Runs inside _clock.lua, as does every script that reads the time.
+-- KEYS: sorted set of waiting codes, number of the writer's last batch, then the hash of each operation's code, and the
+-- clock.
 -- ARGV: number of this batch, operations as a JSON list (each branch names the arguments of its operation), the outcome
--- of an interrupted code, that of one that was not sent in time, and the last confirmed batch as for rows.lua.
--- Returns JSON: {Redis's time in ms, {{reply, text, flag} per operation}}; the flag of an accepted code says whether it
+-- of an interrupted code, and that of one that was not sent in time.
+-- Returns JSON: {reply, text, flag} per operation; the flag of an accepted code says whether it
 -- is a possible duplicate ('' if it is not recorded), that of a claimed one whether it is unknown.
--- Fields of a hash: state, payload, digest, token (fencing token), till (end of the lease, ms), lease (its length, ms),
--- record (outcome), latest (end of the time in which it may be sent, ms), duplicate ('1' or '0' once it is accepted),
+-- Fields of a hash: state, payload, digest, token (fencing token), till (end of the lease, ms), record (outcome),
+-- latest (end of the time in which it may be sent, ms), duplicate ('1' or '0' once it is accepted),
 -- earlier ('1' once it was sent again, or is sent again, after an unknown attempt),
 -- origin (the fencing token of the attempt that was in flight when its lease expired, if no earlier one is unknown).
 -- Unknown is sticky: see settled().
 -- A batch that arrives after a later one of the same writer does nothing; see rows.lua.
-local last = tonumber(redis.call('GET', KEYS[2]) or 0)
-if tonumber(ARGV[1]) < last then return '[]' end
-if last < tonumber(ARGV[5] or 0) then return '["back"]' end  -- Redis went back in time; see rows.lua
-redis.call('SET', KEYS[2], ARGV[1], 'EX', 86400)  -- a day, as in rows.lua
-local now = redis.call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
+if tonumber(ARGV[1]) < tonumber(redis.call('GET', KEYS[2]) or 0) then return '[]' end
+redis.call('SET', KEYS[2], ARGV[1], 'EX', 3600)
 local replies = {}
 
 -- Return the state of a code after an outcome; nil if the outcome changes nothing.
@@ -35,12 +33,9 @@ end
 
 for index, op in ipairs(cjson.decode(ARGV[2])) do
   local kind, key, name = op[1], KEYS[2 + index], op[2]
-  local fields = redis.call('HMGET', key, 'state', 'token', 'till', 'record', 'earlier', 'origin', 'duplicate', 'lease')
+  local fields = redis.call('HMGET', key, 'state', 'token', 'till', 'record', 'earlier', 'origin', 'duplicate')
   local state, token, till, record = fields[1], fields[2], tonumber(fields[3] or 0), fields[4] or ''
   local earlier, origin, duplicate = fields[5] == '1', fields[6], fields[7] or ''
-  -- A lease that would last longer than its length was written before Redis's clock was set back: it is over.
-  local length = tonumber(fields[8] or 0)
-  if length > 0 and till > now + length then till = 0 end
   -- A worker of an older version does not know that unknown is sticky.
   if earlier and state and string.find('0347', state, 1, true) then state = '5' end
   local reply
@@ -50,7 +45,7 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
     if new ~= '5' or outcome ~= '' then redis.call('HSET', key, 'record', outcome) end
     if new ~= '0' and new ~= '1' then
       redis.call('ZREM', KEYS[1], name)
-      redis.call('HDEL', key, 'token', 'till', 'lease', 'origin')
+      redis.call('HDEL', key, 'token', 'till', 'origin')
       if new == '2' or new == '3' then redis.call('HDEL', key, 'payload') end
     end
   end
@@ -93,7 +88,7 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
         state = '4'
       end
       if state == '0' or state == '1' or (state == '5' and op[5]) then
-        redis.call('HSET', key, 'token', op[3], 'till', string.format('%.0f', now + op[4]), 'lease', op[4])
+        redis.call('HSET', key, 'token', op[3], 'till', string.format('%.0f', now + op[4]))
         reply = { 'T', redis.call('HGET', key, 'payload'), (earlier or state == '5') and '1' or '0' }
       else
         reply = { state, '' }
@@ -101,7 +96,7 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
     end
   elseif kind == 'renew' then -- name, token, lease in ms
     if token == op[3] then
-      redis.call('HSET', key, 'till', string.format('%.0f', now + op[4]), 'lease', op[4])
+      redis.call('HSET', key, 'till', string.format('%.0f', now + op[4]))
       reply = { 'K', '' }
     else
       reply = { 'L', '' }
@@ -143,4 +138,4 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
   end
   replies[index] = reply
 end
-return cjson.encode({ now, replies })
+return cjson.encode(replies)

@@ -3,25 +3,15 @@
 -- chunks that operations name.
 -- ARGV: number of this batch, operations as a JSON list of
 -- {'renew', chunk, fencing token, ms} | {'intent', chunk, fencing token, item, resends unknown, maybe delivered} |
--- {'settle', chunk, fencing token, item, state, position of the results key, record}, and the number of the last batch of
--- this writer and job that Redis has confirmed (0 if it may have expired).
+-- {'settle', chunk, fencing token, item, state, position of the results key, record}.
 -- Returns one character per operation: the item's state after it, or L (the lease is lost), X (the job is stopped),
 -- G (there is no such item), K (the lease is renewed).
 -- A batch that timed out was sent again. If the first copy arrives later, on its old connection, it does nothing:
 -- it would overwrite what later batches wrote.
 -- Unknown is sticky: see settled(). The hash of unknown items holds the fencing token of the attempt that was in flight
 -- when its lease expired, if no earlier attempt of the item is unknown.
-local last = tonumber(redis.call('GET', KEYS[5]) or 0)
-if tonumber(ARGV[1]) < last then return 'late' end
-if last < tonumber(ARGV[3] or 0) then
-  -- Redis went back in time. What it calls pending may have been sent, so nothing is sent until a user resumes the job.
-  if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'stopped', 'RedisWentBack') end
-  return 'back'
-end
--- A day: a clock of Redis that is set forward by hours must not look as if it went back in time.
-redis.call('SET', KEYS[5], ARGV[1], 'EX', 86400)
-local now = redis.call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
+if tonumber(ARGV[1]) < tonumber(redis.call('GET', KEYS[5]) or 0) then return 'late' end
+redis.call('SET', KEYS[5], ARGV[1], 'EX', 3600)
 local stopped = redis.call('HGET', KEYS[1], 'stopped')
 stopped = stopped and stopped ~= ''
 local leases, delta, replies = {}, {}, {}
