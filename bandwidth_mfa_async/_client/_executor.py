@@ -98,7 +98,7 @@ class CallExecutor:
             limiter: Limiter = build()
             return limiter
         options = (channel, limits.shared, rate, limits.adaptive, max_pause, hooks)
-        return state.shared_limiter(options, build)
+        return state.shared_limiters.get(options, build, self.slots)
 
     async def call(
         self,

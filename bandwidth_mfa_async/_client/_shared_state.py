@@ -18,9 +18,9 @@ from .._transport import Body, Transport, absolute_url, checked_transport_option
 from .._validation import checked_account_id, checked_url
 from .._wire import OPERATIONS, TOKEN_BODY, TOKEN_OPERATION, decipher_token
 from ..errors import ClientStateError, ConnectTimeoutError, NotSentError, RequestError, TLSError
+from ._shared_limiters import SharedLimiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from ssl import SSLContext
 
     import aiohttp
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .._transport import URL
     from .._wire import Token
     from ..limits import Limiter, PrioritySemaphore
-    from ..limits.shared._shared_limiter import SharedLimiter
 
 
 class SharedState:
@@ -68,8 +67,7 @@ class SharedState:
         self._idle: asyncio.Event | None = None
         # Weak references: a view made for one request must not be kept for ever.
         self._waiters: weakref.WeakSet[Limiter | PrioritySemaphore] = weakref.WeakSet()
-        # Strong references: these hold connections. Views with the same options share one.
-        self._shared_limiters: dict[tuple[object, ...], SharedLimiter] = {}
+        self.shared_limiters: SharedLimiters = SharedLimiters(closed_before_sending)
 
     @property
     def rng(self) -> random.Random:
@@ -94,12 +92,6 @@ class SharedState:
         """Register limiters and semaphores of the client or of a view, so that closing ends their waits."""
         for waiter in waiters:
             self._waiters.add(waiter)
-
-    def shared_limiter(self, options: tuple[object, ...], make: Callable[[], SharedLimiter]) -> SharedLimiter:
-        """Return the limiter for these options; it is closed with the client."""
-        if options not in self._shared_limiters:
-            self._shared_limiters[options] = make()
-        return self._shared_limiters[options]
 
     def check(self) -> None:
         """Raise `ClientStateError` if the client is closed or belongs to another loop or process."""
@@ -137,8 +129,7 @@ class SharedState:
             async with contextlib.AsyncExitStack() as closing:
                 closing.push_async_callback(self.transport.aclose)
                 closing.push_async_callback(self.authorizer.aclose)
-                for limiter in self._shared_limiters.values():
-                    closing.push_async_callback(limiter.aclose)
+                closing.push_async_callback(self.shared_limiters.aclose)
                 await self._wait_idle()
 
     async def _wait_idle(self) -> None:

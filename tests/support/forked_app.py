@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import sys
+from typing import Any
 
 from taskiq import InMemoryBroker
 
@@ -79,7 +80,7 @@ async def child(number: int) -> None:
     except Exception as error:  # noqa: BLE001 - its class is the result
         found["opened"] = type(error).__name__
     await send(SHARED)
-    limiter = next(iter(SHARED._executor.state._shared_limiters.values()))
+    limiter: Any = SHARED._executor.limiters["messaging"]
     process = limiter._process_id
     found["process"] = process if isinstance(process, str) else process.get()
     await UNOPENED.aclose()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 
 import pytest
 
 from bandwidth_mfa_async import BasicAuth, CodeTemplate, Limits, MFAClient, RedisLimits
+from bandwidth_mfa_async._client._shared_limiters import MAX_IDLE
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.errors import ConfigurationError, RateLimitError
 from bandwidth_mfa_async.telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
@@ -364,3 +366,43 @@ async def test_clients_with_the_same_redis_limits_share_one_limit(redis_server, 
     assert view._executor.limiters["voice"] is clients[0]._executor.limiters["voice"]
     for client in clients:
         await client.aclose()
+
+
+async def test_views_with_limits_of_their_own_hold_a_bounded_number_of_connections(
+    redis_server, server, make_client, template
+):
+    """One view a request, each with its own `RedisLimits`: those that are gone are closed."""
+    client = make_client()
+    state = client._executor.state
+
+    def connections():
+        with redis_server.client() as own:
+            return len([each for each in own.client_list() if each["cmd"].startswith("eval")])
+
+    for number in range(3 * MAX_IDLE):
+        shared = RedisLimits(redis_server.url, key=f"account{number}")
+        view = client.with_options(limits=Limits(shared=shared)).with_options(timeout=5.0)
+        await view.generate_messaging_code(template.to("+19195551234"))
+        del view
+        gc.collect()
+    await until(lambda: not state.shared_limiters._closing)
+    assert len(state.shared_limiters._entries) <= 2 * (MAX_IDLE + 1)
+    assert 0 < connections() <= MAX_IDLE + 2
+    await client.aclose()
+    assert connections() == 0
+
+
+async def test_views_with_the_same_limits_one_after_another_share_one_limiter(
+    redis_server, server, make_client, template
+):
+    """What is known of the limit, and the connection, outlive the view."""
+    client, shared = make_client(), RedisLimits(redis_server.url, key="9900000")
+    found = set()
+    for _ in range(3):
+        view = client.with_options(limits=Limits(shared=shared))
+        await view.generate_messaging_code(template.to("+19195551234"))
+        found.add(id(view._executor.limiters["messaging"]))
+        del view
+        gc.collect()
+    assert len(found) == 1
+    await client.aclose()
