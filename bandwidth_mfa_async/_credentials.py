@@ -141,7 +141,7 @@ def checked_auth(auth: object, name: str = "auth") -> Auth:
     Raises:
         ConfigurationError: it is something else.
     """
-    if isinstance(auth, (BasicAuth, OAuth2ClientCredentials, CredentialChain)):
+    if isinstance(auth, Auth):
         return auth
     raise ConfigurationError(
         f"{name}: must be BasicAuth(username, password), OAuth2ClientCredentials(...) or CredentialChain(...)"

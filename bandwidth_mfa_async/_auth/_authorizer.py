@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections import defaultdict
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
 from .._clock import wait_until
-from .._credentials import BasicAuth, CredentialChain, OAuth2ClientCredentials, checked_auth
+from .._credentials import Auth, BasicAuth, CredentialChain, checked_auth
 from .._logger import LOGGER_NAME
 from ..errors import APIStatusError, ConfigurationError, Delivery, NotSentError, RequestError
 from ..telemetry import CredentialSwitchedEvent
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._clock import Clock
-    from .._credentials import Auth, AuthOrProvider
+    from .._credentials import AuthOrProvider, OAuth2ClientCredentials
     from ._credential import Credential, CredentialKind, Fetch
 
 _logger = logging.getLogger(LOGGER_NAME)
@@ -74,14 +75,14 @@ class Authorizer:
         self._credentials: tuple[Credential, ...] = ()
         self._probe_after = 0.0
         self._prefetch_at = 0.0
-        self._choices: dict[str, _Choice] = {}
+        self._choices: defaultdict[str, _Choice] = defaultdict(_Choice)
         # When each kind last worked, by operation.
         self._worked_at: dict[tuple[CredentialKind, str], float] = {}
         self._warn_at = float("-inf")
         self._provider: Callable[[], Auth | Awaitable[Auth]] | None = None
         self._asking: asyncio.Task[None] | None = None
         self._ask_again_at = float("-inf")
-        if isinstance(auth, (BasicAuth, OAuth2ClientCredentials, CredentialChain)):
+        if isinstance(auth, Auth):
             self._install(auth)
         else:
             self._provider = auth
@@ -106,7 +107,7 @@ class Authorizer:
 
     def _choose(self, operation: str) -> Credential:
         now = self._clock.monotonic()
-        choice = self._choices.setdefault(operation, _Choice())
+        choice = self._choices[operation]
         paused = [until > now for until in choice.paused_until]
         if all(paused):
             wait = min(choice.paused_until) - now
@@ -135,12 +136,12 @@ class Authorizer:
         if not others:
             return None
         (other,) = others
-        paused_until = self._choices.setdefault(operation, _Choice()).paused_until[self._credentials.index(other)]
+        paused_until = self._choices[operation].paused_until[self._credentials.index(other)]
         return other if self._clock.monotonic() >= paused_until else None
 
     def serves(self, operation: str, credential: Credential) -> bool:
         """Return whether new calls use this credential, apart from probes."""
-        return credential is self._credentials[self._choices.setdefault(operation, _Choice()).active]
+        return credential is self._credentials[self._choices[operation].active]
 
     def accepted(
         self, operation: str, credential: Credential, fallback: RequestError | None
@@ -158,14 +159,14 @@ class Authorizer:
         now = self._clock.monotonic()
         self._worked_at[credential.kind, operation] = now
         index = self._credentials.index(credential)
-        choice = self._choices.setdefault(operation, _Choice())
+        choice = self._choices[operation]
         choice.works[index] = True
         choice.paused_until[index] = 0.0
         replaces = choice.probing or fallback is not None or choice.paused_until[choice.active] > now
         if index == choice.active or not replaces:
             return None  # its request was written before another call switched
-        if isinstance(fallback, APIStatusError) and fallback.delivery is Delivery.REJECTED and not fallback.error_text:
-            return None  # not in the service's own words: a proxy may have rejected it
+        if isinstance(fallback, APIStatusError) and _is_by_a_proxy(fallback):
+            return None
         choice.active, choice.probing, choice.probe_at = index, False, now + self._probe_after
         previous = self._credentials[1 - index].kind
         why = "it works again" if fallback is None else fallback.message
@@ -194,7 +195,7 @@ class Authorizer:
             if isinstance(error, APIStatusError):
                 self._warn("%s: the %s credentials are rejected: %s", operation, _NAMES[last.kind], error.message)
             return
-        choice = self._choices.setdefault(operation, _Choice())
+        choice = self._choices[operation]
         for credential, failure in ((first,) if first is not None else ()) + ((last, error),):
             choice.failures[credential.kind] = failure.message
             self._pause(operation, choice, credential, failure)
@@ -203,9 +204,7 @@ class Authorizer:
         self._warn("%s: %s", operation, error.message)
 
     def _pause(self, operation: str, choice: _Choice, credential: Credential, error: RequestError) -> None:
-        if credential not in self._credentials or not isinstance(error, APIStatusError):
-            return
-        if error.delivery is Delivery.REJECTED and not error.error_text:
+        if credential not in self._credentials or not isinstance(error, APIStatusError) or _is_by_a_proxy(error):
             return
         index = self._credentials.index(credential)
         now = self._clock.monotonic()
@@ -334,13 +333,18 @@ def _kind(auth: BasicAuth | OAuth2ClientCredentials) -> CredentialKind:
     return "basic" if isinstance(auth, BasicAuth) else "oauth2"
 
 
+def _is_by_a_proxy(error: APIStatusError) -> bool:
+    """Return whether a proxy may have rejected the request: the response is not in the service's own words."""
+    return error.delivery is Delivery.REJECTED and not error.error_text
+
+
 async def resolve(auth: AuthOrProvider) -> Auth:
     """Return credentials; ask a provider for them.
 
     Raises:
         ConfigurationError: the provider returned something else.
     """
-    if isinstance(auth, (BasicAuth, OAuth2ClientCredentials, CredentialChain)):
+    if isinstance(auth, Auth):
         return auth
     answer = auth()
     return checked_auth(await answer if isawaitable(answer) else answer, "auth: the provider")

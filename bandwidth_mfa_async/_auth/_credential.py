@@ -41,7 +41,11 @@ class Credential(Protocol):
     """One kind of credentials."""
 
     kind: CredentialKind
-    auth: BasicAuth | OAuth2ClientCredentials
+
+    @property
+    def auth(self) -> BasicAuth | OAuth2ClientCredentials:
+        """What it was made from."""
+        ...
 
     def current(self) -> str | None:
         """Return a header that is valid now, or None if `obtain` must be awaited."""
@@ -84,7 +88,7 @@ class Basic:
     kind: CredentialKind = "basic"
 
     def __init__(self, auth: BasicAuth) -> None:
-        self.auth: BasicAuth | OAuth2ClientCredentials = auth
+        self.auth = auth
         self._header = auth.header
         self._secrets = auth.secrets
 
@@ -129,8 +133,7 @@ class OAuth2:
     def __init__(
         self, auth: OAuth2ClientCredentials, fetch: Fetch, clock: Clock, tasks: set[asyncio.Task[Any]]
     ) -> None:
-        self.auth: BasicAuth | OAuth2ClientCredentials = auth
-        self._credentials = auth
+        self.auth = auth
         self._fetch = fetch
         self._clock = clock
         self._tasks = tasks
@@ -189,7 +192,7 @@ class OAuth2:
     def secrets(self) -> tuple[str, ...]:
         """See `Credential.secrets`."""
         bearer = (self._header or "").partition(" ")[2]
-        return (*self._credentials.secrets, bearer) if bearer else self._credentials.secrets
+        return (*self.auth.secrets, bearer) if bearer else self.auth.secrets
 
     def _start_unless_rejected(self) -> asyncio.Task[None]:
         wait = self._rejected_until - self._clock.monotonic()
@@ -210,7 +213,7 @@ class OAuth2:
 
     async def _refresh(self) -> None:
         # No return value: debug mode logs the repr of a finished task, which shows its result.
-        token = await self._fetch(self._credentials)
+        token = await self._fetch(self.auth)
         # Count from now: otherwise a token that lives shorter than its fetch takes would be fetched for ever.
         now = self._issued_at = self._clock.monotonic()
         # Refresh a token that lives shorter than twice the margin at half of its life.

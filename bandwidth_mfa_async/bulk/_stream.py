@@ -7,7 +7,6 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-import attrs
 from attrs import frozen
 
 from .._config import Resend
@@ -313,8 +312,6 @@ class OutcomeStream:
 
     def _finish_accepted(self, item: Item, response: MessagingCodeResponse | VoiceCodeResponse) -> None:
         item.end_attempt()
-        if item.maybe_delivered and not response.meta.possible_duplicate:
-            response = attrs.evolve(response, meta=attrs.evolve(response.meta, possible_duplicate=True))
         self._breaker.record(None)
         provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
         self._run_journal.record_accepted(item, provider_id, possible_duplicate=bool(response.meta.possible_duplicate))
