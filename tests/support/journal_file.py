@@ -6,13 +6,15 @@ import itertools
 import math
 import random
 import sqlite3
-from contextlib import closing
+import sys
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
 from bandwidth_mfa_async.bulk.journal._schema import APPLICATION_ID, MIGRATIONS, seal_sql
+from tests.support import processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from pathlib import Path
 
 RESEAL = f"UPDATE item SET seal = {seal_sql()}"
@@ -30,6 +32,25 @@ CAUSES = (
     ("unknown", "ServerError", 502, 0, 0.0005),
     ("invalid", "InvalidRequestError", None, 0, 0.003),
 )
+
+_HOLDER = """
+import asyncio, sys
+from bandwidth_mfa_async import SQLiteJournal
+async def main():
+    async with SQLiteJournal(sys.argv[1]):
+        print('open', flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def held_by_another_process(path: Path) -> AsyncIterator[None]:
+    """Keep a journal open in another process, and kill that at the end."""
+    async with processes.running_async(sys.executable, "-c", _HOLDER, path, stdout=processes.PIPE) as process:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"open\n"
+        yield
 
 
 def make_journal(

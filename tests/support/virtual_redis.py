@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async._redis._script import Script
 from bandwidth_mfa_async.limits.shared._redis_limits import RedisLimits
+from bandwidth_mfa_async.limits.shared._shared_limiter import SharedLimiter
 
 EPOCH = 1_750_000_000
 
@@ -45,6 +47,21 @@ class VirtualStore:
 
     async def aclose(self):
         pass
+
+
+def virtual_limiter(script, rate=None):
+    """Return the limiter of one process; those with the same script share their state."""
+    return SharedLimiter(
+        "messaging",
+        store=VirtualStore(script),
+        rate=rate,
+        adaptive=True,
+        clock=SystemClock(),
+        emit=None,
+        max_pause=60.0,
+        fallback_rate=None,
+        expires=3600,
+    )
 
 
 class VirtualRedisLimits(RedisLimits):

@@ -7,7 +7,6 @@ import os
 import pathlib
 import sqlite3
 import stat
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,9 +35,8 @@ from bandwidth_mfa_async.bulk._item import Item
 from bandwidth_mfa_async.bulk._run_journal import RunJournal
 from bandwidth_mfa_async.bulk.journal import _file, _schema
 from bandwidth_mfa_async.bulk.journal._file import Batch, JournalFile, JournalRow
-from tests.support import processes
 from tests.support.fault_server import Act, FaultServer, answer
-from tests.support.journal_file import RESEAL
+from tests.support.journal_file import RESEAL, held_by_another_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -496,18 +494,7 @@ async def test_a_journal_is_used_by_one_run_at_a_time(
 ) -> None:
     """A second run in this or another process is refused, a reader is not, and a kill releases the lock."""
     path = tmp_path / "run.db"
-    holder = (
-        "import asyncio, sys\n"
-        "from bandwidth_mfa_async import SQLiteJournal\n"
-        "async def main():\n"
-        "    async with SQLiteJournal(sys.argv[1]):\n"
-        "        print('open', flush=True)\n"
-        "        await asyncio.Event().wait()\n"
-        "asyncio.run(main())\n"
-    )
-    async with processes.running_async(sys.executable, "-c", holder, path, stdout=processes.PIPE) as process:
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"open\n"
+    async with held_by_another_process(path):
         with pytest.raises(JournalError, match="another run is using"):
             await send(make_client(), path, template)
         assert rows(path, "SELECT count(*) FROM session") == [(1,)]

@@ -31,8 +31,8 @@ from bandwidth_mfa_async._item_state import JournalState
 from bandwidth_mfa_async._keys import Keys
 from bandwidth_mfa_async.bulk.journal._checks import CommitMark
 from bandwidth_mfa_async.bulk.journal._file import Batch, JournalFile
-from tests.support import processes
 from tests.support.fault_server import FaultServer, answer
+from tests.support.journal_file import held_by_another_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,18 +131,7 @@ async def test_the_inode_is_locked(
 ) -> None:
     """A run in another process that reaches the file by another name is seen, whatever that name is."""
     path, moved = tmp_path / "run.db", tmp_path / "moved.db"
-    holder = (
-        "import asyncio, sys\n"
-        "from bandwidth_mfa_async import SQLiteJournal\n"
-        "async def main():\n"
-        "    async with SQLiteJournal(sys.argv[1]):\n"
-        "        print('open', flush=True)\n"
-        "        await asyncio.Event().wait()\n"
-        "asyncio.run(main())\n"
-    )
-    async with processes.running_async(sys.executable, "-c", holder, path, stdout=processes.PIPE) as process:
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"open\n"
+    async with held_by_another_process(path):
         path.rename(moved)
         with pytest.raises(JournalError, match="another run is using"):
             await send(make_client(), moved, template)

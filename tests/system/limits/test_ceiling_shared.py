@@ -10,34 +10,11 @@ import time
 
 import pytest
 
-from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async._config import Rate
-from bandwidth_mfa_async.limits.shared._shared_limiter import SharedLimiter
 from tests.support import processes
 from tests.support.limits_simulation import run_virtual
-from tests.support.virtual_redis import VirtualScript, VirtualStore
+from tests.support.virtual_redis import virtual_limiter
 from tests.support.windows import assert_windows
-
-
-@pytest.fixture
-def script(redis_server):
-    made = VirtualScript(redis_server)
-    yield made
-    made.client.close()
-
-
-def make_limiter(script, rate):
-    return SharedLimiter(
-        "messaging",
-        store=VirtualStore(script),
-        rate=rate,
-        adaptive=True,
-        clock=SystemClock(),
-        emit=None,
-        max_pause=60.0,
-        fallback_rate=None,
-        expires=3600,
-    )
 
 
 async def send(limiter, writes, weight, lane, late):
@@ -58,7 +35,7 @@ def test_eight_processes_use_the_whole_rate_and_no_more(script, rate):
 
     async def main():
         loop = asyncio.get_running_loop()
-        limiters = [make_limiter(script, rate) for _ in range(8)]
+        limiters = [virtual_limiter(script, rate) for _ in range(8)]
         writes, rng = [], random.Random(3)
 
         async def worker(limiter):
@@ -91,7 +68,7 @@ def test_bursts_weights_and_late_writes_stay_within_the_windows(script, seed):
     rate = rng.choice([Rate(3), Rate(20), Rate(120, per=60)])
 
     async def main():
-        limiters = [make_limiter(script, rate) for _ in range(3)]
+        limiters = [virtual_limiter(script, rate) for _ in range(3)]
         writes, tasks = [], []
         for _ in range(12):
             for _ in range(rng.choice([1, 5, 30])):

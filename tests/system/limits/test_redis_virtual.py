@@ -11,13 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async._config import Rate
 from bandwidth_mfa_async.limits._hold_and_probe import HoldAndProbe
 from bandwidth_mfa_async.limits.shared._grant import PermitGrant, Report
-from bandwidth_mfa_async.limits.shared._shared_limiter import SharedLimiter
 from tests.support.limits_simulation import AccountQueue, FixedWindow, SlidingLog, TokenBucket, closed_loop, run_virtual
-from tests.support.virtual_redis import EPOCH, VirtualScript, VirtualStore
+from tests.support.virtual_redis import EPOCH, VirtualStore, virtual_limiter
 
 
 async def acquire_and_write(limiter, weight, lane):
@@ -31,20 +29,7 @@ class Processes:
     """The limiters of several processes, used in turn by the same callers."""
 
     def __init__(self, script, count, rate=None):
-        self.limiters = [
-            SharedLimiter(
-                "messaging",
-                store=VirtualStore(script),
-                rate=rate,
-                adaptive=True,
-                clock=SystemClock(),
-                emit=None,
-                max_pause=60.0,
-                fallback_rate=None,
-                expires=3600,
-            )
-            for _ in range(count)
-        ]
+        self.limiters = [virtual_limiter(script, rate) for _ in range(count)]
         self.accepts = [0] * count
         self.turns = itertools.cycle(range(count))
 
@@ -60,13 +45,6 @@ class Processes:
     def rejected(self, taken, retry_after):
         turn, permit = taken
         self.limiters[turn].rejected(permit, retry_after)
-
-
-@pytest.fixture
-def script(redis_server):
-    made = VirtualScript(redis_server)
-    yield made
-    made.client.close()
 
 
 def run(script, server, steps, *, until, count=8, rate=None, **options):
