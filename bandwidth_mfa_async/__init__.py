@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         DisconnectedError,
         InvalidRequestError,
         JournalError,
+        KeyInFlightError,
         LedgerError,
         MFAError,
         NotFoundError,
@@ -61,10 +62,12 @@ if TYPE_CHECKING:
         RequestError,
         ResponseDecodeError,
         ServerError,
+        StoreError,
         TLSError,
         VerificationLockedError,
     )
     from .limits.shared._redis_limits import RedisLimits
+    from .stores import MemoryStore
     from .telemetry import LoggingHook
 
 __all__ = [
@@ -88,11 +91,13 @@ __all__ = [
     "ItemOutcome",
     "JournalError",
     "JournalReport",
+    "KeyInFlightError",
     "LedgerError",
     "Limits",
     "LoggingHook",
     "MFAClient",
     "MFAError",
+    "MemoryStore",
     "MessagingCodeResponse",
     "NotFoundError",
     "NotSentError",
@@ -109,6 +114,7 @@ __all__ = [
     "RetryPolicy",
     "SQLiteJournal",
     "ServerError",
+    "StoreError",
     "TLSError",
     "VerificationLockedError",
     "VerifyCodeRequest",
@@ -130,10 +136,12 @@ _NAMES: Final = {
     ".errors": (
         "APIStatusError AuthenticationError BadRequestError ClientStateError ConfigurationError "
         "ConnectTimeoutError DeadlineExceededError Delivery DeliveryUnknownError DisconnectedError "
-        "InvalidRequestError JournalError LedgerError MFAError NotFoundError NotSentError PermissionDeniedError "
-        "RateLimitError ReadTimeoutError RequestError ResponseDecodeError ServerError TLSError VerificationLockedError"
+        "InvalidRequestError JournalError KeyInFlightError LedgerError MFAError NotFoundError NotSentError "
+        "PermissionDeniedError RateLimitError ReadTimeoutError RequestError ResponseDecodeError ServerError StoreError "
+        "TLSError VerificationLockedError"
     ),
     ".limits.shared._redis_limits": "RedisLimits",
+    ".stores": "MemoryStore",
     ".telemetry": "LoggingHook",
 }
 _HOMES: Final = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -194,3 +194,20 @@ def checked_count(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         msg = f"{name}: must be a whole number of at least 1"
         raise ConfigurationError(msg)
+
+
+def checked_seconds(name: str, value: object, *, minimum: float) -> float:
+    """Return a number of seconds of at least `minimum` and below 1e9.
+
+    Args:
+        name: name of the argument, for the error.
+        value: the value to check.
+        minimum: the lower bound.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not minimum <= value < 1e9:
+        msg = f"{name}: must be a number of seconds of at least {minimum:g}"
+        raise ConfigurationError(msg)
+    return float(value)

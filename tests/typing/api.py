@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from ssl import SSLContext
-from typing import Literal, assert_never, assert_type
+from typing import Any, Literal, assert_never, assert_type
 
 from aiohttp import web
 from taskiq import AsyncBroker
@@ -33,9 +34,11 @@ from bandwidth_mfa_async import (
     ItemOutcome,
     JournalError,
     JournalReport,
+    KeyInFlightError,
     LedgerError,
     Limits,
     LoggingHook,
+    MemoryStore,
     MessagingCodeResponse,
     MFAClient,
     MFAError,
@@ -54,6 +57,7 @@ from bandwidth_mfa_async import (
     RetryPolicy,
     ServerError,
     SQLiteJournal,
+    StoreError,
     TLSError,
     VerificationLockedError,
     VerifyCodeRequest,
@@ -77,6 +81,18 @@ from bandwidth_mfa_async.simulator import (
     SimulatorError,
     SimulatorStateError,
     count_segments,
+)
+from bandwidth_mfa_async.stores import (
+    Argument,
+    Change,
+    KeyRecord,
+    KeyStatus,
+    Records,
+    Reply,
+    Step,
+    Store,
+    StoredRecord,
+    TransactionalStore,
 )
 from bandwidth_mfa_async.telemetry import (
     LOGGER_NAME,
@@ -191,6 +207,8 @@ def errors(error: MFAError) -> str:
             return error.rule
         case ConnectTimeoutError() | TLSError() | NotSentError():
             assert_type(error.delivery, Delivery)
+        case KeyInFlightError() | StoreError():
+            assert_type(error.retryable, bool)
         case ReadTimeoutError() | DisconnectedError() | ResponseDecodeError() | DeliveryUnknownError():
             assert_type(error.elapsed, float)
         case DeadlineExceededError():
@@ -203,6 +221,38 @@ def errors(error: MFAError) -> str:
             pass
     caught: ConnectionError | TimeoutError = NotSentError()
     return f"{caught}, {__version__}"
+
+
+async def stores(step: Step) -> KeyRecord:
+    store: Store = MemoryStore(lease=30.0, retention=86_400.0, max_records=1_000)
+    assert_type(await store.run(step, ["k:1f"], ["1f", 2], deadline=1.0), list[Any])
+    record = await store.get("1f", "2a", deadline=1.0)
+    assert_type(record.status, KeyStatus)
+    assert_type(record.possible_duplicate, bool | None)
+    return record
+
+
+class PostgresStore(TransactionalStore):
+    async def transact(self, keys: Sequence[str], change: Change, *, deadline: float, is_read: bool) -> Reply:
+        found: list[StoredRecord | None] = [None for _ in keys]
+        reply, _ = change(found, 0)
+        return reply
+
+    async def counts(self, *, deadline: float) -> dict[str, dict[str, int]]:
+        return {}
+
+    async def aclose(self) -> None:
+        pass
+
+
+def count(records: Records, args: Sequence[Argument], now: int) -> Reply:
+    record = records[0] or {"n": 0, "e": now + 1000}
+    record["n"] += 1
+    records.save(0, record)
+    return [record["n"]]
+
+
+COUNT = Step("count", count)
 
 
 async def launch(mfa: MFAClient, template: CodeTemplate) -> BulkSummary:

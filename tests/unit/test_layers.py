@@ -29,7 +29,19 @@ def test_modules_have_a_docstring_and_a_bounded_size(path: pathlib.Path) -> None
 
 
 # Modules that a failing call or item runs through, and the functions in them that import what is loaded by then.
-OF_CALLS = ("_auth", "_client", "_items", "_redis", "_retry", "_retry_after", "_transport", "_wire", "bulk", "limits")
+OF_CALLS = (
+    "_auth",
+    "_client",
+    "_items",
+    "_redis",
+    "_retry",
+    "_retry_after",
+    "_transport",
+    "_wire",
+    "bulk",
+    "limits",
+    "stores",
+)
 LOADED_EARLIER = {
     "_retry.retry": "when the client binds to its loop",
     "_redis._script.run": "when the Redis client is made",

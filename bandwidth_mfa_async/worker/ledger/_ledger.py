@@ -14,6 +14,7 @@ from ..._lease import Lease
 from ..._redaction import is_printable
 from ..._redis._connection import Connection, checked_url
 from ..._redis._durability import read_durability
+from ..._validation import checked_seconds
 from ...errors import ConfigurationError, LedgerError
 from ._item_writer import ItemWriter
 from ._protocol import READABLE_VERSIONS, VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
@@ -101,10 +102,10 @@ class RedisLedger:
         self.url: str = checked_url(url, cluster=cluster)
         self.cluster: bool = bool(cluster)
         self.prefix: str = checked_name("prefix", prefix)
-        self.lease: float = _checked_seconds("lease", lease, minimum=1.0)
-        self.retention: float = _checked_seconds("retention", retention, minimum=60.0)
+        self.lease: float = checked_seconds("lease", lease, minimum=1.0)
+        self.retention: float = checked_seconds("retention", retention, minimum=60.0)
         self.clock: Clock = clock or SystemClock()
-        timeout = _checked_seconds("timeout", timeout, minimum=0.01)
+        timeout = checked_seconds("timeout", timeout, minimum=0.01)
         self._connection = Connection(
             self.url, cluster=cluster, timeout=timeout, clock=self.clock, rights=f"{_RIGHTS} ~{self.prefix}:*"
         )
@@ -406,12 +407,6 @@ def checked_name(what: str, value: object) -> str:
     if not is_printable(value) or any(char in "{} " for char in value):
         raise ConfigurationError(f"{what}: must not contain braces, blanks or control characters")
     return value
-
-
-def _checked_seconds(name: str, value: object, *, minimum: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not minimum <= value < 1e9:
-        raise ConfigurationError(f"{name}: must be a number of seconds of at least {minimum:g}")
-    return float(value)
 
 
 def _version_mismatch(job: str, version: Any) -> LedgerError:
