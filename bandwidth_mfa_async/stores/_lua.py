@@ -1,4 +1,4 @@
-"""Makes a Redis script of a step's Lua file."""
+"""Makes Redis scripts of the Lua files of steps."""
 
 from __future__ import annotations
 
@@ -18,8 +18,17 @@ def _read(package: str, name: str) -> str:
 
 
 @functools.cache
-def script_of(step: Step) -> Script:
-    """Return the script that runs a batch of a step; see ``lua/_frame.lua``."""
-    prelude = "".join(_read(step.package, name) for name in step.prelude)
+def script_of(steps: frozenset[Step]) -> Script:
+    """Return the script that runs a batch of these steps; see ``lua/_frame.lua``."""
+    preludes = dict.fromkeys((step.package, name) for step in sorted(steps, key=_by_name) for name in step.prelude)
+    bodies = [
+        f"steps[{step.name!r}] = function(records, args, now, save, delete)\n{_read(step.package, step.name)}\nend\n"
+        for step in sorted(steps, key=_by_name)
+    ]
     frame = _read("bandwidth_mfa_async.stores", "_frame").replace("%FORMAT%", str(FORMAT))
-    return Script(frame.replace("%PRELUDE%", prelude).replace("%STEP%", _read(step.package, step.name)))
+    frame = frame.replace("%PRELUDE%", "".join(_read(*prelude) for prelude in preludes))
+    return Script(frame.replace("%STEPS%", "".join(bodies)))
+
+
+def _by_name(step: Step) -> str:
+    return step.name

@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from attrs import field, frozen
+
 from .._frames import clears_locals
 from .._process import PerLoop
 from .._redis._batcher import Batcher
@@ -18,7 +20,7 @@ from .._validation import checked_name, checked_seconds
 from ..errors import ConfigurationError, StoreError
 from ._decisions import DEFAULT_LEASE, DEFAULT_RETENTION, KeyDecisions
 from ._lua import script_of
-from ._transitions import FORMAT, GET
+from ._transitions import FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -36,16 +38,25 @@ _WAITAOF: Final = (7, 2)
 """The first version of Redis with ``WAITAOF``."""
 
 
+@frozen
 class _Operation:
-    """One step to run: its group, the names of its records, its arguments and its deadline."""
+    """One step to run.
 
-    __slots__ = ("args", "deadline", "group", "names")
+    Attributes:
+        step: the step.
+        group: the group of its records.
+        names: the names of its records.
+        args: its arguments.
+        deadline: when to give up, in the clock's seconds.
+        confirm: whether its change must be confirmed.
+    """
 
-    def __init__(self, group: str, names: Sequence[str], args: Sequence[Argument], deadline: float) -> None:
-        self.group = group
-        self.names = names
-        self.args = args
-        self.deadline = deadline
+    step: Step
+    group: str
+    names: Sequence[str]
+    args: Sequence[Argument] = field(repr=False)
+    deadline: float
+    confirm: bool
 
 
 class _Timeline:
@@ -85,7 +96,7 @@ class _Loop:
     """What belongs to one event loop: the batchers, and Redis's time by clock."""
 
     def __init__(self) -> None:
-        self.batchers: dict[tuple[str, str, bool], Batcher] = {}
+        self.batchers: dict[str, Batcher] = {}
         self.times: defaultdict[str, RedisTime] = defaultdict(RedisTime)
 
 
@@ -200,43 +211,42 @@ class RedisStore(KeyDecisions):
         timeline = group if self._cluster else ""
         loop = self._loops.get()
         if not loop.times[timeline].is_known:
-            await self._run_batch(GET, timeline, False, [], until=deadline)  # noqa: FBT003 - asks for the time
-        confirm = confirm and self._confirm is not None
-        name = (step.name, timeline, confirm)
-        batcher = loop.batchers.get(name)
+            await self._run_batch(timeline, [], until=deadline)
+        batcher = loop.batchers.get(timeline)
         if batcher is None:
-            run = partial(self._run_batch, step, timeline, confirm)
-            batcher = loop.batchers[name] = Batcher(run, clock, owner=STORE)
-        operation = _Operation(group, keys, args, deadline)
+            # One for all steps: a step that settles a key never runs before the one that claims it.
+            batcher = loop.batchers[timeline] = Batcher(partial(self._run_batch, timeline), clock, owner=STORE)
+        operation = _Operation(step, group, keys, args, deadline, confirm and self._confirm is not None)
         while True:
-            reply: Reply = await batcher.call(operation, deadline=deadline)
+            reply = await batcher.call(operation, deadline=deadline)
+            if isinstance(reply, StoreError):
+                raise reply
             if reply != _LATE:
-                return reply
+                return list(reply)
             if clock.monotonic() >= deadline:
                 raise StoreError("the store did not answer in time; its Redis is too slow")
             # Redis's clock was set forward. The reply contained its time, so the next try is not late.
 
     async def _run_batch(
-        self,
-        step: Step,
-        group: str,
-        confirm: bool,  # noqa: FBT001 - bound in one place
-        operations: list[_Operation],
-        *,
-        until: float = 0.0,
-    ) -> Sequence[Reply]:
+        self, group: str, operations: list[_Operation], *, until: float = 0.0
+    ) -> Sequence[Reply | StoreError]:
+        """Run operations whose records are on one node; without any, learn Redis's time."""
         clock, time, timeline = self.clock, self._loops.get().times[group], self._timelines[group]
         keys = [f"{self.prefix}:{{{op.group}}}:{name}" for op in operations for name in op.names]
         keys.append(f"{self.prefix}:{{{group}}}:clock" if self._cluster else f"{self.prefix}:store:clock")
         until = max((op.deadline for op in operations), default=until)
-        script = script_of(step)
+        confirm = any(op.confirm for op in operations)
+        script = script_of(frozenset(op.step for op in operations))
         asked_at = 0.0
 
         def arguments() -> list[Any]:
             """Return the arguments of one try."""
             nonlocal asked_at
             asked_at = clock.monotonic()
-            batch = [[len(op.names), 0 if step.runs_late else time.at(op.deadline), op.args] for op in operations]
+            batch = [
+                (op.step.name, len(op.names), 0 if op.step.runs_late else time.at(op.deadline), op.args)
+                for op in operations
+            ]
             now = round(clock.time() * 1000) if self._has_clock else ""
             return [json.dumps(batch), now, timeline.seen]
 
@@ -252,7 +262,7 @@ class RedisStore(KeyDecisions):
         answer = await self._connection.call(run, max_wait=max(0.0, until - clock.monotonic()))
         text, confirmed = answer if confirm else (answer, 1)
         created, heard, lost, ahead, replies = json.loads(text)
-        replies = replies or []  # of an empty list, cjson makes an object
+        replies = list(replies)  # of an empty list, cjson makes an object
         if len(replies) != len(operations):
             raise StoreError(
                 f"the store was written by a newer bandwidth-mfa-async (this one reads format {FORMAT}); upgrade with "
@@ -261,10 +271,11 @@ class RedisStore(KeyDecisions):
         if heard:
             timeline.update(created, int(heard), float(ahead), lost=lost)
             time.update(asked_at, heard, reset=_LATE in replies)
-        if not (confirmed[0] if isinstance(confirmed, list) else confirmed):
-            where = "a replica" if self._confirm == "replica" else "the disk"
-            raise StoreError(f"the store's Redis did not confirm in time that {where} holds the key; nothing was sent")
-        return list(replies)
+        if confirmed[0] if isinstance(confirmed, list) else confirmed:
+            return replies
+        where = "a replica" if self._confirm == "replica" else "the disk"
+        error = f"the store's Redis did not confirm in time that {where} holds the key; nothing was sent"
+        return [StoreError(error) if op.confirm else reply for op, reply in zip(operations, replies, strict=True)]
 
     async def counts(self, *, deadline: float) -> Mapping[str, Mapping[str, int]]:
         """Return the number of records by kind and state. It reads every record.
