@@ -1,9 +1,9 @@
-"""Sends one job item or single code and stores each attempt in the ledger before it is written."""
+"""A call whose attempts are stored before they are written: a job item, a single code, or a call with a key."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .._item_state import DenyReason, LedgerState, ledger_state_of
 from .._models import MessagingCodeResponse
@@ -11,14 +11,15 @@ from .._wire import MESSAGING, VOICE
 from ..errors import Delivery, DeliveryUnknownError, MFAError, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from .._lease import Lease
     from .._models import CodeRequest, VoiceCodeResponse
     from .._validation import Lane
+    from .._wire import Operation
     from ._executor import CallExecutor
 
-    Response = MessagingCodeResponse | VoiceCodeResponse
+    Response = TypeVar("Response", MessagingCodeResponse, VoiceCodeResponse)
 
 
 class AttemptDenied(MFAError):  # noqa: N818 - never leaves this package
@@ -34,11 +35,11 @@ class AttemptDenied(MFAError):  # noqa: N818 - never leaves this package
 
 
 class Entry(Protocol):
-    """An item or a single code as the ledger knows it.
+    """An item, a single code or a key, as the ledger or store knows it.
 
     Attributes:
         lease: the right to send it.
-        maybe_delivered: whether the ledger calls it unknown: an attempt of an earlier call may have been delivered.
+        maybe_delivered: whether it is unknown: an attempt of an earlier call may have been delivered.
     """
 
     lease: Lease
@@ -48,6 +49,16 @@ class Entry(Protocol):
     def is_stopping(self) -> bool:
         """Whether no further attempt may begin."""
         ...
+
+    @property
+    def before_wait(self) -> Callable[[], Awaitable[None]] | None:
+        """See `AttemptObserver.before_wait`."""
+        return None
+
+    def check_before_write(self) -> None:
+        """Raise if the attempt may not be written, although its intent is stored: the lease may have expired."""
+        if not self.lease.is_valid:
+            raise AttemptDenied(DenyReason.LEASE_EXPIRED)
 
     async def intent(self, *, maybe_delivered: bool) -> DenyReason | None:
         """Store the intent of an attempt; return None, or why the attempt may not begin.
@@ -79,13 +90,14 @@ class AttemptRecorder:
         self.maybe_delivered = entry.maybe_delivered
 
     @property
-    def check_before_write(self) -> Callable[[], None]:
-        """The check of the lease: a worker that was suspended after the ledger's reply must not write."""
-        return self._check_lease
+    def before_wait(self) -> Callable[[], Awaitable[None]] | None:
+        """The entry's own, such as a wait for another call with the same key."""
+        return self._entry.before_wait
 
-    def _check_lease(self) -> None:
-        if not self._entry.lease.is_valid:
-            raise AttemptDenied(DenyReason.LEASE_EXPIRED)
+    @property
+    def check_before_write(self) -> Callable[[], None]:
+        """The check of the lease: a process that was suspended after the reply to its intent must not write."""
+        return self._entry.check_before_write
 
     async def before_attempt(self) -> None:
         """Return once the ledger holds the intent.
@@ -103,6 +115,7 @@ class AttemptRecorder:
         if reason is not None:
             self.recorded = False
             raise AttemptDenied(reason)
+        self.maybe_delivered = self.maybe_delivered or entry.maybe_delivered
         self.in_flight = True
         self.attempts += 1
 
@@ -133,8 +146,69 @@ class AttemptRecorder:
             self._entry.settle(LedgerState.UNKNOWN, None, error, self.attempts)
 
 
+async def send_recorded(  # noqa: PLR0913 - the arguments of a call
+    executor: CallExecutor,
+    operation: Operation[CodeRequest, Response],
+    request: CodeRequest,
+    timeout: float | None,
+    lane: Lane,
+    entry: Entry,
+) -> Response:
+    """Make a call with each attempt stored first, and settle the outcome.
+
+    Args:
+        executor: the client's executor.
+        operation: the operation.
+        request: the request.
+        timeout: seconds for the whole call; None for the policy's.
+        lane: the lane it waits in.
+        entry: where the attempts are stored.
+
+    Raises:
+        RequestError: the call failed. What is known is settled, or the entry is pending again if it was abandoned
+            before anything was sent. If something denied or interrupted an attempt after another one that may have been
+            delivered, that is the cause.
+        AttemptDenied: an attempt may not begin. What is known is settled.
+        MFAError: the client or the ledger is closed. What is known is settled.
+        CancelledError: the task was cancelled. What is known is settled.
+        Exception: a defect. What is known is settled.
+    """
+    recorder = AttemptRecorder(entry)
+    try:
+        response = await executor.call(operation, request, timeout, lane, recorder)
+    except RequestError as error:
+        if is_abandoned(entry, error):
+            recorder.return_to_pending()
+        elif error.__cause__ is None:
+            entry.settle(ledger_state_of(error.delivery, error), None, error, recorder.attempts)
+        else:
+            recorder.settle_unknown(error)
+        raise
+    except BaseException:
+        # Cancelled, closed, or the ledger did not reply: unknown if it may have been sent, otherwise pending.
+        if recorder.maybe_delivered or recorder.in_flight:
+            lost = DeliveryUnknownError("the call was interrupted while the request was in flight", operation.name)
+            recorder.settle_unknown(lost)
+        else:
+            recorder.return_to_pending()
+        raise
+    if not response.meta.replayed:
+        state = LedgerState.POSSIBLE_DUPLICATE if response.meta.possible_duplicate else LedgerState.ACCEPTED
+        entry.settle(state, _id_of(response), None, recorder.attempts)
+    return response
+
+
+def _id_of(response: MessagingCodeResponse | VoiceCodeResponse) -> str:
+    return response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
+
+
+def is_abandoned(entry: Entry, error: RequestError) -> bool:
+    """Return whether a call sent nothing because of its process, not its request: the next process tries it."""
+    return error.delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid)
+
+
 async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
-    """Send one request, with each attempt stored in the ledger first, and settle the outcome.
+    """Send one request of a job or one single code; see `send_recorded`.
 
     Args:
         executor: the client's executor.
@@ -147,38 +221,18 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
         Its state; `LedgerState.PENDING` if it was abandoned before anything was sent.
 
     Raises:
-        AttemptDenied: an attempt may not begin. What is known is settled.
-        MFAError: the client or the ledger is closed. What is known is settled.
-        CancelledError: the task was cancelled. What is known is settled.
-        Exception: a defect. What is known is settled.
+        BaseException: as `send_recorded`, but no `RequestError` unless it is the cause of one.
     """
-    recorder = AttemptRecorder(entry)
     operation: Any = MESSAGING if channel == "messaging" else VOICE
     try:
-        response: Response = await executor.call(operation, request, None, lane, recorder)
+        response = await send_recorded(executor, operation, request, None, lane, entry)
     except RequestError as error:
-        if error.delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
-            # The cause is this worker, not the item: the next worker tries it.
-            recorder.return_to_pending()
+        if is_abandoned(entry, error):
             return LedgerState.PENDING
         if error.__cause__ is None:
-            state = ledger_state_of(error.delivery, error)
-            entry.settle(state, None, error, recorder.attempts)
-            return state
-        recorder.settle_unknown(error)
+            return ledger_state_of(error.delivery, error)
         cause = error.__cause__
-    except BaseException:
-        # Cancelled, closed, or the ledger did not reply: unknown if it may have been sent, otherwise pending.
-        if recorder.maybe_delivered or recorder.in_flight:
-            lost = DeliveryUnknownError("the worker was stopped while the request was in flight", operation.name)
-            recorder.settle_unknown(lost)
-        else:
-            recorder.return_to_pending()
-        raise
     else:
-        provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
-        state = LedgerState.POSSIBLE_DUPLICATE if response.meta.possible_duplicate else LedgerState.ACCEPTED
-        entry.settle(state, provider_id, None, recorder.attempts)
-        return state
+        return LedgerState.POSSIBLE_DUPLICATE if response.meta.possible_duplicate else LedgerState.ACCEPTED
     # What denied or interrupted an attempt after another one that may have been delivered.
     raise cause

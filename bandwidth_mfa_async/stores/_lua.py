@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import functools
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .._redis._script import Script
+from ._step import STEPS
 from ._transitions import FORMAT
 
 if TYPE_CHECKING:
     from ._step import Step
 
+_loaded: Final[set[Step]] = set()
 
+
+def load_scripts() -> None:
+    """Read the Lua files of all steps. Call it outside the event loop."""
+    for step in STEPS:
+        script_of(frozenset([step]))
+    _loaded.update(STEPS)
+
+
+def is_loaded(step: Step) -> bool:
+    """Return whether the Lua file of a step was read."""
+    return step in _loaded
+
+
+@functools.cache
 def _read(package: str, name: str) -> str:
     return resources.files(package).joinpath("lua", f"{name}.lua").read_text("utf-8")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter, defaultdict
 from functools import partial
@@ -19,7 +20,7 @@ from .._redis._time import RedisTime
 from .._validation import checked_name, checked_seconds
 from ..errors import ConfigurationError, StoreError
 from ._decisions import DEFAULT_LEASE, DEFAULT_RETENTION, KeyDecisions
-from ._lua import script_of
+from ._lua import is_loaded, load_scripts, script_of
 from ._transitions import FORMAT
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ class RedisStore(KeyDecisions):
         """
         if self._checked:
             return
+        await asyncio.to_thread(load_scripts)
         await check_durability(self._connection, STORE, require_aof=self._require_aof, max_wait=max_wait)
         if self._confirm == "fsync":
             found = await self._connection.call(lambda client: client.info("server"), max_wait=max_wait)
@@ -208,6 +210,8 @@ class RedisStore(KeyDecisions):
         self._connection.open()
         if not self._checked:
             await self.check(max_wait=deadline - clock.monotonic())
+        if not is_loaded(step):  # it was defined after the check
+            await asyncio.to_thread(load_scripts)
         timeline = group if self._cluster else ""
         loop = self._loops.get()
         if not loop.times[timeline].is_known:

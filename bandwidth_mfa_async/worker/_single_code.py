@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._client._recorded_call import Entry
 from .._clock import sleep_until
 from .._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState
 from ..errors import LedgerError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .ledger._ledger import RedisLedger
 
 
-class SingleCode:
+class SingleCode(Entry):
     """A single code that is being sent; the `Entry` that `send` stores its attempts under.
 
     Args:
