@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from .._client import MFAClient, executor_of
+from .._clock import alarm
 from .._frames import clears_locals
 from .._models import CodeTemplate
 from .._validation import LANES
@@ -139,16 +140,14 @@ class BulkSender:
 
     async def _drain(self, stream: OutcomeStream) -> None:
         clock = self._options.executor.state.clock
-        timer = clock.call_at(clock.monotonic() + self._drain_timeout, stream.cancel)
         try:
-            await stream.wait_idle()
+            with alarm(clock, clock.monotonic() + self._drain_timeout, stream.cancel):
+                await stream.wait_idle()
         except asyncio.CancelledError:
             # Cancelled again during the drain: cancel the requests in flight, and record their outcomes.
             stream.cancel()
             await stream.wait_idle()
             raise
-        finally:
-            timer.cancel()
 
     @overload
     def send(
