@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from .._client._recorded_call import AttemptDenied, send
-from .._clock import sleep_until
+from .._clock import alarm, sleep_until
 from .._config import Resend
 from .._item_state import DenyReason, LedgerState
 from .._items._circuit_breaker import MAX_CONSECUTIVE_ACCOUNT_ERRORS
+from .._items._task_pool import TaskPool
 from .._redaction import printable
 from ..errors import LedgerError, MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
@@ -57,8 +57,13 @@ class ChunkRun:
         self.failure: Exception | None = None
         self._breaker = breaker
         self._on_account_error = on_account_error
-        self._queued: deque[JobItem] = deque()
-        self._in_flight: dict[asyncio.Task[None], JobItem] = {}
+        self._pool: TaskPool[JobItem] = TaskPool(
+            executor.limits.max_in_flight,
+            self._send,
+            is_in_flight=lambda item: item.in_flight,
+            abandon=lambda _item: None,  # it stays pending
+            on_cancelled=self.stop,
+        )
 
     async def run(self, seconds: float) -> ReleaseReply:
         """Send the open items and release the chunk.
@@ -79,20 +84,17 @@ class ChunkRun:
         first = chunk.number * chunk.size
         for index, (state, request) in enumerate(zip(chunk.states, requests, strict=True), start=first):
             if request is not None and LedgerState(state) in open_states and not self._breaker.opened_by:
-                self._queued.append(JobItem(self, index, request, maybe_delivered=LedgerState(state) in _UNKNOWN))
-        timer = clock.call_at(clock.monotonic() + seconds, self.stop)
+                self._pool.submit(JobItem(self, index, request, maybe_delivered=LedgerState(state) in _UNKNOWN))
+        self._pool.close()
         renewal = asyncio.create_task(self._renewal_loop())
-        concurrency = min(len(self._queued), self.executor.limits.max_in_flight)
-        tasks = [asyncio.create_task(self._send_items()) for _ in range(concurrency)]
         try:
-            if tasks:
-                await asyncio.wait(tasks)
+            with alarm(clock, clock.monotonic() + seconds, self.stop):
+                await self._pool.wait_idle()
         except asyncio.CancelledError:
             self.cancel()
-            await asyncio.wait(tasks)
+            await self._pool.wait_idle()
             raise
         finally:
-            timer.cancel()
             renewal.cancel()
             await asyncio.wait([renewal])
         if chunk.lease.lost:
@@ -103,41 +105,29 @@ class ChunkRun:
 
     def stop(self) -> None:
         """Begin no more attempts; requests in flight complete."""
-        if self.is_stopping:
-            return
         self.is_stopping = True
-        self._queued.clear()
-        for task, item in tuple(self._in_flight.items()):
-            if not item.in_flight:
-                task.cancel()
+        self._pool.stop()
 
     def cancel(self) -> None:
         """Stop, and cancel requests in flight: their outcome is unknown."""
         self.stop()
-        for task in tuple(self._in_flight):
-            task.cancel()
+        self._pool.cancel()
 
-    async def _send_items(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - runs in tasks only
-        while self._queued:
-            item = self._in_flight[task] = self._queued.popleft()
-            try:
-                await send(self.executor, self.chunk.channel, item.request, "bulk", item)
-            except AttemptDenied as denied:
-                self._on_denied(denied.reason)
-            except asyncio.CancelledError:
-                # Cancelled by this run, or by the loop at its shutdown.
-                self.stop()
-            except MFAError as error:
-                self.failure = self.failure or error
-                self.stop()
-            except Exception as error:  # noqa: BLE001 - a defect; what is known of the item is settled
-                _LOG.exception("a chunk of job %s is left, because of an unexpected error", self.chunk.job)
-                self.failure = self.failure or error
-                self.stop()
-            finally:
-                del self._in_flight[task]
+    async def _send(self, item: JobItem) -> None:
+        try:
+            await send(self.executor, self.chunk.channel, item.request, "bulk", item)
+        except AttemptDenied as denied:
+            self._on_denied(denied.reason)
+        except asyncio.CancelledError:
+            # Cancelled by this run, or by the loop at its shutdown.
+            self.stop()
+        except MFAError as error:
+            self.failure = self.failure or error
+            self.stop()
+        except Exception as error:  # noqa: BLE001 - a defect; what is known of the item is settled
+            _LOG.exception("a chunk of job %s is left, because of an unexpected error", self.chunk.job)
+            self.failure = self.failure or error
+            self.stop()
 
     def _on_denied(self, reason: DenyReason) -> None:
         if reason in {DenyReason.LEASE_LOST, DenyReason.GONE}:

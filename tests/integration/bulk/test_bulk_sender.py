@@ -656,7 +656,7 @@ async def test_cancelling_all_tasks_loses_no_outcome(
         stream = bulk.send(numbers(20), template=template)
         reader = asyncio.ensure_future(anext(stream))
         await turns(turns_)
-        for task in (stream._producer, *stream._workers):
+        for task in (stream._producer, *stream._pool._tasks):
             assert task is not None
             task.cancel()
         await asyncio.wait([reader])
