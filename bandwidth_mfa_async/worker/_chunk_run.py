@@ -7,13 +7,14 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from .._client._recorded_call import AttemptDenied, send
-from .._clock import alarm, sleep_until
+from .._clock import alarm
 from .._config import Resend
 from .._item_state import DenyReason, LedgerState
 from .._items._circuit_breaker import MAX_CONSECUTIVE_ACCOUNT_ERRORS
 from .._items._task_pool import TaskPool
+from .._lease import LeaseKeeper
 from .._redaction import printable
-from ..errors import LedgerError, MFAError
+from ..errors import MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
 from .ledger._protocol import INTENT_STORED, ReleaseReply, Reply, deny_reason
 
@@ -57,6 +58,7 @@ class ChunkRun:
         self.failure: Exception | None = None
         self._breaker = breaker
         self._on_account_error = on_account_error
+        self.keeper = LeaseKeeper(chunk.lease, self._renew, on_lost=self.stop)
         self._pool: TaskPool[JobItem] = TaskPool(
             executor.limits.max_in_flight,
             self._send,
@@ -86,17 +88,14 @@ class ChunkRun:
             if request is not None and LedgerState(state) in open_states and not self._breaker.opened_by:
                 self._pool.submit(JobItem(self, index, request, maybe_delivered=LedgerState(state) in _UNKNOWN))
         self._pool.close()
-        renewal = asyncio.create_task(self._renewal_loop())
-        try:
-            with alarm(clock, clock.monotonic() + seconds, self.stop):
+        async with self.keeper.renewing():
+            try:
+                with alarm(clock, clock.monotonic() + seconds, self.stop):
+                    await self._pool.wait_idle()
+            except asyncio.CancelledError:
+                self.cancel()
                 await self._pool.wait_idle()
-        except asyncio.CancelledError:
-            self.cancel()
-            await self._pool.wait_idle()
-            raise
-        finally:
-            renewal.cancel()
-            await asyncio.wait([renewal])
+                raise
         if chunk.lease.lost:
             await self.ledger.flush()
             return ReleaseReply.LOST
@@ -131,42 +130,16 @@ class ChunkRun:
 
     def _on_denied(self, reason: DenyReason) -> None:
         if reason in {DenyReason.LEASE_LOST, DenyReason.GONE}:
-            self._on_lease_lost()
+            self.keeper.lose()
         elif reason in {DenyReason.JOB_STOPPED, DenyReason.LEASE_EXPIRED}:
             # The release below says whether the lease is lost; if not, the next claim gets a new one.
             self.stop()
 
-    def _on_lease_lost(self) -> None:
-        self.chunk.lease.lost = True
-        self.stop()
-
-    async def _renewal_loop(self) -> None:
-        """Renew the lease until cancelled, however long the last requests take."""
-        clock = self.ledger.clock
-        while True:
-            await sleep_until(clock, clock.monotonic() + self.chunk.lease.seconds / 4)
-            try:
-                if not await self.renew():
-                    return
-            except LedgerError:
-                return  # the next attempt gets the same error
-
-    async def renew(self) -> bool:
-        """Renew the lease once; return whether this worker still holds it.
-
-        Raises:
-            LedgerError: the ledger cannot be used.
-        """
-        lease = self.chunk.lease
-        now = lease.now()
-        reply = await self.ledger.renew(self.chunk.job, self.chunk.number, lease)
-        if reply == Reply.LEASE_LOST:
-            self._on_lease_lost()
-            return False
-        lease.renewed_at(now)
+    async def _renew(self) -> bool:
+        reply = await self.ledger.renew(self.chunk.job, self.chunk.number, self.chunk.lease)
         if reply == Reply.JOB_STOPPED:
             self.stop()
-        return True
+        return bool(reply != Reply.LEASE_LOST)
 
     def on_settled(self, error: MFAError | None) -> None:
         """Count consecutive account errors, and stop the job after too many."""
@@ -206,10 +179,9 @@ class JobItem:
         """Store the intent of an attempt; return None, or why the attempt may not begin."""
         run = self._run
         options = {"resends_unknown": run.resends_unknown, "maybe_delivered": maybe_delivered}
-        reply: str = await run.ledger.intent(run.chunk, self.index, **options)
-        if reply == Reply.LEASE_LOST and not self.lease.lost and await run.renew():
-            # The lease had expired, during a suspension or an outage of Redis, and no other worker had claimed it.
-            reply = await run.ledger.intent(run.chunk, self.index, **options)
+        reply = await run.keeper.intent(
+            lambda: run.ledger.intent(run.chunk, self.index, **options), lease_lost=Reply.LEASE_LOST
+        )
         self.in_flight = reply in INTENT_STORED
         return None if self.in_flight else deny_reason(reply)
 

@@ -290,9 +290,9 @@ class WorkerRuntime:
             resends_unknown=resends_unknown,
             maybe_delivered=maybe_delivered,
         )
-        renewal = asyncio.create_task(code.renewal_loop(self._ledger))
         try:
-            await send(self.executor, channel, request, "interactive", code)
+            async with code.keeper.renewing():
+                await send(self.executor, channel, request, "interactive", code)
         except AttemptDenied:
             pass
         except MFAError as error:
@@ -300,8 +300,6 @@ class WorkerRuntime:
         except Exception:  # noqa: BLE001 - a defect; what is known of the code is settled
             _LOG.exception("a single code is left, because of an unexpected error")
         finally:
-            renewal.cancel()
-            await asyncio.wait([renewal])
             await self._codes.flush()
         return code.result
 
