@@ -245,6 +245,9 @@ class OutcomeStream:
                 self._operation, item.request, None, options.lane, item
             )
         except RequestError as failure:
+            if item.was_stopped:
+                self._abandon(item)
+                return
             error, delivery = failure, failure.delivery
             if failure.__cause__ is not None:  # the journal, or a defect, after an attempt that may have been delivered
                 self._fail(failure.__cause__)
