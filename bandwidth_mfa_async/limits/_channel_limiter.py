@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final, Literal
 
 from .._config import Rate
-from .._validation import LANES, checked_count, checked_lane
+from .._validation import LANES, checked_count, checked_lane, checked_seconds
 from ..errors import ConfigurationError
 from ..telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
 from ._hold_and_probe import HoldAndProbe
@@ -39,13 +39,6 @@ def _checked_per_second(rate: object) -> float | None:
     if not isinstance(rate, Rate):
         raise ConfigurationError("rate: must be a Rate or None")
     return effective_rate(rate)
-
-
-def _checked_seconds(name: str, value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
-        msg = f"{name}: must be a number of seconds of at least 0"
-        raise ConfigurationError(msg)
-    return float(value)
 
 
 class ChannelLimiter:
@@ -91,7 +84,7 @@ class ChannelLimiter:
         self._ceiling = ceiling
         self._clock = clock
         self._emit = emit
-        self._max_pause = _checked_seconds("max_pause", max_pause)
+        self._max_pause = checked_seconds("max_pause", max_pause)
         self._learner = HoldAndProbe(ceiling) if adaptive else None
         self._slow_start = SlowStart() if not adaptive and ceiling is None else None
         self._window = SlidingWindowCounter() if self._slow_start is not None else None
