@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from ._frames import init_clears_locals
 from ._redaction import Secret, hide
-from ._validation import checked_url, configuration_error, secret_text
+from ._validation import checked_seconds, checked_url, configuration_error, secret_text
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ class CredentialChain:
     def __attrs_post_init__(self) -> None:
         if {type(self.first), type(self.second)} != {BasicAuth, OAuth2ClientCredentials}:
             raise ConfigurationError("CredentialChain: needs one BasicAuth and one OAuth2ClientCredentials")
-        if type(self.probe_after) not in {int, float} or not 0 < self.probe_after < 1e9:
-            raise ConfigurationError("probe_after: must be a number of seconds above 0")
+        checked_seconds("probe_after", self.probe_after, exclusive=True)
 
 
 Auth: TypeAlias = BasicAuth | OAuth2ClientCredentials | CredentialChain

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from .._clock import run_until, sleep_until
 from .._frames import clears_locals
 from .._models import CodeRequest
-from ..errors import ConfigurationError, DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError
+from .._validation import checked_channel, checked_seconds
+from ..errors import DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,7 +22,6 @@ _MIN_POLL_INTERVAL: Final = 0.01
 _MAX_POLL_INTERVAL: Final = 0.25
 _WITHDRAWAL: Final = 0.5
 """Seconds of a timeout, at most a tenth of it, that are kept for withdrawing a code that no worker has claimed."""
-_CHANNELS: Final = ("messaging", "voice")
 
 
 class SendCode:
@@ -112,8 +112,7 @@ class SendCode:
     async def _put(self, request: object, name: str, channel: str, deadline: float) -> CodeOutcome:
         if not isinstance(request, CodeRequest):
             raise InvalidRequestError("request", f"must be a CodeRequest, not {type(request).__name__}")
-        if channel not in _CHANNELS:
-            raise ConfigurationError("channel: must be 'messaging' or 'voice'")
+        checked_channel(channel)
         if channel == "voice" and request.callback_url is not None:
             raise InvalidRequestError("callback_url", "is documented for texts only; leave it out for voice calls")
         outcome = await self._codes.put(name, request, channel, deadline)
@@ -142,7 +141,5 @@ def _id_or_raise(outcome: CodeOutcome) -> str:
     raise outcome.error or DeadlineExceededError("the code was not sent", attempts=0)
 
 
-def _checked_timeout(timeout: Any) -> float:
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 < timeout < 1e6:
-        raise ConfigurationError("timeout: must be a number of seconds above 0")
-    return float(timeout)
+def _checked_timeout(timeout: object) -> float:
+    return checked_seconds("timeout", timeout, exclusive=True)

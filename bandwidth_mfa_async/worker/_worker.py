@@ -13,7 +13,8 @@ from taskiq import AsyncBroker, TaskiqEvents
 
 from .._clock import sleep_until
 from .._frames import clears_locals
-from .._models import CodeTemplate
+from .._items._intake import check_input
+from .._validation import checked_channel, checked_count, checked_name, checked_seconds
 from ..errors import ConfigurationError
 from ._coordinator import MAX_QUEUED_CHUNKS, REQUEUE_AFTER, Coordinator
 from ._job import Job, known_jobs
@@ -21,17 +22,16 @@ from ._runtime import WorkerRuntime
 from ._send_code import SendCode
 from ._submission import Submission
 from .ledger._code_queue import CodeQueue
-from .ledger._ledger import RedisLedger, checked_name
+from .ledger._ledger import RedisLedger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
     from types import TracebackType
 
     from .._client import MFAClient
-    from .._models import CodeRequest
+    from .._models import CodeRequest, CodeTemplate
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-_CHANNELS: Final = ("messaging", "voice")
 _MAX_ITEMS: Final = 10_000
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
 _RECEIVER_EXIT_TIMEOUT: Final = 5.0
@@ -81,15 +81,13 @@ class MFAWorker:
         if not callable(client):
             raise ConfigurationError("client: must be a function that makes an MFAClient, like MFAClient.from_env")
         for name, value in (("runs", runs), ("max_queued_chunks", max_queued_chunks)):
-            if type(value) is not int or not 1 <= value <= _MAX_ITEMS:
-                raise ConfigurationError(f"{name}: must be a whole number from 1 to {_MAX_ITEMS}")
+            checked_count(name, value, _MAX_ITEMS)
         for name, seconds in (
             ("max_chunk_seconds", max_chunk_seconds),
             ("requeue_after", requeue_after),
             ("drain_timeout", drain_timeout),
         ):
-            if type(seconds) not in {int, float} or not 0 < seconds < 1e6:
-                raise ConfigurationError(f"{name}: must be a number of seconds above 0")
+            checked_seconds(name, seconds, exclusive=True)
         self.broker = broker
         self.ledger: RedisLedger = ledger if isinstance(ledger, RedisLedger) else RedisLedger(ledger)
         self._codes = CodeQueue(self.ledger)
@@ -187,16 +185,9 @@ class MFAWorker:
             LedgerError: the job has other input, or the ledger cannot be used.
         """
         checked_name("name", name)
-        if type(chunk) is not int or not 1 <= chunk <= _MAX_ITEMS:
-            raise ConfigurationError(f"chunk: must be a whole number from 1 to {_MAX_ITEMS}")
-        if template is not None and not isinstance(template, CodeTemplate):
-            raise ConfigurationError("template: must be a CodeTemplate")
-        if key is not None and not callable(key):
-            raise ConfigurationError("key: must be a function of a CodeRequest")
-        if channel not in _CHANNELS:
-            raise ConfigurationError("channel: must be 'messaging' or 'voice'")
-        if isinstance(requests, (str, bytes)) or not (hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")):
-            raise ConfigurationError("requests: must be an iterable or an async iterable of CodeRequests")
+        checked_count("chunk", chunk, _MAX_ITEMS)
+        checked_channel(channel)
+        check_input(requests, key, template)
         await self._ensure_started()
         await Submission(self.ledger, name, requests, chunk, channel, template, key).run()
         job = self.job(name)

@@ -18,7 +18,7 @@ from ..._models import DEFAULT_MESSAGE, CodeTemplate
 from ...errors import ConfigurationError, Delivery, MFAError, RequestError
 from .. import _outcome
 from .._files import is_one_of, journal_files
-from .._formats import format_duration
+from .._formats import duration
 from .._limit_options import limit_options, limits_from_options
 from .._open_client import open_client
 from .._output import OutputConsole, quiet_output
@@ -271,7 +271,7 @@ def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str, *, 
         table.add_row("repeats", f"{scan.repeated:,}", remark)
     per_text = f", {each} per text" if unit == "segments" else ""
     table.add_row(unit, f"{scan.weight:,}", f"count against the account's rate{per_text}")
-    table.add_row("time", format_duration(document["seconds"]), f"estimate at {document['rate_per_second']:g} a second")
+    table.add_row("time", duration(document["seconds"]), f"estimate at {document['rate_per_second']:g} a second")
     OutputConsole(stderr=err, plain_width=120).print(table)
     if document["rate_source"] != "--rate":
         click.echo(f"The rate is {document['rate_source']}; set your account's own rate with --rate.", err=err)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 from click.core import ParameterSource
 
 from ..._clock import SystemClock, sleep_until
+from ..._item_state import is_status_retryable_next_run
+from ..._validation import checked_name
 from ...bulk import BulkSummary
 from ...errors import ConfigurationError, Delivery, MFAError
 from ...worker._job import WENT_BACK, open_job
 from ...worker._submission import Submission
-from ...worker.ledger._ledger import checked_name
 from .._limit_options import show_warnings
 from ._display import REFRESH_INTERVAL, SENDING, Display
 from ._input_scan import MAX_SAMPLES
@@ -39,8 +40,6 @@ _NO_WORKER: Final = (
     f"no worker has taken anything for {NO_WORKER_AFTER:g} seconds; start one with: taskiq worker worker:broker (the "
     "module that makes your MFAWorker); Ctrl-C ends only the watching"
 )
-# The 4xx answers about credentials, the URL, timing or the rate. Other 4xx answers are about the item and repeat.
-_NOT_ABOUT_THE_ITEM: Final = frozenset({401, 403, 404, 408, 425, 429})
 
 
 def check_options(context: click.Context) -> None:
@@ -263,9 +262,7 @@ class _JobWatcher:
 
 def _needs_correction(outcome: JobOutcome) -> bool:
     status = outcome.status
-    if outcome.delivery is not Delivery.REJECTED or status is None:
-        return False
-    return 400 <= status < 500 and status not in _NOT_ABOUT_THE_ITEM
+    return outcome.delivery is Delivery.REJECTED and status is not None and not is_status_retryable_next_run(status)
 
 
 def _stop_reason(name: str, ending: str) -> str:

@@ -11,9 +11,9 @@ from ..._clock import SystemClock
 from ..._frames import clears_locals
 from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
-from ..._redaction import is_printable
 from ..._redis._connection import Connection, checked_url
 from ..._redis._durability import read_durability
+from ..._validation import checked_name, checked_seconds
 from ...errors import ConfigurationError, LedgerError
 from ._item_writer import ItemWriter
 from ._protocol import READABLE_VERSIONS, VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ..._redis._batcher import Writer
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-_MAX_NAME: Final = 100
 _RIGHTS: Final = "+@read +@write +evalsha +eval +info +time"
 _WEEK: Final = 7 * 86_400.0
 _INTERRUPTED_RECORD: Final = f",{LedgerState.UNKNOWN.value},,{LEASE_EXPIRED},,0\n"
@@ -101,10 +100,10 @@ class RedisLedger:
         self.url: str = checked_url(url, cluster=cluster)
         self.cluster: bool = bool(cluster)
         self.prefix: str = checked_name("prefix", prefix)
-        self.lease: float = _checked_seconds("lease", lease, minimum=1.0)
-        self.retention: float = _checked_seconds("retention", retention, minimum=60.0)
+        self.lease: float = checked_seconds("lease", lease, minimum=1.0)
+        self.retention: float = checked_seconds("retention", retention, minimum=60.0)
         self.clock: Clock = clock or SystemClock()
-        timeout = _checked_seconds("timeout", timeout, minimum=0.01)
+        timeout = checked_seconds("timeout", timeout, minimum=0.01)
         self._connection = Connection(
             self.url, cluster=cluster, timeout=timeout, clock=self.clock, rights=f"{_RIGHTS} ~{self.prefix}:*"
         )
@@ -393,25 +392,6 @@ class RedisLedger:
     def _keys(self, job: str, *names: str) -> list[str]:
         # The braces are a hash tag: they keep all keys of a job on one node of a cluster, as scripts need.
         return [f"{self.prefix}:{{{job}}}:{name}" for name in names]
-
-
-def checked_name(what: str, value: object) -> str:
-    """Return a name that a Redis key may contain.
-
-    Raises:
-        ConfigurationError: a Redis key may not contain it.
-    """
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
-        raise ConfigurationError(f"{what}: must be a text of 1 to {_MAX_NAME} characters, like 'launch'")
-    if not is_printable(value) or any(char in "{} " for char in value):
-        raise ConfigurationError(f"{what}: must not contain braces, blanks or control characters")
-    return value
-
-
-def _checked_seconds(name: str, value: object, *, minimum: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not minimum <= value < 1e9:
-        raise ConfigurationError(f"{name}: must be a number of seconds of at least {minimum:g}")
-    return float(value)
 
 
 def _version_mismatch(job: str, version: Any) -> LedgerError:
