@@ -119,7 +119,11 @@ class MFAWorker:
             LedgerError: the ledger cannot be used.
         """
         self.ledger.connection.open()
-        await self._ensure_started()
+        try:
+            await self._ensure_started()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(

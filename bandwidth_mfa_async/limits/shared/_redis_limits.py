@@ -106,7 +106,7 @@ class RedisLimits:
             ConfigurationError: Redis cannot be reached or rejects the client. The text names the reason, not the
                 address.
         """
-        store = self._store(channel, _STATUS_TIMEOUT)
+        store = self._store(channel, None, _STATUS_TIMEOUT)
         try:
             return await store.status(channel)
         except StoreUnavailableError as error:
@@ -119,8 +119,9 @@ class RedisLimits:
         finally:
             await store.aclose()
 
-    def _store(self, channel: str, timeout: float = OPERATION_TIMEOUT) -> _RedisStore:
-        connection = FailFastConnection(self._url, timeout, rights=f"{_RIGHTS} ~{self._prefix}:*")
+    def _store(self, channel: str, clock: Clock | None, timeout: float = OPERATION_TIMEOUT) -> _RedisStore:
+        rights = f"{_RIGHTS} ~{self._prefix}:*"
+        connection = FailFastConnection(self._url, timeout, rights=rights, clock=clock)
         return _RedisStore(connection, self.redis_keys(channel), self._script)
 
     def limiter(  # noqa: PLR0913 - the parameters of ChannelLimiter
@@ -145,7 +146,7 @@ class RedisLimits:
         """
         return SharedLimiter(
             channel,
-            store=self._store(channel),
+            store=self._store(channel, clock),
             rate=rate,
             adaptive=adaptive,
             clock=clock,
