@@ -141,7 +141,7 @@ def test_colours_and_width_follow_the_terminal(simulator: Simulator, command: li
 
 
 def test_bash_completion_offers_commands() -> None:
-    """The line for bash in README is run as bash runs it."""
+    """The guide's line for bash is run as bash runs it."""
     done = processes.run(
         [pathlib.Path(sys.executable).with_name("bandwidth-mfa")],
         capture_output=True,
