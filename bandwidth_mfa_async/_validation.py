@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Lane: TypeAlias = Literal["interactive", "bulk"]
 """The queue in which a call waits. An interactive call goes before every bulk item."""
 LANES: Final = ("interactive", "bulk")
+Channel: TypeAlias = Literal["messaging", "voice"]
+"""How a code reaches the person: as a text or as a voice call."""
+CHANNELS: Final = ("messaging", "voice")
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}", re.ASCII)
 # What resolvers accept; aiohttp, proxies and servers may parse anything else differently. Underscores are invalid in
 # host names but common in the names of containers.
@@ -179,6 +182,16 @@ def checked_lane(lane: object) -> None:
     """
     if lane not in LANES:
         raise ConfigurationError("lane: must be 'interactive' or 'bulk'")
+
+
+def checked_channel(channel: object) -> None:
+    """Check that a value is a `Channel`.
+
+    Raises:
+        ConfigurationError: it is neither ``"messaging"`` nor ``"voice"``.
+    """
+    if channel not in CHANNELS:
+        raise ConfigurationError("channel: must be 'messaging' or 'voice'")
 
 
 def checked_count(name: str, value: object) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Self, overload
 
 from .._client import MFAClient, executor_of
 from .._frames import clears_locals
 from .._models import CodeTemplate
-from .._validation import LANES
+from .._validation import LANES, checked_channel
 from ..errors import ClientStateError, ConfigurationError, JournalError
 from ._outcome import BulkSummary
 from ._stream import OutcomeStream, RunOptions
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .._models import CodeRequest
-    from .._validation import Lane
+    from .._validation import Channel, Lane
 
-_CHANNELS = ("messaging", "voice")
 _MAX_IN_FLIGHT = 10_000
 
 
@@ -69,15 +68,14 @@ class BulkSender:
         max_in_flight: int | None = None,
         ordered: bool = False,
         lane: Lane = "bulk",
-        channel: str = "messaging",
+        channel: Channel = "messaging",
         drain_timeout: float = 30.0,
     ) -> None:
         if not isinstance(client, MFAClient):
             raise ConfigurationError("client: must be an MFAClient")
         if lane not in LANES:
             raise ConfigurationError("lane: must be 'interactive' or 'bulk'")
-        if channel not in _CHANNELS:
-            raise ConfigurationError("channel: must be 'messaging' or 'voice'")
+        checked_channel(channel)
         if max_in_flight is not None and (type(max_in_flight) is not int or not 1 <= max_in_flight <= _MAX_IN_FLIGHT):
             raise ConfigurationError(f"max_in_flight: must be a whole number from 1 to {_MAX_IN_FLIGHT}")
         if type(drain_timeout) not in {int, float} or not 0 <= drain_timeout < 1e9:
@@ -171,7 +169,7 @@ class BulkSender:
     @clears_locals
     def send(
         self,
-        requests: Iterable[Any] | AsyncIterable[Any],
+        requests: Iterable[CodeRequest] | AsyncIterable[CodeRequest] | Iterable[str] | AsyncIterable[str],
         *,
         key: Callable[[CodeRequest], str] | None = None,
         template: CodeTemplate | None = None,

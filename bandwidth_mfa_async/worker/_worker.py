@@ -7,13 +7,14 @@ import functools
 import logging
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 from taskiq import AsyncBroker, TaskiqEvents
 
 from .._clock import sleep_until
 from .._frames import clears_locals
 from .._models import CodeTemplate
+from .._validation import checked_channel
 from ..errors import ConfigurationError
 from ._coordinator import MAX_QUEUED_CHUNKS, REQUEUE_AFTER, Coordinator
 from ._job import Job, known_jobs
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
     from .._client import MFAClient
     from .._models import CodeRequest
+    from .._validation import Channel
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-_CHANNELS: Final = ("messaging", "voice")
 _MAX_ITEMS: Final = 10_000
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
 _RECEIVER_EXIT_TIMEOUT: Final = 5.0
@@ -158,16 +159,40 @@ class MFAWorker:
         # Not by job(): an earlier version may have allowed a name that is refused today.
         return [Job(job.name, self.ledger, self._coordinator) for job in await known_jobs(self.ledger)]
 
+    @overload
+    async def submit(
+        self,
+        requests: Iterable[CodeRequest] | AsyncIterable[CodeRequest],
+        *,
+        name: str,
+        chunk: int = 500,
+        template: None = None,
+        key: Callable[[CodeRequest], str] | None = None,
+        channel: Channel = "messaging",
+    ) -> Job: ...
+
+    @overload
+    async def submit(
+        self,
+        requests: Iterable[str] | AsyncIterable[str],
+        *,
+        name: str,
+        chunk: int = 500,
+        template: CodeTemplate,
+        key: Callable[[CodeRequest], str] | None = None,
+        channel: Channel = "messaging",
+    ) -> Job: ...
+
     @clears_locals
     async def submit(  # noqa: PLR0913 - keyword arguments with defaults
         self,
-        requests: Iterable[CodeRequest | str] | AsyncIterable[CodeRequest | str],
+        requests: Iterable[CodeRequest] | AsyncIterable[CodeRequest] | Iterable[str] | AsyncIterable[str],
         *,
         name: str,
         chunk: int = 500,
         template: CodeTemplate | None = None,
         key: Callable[[CodeRequest], str] | None = None,
-        channel: str = "messaging",
+        channel: Channel = "messaging",
     ) -> Job:
         """Write many codes to the ledger, and return the job; workers start as soon as the first chunk is written.
 
@@ -193,8 +218,7 @@ class MFAWorker:
             raise ConfigurationError("template: must be a CodeTemplate")
         if key is not None and not callable(key):
             raise ConfigurationError("key: must be a function of a CodeRequest")
-        if channel not in _CHANNELS:
-            raise ConfigurationError("channel: must be 'messaging' or 'voice'")
+        checked_channel(channel)
         if isinstance(requests, (str, bytes)) or not (hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")):
             raise ConfigurationError("requests: must be an iterable or an async iterable of CodeRequests")
         await self._ensure_started()

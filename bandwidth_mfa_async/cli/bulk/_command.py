@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from ..._config import Limits
+    from ..._validation import Channel
     from ._input_scan import ScanResult
     from ._plan import RunResult
     from ._rows import Format
@@ -240,7 +241,7 @@ def _dry_run(
     worker: str | None,  # noqa: ARG001 - a dry run sends nothing
     **options: Any,
 ) -> tuple[_PrintResult, int]:
-    channel = "voice" if voice else "messaging"
+    channel: Channel = "voice" if voice else "messaging"
     limits = _limits({**options, "redis": None}, channel)
     plan = _plan(source, channel, _template(voice, options, required=False), options)
     rate = limits.voice_rate if voice else limits.rate
@@ -252,7 +253,7 @@ def _dry_run(
     return partial(_print_dry_run, scan, document, channel, as_json=as_json), code
 
 
-def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str, *, as_json: bool, err: bool) -> None:
+def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: Channel, *, as_json: bool, err: bool) -> None:
     if as_json:
         click.echo(_outcome.json_line(document), err=err)
         return
@@ -277,7 +278,7 @@ def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str, *, 
         click.echo(f"The rate is {document['rate_source']}; set your account's own rate with --rate.", err=err)
 
 
-def _plan(source: InputFile, channel: str, template: CodeTemplate, options: dict[str, Any]) -> Plan:
+def _plan(source: InputFile, channel: Channel, template: CodeTemplate, options: dict[str, Any]) -> Plan:
     for name in ("journal", "rejects", "unknowns"):
         # A script with an unset variable passes "". Without a journal, a second run would send everything again.
         if options[name] == "":
@@ -307,7 +308,7 @@ def _checked(plan: Plan, console: OutputConsole, rejects: Rejects | None) -> Pla
 def _send(
     source: InputFile, signals: SignalHandlers, *, as_json: bool, voice: bool, worker: str | None, **options: Any
 ) -> tuple[_PrintResult, int]:
-    channel = "voice" if voice else "messaging"
+    channel: Channel = "voice" if voice else "messaging"
     if worker is not None:
         return _send_by_workers(source, signals, channel, worker, options, as_json=as_json)
     limits = _limits(options, channel)
@@ -329,7 +330,7 @@ def _send(
 
 
 def _send_by_workers(  # noqa: PLR0913 - called in one place
-    source: InputFile, signals: SignalHandlers, channel: str, url: str, options: dict[str, Any], *, as_json: bool
+    source: InputFile, signals: SignalHandlers, channel: Channel, url: str, options: dict[str, Any], *, as_json: bool
 ) -> tuple[_PrintResult, int]:
     """Submit the rows to workers, and watch the job.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from ..._models import CodeTemplate
+    from ..._validation import Channel
     from ...bulk import BulkSummary
     from ...errors import Delivery, MFAError
     from ._rows import BadRow, Format, InputRow
@@ -43,7 +44,7 @@ class Plan:
     input: InputFile
     form: Format
     template: CodeTemplate
-    channel: str
+    channel: Channel
     journal: str | None
     run: str
     max_in_flight: int
