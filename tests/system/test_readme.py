@@ -105,7 +105,7 @@ def shape(output: str) -> list[str]:
     output = re.sub(r"\b\d{13}[a-z0-9]{16}\b", "MESSAGE-ID", output)
     output = re.sub(r"\bc-[0-9a-f]{8}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "CALL-ID", output)
     output = re.sub(r"\d+(\.\d+)*", "N", output)
-    output = re.sub(r"(in N days|within a day|which has passed)$", "WHEN", output, flags=re.MULTILINE)
+    output = re.sub(r"(in N days?|within a day|which has passed)$", "WHEN", output, flags=re.MULTILINE)
     return [re.sub(r"\s+", " ", line).strip() for line in output.splitlines() if line.strip(" ─┌┐└┘┬┴│")]
 
 

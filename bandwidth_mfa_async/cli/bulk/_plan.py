@@ -31,6 +31,7 @@ class Plan:
     Attributes:
         input: the input.
         form: its format.
+        column: the name of the column with the numbers.
         template: the defaults for values that a row does not have.
         channel: ``"messaging"`` or ``"voice"``.
         journal: the journal's path; None for a temporary journal, which is deleted after a finished run.
@@ -49,6 +50,7 @@ class Plan:
     run: str
     max_in_flight: int
     allow_repeats: bool = False
+    column: str = "to"
     checked_rows: int | None = None
     repeat_lines: Sequence[int] = ()
 
@@ -109,4 +111,7 @@ def open_rows(plan: Plan) -> Generator[tuple[RowReader, int | None]]:
             is_repeat = stack.enter_context(contextlib.closing(RepeatIndex())).is_repeat
         else:
             is_repeat = partial(is_one_of_lines, plan.repeat_lines)
-        yield RowReader(source, plan.template, format_of(plan.path, source, plan.form), is_repeat), size
+        yield (
+            RowReader(source, plan.template, format_of(plan.path, source, plan.form), is_repeat, column=plan.column),
+            size,
+        )

@@ -103,7 +103,7 @@ def test_simulate_runs_until_a_signal(number: signal.Signals) -> None:
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (0, "")
-        assert "1 messages were sent" in out
+        assert "stopped; 1 message sent" in out
 
 
 def on_a_terminal(*args: str, **env: str) -> str:
