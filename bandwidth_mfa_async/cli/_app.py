@@ -25,6 +25,7 @@ from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, 
 from ._limits import show_limits
 from ._open_client import open_client
 from ._output import OutputConsole, can_animate
+from ._terminal import wrapped
 from .bulk._command import bulk
 from .doctor._command import doctor
 from .report._command import report
@@ -56,8 +57,9 @@ def _examples(*lines: str) -> str:
     return "\n\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
-_NEXT_STEP = """\
-next: run `bandwidth-mfa simulate` and export what it prints; your program's MFAClient.from_env() then sends to it"""
+_NEXT_STEP = (
+    "next: run `bandwidth-mfa simulate` and export what it prints; your program's MFAClient.from_env() then sends to it"
+)
 # Messages that `simulate` keeps; a soak test may run for days.
 _INBOX_LIMIT = 10_000
 _NUMBERS = "--from +19195554321 --application-id APP"
@@ -302,7 +304,7 @@ async def _demo(count: int, seed: int, *, as_json: bool) -> int:
         click.echo(_outcome.json_line(_demo_document(summary)))
     else:
         console.print(_demo_table(summary))
-        click.echo(_NEXT_STEP)
+        click.echo(wrapped(_NEXT_STEP, 0))
     return _outcome.EXIT_OK
 
 
