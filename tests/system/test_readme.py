@@ -85,11 +85,11 @@ def test_the_readmes_tests_pass(tmp_path: pathlib.Path) -> None:
     (tmp_path / "signin.py").write_text(SIGNIN)
     for number, block in enumerate(TESTS):
         (tmp_path / f"test_{number}.py").write_text(block)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+    (tmp_path / "pyproject.toml").write_text(next(block for name, block in blocks("toml") if name.startswith("README")))
     here = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     plugins = ["-p", "bandwidth_mfa_async.pytest_plugin", "-p", "pytest_asyncio.plugin"]
     done = processes.run(
-        [sys.executable, "-m", "pytest", "-q", *plugins],
+        [sys.executable, "-W", "error", "-m", "pytest", "-q", *plugins],
         capture_output=True,
         text=True,
         check=False,
