@@ -18,9 +18,9 @@ PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module in MODULES
     for name in getattr(module, "__all__", ())
-    if isinstance(getattr(module, name), type)
+    if callable(getattr(module, name))
 }
-VALUES = [name for name, kind in PUBLIC.items() if attrs.has(kind)]
+VALUES = [name for name, kind in PUBLIC.items() if isinstance(kind, type) and attrs.has(kind)]
 
 
 @pytest.mark.parametrize("name", VALUES)
