@@ -267,10 +267,32 @@ def as_text(table: list[Row]) -> str:
 
 
 def as_markdown(table: list[Row]) -> str:
-    """Return the table for README."""
+    """Return the table for benchmarks/README.md."""
     cells = [HEADS, ("---",) * len(HEADS)]
     for row in table:
         target = row.target.replace("<=", "≤").replace(">=", "≥")
         verdict = f"**{row.verdict.lower()}**" if row.met is False else row.verdict
         cells.append((row.metric, row.ours, row.baseline, row.ratio, target, verdict))
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+# README quotes the first row of a part whose metric begins so.
+QUOTED = (
+    ("calls", "CPU of a call"),
+    ("rates", "answered 429, virtual time"),
+    ("rates", "sign-in p99"),
+    ("memory", "peak memory"),
+    ("truth", "outcomes contradicted"),
+)
+
+
+def quoted_rows(results: Mapping[str, dict[str, Any]]) -> list[Row]:
+    """Return the rows that README quotes, marked as in the whole table."""
+    table = rows(results)
+    return [next(row for row in table if row.metric.startswith(begin)) for part, begin in QUOTED if part in results]
+
+
+def as_short_markdown(table: list[Row]) -> str:
+    """Return the table for README: metric, figure and baseline."""
+    cells = [HEADS[:3], ("---",) * 3, *((row.metric, row.ours, row.baseline) for row in table)]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -88,7 +88,7 @@ class Receiver:
     Args:
         on_receipt: called with each receipt; an awaitable result is awaited. If it raises, the sender gets a 500, and
             the callback is called again when the sender retries.
-        options: see `ReceiverOptions`.
+        options: the `ReceiverOptions`.
 
     Raises:
         ConfigurationError: an option is invalid.

@@ -217,6 +217,9 @@ async def launch(mfa: MFAClient, template: CodeTemplate) -> BulkSummary:
             assert_type(outcome.response, MessagingCodeResponse | VoiceCodeResponse | None)
             assert_type(outcome.error, MFAError | None)
         bulk.send((template.to(number) for number in ["+19195551234"]), key=lambda request: request.to)
+        # Numbers need a template, and there are two channels.
+        bulk.send(["+19195551234"])  # type: ignore[list-item] # ty: ignore[invalid-argument-type]
+        BulkSender(mfa, channel="sms")  # type: ignore[arg-type] # ty: ignore[invalid-argument-type]
         bulk.stop()
     assert_type(JournalReport.read("launch.db").created, datetime)
     return bulk.summary
@@ -294,6 +297,7 @@ async def work(broker: AsyncBroker, ledger: RedisLedger) -> None:
         assert_type(await codes.send_code.outcome("login:42"), CodeOutcome | None)
         job = await codes.submit(["+19195551234"], name="launch", chunk=500, template=template)
         assert_type(job, Job)
+        await codes.submit(["+19195551234"], name="x")  # type: ignore[list-item] # ty: ignore[invalid-argument-type]
         async for progress in job.watch():
             assert_type(progress, JobProgress)
             assert_type(progress.ending, str | None)

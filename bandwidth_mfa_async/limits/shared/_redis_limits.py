@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..._clock import Clock
+    from ..._validation import Channel
     from ...telemetry import Event
     from ._status import SharedStatus
 
@@ -96,7 +97,7 @@ class RedisLimits:
         state = f"{self._prefix}:{{{self._key}}}:{channel}"
         return state, f"{state}:waiting"
 
-    async def status(self, channel: str = "messaging") -> SharedStatus:
+    async def status(self, channel: Channel = "messaging") -> SharedStatus:
         """Return the state that the processes share, for display.
 
         Args:
