@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._errors import InvalidFaultError, InvalidOptionError, SimulatorError, SimulatorStateError
+from ._errors import InvalidFaultError, InvalidOptionError, SimulatorError, SimulatorStateError, StateFileError
 from ._faults import Fault, Faults
 from ._messages import Message, ReceiptState, RequestRecord
 from ._receipts import ReceiptPolicy
@@ -23,5 +23,6 @@ __all__ = [
     "Simulator",
     "SimulatorError",
     "SimulatorStateError",
+    "StateFileError",
     "count_segments",
 ]

@@ -76,6 +76,7 @@ from bandwidth_mfa_async.simulator import (
     Simulator,
     SimulatorError,
     SimulatorStateError,
+    StateFileError,
     count_segments,
 )
 from bandwidth_mfa_async.telemetry import (
@@ -245,8 +246,12 @@ def simulator_parts(sim: Simulator) -> list[type[SimulatorError]]:
     sim.set_limits(messaging=AccountLimits(rate=60, per=60), voice=AccountLimits.voice(retry_after=True))
     sim.set_credentials(basic=False)
     sim.set_receipts(ReceiptPolicy(failed_share=0.5))
+    assert_type(sim.control_token, str | None)
+    assert_type(sim.inbox[-1].verified, float | None)
+    sim.resend_receipt(sim.inbox[-1])
+    assert_type(sim.faults.remove(1, 2), bool)
     assert_type(count_segments("text"), int)
-    return [InvalidFaultError, InvalidOptionError, SimulatorStateError]
+    return [InvalidFaultError, InvalidOptionError, SimulatorStateError, StateFileError]
 
 
 async def tests() -> None:
