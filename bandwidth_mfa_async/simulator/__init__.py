@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._errors import InvalidFaultError, InvalidOptionError, SimulatorError, SimulatorStateError, StateFileError
 from ._faults import Fault, Faults
 from ._messages import Message, ReceiptState, RequestRecord
+from ._ready import wait_until_ready
 from ._receipts import ReceiptPolicy
 from ._segments import count_segments
 from ._server_limiter import AccountLimits
@@ -25,4 +26,5 @@ __all__ = [
     "SimulatorStateError",
     "StateFileError",
     "count_segments",
+    "wait_until_ready",
 ]

@@ -78,6 +78,7 @@ from bandwidth_mfa_async.simulator import (
     SimulatorStateError,
     StateFileError,
     count_segments,
+    wait_until_ready,
 )
 from bandwidth_mfa_async.telemetry import (
     LOGGER_NAME,
@@ -255,6 +256,7 @@ def simulator_parts(sim: Simulator) -> list[type[SimulatorError]]:
 
 
 async def tests() -> None:
+    await wait_until_ready("http://127.0.0.1:4010", 30.0)
     clock = ManualClock()
     steps: Clock = clock
     await clock.advance(1.0)
