@@ -100,6 +100,7 @@ from bandwidth_mfa_async.webhooks import (
     DeliveryTracker,
     ErrorFamily,
     OnReceipt,
+    OtherEventError,
     ReceiptASGIApp,
     ReceiptTimeoutError,
     ReceiverOptions,
@@ -281,6 +282,8 @@ async def receipts(app: web.Application, body: bytes) -> ErrorFamily | None:
         receipt = await tracker.wait("m-1", 10.0)
     except ReceiptTimeoutError:
         receipt = parse_delivery_receipt(body)
+    except OtherEventError as error:
+        return error_family(len(error.type))
     except WebhookError:
         return error_family(4720)
     assert_type(receipt, DeliveryReceipt)
