@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
@@ -170,6 +171,8 @@ class Rule:
     operation: Operation | None
     to: str | None
     probability: float | None = None
+    id: int = 0
+    """Identifies the rule, for `Faults.remove`."""
 
     def matches(self, operation: str, to: str | None) -> bool:
         """Return whether the rule applies to a response."""
@@ -177,7 +180,13 @@ class Rule:
 
     def as_json(self) -> dict[str, Any]:
         """Return the rule as the JSON API shows it."""
-        return {"fault": self.fault.as_json(), "operation": self.operation, "to": self.to, "share": self.probability}
+        return {
+            "id": self.id,
+            "fault": self.fault.as_json(),
+            "operation": self.operation,
+            "to": self.to,
+            "share": self.probability,
+        }
 
 
 class Faults:
@@ -190,6 +199,7 @@ class Faults:
     def __init__(self, rng: random.Random) -> None:
         self.on_change: Callable[[], object] | None = None
         self._rng = rng
+        self._ids = itertools.count(1)
         self._scripted_rules: list[Rule] = []
         self._random_rules: list[Rule] = []
 
@@ -253,6 +263,14 @@ class Faults:
         self._random_rules.clear()
         self._notify()
 
+    def remove(self, *ids: int) -> bool:
+        """Remove rules by their `id`, and return whether there was one of them."""
+        count = len(self.rules)
+        self._scripted_rules = [rule for rule in self._scripted_rules if rule.id not in ids]
+        self._random_rules = [rule for rule in self._random_rules if rule.id not in ids]
+        self._notify()
+        return len(self.rules) < count
+
     def needs_number(self, operation: str) -> bool:
         """Return whether `pick` needs the recipient."""
         return any(rule.to is not None and rule.operation in {None, operation} for rule in self.rules)
@@ -278,8 +296,7 @@ class Faults:
         if self.on_change is not None:
             self.on_change()
 
-    @staticmethod
-    def _make_rule(fault: Any, operation: Any, to: Any, probability: Any = None) -> Rule:
+    def _make_rule(self, fault: Any, operation: Any, to: Any, probability: Any = None) -> Rule:
         if not isinstance(fault, Fault):
             raise InvalidFaultError("a fault must be a Fault")
         if operation is not None and operation not in get_args(Operation):
@@ -295,4 +312,4 @@ class Faults:
             isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1
         ):
             raise InvalidFaultError("probability must be from 0 to 1")
-        return Rule(fault, operation, to, probability)
+        return Rule(fault, operation, to, probability, next(self._ids))

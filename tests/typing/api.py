@@ -76,7 +76,9 @@ from bandwidth_mfa_async.simulator import (
     Simulator,
     SimulatorError,
     SimulatorStateError,
+    StateFileError,
     count_segments,
+    wait_until_ready,
 )
 from bandwidth_mfa_async.telemetry import (
     LOGGER_NAME,
@@ -98,6 +100,7 @@ from bandwidth_mfa_async.webhooks import (
     DeliveryTracker,
     ErrorFamily,
     OnReceipt,
+    OtherEventError,
     ReceiptASGIApp,
     ReceiptTimeoutError,
     ReceiverOptions,
@@ -248,11 +251,16 @@ def simulator_parts(sim: Simulator) -> list[type[SimulatorError]]:
     sim.set_limits(messaging=AccountLimits(rate=60, per=60), voice=AccountLimits.voice(retry_after=True))
     sim.set_credentials(basic=False)
     sim.set_receipts(ReceiptPolicy(failed_share=0.5))
+    assert_type(sim.control_token, str | None)
+    assert_type(sim.inbox[-1].verified, float | None)
+    sim.resend_receipt(sim.inbox[-1])
+    assert_type(sim.faults.remove(1, 2), bool)
     assert_type(count_segments("text"), int)
-    return [InvalidFaultError, InvalidOptionError, SimulatorStateError]
+    return [InvalidFaultError, InvalidOptionError, SimulatorStateError, StateFileError]
 
 
 async def tests() -> None:
+    await wait_until_ready("http://127.0.0.1:4010", 30.0)
     clock = ManualClock()
     steps: Clock = clock
     await clock.advance(1.0)
@@ -277,6 +285,8 @@ async def receipts(app: web.Application, body: bytes) -> ErrorFamily | None:
         receipt = await tracker.wait("m-1", 10.0)
     except ReceiptTimeoutError:
         receipt = parse_delivery_receipt(body)
+    except OtherEventError as error:
+        return error_family(len(error.type))
     except WebhookError:
         return error_family(4720)
     assert_type(receipt, DeliveryReceipt)
