@@ -30,6 +30,7 @@ from bandwidth_mfa_async import (
     Delivery,
     DeliveryUnknownError,
     DisconnectedError,
+    GuardRefusedError,
     InvalidRequestError,
     ItemOutcome,
     JournalError,
@@ -67,6 +68,7 @@ from bandwidth_mfa_async import (
     normalize_code,
 )
 from bandwidth_mfa_async.bulk import OutcomeStream
+from bandwidth_mfa_async.signin import Check, Guard, SignIn, SignIns, Ticket, UnverifiedBudget
 from bandwidth_mfa_async.simulator import (
     AccountLimits,
     Fault,
@@ -106,6 +108,7 @@ from bandwidth_mfa_async.telemetry import (
     LimitWaitEvent,
     OpenTelemetryHook,
     SendsPausedEvent,
+    SignInEvent,
 )
 from bandwidth_mfa_async.telemetry import Hook as HookProtocol
 from bandwidth_mfa_async.testing import Clock, FakeTransport, ManualClock, Outcome, SentRequest, ThreadedSimulator
@@ -142,6 +145,8 @@ class Hook:
                 assert_type(event.rate, float)
             case CredentialSwitchedEvent():
                 assert_type(event.current, Literal["basic", "oauth2"])
+            case SignInEvent():
+                assert_type(event.region, str | None)
             case _:
                 assert_never(event)
 
@@ -209,6 +214,8 @@ def errors(error: MFAError) -> str:
             assert_type(error.delivery, Delivery)
         case KeyInFlightError() | StoreError():
             assert_type(error.retryable, bool)
+        case GuardRefusedError():
+            assert_type(error.clearable, bool)
         case ReadTimeoutError() | DisconnectedError() | ResponseDecodeError() | DeliveryUnknownError():
             assert_type(error.elapsed, float)
         case DeadlineExceededError():
@@ -221,6 +228,24 @@ def errors(error: MFAError) -> str:
             pass
     caught: ConnectionError | TimeoutError = NotSentError()
     return f"{caught}, {__version__}"
+
+
+async def sign_ins(mfa: MFAClient, template: CodeTemplate) -> str | None:
+    guard = Guard(regions={"US"}, total="1000/h", unverified=UnverifiedBudget({"US": 2000}, observe_first="7d"))
+    signins = SignIns(mfa, {"en": template, "de": template}, guard=guard, cooldown=(30, 60), store=MemoryStore())
+    flow: SignIn = await signins.start("+19195551234", visitor="198.51.100.7", subject="7", idempotency_key="k")
+    flow = await signins.resend(flow.id)
+    flow = await signins.call(flow.id)
+    assert_type(flow.delivery, Delivery)
+    assert_type(await signins.get(flow.id), SignIn | None)
+    check: Check = await signins.check(flow.id, "123456")
+    await signins.cancel(flow.id)
+    await signins.done(flow.id)
+    ticket: Ticket = await guard.admit("+19195551234", visitor="198.51.100.7", cleared=True)
+    await ticket.release()
+    await ticket.verified()
+    assert_type(check.number, str | None)
+    return check.subject
 
 
 async def stores(step: Step) -> KeyRecord:
