@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         VerificationLockedError,
     )
     from .limits.shared._redis_limits import RedisLimits
-    from .stores import MemoryStore
+    from .stores import MemoryStore, RedisStore, SQLiteStore
     from .telemetry import LoggingHook
 
 __all__ = [
@@ -110,12 +110,14 @@ __all__ = [
     "RateLimitError",
     "ReadTimeoutError",
     "RedisLimits",
+    "RedisStore",
     "RequestError",
     "Resend",
     "ResponseDecodeError",
     "ResponseMeta",
     "RetryPolicy",
     "SQLiteJournal",
+    "SQLiteStore",
     "ServerError",
     "StoreError",
     "TLSError",
@@ -144,7 +146,7 @@ _NAMES: Final = {
         "ServerError StoreError TLSError VerificationLockedError"
     ),
     ".limits.shared._redis_limits": "RedisLimits",
-    ".stores": "MemoryStore",
+    ".stores": "MemoryStore RedisStore SQLiteStore",
     ".telemetry": "LoggingHook",
 }
 _HOMES: Final = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from ._redaction import is_printable
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Lane: TypeAlias = Literal["interactive", "bulk"]
 """The queue in which a call waits. An interactive call goes before every bulk item."""
 LANES: Final = ("interactive", "bulk")
+_MAX_NAME: Final = 100
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}", re.ASCII)
 # What resolvers accept; aiohttp, proxies and servers may parse anything else differently. Underscores are invalid in
 # host names but common in the names of containers.
@@ -211,3 +213,16 @@ def checked_seconds(name: str, value: object, *, minimum: float) -> float:
         msg = f"{name}: must be a number of seconds of at least {minimum:g}"
         raise ConfigurationError(msg)
     return float(value)
+
+
+def checked_name(what: str, value: object) -> str:
+    """Return a name that a Redis key may contain.
+
+    Raises:
+        ConfigurationError: a Redis key may not contain it.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
+        raise ConfigurationError(f"{what}: must be a text of 1 to {_MAX_NAME} characters, like 'launch'")
+    if not is_printable(value) or any(char in "{} " for char in value):
+        raise ConfigurationError(f"{what}: must not contain braces, blanks or control characters")
+    return value

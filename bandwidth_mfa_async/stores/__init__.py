@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from ._memory import MemoryStore
 from ._protocol import KeyRecord, KeyStatus, Store
+from ._redis_store import RedisStore
+from ._sqlite_store import SQLiteStore
 from ._step import Argument, Records, Reply, Step, StoredRecord
 from ._transactional import Change, TransactionalStore
 
@@ -23,7 +25,9 @@ __all__ = [
     "KeyStatus",
     "MemoryStore",
     "Records",
+    "RedisStore",
     "Reply",
+    "SQLiteStore",
     "Step",
     "Store",
     "StoredRecord",

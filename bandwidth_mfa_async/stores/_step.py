@@ -74,6 +74,7 @@ class Step:
         apply: the pure function.
         prelude: Lua files with functions that the script uses.
         is_read: whether it never saves or deletes.
+        runs_late: whether it may run after its deadline: it stores an outcome, and begins nothing.
         package: the package with the folder ``lua``.
     """
 
@@ -81,4 +82,5 @@ class Step:
     apply: Apply = field(eq=False, repr=False)
     prelude: tuple[str, ...] = ()
     is_read: bool = False
+    runs_late: bool = False
     package: str = "bandwidth_mfa_async.stores"

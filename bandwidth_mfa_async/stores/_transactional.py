@@ -59,6 +59,7 @@ class TransactionalStore(KeyDecisions):
         """Run a step atomically and return its reply; see `Store.run`."""
 
         def change(found: Sequence[StoredRecord | None], now: int) -> tuple[Any, dict[int, StoredRecord | None]]:
+            """Run the step's pure function."""
             records = Records(found, now)
             return step.apply(records, args, now), records.changes
 

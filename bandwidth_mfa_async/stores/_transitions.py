@@ -182,8 +182,8 @@ def settle(records: Records, args: Sequence[Argument], now: int) -> Reply:
     token, digest, retention, new, outcome = cast("Any", args)
     record = records[0]
     if record is None:
-        # The store lost it, or it expired. What this process knows is stored again.
-        if new == PENDING:
+        # The store lost it, it expired, or it was never claimed. Stored again is what forbids to send.
+        if new in (PENDING, *_FAILED):
             return ["open"]
         record = {"v": FORMAT, "s": SENDING, "d": digest, "t": token, "u": now}
     if record["d"] != digest:
@@ -258,6 +258,6 @@ _PRELUDE: Final = ("_keys",)
 CLAIM: Final = Step("key_claim", claim, _PRELUDE)
 BEGIN: Final = Step("key_begin", begin, _PRELUDE)
 RENEW: Final = Step("key_renew", renew, _PRELUDE)
-SETTLE: Final = Step("key_settle", settle, _PRELUDE)
+SETTLE: Final = Step("key_settle", settle, _PRELUDE, runs_late=True)
 WITHDRAW: Final = Step("key_withdraw", withdraw, _PRELUDE)
 GET: Final = Step("key_get", get, _PRELUDE, is_read=True)

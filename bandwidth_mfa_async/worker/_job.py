@@ -8,10 +8,10 @@ from attrs import field, frozen
 
 from .._clock import sleep_until
 from .._item_state import DELIVERY_OF_LEDGER_STATE, POSSIBLE_DUPLICATE_OF, LedgerState
+from .._validation import checked_name
 from ..errors import Delivery, LedgerError
 from ._coordinator import Coordinator
 from .ledger._codec import unpack_keys, unpack_records
-from .ledger._ledger import checked_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

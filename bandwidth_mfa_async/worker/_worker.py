@@ -14,6 +14,7 @@ from taskiq import AsyncBroker, TaskiqEvents
 from .._clock import sleep_until
 from .._frames import clears_locals
 from .._models import CodeTemplate
+from .._validation import checked_name
 from ..errors import ConfigurationError
 from ._coordinator import MAX_QUEUED_CHUNKS, REQUEUE_AFTER, Coordinator
 from ._job import Job, known_jobs
@@ -21,7 +22,7 @@ from ._runtime import WorkerRuntime
 from ._send_code import SendCode
 from ._submission import Submission
 from .ledger._code_queue import CodeQueue
-from .ledger._ledger import RedisLedger, checked_name
+from .ledger._ledger import RedisLedger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable

@@ -51,6 +51,7 @@ from bandwidth_mfa_async import (
     RateLimitError,
     ReadTimeoutError,
     RedisLimits,
+    RedisStore,
     RequestError,
     Resend,
     ResponseDecodeError,
@@ -58,6 +59,7 @@ from bandwidth_mfa_async import (
     RetryPolicy,
     ServerError,
     SQLiteJournal,
+    SQLiteStore,
     StoreError,
     TLSError,
     VerificationLockedError,
@@ -250,6 +252,8 @@ async def sign_ins(mfa: MFAClient, template: CodeTemplate) -> str | None:
 
 async def stores(step: Step) -> KeyRecord:
     store: Store = MemoryStore(lease=30.0, retention=86_400.0, max_records=1_000)
+    store = SQLiteStore("codes.db", max_size=10_000_000, allow_network_mount=True)
+    store = RedisStore("redis://127.0.0.1", cluster=False, prefix="mfa", require_aof=False, confirm="replica")
     assert_type(await store.run(step, ["k:1f"], ["1f", 2], deadline=1.0), list[Any])
     record = await store.get("1f", "2a", deadline=1.0)
     assert_type(record.status, KeyStatus)

@@ -45,6 +45,7 @@ OF_CALLS = (
 LOADED_EARLIER = {
     "_retry.retry": "when the client binds to its loop",
     "_redis._script.run": "when the Redis client is made",
+    "_redis._script.run_then": "when the Redis client is made",
     "_redis._connect.make_client": "before the first operation",
     "_redis._durability.read_durability": "when the Redis client is made",
     "_redis._fail_fast.call": "when the Redis client is made",

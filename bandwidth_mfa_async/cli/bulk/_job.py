@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 from click.core import ParameterSource
 
 from ..._clock import SystemClock, sleep_until
+from ..._validation import checked_name
 from ...bulk import BulkSummary
 from ...errors import ConfigurationError, Delivery, MFAError
 from ...worker._job import WENT_BACK, open_job
 from ...worker._submission import Submission
-from ...worker.ledger._ledger import checked_name
 from .._limit_options import show_warnings
 from ._display import REFRESH_INTERVAL, SENDING, Display
 from ._input_scan import MAX_SAMPLES

@@ -1,14 +1,14 @@
--- The frame of every step: runs a batch of the same step. See `Step` for what a step's file may use.
+-- The frame of every step: runs a batch of steps. See `Step` for what a step's file may use.
 -- KEYS: the records of the first operation, of the second one, ..., and last the clock.
--- ARGV: operations as JSON, each {number of records, latest time in ms at which it may run, or 0, {arguments}};
+-- ARGV: operations as JSON, each {step, number of records, latest time in ms at which it may run, or 0, {arguments}};
 -- the time in ms to use instead of Redis's, or ''; what the caller knows of the clock: "<created> <heard>", or ''.
--- The clock is a hash: version, created (ms), heard (ms, the time of the last call), ahead (ms by which Redis's clock was
+-- The clock is a hash: reader (the oldest format whose code may use the store), created (ms), heard (ms, the time of the last call), ahead (ms by which Redis's clock was
 -- ever set back), rewound (ms, when Redis was last seen to have lost writes).
 -- Returns JSON: {created, heard, whether Redis lost writes, ahead, {reply, ...}}; the reply of an operation that is too
 -- late is {"late"}, and the replies are empty if the store has a newer format.
 -- `now` continues from the last call if Redis's clock is set back, so it only decreases if Redis lost writes.
 local clock = KEYS[#KEYS]
-local fields = redis.call('HMGET', clock, 'created', 'heard', 'ahead', 'rewound', 'version')
+local fields = redis.call('HMGET', clock, 'created', 'heard', 'ahead', 'rewound', 'reader')
 local created, heard, ahead = fields[1], tonumber(fields[2] or 0), tonumber(fields[3] or 0)
 local rewound_at, lost = tonumber(fields[4] or 0), false
 if fields[5] and tonumber(fields[5]) > %FORMAT% then
@@ -19,7 +19,7 @@ local real = tonumber(ARGV[2]) or time[1] * 1000 + math.floor(time[2] / 1000)
 local now = real + ahead
 if not created then
   created = string.format('%.0f-%s', now, time[2])
-  redis.call('HSET', clock, 'created', created, 'version', '%FORMAT%')
+  redis.call('HSET', clock, 'created', created, 'reader', '%FORMAT%')
 end
 do
   local seen_created, seen_heard = string.match(ARGV[3], '^(%S+) (%d+)$')
@@ -40,13 +40,12 @@ end
 
 %PRELUDE%
 
-local function step(records, args, now, save, delete)
-%STEP%
-end
+local steps = {}
+%STEPS%
 
 local replies, first = {}, 0
 for index, op in ipairs(cjson.decode(ARGV[1])) do
-  local count, latest, args = op[1], op[2], op[3]
+  local count, latest, args = op[2], op[3], op[4]
   if latest > 0 and now > latest then
     replies[index] = { 'late' }
   else
@@ -64,7 +63,7 @@ for index, op in ipairs(cjson.decode(ARGV[1])) do
       records[each] = nil
       redis.call('DEL', KEYS[base + each])
     end
-    replies[index] = step(records, args, now, save, delete)
+    replies[index] = steps[op[1]](records, args, now, save, delete)
   end
   first = first + count
 end

@@ -2,8 +2,8 @@
 local token, digest, retention, new, outcome = args[1], args[2], args[3], args[4], args[5]
 local record = records[1]
 if not record then
-  -- Lost, or expired. What the caller knows is stored again.
-  if new == '0' then return { 'open' } end
+  -- Lost, expired or never claimed. Stored again is what forbids to send.
+  if new == '0' or FAILED[new] then return { 'open' } end
   record = { v = 1, s = '1', d = digest, t = token, u = now }
 end
 if record.d ~= digest then return { 'other' } end
