@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL: Final = "https://mfa.bandwidth.com/api/v1"
 
 _RATE = re.compile(
-    r"\s*(?P<count>[0-9]+(?:\.[0-9]+)?)\s*/\s*(?P<multiple>[0-9]+(?:\.[0-9]+)?)?\s*(?P<unit>s|sec|second|m|min|minute|h|hour)\s*",
+    r"\s*(?P<count>[0-9]+(?:\.[0-9]+)?)\s*/\s*(?P<multiple>[0-9]+(?:\.[0-9]+)?)?\s*(?P<unit>s|sec|second|m|min|minute|h|hour|d|day)\s*",
     re.ASCII | re.IGNORECASE,
 )
-_UNIT_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_UNIT_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class Resend(enum.Enum):
@@ -99,14 +99,14 @@ class Rate(metaclass=ConciseType):
 
     @classmethod
     def parse(cls, text: str) -> Rate:
-        """Parse a rate such as ``"5/s"``, ``"60/m"`` or ``"1000/h"``.
+        """Parse a rate such as ``"5/s"``, ``"60/m"``, ``"1000/h"`` or ``"10/d"``.
 
         Raises:
             ConfigurationError: the text does not have this form.
         """
         match = _RATE.fullmatch(str(text))
         if match is None:
-            raise configuration_error("rate", "must look like '5/s', '60/m' or '1000/h'")
+            raise configuration_error("rate", "must look like '5/s', '60/m', '1000/h' or '10/d'")
         unit = _UNIT_SECONDS[match["unit"][0].lower()]
         return cls(float(match["count"]), per=float(match["multiple"] or 1) * unit)
 

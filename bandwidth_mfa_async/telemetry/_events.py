@@ -148,6 +148,28 @@ class CredentialSwitchedEvent(metaclass=ConciseType):
     status: int | None
 
 
+@frozen(kw_only=True)
+class SignInEvent:
+    """Something happened in a sign-in flow; contains no id, number, code, subject or visitor.
+
+    Attributes:
+        kind: ``started``; ``sent``, a text or voice call; ``refused``, by the guard or a cool-down; ``verified``,
+            ``wrong``, ``expired`` and ``used``, the result of a check.
+        purpose: what the flow is for.
+        region: region of the number, such as ``"US"``; ``"?"`` if it cannot be known, None if no flow was found.
+        channel: ``"messaging"`` or ``"voice"`` of a send; None for a check.
+        reason: why a send was refused, as `GuardRefusedError.reason`.
+        delivery: what is known of a text that was sent.
+    """
+
+    kind: Literal["started", "sent", "refused", "verified", "wrong", "expired", "used"]
+    purpose: str
+    region: str | None
+    channel: str | None = None
+    reason: str | None = None
+    delivery: Delivery | None = None
+
+
 Event: TypeAlias = (
     CallStartedEvent
     | AttemptEvent
@@ -156,6 +178,7 @@ Event: TypeAlias = (
     | LimitChangedEvent
     | SendsPausedEvent
     | CredentialSwitchedEvent
+    | SignInEvent
 )
 
 
