@@ -401,7 +401,7 @@ class SharedLimiter:
         local, self._fallback = self._fallback, None
         self._grant_ready()
         if self._writes is not None:
-            self._writes.serve(grant)
+            self._writes.serve(grant, self._last_exchange_at)
         if grant.rate is None or grant.half_open or self._writes is not None:
             self._return_available()  # with a configured rate, what no text needs now would keep others waiting
         if local is not None:

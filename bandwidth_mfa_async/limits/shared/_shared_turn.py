@@ -62,12 +62,11 @@ class SharedTurn:
     async def reserve(self) -> None:
         """Wait until the text may be written."""
         while not self.try_reserve():
-            asked_at = self._writes.clock.monotonic()
             try:
                 if self.outage_turn is not None:
                     await self.outage_turn.reserve()
                 elif await self._writes.reserve(self._weight, self._lane):
-                    self._valid_until = asked_at + _RESERVATION_TTL
+                    self._valid_until = self._writes.reserved_at + _RESERVATION_TTL
                 else:
                     permit = await self._writes.acquire(self._weight, self._lane)
                     if isinstance(permit.turn, SharedTurn):
@@ -123,10 +122,13 @@ class SharedWrites:
         # The attempts that are ready to write, and when those that did not fit may ask again.
         self._ready = GrantQueue()
         self._ready_at = -math.inf
+        self.reserved_at = -math.inf
+        """When the latest reservations were made, or earlier."""
         self._abort_error: Callable[[], BaseException] | None = None
         limits = window_limits(rate)
         self.windows = ",".join(f"{count}:{seconds:.3f}" for count, seconds in limits)
         """The windows of the rate, as the script's argument."""
+        self._limit = min(count for count, _ in limits)
         self._length = max(seconds for _, seconds in limits) + MARGIN
         self._writes: deque[tuple[float, int]] = deque()
 
@@ -167,13 +169,24 @@ class SharedWrites:
         report.windows = self.windows
         report.request_writes(self._ready)
 
-    def serve(self, grant: PermitGrant) -> None:
-        """Let the attempts write whose texts are in the windows now."""
+    def serve(self, grant: PermitGrant, asked_at: float) -> None:
+        """Let the attempts write whose texts are in the windows now.
+
+        Args:
+            grant: the answer.
+            asked_at: when the exchange began.
+        """
+        self.reserved_at = asked_at
         self._is_suspended = False
         self._ready_at = self.clock.monotonic() + grant.writes_wait if grant.writes_wait > 0 else -math.inf
-        self._ready.available += grant.writes
-        self._ready.serve(lambda weight, _lane: Permit(weight, grant.epoch, refundable=False))
-        left = self._ready.take_all()
+        # What was reserved for a text that no window holds must not be divided among lighter ones.
+        is_heavy = grant.writes > self._limit
+        if not is_heavy or self._ready.head_shortfall() == grant.writes:
+            self._ready.available += grant.writes
+            self._ready.serve(lambda weight, _lane: Permit(weight, grant.epoch, refundable=False))
+            left = self._ready.take_all()
+        else:
+            left = grant.writes
         if left:  # their attempts were cancelled meanwhile
             self.give_back(left)
 

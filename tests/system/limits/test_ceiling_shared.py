@@ -151,6 +151,55 @@ def test_bursts_weights_and_late_writes_stay_within_the_windows(script, seed):
     assert_windows(writes, rate)
 
 
+def test_a_reservation_is_valid_from_its_answer(script):
+    """One that waits longer for room than a reservation is valid needs no second one."""
+    rate = Rate(1, per=20)
+
+    async def main():
+        limiter = virtual_limiter(script, rate)
+        first, second = await limiter.acquire(), asyncio.ensure_future(limiter.acquire())
+        await asyncio.sleep(15.0)
+        await first.turn.reserve()
+        first.turn.written()
+        written_at = asyncio.get_running_loop().time()
+        turn = (await second).turn
+        await turn.reserve()
+        waited = asyncio.get_running_loop().time() - written_at
+        limiter.abort(lambda: RuntimeError("the test is over"))
+        await limiter.aclose()
+        return waited
+
+    assert 20.0 <= run_virtual(main()) <= 20.3
+
+
+def test_the_reservation_of_a_heavy_text_is_not_divided(script):
+    """A text heavier than the rate is reserved and cancelled; others do not share its weight."""
+    rate = Rate(5)
+
+    async def main():
+        limiter = virtual_limiter(script, rate)
+        permits = [await limiter.acquire(weight) for weight in (7, 2, 2, 2)]
+        writes = []
+
+        async def write(permit):
+            await permit.turn.reserve()
+            writes.append((asyncio.get_running_loop().time(), permit.weight))
+            permit.turn.written()
+
+        heavy = asyncio.ensure_future(write(permits[0]))
+        await asyncio.sleep(0.0002)  # the exchange has begun
+        others = [asyncio.ensure_future(write(permit)) for permit in permits[1:]]
+        heavy.cancel()
+        await asyncio.gather(*others)
+        limiter.abort(lambda: RuntimeError("the test is over"))
+        await limiter.aclose()
+        return writes
+
+    writes = run_virtual(main())
+    assert len(writes) == 3
+    assert_windows(writes, rate)
+
+
 _PROGRAM = """
 import asyncio, json, sys, time
 from aiohttp import web
