@@ -34,7 +34,7 @@ def checked_secrets(secret: StoreSecret) -> tuple[bytes, ...]:
     if secret is None:
         name, values = VARIABLE, [part for part in re.split(r"[\s,]+", os.environ.get(VARIABLE, "")) if part]
     else:
-        name, values = "secret", [secret] if isinstance(secret, (str, bytes)) else list(secret)
+        name, values = "secret", list(secret) if isinstance(secret, (list, tuple)) else [secret]
         if not values:
             raise configuration_error(name, _RULE)
     found = [value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value for value in values]
