@@ -19,6 +19,7 @@ from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest, normalize
 from ..errors import ConfigurationError, Delivery, MFAError
 from . import _outcome
 from ._demo import run as run_demo
+from ._conversions import conversions
 from ._jobs import jobs
 from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
 from ._limits import show_limits
@@ -79,6 +80,7 @@ app.add_command(bulk)
 app.add_command(doctor)
 app.add_command(report)
 app.add_command(jobs)
+app.add_command(conversions)
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
