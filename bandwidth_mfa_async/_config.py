@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import field, frozen
 
+from ._concise import ConciseType
 from ._validation import MAX_NUMBER, configuration_error, flag, number, optional_text
 from .errors import ConfigurationError
 
@@ -47,7 +48,7 @@ def _check_resend(_instance: object, attribute: Attribute[Any], value: object) -
 
 
 @frozen
-class RetryPolicy:
+class RetryPolicy(metaclass=ConciseType):
     """Retries and timeouts of a call. All durations are in seconds.
 
     Args:
@@ -76,7 +77,7 @@ class RetryPolicy:
 
 
 @frozen
-class Rate:
+class Rate(metaclass=ConciseType):
     """A number of messages per period.
 
     Args:
@@ -164,7 +165,7 @@ class SharedLimits(Protocol):
 
 
 @frozen
-class Limits:
+class Limits(metaclass=ConciseType):
     """Rate limits and concurrency limit of a client.
 
     Args:

@@ -84,7 +84,9 @@ from bandwidth_mfa_async.simulator import (
     Simulator,
     SimulatorError,
     SimulatorStateError,
+    StateFileError,
     count_segments,
+    wait_until_ready,
 )
 from bandwidth_mfa_async.stores import (
     Argument,
@@ -120,6 +122,7 @@ from bandwidth_mfa_async.webhooks import (
     DeliveryTracker,
     ErrorFamily,
     OnReceipt,
+    OtherEventError,
     ReceiptASGIApp,
     ReceiptTimeoutError,
     ReceiverOptions,
@@ -298,6 +301,9 @@ async def launch(mfa: MFAClient, template: CodeTemplate) -> BulkSummary:
             assert_type(outcome.response, MessagingCodeResponse | VoiceCodeResponse | None)
             assert_type(outcome.error, MFAError | None)
         bulk.send((template.to(number) for number in ["+19195551234"]), key=lambda request: request.to)
+        # Numbers need a template, and there are two channels.
+        bulk.send(["+19195551234"])  # type: ignore[list-item] # ty: ignore[invalid-argument-type]
+        BulkSender(mfa, channel="sms")  # type: ignore[arg-type] # ty: ignore[invalid-argument-type]
         bulk.stop()
     assert_type(JournalReport.read("launch.db").created, datetime)
     return bulk.summary
@@ -326,11 +332,16 @@ def simulator_parts(sim: Simulator) -> list[type[SimulatorError]]:
     sim.set_limits(messaging=AccountLimits(rate=60, per=60), voice=AccountLimits.voice(retry_after=True))
     sim.set_credentials(basic=False)
     sim.set_receipts(ReceiptPolicy(failed_share=0.5))
+    assert_type(sim.control_token, str | None)
+    assert_type(sim.inbox[-1].verified, float | None)
+    sim.resend_receipt(sim.inbox[-1])
+    assert_type(sim.faults.remove(1, 2), bool)
     assert_type(count_segments("text"), int)
-    return [InvalidFaultError, InvalidOptionError, SimulatorStateError]
+    return [InvalidFaultError, InvalidOptionError, SimulatorStateError, StateFileError]
 
 
 async def tests() -> None:
+    await wait_until_ready("http://127.0.0.1:4010", 30.0)
     clock = ManualClock()
     steps: Clock = clock
     await clock.advance(1.0)
@@ -355,6 +366,8 @@ async def receipts(app: web.Application, body: bytes) -> ErrorFamily | None:
         receipt = await tracker.wait("m-1", 10.0)
     except ReceiptTimeoutError:
         receipt = parse_delivery_receipt(body)
+    except OtherEventError as error:
+        return error_family(len(error.type))
     except WebhookError:
         return error_family(4720)
     assert_type(receipt, DeliveryReceipt)
@@ -375,6 +388,7 @@ async def work(broker: AsyncBroker, ledger: RedisLedger) -> None:
         assert_type(await codes.send_code.outcome("login:42"), CodeOutcome | None)
         job = await codes.submit(["+19195551234"], name="launch", chunk=500, template=template)
         assert_type(job, Job)
+        await codes.submit(["+19195551234"], name="x")  # type: ignore[list-item] # ty: ignore[invalid-argument-type]
         async for progress in job.watch():
             assert_type(progress, JobProgress)
             assert_type(progress.ending, str | None)

@@ -101,6 +101,7 @@ def test_default_deliveries_are_conservative() -> None:
         "DeadlineExceededError": "not_sent",
         "DeliveryUnknownError": "unknown",
         "DisconnectedError": "unknown",
+        "GuardRefusedError": "not_sent",
         "KeyInFlightError": "unknown",
         "NotFoundError": "rejected",
         "NotSentError": "not_sent",

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.live import Live
 
 from bandwidth_mfa_async import ConfigurationError, Rate
-from bandwidth_mfa_async.cli._limit_options import _WARNINGS, CHANNELS, limits_from_options
+from bandwidth_mfa_async._validation import CHANNELS
+from bandwidth_mfa_async.cli._limit_options import _WARNINGS, limits_from_options
 from bandwidth_mfa_async.cli._limits import _table
 from bandwidth_mfa_async.limits.shared._status import SharedStatus
 
