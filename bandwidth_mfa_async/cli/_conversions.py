@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -54,9 +55,9 @@ def conversions(url: str, as_json: bool) -> None:  # noqa: FBT001 - click passes
 
 async def _read(url: str) -> list[Conversion]:
     from ..signin._conversions import read_conversions
-    from ..stores import store_from_url
+    from ..stores._url import store_from_url
 
-    async with store_from_url(url, name="--store") as store:
+    async with contextlib.aclosing(store_from_url(url, name="--store")) as store:
         return await read_conversions(store)
 
 

@@ -55,6 +55,8 @@ async def read_conversions(store: Store) -> list[Conversion]:
 
 
 async def _read(store: Store, field: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
     deadline = store.clock.monotonic() + _SECONDS
     reply = await store.run(READ, names, [field, len(names)], deadline=deadline, group=GROUP)
     return [str(value) for value in reply[1:]]
