@@ -11,7 +11,8 @@
 
 Other modules: `bandwidth_mfa_async.simulator`, a local simulator of the service; `.testing` and the pytest fixtures
 `mfa_simulator`, `mfa_client` and `mfa_environ`; `.webhooks`, delivery receipts; `.telemetry`, events and hooks;
-`.worker`, codes through taskiq; `.errors`, the error hierarchy. Durations are in seconds; numbers are E.164.
+`.worker`, codes through taskiq; `.signin`, sign-in flows and a guard; `.errors`, the error hierarchy. Durations are in
+seconds; numbers are E.164.
 
 Names are loaded on first use: the webhooks, the command line's help and the pytest plugin need no HTTP client, and
 importing one takes a fifth of a second.
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         Delivery,
         DeliveryUnknownError,
         DisconnectedError,
+        GuardRefusedError,
         InvalidRequestError,
         JournalError,
         KeyInFlightError,
@@ -87,6 +89,7 @@ __all__ = [
     "Delivery",
     "DeliveryUnknownError",
     "DisconnectedError",
+    "GuardRefusedError",
     "InvalidRequestError",
     "ItemOutcome",
     "JournalError",
@@ -138,9 +141,9 @@ _NAMES: Final = {
     ".errors": (
         "APIStatusError AuthenticationError BadRequestError ClientStateError ConfigurationError "
         "ConnectTimeoutError DeadlineExceededError Delivery DeliveryUnknownError DisconnectedError "
-        "InvalidRequestError JournalError KeyInFlightError LedgerError MFAError NotFoundError NotSentError "
-        "PermissionDeniedError RateLimitError ReadTimeoutError RequestError ResponseDecodeError ServerError StoreError "
-        "TLSError VerificationLockedError"
+        "GuardRefusedError InvalidRequestError JournalError KeyInFlightError LedgerError MFAError NotFoundError "
+        "NotSentError PermissionDeniedError RateLimitError ReadTimeoutError RequestError ResponseDecodeError "
+        "ServerError StoreError TLSError VerificationLockedError"
     ),
     ".limits.shared._redis_limits": "RedisLimits",
     ".stores": "MemoryStore RedisStore SQLiteStore",

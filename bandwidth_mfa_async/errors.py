@@ -19,6 +19,7 @@
        │  └─ KeyInFlightError                another call with the same idempotency key is in flight
        ├─ DeadlineExceededError (TimeoutError)   the whole call's time ran out between attempts
        ├─ StoreError                         the store of idempotency keys cannot be used; nothing was sent
+       ├─ GuardRefusedError                  the guard, or a limit of the sign-in, refused the send; nothing was sent
        └─ APIStatusError                     the service, or a gateway in front of it, rejected the request
           ├─ BadRequestError                 400
           ├─ AuthenticationError             401
@@ -180,7 +181,8 @@ class RequestError(MFAError):
         if self.request_id:
             details.append(f"request id {self.request_id}")
         if self.retry_after is not None:
-            details.append(f"retry after {self.retry_after:.3g} s")
+            seconds = self.retry_after
+            details.append(f"retry after {seconds:.3g} s" if seconds < 100 else f"retry after {seconds:.0f} s")
         return f"{where}{self.message} ({', '.join(details)})"
 
     def __repr__(self) -> str:
@@ -251,6 +253,72 @@ class StoreError(RequestError):
     """
 
     _default_delivery = Delivery.NOT_SENT
+
+
+RefusalReason: TypeAlias = Literal[
+    "cooldown",
+    "number",
+    "visitor",
+    "region",
+    "prefix",
+    "premium",
+    "invalid",
+    "total",
+    "unverified",
+    "sends",
+    "expired",
+]
+"""Why the guard or a sign-in refused a send.
+
+``sends``: the flow has sent all that it may; ``expired``: there is no such open flow.
+"""
+
+
+class GuardRefusedError(RequestError):
+    """The guard, or a limit of the sign-in, refused a send; the service was not asked and nothing was sent.
+
+    Do not show the reason to the browser: it says to an attacker what to change.
+
+    Attributes:
+        reason: see `RefusalReason`.
+        clearable: whether the same request with ``cleared=True`` may be admitted: solve a CAPTCHA first, for example.
+    """
+
+    _default_delivery = Delivery.NOT_SENT
+    _extra_fields: ClassVar[tuple[str, ...]] = ("reason", "clearable")
+
+    def __init__(  # noqa: PLR0913 - every datum is an argument, so that args rebuild the error
+        self,
+        message: str = "the guard refused the send",
+        operation: str | None = None,
+        delivery: Delivery | None = None,
+        attempts: int = 0,
+        elapsed: float = 0.0,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        retry_stopped_by: StopReason | None = None,
+        reason: RefusalReason = "invalid",
+        clearable: bool = False,  # noqa: FBT001, FBT002 - positional, so that args rebuild the error
+    ) -> None:
+        super().__init__(
+            message,
+            operation,
+            delivery,
+            attempts,
+            elapsed,
+            request_id,
+            retry_after,
+            retry_stopped_by,
+            reason,
+            clearable,
+        )
+        self.reason: RefusalReason = reason
+        self.clearable: bool = clearable
+
+    @property
+    def retryable(self) -> bool:
+        """False: a task queue must not repeat what the guard refused."""
+        return False
 
 
 class DeadlineExceededError(RequestError, TimeoutError):

@@ -28,7 +28,7 @@ from ..errors import (
 from ..stores._protocol import KeyStatus
 from ._not_after import NotAfter
 from ._observer import AttemptPostponed, CallEnded
-from ._recorded_call import AttemptDenied, Entry, send_recorded
+from ._recorded_call import AttemptDenied, AttemptRecorder, Entry, send_recorded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -391,7 +391,7 @@ async def send_with_options(  # noqa: PLR0913 - the arguments of a call
     entry = KeyedSend(executor, store, *names, operation, lane, policy.timeout, latest)
     response: Response | None = None
     try:
-        response = await send_recorded(executor, operation, request, timeout, lane, entry)
+        response = await send_recorded(executor, operation, request, timeout, lane, AttemptRecorder(entry))
     except AttemptDenied:
         entry.end()
     except BaseException as error:

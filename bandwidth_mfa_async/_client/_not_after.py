@@ -54,9 +54,14 @@ class NotAfter:
         """The check at the moment of the write."""
         return self.check
 
-    async def before_attempt(self) -> None:
+    async def before_attempt(self) -> bool:
         """Check before an attempt."""
         self.check()
+        return True
+
+    def may_retry(self) -> bool:
+        """Return True: the check is made before the next attempt."""
+        return True
 
     def attempt_failed(self, error: RequestError) -> None:
         """Record nothing."""

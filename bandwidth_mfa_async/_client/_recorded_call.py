@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .._item_state import DenyReason, LedgerState, ledger_state_of
@@ -79,34 +78,36 @@ class AttemptRecorder:
         entry: the item or single code.
     """
 
-    __slots__ = ("_entry", "attempts", "in_flight", "maybe_delivered", "recorded")
+    __slots__ = ("attempts", "entry", "in_flight", "maybe_delivered", "recorded", "was_stopped")
 
     def __init__(self, entry: Entry) -> None:
-        self._entry = entry
+        self.entry = entry
         self.attempts = 0
         # Whether the ledger may hold an intent, an attempt is in flight, and an attempt may have reached the recipient.
         self.recorded = False
         self.in_flight = False
         self.maybe_delivered = entry.maybe_delivered
+        # Whether the worker's stop ended the call.
+        self.was_stopped = False
 
     @property
     def before_wait(self) -> Callable[[], Awaitable[None]] | None:
         """The entry's own, such as a wait for another call with the same key."""
-        return self._entry.before_wait
+        return self.entry.before_wait
 
     @property
     def check_before_write(self) -> Callable[[], None]:
         """The check of the lease: a process that was suspended after the reply to its intent must not write."""
-        return self._entry.check_before_write
+        return self.entry.check_before_write
 
-    async def before_attempt(self) -> None:
-        """Return once the ledger holds the intent.
+    async def before_attempt(self) -> bool:
+        """Return True once the ledger holds the intent.
 
         Raises:
             AttemptDenied: the worker stops, or the ledger denies the attempt.
             LedgerError: the ledger cannot be used.
         """
-        entry = self._entry
+        entry = self.entry
         if entry.is_stopping:
             raise AttemptDenied(DenyReason.STOPPING)
         # From here the ledger may hold the intent, even if the wait for its reply is cancelled.
@@ -118,6 +119,12 @@ class AttemptRecorder:
         self.maybe_delivered = self.maybe_delivered or entry.maybe_delivered
         self.in_flight = True
         self.attempts += 1
+        return True
+
+    def may_retry(self) -> bool:
+        """Return whether the worker continues; otherwise the item is left to the next one."""
+        self.was_stopped = self.entry.is_stopping
+        return not self.was_stopped
 
     def attempt_failed(self, error: RequestError) -> None:
         """Record a failed attempt. If it sent nothing, the item is pending again."""
@@ -126,24 +133,28 @@ class AttemptRecorder:
         self.in_flight = False
         self.maybe_delivered = self.maybe_delivered or error.delivery is Delivery.UNKNOWN
         self.return_to_pending()
-        if self._entry.is_stopping and (task := asyncio.current_task()) is not None:
-            task.cancel()  # no further attempt
 
     def interrupted(self, delivery: Delivery) -> None:
         """Record that a cancellation or an unexpected error ended the call."""
         self.in_flight = False
         self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 
+    def is_abandoned(self, error: RequestError) -> bool:
+        """Return whether a call sent nothing because of its process, not its request: the next process tries it."""
+        is_ending = self.entry.is_stopping or not self.entry.lease.is_valid
+        ended_call = error.delivery is Delivery.NOT_SENT or self.was_stopped
+        return is_ending and ended_call and error.delivery is not Delivery.UNKNOWN
+
     def return_to_pending(self) -> None:
         """Make the item pending again, unless it may have been sent."""
         if self.recorded and not self.maybe_delivered:
             self.recorded = False
-            self._entry.settle(LedgerState.PENDING, None, None, self.attempts)
+            self.entry.settle(LedgerState.PENDING, None, None, self.attempts)
 
     def settle_unknown(self, error: MFAError) -> None:
         """Settle the item as unknown, unless the ledger already says so and this call began no attempt."""
         if self.recorded or self.attempts:
-            self._entry.settle(LedgerState.UNKNOWN, None, error, self.attempts)
+            self.entry.settle(LedgerState.UNKNOWN, None, error, self.attempts)
 
 
 async def send_recorded(  # noqa: PLR0913 - the arguments of a call
@@ -152,7 +163,7 @@ async def send_recorded(  # noqa: PLR0913 - the arguments of a call
     request: CodeRequest,
     timeout: float | None,
     lane: Lane,
-    entry: Entry,
+    recorder: AttemptRecorder,
 ) -> Response:
     """Make a call with each attempt stored first, and settle the outcome.
 
@@ -162,7 +173,7 @@ async def send_recorded(  # noqa: PLR0913 - the arguments of a call
         request: the request.
         timeout: seconds for the whole call; None for the policy's.
         lane: the lane it waits in.
-        entry: where the attempts are stored.
+        recorder: stores the attempts.
 
     Raises:
         RequestError: the call failed. What is known is settled, or the entry is pending again if it was abandoned
@@ -173,11 +184,11 @@ async def send_recorded(  # noqa: PLR0913 - the arguments of a call
         CancelledError: the task was cancelled. What is known is settled.
         Exception: a defect. What is known is settled.
     """
-    recorder = AttemptRecorder(entry)
+    entry = recorder.entry
     try:
         response = await executor.call(operation, request, timeout, lane, recorder)
     except RequestError as error:
-        if is_abandoned(entry, error):
+        if recorder.is_abandoned(error):
             recorder.return_to_pending()
         elif error.__cause__ is None:
             entry.settle(ledger_state_of(error.delivery, error), None, error, recorder.attempts)
@@ -202,11 +213,6 @@ def _id_of(response: MessagingCodeResponse | VoiceCodeResponse) -> str:
     return response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
 
 
-def is_abandoned(entry: Entry, error: RequestError) -> bool:
-    """Return whether a call sent nothing because of its process, not its request: the next process tries it."""
-    return error.delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid)
-
-
 async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
     """Send one request of a job or one single code; see `send_recorded`.
 
@@ -224,10 +230,11 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
         BaseException: as `send_recorded`, but no `RequestError` unless it is the cause of one.
     """
     operation: Any = MESSAGING if channel == "messaging" else VOICE
+    recorder = AttemptRecorder(entry)
     try:
-        response = await send_recorded(executor, operation, request, None, lane, entry)
+        response = await send_recorded(executor, operation, request, None, lane, recorder)
     except RequestError as error:
-        if is_abandoned(entry, error):
+        if recorder.is_abandoned(error):
             return LedgerState.PENDING
         if error.__cause__ is None:
             return ledger_state_of(error.delivery, error)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .._clock import sleep_until
 from .._process import PerLoop
 from ..errors import ConfigurationError
-from ._connect import close_quietly, is_valid_redis_url, make_client
+from ._connect import AgingClient, is_valid_redis_url, make_client
 from ._errors import RedisFault, classify
 from ._owner import LEDGER
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _URL_FORM: Final = "must look like redis://[user:password@]host[:port][/database]"
 _MIN_WAIT: Final = 0.05
 _MAX_WAIT: Final = 1.0
+_CLOSE_TIMEOUT: Final = 0.25
 _LOG_OUTAGE_AFTER: Final = 1.0
 """Seconds of an outage before it is logged."""
 
@@ -33,7 +34,7 @@ class _LoopState:
     """What belongs to one event loop: the client, and the operations that wait for the end of an outage."""
 
     def __init__(self) -> None:
-        self.client: Any = None
+        self.client: AgingClient | None = None
         self.has_worked = False
         self.closing: asyncio.Future[None] | None = None
         self.waiters = 0  # operations in an outage that is logged; it is logged once for all of them
@@ -136,25 +137,36 @@ class Connection:
         self, state: _LoopState, operation: Callable[[Any], Awaitable[Any]], seconds: float
     ) -> tuple[Any, RedisFailure | None]:
         """Run an operation once; return its reply, or a failure that a later try may not meet."""
-        client = state.client
-        if client is None:
-            client = state.client = make_client(self._url, cluster=self._cluster)
+        client: AgingClient | None = None
         try:
             async with asyncio.timeout(seconds):
-                answer = await operation(client)
+                client = await self._client(state)
+                answer = await client.run(operation)
         except Exception as error:  # noqa: BLE001 - redis-py raises many types
             failure = classify(error)
         else:
             state.has_worked = True
             return answer, None
+        if failure.fault.needs_new_connection and client is not None and state.client is client:
+            # The name in the URL may lead to the new primary by now, and the certificate files may have changed.
+            state.client = None
+            await client.aclose()
         # A certificate that has never been accepted is a wrong setting; one that was accepted before will be renewed.
         if not failure.fault.is_transient and not (failure.fault is RedisFault.TLS and state.has_worked):
             raise self._owner.error(f"the {self._owner.name} cannot be used: {failure.describe(self._rights)}")
-        if failure.fault.needs_new_connection and state.client is client:
-            # The name in the URL may lead to the new primary by now.
-            state.client = None
-            await close_quietly(client.aclose, self._timeout)
         return None, failure
+
+    async def _client(self, state: _LoopState) -> AgingClient:
+        """Return the client for the next operation: a new one if the present one is old."""
+        old = state.client
+        if old is not None and not old.is_old:
+            return old
+        timeout = min(self._timeout, _CLOSE_TIMEOUT)
+        client = AgingClient(self._url, self._clock, cluster=self._cluster, close_timeout=timeout)
+        state.client = client
+        if old is not None:
+            await old.retire()
+        return client
 
     async def _pause(self, state: _LoopState, until: float) -> None:
         if state.closing is None:
@@ -183,7 +195,7 @@ class Connection:
         state = self._loops.get()
         client, state.client = state.client, None
         if client is not None:
-            await close_quietly(client.aclose, self._timeout)
+            await client.aclose()
 
 
 def _describe_outage(failure: RedisFailure) -> str:

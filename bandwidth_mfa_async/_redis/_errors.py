@@ -42,8 +42,12 @@ class RedisFault(enum.Enum):
 
     @property
     def needs_new_connection(self) -> bool:
-        """Whether the server may have lost its role, so that the name in the URL may lead to another one by now."""
-        return self in _FAILOVER
+        """Whether a new client may succeed.
+
+        The server may have lost its role, so that the name in the URL may lead to another one by now, or the files of
+        the certificate authorities may have changed.
+        """
+        return self in _FAILOVER or self is RedisFault.TLS
 
     @property
     def refused(self) -> bool:

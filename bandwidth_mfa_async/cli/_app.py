@@ -1,11 +1,8 @@
-"""The root command and the commands send, call, verify, limits, demo and simulate."""
+"""The root command and the commands send, call, verify, limits and demo."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +15,19 @@ from .._config import RetryPolicy
 from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest, normalize_code
 from ..errors import ConfigurationError, Delivery, MFAError
 from . import _outcome
+from ._conversions import conversions
 from ._demo import run as run_demo
+from ._formats import plural
 from ._jobs import jobs
 from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
 from ._limits import show_limits
 from ._open_client import open_client
 from ._output import OutputConsole, can_animate
+from ._terminal import wrapped
 from .bulk._command import bulk
 from .doctor._command import doctor
 from .report._command import report
+from .simulate._command import simulate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -55,8 +56,9 @@ def _examples(*lines: str) -> str:
     return "\n\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
-# Messages that `simulate` keeps; a soak test may run for days.
-_INBOX_LIMIT = 10_000
+_NEXT_STEP = (
+    "next: run `bandwidth-mfa simulate` and export what it prints; your program's MFAClient.from_env() then sends to it"
+)
 _NUMBERS = "--from +19195554321 --application-id APP"
 
 
@@ -79,6 +81,8 @@ app.add_command(bulk)
 app.add_command(doctor)
 app.add_command(report)
 app.add_command(jobs)
+app.add_command(conversions)
+app.add_command(simulate)
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
@@ -299,6 +303,7 @@ async def _demo(count: int, seed: int, *, as_json: bool) -> int:
         click.echo(_outcome.json_line(_demo_document(summary)))
     else:
         console.print(_demo_table(summary))
+        click.echo(wrapped(_NEXT_STEP, 0))
     return _outcome.EXIT_OK
 
 
@@ -325,7 +330,7 @@ def _demo_table(summary: Summary) -> Table:
     table.add_column(justify="right")
     table.add_column(justify="left", style="dim")
     rows: list[tuple[str, object, str]] = [
-        ("accepted", summary.accepted, f"{summary.possible_duplicates} possible duplicates"),
+        ("accepted", summary.accepted, plural(summary.possible_duplicates, "possible duplicate")),
         ("rejected", summary.rejected, "rejected by the service; nothing was sent"),
         ("not sent", summary.not_sent, "never left this machine"),
         ("unknown", summary.unknown, "request written, no answer; not sent again"),
@@ -342,82 +347,3 @@ def _demo_table(summary: Summary) -> Table:
     for name, value, remark in rows:
         table.add_row(name, str(value), remark)
     return table
-
-
-@app.command(
-    epilog=_examples(
-        "bandwidth-mfa simulate",
-        "bandwidth-mfa simulate --port 0 --seed 1 --no-account-limits",
-        "BW_USERNAME=me BW_PASSWORD=secret bandwidth-mfa simulate",
-        "bandwidth-mfa simulate --no-basic",
-    )
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=4010, show_default=True, help="0 selects a free port.")
-@click.option("--seed", type=int, help="Makes codes, ids and random faults repeatable.")
-@click.option(
-    "--account-limits/--no-account-limits",
-    default=True,
-    show_default=True,
-    help="The limits of a default Bandwidth account: 1 text and 5 calls a second, with queues.",
-)
-@click.option("--basic/--no-basic", default=True, help="Whether Basic credentials are accepted; else they get 403.")
-@click.option("--bearer/--no-bearer", default=True, help="Whether OAuth2 tokens are accepted; else they get 403.")
-def simulate(host: str, port: int, seed: int | None, account_limits: bool, basic: bool, bearer: bool) -> None:  # noqa: FBT001, PLR0913 - click passes options this way
-    """Run a simulator of the service until Ctrl-C, without an account.
-
-    Its credentials are BW_ACCOUNT_ID, BW_USERNAME, BW_PASSWORD, BW_CLIENT_ID and BW_CLIENT_SECRET if they are set;
-    those that it made up are printed.
-    """
-    options = {"accept_basic": basic, "accept_bearer": bearer}
-    _run(_simulate(host, port, seed, options, account_limits=account_limits))
-
-
-# The arguments of `Simulator` that the environment can set.
-_SIMULATOR_VARIABLES = {
-    "account_id": "BW_ACCOUNT_ID",
-    "username": "BW_USERNAME",
-    "password": "BW_PASSWORD",
-    "client_id": "BW_CLIENT_ID",
-    "client_secret": "BW_CLIENT_SECRET",
-}
-
-
-async def _simulate(host: str, port: int, seed: int | None, options: dict[str, Any], *, account_limits: bool) -> int:
-    from ..simulator import AccountLimits, Simulator, SimulatorError
-
-    given = {name: value for name, variable in _SIMULATOR_VARIABLES.items() if (value := os.environ.get(variable))}
-    options |= given
-    if account_limits:
-        options |= {"messaging_limits": AccountLimits(), "voice_limits": AccountLimits.voice()}
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        async with Simulator(port, host=host, seed=seed, inbox_limit=_INBOX_LIMIT, **options) as simulator:
-            click.echo(f"simulating Bandwidth MFA at {simulator.base_url}; inbox at {simulator.page_url}")
-            click.echo("in another terminal:")
-            click.echo(f"  export BW_MFA_URL={simulator.base_url} BW_ACCOUNT_ID={simulator.account_id}")
-            click.echo(f"  export BW_TOKEN_URL={simulator.token_url}")
-            made_up = {
-                name: f"{variable}={getattr(simulator, name)}"
-                for name, variable in _SIMULATOR_VARIABLES.items()
-                if name not in given
-            }
-            for names in (("username", "password"), ("client_id", "client_secret")):
-                if pair := [made_up[name] for name in names if name in made_up]:
-                    click.echo(f"  export {' '.join(pair)}")
-            if given:
-                variables = ", ".join(_SIMULATOR_VARIABLES[name] for name in given)
-                click.echo(f"  # from the environment of this simulator: {variables}")
-            click.echo("  bandwidth-mfa send +19195551234 --from +19195554321 --application-id any")
-            click.echo(f"  curl {simulator.control_url}/messages")
-            await stop.wait()
-    except (SimulatorError, OSError) as error:
-        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        text = f"port {port} is in use; choose another with --port, or 0 for a free one" if in_use else str(error)
-        click.echo(f"error: {text}", err=True)
-        return _outcome.EXIT_USAGE
-    click.echo(f"stopped; {simulator.sent_count} messages were sent")
-    return _outcome.EXIT_OK

@@ -16,9 +16,10 @@ from .._item_state import (
     unpack_error,
 )
 from .._validation import checked_seconds
-from ..errors import Delivery, DeliveryUnknownError, MFAError
+from ..errors import ConfigurationError, Delivery, DeliveryUnknownError, MFAError
 from . import _transitions as steps
 from ._protocol import KeyRecord, KeyStatus
+from ._secret import checked_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from .._clock import Clock
     from .._lease import Lease
+    from ._secret import StoreSecret
     from ._step import Argument, Reply, Step
 
 DEFAULT_LEASE: Final = 30.0
@@ -51,12 +53,14 @@ class KeyDecisions(ABC):
             in flight, others wait so long for its outcome.
         retention: seconds for which a key is kept after its last change; at least 60.
         clock: the time source; for tests. Its wall clock, not the store's, then decides on leases and expiry.
+        secret: under which sign-ins and guards make digests of numbers and visitors; see `secrets`.
     """
 
-    def __init__(self, *, lease: float, retention: float, clock: Clock | None) -> None:
+    def __init__(self, *, lease: float, retention: float, clock: Clock | None, secret: StoreSecret = None) -> None:
         self.lease: float = checked_seconds("lease", lease, minimum=_MIN_LEASE)
         self.retention: float = checked_seconds("retention", retention, minimum=_MIN_RETENTION)
         self.clock: Clock = clock or SystemClock()
+        self._secrets = checked_secrets(secret)
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,6 +88,21 @@ class KeyDecisions(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Close. The store may be used again: it reopens."""
+
+    async def secrets(self, *, deadline: float) -> Sequence[bytes]:
+        """Return the secrets for digests of numbers and visitors; see `Store.secrets`."""
+        return self._secrets or await self._make_secrets(deadline=deadline)
+
+    async def _make_secrets(self, *, deadline: float) -> Sequence[bytes]:  # noqa: ARG002 - for stores that keep one
+        """Return the secrets of a store that was given none.
+
+        Raises:
+            ConfigurationError: this store cannot make one.
+        """
+        raise ConfigurationError(
+            "secret: sign-ins and guards on this store need one, because all its processes must share it; "
+            "pass secret= or set BW_STORE_SECRET"
+        )
 
     async def claim(  # noqa: PLR0913 - the facts of a claim
         self, key: str, digest: str, lease: Lease, *, begins: bool, resends_unknown: bool, deadline: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import Counter, defaultdict
+from secrets import token_bytes
 from typing import TYPE_CHECKING, Final
 
 from .._validation import checked_count
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .._clock import Clock
+    from ._secret import StoreSecret
     from ._step import Reply, StoredRecord
     from ._transactional import Change
 
@@ -33,6 +35,7 @@ class MemoryStore(TransactionalStore):
         max_records: the number of records that it holds. Beyond it new ones are refused: a record that is removed
             before its time could have a text sent twice.
         clock: the time source; for tests.
+        secret: see `Store.secrets`; by default a random one.
 
     Raises:
         ConfigurationError: a value is wrong.
@@ -45,8 +48,10 @@ class MemoryStore(TransactionalStore):
         retention: float = DEFAULT_RETENTION,
         max_records: int = DEFAULT_MAX_RECORDS,
         clock: Clock | None = None,
+        secret: StoreSecret = None,
     ) -> None:
-        super().__init__(lease=lease, retention=retention, clock=clock)
+        super().__init__(lease=lease, retention=retention, clock=clock, secret=secret)
+        self._own_secrets = (token_bytes(32),)
         checked_count("max_records", max_records)
         self._max_records = max_records
         self._records: dict[str, StoredRecord] = {}
@@ -94,6 +99,10 @@ class MemoryStore(TransactionalStore):
                 del self._records[key]
             elif record is not None:
                 heapq.heappush(self._expiries, (record["e"], key))
+
+    async def _make_secrets(self, *, deadline: float) -> Sequence[bytes]:  # noqa: ARG002 - it never waits
+        """Return a random secret, which lives as long as the store."""
+        return self._own_secrets
 
     async def counts(self, *, deadline: float) -> Mapping[str, Mapping[str, int]]:  # noqa: ARG002 - it never waits
         """Return the number of records by kind and state."""

@@ -174,6 +174,17 @@ class Store(Protocol):
         """
         ...
 
+    async def secrets(self, *, deadline: float) -> Sequence[bytes]:
+        """Return the secrets under which sign-ins and guards make digests of numbers and visitors.
+
+        The first makes new digests; the records of all are found. To replace one, first add the new one at the end in
+        all processes, then move it to the front, and remove the old one once its records have expired.
+
+        Raises:
+            ConfigurationError: the store has none and cannot make one that all its processes share.
+        """
+        ...
+
     async def counts(self, *, deadline: float) -> Mapping[str, Mapping[str, int]]:
         """Return the number of records by kind (the name up to the colon) and state (the field ``s``)."""
         ...

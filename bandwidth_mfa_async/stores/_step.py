@@ -58,10 +58,6 @@ class Apply(Protocol):
         ...
 
 
-STEPS: list[Step] = []
-"""All steps, so that a `RedisStore` reads their Lua files before anything is sent."""
-
-
 @frozen
 class Step:
     """One atomic decision.
@@ -87,8 +83,5 @@ class Step:
     prelude: tuple[str, ...] = ()
     is_read: bool = False
     runs_late: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        STEPS.append(self)
 
     package: str = "bandwidth_mfa_async.stores"

@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import inspect
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 
@@ -15,9 +14,10 @@ from attrs import frozen
 from .._clock import SystemClock
 from .._credentials import BasicAuth
 from .._frames import clears_locals
+from .._ttl_map import TTLMap
 from ..errors import ConfigurationError
 from ..telemetry import LOGGER_NAME
-from ._errors import WebhookError
+from ._errors import OtherEventError, WebhookError
 from ._receipt import DeliveryReceipt, parse_delivery_receipt
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _DEFAULT_REMEMBER_FOR: Final = 25 * 3600.0
 _DEFAULT_REMEMBER: Final = 10_000
 _DEFAULT_CALLBACK_TIMEOUT: Final = 30.0
 _DEFAULT_MAX_IN_PROGRESS: Final = 1_000
+_MAX_OTHER_TYPES: Final = 20
 _DEFAULT_REALM: Final = "delivery receipts"
 
 
@@ -88,7 +89,7 @@ class Receiver:
     Args:
         on_receipt: called with each receipt; an awaitable result is awaited. If it raises, the sender gets a 500, and
             the callback is called again when the sender retries.
-        options: see `ReceiverOptions`.
+        options: the `ReceiverOptions`.
 
     Raises:
         ConfigurationError: an option is invalid.
@@ -110,17 +111,18 @@ class Receiver:
         self._on_receipt = on_receipt
         self._expected = None if auth is None else auth.header.partition(" ")[2].encode()
         self._challenge = Reply(401, "", (("WWW-Authenticate", f'Basic realm="{realm}"'),))
-        self._handled = _HandledReceipts(
-            options.get("remember", _DEFAULT_REMEMBER),
-            options.get("remember_for", _DEFAULT_REMEMBER_FOR),
-            options.get("clock") or SystemClock(),
-        )
+        size, seconds = options.get("remember", _DEFAULT_REMEMBER), options.get("remember_for", _DEFAULT_REMEMBER_FOR)
+        if size < 1 or not seconds > 0:
+            raise ConfigurationError("remember and remember_for: must be above 0")
+        # Message ids and types of the latest handled receipts.
+        self._handled: TTLMap[tuple[str, str], None] = TTLMap(size, seconds, options.get("clock") or SystemClock())
         self._callback_timeout = options.get("callback_timeout", _DEFAULT_CALLBACK_TIMEOUT)
         self._max_waiting = options.get("max_in_progress", _DEFAULT_MAX_IN_PROGRESS)
         if not self._callback_timeout > 0 or self._max_waiting < 1:
             raise ConfigurationError("callback_timeout and max_in_progress: must be above 0")
         self._in_progress: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._waiting = 0
+        self._other_types: set[str] = set()
 
     def check_head(self, method: str, authorization: str | None, length: int | None) -> Reply | None:
         """Check everything but the body of a request; return the response if it is refused, else None.
@@ -149,6 +151,9 @@ class Receiver:
         """
         try:
             receipt = parse_delivery_receipt(body)
+        except OtherEventError as error:
+            self._log_other(error.type)
+            return _HANDLED
         except WebhookError as error:
             _logger.warning("refused a delivery receipt: %s", error)
             return Reply(400, f"{error}\n")
@@ -162,6 +167,14 @@ class Receiver:
             return await self._handle_once(receipt)
         finally:
             self._waiting -= 1
+
+    def _log_other(self, kind: str) -> None:
+        """Log the first event of each type; the number of types is bounded, because a sender chooses them."""
+        if kind not in self._other_types and len(self._other_types) < _MAX_OTHER_TYPES:
+            self._other_types.add(kind)
+            _logger.warning(
+                "answered events of type %s with 204 and ignored them: they are not delivery receipts", kind
+            )
 
     async def _handle_once(self, receipt: DeliveryReceipt) -> Reply:
         key = (receipt.message_id, receipt.type)
@@ -186,37 +199,11 @@ class Receiver:
             )
             return _FAILED
         else:
-            self._handled.add(key)
+            self._handled.put(key, None)
             return _HANDLED
         finally:
             del self._in_progress[key]
             done.set_result(None)
-
-
-class _HandledReceipts:
-    """Keys of the latest handled receipts, oldest first; bounded in number and age."""
-
-    def __init__(self, size: int, seconds: float, clock: Clock) -> None:
-        if size < 1 or not seconds > 0:
-            raise ConfigurationError("remember and remember_for: must be above 0")
-        self._size = size
-        self._seconds = seconds
-        self._clock = clock
-        self._expiry: OrderedDict[tuple[str, str], float] = OrderedDict()
-
-    def __contains__(self, key: tuple[str, str]) -> bool:
-        self._evict_expired()
-        return key in self._expiry
-
-    def add(self, key: tuple[str, str]) -> None:
-        self._expiry[key] = self._clock.monotonic() + self._seconds
-        if len(self._expiry) > self._size:
-            self._expiry.popitem(last=False)
-
-    def _evict_expired(self) -> None:
-        now = self._clock.monotonic()
-        while self._expiry and next(iter(self._expiry.values())) <= now:
-            self._expiry.popitem(last=False)
 
 
 def _location(error: BaseException) -> str:

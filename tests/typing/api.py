@@ -30,6 +30,7 @@ from bandwidth_mfa_async import (
     Delivery,
     DeliveryUnknownError,
     DisconnectedError,
+    GuardRefusedError,
     InvalidRequestError,
     ItemOutcome,
     JournalError,
@@ -69,6 +70,7 @@ from bandwidth_mfa_async import (
     normalize_code,
 )
 from bandwidth_mfa_async.bulk import OutcomeStream
+from bandwidth_mfa_async.signin import Check, Guard, SignIn, SignIns, Ticket, UnverifiedBudget
 from bandwidth_mfa_async.simulator import (
     AccountLimits,
     Fault,
@@ -82,7 +84,9 @@ from bandwidth_mfa_async.simulator import (
     Simulator,
     SimulatorError,
     SimulatorStateError,
+    StateFileError,
     count_segments,
+    wait_until_ready,
 )
 from bandwidth_mfa_async.stores import (
     Argument,
@@ -95,6 +99,7 @@ from bandwidth_mfa_async.stores import (
     Store,
     StoredRecord,
     TransactionalStore,
+    load_scripts,
     store_from_url,
 )
 from bandwidth_mfa_async.telemetry import (
@@ -109,6 +114,7 @@ from bandwidth_mfa_async.telemetry import (
     LimitWaitEvent,
     OpenTelemetryHook,
     SendsPausedEvent,
+    SignInEvent,
 )
 from bandwidth_mfa_async.telemetry import Hook as HookProtocol
 from bandwidth_mfa_async.testing import Clock, FakeTransport, ManualClock, Outcome, SentRequest, ThreadedSimulator
@@ -117,6 +123,7 @@ from bandwidth_mfa_async.webhooks import (
     DeliveryTracker,
     ErrorFamily,
     OnReceipt,
+    OtherEventError,
     ReceiptASGIApp,
     ReceiptTimeoutError,
     ReceiverOptions,
@@ -145,6 +152,8 @@ class Hook:
                 assert_type(event.rate, float)
             case CredentialSwitchedEvent():
                 assert_type(event.current, Literal["basic", "oauth2"])
+            case SignInEvent():
+                assert_type(event.region, str | None)
             case _:
                 assert_never(event)
 
@@ -214,6 +223,8 @@ def errors(error: MFAError) -> str:
             assert_type(error.delivery, Delivery)
         case KeyInFlightError() | StoreError():
             assert_type(error.retryable, bool)
+        case GuardRefusedError():
+            assert_type(error.clearable, bool)
         case ReadTimeoutError() | DisconnectedError() | ResponseDecodeError() | DeliveryUnknownError():
             assert_type(error.elapsed, float)
         case DeadlineExceededError():
@@ -228,11 +239,30 @@ def errors(error: MFAError) -> str:
     return f"{caught}, {__version__}"
 
 
+async def sign_ins(mfa: MFAClient, template: CodeTemplate) -> str | None:
+    guard = Guard(regions={"US"}, total="1000/h", unverified=UnverifiedBudget({"US": 2000}, observe_first="7d"))
+    signins = SignIns(mfa, {"en": template, "de": template}, guard=guard, cooldown=(30, 60), store=MemoryStore())
+    flow: SignIn = await signins.start("+19195551234", visitor="198.51.100.7", subject="7", idempotency_key="k")
+    flow = await signins.resend(flow.id)
+    flow = await signins.call(flow.id)
+    assert_type(flow.delivery, Delivery)
+    assert_type(await signins.get(flow.id), SignIn | None)
+    check: Check = await signins.check(flow.id, "123456")
+    await signins.cancel(flow.id)
+    await signins.done(flow.id)
+    ticket: Ticket = await guard.admit("+19195551234", visitor="198.51.100.7", cleared=True)
+    await ticket.release()
+    await ticket.verified()
+    assert_type(check.number, str | None)
+    return check.subject
+
+
 async def stores(step: Step) -> KeyRecord:
     store: Store = MemoryStore(lease=30.0, retention=86_400.0, max_records=1_000)
     store = store_from_url("sqlite:///codes.db")
     store = SQLiteStore("codes.db", max_size=10_000_000, allow_network_mount=True)
     store = RedisStore("redis://127.0.0.1", cluster=False, prefix="mfa", require_aof=False, confirm="replica")
+    load_scripts(step)
     assert_type(await store.run(step, ["k:1f"], ["1f", 2], deadline=1.0), list[Any])
     record = await store.get("1f", "2a", deadline=1.0)
     assert_type(record.status, KeyStatus)
@@ -275,6 +305,9 @@ async def launch(mfa: MFAClient, template: CodeTemplate) -> BulkSummary:
             assert_type(outcome.response, MessagingCodeResponse | VoiceCodeResponse | None)
             assert_type(outcome.error, MFAError | None)
         bulk.send((template.to(number) for number in ["+19195551234"]), key=lambda request: request.to)
+        # Numbers need a template, and there are two channels.
+        bulk.send(["+19195551234"])  # type: ignore[list-item] # ty: ignore[invalid-argument-type]
+        BulkSender(mfa, channel="sms")  # type: ignore[arg-type] # ty: ignore[invalid-argument-type]
         bulk.stop()
     assert_type(JournalReport.read("launch.db").created, datetime)
     return bulk.summary
@@ -303,11 +336,16 @@ def simulator_parts(sim: Simulator) -> list[type[SimulatorError]]:
     sim.set_limits(messaging=AccountLimits(rate=60, per=60), voice=AccountLimits.voice(retry_after=True))
     sim.set_credentials(basic=False)
     sim.set_receipts(ReceiptPolicy(failed_share=0.5))
+    assert_type(sim.control_token, str | None)
+    assert_type(sim.inbox[-1].verified, float | None)
+    sim.resend_receipt(sim.inbox[-1])
+    assert_type(sim.faults.remove(1, 2), bool)
     assert_type(count_segments("text"), int)
-    return [InvalidFaultError, InvalidOptionError, SimulatorStateError]
+    return [InvalidFaultError, InvalidOptionError, SimulatorStateError, StateFileError]
 
 
 async def tests() -> None:
+    await wait_until_ready("http://127.0.0.1:4010", 30.0)
     clock = ManualClock()
     steps: Clock = clock
     await clock.advance(1.0)
@@ -332,6 +370,8 @@ async def receipts(app: web.Application, body: bytes) -> ErrorFamily | None:
         receipt = await tracker.wait("m-1", 10.0)
     except ReceiptTimeoutError:
         receipt = parse_delivery_receipt(body)
+    except OtherEventError as error:
+        return error_family(len(error.type))
     except WebhookError:
         return error_family(4720)
     assert_type(receipt, DeliveryReceipt)
@@ -352,6 +392,7 @@ async def work(broker: AsyncBroker, ledger: RedisLedger) -> None:
         assert_type(await codes.send_code.outcome("login:42"), CodeOutcome | None)
         job = await codes.submit(["+19195551234"], name="launch", chunk=500, template=template)
         assert_type(job, Job)
+        await codes.submit(["+19195551234"], name="x")  # type: ignore[list-item] # ty: ignore[invalid-argument-type]
         async for progress in job.watch():
             assert_type(progress, JobProgress)
             assert_type(progress.ending, str | None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import field, frozen
 
+from ..._concise import ConciseType
 from ..._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState, pack_error, unpack_error
 from ..._process import PerLoop
 from ..._redis._batcher import Batcher
@@ -43,7 +44,7 @@ _EXPIRED: Final = _pack_outcome(None, DeadlineExceededError("no worker sent the 
 
 
 @frozen
-class CodeOutcome:
+class CodeOutcome(metaclass=ConciseType):
     """What is known of a single code.
 
     Attributes:

@@ -328,6 +328,12 @@ class RedisLedger:
             raise _version_mismatch(job, facts.get("version", ""))
         return facts
 
+    async def leases(self, job: str) -> dict[str, str]:
+        """Return the leases of a job's chunks by number; the text of each changes when its worker renews it."""
+        (key,) = self._keys(job, "leases")
+        found = await self._connection.command("hgetall", key)
+        return {_text(chunk): _text(lease) for chunk, lease in found.items()}
+
     async def exists(self, job: str) -> bool:
         """Return whether the ledger holds a job of this name, of any version."""
         return bool(await self._connection.command("exists", *self._keys(job, "job")))

@@ -26,7 +26,7 @@ def make_store(kind: str, request: Any) -> Any:
         return MemoryStore()
     if kind == "sqlite":
         return SQLiteStore(request.getfixturevalue("tmp_path") / "codes.db")
-    return RedisStore(request.getfixturevalue("redis_server").url)
+    return RedisStore(request.getfixturevalue("redis_server").url, secret="s" * 32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,7 +57,7 @@ async def test_a_keyed_call_cancelled_at_any_await(kind: str, request: Any, temp
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "operation", ["claim", "begin", "renew", "settle", "withdraw", "get", "run", "counts", "check", "aclose"]
+    "operation", ["claim", "begin", "renew", "settle", "withdraw", "get", "run", "counts", "check", "aclose", "secrets"]
 )
 async def test_a_store_operation_cancelled_at_any_await(kind: str, operation: str, request: Any) -> None:
     """The store can be used afterwards."""
@@ -87,6 +87,8 @@ async def test_a_store_operation_cancelled_at_any_await(kind: str, operation: st
                 return store.run(GET, ["k:1f"], ["d"], deadline=deadline())
             case "counts":
                 return store.counts(deadline=deadline())
+            case "secrets":
+                return store.secrets(deadline=deadline())
             case "check":
                 store._checked = False
                 return store.check()
