@@ -51,5 +51,6 @@ async def main(url, base_url, account, user, password, first, last, in_flight, l
 
 
 if __name__ == "__main__":
+    print("ready", flush=True)  # noqa: T201 - what the test waits for
     sys.stdin.readline()
     asyncio.run(main(*sys.argv[1:]))

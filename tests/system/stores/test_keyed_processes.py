@@ -31,10 +31,12 @@ class Processes:
     """Starts processes that share a store, and collects what they say of each key."""
 
     def __init__(self, url: str, sim: Simulator) -> None:
+        self.sim = sim
         service = (sim.base_url, sim.account_id, sim.username, sim.password)
         self._command = [sys.executable, "-m", "tests.system.stores._keyed_process", url, *service]
         self.said: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
         self.errors = b""
+        self.ready = 0
 
     async def start(self) -> asyncio.subprocess.Process:
         arguments = [*self._command, "0", str(KEYS), str(IN_FLIGHT), str(LEASE)]
@@ -45,7 +47,9 @@ class Processes:
         assert process.stdout is not None
         assert process.stderr is not None
         async for line in process.stdout:
-            if line.endswith(b"\n"):
+            if line == b"ready\n":
+                self.ready += 1
+            elif line.endswith(b"\n"):
                 outcome = json.loads(line)
                 self.said[outcome["key"]].append(outcome)
         self.errors += await process.stderr.read()
@@ -55,11 +59,16 @@ class Processes:
         started = [await self.start() for _ in range(count)]
         readers = [asyncio.create_task(self.read(process)) for process in started]
         try:
-            await asyncio.sleep(1.0)  # until they have imported everything: they begin together
+            async with asyncio.timeout(_TOTAL):
+                while self.ready < count:  # they have imported everything, and begin together
+                    await asyncio.sleep(0.01)
             for process in started:
                 assert process.stdin is not None
                 process.stdin.write(b"go\n")
             rng = random.Random(seed)
+            sent = len(self.sim.inbox)
+            while kills and len(self.sim.inbox) == sent:
+                await asyncio.sleep(0.01)
             for _ in range(kills):
                 await asyncio.sleep(rng.uniform(0.05, 0.4))
                 victim = rng.choice([process for process in started if process.returncode is None] or [None])
