@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ._scripts import SCRIPTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from ..._redis._connection import Connection
 
@@ -71,7 +72,7 @@ class Timeline:
             """Return the arguments of one try."""
             known = self._clocks.get(clock)
             seen = "" if known is None else f"{known.created} {known.heard} {known.is_over:d}"
-            return [*(arguments() if callable(arguments) else arguments), seen]
+            return [*(arguments if isinstance(arguments, Sequence) else arguments()), seen]
 
         answer = await self._connection.script(SCRIPTS[script], keys, complete)
         created, heard, rewound, ahead, reply = answer
