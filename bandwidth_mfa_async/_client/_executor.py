@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from .._logger import WAITS
 from .._models import (
     CodeRequest,
     MessagingCodeResponse,
@@ -209,6 +210,9 @@ class CallExecutor:
         )
 
     async def _sleep(self, call: Call[Any, Any], seconds: float) -> None:
+        if seconds:
+            name, failed = call.operation.name, type(call.error).__name__
+            WAITS.debug("%s waits %.3f s before its next attempt; attempt %d: %s", name, seconds, call.attempts, failed)
         if not await self.state.sleeper.sleep(seconds):
             error = call.error
             assert isinstance(error, RequestError)  # noqa: S101 - only a failure leads to a sleep
@@ -300,6 +304,7 @@ class CallExecutor:
             # A permit is valid now. If kept while waiting for a slot, many would be used at once, above the rate.
             if limiter is not None and permit is not None:
                 limiter.refund(permit)
+            WAITS.debug("%s waits for a slot: %r", call.operation.name, self.slots)
             await self.slots.acquire(call.lane, deadline=call.wait_until)
             try:
                 permit = await self._permit(call, limiter)
@@ -319,6 +324,7 @@ class CallExecutor:
         weight = self._weight(call.request) if call.operation.channel == "messaging" else 1
         permit = limiter.try_acquire(weight, call.lane)
         if permit is None:
+            WAITS.debug("%s waits for a permit in the %s lane: %r", call.operation.name, call.lane, limiter)
             permit = await limiter.acquire(weight, call.lane, deadline=call.wait_until)
         return permit
 

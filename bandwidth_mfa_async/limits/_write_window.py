@@ -7,6 +7,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from .._logger import WAITS
 from ._lanes import LaneQueue, Waiter, was_granted
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class WriteWindow:
 
     async def reserve(self, weight: int, lane: Lane) -> None:
         """Wait until a write is reserved. A cancelled caller reserves nothing."""
+        WAITS.debug("a text of %d segments waits until the configured rate allows its write", weight)
         waiter = Waiter(asyncio.get_running_loop().create_future(), weight, lane)
         self._queue.append(waiter)
         self._bucket.hold()

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = "".join((ROOT / ".github" / name).read_text() for name in ("COMMAND_LINE.md", "COMING_FROM.md"))
-GUIDES = "".join((ROOT / ".github" / name).read_text() for name in ("CREDENTIALS.md",))
+GUIDES = "".join(
+    page.read_text() for page in (ROOT / ".github/CREDENTIALS.md", *sorted((ROOT / ".github/guides").glob("*.md")))
+)
 PYTHON = re.findall(r"```python\n(.*?)```", README + GUIDES, re.DOTALL)
 CONSOLE = re.findall(r"```console\n(.*?)```", README + PAGES, re.DOTALL)
 (NUMBERS,) = re.findall(r"```csv\n(.*?)```", PAGES, re.DOTALL)
