@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from .. import __version__
 from .._config import RetryPolicy
 from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest, normalize_code
-from ..errors import ConfigurationError, Delivery, MFAError
+from ..errors import ConfigurationError, MFAError
 from . import _outcome
-from ._demo import run as run_demo
+from ._demo_display import show_demo
 from ._jobs import jobs
 from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
 from ._limits import show_limits
 from ._open_client import open_client
-from ._output import OutputConsole, can_animate
+from ._simulate import run_simulator
 from .bulk._command import bulk
 from .doctor._command import doctor
 from .report._command import report
@@ -33,7 +28,6 @@ if TYPE_CHECKING:
 
     from .._client import MFAClient
     from .._config import Limits
-    from ._demo import Summary
 
 _EXIT_CODES = """
 \b
@@ -55,8 +49,6 @@ def _examples(*lines: str) -> str:
     return "\n\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
-# Messages that `simulate` keeps; a soak test may run for days.
-_INBOX_LIMIT = 10_000
 _NUMBERS = "--from +19195554321 --application-id APP"
 
 
@@ -263,85 +255,7 @@ def demo(count: int, seed: int, as_json: bool) -> None:  # noqa: FBT001 - click 
     Starts a simulator on this machine, sends codes concurrently while it answers with 429s and 503s and drops
     connections, verifies the codes that arrived, and counts the outcomes.
     """
-    _run(_demo(count, seed, as_json=as_json))
-
-
-async def _demo(count: int, seed: int, *, as_json: bool) -> int:
-    console = OutputConsole(stderr=as_json)
-    progress = Progress(
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[tally]}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=as_json or not can_animate(console),
-    )
-    tallies: dict[str, dict[str, int]] = {"send": {}, "verify": {}}
-    with progress:
-        bars = {
-            "send": progress.add_task("sending", total=count, tally=""),
-            "verify": progress.add_task("verifying", total=None, tally="", visible=False, start=False),
-        }
-
-        def advance(phase: str, outcome: Delivery | bool) -> None:  # noqa: FBT001 - an outcome, not a switch
-            word = str(outcome) if isinstance(outcome, Delivery) else ("valid" if outcome else "not valid")
-            tally = tallies[phase]
-            tally[word] = tally.get(word, 0) + 1
-            shown = ", ".join(f"{number} {name}" for name, number in tally.items())
-            if not progress.tasks[bars[phase]].started:
-                progress.start_task(bars[phase])
-            progress.update(bars[phase], advance=1, tally=shown, visible=True)
-
-        summary = await run_demo(count, seed, advance)
-        progress.update(bars["verify"], total=summary.valid + summary.invalid)
-    if as_json:
-        click.echo(_outcome.json_line(_demo_document(summary)))
-    else:
-        console.print(_demo_table(summary))
-    return _outcome.EXIT_OK
-
-
-def _demo_document(summary: Summary) -> dict[str, Any]:
-    return {
-        "accepted": summary.accepted,
-        "rejected": summary.rejected,
-        "not_sent": summary.not_sent,
-        "unknown": summary.unknown,
-        "possible_duplicates": summary.possible_duplicates,
-        "attempts": summary.attempts,
-        "retries": dict(summary.retries),
-        "texts": summary.texts,
-        "valid": summary.valid,
-        "invalid": summary.invalid,
-        "per_second": round(summary.per_second, 1),
-        "seconds": round(summary.seconds, 2),
-    }
-
-
-def _demo_table(summary: Summary) -> Table:
-    table = Table(title="delivery outcomes", show_header=False)
-    table.add_column(justify="left")
-    table.add_column(justify="right")
-    table.add_column(justify="left", style="dim")
-    rows: list[tuple[str, object, str]] = [
-        ("accepted", summary.accepted, f"{summary.possible_duplicates} possible duplicates"),
-        ("rejected", summary.rejected, "rejected by the service; nothing was sent"),
-        ("not sent", summary.not_sent, "never left this machine"),
-        ("unknown", summary.unknown, "request written, no answer; not sent again"),
-        ("attempts", summary.attempts, "HTTP requests in total"),
-    ]
-    rows += [(f"retries after {cause}", number, "") for cause, number in sorted(summary.retries.items())]
-    rows += [
-        ("texts received", summary.texts, "in the simulator's inbox"),
-        ("verified", summary.valid, "correct codes"),
-        ("not valid", summary.invalid, "wrong codes, recognised as wrong"),
-        ("codes a second", f"{summary.per_second:.0f}", "while sending"),
-        ("seconds", f"{summary.seconds:.1f}", "in total"),
-    ]
-    for name, value, remark in rows:
-        table.add_row(name, str(value), remark)
-    return table
+    _run(show_demo(count, seed, as_json=as_json))
 
 
 @app.command(
@@ -370,54 +284,4 @@ def simulate(host: str, port: int, seed: int | None, account_limits: bool, basic
     those that it made up are printed.
     """
     options = {"accept_basic": basic, "accept_bearer": bearer}
-    _run(_simulate(host, port, seed, options, account_limits=account_limits))
-
-
-# The arguments of `Simulator` that the environment can set.
-_SIMULATOR_VARIABLES = {
-    "account_id": "BW_ACCOUNT_ID",
-    "username": "BW_USERNAME",
-    "password": "BW_PASSWORD",
-    "client_id": "BW_CLIENT_ID",
-    "client_secret": "BW_CLIENT_SECRET",
-}
-
-
-async def _simulate(host: str, port: int, seed: int | None, options: dict[str, Any], *, account_limits: bool) -> int:
-    from ..simulator import AccountLimits, Simulator, SimulatorError
-
-    given = {name: value for name, variable in _SIMULATOR_VARIABLES.items() if (value := os.environ.get(variable))}
-    options |= given
-    if account_limits:
-        options |= {"messaging_limits": AccountLimits(), "voice_limits": AccountLimits.voice()}
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        async with Simulator(port, host=host, seed=seed, inbox_limit=_INBOX_LIMIT, **options) as simulator:
-            click.echo(f"simulating Bandwidth MFA at {simulator.base_url}; inbox at {simulator.page_url}")
-            click.echo("in another terminal:")
-            click.echo(f"  export BW_MFA_URL={simulator.base_url} BW_ACCOUNT_ID={simulator.account_id}")
-            click.echo(f"  export BW_TOKEN_URL={simulator.token_url}")
-            made_up = {
-                name: f"{variable}={getattr(simulator, name)}"
-                for name, variable in _SIMULATOR_VARIABLES.items()
-                if name not in given
-            }
-            for names in (("username", "password"), ("client_id", "client_secret")):
-                if pair := [made_up[name] for name in names if name in made_up]:
-                    click.echo(f"  export {' '.join(pair)}")
-            if given:
-                variables = ", ".join(_SIMULATOR_VARIABLES[name] for name in given)
-                click.echo(f"  # from the environment of this simulator: {variables}")
-            click.echo("  bandwidth-mfa send +19195551234 --from +19195554321 --application-id any")
-            click.echo(f"  curl {simulator.control_url}/messages")
-            await stop.wait()
-    except (SimulatorError, OSError) as error:
-        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        text = f"port {port} is in use; choose another with --port, or 0 for a free one" if in_use else str(error)
-        click.echo(f"error: {text}", err=True)
-        return _outcome.EXIT_USAGE
-    click.echo(f"stopped; {simulator.sent_count} messages were sent")
-    return _outcome.EXIT_OK
+    _run(run_simulator(host, port, seed, options, account_limits=account_limits))

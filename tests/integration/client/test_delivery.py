@@ -159,7 +159,7 @@ REPEATS: list[tuple[str, Act, str]] = [
 async def test_which_outcomes_are_sent_again(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, act: Act, policies: str, resend: Resend
 ) -> None:
-    """The table of design section 3, row by row and policy by policy."""
+    """Which errors are retried, error by error and policy by policy."""
     client = make_client(retry=RetryPolicy(resend=resend, **QUICK))
     server.play(act)
     letter = {"NEVER_TWICE": "N", "REJECTED": "R", "AT_LEAST_ONCE": "A"}[resend.name]
