@@ -1,8 +1,8 @@
 """Runs all small benchmarks in less than ten minutes; prints one table with baselines and targets.
 
-Run: python -m benchmarks [--only PART ...] [--save] [--draw]
-`--save` writes the raw figures and the machine to benchmarks/results and generates README's table and charts from them;
-`--draw` generates these again without measuring. Each part is a separate process, which is ended when the time is up.
+Run: python -m benchmarks [--only PART ...] [--save]
+`--save` writes the raw figures and the machine to benchmarks/results and generates README's table and three charts from
+them. Each part is a separate process, which is ended when the time is up.
 Figures measured while other processes used much of the machine are marked.
 """
 
@@ -181,7 +181,6 @@ def section(results: dict[str, dict[str, Any]]) -> str:
             ("calls", "CPU of a call by client"),
             ("rates", "accepted a second under a changing limit"),
             ("memory", "peak memory of a bulk run by its size"),
-            ("imports", "CPU and memory of an import"),
         )
         if name in results
     )
@@ -213,12 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--save", action="store_true", help="save the figures; generate README's table and charts")
-    parser.add_argument("--draw", action="store_true", help="measure nothing; generate them from the saved figures")
     options = parser.parse_args()
-    if options.draw:
-        draw()
-        print(shown(saved()))
-        return
     results = run(options.only)
     print(shown(results))
     if options.save:

@@ -38,7 +38,7 @@ def test_readme_shows_the_saved_figures() -> None:
 
 
 def test_the_charts_show_the_saved_figures() -> None:
-    """Each chart is what `--draw` generates, there is no other file, and README shows each."""
+    """Each chart is what `draw` generates, there is no other file, and README shows each."""
     drawn = _charts.draw(saved_results())
     assert {file.name for file in RESULTS.glob("*.svg")} == set(drawn)
     readme = (ROOT / "README.md").read_text()
