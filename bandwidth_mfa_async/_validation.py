@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Lane: TypeAlias = Literal["interactive", "bulk"]
 """The queue in which a call waits. An interactive call goes before every bulk item."""
 LANES: Final = ("interactive", "bulk")
+Channel: TypeAlias = Literal["messaging", "voice"]
+"""How a code reaches the person: as a text or as a voice call."""
 CHANNELS: Final = ("messaging", "voice")
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}", re.ASCII)
 # What resolvers accept; aiohttp, proxies and servers may parse anything else differently. Underscores are invalid in
@@ -187,7 +189,7 @@ def checked_lane(lane: object) -> None:
 
 
 def checked_channel(channel: object) -> None:
-    """Check that a value is the name of a channel.
+    """Check that a value is a `Channel`.
 
     Raises:
         ConfigurationError: it is neither ``"messaging"`` nor ``"voice"``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Self, overload
 
 from .._client import MFAClient, executor_of
 from .._clock import alarm
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .._models import CodeRequest, CodeTemplate
-    from .._validation import Lane
+    from .._validation import Channel, Lane
 
 _MAX_IN_FLIGHT = 10_000
 
@@ -70,7 +70,7 @@ class BulkSender:
         max_in_flight: int | None = None,
         ordered: bool = False,
         lane: Lane = "bulk",
-        channel: str = "messaging",
+        channel: Channel = "messaging",
         drain_timeout: float = 30.0,
     ) -> None:
         if not isinstance(client, MFAClient):
@@ -168,7 +168,7 @@ class BulkSender:
     @clears_locals
     def send(
         self,
-        requests: Iterable[Any] | AsyncIterable[Any],
+        requests: Iterable[CodeRequest] | AsyncIterable[CodeRequest] | Iterable[str] | AsyncIterable[str],
         *,
         key: Callable[[CodeRequest], str] | None = None,
         template: CodeTemplate | None = None,

@@ -23,12 +23,12 @@ from ._outcome import ItemOutcome
 from ._run_journal import RunJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterable, Callable, Iterable
 
     from .._client._executor import CallExecutor
     from .._clock import Clock
     from .._models import CodeRequest, CodeTemplate, VoiceCodeResponse
-    from .._validation import Lane
+    from .._validation import Channel, Lane
     from ._outcome import BulkSummary
     from .journal._group_commit import LookupResult
     from .journal._journal import SQLiteJournal
@@ -47,7 +47,7 @@ class RunOptions:
     """
 
     executor: CallExecutor
-    channel: str
+    channel: Channel
     lane: Lane
     concurrency: int
     ordered: bool
@@ -65,7 +65,7 @@ class OutcomeStream:
         options: RunOptions,
         journal: SQLiteJournal | None,
         summary: BulkSummary,
-        source: Any,
+        source: Iterable[CodeRequest] | AsyncIterable[CodeRequest] | Iterable[str] | AsyncIterable[str],
         key: Callable[[CodeRequest], str] | None,
         template: CodeTemplate | None,
     ) -> None:

@@ -1,4 +1,4 @@
-"""The root command and the commands send, call, verify, limits, demo and simulate."""
+"""The root command and the commands send, call, verify, limits and demo."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ._jobs import jobs
 from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
 from ._limits import show_limits
 from ._open_client import open_client
-from ._simulate import run_simulator
 from .bulk._command import bulk
 from .doctor._command import doctor
 from .report._command import report
+from .simulate._command import simulate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -71,6 +71,7 @@ app.add_command(bulk)
 app.add_command(doctor)
 app.add_command(report)
 app.add_command(jobs)
+app.add_command(simulate)
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
@@ -256,32 +257,3 @@ def demo(count: int, seed: int, as_json: bool) -> None:  # noqa: FBT001 - click 
     connections, verifies the codes that arrived, and counts the outcomes.
     """
     _run(show_demo(count, seed, as_json=as_json))
-
-
-@app.command(
-    epilog=_examples(
-        "bandwidth-mfa simulate",
-        "bandwidth-mfa simulate --port 0 --seed 1 --no-account-limits",
-        "BW_USERNAME=me BW_PASSWORD=secret bandwidth-mfa simulate",
-        "bandwidth-mfa simulate --no-basic",
-    )
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=4010, show_default=True, help="0 selects a free port.")
-@click.option("--seed", type=int, help="Makes codes, ids and random faults repeatable.")
-@click.option(
-    "--account-limits/--no-account-limits",
-    default=True,
-    show_default=True,
-    help="The limits of a default Bandwidth account: 1 text and 5 calls a second, with queues.",
-)
-@click.option("--basic/--no-basic", default=True, help="Whether Basic credentials are accepted; else they get 403.")
-@click.option("--bearer/--no-bearer", default=True, help="Whether OAuth2 tokens are accepted; else they get 403.")
-def simulate(host: str, port: int, seed: int | None, account_limits: bool, basic: bool, bearer: bool) -> None:  # noqa: FBT001, PLR0913 - click passes options this way
-    """Run a simulator of the service until Ctrl-C, without an account.
-
-    Its credentials are BW_ACCOUNT_ID, BW_USERNAME, BW_PASSWORD, BW_CLIENT_ID and BW_CLIENT_SECRET if they are set;
-    those that it made up are printed.
-    """
-    options = {"accept_basic": basic, "accept_bearer": bearer}
-    _run(run_simulator(host, port, seed, options, account_limits=account_limits))

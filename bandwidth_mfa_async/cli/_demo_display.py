@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -11,10 +11,16 @@ from rich.table import Table
 from ..errors import Delivery
 from . import _outcome
 from ._demo import run
+from ._formats import plural
 from ._output import OutputConsole, can_animate
+from ._terminal import wrapped
 
 if TYPE_CHECKING:
     from ._demo import Summary
+
+_NEXT_STEP: Final = (
+    "next: run `bandwidth-mfa simulate` and export what it prints; your program's MFAClient.from_env() then sends to it"
+)
 
 
 async def show_demo(count: int, seed: int, *, as_json: bool) -> int:
@@ -52,6 +58,7 @@ async def show_demo(count: int, seed: int, *, as_json: bool) -> int:
         click.echo(_outcome.json_line(_document(summary)))
     else:
         console.print(_table(summary))
+        click.echo(wrapped(_NEXT_STEP, 0))
     return _outcome.EXIT_OK
 
 
@@ -78,7 +85,7 @@ def _table(summary: Summary) -> Table:
     table.add_column(justify="right")
     table.add_column(justify="left", style="dim")
     rows: list[tuple[str, object, str]] = [
-        ("accepted", summary.accepted, f"{summary.possible_duplicates} possible duplicates"),
+        ("accepted", summary.accepted, plural(summary.possible_duplicates, "possible duplicate")),
         ("rejected", summary.rejected, "rejected by the service; nothing was sent"),
         ("not sent", summary.not_sent, "never left this machine"),
         ("unknown", summary.unknown, "request written, no answer; not sent again"),

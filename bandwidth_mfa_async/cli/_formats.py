@@ -37,14 +37,19 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def plural(number: int, noun: str) -> str:
+    """Return a number of things: ``1 row``, ``2 rows``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def items(number: int) -> str:
     """Return a number of items: ``1 item``, ``2 items``."""
-    return "1 item" if number == 1 else f"{number:,} items"
+    return plural(number, "item")
 
 
 def possible_duplicates(number: int, unrecorded: int) -> str:
     """Return the numbers of accepted items that are possible duplicates, and of those of which it is not recorded."""
-    text = "1 possible duplicate" if number == 1 else f"{number:,} possible duplicates"
+    text = plural(number, "possible duplicate")
     return f"{text}; not recorded for {unrecorded:,} by an older version" if unrecorded else text
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ._errors import InvalidFaultError, InvalidOptionError, SimulatorError, SimulatorStateError
+from ._errors import InvalidFaultError, InvalidOptionError, SimulatorError, SimulatorStateError, StateFileError
 from ._faults import Fault, Faults
 from ._messages import Message, ReceiptState, RequestRecord
+from ._ready import wait_until_ready
 from ._receipts import ReceiptPolicy
 from ._segments import count_segments
 from ._server_limiter import AccountLimits
@@ -23,5 +24,7 @@ __all__ = [
     "Simulator",
     "SimulatorError",
     "SimulatorStateError",
+    "StateFileError",
     "count_segments",
+    "wait_until_ready",
 ]

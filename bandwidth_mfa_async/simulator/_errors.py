@@ -24,6 +24,10 @@ class InvalidFaultError(InvalidOptionError):
     """A fault's fields contradict each other, or its probability is out of range."""
 
 
+class StateFileError(SimulatorError):
+    """The file of `state` is damaged, in use, or cannot be read. It is never changed or replaced then."""
+
+
 def drops_traceback(target: _T) -> _T:
     """Decorate a class or function whose arguments may be secret: no frame in the traceback of its errors holds them.
 

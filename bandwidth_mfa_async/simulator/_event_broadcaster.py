@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from ._faults import Faults
     from ._messages import Inbox, Message, RequestRecord
-    from ._receipts import ReceiptSender
     from ._service import Service
 
 # A page renders about this many at once. A page that is further behind reads the inbox again instead.
@@ -80,23 +79,23 @@ class Subscription:
 class EventBroadcaster:
     """Sends the simulator's events to every open page.
 
-    The events are `message` (a new one), `receipt` (its state changed), `request` (one was refused), `limits` and
-    `faults` (read them again), and `reload` (read everything again). Without an open page nothing is encoded.
+    The events are `message` (a new one), `state` (its receipt, verification or answer changed), `request` (one was
+    refused), `limits` and `faults` (read them again), and `reload` (read everything again). Without an open page
+    nothing is encoded.
 
     Args:
-        inbox: reports messages.
+        inbox: reports messages and changes of their state.
         service: reports changes of limits.
-        receipts: reports changes of receipts.
         faults: reports changes of faults.
     """
 
-    def __init__(self, inbox: Inbox, service: Service, receipts: ReceiptSender, faults: Faults) -> None:
+    def __init__(self, inbox: Inbox, service: Service, faults: Faults) -> None:
         self._inbox = inbox
         self._subscriptions: set[Subscription] = set()
         inbox.listeners.append(self._on_message)
-        inbox.on_clear = self.reload
-        service.on_limits = self._on_limits
-        receipts.on_change = self._on_receipt
+        inbox.change_listeners.append(self._on_state)
+        inbox.clear_listeners.append(self.reload)
+        service.limit_listeners.append(self._on_limits)
         faults.on_change = self._on_faults
 
     def __len__(self) -> int:
@@ -130,10 +129,9 @@ class EventBroadcaster:
         if self._subscriptions:
             self._publish(_event("message", {"message": message.as_json(), "total": len(self._inbox.messages)}))
 
-    def _on_receipt(self, message: Message) -> None:
+    def _on_state(self, message: Message) -> None:
         if self._subscriptions:
-            state = {"id": message.message_id, "receipt": message.receipt, "receiptType": message.receipt_type}
-            self._publish(_event("receipt", state))
+            self._publish(_event("state", message.state_as_json()))
 
     def _on_limits(self) -> None:
         self._publish(_event("limits", {}))

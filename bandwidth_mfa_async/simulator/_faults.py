@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 from attrs import Factory, field, fields, frozen
+
+from bandwidth_mfa_async._concise import ConciseType
 
 from ._errors import InvalidFaultError, drops_traceback
 from ._responses import encode
@@ -59,14 +62,16 @@ def _seconds(_instance: object, attribute: Attribute[Any], value: object) -> Non
 
 
 @frozen(kw_only=True)
-class Fault:
+class Fault(metaclass=ConciseType):
     """A change to one response.
 
     Args:
         status: the status of the response; None keeps the real one.
         headers: headers to add or to replace, such as ``{"Retry-After": 2}``.
         body: the body of the response: bytes, text, or a dict to send as JSON. None sends the body that is documented
-            for `status`, or the real one if `status` is None or a success.
+            for `status`, or the real one if `status` is None or a success. For 502, 503, 504 and others none is
+            documented: the body is then empty, as a gateway's, and the client reports ``UNKNOWN``. An error of the
+            service itself needs a body: ``Fault(status=503, body={"error": "Internal Error"})``.
         delay: seconds before the response is sent or the connection is closed; `math.inf` to never respond.
         seconds_per_byte: sends the body one byte at a time, with this many seconds between bytes.
         drop: closes the connection: "before_read" before the body is read, "after_read" after it, "half_answer" after
@@ -166,6 +171,8 @@ class Rule:
     operation: Operation | None
     to: str | None
     probability: float | None = None
+    id: int = 0
+    """Identifies the rule, for `Faults.remove`."""
 
     def matches(self, operation: str, to: str | None) -> bool:
         """Return whether the rule applies to a response."""
@@ -173,7 +180,13 @@ class Rule:
 
     def as_json(self) -> dict[str, Any]:
         """Return the rule as the JSON API shows it."""
-        return {"fault": self.fault.as_json(), "operation": self.operation, "to": self.to, "share": self.probability}
+        return {
+            "id": self.id,
+            "fault": self.fault.as_json(),
+            "operation": self.operation,
+            "to": self.to,
+            "share": self.probability,
+        }
 
 
 class Faults:
@@ -186,6 +199,7 @@ class Faults:
     def __init__(self, rng: random.Random) -> None:
         self.on_change: Callable[[], object] | None = None
         self._rng = rng
+        self._ids = itertools.count(1)
         self._scripted_rules: list[Rule] = []
         self._random_rules: list[Rule] = []
 
@@ -249,6 +263,14 @@ class Faults:
         self._random_rules.clear()
         self._notify()
 
+    def remove(self, *ids: int) -> bool:
+        """Remove rules by their `id`, and return whether there was one of them."""
+        count = len(self.rules)
+        self._scripted_rules = [rule for rule in self._scripted_rules if rule.id not in ids]
+        self._random_rules = [rule for rule in self._random_rules if rule.id not in ids]
+        self._notify()
+        return len(self.rules) < count
+
     def needs_number(self, operation: str) -> bool:
         """Return whether `pick` needs the recipient."""
         return any(rule.to is not None and rule.operation in {None, operation} for rule in self.rules)
@@ -274,8 +296,7 @@ class Faults:
         if self.on_change is not None:
             self.on_change()
 
-    @staticmethod
-    def _make_rule(fault: Any, operation: Any, to: Any, probability: Any = None) -> Rule:
+    def _make_rule(self, fault: Any, operation: Any, to: Any, probability: Any = None) -> Rule:
         if not isinstance(fault, Fault):
             raise InvalidFaultError("a fault must be a Fault")
         if operation is not None and operation not in get_args(Operation):
@@ -291,4 +312,4 @@ class Faults:
             isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 <= probability <= 1
         ):
             raise InvalidFaultError("probability must be from 0 to 1")
-        return Rule(fault, operation, to, probability)
+        return Rule(fault, operation, to, probability, next(self._ids))

@@ -206,7 +206,19 @@ class HTTPFront:
     async def _apply_fault(
         self, request: web.BaseRequest, operation: str, response: SimulatedResponse, fault: Fault
     ) -> web.StreamResponse:
-        """Send a response as changed by a fault."""
+        """Send a response as changed by a fault, and record what the sender of a message got."""
+        if response.message_id is None:
+            return await self._send_changed(request, operation, response, fault)
+        # Until it is sent; a sender that disconnects meanwhile gets none either.
+        self._service.set_answer(response.message_id, None)
+        sent = await self._send_changed(request, operation, response, fault)
+        if not isinstance(sent, _ClosedConnection):
+            self._service.set_answer(response.message_id, sent.status)
+        return sent
+
+    async def _send_changed(
+        self, request: web.BaseRequest, operation: str, response: SimulatedResponse, fault: Fault
+    ) -> web.StreamResponse:
         status = response.status if fault.status is None else fault.status
         body = response.body
         if fault.body is not None:

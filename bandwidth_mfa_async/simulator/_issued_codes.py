@@ -12,6 +12,7 @@ from ._errors import InvalidOptionError
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable, Iterator
 
 # https://dev.bandwidth.com/docs/mfa: the verifier's window is at most 15 minutes, so an older code never matches.
 MAX_WINDOW: Final = 15 * 60.0
@@ -26,7 +27,18 @@ class Verdict(enum.Enum):
 
 
 @define
-class _WrongTries:
+class IssuedCode:
+    """A code, when it was issued, and the id of its message. Times are seconds on a monotonic clock."""
+
+    at: float
+    code: str
+    message_id: str = ""
+
+
+@define
+class WrongTries:
+    """The wrong tries of one number."""
+
     count: int = 0
     last: float = 0.0
     locked_until: float | None = None
@@ -47,6 +59,8 @@ class IssuedCodes:
         tries_remembered: seconds without a wrong try after which earlier ones no longer count. Not known.
         consume_on_success: whether a code is valid only once. Not known.
         reset_on_success: whether a right code resets the count of wrong tries. Not known.
+        latest_only: whether a newer code for the same number and scope replaces the older ones. Documented is the
+            opposite; some applications promise it.
 
     Raises:
         InvalidOptionError: a value is out of range.
@@ -61,6 +75,7 @@ class IssuedCodes:
         tries_remembered: float = MAX_WINDOW,
         consume_on_success: bool = False,
         reset_on_success: bool = True,
+        latest_only: bool = False,
     ) -> None:
         if lockout_after < 1:
             raise InvalidOptionError("lockout_after must be at least 1")
@@ -74,9 +89,15 @@ class IssuedCodes:
         self._tries_remembered = tries_remembered
         self._consume_on_success = consume_on_success
         self._reset_on_success = reset_on_success
-        self._codes: dict[tuple[str, str], deque[tuple[float, str]]] = {}
+        self._latest_only = latest_only
+        self.on_valid: Callable[[IssuedCode], object] | None = None
+        self.on_consumed: Callable[[str, str, IssuedCode], object] | None = None
+        self.on_tries: Callable[[str, WrongTries | None], object] | None = None
+        # Lists, because nearly all have one code, for which a deque takes seven times as much memory.
+        self._codes: dict[tuple[str, str], list[IssuedCode]] = {}
         self._expiry: deque[tuple[float, tuple[str, str]]] = deque()
-        self._wrong_tries: dict[str, _WrongTries] = {}
+        self.wrong_tries: dict[str, WrongTries] = {}
+        """By number, ordered by their last try."""
 
     def __len__(self) -> int:
         return sum(len(codes) for codes in self._codes.values())
@@ -92,37 +113,70 @@ class IssuedCodes:
         """
         self._drop_expired(now)
         code = str(self._rng.randrange(10**digits)).zfill(digits)
-        key = (to, scope)
-        self._codes.setdefault(key, deque()).append((now, code))
-        self._expiry.append((now, key))
+        self.restore(to, scope, IssuedCode(now, code))
         return code
+
+    def label(self, to: str, scope: str, message_id: str) -> None:
+        """Name the message of the newest code of a number and scope."""
+        self._codes[to, scope][-1].message_id = message_id
+
+    def restore(self, to: str, scope: str, issued: IssuedCode) -> None:
+        """Add a code that is newer than all others."""
+        key = (to, scope)
+        self._codes.setdefault(key, []).append(issued)
+        self._expiry.append((issued.at, key))
+
+    def live(self, now: float) -> Iterator[tuple[str, str, IssuedCode]]:
+        """Return each code that can still be verified, with its number and scope, oldest first."""
+        found = [
+            (to, scope, issued)
+            for (to, scope), codes in self._codes.items()
+            for issued in codes
+            if now - issued.at <= MAX_WINDOW
+        ]
+        return iter(sorted(found, key=lambda each: each[2].at))
+
+    def consume(self, to: str, scope: str, code: str) -> None:
+        """Remove the oldest equal code; do nothing if there is none."""
+        codes = self._codes.get((to, scope), [])
+        for issued in codes:
+            if issued.code == code:
+                codes.remove(issued)
+                return
 
     def verify(self, to: str, scope: str, code: str, window: float, now: float) -> Verdict:
         """Verify that a code was issued for this number and scope within the last `window` seconds, inclusive.
 
         A wrong try counts even for a number without a code: Bandwidth's live test locks such a number.
         """
-        tries = self._wrong_tries.get(to)
+        tries = self.wrong_tries.get(to)
         if tries is not None:
             if tries.locked_until is not None and now < tries.locked_until:
                 return Verdict.LOCKED
             if tries.locked_until is not None or now - tries.last > self._tries_remembered:
-                del self._wrong_tries[to]
+                del self.wrong_tries[to]
                 tries = None
-        codes = self._codes.get((to, scope), ())
-        for issued_at, live in codes:
-            if live == code and now - issued_at <= window:
-                if self._consume_on_success and isinstance(codes, deque):
-                    codes.remove((issued_at, live))
-                if self._reset_on_success:
-                    self._wrong_tries.pop(to, None)
+        codes = self._codes.get((to, scope), [])
+        for issued in codes[-1:] if self._latest_only else codes:
+            if issued.code == code and now - issued.at <= window:
+                self._accept(to, scope, issued)
                 return Verdict.VALID
         self._count_wrong_try(to, now)
         return Verdict.INVALID
 
+    def _accept(self, to: str, scope: str, issued: IssuedCode) -> None:
+        if self._consume_on_success:
+            self._codes[to, scope].remove(issued)
+            if self.on_consumed is not None:
+                self.on_consumed(to, scope, issued)
+        if self._reset_on_success and self.wrong_tries.pop(to, None) is not None and self.on_tries is not None:
+            self.on_tries(to, None)
+        if self.on_valid is not None:
+            self.on_valid(issued)
+
     def locked_for(self, to: str, now: float) -> float:
         """Return the seconds until a number is unlocked, or 0 if it is not locked."""
-        tries = self._wrong_tries.get(to)
+        tries = self.wrong_tries.get(to)
         if tries is None or tries.locked_until is None:
             return 0.0
         return max(0.0, tries.locked_until - now)
@@ -131,19 +185,21 @@ class IssuedCodes:
         """Remove all codes, wrong tries and locks."""
         self._codes.clear()
         self._expiry.clear()
-        self._wrong_tries.clear()
+        self.wrong_tries.clear()
 
     def _count_wrong_try(self, to: str, now: float) -> None:
-        tries = self._wrong_tries.pop(to, None) or _WrongTries()
+        tries = self.wrong_tries.pop(to, None) or WrongTries()
         tries.count += 1
         tries.last = now
         if tries.count >= self._lockout_after:
             tries.locked_until = now + self._lockout_seconds
         # Insert at the end, so that the dict is ordered by `last` and the oldest entry is the first.
-        self._wrong_tries[to] = tries
-        oldest = next(iter(self._wrong_tries))
-        if now - self._wrong_tries[oldest].last > max(self._tries_remembered, self._lockout_seconds):
-            del self._wrong_tries[oldest]
+        self.wrong_tries[to] = tries
+        if self.on_tries is not None:
+            self.on_tries(to, tries)
+        oldest = next(iter(self.wrong_tries))
+        if now - self.wrong_tries[oldest].last > max(self._tries_remembered, self._lockout_seconds):
+            del self.wrong_tries[oldest]
 
     def _drop_expired(self, now: float) -> None:
         # Remove a few at a time: memory stays bounded and no call takes long.
@@ -152,7 +208,7 @@ class IssuedCodes:
                 return
             _, key = self._expiry.popleft()
             codes = self._codes.get(key)
-            while codes and now - codes[0][0] > MAX_WINDOW:
-                codes.popleft()
+            while codes and now - codes[0].at > MAX_WINDOW:
+                del codes[0]
             if codes is not None and not codes:
                 del self._codes[key]

@@ -14,6 +14,8 @@ from ._errors import SimulatorStateError
 from ._tls import make_tls
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from bandwidth_mfa_async._clock import Clock
 
     from ._tls import TLS, Certificate
@@ -30,11 +32,15 @@ class Listener:
         port: the port to listen on; 0 for a free one.
         certificate: the kind of certificate for TLS; None for plain HTTP.
         clock: measures how long connections are refused.
+        names: additional host names for the certificate.
     """
 
-    def __init__(self, host: str, port: int, certificate: Certificate | None, clock: Clock) -> None:
+    def __init__(
+        self, host: str, port: int, certificate: Certificate | None, clock: Clock, names: Collection[str] = ()
+    ) -> None:
         self.tls: TLS | None = None
         self._host = host
+        self._names = list(names)
         self._port = port
         self._certificate: Certificate | None = certificate
         self._clock = clock
@@ -62,12 +68,13 @@ class Listener:
 
     @property
     def origin(self) -> str:
-        """The origin: scheme, host and port.
+        """The origin: scheme, host and port. The host is a loopback address if it listens on all addresses.
 
         Raises:
             SimulatorStateError: the simulator is not running.
         """
         host, port = self.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         shown = f"[{host}]" if ":" in host else host
         return f"{'http' if self._certificate is None else 'https'}://{shown}:{port}"
 
@@ -84,7 +91,7 @@ class Listener:
         try:
             if self._certificate is not None:
                 # It generates keys and writes files, which would block the event loop.
-                self.tls = await asyncio.to_thread(make_tls, self._host, self._certificate)
+                self.tls = await asyncio.to_thread(make_tls, [self._host, *self._names], self._certificate)
             await self._runner.setup()
             self._bound_socket = _bind(self._host, self._port)
             host, port = self._bound_socket.getsockname()[:2]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from attrs import define, field
 
+from bandwidth_mfa_async._concise import ConciseType
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,7 +40,7 @@ class ReceiptState(enum.StrEnum):
 
 
 @define(eq=False, kw_only=True)
-class Message:
+class Message(metaclass=ConciseType):
     """A message or call with a code. Messages compare by identity."""
 
     to: str
@@ -60,6 +62,12 @@ class Message:
     receipt: ReceiptState = ReceiptState.NONE
     receipt_type: str | None = None
     """`message-delivered` or `message-failed`, or None while undecided."""
+    verified: float | None = None
+    """When its code was first verified, in seconds since the Unix epoch; None if it was not."""
+    answer_status: int | None = 200
+    """The status that the sender got; None if it got no complete response, or none yet, because of a fault."""
+    number: int = 0
+    """Its position among all messages, counted from 1; a newer message has a larger number."""
 
     @property
     def call_id(self) -> str:
@@ -89,6 +97,18 @@ class Message:
             "callbackUrl": self.callback_url,
             "receipt": str(self.receipt),
             "receiptType": self.receipt_type,
+            "verified": self.verified,
+            "answerStatus": self.answer_status,
+        }
+
+    def state_as_json(self) -> dict[str, Any]:
+        """Return the id and what can change after the message was sent."""
+        return {
+            "id": self.message_id,
+            "receipt": str(self.receipt),
+            "receiptType": self.receipt_type,
+            "verified": self.verified,
+            "answerStatus": self.answer_status,
         }
 
 
@@ -112,8 +132,12 @@ class RequestRecord(NamedTuple):
 
     @property
     def refused(self) -> bool:
-        """Whether the request failed: an error status, a wrong code, or no response."""
-        return bool(self.reason) or self.status is None or self.status >= 400
+        """Whether the service did not accept the request, or the code was wrong.
+
+        A request that was accepted is not refused, although a fault may have hidden that from the sender; see
+        `Message.answer_status`.
+        """
+        return bool(self.reason)
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as the JSON API shows it."""
@@ -136,37 +160,57 @@ class Inbox:
     messages: list[Message] = field(factory=list[Message])
     listeners: list[Callable[[Message], object]] = field(factory=list["Callable[[Message], object]"])
     """Called with each new message."""
-    on_clear: Callable[[], object] | None = None
+    change_listeners: list[Callable[[Message], object]] = field(factory=list["Callable[[Message], object]"])
+    """Called with each message whose receipt, verification or answer changed."""
+    clear_listeners: list[Callable[[], object]] = field(factory=list["Callable[[], object]"])
+    """Called when all messages are removed."""
     _latest: dict[str, Message] = field(factory=dict[str, Message])
+    _by_id: dict[str, Message] = field(factory=dict[str, Message])
     _waiters: set[asyncio.Future[None]] = field(factory=set["asyncio.Future[None]"])
 
     def add(self, message: Message) -> None:
         """Append a message, drop the oldest one over the limit, and wake all waiters."""
         self.added += 1
-        self.messages.append(message)
-        self._latest[message.to] = message
-        if self.limit is not None and len(self.messages) > self.limit:
-            oldest = self.messages.pop(0)
-            if self._latest.get(oldest.to) is oldest:
-                del self._latest[oldest.to]
+        message.number = self.added
+        self.restore(message)
         for listener in self.listeners:
             listener(message)
         if self._waiters:
             for waiter in self._waiters:
                 _wake(waiter)
 
+    def restore(self, message: Message) -> None:
+        """Append a message that has its number, and drop the oldest one over the limit."""
+        self.messages.append(message)
+        self._latest[message.to] = self._by_id[message.message_id] = message
+        if self.limit is not None and len(self.messages) > self.limit:
+            oldest = self.messages.pop(0)
+            self._by_id.pop(oldest.message_id, None)
+            if self._latest.get(oldest.to) is oldest:
+                del self._latest[oldest.to]
+
+    def changed(self, message: Message) -> None:
+        """Call the listeners, because the state of a message changed."""
+        for listener in self.change_listeners:
+            listener(message)
+
+    def find(self, message_id: str) -> Message | None:
+        """Return the message with this `messageId` or `callId`, or None."""
+        return self._by_id.get(message_id)
+
     def latest(self, to: str) -> Message | None:
         """Return the newest message to a number, or None."""
         return self._latest.get(to)
 
     async def wait(self, to: str, clock: Clock, seconds: float, after: Message | None = None) -> Message:
-        """Wait until the newest message to a number is not `after`, and return it.
+        """Wait until the newest message to a number is newer than `after`, and return it.
 
         Raises:
             TimeoutError: no such message arrived within `seconds` of the clock.
         """
         deadline = clock.monotonic() + seconds
-        while (message := self._latest.get(to)) is None or message is after:
+        oldest = 0 if after is None else after.number
+        while (message := self._latest.get(to)) is None or message.number <= oldest:
             if clock.monotonic() >= deadline:
                 msg = f"no message to that number arrived within {seconds:g} s"
                 raise TimeoutError(msg)
@@ -184,8 +228,9 @@ class Inbox:
         """Remove all messages; waiters continue to wait."""
         self.messages.clear()
         self._latest.clear()
-        if self.on_clear is not None:
-            self.on_clear()
+        self._by_id.clear()
+        for listener in self.clear_listeners:
+            listener()
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

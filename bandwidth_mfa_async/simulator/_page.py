@@ -71,7 +71,9 @@ def _read_files() -> dict[str, bytes]:
 
 async def _stream_events(broadcaster: EventBroadcaster, clock: Clock, request: web.BaseRequest) -> web.StreamResponse:
     """Stream events until the page disconnects or the simulator stops."""
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **_HEADERS})
+    # nginx and some other proxies would hold the events back.
+    headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", **_HEADERS}
+    response = web.StreamResponse(headers=headers)
     if request.method == "HEAD":
         return response
     subscription = broadcaster.subscribe()

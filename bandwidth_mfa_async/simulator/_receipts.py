@@ -13,14 +13,16 @@ from urllib.parse import urlsplit
 import aiohttp
 from attrs import define, field, frozen
 
-from ._errors import InvalidOptionError, drops_traceback
+from bandwidth_mfa_async._concise import ConciseType
+
+from ._errors import InvalidOptionError, SimulatorStateError, drops_traceback
 from ._loopback import is_loopback
 from ._messages import ReceiptState
 from ._responses import CONTENT_TYPE, encode
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from attrs import Attribute
 
@@ -45,7 +47,7 @@ def _to_set(numbers: Collection[str]) -> Collection[str]:
 
 @drops_traceback
 @frozen(kw_only=True)
-class ReceiptPolicy:
+class ReceiptPolicy(metaclass=ConciseType):
     """The schedule and content of receipts (https://dev.bandwidth.com/docs/mfa/webhooks). Durations are in seconds.
 
     Known: receipts for North America (numbers that begin with +1) are retried for 24 h, others are not retried. Not
@@ -64,7 +66,7 @@ class ReceiptPolicy:
         username: with `password`, answers a receiver's Basic challenge: the first request has no credentials, and
             after a 401 with ``WWW-Authenticate: Basic`` a second one has them, as Bandwidth describes for other
             callbacks (guides/callbacks). Not known: whether MFA does this.
-        password: see `username`.
+        password: the password of `username`; both or none.
         delivered_text: the `description` of a delivered message; the pages of 2021-2023 have ``ok`` instead.
 
     Raises:
@@ -132,14 +134,38 @@ class ReceiptSender:
         if not self._is_allowed(url):
             self._set_state(message, ReceiptState.BLOCKED)
             return
+        self._start(message, url, message.queued + self.policy.delay)
+
+    def resend(self, message: Message) -> None:
+        """Post the receipt of a message now, in addition to earlier tries, or instead of those that wait.
+
+        Raises:
+            SimulatorStateError: the message has no `callbackUrl`, or receipts are not posted to that machine.
+        """
+        if message.callback_url is None:
+            raise SimulatorStateError("this message has no callbackUrl, so it has no receipt")
+        if not self._is_allowed(message.callback_url):
+            raise SimulatorStateError("receipts are not posted to other machines; see allow_remote_callbacks")
+        for posting in [posting for posting in self._timers if posting.message is message]:
+            self._timers.pop(posting).cancel()
+        self._start(message, message.callback_url, 0.0)
+
+    def resume(self, messages: Iterable[Message]) -> None:
+        """Post the receipts that were not accepted when an earlier simulator ended."""
+        for message in messages:
+            if message.receipt in {ReceiptState.PENDING, ReceiptState.RETRYING}:
+                self.submit(message)
+
+    def _start(self, message: Message, url: str, wait: float) -> None:
         policy = self.policy
-        failed = message.to in policy.failed_numbers
-        if not failed and policy.failed_share > 0:
-            failed = self._rng.random() < policy.failed_share
-        message.receipt_type = _FAILED if failed else _DELIVERED
+        if message.receipt_type is None:
+            failed = message.to in policy.failed_numbers
+            if not failed and policy.failed_share > 0:
+                failed = self._rng.random() < policy.failed_share
+            message.receipt_type = _FAILED if failed else _DELIVERED
         self._set_state(message, ReceiptState.PENDING)
-        first = self._clock.monotonic() + message.queued + policy.delay
-        body = receipt_body(message, self._clock.time() + message.queued + policy.delay, policy.delivered_text)
+        first = self._clock.monotonic() + wait
+        body = receipt_body(message, self._clock.time() + wait, policy.delivered_text)
         retry_for = policy.retry_for if _is_north_american(message.to) else 0.0
         self._schedule(_Posting(message, url, body, first + retry_for, policy.retry_initial, policy.duplicates), first)
         if not self._workers:

@@ -44,13 +44,14 @@ _GATEWAY_TEXTS: Final[Mapping[int, str]] = {
 
 @frozen
 class SimulatedResponse:
-    """A response; `reason` says why the request was rejected and is empty if it was not."""
+    """A response; `reason` says why the request was rejected, and `message_id` which message it sent, if it did."""
 
     status: int
     body: bytes
     reason: str = ""
     headers: Mapping[str, str] = field(factory=dict[str, str])
     to: str | None = None
+    message_id: str | None = None
 
 
 def rejection(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bandwidth_mfa_async._clock import Clock
 
-    from ._issued_codes import IssuedCodes
+    from ._issued_codes import IssuedCode, IssuedCodes
     from ._messages import Channel, Inbox
     from ._server_limiter import Admission
     from ._settings import Settings
@@ -52,7 +52,11 @@ class Service:
             "voice": ServerLimiter(settings.voice_limits),
         }
         self.on_callback: Callable[[Message], object] | None = None
-        self.on_limits: Callable[[], object] | None = None
+        self.limit_listeners: list[Callable[[], object]] = []
+        self.reset_listeners: list[Callable[[], object]] = []
+        self.has_changed_limits = False
+        """Whether the limits may differ from the initial ones."""
+        codes.on_valid = self._on_valid
         self._clock = clock
         self._rng = rng
 
@@ -95,8 +99,15 @@ class Service:
     def change_limits(self, channel: Channel, limits: AccountLimits | None) -> None:
         """Change the limit of a channel immediately; None removes it."""
         self.limiters[channel].change(limits, self._clock.monotonic())
-        if self.on_limits is not None:
-            self.on_limits()
+        self.has_changed_limits = True
+        self._notify(self.limit_listeners)
+
+    def set_answer(self, message_id: str, status: int | None) -> None:
+        """Record the status that the sender of a message got; None for no response."""
+        message = self.inbox.find(message_id)
+        if message is not None:
+            message.answer_status = status
+            self.inbox.changed(message)
 
     def clear(self) -> None:
         """Remove messages, codes, locks and counted sends, and restore the initial settings; tokens stay valid."""
@@ -105,8 +116,20 @@ class Service:
         self.codes.clear()
         self.limiters["messaging"] = ServerLimiter(self.settings.messaging_limits)
         self.limiters["voice"] = ServerLimiter(self.settings.voice_limits)
-        if self.on_limits is not None:
-            self.on_limits()
+        self._notify(self.limit_listeners)
+        self.has_changed_limits = False
+        self._notify(self.reset_listeners)
+
+    @staticmethod
+    def _notify(listeners: list[Callable[[], object]]) -> None:
+        for listener in listeners:
+            listener()
+
+    def _on_valid(self, issued: IssuedCode) -> None:
+        message = self.inbox.find(issued.message_id)
+        if message is not None and message.verified is None:
+            message.verified = self._clock.time()
+            self.inbox.changed(message)
 
     def _send(self, channel: Channel, request: SendRequest, now: float) -> SimulatedResponse:
         settings = self.settings
@@ -135,6 +158,7 @@ class Service:
             # Receipts are documented for text messages only.
             callback_url=request.callback_url if channel == "messaging" else None,
         )
+        self.codes.label(request.to, request.scope, identifier)
         self.inbox.add(message)
         if message.callback_url is not None and self.on_callback is not None:
             self.on_callback(message)
@@ -143,10 +167,11 @@ class Service:
         else:
             key = "CallId" if settings.legacy_response_keys else "callId"
         # Both consist of letters, digits and hyphens, so nothing needs escaping.
-        return SimulatedResponse(200, b'{"%b":"%b"}' % (key.encode(), identifier.encode()), to=request.to)
+        body = b'{"%b":"%b"}' % (key.encode(), identifier.encode())
+        return SimulatedResponse(200, body, to=request.to, message_id=identifier)
 
     def _verify(self, value: dict[str, object], now: float) -> SimulatedResponse:
-        request = read_verify(value)
+        request = read_verify(value, require_expiration=self.settings.require_message)
         match self.codes.verify(request.to, request.scope, request.code, request.window, now):
             case Verdict.VALID:
                 return SimulatedResponse(200, _VALID, to=request.to)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
@@ -11,7 +12,7 @@ from ._errors import InvalidOptionError
 from ._server_limiter import AccountLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from attrs import Attribute
 
@@ -74,6 +75,24 @@ class Settings:
     lockout_retry_after: bool
     messaging_limits: AccountLimits | None = field(validator=_limits)
     voice_limits: AccountLimits | None = field(validator=_limits)
+
+
+class MadeUp:
+    """Makes up secrets, or takes those that were made up earlier.
+
+    Args:
+        earlier: the earlier ones by name.
+    """
+
+    def __init__(self, earlier: Mapping[str, str]) -> None:
+        self._earlier = earlier
+        self.values: dict[str, str] = {}
+        """The secrets that were made up, by name."""
+
+    def __call__(self, name: str, size: int) -> str:
+        """Return a secret of `size` random bytes, as text."""
+        self.values[name] = self._earlier.get(name) or secrets.token_urlsafe(size)
+        return self.values[name]
 
 
 def check_sizes(port: int, inbox_limit: int | None, request_log_limit: int, max_body: int) -> None:

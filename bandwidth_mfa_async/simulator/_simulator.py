@@ -1,51 +1,43 @@
-"""`Simulator`: assembles the parts, starts and stops the server, and gives access to its state."""
+"""`Simulator`: assembles the parts, starts and stops the server, and changes its state."""
 
 from __future__ import annotations
 
 import random
-import secrets
 from collections import deque
 from types import EllipsisType
-from typing import TYPE_CHECKING, NotRequired, Self, TypedDict
+from typing import TYPE_CHECKING, Self
 
 from bandwidth_mfa_async._clock import SystemClock
 
+from ._access import Access
 from ._control import Control
+from ._endpoint import Endpoint
 from ._errors import InvalidOptionError, SimulatorStateError, drops_traceback
 from ._event_broadcaster import EventBroadcaster
 from ._faults import Faults
-from ._http import BASE_PATH, TOKEN_PATH, HTTPFront
+from ._http import HTTPFront
 from ._issued_codes import IssuedCodes
 from ._listener import Listener
 from ._messages import Inbox
-from ._page import PAGE_PATH, page_handlers
+from ._page import page_handlers
+from ._persistence import Persistence, read_secrets
 from ._receipts import ReceiptPolicy, ReceiptSender
 from ._service import Service
-from ._settings import Settings, check_sizes
+from ._settings import MadeUp, Settings, check_sizes
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Collection
-    from ssl import SSLContext
     from types import TracebackType
 
     from bandwidth_mfa_async._clock import Clock
-    from bandwidth_mfa_async._credentials import BasicAuth
 
     from ._messages import Message, RequestRecord
     from ._server_limiter import AccountLimits
     from ._tls import Certificate
 
 
-class ClientArguments(TypedDict):
-    """The arguments of `MFAClient` for a simulator."""
-
-    account_id: str
-    auth: BasicAuth
-    base_url: str
-    ssl: NotRequired[SSLContext]
-
-
-class Simulator:
+class Simulator(Endpoint):
     """A local server that behaves like Bandwidth's MFA service, as far as its behaviour is known.
 
     ``async with Simulator() as sim, MFAClient(**sim.client_kwargs()) as mfa: ...``
@@ -68,9 +60,10 @@ class Simulator:
         bad_token_status: 401 or 403 for an unknown or expired token. Not known.
         application_name: the value of ``{NAME}``.
         applications: the existing application ids; others get 400. None accepts every id.
-        require_message: reject code requests without `message` and `digits`, as documented since 2020-07-16. By default
-            the four-key body of 2020-06 is accepted too, with the text ``Your {NAME} {SCOPE} code is {CODE}`` and
-            6 digits.
+        require_message: reject code requests without `message` and `digits`, as documented since 2020-07-16, and
+            verifications without `expirationTimeInMinutes`. By default the four-key body of 2020-06 is accepted too,
+            with the text ``Your {NAME} {SCOPE} code is {CODE}`` and 6 digits, and so is the verification of that time.
+            Not known: its window; here it is 15 minutes.
         legacy_response_keys: respond with the keys `MessageId` and `CallId`, as documented from 2020-05 to 2020-12.
         messaging_limits: the account's limit on text messages; None for no limit, `AccountLimits()` for Bandwidth's
             default.
@@ -82,6 +75,8 @@ class Simulator:
         lockout_retry_after: whether that 429 has a `Retry-After`. None is documented.
         consume_on_success: whether a code is valid only once. Not known.
         reset_on_success: whether a right code resets the count of wrong tries. Not known.
+        latest_code_only: whether only the newest code of a number and scope is valid. The documentation speaks of any
+            code in the window; this is to test an application that promises otherwise.
         receipts: the schedule and content of delivery receipts; None for `ReceiptPolicy()`.
         allow_remote_callbacks: whether to post receipts to other machines.
         tls: serve HTTPS with a certificate that is made at start; needs the `trustme` package.
@@ -89,13 +84,21 @@ class Simulator:
         inbox_limit: the largest number of messages to keep; the oldest ones are dropped. None keeps all.
         request_log_limit: the largest number of requests to keep.
         max_body: the largest request body in bytes; a larger one gets 413. Not known.
-        control_hosts: additional host names, without port, for the JSON API below ``/_simulator``; loopback names and
-            `host` are always allowed.
-        clock: the source of time; None for real time.
+        control_hosts: additional host names, without port, for the page and the JSON API below ``/_simulator``;
+            loopback names and `host` are always allowed.
+        control_token: what the page and the JSON API require, except ``/_simulator/ready``: a text, True for a random
+            one, or False for nothing. Use it when other machines can reach the simulator.
+        state: a file that keeps the inbox, the codes, wrong tries, limits, and the credentials that the simulator made
+            up, across restarts; None for no file. It is readable by its owner only, and for one simulator at a time.
+            The levels of queues and buckets, faults, requests and tokens are not kept.
+        clock: the source of time; None for real time. Codes age by this clock and not by the system's: tools that
+            freeze or shift time, such as freezegun and time-machine, do not age them. Pass
+            `bandwidth_mfa_async.testing.ManualClock()` and call its ``tick(seconds)``.
         seed: makes codes, ids and random faults repeatable; None for different ones every time.
 
     Raises:
         InvalidOptionError: an argument has an invalid value.
+        StateFileError: the `state` file is damaged or cannot be read; it is not changed.
     """
 
     @drops_traceback
@@ -124,6 +127,7 @@ class Simulator:
         lockout_retry_after: bool = False,
         consume_on_success: bool = False,
         reset_on_success: bool = True,
+        latest_code_only: bool = False,
         receipts: ReceiptPolicy | None = None,
         allow_remote_callbacks: bool = False,
         tls: bool = False,
@@ -132,18 +136,21 @@ class Simulator:
         request_log_limit: int = 10_000,
         max_body: int = 256 * 1024,
         control_hosts: Collection[str] = (),
+        control_token: str | bool = False,
+        state: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
         seed: int | str | None = None,
     ) -> None:
         check_sizes(port, inbox_limit, request_log_limit, max_body)
         if certificate != "valid" and not tls:
             raise InvalidOptionError("certificate needs tls=True")
-        self._settings = Settings(
+        made_up = MadeUp({} if state is None else read_secrets(str(state)))
+        settings = Settings(
             account_id=account_id,
             username=username,
-            password=secrets.token_urlsafe(12) if password is None else password,
+            password=made_up("password", 12) if password is None else password,
             client_id=client_id,
-            client_secret=secrets.token_urlsafe(24) if client_secret is None else client_secret,
+            client_secret=made_up("client_secret", 24) if client_secret is None else client_secret,
             accept_basic=accept_basic,
             accept_bearer=accept_bearer,
             token_lifetime=token_lifetime,
@@ -156,7 +163,10 @@ class Simulator:
             messaging_limits=messaging_limits,
             voice_limits=voice_limits,
         )
+        token = made_up("control_token", 18) if control_token is True else control_token or None
         self._clock: Clock = SystemClock() if clock is None else clock
+        listener = Listener(host, port, certificate if tls else None, self._clock, control_hosts)
+        super().__init__(settings, listener, token)
         rng = random.Random(seed)  # noqa: S311 - repeatable test data, not secrets
         codes = IssuedCodes(
             rng,
@@ -164,6 +174,7 @@ class Simulator:
             lockout_seconds=lockout_seconds,
             consume_on_success=consume_on_success,
             reset_on_success=reset_on_success,
+            latest_only=latest_code_only,
         )
         self.faults: Faults = Faults(rng)
         """The injected faults: `faults.script(...)`, `faults.chance(...)`, `faults.clear()`."""
@@ -174,16 +185,18 @@ class Simulator:
             ReceiptPolicy() if receipts is None else receipts, self._clock, rng, allow_remote=allow_remote_callbacks
         )
         self._receipt_policy = self._receipts.policy
+        self._receipts.on_change = self._inbox.changed
         self._service.on_callback = self._receipts.submit
         self._control = Control(
             inbox=self._inbox,
             records=self._records,
             service=self._service,
             faults=self.faults,
+            receipts=self._receipts,
             clock=self._clock,
-            hosts={host, *control_hosts},
+            access=Access({host, *control_hosts}, token),
         )
-        self._events = EventBroadcaster(self._inbox, self._service, self._receipts, self.faults)
+        self._events = EventBroadcaster(self._inbox, self._service, self.faults)
         self._control.pages |= page_handlers(self._events, self._clock)
         self._front = HTTPFront(
             service=self._service,
@@ -194,7 +207,9 @@ class Simulator:
             fallback=self._control,
         )
         self._front.on_request = self._events.publish_request
-        self._listener = Listener(host, port, certificate if tls else None, self._clock)
+        self._persistence = None
+        if state is not None:
+            self._persistence = Persistence(str(state), made_up.values, self._service, self._clock)
 
     def __repr__(self) -> str:
         where = self.base_url if self._listener.is_open else "not running"
@@ -214,9 +229,19 @@ class Simulator:
 
         Raises:
             SimulatorStateError: it is already running, or `tls` is set and the trustme package is not installed.
+            StateFileError: the `state` file is damaged, in use, or cannot be written.
             OSError: the port is in use.
         """
-        await self._listener.open(self._front.make_server())
+        if self._persistence is not None and not self._listener.is_open:
+            await self._persistence.open()
+        try:
+            await self._listener.open(self._front.make_server())
+        except BaseException:
+            if self._persistence is not None and not self._listener.is_open:
+                await self._persistence.close()
+            raise
+        if self._persistence is not None:
+            self._receipts.resume(self._inbox.messages)
 
     async def stop(self) -> None:
         """Close all connections and sockets and stop posting receipts; do nothing if it is not running."""
@@ -224,104 +249,8 @@ class Simulator:
         self._events.close()
         await self._receipts.aclose()
         await self._listener.close()
-
-    @property
-    def base_url(self) -> str:
-        """The API's address, ending in ``/api/v1``.
-
-        Raises:
-            SimulatorStateError: the simulator is not running.
-        """
-        return self._listener.origin + BASE_PATH
-
-    @property
-    def token_url(self) -> str:
-        """The address of the OAuth2 token endpoint; raises `SimulatorStateError` if it is not running."""
-        return self._listener.origin + TOKEN_PATH
-
-    @property
-    def page_url(self) -> str:
-        """The address of the inbox page; raises `SimulatorStateError` if it is not running."""
-        return self._listener.origin + PAGE_PATH
-
-    @property
-    def control_url(self) -> str:
-        """The address of the JSON control API; raises `SimulatorStateError` if it is not running."""
-        return self._listener.origin + "/_simulator"
-
-    @property
-    def port(self) -> int:
-        """The port; raises `SimulatorStateError` if it is not running."""
-        return self._listener.address[1]
-
-    @property
-    def account_id(self) -> str:
-        """The account's id."""
-        return self._settings.account_id
-
-    @property
-    def username(self) -> str:
-        """The API user's name."""
-        return self._settings.username
-
-    @property
-    def password(self) -> str:
-        """The API user's password."""
-        return self._settings.password
-
-    @property
-    def client_id(self) -> str:
-        """The OAuth2 client's id."""
-        return self._settings.client_id
-
-    @property
-    def client_secret(self) -> str:
-        """The OAuth2 client's secret."""
-        return self._settings.client_secret
-
-    @property
-    def ssl_context(self) -> SSLContext | None:
-        """A client context that trusts the simulator's certificate authority; None without `tls`."""
-        return None if self._listener.tls is None else self._listener.tls.client
-
-    @property
-    def ca_pem(self) -> bytes | None:
-        """The certificate authority's certificate as PEM, for clients in other programs; None without `tls`."""
-        return None if self._listener.tls is None else self._listener.tls.ca_pem
-
-    def client_kwargs(self) -> ClientArguments:
-        """Return the arguments of `MFAClient` for this simulator, with Basic credentials.
-
-        Raises:
-            SimulatorStateError: the simulator is not running.
-        """
-        # Imported here, so that the server itself does not depend on the SDK.
-        from bandwidth_mfa_async._credentials import BasicAuth
-
-        kwargs = ClientArguments(
-            account_id=self.account_id,
-            auth=BasicAuth(self.username, self.password),
-            base_url=self.base_url,
-        )
-        if self._listener.tls is not None:
-            kwargs["ssl"] = self._listener.tls.client
-        return kwargs
-
-    def environ(self) -> dict[str, str]:
-        """Return the environment variables that make ``MFAClient.from_env()`` use this simulator.
-
-        They select Basic, so that credentials of the real service in the environment are not used.
-
-        Raises:
-            SimulatorStateError: the simulator is not running.
-        """
-        return {
-            "BW_ACCOUNT_ID": self.account_id,
-            "BW_USERNAME": self.username,
-            "BW_PASSWORD": self.password,
-            "BW_AUTH": "basic",
-            "BW_MFA_URL": self.base_url,
-        }
+        if self._persistence is not None:
+            await self._persistence.close()
 
     @property
     def inbox(self) -> list[Message]:
@@ -405,6 +334,17 @@ class Simulator:
     def set_receipts(self, policy: ReceiptPolicy) -> None:
         """Change the receipt policy of new messages, until `clear()`."""
         self._receipts.policy = policy
+
+    def resend_receipt(self, message: Message) -> None:
+        """Post the delivery receipt of a message again, now.
+
+        Args:
+            message: a message of the inbox.
+
+        Raises:
+            SimulatorStateError: it has no `callbackUrl`, or receipts are not posted to that machine.
+        """
+        self._receipts.resend(message)
 
     def set_credentials(self, *, basic: bool | EllipsisType = ..., bearer: bool | EllipsisType = ...) -> None:
         """Change which kinds of credentials are accepted, until `clear()`; a rejected one gets 403.

@@ -73,11 +73,11 @@ class TLS:
     """The authority's certificate, for clients in other programs."""
 
 
-def make_tls(host: str, certificate: Certificate) -> TLS:
-    """Make an authority and a certificate for `host`, ``localhost`` and the loopback addresses.
+def make_tls(hosts: list[str], certificate: Certificate) -> TLS:
+    """Make an authority and a certificate for `hosts`, ``localhost`` and the loopback addresses.
 
     Args:
-        host: the address that the server listens on.
+        hosts: the address that the server listens on, and the machine's other names.
         certificate: "valid", "expired" (yesterday) or "wrong_host" (for another name).
 
     Raises:
@@ -89,7 +89,7 @@ def make_tls(host: str, certificate: Certificate) -> TLS:
     except ImportError:
         raise SimulatorStateError("tls=True needs the trustme package: pip install trustme") from None
     authority = trustme.CA()
-    names = list(dict.fromkeys([host, "localhost", "127.0.0.1", "::1"]))
+    names = list(dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1"]))
     now = dt.datetime.now(dt.UTC)
     match certificate:
         case "valid":

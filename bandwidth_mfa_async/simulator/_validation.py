@@ -16,6 +16,7 @@ from ._responses import MALFORMED_TEXT
 DEFAULT_SCOPE: Final = "2FA"
 DEFAULT_MESSAGE: Final = "Your {NAME} {SCOPE} code is {CODE}"
 DEFAULT_DIGITS: Final = 6
+MAX_EXPIRATION: Final = 15
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
 
@@ -107,8 +108,13 @@ def read_send(value: dict[str, Any], *, require_message: bool) -> SendRequest:
     return SendRequest(to, from_, application_id, scope, message, int(digits), callback_url)
 
 
-def read_verify(value: dict[str, Any]) -> VerifyRequest:
+def read_verify(value: dict[str, Any], *, require_expiration: bool) -> VerifyRequest:
     """Return a verification.
+
+    Args:
+        value: the body.
+        require_expiration: reject a body without `expirationTimeInMinutes`, as documented since 2020-06-23. Before, no
+            client sent it (Python SDK 6.2 to 6.5); not known: the window of that time. Here it is the longest one.
 
     Raises:
         BadRequestError: a key is missing, has the wrong type, or is out of range.
@@ -116,9 +122,11 @@ def read_verify(value: dict[str, Any]) -> VerifyRequest:
     to = _read_number(value, "to")
     scope = _read_scope(value, None)
     minutes = value.get("expirationTimeInMinutes")
+    if minutes is None and not require_expiration:
+        minutes = MAX_EXPIRATION
     _require("expirationTimeInMinutes", minutes)
     # The description says "0 exclusive to 15 inclusive"; the schema's minimum of 1 is stricter.
-    if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 < minutes <= 15:
+    if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 < minutes <= MAX_EXPIRATION:
         raise BadRequestError("expirationTimeInMinutes must be greater than 0 and at most 15")
     code = _read_text(value, "code", 4, 8)
     return VerifyRequest(to, scope, code, minutes * 60.0)

@@ -170,6 +170,12 @@ class ThreadedSimulator(Simulator):
         change = super().set_receipts
         self._run_in_loop(lambda: change(policy))
 
+    @clears_locals
+    def resend_receipt(self, message: Message) -> None:
+        """Post the delivery receipt of a message again; see `Simulator.resend_receipt`."""
+        change = super().resend_receipt
+        self._run_in_loop(lambda: change(message))
+
     def set_credentials(self, *, basic: bool | EllipsisType = ..., bearer: bool | EllipsisType = ...) -> None:
         """Change which kinds of credentials are accepted; see `Simulator.set_credentials`."""
         change = super().set_credentials

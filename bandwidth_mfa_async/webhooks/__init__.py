@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from ._aiohttp import add_receipt_route, receipt_handler
 from ._asgi import ReceiptASGIApp, receipt_asgi_app
-from ._errors import ReceiptTimeoutError, WebhookError
+from ._errors import OtherEventError, ReceiptTimeoutError, WebhookError
 from ._families import ErrorFamily, error_family
 from ._receipt import DeliveryReceipt, parse_delivery_receipt
 from ._receiver import OnReceipt, ReceiverOptions
@@ -31,6 +31,7 @@ __all__ = [
     "DeliveryTracker",
     "ErrorFamily",
     "OnReceipt",
+    "OtherEventError",
     "ReceiptASGIApp",
     "ReceiptTimeoutError",
     "ReceiverOptions",

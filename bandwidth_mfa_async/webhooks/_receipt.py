@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
 from attrs import field, frozen
 
+from .._concise import ConciseType
 from .._frames import clears_locals
 from .._redaction import is_id, scrub
-from ._errors import WebhookError
+from ._errors import OtherEventError, WebhookError
 from ._families import error_family
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ FAILED: Final = "message-failed"
 
 ReceiptBody: TypeAlias = bytes | str | Mapping[str, Any] | Sequence[Any]
 
+# The messaging platform's types, such as message-received: words, so that a log of the type reveals no number.
+_EVENT_TYPE = re.compile(r"(?=.{1,64}\Z)[a-z]+(-[a-z]+)*")
 _ERROR_CODE = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MAX_TEXT_LENGTH: Final = 500
 
@@ -35,7 +38,7 @@ def _scrubbed_repr(text: str | None) -> str:
 
 
 @frozen(kw_only=True)
-class DeliveryReceipt:
+class DeliveryReceipt(metaclass=ConciseType):
     """The delivery receipt of one text.
 
     Attributes:
@@ -74,7 +77,8 @@ def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
         body: the raw body or its parsed JSON.
 
     Raises:
-        WebhookError: the body is not JSON or not one object, its event type is unknown, or it has no valid message id.
+        OtherEventError: it is an event of another type.
+        WebhookError: the body is not JSON or not one object, its event type is invalid, or it has no valid message id.
     """
     document = _parse_json(body)
     if _is_array(document):
@@ -86,6 +90,8 @@ def parse_delivery_receipt(body: ReceiptBody) -> DeliveryReceipt:
         raise WebhookError("a receipt must be a JSON object")
     kind = document.get("type")
     if kind not in (DELIVERED, FAILED):
+        if isinstance(kind, str) and _EVENT_TYPE.fullmatch(kind):
+            raise OtherEventError(kind)
         raise WebhookError(f"type must be {DELIVERED!r} or {FAILED!r}")
     message = document.get("message")
     message_id = message.get("id") if _is_object(message) else None

@@ -17,7 +17,7 @@ from .._frames import clears_locals
 from .._ttl_map import TTLMap
 from ..errors import ConfigurationError
 from ..telemetry import LOGGER_NAME
-from ._errors import WebhookError
+from ._errors import OtherEventError, WebhookError
 from ._receipt import DeliveryReceipt, parse_delivery_receipt
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _DEFAULT_REMEMBER_FOR: Final = 25 * 3600.0
 _DEFAULT_REMEMBER: Final = 10_000
 _DEFAULT_CALLBACK_TIMEOUT: Final = 30.0
 _DEFAULT_MAX_IN_PROGRESS: Final = 1_000
+_MAX_OTHER_TYPES: Final = 20
 _DEFAULT_REALM: Final = "delivery receipts"
 
 
@@ -88,7 +89,7 @@ class Receiver:
     Args:
         on_receipt: called with each receipt; an awaitable result is awaited. If it raises, the sender gets a 500, and
             the callback is called again when the sender retries.
-        options: see `ReceiverOptions`.
+        options: the `ReceiverOptions`.
 
     Raises:
         ConfigurationError: an option is invalid.
@@ -121,6 +122,7 @@ class Receiver:
             raise ConfigurationError("callback_timeout and max_in_progress: must be above 0")
         self._in_progress: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._waiting = 0
+        self._other_types: set[str] = set()
 
     def check_head(self, method: str, authorization: str | None, length: int | None) -> Reply | None:
         """Check everything but the body of a request; return the response if it is refused, else None.
@@ -149,6 +151,9 @@ class Receiver:
         """
         try:
             receipt = parse_delivery_receipt(body)
+        except OtherEventError as error:
+            self._log_other(error.type)
+            return _HANDLED
         except WebhookError as error:
             _logger.warning("refused a delivery receipt: %s", error)
             return Reply(400, f"{error}\n")
@@ -162,6 +167,14 @@ class Receiver:
             return await self._handle_once(receipt)
         finally:
             self._waiting -= 1
+
+    def _log_other(self, kind: str) -> None:
+        """Log the first event of each type; the number of types is bounded, because a sender chooses them."""
+        if kind not in self._other_types and len(self._other_types) < _MAX_OTHER_TYPES:
+            self._other_types.add(kind)
+            _logger.warning(
+                "answered events of type %s with 204 and ignored them: they are not delivery receipts", kind
+            )
 
     async def _handle_once(self, receipt: DeliveryReceipt) -> Reply:
         key = (receipt.message_id, receipt.type)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._clock import Clock
+    from .._validation import Channel
     from .ledger._code_queue import CodeOutcome, CodeQueue
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
@@ -39,7 +40,9 @@ class SendCode:
         self._clock = clock
 
     @clears_locals
-    async def kiq(self, request: CodeRequest, *, key: str, channel: str = "messaging", timeout: float = 60.0) -> str:
+    async def kiq(
+        self, request: CodeRequest, *, key: str, channel: Channel = "messaging", timeout: float = 60.0
+    ) -> str:
         """Have a worker send a code, wait for the outcome, and return the service's id.
 
         A key is sent once: a second call returns the same id, waits for a code in flight, and sends again a code that
@@ -77,15 +80,17 @@ class SendCode:
 
     @clears_locals
     async def enqueue(
-        self, request: CodeRequest, *, key: str, channel: str = "messaging", timeout: float = 60.0
+        self, request: CodeRequest, *, key: str, channel: Channel = "messaging", timeout: float = 60.0
     ) -> None:
         """Have a worker send a code without waiting for it; `outcome` returns the result later.
 
         Args:
-            request: see `kiq`.
-            key: see `kiq`.
-            channel: see `kiq`.
-            timeout: see `kiq`.
+            request: the request.
+            key: the idempotency key, for as long as the ledger keeps it. It names one sign-in, not a person; at most
+                512 characters, like ``"login:42"``. A key is sent once.
+            channel: ``"messaging"`` or ``"voice"``.
+            timeout: seconds from this call after which a code of which no attempt has begun is not sent. They also
+                bound this call, while Redis cannot be reached.
 
         Raises:
             InvalidRequestError: not a `CodeRequest`, or the key belongs to another request.
@@ -109,7 +114,7 @@ class SendCode:
         """
         return await self._codes.read(self._codes.name(key), self._clock.monotonic() + _checked_timeout(timeout))
 
-    async def _put(self, request: object, name: str, channel: str, deadline: float) -> CodeOutcome:
+    async def _put(self, request: object, name: str, channel: Channel, deadline: float) -> CodeOutcome:
         if not isinstance(request, CodeRequest):
             raise InvalidRequestError("request", f"must be a CodeRequest, not {type(request).__name__}")
         checked_channel(channel)

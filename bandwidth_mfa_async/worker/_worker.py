@@ -7,7 +7,7 @@ import functools
 import logging
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 from taskiq import AsyncBroker, TaskiqEvents
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .._client import MFAClient
     from .._models import CodeRequest, CodeTemplate
+    from .._validation import Channel
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
 _MAX_ITEMS: Final = 10_000
@@ -119,7 +120,11 @@ class MFAWorker:
             LedgerError: the ledger cannot be used.
         """
         self.ledger.connection.open()
-        await self._ensure_started()
+        try:
+            await self._ensure_started()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -156,16 +161,40 @@ class MFAWorker:
         # Not by job(): an earlier version may have allowed a name that is refused today.
         return [Job(job.name, self.ledger, self._coordinator) for job in await known_jobs(self.ledger)]
 
+    @overload
+    async def submit(
+        self,
+        requests: Iterable[CodeRequest] | AsyncIterable[CodeRequest],
+        *,
+        name: str,
+        chunk: int = 500,
+        template: None = None,
+        key: Callable[[CodeRequest], str] | None = None,
+        channel: Channel = "messaging",
+    ) -> Job: ...
+
+    @overload
+    async def submit(
+        self,
+        requests: Iterable[str] | AsyncIterable[str],
+        *,
+        name: str,
+        chunk: int = 500,
+        template: CodeTemplate,
+        key: Callable[[CodeRequest], str] | None = None,
+        channel: Channel = "messaging",
+    ) -> Job: ...
+
     @clears_locals
     async def submit(  # noqa: PLR0913 - keyword arguments with defaults
         self,
-        requests: Iterable[CodeRequest | str] | AsyncIterable[CodeRequest | str],
+        requests: Iterable[CodeRequest] | AsyncIterable[CodeRequest] | Iterable[str] | AsyncIterable[str],
         *,
         name: str,
         chunk: int = 500,
         template: CodeTemplate | None = None,
         key: Callable[[CodeRequest], str] | None = None,
-        channel: str = "messaging",
+        channel: Channel = "messaging",
     ) -> Job:
         """Write many codes to the ledger, and return the job; workers start as soon as the first chunk is written.
 

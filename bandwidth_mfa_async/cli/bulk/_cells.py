@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import attrs
 
 from ..._models import CodeRequest
+from ..._redaction import scrub
 from ...errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -70,11 +71,15 @@ class BadCellError(Exception):
     """A row is bad; converted into a `BadRow`."""
 
 
-def json_object(text: str) -> dict[str, Any]:
-    """Return the object of a JSON line.
+def json_object(text: str, column: str) -> dict[str, Any]:
+    """Return the object of a JSON line, with the number under 'to'.
+
+    Args:
+        text: the line.
+        column: the name of the number in it.
 
     Raises:
-        BadCellError: the line is not one, or names no number.
+        BadCellError: the line is not an object, or names no number.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -89,9 +94,11 @@ def json_object(text: str) -> dict[str, Any]:
         raise BadCellError('is not JSON: every line must be one object like {"to": "+19195551234"}') from None
     if not isinstance(document, dict):
         raise BadCellError(f'is {json_type(document)}, not an object like {{"to": "+19195551234"}}')
-    if "to" not in document:
-        raise BadCellError("has no 'to'")
-    return cast("dict[str, Any]", document)
+    if column not in document:
+        raise BadCellError(f"has no '{scrub(column)}'")
+    if column != "to" and "to" in document:
+        raise BadCellError(f"has 'to' beside '{scrub(column)}': keep one")
+    return {"to" if name == column else name: value for name, value in cast("dict[str, Any]", document).items()}
 
 
 _JSON_TYPES: Final[dict[type, str]] = {

@@ -1,6 +1,6 @@
 // The forms that show and change the account's rate limit and the faults.
 
-import { announce, byId, callApi, describeFault, make, plural, untrusted } from "./dom.js";
+import { announce, attempt, byId, callApi, describeFault, make, plural, serially, untrusted } from "./dom.js";
 
 const OPERATION_NAMES = { messaging: "Text messages", voice: "Calls", verify: "Verifications", token: "OAuth2 tokens" };
 const MODEL_DESCRIPTIONS = {
@@ -58,10 +58,10 @@ function fillLimits() {
   showFields(byId("limits-form"), byId("limit-model").value);
 }
 
-export async function readLimits() {
+export const readLimits = serially(async () => {
   limits = await callApi("GET", "limits");
   fillLimits();
-}
+});
 
 function readLimitForm() {
   const model = byId("limit-model").value;
@@ -97,29 +97,47 @@ async function applyLimit(event) {
 /** Group consecutive equal rules. */
 function groupRules(rules) {
   const groups = [];
-  for (const rule of rules) {
+  for (const { id, ...rule } of rules) {
     const key = JSON.stringify(rule);
     const last = groups.at(-1);
-    if (last?.key === key && rule.share === null) last.times += 1;
-    else groups.push({ key, rule, times: 1 });
+    if (last?.key === key && rule.share === null) last.ids.push(id);
+    else groups.push({ key, rule, ids: [id] });
   }
   return groups;
 }
 
-function ruleNode({ rule, times }) {
+/** Remove the faults of one entry. One that was applied meanwhile is gone already. */
+async function removeRule(ids, name) {
+  // Not all at once, because the length of an address is limited.
+  for (let first = 0; first < ids.length; first += 200) {
+    const query = ids.slice(first, first + 200).map((id) => `id=${id}`);
+    await callApi("DELETE", `faults?${query.join("&")}`).catch((error) => {
+      if (error instanceof TypeError) throw error;
+    });
+  }
+  await readFaults();
+  byId("fault-kind").focus();
+  announce(`Removed: ${name}`);
+}
+
+function ruleNode({ rule, ids }) {
+  const times = ids.length;
   const frequency = rule.share === null ? (times === 1 ? "Next answer" : `Next ${times} answers`) : `${+(rule.share * 100).toFixed(3)} % of answers`;
   const scope = make("span", { class: "fine" }, rule.operation ? OPERATION_NAMES[rule.operation] : "All requests");
   if (rule.to !== null) scope.append(" to ", untrusted(rule.to));
-  return make("li", {}, make("strong", {}, frequency), make("span", {}, describeFault(rule.fault)), scope);
+  const name = `${frequency}: ${describeFault(rule.fault)}`;
+  const remove = make("button", { type: "button", class: "quiet small" }, "Remove", make("span", { class: "hidden" }, ` ${name}`));
+  remove.addEventListener("click", () => attempt(() => removeRule(ids, name)));
+  return make("li", {}, make("strong", {}, frequency), remove, make("span", {}, describeFault(rule.fault)), scope);
 }
 
-export async function readFaults() {
+export const readFaults = serially(async () => {
   const { faults } = await callApi("GET", "faults");
   const groups = groupRules(faults);
   byId("rules").replaceChildren(...groups.map(ruleNode));
   byId("rules-none").hidden = groups.length > 0;
   byId("clear-faults").hidden = groups.length === 0;
-}
+});
 
 function readFaultForm() {
   const kind = byId("fault-kind").value;
@@ -182,12 +200,14 @@ export function startControls() {
   byId("fault-count").addEventListener("focus", () => (byId("fault-next").checked = true));
   byId("fault-share").addEventListener("focus", () => (byId("fault-some").checked = true));
   byId("faults-form").addEventListener("submit", addFault);
-  byId("clear-faults").addEventListener("click", async () => {
-    await callApi("DELETE", "faults");
-    await readFaults();
-    byId("fault-kind").focus();
-    announce(plural(0, "fault"));
-  });
+  byId("clear-faults").addEventListener("click", () =>
+    attempt(async () => {
+      await callApi("DELETE", "faults");
+      await readFaults();
+      byId("fault-kind").focus();
+      announce(plural(0, "fault"));
+    }),
+  );
   onKindChange();
   fillLimits();
 }

@@ -21,10 +21,42 @@ export async function callApi(method, path, body) {
     options.headers = { "Content-Type": "application/json" };
     options.body = JSON.stringify(body);
   }
-  const response = await fetch(`/_simulator/${path}`, options);
+  // Relative to the page, which a reverse proxy may serve under a prefix.
+  const response = await fetch(`_simulator/${path}`, options);
   const answer = response.status === 204 ? null : await response.json();
   if (!response.ok) throw new Error(answer.error);
   return answer;
+}
+
+/** Run an action of a button; if it fails, announce the reason instead of losing it. */
+export async function attempt(action) {
+  try {
+    await action();
+  } catch (error) {
+    announce(error instanceof TypeError ? "The simulator does not answer" : error.message);
+  }
+}
+
+/** Return a function that runs an action one at a time, and once more if it was called meanwhile: answers that arrive
+ * in another order than the requests were sent would show an old state. */
+export function serially(action) {
+  let active = null;
+  let again = false;
+  const run = async () => {
+    try {
+      while (again) {
+        again = false;
+        await action();
+      }
+    } finally {
+      active = null;
+    }
+  };
+  return () => {
+    again = true;
+    active ??= run();
+    return active;
+  };
 }
 
 /** Announce text to screen readers. */

@@ -1,6 +1,6 @@
-// The list entries of a message and of a refused attempt.
+// The list entries of a message and of a request that was not accepted.
 
-import { copyFrom, describeFault, make, timeNode, untrusted } from "./dom.js";
+import { announce, attempt, callApi, copyFrom, describeFault, make, timeNode, untrusted } from "./dom.js";
 
 const LONG_TEXT = 400;
 
@@ -56,15 +56,32 @@ function details(message) {
   const list = make("dl", {});
   list.append(fact(message.callId ? "Call ID" : "Message ID", untrusted(message.callId ?? message.messageId)));
   list.append(fact("Application ID", untrusted(message.applicationId)));
-  if (message.callbackUrl) list.append(fact("Callback URL", untrusted(message.callbackUrl)));
+  if (message.callbackUrl) {
+    const again = make("button", { type: "button", class: "link resend" }, "Post the receipt again");
+    again.addEventListener("click", () =>
+      attempt(async () => {
+        await callApi("POST", "receipts", { messageId: message.messageId });
+        announce("The receipt is posted again");
+      }),
+    );
+    list.append(fact("Callback URL", untrusted(message.callbackUrl), " ", again));
+  }
   if (message.queued) list.append(fact("Queued", `${message.queued.toFixed(1)} s`));
   return make("details", {}, make("summary", {}, "Details", make("span", { class: "hidden" }, ` of code ${message.code}`)), list);
 }
 
-export function showReceipt(node, message) {
-  const value = node.querySelector(".receipt");
-  value.textContent = describeReceipt(message);
-  value.dataset.state = message.receiptType === "message-failed" ? "failed" : message.receipt;
+/** Show what can change after a message was sent: its receipt, its verification, and what its sender got. */
+export function showState(node, message) {
+  const receipt = node.querySelector(".receipt");
+  receipt.textContent = describeReceipt(message);
+  receipt.dataset.state = message.receiptType === "message-failed" ? "failed" : message.receipt;
+  const verified = node.querySelector(".verified");
+  verified.replaceChildren(message.verified === null ? "not yet" : timeNode(message.verified));
+  verified.classList.toggle("done", message.verified !== null);
+  const status = message.answerStatus;
+  const answer = node.querySelector(".answer");
+  answer.textContent = status === null ? "got no answer" : `got ${status}`;
+  answer.closest("div").hidden = status === 200;
 }
 
 export function messageNode(message) {
@@ -95,17 +112,19 @@ export function messageNode(message) {
         fact("Channel", voice ? "Call" : "Text"),
         fact("Scope", untrusted(message.scope)),
         voice ? null : fact("Segments", String(message.segments)),
+        fact("Verified", make("span", { class: "verified" })),
         fact("Receipt", make("span", { class: "receipt" })),
+        fact("Sender", make("span", { class: "answer" })),
       ),
       details(message),
     ),
   );
   node.dataset.channel = message.channel;
-  showReceipt(node, message);
+  showState(node, message);
   return node;
 }
 
-// --- one refused attempt ---
+// --- one request that was not accepted ---
 
 const OPERATIONS = { messaging: "Text message", voice: "Call", verify: "Verification", token: "OAuth2 token" };
 

@@ -1,8 +1,8 @@
-// The inbox and the refused attempts: read once, then updated by the stream of events.
+// The inbox and the requests that were not accepted: read once, then updated by the stream of events.
 
-import { announce, byId, callApi, confirmAction, copyFrom, count, plural } from "./dom.js";
+import { announce, attempt, byId, callApi, confirmAction, copyFrom, count, plural } from "./dom.js";
 import { readFaults, readLimits, startControls } from "./controls.js";
-import { attemptNode, messageNode, showReceipt } from "./entries.js";
+import { attemptNode, messageNode, showState } from "./entries.js";
 
 const PAGE_SIZE = 100;
 
@@ -30,7 +30,7 @@ class EntryList {
       const id = this.idOf(item);
       const node = (id !== undefined && this.nodes.get(id)) || this.nodeOf(item);
       if (id !== undefined) kept.set(id, node);
-      if (node.dataset.channel) showReceipt(node, item);
+      if (node.dataset.channel) showState(node, item);
       return node;
     });
     // Do not move nodes that stay, so that focus and selection survive.
@@ -100,7 +100,7 @@ const inbox = new EntryList({
   matches: (message) => message.to.includes(stripSeparators(filter.value)) || message.from.includes(stripSeparators(filter.value)),
 });
 inbox.onUpdate = (shown) => {
-  byId("inbox-empty").hidden = inboxTotal > 0;
+  showEmpty();
   byId("inbox-none").hidden = inboxTotal === 0 || shown > 0;
   byId("inbox-count").textContent = count(inboxTotal);
   byId("clear-inbox").disabled = inboxTotal === 0;
@@ -116,7 +116,7 @@ const refused = new EntryList({
   matches: () => true,
 });
 refused.onUpdate = (shown) => {
-  byId("refused-empty").hidden = shown > 0;
+  showEmpty();
   byId("refused-count").textContent = count(refused.total);
   byId("clear-refused").disabled = shown === 0;
 };
@@ -129,7 +129,18 @@ let flushTimer = 0;
 let activeRead = null;
 let readAgain = false;
 
+let isOffline = false;
+
+/** Say why a list is empty: nothing has arrived, or the simulator does not answer. */
+function showEmpty() {
+  byId("inbox-empty").hidden = inboxTotal > 0 || isOffline;
+  byId("inbox-offline").hidden = inboxTotal > 0 || !isOffline;
+  byId("refused-empty").hidden = refused.total > 0 || isOffline;
+}
+
 function setStatus(state, text) {
+  isOffline = state === "lost";
+  showEmpty();
   const status = byId("status");
   status.dataset.state = state;
   if (status.textContent !== text) status.textContent = text;
@@ -151,7 +162,7 @@ async function readUntilCurrent() {
     }
     setStatus("live", "Live");
   } catch {
-    setStatus("lost", "Not reachable, retrying");
+    setStatus("lost", "Offline, retrying");
     setTimeout(readAll, 2000);
   } finally {
     activeRead = null;
@@ -166,13 +177,13 @@ function flush() {
   pendingEvents = [];
   const messages = [];
   const attempts = [];
-  const receipts = [];
+  const states = [];
   let total;
   for (const { type, data } of events) {
     if (type === "message") {
       messages.push(data.message);
       total = data.total;
-    } else if (type === "receipt") receipts.push(data);
+    } else if (type === "state") states.push(data);
     else if (type === "request") attempts.push(data);
   }
   if (total !== undefined) inboxTotal = total;
@@ -181,9 +192,9 @@ function flush() {
     if (fresh.length === 1) announce(`New code ${fresh[0].code} to ${fresh[0].to}`);
     else if (fresh.length) announce(plural(fresh.length, "new message"));
   }
-  for (const receipt of receipts) {
-    const node = inbox.nodes.get(receipt.id);
-    if (node) showReceipt(node, receipt);
+  for (const state of states) {
+    const node = inbox.nodes.get(state.id);
+    if (node) showState(node, state);
   }
   if (attempts.length) refused.add(attempts);
   if (events.some(({ type }) => type === "limits")) readLimits();
@@ -192,17 +203,17 @@ function flush() {
 
 function listen() {
   if (source || document.hidden) return;
-  source = new EventSource("/_simulator/events");
+  source = new EventSource("_simulator/events");
   source.addEventListener("open", readAll);
   source.addEventListener("reload", readAll);
-  for (const type of ["message", "receipt", "request", "limits", "faults"]) {
+  for (const type of ["message", "state", "request", "limits", "faults"]) {
     source.addEventListener(type, (event) => {
       pendingEvents.push({ type, data: JSON.parse(event.data) });
       flushTimer ||= setTimeout(flush, 20);
     });
   }
   source.addEventListener("error", () => {
-    setStatus("lost", "Not reachable, retrying");
+    setStatus("lost", "Offline, retrying");
     if (source?.readyState !== EventSource.CLOSED) return;
     unlisten();
     setTimeout(listen, 2000);
@@ -222,7 +233,7 @@ document.addEventListener("visibilitychange", () => {
 
 // --- the rest of the page ---
 
-const VIEWS = { inbox: "Inbox", refused: "Refused attempts", controls: "Controls" };
+const VIEWS = { inbox: "Inbox", refused: "Not accepted", controls: "Controls" };
 
 function showView(event) {
   const view = location.hash.slice(1) || "inbox";
@@ -242,11 +253,12 @@ function showView(event) {
 const shellQuote = (text) => (/^[\w.:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 async function showAddress() {
-  const base = `${location.origin}/api/v1`;
+  const base = new URL("api/v1", document.baseURI).href;
   byId("base-url").textContent = base;
   const { accountId } = await callApi("GET", "account");
   byId("env").textContent = [
     `export BW_MFA_URL=${base}`,
+    `export BW_TOKEN_URL=${base}/oauth2/token`,
     `export BW_ACCOUNT_ID=${shellQuote(accountId)}`,
     "# and BW_USERNAME, BW_PASSWORD: printed where the simulator was started",
   ].join("\n");
@@ -277,13 +289,15 @@ function filterChanged() {
 }
 
 function confirmBeforeClearing(button, title, text, path) {
-  byId(button).addEventListener("click", async () => {
-    if (!(await confirmAction(title, text(), "Clear"))) return;
-    await callApi("DELETE", path);
-    await readAll();
-    byId(`${document.body.dataset.view}-title`).focus();
-    announce("Cleared");
-  });
+  byId(button).addEventListener("click", () =>
+    attempt(async () => {
+      if (!(await confirmAction(title, text(), "Clear"))) return;
+      await callApi("DELETE", path);
+      await readAll();
+      byId(`${document.body.dataset.view}-title`).focus();
+      announce("Cleared");
+    }),
+  );
 }
 
 filter.addEventListener("input", filterChanged);
@@ -298,9 +312,9 @@ for (const button of document.querySelectorAll("[data-copies]")) {
   button.addEventListener("click", () => copyFrom(button, button.querySelector(".word"), byId(copies).textContent, what));
 }
 confirmBeforeClearing("clear-inbox", "Clear the inbox?", () => `${plural(inboxTotal, "message")} will be deleted. Their codes stay valid.`, "messages");
-confirmBeforeClearing("clear-refused", "Clear the attempts?", () => "The records of all requests will be deleted. Lock-outs stay.", "requests");
+confirmBeforeClearing("clear-refused", "Clear the list?", () => "The records of all requests will be deleted. Lock-outs stay.", "requests");
 window.addEventListener("hashchange", showView);
 showView();
 startControls();
-showAddress();
+attempt(showAddress);
 listen();

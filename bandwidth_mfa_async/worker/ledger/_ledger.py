@@ -12,9 +12,9 @@ from ..._frames import clears_locals
 from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
 from ..._redis._connection import Connection, checked_url
-from ..._redis._durability import read_durability
+from ..._redis._durability import check_durability
+from ..._redis._owner import LEDGER
 from ..._validation import checked_name, checked_seconds
-from ...errors import ConfigurationError, LedgerError
 from ._item_writer import ItemWriter
 from ._protocol import READABLE_VERSIONS, ClaimReply, PlanReply, ReleaseReply, SubmitReply, version_mismatch
 from ._scripts import SCRIPTS
@@ -151,21 +151,7 @@ class RedisLedger:
         """
         if self._checked:
             return
-        found = await self._connection.call(read_durability, max_wait=max_wait)
-        if found.eviction_policy is not None:
-            raise LedgerError(
-                f"the ledger's Redis evicts keys (maxmemory-policy {found.eviction_policy}), and codes whose claims it "
-                "evicts would be sent twice; set maxmemory-policy noeviction"
-            )
-        if not found.has_aof:
-            loss = "codes whose claims it loses in a restart would be sent twice; start it with appendonly yes"
-            if found.refusal:
-                loss = f"the ledger's Redis does not say whether it has an append-only file: {found.refusal}; {loss}"
-            else:
-                loss = f"the ledger's Redis has no append-only file, and {loss}"
-            if self._require_aof:
-                raise ConfigurationError(f"{loss}, or pass require_aof=False")
-            _LOG.warning("%s", loss)
+        await check_durability(self._connection, LEDGER, require_aof=self._require_aof, max_wait=max_wait)
         self._checked = True
 
     async def aclose(self) -> None:
@@ -340,6 +326,12 @@ class RedisLedger:
         if facts and facts.get("version") not in READABLE_VERSIONS:
             raise version_mismatch(job, facts.get("version", ""))
         return facts
+
+    async def leases(self, job: str) -> dict[str, str]:
+        """Return the leases of a job's chunks by number; the text of each changes when its worker renews it."""
+        (key,) = self._keys(job, "leases")
+        found = await self._connection.command("hgetall", key)
+        return {_text(chunk): _text(lease) for chunk, lease in found.items()}
 
     async def exists(self, job: str) -> bool:
         """Return whether the ledger holds a job of this name, of any version."""

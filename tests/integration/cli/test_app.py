@@ -113,6 +113,7 @@ def test_the_demo_prints_a_table(invoke: Callable[..., Any]) -> None:
     assert result.exit_code == 0
     assert "accepted" in result.output
     assert "\x1b[" not in result.output
+    assert "run `bandwidth-mfa simulate`" in result.stdout.splitlines()[-1]
 
 
 def test_the_inbox_of_simulate_is_bounded(invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +127,43 @@ def test_the_inbox_of_simulate_is_bounded(invoke: Callable[..., Any], monkeypatc
     monkeypatch.setattr("bandwidth_mfa_async.simulator.Simulator", simulator)
     assert invoke("simulate", "--port", "0").exit_code == 2
     assert made["inbox_limit"] == 10_000
+
+
+def test_each_option_of_simulate_reaches_the_simulator(
+    invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+
+    def simulator(*_: object, **options: Any) -> Simulator:
+        made.update(options)
+        raise InvalidOptionError("made")
+
+    monkeypatch.setattr("bandwidth_mfa_async.simulator.Simulator", simulator)
+    options = ["--consume-on-success", "--latest-code-only", "--lockout-after", "2", "--lockout-seconds", "9.5"]
+    options += ["--applications", "a,b", "--require-message", "--no-basic", "--no-bearer", "--remote-callbacks"]
+    options += ["--tls", "--state", "file", "--control-host", "one", "--control-host", "two", "--no-account-limits"]
+    assert invoke("simulate", "--seed", "3", *options).exit_code == 2
+    assert made["control_hosts"] >= {"one", "two"}
+    expected = {"consume_on_success", "latest_code_only", "require_message", "allow_remote_callbacks", "tls"}
+    assert {name for name, value in made.items() if value is True} == expected | {"control_token"}
+    assert (made["lockout_after"], made["lockout_seconds"], made["seed"]) == (2, 9.5, 3)
+    assert (made["applications"], made["state"], made["messaging_limits"]) == (["a", "b"], "file", None)
+    made.clear()
+    invoke("simulate")
+    assert {name for name, value in made.items() if value is True} == {"accept_basic", "accept_bearer"}
+    assert (made["applications"], made["control_hosts"], made["state"]) == (None, (), None)
+
+
+def test_the_help_of_simulate_has_groups(invoke: Callable[..., Any]) -> None:
+    result = invoke("simulate", "--help")
+    titles = [line[:-1] for line in result.output.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles[:3] == ["Server", "Other machines and containers", "Account"]
+    assert "Waiting for a simulator" in titles
+
+
+def test_a_ca_file_needs_tls(invoke: Callable[..., Any]) -> None:
+    result = invoke("simulate", "--ca-file", "ca.pem")
+    assert (result.exit_code, "--ca-file needs --tls" in result.output) == (2, True)
 
 
 def test_simulate_on_a_used_port_exits_with_2(invoke: Callable[..., Any], simulator: Simulator) -> None:

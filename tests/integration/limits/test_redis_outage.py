@@ -156,7 +156,7 @@ async def test_a_blocked_event_loop_is_no_outage(own_redis, make_limiter, caplog
     assert not task.done()
     own_redis.thaw()
     # Block this process until the answer has arrived, then skip more time than the timeout.
-    connection = limiter._store._connection._client.connection_pool._in_use_connections.copy().pop()
+    connection = limiter._store._connection._client._client.connection_pool._in_use_connections.copy().pop()
     assert select.select([connection._writer.get_extra_info("socket")], [], [], 10.0)[0]
     asyncio.get_running_loop().skip(0.4)
     await task

@@ -54,6 +54,17 @@ async def test_several_codes_are_valid_at_the_same_time(api, sim, clock):
     assert await api.verify(second) == VALID
 
 
+async def test_latest_code_only_replaces_the_earlier_codes_of_the_scope(session, clock):
+    async with Simulator(clock=clock, latest_code_only=True) as sim:
+        api = ApiClient(session, sim)
+        for scope in ("login", "pay", "login"):
+            await api.send(scope=scope)
+        first, other, last = (message.code for message in sim.inbox)
+        assert await api.verify(first) == INVALID
+        assert await api.verify(other, scope="pay") == VALID
+        assert await api.verify(last) == VALID
+
+
 async def test_a_code_is_valid_only_for_its_scope(api, sim):
     await api.send()
     assert await api.verify(sim.last_code(TO), scope="transfer") == INVALID
@@ -111,7 +122,7 @@ def test_expired_codes_and_tries_are_removed():
         codes.issue(f"+1{second:010d}", "login", 6, float(second))
         codes.verify(f"+1{second:010d}", "login", "x", 60.0, float(second))
     assert len(codes) <= MAX_WINDOW + 2
-    assert len(codes._wrong_tries) <= MAX_WINDOW + 2
+    assert len(codes.wrong_tries) <= MAX_WINDOW + 2
 
 
 class IssuedCodesMachine(RuleBasedStateMachine):

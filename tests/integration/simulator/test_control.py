@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import aiohttp
@@ -49,6 +50,75 @@ async def test_latest_returns_404_if_no_message_arrives_in_time(api, clock):
     await until(lambda: clock.pending)
     clock.tick(10)
     assert (await waiting)[0] == 404
+
+
+async def test_latest_waits_for_a_message_newer_than_an_id(api, sim, clock):
+    await api.send()
+    first = sim.inbox[0].message_id
+    query = {"to": TO, "after": first}
+    status, body = await api.control("GET", "/messages/latest", params=query)
+    assert (status, body["error"]) == (404, "no newer message to that number")
+    waiting = asyncio.create_task(api.control("GET", "/messages/latest", params=query | {"wait": "10"}))
+    await until(lambda: clock.pending)
+    await api.send(to="+19195550000")
+    await api.send()
+    assert (await waiting)[1]["code"] == sim.last_code(TO)
+    # Already there: no wait. An id that was deleted is older than all.
+    assert (await api.control("GET", "/messages/latest", params=query | {"wait": "10"}))[0] == 200
+    assert (await api.control("GET", "/messages/latest", params={"to": TO, "after": "deleted"}))[0] == 200
+
+
+async def test_a_message_shows_its_verification_and_what_its_sender_got(api, sim):
+    """Verified, and what its sender got."""
+    await api.send()
+    assert (sim.inbox[0].verified, sim.inbox[0].answer_status) == (None, 200)
+    await api.verify("00000000")
+    assert sim.inbox[0].verified is None
+    await api.verify(sim.last_code(TO))
+    sim.faults.script(
+        Fault(drop="after_read"),
+        Fault(drop="half_answer"),
+        Fault(truncate=True),
+        Fault(status=503, accepted=True),
+    )
+    for _ in range(4):
+        with contextlib.suppress(aiohttp.ClientError):
+            await api.send()
+    _, body = await api.control("GET", "/messages")
+    assert [each["verified"] for each in body["messages"]] == [1_750_000_000.0, *[None] * 4]
+    assert [each["answerStatus"] for each in body["messages"]] == [200, None, None, None, 503]
+
+
+async def test_a_sender_that_leaves_during_a_delay_got_no_answer(api, sim):
+    sim.faults.script(Fault(delay=float("inf")))
+    sending = asyncio.create_task(api.send())
+    await until(lambda: sim.inbox)
+    assert sim.inbox[0].answer_status is None
+    sending.cancel()
+    await until(lambda: sim._front._delayed == set())
+    assert sim.inbox[0].answer_status is None
+
+
+async def test_a_delayed_answer_counts_when_it_is_sent(api, sim, clock):
+    sim.faults.script(Fault(delay=5))
+    sending = asyncio.create_task(api.send())
+    await until(lambda: clock.pending)
+    assert sim.inbox[0].answer_status is None
+    clock.tick(5)
+    await sending
+    assert sim.inbox[0].answer_status == 200
+
+
+async def test_faults_can_be_removed_one_by_one(api, sim):
+    await api.control("POST", "/faults", json={"script": [{"status": 500}, {"status": 501}, {"status": 502}]})
+    _, body = await api.control("POST", "/faults", json={"fault": {"status": 503}, "share": 0.5})
+    first, second, _third, last = [rule["id"] for rule in body["faults"]]
+    assert (await api.control("DELETE", "/faults", params=[("id", second), ("id", last)]))[0] == 204
+    assert [rule.fault.status for rule in sim.faults.rules] == [500, 502]
+    assert (await api.control("DELETE", "/faults", params={"id": second}))[0] == 404
+    await api.send()
+    assert (await api.control("DELETE", "/faults", params={"id": first}))[0] == 404
+    assert [rule.fault.status for rule in sim.faults.rules] == [502]
 
 
 async def test_request_records_have_the_reason_but_no_code(api, sim):

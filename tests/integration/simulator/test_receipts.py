@@ -8,7 +8,13 @@ import json
 import pytest
 from aiohttp import web
 
-from bandwidth_mfa_async.simulator import AccountLimits, InvalidOptionError, ReceiptPolicy, Simulator
+from bandwidth_mfa_async.simulator import (
+    AccountLimits,
+    InvalidOptionError,
+    ReceiptPolicy,
+    Simulator,
+    SimulatorStateError,
+)
 from tests.integration.simulator.conftest import SEND, TO, ApiClient, until
 from tests.support.fault_server import basic_auth
 
@@ -172,6 +178,39 @@ async def test_receipts_to_other_machines_are_blocked(api, sim, url):
     assert (await api.send(callbackUrl=url))[0] == 200
     assert sim.inbox[0].receipt == "blocked"
     assert sim._receipts._session is None
+
+
+async def test_a_receipt_can_be_posted_again(api, sim, receiver):
+    """From Python and from the control API: after a success, and after it was given up."""
+    receiver.statuses = [500]
+    await api.send(to=ABROAD, callbackUrl=receiver.url)
+    message = sim.inbox[0]
+    await until(lambda: message.receipt == "given_up")
+    sim.resend_receipt(message)
+    await until(lambda: message.receipt == "sent")
+    status, body = await api.control("POST", "/receipts", json={"messageId": message.message_id})
+    assert (status, body["messageId"]) == (202, message.message_id)
+    await until(lambda: len(receiver.received) == 3)
+    assert len({document["message"]["id"] for _, document in receiver.received}) == 1
+
+
+async def test_a_receipt_that_waits_is_posted_at_once_and_only_once(api, sim, receiver, clock):
+    sim.set_receipts(ReceiptPolicy(delay=60))
+    await api.send(callbackUrl=receiver.url)
+    sim.resend_receipt(sim.inbox[0])
+    await until(lambda: sim.inbox[0].receipt == "sent")
+    clock.tick(60)
+    await asyncio.sleep(0)
+    assert len(receiver.received) == 1
+    assert not sim._receipts._timers
+
+
+async def test_messages_without_a_receipt_cannot_have_it_posted_again(api, sim):
+    await api.send()
+    await api.send(callbackUrl="http://example.com/")
+    for message, reason in zip(sim.inbox, ("no callbackUrl", "other machines"), strict=True):
+        with pytest.raises(SimulatorStateError, match=reason):
+            sim.resend_receipt(message)
 
 
 async def test_calls_have_no_receipts(api, sim, receiver):

@@ -103,6 +103,25 @@ async def test_an_invalid_body_is_answered_400(endpoint, callback, caplog, body)
     assert (await endpoint()).status == 204
 
 
+async def test_well_formed_events_of_other_types_are_answered_204_and_logged_once(endpoint, callback, caplog):
+    """Bandwidth would post them again for a day; the callback gets receipts only."""
+    await endpoint.open(callback)
+    received = DELIVERED | {"type": "message-received", "to": TO, "message": {"id": "m", "text": "secret", "to": [TO]}}
+    for body in (received, [received], DELIVERED | {"type": "message-sending"}, received):
+        reply = await endpoint(body)
+        assert (reply.status, reply.body) == (204, b"")
+    assert callback.got == []
+    assert [record.args for record in caplog.records] == [("message-received",), ("message-sending",)]
+    assert TO not in caplog.text
+    for number in range(100):  # a sender chooses the types
+        word = chr(97 + number // 26) + chr(97 + number % 26)
+        assert (await endpoint(DELIVERED | {"type": f"made-{word}"})).status == 204
+    assert len(caplog.records) == 20
+    for kind in (TO, "1919", "message received", "Message-Received", "x" * 65, "", "a-", 7, None, {}):
+        assert (await endpoint(DELIVERED | {"type": kind})).status == 400
+    assert (await endpoint()).status == 204
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS"])
 async def test_other_methods_are_answered_405(endpoint, callback, method):
     """The Allow header names POST (RFC 9110, 15.5.6)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from bandwidth_mfa_async import CodeTemplate, ServerError
+from bandwidth_mfa_async import CodeTemplate, RequestError, ServerError
 from bandwidth_mfa_async.simulator import AccountLimits, Fault, ReceiptPolicy
 from tests.support.fault_server import basic_auth
 from tests.system.browser.conftest import until
@@ -93,8 +93,8 @@ async def test_the_receipt_state_is_updated(page, sim, mfa):
     await expect(messages(page).first.locator(".receipt")).to_have_text("given up (failed)")
 
 
-async def test_refused_attempts_are_listed_with_their_reason(page, sim, mfa):
-    await page.get_by_role("link", name="Refused").click()
+async def test_requests_that_were_not_accepted_are_listed_with_their_reason(page, sim, mfa):
+    await page.get_by_role("link", name="Not accepted").click()
     await expect(page.locator("#refused-empty")).to_be_visible()
     await mfa.verify_code(to=TO, code="0000", scope="login")
     await page.request.post(f"{sim.base_url}/accounts/9900000/code/messaging", data={})
@@ -103,7 +103,7 @@ async def test_refused_attempts_are_listed_with_their_reason(page, sim, mfa):
     await expect(rows.nth(0)).to_contain_text("no Authorization header")
     await expect(rows.nth(0)).to_contain_text("401")
     await expect(rows.nth(1)).to_contain_text("no such code in that window and scope")
-    await page.get_by_role("button", name="Clear attempts").click()
+    await page.get_by_role("button", name="Clear list").click()
     await page.locator("#confirm-yes").click()
     await expect(page.locator("#refused-empty")).to_be_visible()
     assert sim.requests == []
@@ -126,6 +126,84 @@ async def test_a_scripted_fault_applies_to_the_next_sends_only(page, sim, mfa):
     assert not sim.faults
     await mfa.generate_messaging_code(LOGIN.to(TO))
     await expect(messages(page)).to_have_count(1)
+
+
+async def test_faults_are_removed_one_by_one(page, sim):
+    sim.faults.script(*[Fault(status=500)] * 450, Fault(status=501))
+    sim.faults.chance(Fault(status=502), 0.25)
+    rules = page.locator("#rules > li")
+    await expect(rules).to_have_count(3)
+    await page.get_by_role("button", name="Remove Next 450 answers: answer 500").click()
+    await expect(rules).to_have_count(2)
+    await expect(page.locator("#announcer")).to_have_text("Removed: Next 450 answers: answer 500")
+    assert [rule.fault.status for rule in sim.faults.rules] == [501, 502]
+    await page.get_by_role("button", name="Remove 25 % of answers").click()
+    await expect(rules).to_have_text(re.compile("Next answer.*answer 501"))
+    await expect(page.locator("#clear-faults")).to_be_visible()
+    assert len(sim.faults.rules) == 1
+
+
+async def test_a_message_shows_its_verification_and_a_sender_without_an_answer(page, sim, mfa):
+    row = messages(page).first
+    await mfa.generate_messaging_code(LOGIN.to(TO))
+    await expect(row.locator(".verified")).to_have_text("not yet")
+    await expect(row.locator(".answer")).to_be_hidden()
+    await mfa.verify_code(to=TO, code=sim.last_code(TO), scope="login")
+    await expect(row.locator(".verified time")).to_be_visible()
+    sim.faults.script(Fault(drop="after_read"), Fault(status=503, accepted=True))
+    for shown in ("got no answer", "got 503"):
+        with pytest.raises(RequestError):
+            await mfa.generate_messaging_code(LOGIN.to(TO))
+        await expect(row.locator(".answer")).to_have_text(shown)
+    # They were accepted, so they are not among those that were not.
+    await expect(page.locator("#refused-count")).to_have_text("0")
+    await page.reload()
+    await expect(row.locator(".answer")).to_have_text("got 503")
+
+
+async def test_a_receipt_is_posted_again_from_the_page(page, sim, mfa):
+    template = CodeTemplate("+19195554321", "app", callback_url="http://127.0.0.1:9/hook")
+    await mfa.generate_messaging_code(template.to("+447700900123"))
+    row = messages(page).first
+    await expect(row.locator(".receipt")).to_have_text("given up (delivered)")
+    await row.get_by_text("Details").click()
+    changes = []
+    sim._inbox.change_listeners.append(lambda message: changes.append(str(message.receipt)))
+    await row.get_by_role("button", name="Post the receipt again").click()
+    await until(page, lambda: changes == ["pending", "given_up"])
+    await expect(page.locator("#announcer")).to_have_text("The receipt is posted again")
+    template = CodeTemplate("+19195554321", "app", callback_url="http://example.com/hook")
+    await mfa.generate_messaging_code(template.to(TO))
+    await row.get_by_text("Details").click()
+    await row.get_by_role("button", name="Post the receipt again").click()
+    await expect(page.locator("#announcer")).to_contain_text("not posted to other machines")
+
+
+@pytest.mark.parametrize("width", [320, 390])
+async def test_an_offline_page_fits_and_does_not_say_that_there_are_no_codes(chromium, sim, width):
+    context = await chromium.new_context(viewport={"width": width, "height": 800}, locale="en-GB")
+    try:
+        page = await context.new_page()
+        await page.goto(sim.page_url)
+        await expect(page.locator("#inbox-empty")).to_be_visible()
+        await page.evaluate("document.querySelector('#curl').textContent.length > 200 || Promise.reject()")
+        assert await page.evaluate(CLIPPED) == []
+        await sim.refuse_connections()
+        await expect(page.locator("#status")).to_have_text("Offline, retrying")
+        await expect(page.locator("#inbox-empty")).to_be_hidden()
+        await expect(page.locator("#inbox-offline")).to_contain_text("does not answer")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        assert await page.evaluate(TOO_WIDE) == []
+        await page.get_by_role("link", name="Not accepted").click()
+        await expect(page.locator("#refused-empty")).to_be_hidden()
+        await page.get_by_role("link", name="Controls").click()
+        await page.get_by_role("button", name="Add fault").click()
+        await sim.accept_connections()
+        await page.get_by_role("link", name="Inbox").click()
+        await expect(page.locator("#inbox-empty")).to_be_visible(timeout=10_000)
+        await expect(page.locator("#inbox-offline")).to_be_hidden()
+    finally:
+        await context.close()
 
 
 async def test_drops_delays_and_random_faults_can_be_added(page, sim):
@@ -244,7 +322,7 @@ async def test_5000_messages_are_shown_in_pages(page, sim, mfa):
 
 async def test_the_page_reconnects_to_the_simulator(page, sim, mfa):
     await sim.refuse_connections()
-    await expect(page.locator("#status")).to_have_text("Not reachable, retrying")
+    await expect(page.locator("#status")).to_have_text("Offline, retrying")
     await sim.accept_connections()
     await mfa.generate_messaging_code(LOGIN.to(TO))
     await expect(page.locator("#status")).to_have_text("Live", timeout=10_000)
@@ -293,6 +371,11 @@ async def test_the_page_fits_and_has_contrast_in_all_widths_and_colour_schemes(
     finally:
         await context.close()
 
+
+# Text that ends at an edge without a sign that there is more.
+CLIPPED = """() => [...document.querySelectorAll("pre, code")].filter((element) =>
+  element.checkVisibility() && element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 0
+).map((element) => element.outerHTML.slice(0, 120))"""
 
 TOO_WIDE = """() => [...document.querySelectorAll("body *")].filter((element) => {
   if (!element.checkVisibility({visibilityProperty: true}) || element.closest("pre, .hidden, .skip, svg")) return false;

@@ -12,6 +12,9 @@ from bandwidth_mfa_async.cli import _formats as formats
 @pytest.mark.parametrize(
     ("function", "arguments", "said"),
     [
+        (formats.plural, (0, "row"), "0 rows"),
+        (formats.plural, (1, "row"), "1 row"),
+        (formats.plural, (1_200, "more day"), "1,200 more days"),
         (formats.share, (0, 10), "0 %"),
         (formats.share, (10, 10), "100 %"),
         (formats.share, (1, 10_000_000), "< 0.1 %"),
