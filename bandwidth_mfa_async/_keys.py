@@ -27,7 +27,7 @@ def fact_digest(value: object) -> str:
 
 
 class Keys:
-    """Make default keys: same number, template, channel and run name, same key.
+    """Makes default keys: requests with the same number, template, channel and run name have the same key.
 
     Args:
         channel: ``"messaging"`` or ``"voice"``.

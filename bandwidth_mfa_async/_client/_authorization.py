@@ -1,4 +1,4 @@
-"""Gives each attempt its Authorization header, and other credentials to a call whose own do not work."""
+"""Sets the Authorization header of each attempt, and changes the credentials of a call when they are rejected."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def window_limits(rate: Rate) -> tuple[tuple[int, float], ...]:
 
 
 class _Window:
-    """What was written in the last seconds.
+    """The writes of the last seconds.
 
     Args:
         limit: segments that may be written in any window.
@@ -154,7 +154,7 @@ class WriteWindow:
             self._serve()
 
     def recent(self, now: float) -> list[tuple[float, int]]:
-        """Return the times and weights of what was written and still counts."""
+        """Return the times and weights of the writes that still count."""
         return max(self._windows, key=lambda window: window.length).entries(now)
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:
