@@ -13,6 +13,7 @@ from .._config import RetryPolicy
 from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest, normalize_code
 from ..errors import ConfigurationError, MFAError
 from . import _outcome
+from ._conversions import conversions
 from ._demo_display import show_demo
 from ._jobs import jobs
 from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
@@ -71,6 +72,7 @@ app.add_command(bulk)
 app.add_command(doctor)
 app.add_command(report)
 app.add_command(jobs)
+app.add_command(conversions)
 app.add_command(simulate)
 
 
