@@ -1,4 +1,4 @@
-"""Bandwidth's own clients, of 2020 and of today, send, call and verify against `simulate` with each kind of credentials.
+"""Bandwidth's own clients, of 2020 and of today, send, call and verify against `simulate` with each kind of login.
 
 Without Basic credentials this is the rehearsal of 2 December 2026, the announced end of API users.
 """
@@ -74,7 +74,8 @@ except ImportError:
     import bandwidth.twofactorauth as package
     name = "two_factor_auth"
 code, check = (
-    importlib.import_module(f"{package.__name__}.models.two_factor_{kind}_request_schema") for kind in ("code", "verify")
+    importlib.import_module(f"{package.__name__}.models.two_factor_{kind}_request_schema")
+    for kind in ("code", "verify")
 )
 
 env = os.environ
