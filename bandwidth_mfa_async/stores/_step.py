@@ -83,4 +83,5 @@ class Step:
     prelude: tuple[str, ...] = ()
     is_read: bool = False
     runs_late: bool = False
+
     package: str = "bandwidth_mfa_async.stores"

@@ -186,7 +186,7 @@ def test_the_simulator_does_not_import_the_sdk():
     for name, imports in graph.items():
         own_imports = {each for each in imports if each.startswith(("bandwidth_mfa_async", ".."))}
         allowed = {"bandwidth_mfa_async._clock", "bandwidth_mfa_async._concise"} | (
-            {"bandwidth_mfa_async._credentials"} if name == "_simulator" else set()
+            {"bandwidth_mfa_async._credentials"} if name == "_endpoint" else set()
         )
         assert own_imports <= allowed, name
         others = {each.split(".")[0] for each in imports - own_imports if not each.startswith(".")}
