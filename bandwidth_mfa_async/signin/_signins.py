@@ -107,6 +107,9 @@ class SignIns:
         if store is not None and guard.store is not None and guard.store is not store:
             raise ConfigurationError("store: must be that of the guard, because one decision uses both")
         found = guard.store if store is None else store
+        use = self._executor.state.store_use
+        if found is None and use.store is not None:
+            found = use.require()  # the client closes it at the end
         if found is None:
             raise ConfigurationError(
                 "store: pass SQLiteStore('codes.db') for one machine, RedisStore(url) for several, or MemoryStore() in "
