@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = "".join((ROOT / ".github" / name).read_text() for name in ("COMMAND_LINE.md", "COMING_FROM.md"))
-GUIDES = "".join((ROOT / ".github" / name).read_text() for name in ("CREDENTIALS.md",))
+GUIDES = "".join(
+    path.read_text()
+    for path in (ROOT / ".github" / "CREDENTIALS.md", *sorted((ROOT / ".github" / "guides").glob("*.md")))
+)
 PYTHON = re.findall(r"```python\n(.*?)```", README + GUIDES, re.DOTALL)
 CONSOLE = re.findall(r"```console\n(.*?)```", README + PAGES, re.DOTALL)
 (NUMBERS,) = re.findall(r"```csv\n(.*?)```", PAGES, re.DOTALL)
@@ -167,7 +170,7 @@ def test_the_setup_commands_are_those_of_the_gate() -> None:
 def test_links_have_a_target() -> None:
     """A relative link points to an existing file or heading."""
     pages = {ROOT / "README.md": README}
-    pages |= {path: path.read_text() for path in (ROOT / ".github").glob("*.md")}
+    pages |= {path: path.read_text() for path in (ROOT / ".github").rglob("*.md")}
     for page, text in pages.items():
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             if target.startswith("http"):
