@@ -11,7 +11,8 @@
 
 Other modules: `bandwidth_mfa_async.simulator`, a local simulator of the service; `.testing` and the pytest fixtures
 `mfa_simulator`, `mfa_client` and `mfa_environ`; `.webhooks`, delivery receipts; `.telemetry`, events and hooks;
-`.worker`, codes through taskiq; `.errors`, the error hierarchy. Durations are in seconds; numbers are E.164.
+`.worker`, codes through taskiq; `.signin`, sign-in flows and a guard; `.errors`, the error hierarchy. Durations are in
+seconds; numbers are E.164.
 
 Names are loaded on first use: the webhooks, the command line's help and the pytest plugin need no HTTP client, and
 importing one takes a fifth of a second.
@@ -49,8 +50,10 @@ if TYPE_CHECKING:
         Delivery,
         DeliveryUnknownError,
         DisconnectedError,
+        GuardRefusedError,
         InvalidRequestError,
         JournalError,
+        KeyInFlightError,
         LedgerError,
         MFAError,
         NotFoundError,
@@ -61,10 +64,12 @@ if TYPE_CHECKING:
         RequestError,
         ResponseDecodeError,
         ServerError,
+        StoreError,
         TLSError,
         VerificationLockedError,
     )
     from .limits.shared._redis_limits import RedisLimits
+    from .stores import MemoryStore, RedisStore, SQLiteStore
     from .telemetry import LoggingHook
 
 __all__ = [
@@ -84,15 +89,18 @@ __all__ = [
     "Delivery",
     "DeliveryUnknownError",
     "DisconnectedError",
+    "GuardRefusedError",
     "InvalidRequestError",
     "ItemOutcome",
     "JournalError",
     "JournalReport",
+    "KeyInFlightError",
     "LedgerError",
     "Limits",
     "LoggingHook",
     "MFAClient",
     "MFAError",
+    "MemoryStore",
     "MessagingCodeResponse",
     "NotFoundError",
     "NotSentError",
@@ -102,13 +110,16 @@ __all__ = [
     "RateLimitError",
     "ReadTimeoutError",
     "RedisLimits",
+    "RedisStore",
     "RequestError",
     "Resend",
     "ResponseDecodeError",
     "ResponseMeta",
     "RetryPolicy",
     "SQLiteJournal",
+    "SQLiteStore",
     "ServerError",
+    "StoreError",
     "TLSError",
     "VerificationLockedError",
     "VerifyCodeRequest",
@@ -130,10 +141,12 @@ _NAMES: Final = {
     ".errors": (
         "APIStatusError AuthenticationError BadRequestError ClientStateError ConfigurationError "
         "ConnectTimeoutError DeadlineExceededError Delivery DeliveryUnknownError DisconnectedError "
-        "InvalidRequestError JournalError LedgerError MFAError NotFoundError NotSentError PermissionDeniedError "
-        "RateLimitError ReadTimeoutError RequestError ResponseDecodeError ServerError TLSError VerificationLockedError"
+        "GuardRefusedError InvalidRequestError JournalError KeyInFlightError LedgerError MFAError NotFoundError "
+        "NotSentError PermissionDeniedError RateLimitError ReadTimeoutError RequestError ResponseDecodeError "
+        "ServerError StoreError TLSError VerificationLockedError"
     ),
     ".limits.shared._redis_limits": "RedisLimits",
+    ".stores": "MemoryStore RedisStore SQLiteStore",
     ".telemetry": "LoggingHook",
 }
 _HOMES: Final = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import heapq
 import itertools
@@ -10,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 T = TypeVar("T")
 
@@ -187,22 +188,27 @@ def call_after_reads(
     iterate(_READ_ITERATIONS)
 
 
+@contextlib.contextmanager
+def alarm(clock: Clock, when: float | None, callback: Callable[[], object]) -> Iterator[None]:
+    """Run `callback` when `clock.monotonic()` reaches `when`, unless the block ends before.
+
+    Args:
+        clock: the source of time.
+        when: in the clock's monotonic seconds; None for never.
+        callback: must not block.
+    """
+    timer = None if when is None else clock.call_at(when, callback)
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
 async def sleep_until(clock: Clock, when: float) -> None:
     """Wait until `clock.monotonic()` reaches `when`; return at once if it already has."""
-    if clock.monotonic() >= when:
-        return
-    waiter = asyncio.get_running_loop().create_future()
-
-    def wake() -> None:
-        """End the wait."""
-        if not waiter.done():
-            waiter.set_result(None)
-
-    timer = clock.call_at(when, wake)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
+    if clock.monotonic() < when:
+        await wait_until(clock, when, asyncio.get_running_loop().create_future())
 
 
 async def wait_until(clock: Clock, when: float | None, future: asyncio.Future[Any]) -> bool:
@@ -222,14 +228,12 @@ async def wait_until(clock: Clock, when: float | None, future: asyncio.Future[An
         if not waiter.done():
             waiter.set_result(None)
 
-    timer = None if when is None else clock.call_at(when, wake)
     future.add_done_callback(wake)
     try:
-        await waiter
+        with alarm(clock, when, wake):
+            await waiter
     finally:
         future.remove_done_callback(wake)
-        if timer is not None:
-            timer.cancel()
     return future.done()
 
 
@@ -248,11 +252,10 @@ async def run_until(clock: Clock, work: Awaitable[T], when: float) -> T:
         expired = True
         task.cancel()
 
-    timer = clock.call_at(when, expire)
     try:
-        await asyncio.wait((task,))
+        with alarm(clock, when, expire):
+            await asyncio.wait((task,))
     finally:
-        timer.cancel()
         task.cancel()
     if expired and task.cancelled():
         raise TimeoutError
@@ -268,7 +271,7 @@ class Sleeper:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._waiting: set[asyncio.Future[bool]] = set()
+        self._waiting: set[asyncio.Future[None]] = set()
         self._ended = False
 
     async def sleep(self, seconds: float) -> bool:
@@ -279,24 +282,16 @@ class Sleeper:
         """
         if self._ended:
             return False
-        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def wake() -> None:
-            """End the sleep."""
-            if not waiter.done():
-                waiter.set_result(True)
-
-        timer = self._clock.call_at(self._clock.monotonic() + seconds, wake)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
         try:
-            return await waiter
+            return not await wait_until(self._clock, self._clock.monotonic() + seconds, waiter)
         finally:
             self._waiting.discard(waiter)
-            timer.cancel()
 
     def end(self) -> None:
         """End every current sleep, and every later one immediately."""
         self._ended = True
         for waiter in tuple(self._waiting):
             if not waiter.done():
-                waiter.set_result(False)
+                waiter.set_result(None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import field, frozen
 
+from ._concise import ConciseType
 from ._validation import MAX_NUMBER, configuration_error, flag, number, optional_text
 from .errors import ConfigurationError
 
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL: Final = "https://mfa.bandwidth.com/api/v1"
 
 _RATE = re.compile(
-    r"\s*(?P<count>[0-9]+(?:\.[0-9]+)?)\s*/\s*(?P<multiple>[0-9]+(?:\.[0-9]+)?)?\s*(?P<unit>s|sec|second|m|min|minute|h|hour)\s*",
+    r"\s*(?P<count>[0-9]+(?:\.[0-9]+)?)\s*/\s*(?P<multiple>[0-9]+(?:\.[0-9]+)?)?\s*(?P<unit>s|sec|second|m|min|minute|h|hour|d|day)\s*",
     re.ASCII | re.IGNORECASE,
 )
-_UNIT_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_UNIT_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class Resend(enum.Enum):
@@ -47,7 +48,7 @@ def _check_resend(_instance: object, attribute: Attribute[Any], value: object) -
 
 
 @frozen
-class RetryPolicy:
+class RetryPolicy(metaclass=ConciseType):
     """Retries and timeouts of a call. All durations are in seconds.
 
     Args:
@@ -76,7 +77,7 @@ class RetryPolicy:
 
 
 @frozen
-class Rate:
+class Rate(metaclass=ConciseType):
     """A number of messages per period.
 
     Args:
@@ -98,14 +99,14 @@ class Rate:
 
     @classmethod
     def parse(cls, text: str) -> Rate:
-        """Parse a rate such as ``"5/s"``, ``"60/m"`` or ``"1000/h"``.
+        """Parse a rate such as ``"5/s"``, ``"60/m"``, ``"1000/h"`` or ``"10/d"``.
 
         Raises:
             ConfigurationError: the text does not have this form.
         """
         match = _RATE.fullmatch(str(text))
         if match is None:
-            raise configuration_error("rate", "must look like '5/s', '60/m' or '1000/h'")
+            raise configuration_error("rate", "must look like '5/s', '60/m', '1000/h' or '10/d'")
         unit = _UNIT_SECONDS[match["unit"][0].lower()]
         return cls(float(match["count"]), per=float(match["multiple"] or 1) * unit)
 
@@ -164,7 +165,7 @@ class SharedLimits(Protocol):
 
 
 @frozen
-class Limits:
+class Limits(metaclass=ConciseType):
     """Rate limits and concurrency limit of a client.
 
     Args:

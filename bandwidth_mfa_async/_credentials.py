@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import field, frozen
 
+from ._concise import ConciseType
 from ._frames import init_clears_locals
 from ._redaction import Secret, hide
-from ._validation import checked_url, configuration_error, secret_text
+from ._validation import checked_seconds, checked_url, configuration_error, secret_text
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def basic_header(user: str, password: str) -> str:
 
 @init_clears_locals
 @frozen
-class BasicAuth:
+class BasicAuth(metaclass=ConciseType):
     """User name and password of a Dashboard API user, both case-sensitive.
 
     Bandwidth has announced the end of API users on 2026-12-02
@@ -66,7 +67,7 @@ def _check_token_url(_instance: object, attribute: Attribute[Any], value: object
 
 @init_clears_locals
 @frozen
-class OAuth2ClientCredentials:
+class OAuth2ClientCredentials(metaclass=ConciseType):
     """Client id and secret, exchanged for a bearer token that all calls of a client share.
 
     In June 2026 MFA rejected such tokens (Bandwidth staff, repository phoneware/bandwidth-mcp, commit eaa2db8).
@@ -99,7 +100,7 @@ class OAuth2ClientCredentials:
 
 @init_clears_locals
 @frozen
-class CredentialChain:
+class CredentialChain(metaclass=ConciseType):
     """Both kinds of credentials: a call that the service rejects with one kind is made with the other.
 
     The other kind is tried at once, and at most once a call, if nothing can have been sent: after the service's 401 or
@@ -122,8 +123,7 @@ class CredentialChain:
     def __attrs_post_init__(self) -> None:
         if {type(self.first), type(self.second)} != {BasicAuth, OAuth2ClientCredentials}:
             raise ConfigurationError("CredentialChain: needs one BasicAuth and one OAuth2ClientCredentials")
-        if type(self.probe_after) not in {int, float} or not 0 < self.probe_after < 1e9:
-            raise ConfigurationError("probe_after: must be a number of seconds above 0")
+        checked_seconds("probe_after", self.probe_after, exclusive=True)
 
 
 Auth: TypeAlias = BasicAuth | OAuth2ClientCredentials | CredentialChain

@@ -114,22 +114,21 @@ LEASE_EXPIRED: Final = "LeaseExpired"
 """Cause of an item that became unknown because its owner's lease expired while an attempt was in flight."""
 
 
-# 4xx and 5xx errors that concern the credentials, the URL, the rate or an outage, not the item.
-_ACCOUNT_OR_PACE_ERRORS: Final = (
-    AuthenticationError,
-    PermissionDeniedError,
-    NotFoundError,
-    RateLimitError,
-    ServerError,
-)
-_RETRYABLE_STATUSES: Final = frozenset({408, 425})
+# Errors and statuses that concern the credentials, the URL, the rate, time or an outage, not the item.
+_RETRYABLE_ERRORS: Final = (AuthenticationError, PermissionDeniedError, NotFoundError, RateLimitError, ServerError)
+_RETRYABLE_STATUSES: Final = frozenset({401, 403, 404, 408, 425, 429})
 
 
 def is_retryable_next_run(error: MFAError | None) -> bool:
     """Return whether the next run may send an item again that was not sent because of this error."""
-    if isinstance(error, APIStatusError):
-        return isinstance(error, _ACCOUNT_OR_PACE_ERRORS) or error.status in _RETRYABLE_STATUSES
-    return True
+    if not isinstance(error, APIStatusError) or isinstance(error, _RETRYABLE_ERRORS):
+        return True
+    return is_status_retryable_next_run(error.status)
+
+
+def is_status_retryable_next_run(status: int) -> bool:
+    """Return whether the next run may send an item again that the service rejected with this status."""
+    return status in _RETRYABLE_STATUSES or 500 <= status < 600
 
 
 def is_account_error(error: MFAError | None) -> bool:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
 
+from ._concise import ConciseType
 from ._frames import clear_locals, clears_locals, init_clears_locals
 from ._redaction import hide, is_printable, mask_phone_repr, show_host_only
 from .errors import InvalidRequestError
@@ -118,7 +119,7 @@ def _check_minutes(_instance: object, attribute: Attribute[Any], value: object) 
 
 @init_clears_locals
 @frozen
-class CodeRequest:
+class CodeRequest(metaclass=ConciseType):
     """A request to generate a code and send it by text or by voice.
 
     A field that is None is omitted from the request body. The defaults are what today's API requires. With
@@ -150,16 +151,16 @@ class CodeRequest:
 
 @init_clears_locals
 @frozen
-class CodeTemplate:
+class CodeTemplate(metaclass=ConciseType):
     """All fields of a `CodeRequest` except the recipient.
 
     Args:
-        from_: see `CodeRequest`.
-        application_id: see `CodeRequest`.
-        scope: see `CodeRequest`.
-        message: see `CodeRequest`.
-        digits: see `CodeRequest`.
-        callback_url: see `CodeRequest`.
+        from_: the sender, E.164: a Bandwidth number associated with the application.
+        application_id: 1 to 50 characters: a messaging application for texts, a voice application for calls.
+        scope: at most 25 characters. The verify request must use the same scope.
+        message: at most 2048 characters, with ``{CODE}``; ``{NAME}`` and ``{SCOPE}`` are replaced too.
+        digits: length of the code, 4 to 8.
+        callback_url: URL that receives the delivery receipt of a text.
 
     Raises:
         InvalidRequestError: a value breaks a rule.
@@ -201,7 +202,7 @@ _TEMPLATE_FIELDS: Final = tuple(item.name for item in fields(CodeTemplate))
 
 @init_clears_locals
 @frozen
-class VerifyCodeRequest:
+class VerifyCodeRequest(metaclass=ConciseType):
     """A request to check a code.
 
     Args:
@@ -262,7 +263,7 @@ def secret_values(request: CodeRequest | VerifyCodeRequest) -> tuple[str, ...]:
 
 
 @frozen
-class ResponseMeta:
+class ResponseMeta(metaclass=ConciseType):
     """Facts about the call that produced a response.
 
     Attributes:
@@ -287,7 +288,7 @@ _DEFAULT_META: Final = ResponseMeta()
 
 
 @frozen
-class MessagingCodeResponse:
+class MessagingCodeResponse(metaclass=ConciseType):
     """The service accepted a text.
 
     Attributes:
@@ -300,7 +301,7 @@ class MessagingCodeResponse:
 
 
 @frozen
-class VoiceCodeResponse:
+class VoiceCodeResponse(metaclass=ConciseType):
     """The service accepted a voice call.
 
     Attributes:
@@ -313,7 +314,7 @@ class VoiceCodeResponse:
 
 
 @frozen
-class VerifyCodeResponse:
+class VerifyCodeResponse(metaclass=ConciseType):
     """The service checked a code. A wrong code is a response, not an error: read `.valid`.
 
     Attributes:

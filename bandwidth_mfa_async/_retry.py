@@ -137,6 +137,7 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
     sends: bool,
     policy: RetryPolicy,
     budget: RetryBudget,
+    may_retry: Callable[[], bool],
     time_left: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
     before_sleep: Callable[[RequestError, float], None],
@@ -152,6 +153,7 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
         sends: whether a success reaches a person.
         policy: the number of attempts and their waits.
         budget: each retry withdraws its cost from it.
+        may_retry: returns whether the call's owner allows another attempt.
         time_left: returns the seconds until the call's deadline.
         sleep: sleeps for a number of seconds.
         before_sleep: called before each sleep with the error and the seconds until the next attempt.
@@ -194,6 +196,8 @@ async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the ca
             reason = "retry_after"
         elif state.upcoming_sleep >= time_left():
             reason = "deadline"
+        elif not may_retry():
+            return True
         elif not budget.withdraw(retry_cost(error)):
             reason = "budget"
         if reason is None:

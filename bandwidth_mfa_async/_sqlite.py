@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import sqlite3
 import stat
@@ -37,7 +38,7 @@ _WORD: Final = 0xFFFFFFFF
 
 
 class FileLock:
-    """An exclusive lock on the inode of an SQLite file; the end of the process releases it.
+    """A lock on the inode of an SQLite file; the end of the process releases it.
 
     A lock on the file itself also excludes processes that reach it by another name, such as a hard link or a bind
     mount, and does not block readers: SQLite uses POSIX locks, this is a `flock`. Acquire it before SQLite opens the
@@ -45,10 +46,12 @@ class FileLock:
 
     Args:
         path: the file, without symbolic links.
+        is_shared: whether other processes may hold it too, if they share it as well. Never more than one in a process.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_shared: bool = False) -> None:
         self.path = path
+        self._is_shared = is_shared
         self._inode: tuple[int, int] | None = None
 
     def acquire(self) -> bool:
@@ -76,7 +79,7 @@ class FileLock:
                         f"{self.path}: this file is a mount point by itself; mount its folder, not the file: the "
                         "files that SQLite keeps beside it hold its newest results"
                     )
-                if not _flock(fd):
+                if not _flock(fd, is_shared=self._is_shared):
                     raise self._in_use()
             except BaseException:
                 os.close(fd)
@@ -110,15 +113,17 @@ class FileLock:
         )
 
 
-def _flock(fd: int) -> bool:
-    """Lock a file for this process only; return False if another process holds it."""
+def _flock(fd: int, *, is_shared: bool) -> bool:
+    """Lock a file, for this process only or shared; return False if another process holds it."""
     for _ in range(_LOCK_TRIES):
         try:
             if sys.platform == "win32":
+                if is_shared:
+                    return True  # a byte cannot be locked for several
                 os.lseek(fd, 1 << 62, os.SEEK_SET)  # beyond all that SQLite reads or locks
                 msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
             else:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             time.sleep(0.01)  # a report holds the lock for an instant
         else:
@@ -295,28 +300,55 @@ def transaction(db: sqlite3.Connection) -> Any:
         raise
 
 
+class SQLiteFault(enum.Enum):
+    """What an error of SQLite, or of the operating system about its file, means."""
+
+    FULL = "the disk is full"
+    READ_ONLY = "it cannot be written; make the file and its folder writable, or name another file"
+    CANNOT_OPEN = "it cannot be opened; name a file in a folder that exists and can be written"
+    DAMAGED = "it is damaged, or not of this package"
+    BUSY = "another program is writing to it"
+    OTHER = "it cannot be used"
+
+
+# Signs in the lower-case text of an error.
+_SIGNS: Final = (
+    (SQLiteFault.FULL, ("full", "no space")),
+    (SQLiteFault.READ_ONLY, ("readonly", "read-only", "permission")),
+    (SQLiteFault.CANNOT_OPEN, ("unable to open", "no such file", "directory")),
+    (SQLiteFault.DAMAGED, ("malformed", "not a database")),
+    (SQLiteFault.BUSY, ("locked", "busy")),
+)
+
+
+def classify(error: sqlite3.Error | OSError) -> tuple[SQLiteFault, str]:
+    """Return what an error means, and its text in lower case, without the path."""
+    # Not str(error) of an OSError: it contains the path, which may contain any of the signs.
+    text = str(error.strerror).lower() if isinstance(error, OSError) else str(error).lower()
+    for fault, signs in _SIGNS:
+        if any(sign in text for sign in signs):
+            return fault, scrub(text)
+    return SQLiteFault.OTHER, scrub(text)
+
+
+_JOURNAL_ADVICE: Final = {
+    SQLiteFault.FULL: "the disk is full; free some space, then run again with this journal",
+    SQLiteFault.READ_ONLY: "cannot be written; make the file and its folder writable, or name another file",
+    SQLiteFault.CANNOT_OPEN: "cannot be opened; name a file in a folder that exists and can be written",
+    SQLiteFault.BUSY: "another program is writing to it; stop that program, then run again with this journal",
+}
+
+
 @contextlib.contextmanager
 def translate_errors(path: str) -> Any:
     """Turn errors of SQLite and the operating system into a `JournalError` that says what to do."""
     try:
         yield
-    except sqlite3.Error as error:
-        text = str(error).lower()
-    except OSError as error:
-        # Not str(error): it contains the path, which may contain any of the words below.
-        text = str(error.strerror).lower()
+    except (sqlite3.Error, OSError) as error:
+        fault, text = classify(error)
     else:
         return
-    if "full" in text or "no space" in text:
-        advice = "the disk is full; free some space, then run again with this journal"
-    elif "readonly" in text or "read-only" in text or "permission" in text:
-        advice = "cannot be written; make the file and its folder writable, or name another file"
-    elif "unable to open" in text or "no such file" in text or "directory" in text:
-        advice = "cannot be opened; name a file in a folder that exists and can be written"
-    elif "malformed" in text or "not a database" in text:
+    if fault is SQLiteFault.DAMAGED:
         raise JournalError(damaged_message(path))
-    elif "locked" in text or "busy" in text:
-        advice = "another program is writing to it; stop that program, then run again with this journal"
-    else:
-        advice = f"cannot be used ({scrub(text)}); check the disk, then run again with this journal"
+    advice = _JOURNAL_ADVICE.get(fault, f"cannot be used ({text}); check the disk, then run again with this journal")
     raise JournalError(f"{path}: {advice}")

@@ -6,10 +6,12 @@ The functions with the signature ``(instance, attribute, value)`` are attrs vali
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from ._redaction import is_printable
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,12 +21,17 @@ if TYPE_CHECKING:
 Lane: TypeAlias = Literal["interactive", "bulk"]
 """The queue in which a call waits. An interactive call goes before every bulk item."""
 LANES: Final = ("interactive", "bulk")
+Channel: TypeAlias = Literal["messaging", "voice"]
+"""How a code reaches the person: as a text or as a voice call."""
+CHANNELS: Final = ("messaging", "voice")
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}", re.ASCII)
 # What resolvers accept; aiohttp, proxies and servers may parse anything else differently. Underscores are invalid in
 # host names but common in the names of containers.
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.ASCII)
 MAX_NUMBER: Final = 1e15
 """Exclusive upper bound of every number in the settings."""
+MAX_SECONDS: Final = 1e9
+"""Exclusive upper bound of every duration; 31 years."""
 
 
 def configuration_error(name: str, rule: str) -> ConfigurationError:
@@ -181,16 +188,65 @@ def checked_lane(lane: object) -> None:
         raise ConfigurationError("lane: must be 'interactive' or 'bulk'")
 
 
-def checked_count(name: str, value: object) -> None:
+def checked_channel(channel: object) -> None:
+    """Check that a value is a `Channel`.
+
+    Raises:
+        ConfigurationError: it is neither ``"messaging"`` nor ``"voice"``.
+    """
+    if channel not in CHANNELS:
+        raise ConfigurationError("channel: must be 'messaging' or 'voice'")
+
+
+def checked_count(name: str, value: object, high: int | None = None) -> None:
     """Check that a value is a whole number of at least 1.
 
     Args:
         name: name of the argument, for the error.
         value: the value to check.
+        high: the largest valid number; None for no bound.
 
     Raises:
         ConfigurationError: it is not.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        msg = f"{name}: must be a whole number of at least 1"
-        raise ConfigurationError(msg)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1 or (high is not None and value > high):
+        rule = "of at least 1" if high is None else f"from 1 to {high}"
+        raise configuration_error(name, f"must be a whole number {rule}")
+
+
+def checked_seconds(name: str, value: object, *, minimum: float = 0.0, exclusive: bool = False) -> float:
+    """Return a duration in seconds, below `MAX_SECONDS`.
+
+    Args:
+        name: name of the argument, for the error.
+        value: the value to check.
+        minimum: lower bound.
+        exclusive: whether `minimum` itself is invalid.
+
+    Raises:
+        ConfigurationError: it is not a number, or out of bounds.
+    """
+    seconds = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not minimum <= seconds < MAX_SECONDS or (exclusive and seconds == minimum):
+        bound = f"above {minimum:g}" if exclusive else f"of at least {minimum:g}"
+        raise configuration_error(name, f"must be a number of seconds {bound}")
+    return float(seconds)
+
+
+def checked_name(name: str, value: object, longest: int = 100, example: str = "launch") -> str:
+    """Return a name that a Redis key may contain.
+
+    Args:
+        name: name of the argument, for the error.
+        value: the value to check.
+        longest: maximum number of characters.
+        example: a valid name, for the error.
+
+    Raises:
+        ConfigurationError: it is not a text, is too long, or contains what a Redis key may not.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        raise configuration_error(name, f"must be a text of 1 to {longest} characters, like {example!r}")
+    if not is_printable(value) or any(char in "{} " for char in value):
+        raise configuration_error(name, "must not contain braces, blanks or control characters")
+    return value

@@ -15,8 +15,11 @@
        ├─ DeliveryUnknownError               written, and no trustworthy response
        │  ├─ ReadTimeoutError (TimeoutError)
        │  ├─ DisconnectedError (ConnectionError)
-       │  └─ ResponseDecodeError
+       │  ├─ ResponseDecodeError
+       │  └─ KeyInFlightError                another call with the same idempotency key is in flight
        ├─ DeadlineExceededError (TimeoutError)   the whole call's time ran out between attempts
+       ├─ StoreError                         the store of idempotency keys cannot be used; nothing was sent
+       ├─ GuardRefusedError                  the guard, or a limit of the sign-in, refused the send; nothing was sent
        └─ APIStatusError                     the service, or a gateway in front of it, rejected the request
           ├─ BadRequestError                 400
           ├─ AuthenticationError             401
@@ -37,7 +40,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from ._redaction import printable
 
-StopReason: TypeAlias = Literal["attempts", "budget", "deadline", "retry_after", "closed", "credentials"]
+StopReason: TypeAlias = Literal["attempts", "budget", "deadline", "retry_after", "closed", "credentials", "not_after"]
 """Why a retryable call was not retried."""
 
 
@@ -128,8 +131,9 @@ class RequestError(MFAError):
         request_id: the service's ``requestId``, or None.
         retry_after: seconds that the service asked to wait, or None.
         retry_stopped_by: why a retryable failure was not retried: ``"attempts"``, ``"budget"``, ``"deadline"``,
-            ``"retry_after"`` (the service asked to wait too long), ``"closed"`` or ``"credentials"`` (the service has
-            just rejected all credentials); None if failures of this kind are never retried.
+            ``"retry_after"`` (the service asked to wait too long), ``"closed"``, ``"credentials"`` (the service has
+            just rejected all credentials) or ``"not_after"`` (the time in which the code was wanted is over); None if
+            failures of this kind are never retried.
     """
 
     _default_delivery: ClassVar[Delivery] = Delivery.UNKNOWN
@@ -161,13 +165,24 @@ class RequestError(MFAError):
         self.retry_after: float | None = retry_after
         self.retry_stopped_by: StopReason | None = retry_stopped_by
 
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call, with the same idempotency key if it had one, may succeed and cannot repeat a text.
+
+        True if nothing was sent, for a 429, and for a 5xx in which the service itself says so; wait `retry_after`
+        first. False if the outcome is unknown, if waiting does not change the outcome, such as of a 400, and once
+        `not_after` is over.
+        """
+        return self.delivery is Delivery.NOT_SENT and self.retry_stopped_by != "not_after"
+
     def __str__(self) -> str:
         where = f"{self.operation}: " if self.operation else ""
         details = [f"delivery {self.delivery.value}"]
         if self.request_id:
             details.append(f"request id {self.request_id}")
         if self.retry_after is not None:
-            details.append(f"retry after {self.retry_after:.3g} s")
+            seconds = self.retry_after
+            details.append(f"retry after {seconds:.3g} s" if seconds < 100 else f"retry after {seconds:.0f} s")
         return f"{where}{self.message} ({', '.join(details)})"
 
     def __repr__(self) -> str:
@@ -218,6 +233,94 @@ class ResponseDecodeError(DeliveryUnknownError):
     """The response has a success status but cannot be parsed, or is not HTTP."""
 
 
+class KeyInFlightError(DeliveryUnknownError):
+    """Another call with the same idempotency key is in flight, and its outcome did not arrive within this call's time.
+
+    Call again with the same key after `retry_after` seconds, the rest of the other call's lease: that call can only
+    return the outcome or send what was not sent, never send a second text.
+    """
+
+    @property
+    def retryable(self) -> bool:
+        """True: the same call with the same key cannot repeat a text."""
+        return True
+
+
+class StoreError(RequestError):
+    """The store of idempotency keys, sign-ins and guards cannot be used, or did not answer in time; nothing was sent.
+
+    Nothing is sent that the store does not hold.
+    """
+
+    _default_delivery = Delivery.NOT_SENT
+
+
+RefusalReason: TypeAlias = Literal[
+    "cooldown",
+    "number",
+    "visitor",
+    "region",
+    "prefix",
+    "premium",
+    "invalid",
+    "total",
+    "unverified",
+    "sends",
+    "expired",
+]
+"""Why the guard or a sign-in refused a send.
+
+``sends``: the flow has sent all that it may; ``expired``: there is no such open flow.
+"""
+
+
+class GuardRefusedError(RequestError):
+    """The guard, or a limit of the sign-in, refused a send; the service was not asked and nothing was sent.
+
+    Do not show the reason to the browser: it says to an attacker what to change.
+
+    Attributes:
+        reason: see `RefusalReason`.
+        clearable: whether the same request with ``cleared=True`` may be admitted: solve a CAPTCHA first, for example.
+    """
+
+    _default_delivery = Delivery.NOT_SENT
+    _extra_fields: ClassVar[tuple[str, ...]] = ("reason", "clearable")
+
+    def __init__(  # noqa: PLR0913 - every datum is an argument, so that args rebuild the error
+        self,
+        message: str = "the guard refused the send",
+        operation: str | None = None,
+        delivery: Delivery | None = None,
+        attempts: int = 0,
+        elapsed: float = 0.0,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        retry_stopped_by: StopReason | None = None,
+        reason: RefusalReason = "invalid",
+        clearable: bool = False,  # noqa: FBT001, FBT002 - positional, so that args rebuild the error
+    ) -> None:
+        super().__init__(
+            message,
+            operation,
+            delivery,
+            attempts,
+            elapsed,
+            request_id,
+            retry_after,
+            retry_stopped_by,
+            reason,
+            clearable,
+        )
+        self.reason: RefusalReason = reason
+        self.clearable: bool = clearable
+
+    @property
+    def retryable(self) -> bool:
+        """False: a task queue must not repeat what the guard refused."""
+        return False
+
+
 class DeadlineExceededError(RequestError, TimeoutError):
     """The call's `timeout` expired while it waited for a permit, a slot, a token or a connection."""
 
@@ -264,6 +367,13 @@ class APIStatusError(RequestError):
         )
         self.status = status
         self.error_text = error_text
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed and cannot repeat a text: see `RequestError.retryable`."""
+        if self.delivery is Delivery.REJECTED:
+            return self.status == 429 or self.status >= 500
+        return super().retryable
 
 
 class BadRequestError(APIStatusError):

@@ -1,9 +1,10 @@
 """Runs all small benchmarks in less than ten minutes; prints one table with baselines and targets.
 
 Run: python -m benchmarks [--only PART ...] [--save] [--draw]
-`--save` writes the raw figures and the machine to benchmarks/results and generates README's table and charts from them;
-`--draw` generates these again without measuring. Each part is a separate process, which is ended when the time is up.
-Figures measured while other processes used much of the machine are marked.
+`--save` writes the raw figures and the machine to benchmarks/results and generates the charts, the table of
+benchmarks/README.md and README's five figures from them; `--draw` generates these again without measuring. Each part
+is a separate process, which is ended when the time is up. Figures measured while other processes used much of the
+machine are marked.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from . import _background_load, _charts, _numbers
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
+PAGE = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- made by python -m benchmarks --save -->\n", "<!-- the end of what is made -->\n"
 MAX_SECONDS = 590.0
 LIBRARIES = (
@@ -169,14 +171,14 @@ def saved(folder: pathlib.Path = RESULTS) -> dict[str, dict[str, Any]]:
 
 
 def section(results: dict[str, dict[str, Any]]) -> str:
-    """Return README's section of the results."""
+    """Return the results for benchmarks/README.md."""
     machines = [result["machine"] for result in results.values()]
     on = {f"{one['cpu']}, {one['cores']} cores, {one['python']}, {one['system']}" for one in machines}
     days = sorted({one["date"][:10] for one in machines})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     pictures = "\n\n".join(
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="benchmarks/results/{name}-dark.svg">'
-        f'<img src="benchmarks/results/{name}-light.svg" width="{_charts.WIDTH}" alt="{alt}"></picture>'
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="results/{name}-dark.svg">'
+        f'<img src="results/{name}-light.svg" width="{_charts.WIDTH}" alt="{alt}"></picture>'
         for name, alt in (
             ("calls", "CPU of a call by client"),
             ("rates", "accepted a second under a changing limit"),
@@ -196,23 +198,33 @@ def shown(results: dict[str, dict[str, Any]]) -> str:
     return f"{table}\n{_background_load.footnote(results)}" if _background_load.busy(results) else table
 
 
-def draw(folder: pathlib.Path = RESULTS, readme: pathlib.Path = README) -> None:
-    """Generate the charts and README's section from the saved results."""
+def quoted(results: dict[str, dict[str, Any]]) -> str:
+    """Return the five figures that README quotes."""
+    return _numbers.as_short_markdown(_numbers.quoted_rows(results)) + "\n"
+
+
+def draw(folder: pathlib.Path = RESULTS, page: pathlib.Path = PAGE, readme: pathlib.Path = README) -> None:
+    """Generate the charts, the table of `page` and README's figures from the saved results."""
     results = saved(folder)
     for name, picture in _charts.draw(results).items():
         (folder / name).write_text(picture)
-    text = readme.read_text()
-    before, begin, rest = text.partition(BEGIN)
+    _replace_made(page, section(results))
+    _replace_made(readme, quoted(results))
+
+
+def _replace_made(file: pathlib.Path, text: str) -> None:
+    """Replace the part of a file between its two marks."""
+    before, begin, rest = file.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        sys.exit(f"README lacks the lines {BEGIN.strip()} and {END.strip()}; restore them")
-    readme.write_text(f"{before}{begin}{section(results)}{end}{after}")
+        sys.exit(f"{file} lacks the lines {BEGIN.strip()} and {END.strip()}; restore them")
+    file.write_text(f"{before}{begin}{text}{end}{after}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--save", action="store_true", help="save the figures; generate README's table and charts")
+    parser.add_argument("--save", action="store_true", help="save the figures; generate charts and tables")
     parser.add_argument("--draw", action="store_true", help="measure nothing; generate them from the saved figures")
     options = parser.parse_args()
     if options.draw:

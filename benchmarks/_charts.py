@@ -1,4 +1,4 @@
-"""Draws README's charts as SVG from the raw figures of a run, for light and for dark pages.
+"""Draws the charts as SVG from the raw figures of a run, for light and for dark pages.
 
 They fit a phone's width, so that letters stay legible there and on a screen. The colours are Okabe and Ito's, which
 people with colour vision deficiencies can distinguish; a text repeats what a colour says.

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import logging
 from collections import defaultdict
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
 from .._clock import wait_until
 from .._credentials import Auth, BasicAuth, CredentialChain, checked_auth
 from .._logger import LOGGER_NAME
+from .._tasks import TaskSet
 from ..errors import APIStatusError, ConfigurationError, Delivery, NotSentError, RequestError
 from ..telemetry import CredentialSwitchedEvent
 from ._credential import PAUSE, Basic, OAuth2, copy_of
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from .._clock import Clock
@@ -70,7 +71,7 @@ class Authorizer:
     def __init__(self, auth: AuthOrProvider, fetch: Fetch, clock: Clock) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = TaskSet()
         # One credential, or two with the preferred kind first; none before a provider was asked.
         self._credentials: tuple[Credential, ...] = ()
         self._probe_after = 0.0
@@ -249,10 +250,8 @@ class Authorizer:
     async def _ask(self, until: float | None) -> bool:
         task = self._asking
         if task is None:
-            task = self._asking = asyncio.get_running_loop().create_task(
-                self._question(), name="bandwidth_mfa_async auth", context=contextvars.Context()
-            )
-            self._tasks.add(task)
+            name = "bandwidth_mfa_async auth"
+            task = self._asking = self._tasks.start(self._question(), name=name, context=contextvars.Context())
             task.add_done_callback(self._answered)
         if not await wait_until(self._clock, until, task):
             return False
@@ -264,7 +263,6 @@ class Authorizer:
 
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._asking = None
-        self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # otherwise asyncio logs it if every caller was cancelled
 
@@ -316,11 +314,8 @@ class Authorizer:
 
     async def aclose(self) -> None:
         """Cancel token requests and the question to the provider."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        self._tasks.cancel()
+        await self._tasks.wait_idle()
 
     def _warn(self, text: str, *args: object) -> None:
         now = self._clock.monotonic()

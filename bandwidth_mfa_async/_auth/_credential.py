@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from .._clock import wait_until
 from ..errors import APIStatusError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from .._clock import Clock
     from .._credentials import BasicAuth, OAuth2ClientCredentials
+    from .._tasks import TaskSet
     from ..errors import RequestError
 
     Fetch = Callable[[OAuth2ClientCredentials], Awaitable["_Token"]]
@@ -130,9 +131,7 @@ class OAuth2:
 
     kind: CredentialKind = "oauth2"
 
-    def __init__(
-        self, auth: OAuth2ClientCredentials, fetch: Fetch, clock: Clock, tasks: set[asyncio.Task[Any]]
-    ) -> None:
+    def __init__(self, auth: OAuth2ClientCredentials, fetch: Fetch, clock: Clock, tasks: TaskSet) -> None:
         self.auth = auth
         self._fetch = fetch
         self._clock = clock
@@ -204,10 +203,8 @@ class OAuth2:
 
     def _start(self) -> asyncio.Task[None]:
         # Not the caller's context: the task serves all callers.
-        task = self._task = asyncio.get_running_loop().create_task(
-            self._refresh(), name="bandwidth_mfa_async token", context=contextvars.Context()
-        )
-        self._tasks.add(task)
+        name = "bandwidth_mfa_async token"
+        task = self._task = self._tasks.start(self._refresh(), name=name, context=contextvars.Context())
         task.add_done_callback(self._done)
         return task
 
@@ -224,7 +221,6 @@ class OAuth2:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             now = self._clock.monotonic()

@@ -124,6 +124,10 @@ class Call(Generic[_Request, _Response]):
         """The values of this call that must not appear in any text."""
         return (*secret_values(self.request), self.header.partition(" ")[2])
 
+    def may_retry(self) -> bool:
+        """Return whether the observer, if there is one, allows another attempt."""
+        return self.observer is None or self.observer.may_retry()
+
     def record_failure(self, error: RequestError) -> None:
         """Record how the last attempt failed."""
         self.error = error

@@ -11,6 +11,7 @@ from .._config import DEFAULT_BASE_URL, Limits, RetryPolicy
 from .._frames import clears_locals
 from .._models import CodeRequest, CodeTemplate, VerifyCodeRequest
 from .._redaction import scrub
+from .._validation import checked_count, checked_seconds
 from .._wire import MESSAGING, VERIFY, VOICE
 from ..errors import ConfigurationError, InvalidRequestError
 from ..telemetry import HookList
@@ -176,8 +177,7 @@ class MFAClient:
             ConfigurationError: the drain timeout is not a number of at least 0.
             ClientStateError: called in another event loop or process than the client was used in.
         """
-        if type(drain_timeout) not in {int, float} or not 0 <= drain_timeout < 1e9:
-            raise ConfigurationError("drain_timeout: must be a number of seconds of at least 0")
+        drain_timeout = checked_seconds("drain_timeout", drain_timeout)
         if self._owns_pool:
             await self._executor.state.aclose(drain_timeout)
 
@@ -194,8 +194,7 @@ class MFAClient:
             NotSentError: the service could not be reached.
             ClientStateError: the client is closed or belongs to another loop.
         """
-        if type(n) is not int or n < 1:
-            raise ConfigurationError("n: must be a whole number of at least 1")
+        checked_count("n", n)
         state = self._executor.state
         state.call_started()
         try:

@@ -47,7 +47,10 @@ def settings_from_env(overrides: Mapping[str, Any], environ: Mapping[str, str] |
         if auth is not None:
             settings["auth"] = _provider(env, auth)
     if missing:
-        msg = f"missing from the environment: {', '.join(missing)}"
+        msg = (
+            f"missing from the environment: {', '.join(missing)}; without an account, run `bandwidth-mfa simulate` and "
+            "export what it prints"
+        )
         raise ConfigurationError(msg)
     if "base_url" not in settings and (base_url := env.get("BW_MFA_URL")):
         settings["base_url"] = base_url

@@ -27,6 +27,7 @@ from ..errors import (
     ConnectTimeoutError,
     DeadlineExceededError,
     Delivery,
+    NotSentError,
     PermissionDeniedError,
     RateLimitError,
     RequestError,
@@ -200,6 +201,7 @@ class CallExecutor:
             sends=call.operation.sends,
             policy=call.policy,
             budget=state.budget,
+            may_retry=call.may_retry,
             time_left=lambda: call.deadline - state.clock.monotonic(),
             sleep=lambda seconds: self._sleep(call, seconds),
             before_sleep=lambda _error, seconds: self._emit_attempt(call, seconds),
@@ -229,12 +231,14 @@ class CallExecutor:
                 except RequestError as error:
                     failure = error
             if isinstance(failure, (AuthenticationError, PermissionDeniedError)):
-                if failure.delivery is not Delivery.REJECTED or not await change_credential(self.state, call, failure):
+                if failure.delivery is not Delivery.REJECTED or not call.may_retry():
+                    raise failure
+                if not await change_credential(self.state, call, failure):
                     raise failure
                 self._emit_attempt(call, 0.0)
             elif isinstance(failure, RateLimitError):
                 patient = call.lane == "bulk" and call.operation.sends and failure.delivery is Delivery.REJECTED
-                if not patient or (failure.retry_after or 0.0) > call.policy.max_retry_after:
+                if not patient or (failure.retry_after or 0.0) > call.policy.max_retry_after or not call.may_retry():
                     raise failure
                 throttled += 1
                 # An adaptive limiter delays the next attempt itself; without one the backoff must grow.
@@ -255,8 +259,10 @@ class CallExecutor:
         try:
             permit = await self._admit(call, limiter)
             try:
-                if call.observer is not None:
-                    await call.observer.before_attempt()
+                if call.observer is not None and not await call.observer.before_attempt():
+                    raise NotSentError(
+                        "the call was stopped before the request was written", attempts=0, retry_stopped_by="closed"
+                    )
                 response = await self._exchange(call, None if permit is None else permit.turn)
             except BaseException as error:
                 if limiter is not None and permit is not None:

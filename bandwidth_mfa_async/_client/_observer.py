@@ -26,11 +26,16 @@ class AttemptObserver(Protocol):
     def check_before_write(self) -> Callable[[], None] | None:
         """A function to call when an attempt has a connection; if it raises, the request is not written."""
 
-    async def before_attempt(self) -> None:
-        """Record the coming attempt; raise to stop it before it is written."""
+    async def before_attempt(self) -> bool:
+        """Record the coming attempt; return False, or raise, to prevent it."""
+        ...
 
     def attempt_failed(self, error: RequestError) -> None:
         """Record that an attempt failed, or that the call failed before one; success is the call's result."""
+
+    def may_retry(self) -> bool:
+        """Return whether the call, whose attempt failed, may make another one; otherwise it ends with that error."""
+        ...
 
     def interrupted(self, delivery: Delivery) -> None:
         """Record that a cancellation or an unexpected error ended the call; `delivery` is what is known of its text."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._item_state import DenyReason, LedgerState, ledger_state_of
@@ -68,7 +67,7 @@ class AttemptRecorder:
         entry: the item or single code.
     """
 
-    __slots__ = ("_entry", "attempts", "in_flight", "maybe_delivered", "recorded")
+    __slots__ = ("_entry", "attempts", "in_flight", "maybe_delivered", "recorded", "was_stopped")
 
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
@@ -77,6 +76,8 @@ class AttemptRecorder:
         self.recorded = False
         self.in_flight = False
         self.maybe_delivered = entry.maybe_delivered
+        # Whether the worker's stop ended the call.
+        self.was_stopped = False
 
     @property
     def check_before_write(self) -> Callable[[], None]:
@@ -87,8 +88,8 @@ class AttemptRecorder:
         if not self._entry.lease.is_valid:
             raise AttemptDenied(DenyReason.LEASE_EXPIRED)
 
-    async def before_attempt(self) -> None:
-        """Return once the ledger holds the intent.
+    async def before_attempt(self) -> bool:
+        """Return True once the ledger holds the intent.
 
         Raises:
             AttemptDenied: the worker stops, or the ledger denies the attempt.
@@ -105,6 +106,12 @@ class AttemptRecorder:
             raise AttemptDenied(reason)
         self.in_flight = True
         self.attempts += 1
+        return True
+
+    def may_retry(self) -> bool:
+        """Return whether the worker continues; otherwise the item is left to the next one."""
+        self.was_stopped = self._entry.is_stopping
+        return not self.was_stopped
 
     def attempt_failed(self, error: RequestError) -> None:
         """Record a failed attempt. If it sent nothing, the item is pending again."""
@@ -113,8 +120,6 @@ class AttemptRecorder:
         self.in_flight = False
         self.maybe_delivered = self.maybe_delivered or error.delivery is Delivery.UNKNOWN
         self.return_to_pending()
-        if self._entry.is_stopping and (task := asyncio.current_task()) is not None:
-            task.cancel()  # no further attempt
 
     def interrupted(self, delivery: Delivery) -> None:
         """Record that a cancellation or an unexpected error ended the call."""
@@ -157,7 +162,9 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
     try:
         response: Response = await executor.call(operation, request, None, lane, recorder)
     except RequestError as error:
-        if error.delivery is Delivery.NOT_SENT and (entry.is_stopping or not entry.lease.is_valid):
+        is_ending = entry.is_stopping or not entry.lease.is_valid
+        ended_call = error.delivery is Delivery.NOT_SENT or recorder.was_stopped
+        if is_ending and ended_call and error.delivery is not Delivery.UNKNOWN:
             # The cause is this worker, not the item: the next worker tries it.
             recorder.return_to_pending()
             return LedgerState.PENDING

@@ -8,6 +8,8 @@ import contextvars
 import weakref
 from typing import TYPE_CHECKING, Final
 
+from .._tasks import TaskSet
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -36,7 +38,7 @@ class SharedLimiters:
         self._make_error = make_error
         # The oldest first.
         self._entries: dict[tuple[object, ...], _Entry] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = TaskSet()
 
     def get(self, options: tuple[object, ...], make: Callable[[], SharedLimiter], user: object) -> SharedLimiter:
         """Return the limiter for these options.
@@ -51,25 +53,23 @@ class SharedLimiters:
         entry.users += 1
         weakref.finalize(user, _release, entry).atexit = False
         with contextlib.suppress(RuntimeError):  # outside a loop; a limiter that was not used has no connection
-            self._close_idle(asyncio.get_running_loop())
+            asyncio.get_running_loop()
+            self._close_idle()
         return entry.limiter
 
-    def _close_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _close_idle(self) -> None:
         idle = [options for options, entry in self._entries.items() if entry.users == 0]
         for options in idle[: max(0, len(idle) - MAX_IDLE)]:
             limiter = self._entries.pop(options).limiter
             limiter.abort(self._make_error)
-            task = loop.create_task(limiter.aclose(), context=contextvars.Context())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing.start(limiter.aclose(), context=contextvars.Context())
 
     async def aclose(self) -> None:
         """Close all limiters. Each is closed even if another fails."""
         async with contextlib.AsyncExitStack() as closing:
             for entry in self._entries.values():
                 closing.push_async_callback(entry.limiter.aclose)
-            if self._closing:
-                await asyncio.wait(self._closing)
+            await self._closing.wait_idle()
 
 
 def _release(entry: _Entry) -> None:

@@ -9,7 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .._auth import Authorizer
-from .._clock import Sleeper
+from .._clock import Sleeper, alarm
 from .._config import RetryPolicy
 from .._credentials import checked_auth
 from .._process import PerProcess
@@ -118,11 +118,8 @@ class SharedState:
         self.transport.check()
         self._closed = True
         try:
-            timer = self.clock.call_at(self.clock.monotonic() + drain_timeout, self.abort)
-            try:
+            with alarm(self.clock, self.clock.monotonic() + drain_timeout, self.abort):
                 await self._wait_idle()
-            finally:
-                timer.cancel()
         finally:
             self.abort()
             # Each is closed even if another fails, and the pool last, since tokens are fetched over it.

@@ -7,13 +7,30 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from .._keys import MAX_KEY_LENGTH, Keys, key_digest
-from .._models import CodeRequest
-from ..errors import InvalidRequestError
+from .._models import CodeRequest, CodeTemplate
+from ..errors import ConfigurationError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    from .._models import CodeTemplate
+
+def check_input(source: object, key: object, template: object) -> None:
+    """Check the input of a run and the arguments that say how to read it.
+
+    Args:
+        source: an iterable or an async iterable.
+        key: a function, or None.
+        template: a `CodeTemplate`, or None.
+
+    Raises:
+        ConfigurationError: one of them is something else.
+    """
+    if template is not None and not isinstance(template, CodeTemplate):
+        raise ConfigurationError("template: must be a CodeTemplate")
+    if key is not None and not callable(key):
+        raise ConfigurationError("key: must be a function of a CodeRequest")
+    if isinstance(source, (str, bytes)) or not (hasattr(source, "__iter__") or hasattr(source, "__aiter__")):
+        raise ConfigurationError("requests: must be an iterable or an async iterable of CodeRequests")
 
 
 class Intake:

@@ -9,12 +9,14 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
-from ..errors import LedgerError, MFAError
+from ..errors import MFAError
+from ._owner import LEDGER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from .._clock import Clock, TimerHandle
+    from ._owner import Owner
 
 LINGER: Final = 0.001
 """Seconds that the first operation of a batch waits for others."""
@@ -51,7 +53,7 @@ class _Entry:
         self.future = future
         self.timer: TimerHandle | None = None
 
-    def end(self, error: BaseException) -> None:
+    def end(self, error: BaseException, owner: Owner) -> None:
         """End the wait of the caller with an error."""
         future = self.future
         if future is None or future.done() or future.get_loop().is_closed():
@@ -60,7 +62,8 @@ class _Entry:
             future.set_exception(type(error)(*error.args))  # one instance per caller: each adds its own traceback
         elif isinstance(error, Exception):
             # Not the error itself: it may contain keys.
-            future.set_exception(LedgerError(f"the ledger did not run the operation: {type(error).__name__}"))
+            text = f"the {owner.name} did not run the operation: {type(error).__name__}"
+            future.set_exception(owner.error(text))
         else:
             future.cancel()
 
@@ -74,6 +77,7 @@ class Batcher:
         run: runs a batch and returns one reply per operation.
         clock: the time source.
         on_idle: called when every operation has run.
+        owner: what it belongs to; its errors are raised.
     """
 
     def __init__(
@@ -81,7 +85,9 @@ class Batcher:
         run: Callable[[list[Any]], Awaitable[Sequence[Any]]],
         clock: Clock,
         on_idle: Callable[[], object] | None = None,
+        owner: Owner = LEDGER,
     ) -> None:
+        self._owner = owner
         self._run = run
         self._clock = clock
         self._on_idle = on_idle
@@ -107,7 +113,7 @@ class Batcher:
             deadline: when to give up, in the clock's seconds. An operation that is still queued then does not run.
 
         Returns:
-            A future that ends with a `LedgerError` if the operation may not have run.
+            A future that ends with the owner's error if the operation may not have run.
         """
         entry = _Entry(operation, asyncio.get_running_loop().create_future())
         self._add(entry)
@@ -120,7 +126,9 @@ class Batcher:
 
     def _expire(self, entry: _Entry) -> None:
         self._pending.pop(entry, None)
-        entry.end(LedgerError("the ledger did not answer in time; its Redis cannot be reached, or is too slow"))
+        name = self._owner.name
+        text = f"the {name} did not answer in time; its Redis cannot be reached, or is too slow"
+        entry.end(self._owner.error(text), self._owner)
 
     def _add(self, entry: _Entry) -> None:
         self._pending[entry] = None
@@ -168,10 +176,11 @@ class Batcher:
         try:
             replies = list(await self._run([entry.operation for entry in batch]))
             if len(replies) != len(batch):
-                raise LedgerError(f"Redis answered {len(replies)} operations of a batch of {len(batch)}; try again")
+                text = f"Redis answered {len(replies)} operations of a batch of {len(batch)}; try again"
+                raise self._owner.error(text)
         except BaseException as error:
             for entry in batch:
-                entry.end(error)
+                entry.end(error, self._owner)
             if isinstance(error, Exception):
                 return
             # The loop ends. Operations without a waiting caller, such as outcomes, are kept.

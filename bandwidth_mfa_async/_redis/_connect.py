@@ -1,15 +1,20 @@
-"""Creates and closes redis-py clients."""
+"""Creates redis-py clients, replaces them when they are old, and closes them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .._connection_age import connection_age
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from .._clock import Clock
 
 
 async def close_quietly(close: Callable[[], Awaitable[Any]], seconds: float) -> None:
@@ -52,6 +57,60 @@ def make_client(url: str, *, cluster: bool = False) -> Any:
     kind: Any = Redis  # redis-py does not annotate its keywords
     # The default retries of redis-py would outlast the timeouts of the callers.
     return kind.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+
+
+class AgingClient:
+    """A redis-py client that its owner replaces after about a minute, between two operations.
+
+    The next client asks DNS again and reads the certificate authorities again, which redis-py does once per connection
+    object. Otherwise connections in steady use would stay with the old address after a failover.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+        clock: measures the age.
+        cluster: whether the URL is that of a Redis Cluster.
+        close_timeout: seconds that closing it may take.
+    """
+
+    def __init__(self, url: str, clock: Clock, *, cluster: bool = False, close_timeout: float) -> None:
+        self._client = make_client(url, cluster=cluster)
+        self._clock = clock
+        self._retire_at = clock.monotonic() + connection_age()
+        self._close_timeout = close_timeout
+        self._operations = 0
+        self._is_retired = False
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it is time to replace it."""
+        return self._clock.monotonic() >= self._retire_at
+
+    async def run(self, operation: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Run an operation, in an empty context: the connections that it opens outlive the call that needs them."""
+        self._operations += 1
+        try:
+            if not contextvars.copy_context():
+                return await operation(self._client)
+
+            async def run_operation() -> Any:
+                """Run it."""
+                return await operation(self._client)
+
+            return await asyncio.get_running_loop().create_task(run_operation(), context=contextvars.Context())
+        finally:
+            self._operations -= 1
+            if self._is_retired and not self._operations:
+                await self.aclose()
+
+    async def retire(self) -> None:
+        """Close it once its last operation has ended."""
+        self._is_retired = True
+        if not self._operations:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close it at once."""
+        await close_quietly(self._client.aclose, self._close_timeout)
 
 
 def is_valid_redis_url(url: str) -> bool:

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
 from .._process import PerLoop
-from ..errors import ConfigurationError, LedgerError
-from ._connect import close_quietly, is_valid_redis_url, make_client
+from ..errors import ConfigurationError
+from ._connect import AgingClient, is_valid_redis_url, make_client
 from ._errors import RedisFault, classify
+from ._owner import LEDGER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from .._clock import Clock
     from ._errors import RedisFailure
+    from ._owner import Owner
     from ._script import Script
 
-_LOG = logging.getLogger("bandwidth_mfa_async.worker")
-
-_URL_FORM: Final = "ledger: must look like redis://[user:password@]host[:port][/database]"
+_URL_FORM: Final = "must look like redis://[user:password@]host[:port][/database]"
 _MIN_WAIT: Final = 0.05
 _MAX_WAIT: Final = 1.0
+_CLOSE_TIMEOUT: Final = 0.25
 _LOG_OUTAGE_AFTER: Final = 1.0
 """Seconds of an outage before it is logged."""
 
@@ -34,14 +34,14 @@ class _LoopState:
     """What belongs to one event loop: the client, and the operations that wait for the end of an outage."""
 
     def __init__(self) -> None:
-        self.client: Any = None
+        self.client: AgingClient | None = None
         self.has_worked = False
         self.closing: asyncio.Future[None] | None = None
         self.waiters = 0  # operations in an outage that is logged; it is logged once for all of them
 
 
 class Connection:
-    """Runs scripts and commands for the ledger, and retries them while Redis cannot be reached.
+    """Runs scripts and commands for the ledger or a store, and retries them while Redis cannot be reached.
 
     A script whose reply is lost runs twice; every script tolerates that. Each event loop and each process has its own
     connections: those of a closed loop and those that a fork inherited are not used again.
@@ -52,9 +52,13 @@ class Connection:
         timeout: seconds that one operation may take.
         clock: the time source.
         rights: the rights that the operations need, in the syntax of ``ACL SETUSER``; for errors.
+        owner: what uses it; its errors are raised.
     """
 
-    def __init__(self, url: str, *, cluster: bool, timeout: float, clock: Clock, rights: str = "") -> None:
+    def __init__(  # noqa: PLR0913 - made in two places
+        self, url: str, *, cluster: bool, timeout: float, clock: Clock, rights: str = "", owner: Owner = LEDGER
+    ) -> None:
+        self._owner = owner
         self._url = url
         self._cluster = cluster
         self._timeout = timeout
@@ -80,7 +84,8 @@ class Connection:
             max_wait: seconds until the operation has ended, retries included.
 
         Raises:
-            LedgerError: Redis refuses the operation, could not be reached within `max_wait`, or the ledger was closed.
+            MFAError: the owner's: Redis refuses the operation, could not be reached within `max_wait`, or the
+                connection was closed.
         """
 
         def run(client: Any) -> Awaitable[Any]:
@@ -96,29 +101,31 @@ class Connection:
 
     async def call(self, operation: Callable[[Any], Awaitable[Any]], *, max_wait: float = math.inf) -> Any:
         """Run an operation with a redis-py client, and retry it during an outage; see `script`."""
-        state = self._loops.get()
+        state, owner = self._loops.get(), self._owner
         wait = _MIN_WAIT
         began = self._clock.monotonic()
         is_logged = False
         try:
             while True:
                 if self._closed:
-                    raise LedgerError("the ledger was closed before Redis answered")
+                    raise owner.error(f"the {owner.name} was closed before Redis answered")
                 left = began + max_wait - self._clock.monotonic()
                 answer, failure = await self._try(state, operation, max(0.0, min(self._timeout, left)))
                 if failure is None:
                     if is_logged and state.waiters == 1:
-                        _LOG.warning("the ledger can be used again")
+                        owner.log.warning("the %s can be used again", owner.name)
                     return answer
                 now = self._clock.monotonic()
                 if now + wait - began > max_wait:
-                    raise LedgerError(f"the ledger {_describe_outage(failure)}")
+                    raise owner.error(f"the {owner.name} {_describe_outage(failure)}")
                 if now - began >= _LOG_OUTAGE_AFTER and not is_logged:
                     is_logged = True
                     state.waiters += 1
                     if state.waiters == 1:
-                        _LOG.warning(
-                            "the ledger %s; the operation is retried until it succeeds", _describe_outage(failure)
+                        owner.log.warning(
+                            "the %s %s; the operation is retried until it succeeds",
+                            owner.name,
+                            _describe_outage(failure),
                         )
                 if not self._closed:
                     await self._pause(state, now + wait)
@@ -130,25 +137,36 @@ class Connection:
         self, state: _LoopState, operation: Callable[[Any], Awaitable[Any]], seconds: float
     ) -> tuple[Any, RedisFailure | None]:
         """Run an operation once; return its reply, or a failure that a later try may not meet."""
-        client = state.client
-        if client is None:
-            client = state.client = make_client(self._url, cluster=self._cluster)
+        client: AgingClient | None = None
         try:
             async with asyncio.timeout(seconds):
-                answer = await operation(client)
+                client = await self._client(state)
+                answer = await client.run(operation)
         except Exception as error:  # noqa: BLE001 - redis-py raises many types
             failure = classify(error)
         else:
             state.has_worked = True
             return answer, None
+        if failure.fault.needs_new_connection and client is not None and state.client is client:
+            # The name in the URL may lead to the new primary by now, and the certificate files may have changed.
+            state.client = None
+            await client.aclose()
         # A certificate that has never been accepted is a wrong setting; one that was accepted before will be renewed.
         if not failure.fault.is_transient and not (failure.fault is RedisFault.TLS and state.has_worked):
-            raise LedgerError(f"the ledger cannot be used: {failure.describe(self._rights)}")
-        if failure.fault.needs_new_connection and state.client is client:
-            # The name in the URL may lead to the new primary by now.
-            state.client = None
-            await close_quietly(client.aclose, self._timeout)
+            raise self._owner.error(f"the {self._owner.name} cannot be used: {failure.describe(self._rights)}")
         return None, failure
+
+    async def _client(self, state: _LoopState) -> AgingClient:
+        """Return the client for the next operation: a new one if the present one is old."""
+        old = state.client
+        if old is not None and not old.is_old:
+            return old
+        timeout = min(self._timeout, _CLOSE_TIMEOUT)
+        client = AgingClient(self._url, self._clock, cluster=self._cluster, close_timeout=timeout)
+        state.client = client
+        if old is not None:
+            await old.retire()
+        return client
 
     async def _pause(self, state: _LoopState, until: float) -> None:
         if state.closing is None:
@@ -164,7 +182,7 @@ class Connection:
         self._closed = False
 
     def stop_waiting(self) -> None:
-        """End all waits for Redis with an error: the ledger is closed."""
+        """End all waits for Redis with an error: the owner is closed."""
         self._closed = True
         state = self._loops.get()
         closing, state.closing = state.closing, None
@@ -172,12 +190,12 @@ class Connection:
             closing.set_result(None)
 
     async def aclose(self) -> None:
-        """Close; operations that wait for Redis raise a `LedgerError`."""
+        """Close; operations that wait for Redis raise the owner's error."""
         self.stop_waiting()
         state = self._loops.get()
         client, state.client = state.client, None
         if client is not None:
-            await close_quietly(client.aclose, self._timeout)
+            await client.aclose()
 
 
 def _describe_outage(failure: RedisFailure) -> str:
@@ -186,8 +204,13 @@ def _describe_outage(failure: RedisFailure) -> str:
     return f"cannot be used: {failure.describe()}"
 
 
-def checked_url(url: object, *, cluster: bool) -> str:
+def checked_url(url: object, *, cluster: bool, owner: Owner = LEDGER) -> str:
     """Return a URL that redis-py can parse.
+
+    Args:
+        url: the value to check.
+        cluster: whether it is that of a Redis Cluster.
+        owner: what it is for.
 
     Raises:
         ConfigurationError: redis-py cannot parse the URL, or is not installed.
@@ -195,16 +218,18 @@ def checked_url(url: object, *, cluster: bool) -> str:
     try:
         import_module("redis")
     except ImportError:
-        raise ConfigurationError("the ledger needs redis-py: pip install 'bandwidth-mfa-async[worker]'") from None
+        msg = f"the {owner.name} needs redis-py: pip install 'bandwidth-mfa-async[{owner.extra}]'"
+        raise ConfigurationError(msg) from None
     if not isinstance(url, str):
-        raise ConfigurationError(f"ledger: must be a URL like redis://localhost:6379/0, not {type(url).__name__}")
+        msg = f"{owner.name}: must be a URL like redis://localhost:6379/0, not {type(url).__name__}"
+        raise ConfigurationError(msg)
     if not is_valid_redis_url(url):
-        raise ConfigurationError(_URL_FORM)
+        raise ConfigurationError(f"{owner.name}: {_URL_FORM}")
     try:
         client = make_client(url, cluster=cluster)
         if not cluster:
             # redis-py checks the options of the URL only when it makes a connection object. This opens no connection.
             client.connection_pool.make_connection()
     except Exception:  # noqa: BLE001 - its text may contain the password
-        raise ConfigurationError(_URL_FORM) from None
+        raise ConfigurationError(f"{owner.name}: {_URL_FORM}") from None
     return url

@@ -21,8 +21,8 @@ class RedisFault(enum.Enum):
     TOO_OLD = "{detail}this Redis is too old for the scripts; 5 or later is needed"
     FOREIGN_KEY = "a key of its prefix holds something else; choose another prefix"
     NO_DATABASE = "there is no such database"
-    SEVERAL_NODES = "its keys are on several nodes of a cluster; a RedisLedger needs cluster=True"
-    CLUSTER_NODE = "this is a node of a cluster; a RedisLedger needs cluster=True"
+    SEVERAL_NODES = "its keys are on several nodes of a cluster; pass cluster=True"
+    CLUSTER_NODE = "this is a node of a cluster; pass cluster=True"
     TLS = "{detail}"
     READ_ONLY = "this Redis is a read-only replica; use the URL of the primary"
     PRIMARY_LOST = "this Redis is a replica that has lost its primary"
@@ -42,8 +42,12 @@ class RedisFault(enum.Enum):
 
     @property
     def needs_new_connection(self) -> bool:
-        """Whether the server may have lost its role, so that the name in the URL may lead to another one by now."""
-        return self in _FAILOVER
+        """Whether a new client may succeed.
+
+        The server may have lost its role, so that the name in the URL may lead to another one by now, or the files of
+        the certificate authorities may have changed.
+        """
+        return self in _FAILOVER or self is RedisFault.TLS
 
     @property
     def refused(self) -> bool:

@@ -7,12 +7,14 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any, Final
 
-from .._clock import call_after_reads
-from ._connect import close_quietly, make_client
+from .._clock import SystemClock, call_after_reads
+from ._connect import AgingClient
 from ._errors import RedisFault, classify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from .._clock import Clock
 
 
 class StoreUnavailableError(Exception):
@@ -33,19 +35,23 @@ OPERATION_TIMEOUT: Final = 0.25
 
 
 class FailFastConnection:
-    """One connection, opened at first use and again after every failure.
+    """One connection, opened at first use, and again after every failure and after about a minute.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
         timeout: seconds that one operation may take, connecting included.
         rights: the rights that the operations need, in the syntax of ``ACL SETUSER``; for errors.
+        clock: measures the age of the connection; by default `SystemClock`.
     """
 
-    def __init__(self, url: str, timeout: float = OPERATION_TIMEOUT, *, rights: str = "") -> None:
+    def __init__(
+        self, url: str, timeout: float = OPERATION_TIMEOUT, *, rights: str = "", clock: Clock | None = None
+    ) -> None:
         self._timeout = timeout
         self._rights = rights
         self._url = url
-        self._client: Any = None
+        self._clock = clock or SystemClock()
+        self._client: AgingClient | None = None
 
     async def call(self, operation: Callable[[Any], Awaitable[Any]]) -> Any:
         """Run an operation once, within the timeout.
@@ -59,16 +65,18 @@ class FailFastConnection:
         from redis.exceptions import ConnectionError as RedisConnectionError
 
         try:
+            if self._client is not None and self._client.is_old:
+                await self.aclose()
             async with _stall_aware_timeout(self._timeout):
                 was_open = self._client is not None
                 try:
-                    return await operation(self._open())
+                    return await self._open().run(operation)
                 except RedisConnectionError:
                     # The server may have closed an idle connection, which is no outage.
                     if not was_open:
                         raise
                 await self.aclose()
-                return await operation(self._open())
+                return await self._open().run(operation)
         except asyncio.CancelledError:
             await self.aclose()  # the reply is still to come, and would be read as that of the next operation
             raise
@@ -83,16 +91,16 @@ class FailFastConnection:
             return StoreUnavailableError(f"no answer within {self._timeout:g} s")
         return StoreUnavailableError(failure.describe(self._rights), refused=failure.fault.refused)
 
-    def _open(self) -> Any:
+    def _open(self) -> AgingClient:
         if self._client is None:
-            self._client = make_client(self._url)
+            self._client = AgingClient(self._url, self._clock, close_timeout=OPERATION_TIMEOUT)
         return self._client
 
     async def aclose(self) -> None:
         """Close the connection, if there is one; the next operation opens a new one."""
         client, self._client = self._client, None
         if client is not None:
-            await close_quietly(lambda: client.aclose(close_connection_pool=True), OPERATION_TIMEOUT)
+            await client.aclose()
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import random
 import select
 import sys
 import weakref
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
+from .._connection_age import connection_age
 from ._body import ConnectedForWarmUp, current_body, warmed_connections
 from ._compatibility import report_difference
 from ._reading import PURE_PYTHON_PARSER, has_unread_bytes
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 KEEPALIVE_TIMEOUT: Final = 10.0
 # Seconds: long enough to spare the resolver when many connections open at once, short enough to follow a failover.
 DNS_CACHE_TTL: Final = 10
-# Seconds, plus or minus 20 %, so that connections that were opened together are not all retired together.
-MAX_CONNECTION_AGE: Final = 60.0
-_AGE_JITTER: Final = 0.2
 # asyncio reads every response into a new buffer of 256 KiB, and TLS into another.
 _MAX_READ_BUFFER: Final = 256 * 1024
 
@@ -202,8 +199,7 @@ class CheckedConnector:
         retire_at = self._retire_at.get(protocol)
         if retire_at is None:
             self._retire_at = {known: at for known, at in self._retire_at.items() if known.is_connected()}
-            jitter = random.uniform(-_AGE_JITTER, _AGE_JITTER)  # noqa: S311 - not a secret
-            self._retire_at[protocol] = now + MAX_CONNECTION_AGE * (1 + jitter)
+            self._retire_at[protocol] = now + connection_age()
             # A protocol has a parser from its first request on; in a borrowed pool that may have been another's. A
             # new connection is not asked: its socket may hold the session tickets of TLS.
             if getattr(protocol, "_parser", None) is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from .._item_state import JournalState
@@ -48,6 +47,7 @@ class Item:
         "row_id",
         "run",
         "started_at",
+        "was_stopped",
     )
 
     def __init__(
@@ -66,6 +66,8 @@ class Item:
         self.in_flight = False
         # Whether an attempt with an unknown outcome may have been delivered.
         self.maybe_delivered = False
+        # Whether the run's stop ended the call.
+        self.was_stopped = False
         # Error of the last failed attempt.
         self.error: RequestError | None = None
 
@@ -73,21 +75,28 @@ class Item:
     def check_before_write(self) -> None:
         """None: the journal is locked, so no other process can take over the item."""
 
-    async def before_attempt(self) -> None:
-        """Wait until the intent is on disk, then count the attempt."""
+    async def before_attempt(self) -> bool:
+        """Wait until the intent is on disk, then count the attempt; return False if the run stops."""
         run = self.run
         if run.journal is not None:
             await run.journal.begin(self.row_id)
-        if run.stopping:
-            # If the call awaited nothing since the last attempt, the cancellation below is not delivered yet.
-            raise asyncio.CancelledError
+        if not self.may_retry():
+            return False
         self.in_flight = True
         self.attempts += 1
         run.summary.in_flight += 1
         self.started_at = run.clock.monotonic()
+        return True
+
+    def may_retry(self) -> bool:
+        """Return whether the run continues; otherwise it puts the item back."""
+        self.was_stopped = self.was_stopped or self.run.stopping
+        return not self.was_stopped
 
     def attempt_failed(self, error: RequestError) -> None:
         """Record a failed attempt; put the item back to pending, or to unknown if it may have been delivered."""
+        if self.was_stopped:
+            return  # the error says only that
         self.error = error
         if not self.in_flight:
             return
@@ -105,8 +114,6 @@ class Item:
                 run.journal.settle(self.row_id, JournalState.UNKNOWN, cause=cause, http_status=status)
             else:
                 run.journal.settle(self.row_id, JournalState.PENDING)
-        if run.stopping and (task := asyncio.current_task()) is not None:
-            task.cancel()  # no further attempt
 
     def interrupted(self, delivery: Delivery) -> None:
         """Record that a cancellation or an unexpected error ended the call."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import define, field, frozen
 
+from .._concise import ConciseType
+
 if TYPE_CHECKING:
     from .._models import CodeRequest, MessagingCodeResponse, VoiceCodeResponse
     from ..errors import Delivery, MFAError
@@ -15,7 +17,7 @@ Ending: TypeAlias = Literal["finished", "stopped", "failed"]
 
 
 @frozen
-class ItemOutcome:
+class ItemOutcome(metaclass=ConciseType):
     """The outcome of one item of a bulk run.
 
     Attributes:
@@ -41,7 +43,7 @@ class ItemOutcome:
 
 
 @define(kw_only=True)
-class BulkSummary:
+class BulkSummary(metaclass=ConciseType):
     """The counts of a run, updated while it runs.
 
     Attributes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Self, overload
 
 from .._client import MFAClient, executor_of
+from .._clock import alarm
 from .._frames import clears_locals
-from .._models import CodeTemplate
-from .._validation import LANES
+from .._items._intake import check_input
+from .._validation import checked_channel, checked_count, checked_lane, checked_seconds
 from ..errors import ClientStateError, ConfigurationError, JournalError
 from ._outcome import BulkSummary
 from ._stream import OutcomeStream, RunOptions
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
     from types import TracebackType
 
-    from .._models import CodeRequest
-    from .._validation import Lane
+    from .._models import CodeRequest, CodeTemplate
+    from .._validation import Channel, Lane
 
-_CHANNELS = ("messaging", "voice")
 _MAX_IN_FLIGHT = 10_000
 
 
@@ -69,19 +69,15 @@ class BulkSender:
         max_in_flight: int | None = None,
         ordered: bool = False,
         lane: Lane = "bulk",
-        channel: str = "messaging",
+        channel: Channel = "messaging",
         drain_timeout: float = 30.0,
     ) -> None:
         if not isinstance(client, MFAClient):
             raise ConfigurationError("client: must be an MFAClient")
-        if lane not in LANES:
-            raise ConfigurationError("lane: must be 'interactive' or 'bulk'")
-        if channel not in _CHANNELS:
-            raise ConfigurationError("channel: must be 'messaging' or 'voice'")
-        if max_in_flight is not None and (type(max_in_flight) is not int or not 1 <= max_in_flight <= _MAX_IN_FLIGHT):
-            raise ConfigurationError(f"max_in_flight: must be a whole number from 1 to {_MAX_IN_FLIGHT}")
-        if type(drain_timeout) not in {int, float} or not 0 <= drain_timeout < 1e9:
-            raise ConfigurationError("drain_timeout: must be a number of seconds of at least 0")
+        checked_lane(lane)
+        checked_channel(channel)
+        if max_in_flight is not None:
+            checked_count("max_in_flight", max_in_flight, _MAX_IN_FLIGHT)
         if journal is not None and not isinstance(journal, SQLiteJournal):
             journal = SQLiteJournal(journal)
         executor = executor_of(client)
@@ -91,7 +87,7 @@ class BulkSender:
         self._options = RunOptions(
             executor=executor, channel=channel, lane=lane, concurrency=concurrency, ordered=bool(ordered)
         )
-        self._drain_timeout = float(drain_timeout)
+        self._drain_timeout = checked_seconds("drain_timeout", drain_timeout)
         self._stream: OutcomeStream | None = None
         self._entered = False
         self._exited = False
@@ -139,16 +135,14 @@ class BulkSender:
 
     async def _drain(self, stream: OutcomeStream) -> None:
         clock = self._options.executor.state.clock
-        timer = clock.call_at(clock.monotonic() + self._drain_timeout, stream.cancel)
         try:
-            await stream.wait_idle()
+            with alarm(clock, clock.monotonic() + self._drain_timeout, stream.cancel):
+                await stream.wait_idle()
         except asyncio.CancelledError:
             # Cancelled again during the drain: cancel the requests in flight, and record their outcomes.
             stream.cancel()
             await stream.wait_idle()
             raise
-        finally:
-            timer.cancel()
 
     @overload
     def send(
@@ -171,7 +165,7 @@ class BulkSender:
     @clears_locals
     def send(
         self,
-        requests: Iterable[Any] | AsyncIterable[Any],
+        requests: Iterable[CodeRequest] | AsyncIterable[CodeRequest] | Iterable[str] | AsyncIterable[str],
         *,
         key: Callable[[CodeRequest], str] | None = None,
         template: CodeTemplate | None = None,
@@ -193,12 +187,7 @@ class BulkSender:
             ConfigurationError: an argument is invalid.
             JournalError: raised by the stream if the journal fails; nothing is sent after that.
         """
-        if template is not None and not isinstance(template, CodeTemplate):
-            raise ConfigurationError("template: must be a CodeTemplate")
-        if key is not None and not callable(key):
-            raise ConfigurationError("key: must be a function of a CodeRequest")
-        if isinstance(requests, (str, bytes)) or not (hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")):
-            raise ConfigurationError("requests: must be an iterable or an async iterable of CodeRequests")
+        check_input(requests, key, template)
         if not self._entered or self._exited:
             raise ClientStateError("use the BulkSender in an async with")
         if self._stream is not None and not self._stream.ended:

@@ -13,6 +13,7 @@ from .._config import Resend
 from .._frames import clear_locals
 from .._items._circuit_breaker import MAX_CONSECUTIVE_ACCOUNT_ERRORS, CircuitBreaker
 from .._items._intake import Intake, unexpected_error
+from .._items._task_pool import TaskPool
 from .._models import MessagingCodeResponse
 from .._wire import MESSAGING, VOICE
 from ..errors import ClientStateError, Delivery, InvalidRequestError, JournalError, MFAError, RequestError
@@ -21,12 +22,12 @@ from ._outcome import ItemOutcome
 from ._run_journal import RunJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterable, Callable, Iterable
 
     from .._client._executor import CallExecutor
     from .._clock import Clock
     from .._models import CodeRequest, CodeTemplate, VoiceCodeResponse
-    from .._validation import Lane
+    from .._validation import Channel, Lane
     from ._outcome import BulkSummary
     from .journal._group_commit import LookupResult
     from .journal._journal import SQLiteJournal
@@ -45,7 +46,7 @@ class RunOptions:
     """
 
     executor: CallExecutor
-    channel: str
+    channel: Channel
     lane: Lane
     concurrency: int
     ordered: bool
@@ -63,7 +64,7 @@ class OutcomeStream:
         options: RunOptions,
         journal: SQLiteJournal | None,
         summary: BulkSummary,
-        source: Any,
+        source: Iterable[CodeRequest] | AsyncIterable[CodeRequest] | Iterable[str] | AsyncIterable[str],
         key: Callable[[CodeRequest], str] | None,
         template: CodeTemplate | None,
     ) -> None:
@@ -95,16 +96,19 @@ class OutcomeStream:
         self._breaker = CircuitBreaker()
         self._failure: BaseException | None = None
         self._producer: asyncio.Task[None] | None = None
-        self._ready: deque[Item] = deque()
-        self._idle_workers: list[asyncio.Future[None]] = []
-        self._workers: set[asyncio.Task[None]] = set()
-        self._in_flight: dict[asyncio.Task[None], Item] = {}
+        self._pool: TaskPool[Item] = TaskPool(
+            options.concurrency,
+            self._send,
+            is_in_flight=lambda item: item.in_flight,
+            abandon=self._abandon,
+            on_cancelled=self.stop,
+        )
         self._outcomes: deque[ItemOutcome] = deque()
         self._reorder_buffer: dict[int, ItemOutcome] = {}
         self._reader: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        state = "ended" if self.ended else "stopping" if self.stopping else f"{len(self._in_flight)} active"
+        state = "ended" if self.ended else "stopping" if self.stopping else f"{self._pool.active} active"
         return f"<{type(self).__name__} {self._taken} taken, {self._done} done, {state}>"
 
     def __aiter__(self) -> Self:
@@ -150,23 +154,21 @@ class OutcomeStream:
             self._end_if_done()
             return
         self._producer.cancel()
-        self._abandon_queued()
-        for task, item in tuple(self._in_flight.items()):
-            if not item.in_flight:
-                task.cancel()
+        self._pool.stop()
         self._end_if_done()
 
     def cancel(self) -> None:
         """Stop, and cancel the requests in flight; see `BulkSender.cancel`."""
         self.stop()
-        for task in (self._producer, *self._in_flight):
-            if task is not None:
-                task.cancel()
+        if self._producer is not None:
+            self._producer.cancel()
+        self._pool.cancel()
 
     async def wait_idle(self) -> None:
         """Wait until no task of this run is active."""
-        while tasks := {task for task in (self._producer, *self._workers) if task is not None and not task.done()}:
-            await asyncio.wait(tasks)
+        if self._producer is not None:
+            await asyncio.wait([self._producer])
+        await self._pool.wait_idle()
 
     # Input.
 
@@ -218,7 +220,7 @@ class OutcomeStream:
             return
         item = Item(self, index, key, request, payload)
         if journal is None:
-            self._enqueue(item)
+            self._pool.submit(item)
         else:
             journal.add(digest, index, payload, self._on_lookup, item)
 
@@ -229,55 +231,10 @@ class OutcomeStream:
             self._abandon(item)
         elif (outcome := self._run_journal.admit(item, result)) is not None:
             self._emit(outcome)
-        elif self.stopping:
-            self._abandon(item)
         else:
-            self._enqueue(item)
+            self._pool.submit(item)
 
     # Sending.
-
-    def _enqueue(self, item: Item) -> None:
-        """Queue an item and wake an idle worker, or start one; if all are busy, the next free worker takes it."""
-        self._ready.append(item)
-        while self._idle_workers:
-            waiter = self._idle_workers.pop()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        if len(self._workers) < self._options.concurrency:
-            worker = asyncio.create_task(self._run_worker())
-            self._workers.add(worker)
-            worker.add_done_callback(self._on_worker_done)
-
-    def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
-        if worker.cancelled():  # by code outside this run, such as one that cancels all tasks
-            self.stop()
-            self._abandon_queued()
-
-    def _abandon_queued(self) -> None:
-        while self._ready:
-            self._abandon(self._ready.popleft())
-
-    async def _run_worker(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - workers are tasks
-        while True:
-            while self._ready:
-                item = self._ready.popleft()
-                if self.stopping:
-                    self._abandon(item)
-                    continue
-                self._in_flight[task] = item
-                try:
-                    await self._send(item)
-                finally:
-                    del self._in_flight[task]
-            if self.stopping or self.ended:
-                return
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._idle_workers.append(waiter)
-            await waiter
 
     async def _send(self, item: Item) -> None:
         """Send one item and emit exactly one outcome for it, whatever happens."""
@@ -288,6 +245,9 @@ class OutcomeStream:
                 self._operation, item.request, None, options.lane, item
             )
         except RequestError as failure:
+            if item.was_stopped:
+                self._abandon(item)
+                return
             error, delivery = failure, failure.delivery
             if failure.__cause__ is not None:  # the journal, or a defect, after an attempt that may have been delivered
                 self._fail(failure.__cause__)
@@ -378,10 +338,7 @@ class OutcomeStream:
         if producer is not None and not producer.done() and not self._exhausted:
             return  # its cancellation is pending; its done callback checks again
         self.ended = True
-        for waiter in self._idle_workers:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._idle_workers.clear()
+        self._pool.close()
         if self._failure is not None:
             self.summary.ending = "failed"
         elif self._exhausted and not self._unsent:

@@ -15,12 +15,15 @@ from .._config import RetryPolicy
 from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest, normalize_code
 from ..errors import ConfigurationError, Delivery, MFAError
 from . import _outcome
+from ._conversions import conversions
 from ._demo import run as run_demo
+from ._formats import plural
 from ._jobs import jobs
 from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
 from ._limits import show_limits
 from ._open_client import open_client
 from ._output import OutputConsole, can_animate
+from ._terminal import wrapped
 from .bulk._command import bulk
 from .doctor._command import doctor
 from .report._command import report
@@ -53,6 +56,9 @@ def _examples(*lines: str) -> str:
     return "\n\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
+_NEXT_STEP = (
+    "next: run `bandwidth-mfa simulate` and export what it prints; your program's MFAClient.from_env() then sends to it"
+)
 _NUMBERS = "--from +19195554321 --application-id APP"
 
 
@@ -75,6 +81,7 @@ app.add_command(bulk)
 app.add_command(doctor)
 app.add_command(report)
 app.add_command(jobs)
+app.add_command(conversions)
 app.add_command(simulate)
 
 
@@ -296,6 +303,7 @@ async def _demo(count: int, seed: int, *, as_json: bool) -> int:
         click.echo(_outcome.json_line(_demo_document(summary)))
     else:
         console.print(_demo_table(summary))
+        click.echo(wrapped(_NEXT_STEP, 0))
     return _outcome.EXIT_OK
 
 
@@ -322,7 +330,7 @@ def _demo_table(summary: Summary) -> Table:
     table.add_column(justify="right")
     table.add_column(justify="left", style="dim")
     rows: list[tuple[str, object, str]] = [
-        ("accepted", summary.accepted, f"{summary.possible_duplicates} possible duplicates"),
+        ("accepted", summary.accepted, plural(summary.possible_duplicates, "possible duplicate")),
         ("rejected", summary.rejected, "rejected by the service; nothing was sent"),
         ("not sent", summary.not_sent, "never left this machine"),
         ("unknown", summary.unknown, "request written, no answer; not sent again"),

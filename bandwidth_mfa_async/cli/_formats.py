@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
 
-def format_duration(seconds: float) -> str:
-    """Return a duration as ``h:mm:ss``."""
+_BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+_ASCII_BLOCKS: Final = " _.-:=+*#"
+
+
+def sparkline(numbers: Sequence[float], *, ascii_only: bool) -> str:
+    """Return numbers as one line of blocks, scaled to the largest; one above zero is always visible.
+
+    Args:
+        numbers: at least 0 each.
+        ascii_only: whether the terminal has no block characters.
+    """
+    blocks = _ASCII_BLOCKS if ascii_only else _BLOCKS
+    largest, top = max(numbers, default=0), len(blocks) - 1
+    return "".join(blocks[max(1, round(top * number / largest)) if number else 0] for number in numbers)
+
+
+def stopwatch(seconds: float) -> str:
+    """Return a duration as ``h:mm:ss``, for a live display: its width does not change with every second."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}"
@@ -20,14 +37,19 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def plural(number: int, noun: str) -> str:
+    """Return a number of things: ``1 row``, ``2 rows``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def items(number: int) -> str:
     """Return a number of items: ``1 item``, ``2 items``."""
-    return "1 item" if number == 1 else f"{number:,} items"
+    return plural(number, "item")
 
 
 def possible_duplicates(number: int, unrecorded: int) -> str:
     """Return the numbers of accepted items that are possible duplicates, and of those of which it is not recorded."""
-    text = "1 possible duplicate" if number == 1 else f"{number:,} possible duplicates"
+    text = plural(number, "possible duplicate")
     return f"{text}; not recorded for {unrecorded:,} by an older version" if unrecorded else text
 
 

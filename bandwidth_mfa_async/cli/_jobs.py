@@ -11,6 +11,7 @@ import attrs
 import click
 
 from ..errors import LedgerError, MFAError
+from ._formats import plural
 from ._limit_options import show_warnings
 
 if TYPE_CHECKING:
@@ -95,8 +96,16 @@ async def _query(
         return jobs_with_progress, errors
 
 
+def _counted(column: str, number: int) -> str:
+    return (
+        plural(number, "possible duplicate")
+        if column == "possible_duplicates"
+        else f"{number:,} {column.replace('_', ' ')}"
+    )
+
+
 def _line(name: str, progress: JobProgress) -> str:
     counts: list[tuple[str, Any]] = [(column, getattr(progress, column)) for column in _COLUMNS]
-    counted = ", ".join(f"{count:,} {column.replace('_', ' ')}" for column, count in counts if count)
+    counted = ", ".join(_counted(column, count) for column, count in counts if count)
     state = progress.ending or ("running" if progress.complete else "being submitted")
     return f"{name}: {state}, {progress.done:,} of {progress.total:,} done" + (f" ({counted})" if counted else "")

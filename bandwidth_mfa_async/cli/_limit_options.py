@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..limits.shared._redis_limits import RedisLimits
 
 
-CHANNELS: Final = ("messaging", "voice")
 REDIS_VARIABLE = "BW_REDIS_URL"
 
 

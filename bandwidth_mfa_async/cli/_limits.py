@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .._validation import CHANNELS
 from ..errors import ConfigurationError
 from . import _outcome
-from ._limit_options import CHANNELS
 from ._output import OutputConsole, can_animate
 
 if TYPE_CHECKING:

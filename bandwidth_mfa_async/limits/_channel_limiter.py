@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from .._config import Rate
-from .._validation import LANES, checked_count, checked_lane
+from .._validation import LANES, checked_count, checked_lane, checked_seconds
 from ..errors import ConfigurationError
-from ..telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
+from ._events import LimitEvents
 from ._hold_and_probe import HoldAndProbe
 from ._permit import Permit, deadline_error
 from ._sliding_window import SlidingWindowCounter
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from .._validation import Lane
     from ..telemetry import Event
 
-# An event is emitted for a rate above this multiple of the last emitted one, and for a pause longer by this many
-# seconds.
-_RATE_CHANGE_THRESHOLD: Final = 1.25
-_PAUSE_EVENT_THRESHOLD: Final = 0.5
-
 # How long the other callers wait for the answer to a probe message. It may never come: a timeout or a 5xx says nothing
 # about limits and is not reported.
 _PROBE_TIMEOUT: Final = 0.5
@@ -39,13 +34,6 @@ def _checked_per_second(rate: object) -> float | None:
     if not isinstance(rate, Rate):
         raise ConfigurationError("rate: must be a Rate or None")
     return effective_rate(rate)
-
-
-def _checked_seconds(name: str, value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
-        msg = f"{name}: must be a number of seconds of at least 0"
-        raise ConfigurationError(msg)
-    return float(value)
 
 
 class ChannelLimiter:
@@ -90,8 +78,8 @@ class ChannelLimiter:
         # The highest possible rate; an estimated one has no bound.
         self._ceiling = ceiling
         self._clock = clock
-        self._emit = emit
-        self._max_pause = _checked_seconds("max_pause", max_pause)
+        self._events = LimitEvents(channel, emit, ceiling)
+        self._max_pause = checked_seconds("max_pause", max_pause)
         self._learner = HoldAndProbe(ceiling) if adaptive else None
         self._slow_start = SlowStart() if not adaptive and ceiling is None else None
         self._window = SlidingWindowCounter() if self._slow_start is not None else None
@@ -104,7 +92,6 @@ class ChannelLimiter:
         # The bucket decides when an attempt may begin, this when its text may be written.
         self._writes = None if rate is None else WriteWindow(clock, rate, self._bucket)
         self._probe_pause_until = -math.inf
-        self._last_emitted_rate = math.inf if ceiling is None else ceiling
         self._epoch = 0
         # Permits are values, so all callers share one while the channel is unlimited.
         self._free_permit = Permit(1, 0, refundable=False)
@@ -171,9 +158,7 @@ class ChannelLimiter:
         if not await self._bucket.acquire(weight, lane, deadline):
             raise deadline_error(self._channel, self._min_wait(weight, lane))
         # No await from here on: a caller that is cancelled later refunds the permit itself.
-        if self._emit is not None:
-            waited = self._clock.monotonic() - began
-            self._emit(LimitWaitEvent(channel=self._channel, lane=lane, seconds=waited))
+        self._events.waited(lane, self._clock.monotonic() - began)
         return self._make_permit(weight, lane)
 
     def _make_permit(self, weight: int, lane: Lane) -> Permit:
@@ -219,10 +204,7 @@ class ChannelLimiter:
         # Pause before changing the rate: a higher rate would grant waiters at once.
         if resume_at > max(now, was_paused_until):
             self._bucket.pause_until(resume_at)
-            if self._emit is not None and (
-                was_paused_until <= now or resume_at - was_paused_until > _PAUSE_EVENT_THRESHOLD
-            ):
-                self._emit(SendsPausedEvent(channel=self._channel, seconds=resume_at - now))
+            self._events.paused(was_paused_until, resume_at, now)
         if self._learner is not None:
             self._apply_cut(self._learner)
         elif self._slow_start is not None and self._window is not None and pause:
@@ -265,15 +247,12 @@ class ChannelLimiter:
         self._free_permit = Permit(1, self._epoch, refundable=False)
         rate = learner.rate()
         self._bucket.set_rate(rate)
-        if rate is not None and rate != self._last_emitted_rate:
-            self._emit_rate_change(rate, "refused")
+        self._events.rate_changed(rate, cut=True)
 
     def _on_current_accept(self, now: float) -> None:
         """Handle an acceptance in the current epoch: end the probe pause, and emit the rate if it has risen."""
         self._end_probe_pause(now)
-        rate = self._bucket.rate
-        if rate is not None and rate > self._last_emitted_rate * _RATE_CHANGE_THRESHOLD:
-            self._emit_rate_change(rate, "probe")
+        self._events.rate_changed(self._bucket.rate, cut=False)
 
     def _pause_for_probe(self, now: float) -> None:
         """Pause until the answer to the message that has just left is known."""
@@ -284,11 +263,6 @@ class ChannelLimiter:
         # Keep a pause that a Retry-After has extended in the meantime.
         if self._probe_pause_until > now and self._bucket.paused_until == self._probe_pause_until:
             self._bucket.pause_until(now)
-
-    def _emit_rate_change(self, rate: float, cause: Literal["refused", "probe"]) -> None:
-        self._last_emitted_rate = rate
-        if self._emit is not None:
-            self._emit(LimitChangedEvent(channel=self._channel, rate=rate, cause=cause))
 
     def _min_wait(self, weight: int, lane: Lane) -> float:
         if self._slow_start is None or not self._slow_start.active:

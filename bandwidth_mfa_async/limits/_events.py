@@ -1,4 +1,4 @@
-"""Decides which changes of a shared limit are emitted as events."""
+"""Decides which changes of a limit are emitted as events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from .._validation import Lane
     from ..telemetry import Event
 
-# The same values as in _channel_limiter.py.
+# An event is emitted for a rate above this multiple of the last emitted one, and for a pause longer by this many
+# seconds.
 _RATE_CHANGE_THRESHOLD: Final = 1.25
 _PAUSE_EVENT_THRESHOLD: Final = 0.5
 

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .._clock import alarm
 from .._validation import checked_count, checked_lane
 from ..errors import DeadlineExceededError
 from ._lanes import LaneQueue, Waiter, was_granted
@@ -85,18 +86,15 @@ class PrioritySemaphore:
             return
         waiter = Waiter(asyncio.get_running_loop().create_future(), 1, lane)
         self._queue.append(waiter)
-        timer = None if deadline is None else self._clock.call_at(deadline, partial(self._expire, waiter))
         try:
-            granted = await waiter.future
+            with alarm(self._clock, deadline, partial(self._expire, waiter)):
+                granted = await waiter.future
         except BaseException:
             if was_granted(waiter.future):
                 self.release()
             else:
                 self._queue.remove(waiter)
             raise
-        finally:
-            if timer is not None:
-                timer.cancel()
         if not granted:
             raise DeadlineExceededError(
                 "the call's deadline passed while every in-flight slot was taken; raise max_in_flight or the timeout",

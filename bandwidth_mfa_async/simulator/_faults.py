@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 from attrs import Factory, field, fields, frozen
 
+from bandwidth_mfa_async._concise import ConciseType
+
 from ._errors import InvalidFaultError, drops_traceback
 from ._responses import encode
 
@@ -60,14 +62,16 @@ def _seconds(_instance: object, attribute: Attribute[Any], value: object) -> Non
 
 
 @frozen(kw_only=True)
-class Fault:
+class Fault(metaclass=ConciseType):
     """A change to one response.
 
     Args:
         status: the status of the response; None keeps the real one.
         headers: headers to add or to replace, such as ``{"Retry-After": 2}``.
         body: the body of the response: bytes, text, or a dict to send as JSON. None sends the body that is documented
-            for `status`, or the real one if `status` is None or a success.
+            for `status`, or the real one if `status` is None or a success. For 502, 503, 504 and others none is
+            documented: the body is then empty, as a gateway's, and the client reports ``UNKNOWN``. An error of the
+            service itself needs a body: ``Fault(status=503, body={"error": "Internal Error"})``.
         delay: seconds before the response is sent or the connection is closed; `math.inf` to never respond.
         seconds_per_byte: sends the body one byte at a time, with this many seconds between bytes.
         drop: closes the connection: "before_read" before the body is read, "after_read" after it, "half_answer" after

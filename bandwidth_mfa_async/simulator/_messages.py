@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from attrs import define, field
 
+from bandwidth_mfa_async._concise import ConciseType
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,7 +40,7 @@ class ReceiptState(enum.StrEnum):
 
 
 @define(eq=False, kw_only=True)
-class Message:
+class Message(metaclass=ConciseType):
     """A message or call with a code. Messages compare by identity."""
 
     to: str

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import aiohttp
 from attrs import define, field, frozen
 
+from bandwidth_mfa_async._concise import ConciseType
+
 from ._errors import InvalidOptionError, SimulatorStateError, drops_traceback
 from ._loopback import is_loopback
 from ._messages import ReceiptState
@@ -45,7 +47,7 @@ def _to_set(numbers: Collection[str]) -> Collection[str]:
 
 @drops_traceback
 @frozen(kw_only=True)
-class ReceiptPolicy:
+class ReceiptPolicy(metaclass=ConciseType):
     """The schedule and content of receipts (https://dev.bandwidth.com/docs/mfa/webhooks). Durations are in seconds.
 
     Known: receipts for North America (numbers that begin with +1) are retried for 24 h, others are not retried. Not
@@ -64,7 +66,7 @@ class ReceiptPolicy:
         username: with `password`, answers a receiver's Basic challenge: the first request has no credentials, and
             after a 401 with ``WWW-Authenticate: Basic`` a second one has them, as Bandwidth describes for other
             callbacks (guides/callbacks). Not known: whether MFA does this.
-        password: see `username`.
+        password: the password of `username`; both or none.
         delivered_text: the `description` of a delivered message; the pages of 2021-2023 have ``ok`` instead.
 
     Raises:

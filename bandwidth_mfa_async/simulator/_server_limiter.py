@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 from attrs import asdict, field, frozen
 
+from bandwidth_mfa_async._concise import ConciseType
+
 from ._errors import InvalidOptionError
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class _Changes(TypedDict, total=False):
 
 
 @frozen(kw_only=True)
-class AccountLimits:
+class AccountLimits(metaclass=ConciseType):
     """An account's limit on one channel. The defaults are Bandwidth's for messaging.
 
     These are 1 message per second for the account, counted in segments, with a queue of 900 s

@@ -4,7 +4,8 @@ Events contain ids, durations and outcomes; never a phone number, a code, a text
 
 All events of one call have the same `call_id`. A call emits a `CallStartedEvent` when it starts, an `AttemptEvent`
 after each attempt and a `CallEvent` when it ends, all of them in the caller's task. Rate limiters emit
-`LimitWaitEvent`, `LimitChangedEvent` and `SendsPausedEvent`, a `CredentialChain` a `CredentialSwitchedEvent`.
+`LimitWaitEvent`, `LimitChangedEvent` and `SendsPausedEvent`, a `CredentialChain` a `CredentialSwitchedEvent`, and
+`SignIns` a `SignInEvent` for each step of a flow.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ._events import (
     LimitChangedEvent,
     LimitWaitEvent,
     SendsPausedEvent,
+    SignInEvent,
 )
 from ._log import HookList, LoggingHook
 from ._opentelemetry import OpenTelemetryHook
@@ -38,4 +40,5 @@ __all__ = [
     "LoggingHook",
     "OpenTelemetryHook",
     "SendsPausedEvent",
+    "SignInEvent",
 ]

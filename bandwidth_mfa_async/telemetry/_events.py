@@ -6,11 +6,12 @@ from typing import Literal, Protocol, TypeAlias
 
 from attrs import frozen
 
+from .._concise import ConciseType
 from ..errors import Delivery  # noqa: TC001 - lets callers resolve the types of an event at run time
 
 
 @frozen(kw_only=True)
-class CallStartedEvent:
+class CallStartedEvent(metaclass=ConciseType):
     """A call started: its arguments are valid, and it has not waited for anything yet.
 
     Attributes:
@@ -27,7 +28,7 @@ class CallStartedEvent:
 
 
 @frozen(kw_only=True)
-class AttemptEvent:
+class AttemptEvent(metaclass=ConciseType):
     """An attempt ended.
 
     Attributes:
@@ -56,7 +57,7 @@ class AttemptEvent:
 
 
 @frozen(kw_only=True)
-class CallEvent:
+class CallEvent(metaclass=ConciseType):
     """A call ended.
 
     Attributes:
@@ -87,7 +88,7 @@ class CallEvent:
 
 
 @frozen(kw_only=True)
-class LimitWaitEvent:
+class LimitWaitEvent(metaclass=ConciseType):
     """A call waited for its permit.
 
     Attributes:
@@ -102,7 +103,7 @@ class LimitWaitEvent:
 
 
 @frozen(kw_only=True)
-class LimitChangedEvent:
+class LimitChangedEvent(metaclass=ConciseType):
     """The limiter changed its estimate of the account's rate limit.
 
     Attributes:
@@ -117,7 +118,7 @@ class LimitChangedEvent:
 
 
 @frozen(kw_only=True)
-class SendsPausedEvent:
+class SendsPausedEvent(metaclass=ConciseType):
     """A 429 paused all sends of a channel.
 
     Attributes:
@@ -130,7 +131,7 @@ class SendsPausedEvent:
 
 
 @frozen(kw_only=True)
-class CredentialSwitchedEvent:
+class CredentialSwitchedEvent(metaclass=ConciseType):
     """A `CredentialChain` uses its other credentials for an operation from now on.
 
     Attributes:
@@ -147,6 +148,28 @@ class CredentialSwitchedEvent:
     status: int | None
 
 
+@frozen(kw_only=True)
+class SignInEvent:
+    """Something happened in a sign-in flow; contains no id, number, code, subject or visitor.
+
+    Attributes:
+        kind: ``started``; ``sent``, a text or voice call; ``refused``, by the guard or a cool-down; ``verified``,
+            ``wrong``, ``expired`` and ``used``, the result of a check.
+        purpose: what the flow is for.
+        region: region of the number, such as ``"US"``; ``"?"`` if it cannot be known, None if no flow was found.
+        channel: ``"messaging"`` or ``"voice"`` of a send; None for a check.
+        reason: why a send was refused, as `GuardRefusedError.reason`.
+        delivery: what is known of a text that was sent.
+    """
+
+    kind: Literal["started", "sent", "refused", "verified", "wrong", "expired", "used"]
+    purpose: str
+    region: str | None
+    channel: str | None = None
+    reason: str | None = None
+    delivery: Delivery | None = None
+
+
 Event: TypeAlias = (
     CallStartedEvent
     | AttemptEvent
@@ -155,6 +178,7 @@ Event: TypeAlias = (
     | LimitChangedEvent
     | SendsPausedEvent
     | CredentialSwitchedEvent
+    | SignInEvent
 )
 
 

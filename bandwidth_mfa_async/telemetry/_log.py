@@ -16,6 +16,7 @@ from ._events import (
     LimitChangedEvent,
     LimitWaitEvent,
     SendsPausedEvent,
+    SignInEvent,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class LoggingHook:
 
     - ERROR: a call whose delivery is unknown;
     - WARNING: a call that was rejected or not sent, or that may be a duplicate;
-    - INFO: a successful call, an attempt that is followed by another one, a rate change, a pause of all sends;
+    - INFO: a successful call, an attempt that is followed by another one, a rate change, a pause of all sends, what
+      happens in a sign-in;
     - DEBUG: any other attempt, a wait for a permit.
 
     Each record has the event as ``record.mfa_event``. Records of calls and attempts also have ``record.mfa_call_id``,
@@ -52,7 +54,7 @@ class LoggingHook:
         """Write one record; skip `CallStartedEvent`, because the record at the call's end has more facts."""
         if isinstance(event, CallStartedEvent):
             return
-        level, text = _describe(event)
+        level, text = (logging.INFO, _describe_sign_in(event)) if isinstance(event, SignInEvent) else _describe(event)
         if self._logger.isEnabledFor(level):
             extra: dict[str, Any] = {"mfa_event": event}
             if isinstance(event, (AttemptEvent, CallEvent)):
@@ -101,6 +103,12 @@ def _describe(
         case CredentialSwitchedEvent():
             status = f" after a {event.status}" if event.status else ""
             return logging.WARNING, f"{event.operation} uses {event.current} instead of {event.previous}{status}"
+
+
+def _describe_sign_in(event: SignInEvent) -> str:
+    facts = (event.reason, event.delivery, event.channel, event.region and f"region {event.region}")
+    known = ", ".join(str(fact) for fact in facts if fact)
+    return f"sign-in {event.kind}{f' ({known})' if known else ''} [purpose {event.purpose}]"
 
 
 def _reason(error_type: str | None, status: int | None) -> str:

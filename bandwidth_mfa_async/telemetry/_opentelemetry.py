@@ -12,7 +12,7 @@ from attrs import frozen
 
 from .._version import __version__
 from ..errors import ConfigurationError
-from ._events import AttemptEvent, CallEvent, CallStartedEvent, LimitChangedEvent
+from ._events import AttemptEvent, CallEvent, CallStartedEvent, LimitChangedEvent, SignInEvent
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -64,7 +64,8 @@ class OpenTelemetryHook:
     - ``bandwidth_mfa.client.call.duration``: duration of a call in seconds;
     - ``bandwidth_mfa.client.wait.duration``: seconds that an attempt waited for its permit and slot;
     - ``bandwidth_mfa.client.active_calls``: number of calls that have started and not ended;
-    - ``bandwidth_mfa.client.limit.rate``: the limiter's estimate of the account's rate limit, in messages per second.
+    - ``bandwidth_mfa.client.limit.rate``: the limiter's estimate of the account's rate limit, in messages per second;
+    - ``bandwidth_mfa.signin.events``: what happened in sign-ins, by kind, region, channel and reason of a refusal.
 
     Args:
         tracer_provider: provider of the tracer; by default the global one.
@@ -116,6 +117,11 @@ class OpenTelemetryHook:
             unit="{message}/s",
             description="The limiter's estimate of the account's rate limit.",
         )
+        self._signin_counter = meter.create_counter(
+            "bandwidth_mfa.signin.events",
+            unit="{event}",
+            description="What happened in sign-ins.",
+        )
         self._active_calls: dict[str, _ActiveCall] = {}
 
     def on_event(self, event: Event) -> None:
@@ -129,6 +135,11 @@ class OpenTelemetryHook:
                 self._end_call(event)
             case LimitChangedEvent():
                 self._rate_gauge.set(event.rate, {"bandwidth_mfa.channel": event.channel})
+            case SignInEvent():
+                facts = {"kind": event.kind, "region": event.region, "channel": event.channel, "reason": event.reason}
+                self._signin_counter.add(
+                    1, {f"bandwidth_mfa.{name}": value for name, value in facts.items() if value is not None}
+                )
             case _:
                 pass
 

@@ -11,6 +11,7 @@ from attrs import evolve, field, frozen
 
 from .._client import MFAClient, executor_of
 from .._clock import Sleeper
+from .._concise import ConciseType
 from .._config import RetryPolicy
 from .._credentials import BasicAuth
 from .._frames import clears_locals
@@ -56,7 +57,7 @@ def _masked_repr(document: dict[str, Any]) -> str:
 
 
 @frozen(kw_only=True)
-class SentRequest:
+class SentRequest(metaclass=ConciseType):
     """One attempt of a client, as it would appear on the wire. Its `repr` shows no number, code or text.
 
     Attributes:

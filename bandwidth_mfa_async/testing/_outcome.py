@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from attrs import field, frozen
 
+from .._concise import ConciseType
 from ..errors import DeliveryUnknownError, DisconnectedError, NotSentError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _check_error(_instance: object, _attribute: Attribute[Any], value: object) -
 
 
 @frozen(kw_only=True)
-class Outcome:
+class Outcome(metaclass=ConciseType):
     """The outcome of one attempt. Make it with a class method: `accepted`, `answer`, `not_sent` and so on.
 
     Attributes:

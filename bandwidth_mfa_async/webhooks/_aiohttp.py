@@ -39,7 +39,7 @@ def receipt_handler(
     Args:
         on_receipt: a `DeliveryTracker`, or a function or coroutine function that takes a `DeliveryReceipt`. It is
             called once for each message id and type, in the server's event loop.
-        **options: see `ReceiverOptions`.
+        **options: the `ReceiverOptions`: Basic credentials, time and number of callbacks, what is remembered.
 
     Raises:
         ConfigurationError: an option is invalid.
@@ -78,8 +78,9 @@ def add_receipt_route(
         app: the application; it must not be running yet.
         path: for example ``"/mfa/receipts"``. The `callback_url` of a request is the application's public address plus
             this path.
-        on_receipt: see `receipt_handler`.
-        **options: see `ReceiverOptions`.
+        on_receipt: a `DeliveryTracker`, or a function or coroutine function that takes a `DeliveryReceipt`; called once
+            for each message id and type.
+        **options: the `ReceiverOptions`: Basic credentials, time and number of callbacks, what is remembered.
 
     Raises:
         ConfigurationError: an option is invalid.

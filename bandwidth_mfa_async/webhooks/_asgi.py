@@ -73,8 +73,9 @@ def receipt_asgi_app(on_receipt: OnReceipt, **options: Unpack[ReceiverOptions]) 
     redirects. It can also run directly under an ASGI server. Its responses are those of `receipt_handler`.
 
     Args:
-        on_receipt: see `receipt_handler`.
-        **options: see `ReceiverOptions`.
+        on_receipt: a `DeliveryTracker`, or a function or coroutine function that takes a `DeliveryReceipt`; called once
+            for each message id and type.
+        **options: the `ReceiverOptions`: Basic credentials, time and number of callbacks, what is remembered.
 
     Raises:
         ConfigurationError: an option is invalid.

@@ -11,6 +11,8 @@ from typing import Final, Literal, TypeAlias
 
 from attrs import frozen
 
+from .._concise import ConciseType
+
 Region: TypeAlias = Literal["north_america", "international"]
 ErrorParty: TypeAlias = Literal["client", "server", "ambiguous"]
 Reporter: TypeAlias = Literal["bandwidth", "carrier"]
@@ -20,7 +22,7 @@ INTERNATIONAL: Final = "GlobalSMS"
 
 
 @frozen(kw_only=True)
-class ErrorFamily:
+class ErrorFamily(metaclass=ConciseType):
     """The documented facts about an error code.
 
     Attributes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
 from attrs import field, frozen
 
+from .._concise import ConciseType
 from .._frames import clears_locals
 from .._redaction import is_id, scrub
 from ._errors import OtherEventError, WebhookError
@@ -37,7 +38,7 @@ def _scrubbed_repr(text: str | None) -> str:
 
 
 @frozen(kw_only=True)
-class DeliveryReceipt:
+class DeliveryReceipt(metaclass=ConciseType):
     """The delivery receipt of one text.
 
     Attributes:

@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import inspect
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 
@@ -15,6 +14,7 @@ from attrs import frozen
 from .._clock import SystemClock
 from .._credentials import BasicAuth
 from .._frames import clears_locals
+from .._ttl_map import TTLMap
 from ..errors import ConfigurationError
 from ..telemetry import LOGGER_NAME
 from ._errors import OtherEventError, WebhookError
@@ -89,7 +89,7 @@ class Receiver:
     Args:
         on_receipt: called with each receipt; an awaitable result is awaited. If it raises, the sender gets a 500, and
             the callback is called again when the sender retries.
-        options: see `ReceiverOptions`.
+        options: the `ReceiverOptions`.
 
     Raises:
         ConfigurationError: an option is invalid.
@@ -111,11 +111,11 @@ class Receiver:
         self._on_receipt = on_receipt
         self._expected = None if auth is None else auth.header.partition(" ")[2].encode()
         self._challenge = Reply(401, "", (("WWW-Authenticate", f'Basic realm="{realm}"'),))
-        self._handled = _HandledReceipts(
-            options.get("remember", _DEFAULT_REMEMBER),
-            options.get("remember_for", _DEFAULT_REMEMBER_FOR),
-            options.get("clock") or SystemClock(),
-        )
+        size, seconds = options.get("remember", _DEFAULT_REMEMBER), options.get("remember_for", _DEFAULT_REMEMBER_FOR)
+        if size < 1 or not seconds > 0:
+            raise ConfigurationError("remember and remember_for: must be above 0")
+        # Message ids and types of the latest handled receipts.
+        self._handled: TTLMap[tuple[str, str], None] = TTLMap(size, seconds, options.get("clock") or SystemClock())
         self._callback_timeout = options.get("callback_timeout", _DEFAULT_CALLBACK_TIMEOUT)
         self._max_waiting = options.get("max_in_progress", _DEFAULT_MAX_IN_PROGRESS)
         if not self._callback_timeout > 0 or self._max_waiting < 1:
@@ -199,37 +199,11 @@ class Receiver:
             )
             return _FAILED
         else:
-            self._handled.add(key)
+            self._handled.put(key, None)
             return _HANDLED
         finally:
             del self._in_progress[key]
             done.set_result(None)
-
-
-class _HandledReceipts:
-    """Keys of the latest handled receipts, oldest first; bounded in number and age."""
-
-    def __init__(self, size: int, seconds: float, clock: Clock) -> None:
-        if size < 1 or not seconds > 0:
-            raise ConfigurationError("remember and remember_for: must be above 0")
-        self._size = size
-        self._seconds = seconds
-        self._clock = clock
-        self._expiry: OrderedDict[tuple[str, str], float] = OrderedDict()
-
-    def __contains__(self, key: tuple[str, str]) -> bool:
-        self._evict_expired()
-        return key in self._expiry
-
-    def add(self, key: tuple[str, str]) -> None:
-        self._expiry[key] = self._clock.monotonic() + self._seconds
-        if len(self._expiry) > self._size:
-            self._expiry.popitem(last=False)
-
-    def _evict_expired(self) -> None:
-        now = self._clock.monotonic()
-        while self._expiry and next(iter(self._expiry.values())) <= now:
-            self._expiry.popitem(last=False)
 
 
 def _location(error: BaseException) -> str:

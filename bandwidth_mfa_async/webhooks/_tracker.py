@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from .._clock import SystemClock
+from .._clock import SystemClock, wait_until
+from .._ttl_map import TTLMap
 from ..errors import ConfigurationError
 from ._errors import ReceiptTimeoutError
 
 if TYPE_CHECKING:
     from .._clock import Clock
     from ._receipt import DeliveryReceipt
-
-_Kept = TypeVar("_Kept", bound=tuple[float, Any])
 
 
 class DeliveryTracker:
@@ -41,14 +38,12 @@ class DeliveryTracker:
     def __init__(self, *, max_receipts: int = 10_000, max_age: float = 900.0, clock: Clock | None = None) -> None:
         if max_receipts < 1 or not max_age > 0:
             raise ConfigurationError("max_receipts and max_age: must be above 0")
-        self._max_receipts = max_receipts
-        self._max_age = max_age
         self._clock: Clock = clock or SystemClock()
-        # Receipts of messages that the application has named, receipts of others, and the names: each with its expiry.
-        self._receipts: OrderedDict[str, tuple[float, DeliveryReceipt]] = OrderedDict()
-        self._others: OrderedDict[str, tuple[float, DeliveryReceipt]] = OrderedDict()
-        self._expected: OrderedDict[str, tuple[float, None]] = OrderedDict()
-        self._waiting: dict[str, set[asyncio.Future[DeliveryReceipt | None]]] = {}
+        # Receipts of messages that the application has named, receipts of others, and the names.
+        self._receipts: TTLMap[str, DeliveryReceipt] = TTLMap(max_receipts, max_age, self._clock)
+        self._others: TTLMap[str, DeliveryReceipt] = TTLMap(max_receipts, max_age, self._clock)
+        self._expected: TTLMap[str, None] = TTLMap(max_receipts, max_age, self._clock)
+        self._waiting: dict[str, set[asyncio.Future[DeliveryReceipt]]] = {}
 
     def __repr__(self) -> str:
         waiting = sum(map(len, self._waiting.values()))
@@ -56,28 +51,24 @@ class DeliveryTracker:
 
     def __call__(self, receipt: DeliveryReceipt) -> None:
         """Store a receipt and wake its waiters; a later receipt of the same message replaces it."""
-        self._evict_expired()
         kept = self._receipts if receipt.message_id in self._expected else self._others
-        self._put(kept, receipt.message_id, (self._clock.monotonic() + self._max_age, receipt))
+        kept.put(receipt.message_id, receipt)
         for waiter in self._waiting.get(receipt.message_id, ()):
-            _resolve(waiter, receipt)
+            if not waiter.done():
+                waiter.set_result(receipt)
 
     def expect(self, message_id: str) -> None:
         """Keep the receipt of this message, which may have arrived already, however many others arrive.
 
         Call it with the id of each text whose receipt you will ask for later than at once.
         """
-        self._evict_expired()
-        self._put(self._expected, message_id, (self._clock.monotonic() + self._max_age, None))
-        arrived = self._others.pop(message_id, None)
-        if arrived is not None:
-            self._put(self._receipts, message_id, arrived)
+        self._expected.put(message_id, None)
+        self._others.transfer(self._receipts, message_id)
 
     def get(self, message_id: str) -> DeliveryReceipt | None:
         """Return the receipt of a message; None if it has not arrived or has been dropped."""
         self.expect(message_id)
-        expiry, receipt = self._receipts.get(message_id, (0.0, None))
-        return receipt if expiry > self._clock.monotonic() else None
+        return self._receipts.get(message_id)
 
     async def wait(self, message_id: str, timeout: float | None = 30.0) -> DeliveryReceipt:
         """Wait until the receipt of a message arrives and return it.
@@ -96,39 +87,16 @@ class DeliveryTracker:
             return receipt
         if timeout is not None and timeout <= 0:
             raise ReceiptTimeoutError(message_id, timeout)
-        waiter: asyncio.Future[DeliveryReceipt | None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[DeliveryReceipt] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(message_id, set()).add(waiter)
-        timer = None
-        if timeout is not None:
-            timer = self._clock.call_at(self._clock.monotonic() + timeout, partial(_resolve, waiter, None))
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
         try:
-            receipt = await waiter
+            if await wait_until(self._clock, deadline, waiter):
+                return waiter.result()  # the tracker may have dropped it already
         finally:
-            if timer is not None:
-                timer.cancel()
             others = self._waiting[message_id]
             others.discard(waiter)
             if not others:
                 del self._waiting[message_id]
-        if receipt is None:
-            assert timeout is not None  # noqa: S101 - only the timer sets None
-            raise ReceiptTimeoutError(message_id, timeout)
-        return receipt
-
-    def _put(self, kept: OrderedDict[str, _Kept], message_id: str, entry: _Kept) -> None:
-        kept.pop(message_id, None)
-        kept[message_id] = entry
-        if len(kept) > self._max_receipts:
-            kept.popitem(last=False)
-
-    def _evict_expired(self) -> None:
-        now = self._clock.monotonic()
-        for kept in (self._receipts, self._others, self._expected):
-            while kept and next(iter(kept.values()))[0] <= now:
-                kept.popitem(last=False)
-
-
-def _resolve(waiter: asyncio.Future[DeliveryReceipt | None], receipt: DeliveryReceipt | None) -> None:
-    # The result is the receipt itself: when the task resumes, the tracker may have dropped it already.
-    if not waiter.done():
-        waiter.set_result(receipt)
+        assert timeout is not None  # noqa: S101 - without one the wait ends with the receipt
+        raise ReceiptTimeoutError(message_id, timeout)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from .._client._recorded_call import AttemptDenied, send
-from .._clock import sleep_until
+from .._clock import alarm
 from .._config import Resend
 from .._item_state import DenyReason, LedgerState
 from .._items._circuit_breaker import MAX_CONSECUTIVE_ACCOUNT_ERRORS
+from .._items._task_pool import TaskPool
+from .._lease import LeaseKeeper
 from .._redaction import printable
-from ..errors import LedgerError, MFAError
+from ..errors import MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
 from .ledger._protocol import INTENT_STORED, ReleaseReply, Reply, deny_reason
 
@@ -57,8 +58,14 @@ class ChunkRun:
         self.failure: Exception | None = None
         self._breaker = breaker
         self._on_account_error = on_account_error
-        self._queued: deque[JobItem] = deque()
-        self._in_flight: dict[asyncio.Task[None], JobItem] = {}
+        self.keeper = LeaseKeeper(chunk.lease, self._renew, on_lost=self.stop)
+        self._pool: TaskPool[JobItem] = TaskPool(
+            executor.limits.max_in_flight,
+            self._send,
+            is_in_flight=lambda item: item.in_flight,
+            abandon=lambda _item: None,  # it stays pending
+            on_cancelled=self.stop,
+        )
 
     async def run(self, seconds: float) -> ReleaseReply:
         """Send the open items and release the chunk.
@@ -79,22 +86,16 @@ class ChunkRun:
         first = chunk.number * chunk.size
         for index, (state, request) in enumerate(zip(chunk.states, requests, strict=True), start=first):
             if request is not None and LedgerState(state) in open_states and not self._breaker.opened_by:
-                self._queued.append(JobItem(self, index, request, maybe_delivered=LedgerState(state) in _UNKNOWN))
-        timer = clock.call_at(clock.monotonic() + seconds, self.stop)
-        renewal = asyncio.create_task(self._renewal_loop())
-        concurrency = min(len(self._queued), self.executor.limits.max_in_flight)
-        tasks = [asyncio.create_task(self._send_items()) for _ in range(concurrency)]
-        try:
-            if tasks:
-                await asyncio.wait(tasks)
-        except asyncio.CancelledError:
-            self.cancel()
-            await asyncio.wait(tasks)
-            raise
-        finally:
-            timer.cancel()
-            renewal.cancel()
-            await asyncio.wait([renewal])
+                self._pool.submit(JobItem(self, index, request, maybe_delivered=LedgerState(state) in _UNKNOWN))
+        self._pool.close()
+        async with self.keeper.renewing():
+            try:
+                with alarm(clock, clock.monotonic() + seconds, self.stop):
+                    await self._pool.wait_idle()
+            except asyncio.CancelledError:
+                self.cancel()
+                await self._pool.wait_idle()
+                raise
         if chunk.lease.lost:
             await self.ledger.flush()
             return ReleaseReply.LOST
@@ -103,80 +104,42 @@ class ChunkRun:
 
     def stop(self) -> None:
         """Begin no more attempts; requests in flight complete."""
-        if self.is_stopping:
-            return
         self.is_stopping = True
-        self._queued.clear()
-        for task, item in tuple(self._in_flight.items()):
-            if not item.in_flight:
-                task.cancel()
+        self._pool.stop()
 
     def cancel(self) -> None:
         """Stop, and cancel requests in flight: their outcome is unknown."""
         self.stop()
-        for task in tuple(self._in_flight):
-            task.cancel()
+        self._pool.cancel()
 
-    async def _send_items(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - runs in tasks only
-        while self._queued:
-            item = self._in_flight[task] = self._queued.popleft()
-            try:
-                await send(self.executor, self.chunk.channel, item.request, "bulk", item)
-            except AttemptDenied as denied:
-                self._on_denied(denied.reason)
-            except asyncio.CancelledError:
-                # Cancelled by this run, or by the loop at its shutdown.
-                self.stop()
-            except MFAError as error:
-                self.failure = self.failure or error
-                self.stop()
-            except Exception as error:  # noqa: BLE001 - a defect; what is known of the item is settled
-                _LOG.exception("a chunk of job %s is left, because of an unexpected error", self.chunk.job)
-                self.failure = self.failure or error
-                self.stop()
-            finally:
-                del self._in_flight[task]
+    async def _send(self, item: JobItem) -> None:
+        try:
+            await send(self.executor, self.chunk.channel, item.request, "bulk", item)
+        except AttemptDenied as denied:
+            self._on_denied(denied.reason)
+        except asyncio.CancelledError:
+            # Cancelled by this run, or by the loop at its shutdown.
+            self.stop()
+        except MFAError as error:
+            self.failure = self.failure or error
+            self.stop()
+        except Exception as error:  # noqa: BLE001 - a defect; what is known of the item is settled
+            _LOG.exception("a chunk of job %s is left, because of an unexpected error", self.chunk.job)
+            self.failure = self.failure or error
+            self.stop()
 
     def _on_denied(self, reason: DenyReason) -> None:
         if reason in {DenyReason.LEASE_LOST, DenyReason.GONE}:
-            self._on_lease_lost()
+            self.keeper.lose()
         elif reason in {DenyReason.JOB_STOPPED, DenyReason.LEASE_EXPIRED}:
             # The release below says whether the lease is lost; if not, the next claim gets a new one.
             self.stop()
 
-    def _on_lease_lost(self) -> None:
-        self.chunk.lease.lost = True
-        self.stop()
-
-    async def _renewal_loop(self) -> None:
-        """Renew the lease until cancelled, however long the last requests take."""
-        clock = self.ledger.clock
-        while True:
-            await sleep_until(clock, clock.monotonic() + self.chunk.lease.seconds / 4)
-            try:
-                if not await self.renew():
-                    return
-            except LedgerError:
-                return  # the next attempt gets the same error
-
-    async def renew(self) -> bool:
-        """Renew the lease once; return whether this worker still holds it.
-
-        Raises:
-            LedgerError: the ledger cannot be used.
-        """
-        lease = self.chunk.lease
-        now = lease.now()
-        reply = await self.ledger.renew(self.chunk.job, self.chunk.number, lease)
-        if reply == Reply.LEASE_LOST:
-            self._on_lease_lost()
-            return False
-        lease.renewed_at(now)
+    async def _renew(self) -> bool:
+        reply = await self.ledger.renew(self.chunk.job, self.chunk.number, self.chunk.lease)
         if reply == Reply.JOB_STOPPED:
             self.stop()
-        return True
+        return bool(reply != Reply.LEASE_LOST)
 
     def on_settled(self, error: MFAError | None) -> None:
         """Count consecutive account errors, and stop the job after too many."""
@@ -216,10 +179,9 @@ class JobItem:
         """Store the intent of an attempt; return None, or why the attempt may not begin."""
         run = self._run
         options = {"resends_unknown": run.resends_unknown, "maybe_delivered": maybe_delivered}
-        reply: str = await run.ledger.intent(run.chunk, self.index, **options)
-        if reply == Reply.LEASE_LOST and not self.lease.lost and await run.renew():
-            # The lease had expired, during a suspension or an outage of Redis, and no other worker had claimed it.
-            reply = await run.ledger.intent(run.chunk, self.index, **options)
+        reply = await run.keeper.intent(
+            lambda: run.ledger.intent(run.chunk, self.index, **options), lease_lost=Reply.LEASE_LOST
+        )
         self.in_flight = reply in INTENT_STORED
         return None if self.in_flight else deny_reason(reply)
 

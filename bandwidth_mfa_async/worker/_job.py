@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final
 from attrs import field, frozen
 
 from .._clock import sleep_until
+from .._concise import ConciseType
 from .._item_state import DELIVERY_OF_LEDGER_STATE, POSSIBLE_DUPLICATE_OF, LedgerState
+from .._validation import checked_name
 from ..errors import Delivery, LedgerError
 from ._coordinator import Coordinator
 from .ledger._codec import unpack_keys, unpack_records
-from .ledger._ledger import checked_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -26,7 +27,7 @@ _ACCEPTED: Final[list[LedgerState]] = [
 
 
 @frozen(kw_only=True)
-class JobProgress:
+class JobProgress(metaclass=ConciseType):
     """The counts of a job at one moment.
 
     Attributes:
@@ -72,7 +73,7 @@ class JobProgress:
 
 
 @frozen
-class JobOutcome:
+class JobOutcome(metaclass=ConciseType):
     """The outcome of one item of a job.
 
     Attributes:

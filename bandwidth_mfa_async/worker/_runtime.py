@@ -12,9 +12,11 @@ import attrs
 
 from .._client import MFAClient, executor_of
 from .._client._recorded_call import AttemptDenied, send
+from .._clock import alarm
 from .._config import Resend
 from .._items._circuit_breaker import CircuitBreaker
 from .._redaction import printable
+from .._tasks import TaskSet
 from ..errors import ConfigurationError, LedgerError, MFAError
 from ..limits.shared._redis_limits import RedisLimits
 from ._chunk_run import ChunkRun
@@ -78,8 +80,8 @@ class WorkerRuntime:
         self._share_limits = share_limits
         self._client: MFAClient | None = None
         self._view: MFAClient | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._code_tasks: set[asyncio.Task[Any]] = set()
+        self._chunk_tasks = TaskSet()
+        self._code_tasks = TaskSet()
         self._runs: set[ChunkRun] = set()
         # By job: how often it had been resumed, and its circuit breaker.
         self._breakers: dict[str, tuple[str, CircuitBreaker]] = {}
@@ -147,15 +149,14 @@ class WorkerRuntime:
         if self._client is None:
             return
         clock = self._ledger.clock
-        timer = clock.call_at(clock.monotonic() + self._drain_timeout, self._abort)
         try:
-            await self.wait_idle()
+            with alarm(clock, clock.monotonic() + self._drain_timeout, self._abort):
+                await self.wait_idle()
         except asyncio.CancelledError:
             self._abort()
             await self.wait_idle()
             raise
         finally:
-            timer.cancel()
             client, self._client = self._client, None
             await client.aclose(drain_timeout=0)
 
@@ -163,23 +164,16 @@ class WorkerRuntime:
         """Cancel requests in flight. Their outcomes are still written, unless Redis cannot be reached."""
         for run in tuple(self._runs):
             run.cancel()
-        for code in tuple(self._code_tasks):
-            code.cancel()
+        self._code_tasks.cancel()
         clock = self._ledger.clock
         clock.call_at(clock.monotonic() + FINAL_FLUSH_TIMEOUT, self._ledger.connection.stop_waiting)
 
     async def wait_idle(self) -> None:
         """Wait until no task of the runtime runs."""
-        while tasks := {*self._tasks, *([self._poll_task] if self._poll_task is not None else [])}:
-            if not (running := {task for task in tasks if not task.done()}):
-                break
-            await asyncio.wait(running)
-
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        if self._poll_task is not None:
+            await asyncio.wait([self._poll_task])  # the only one that starts other tasks
+        await self._chunk_tasks.wait_idle()
+        await self._code_tasks.wait_idle()
 
     # Chunks.
 
@@ -202,8 +196,7 @@ class WorkerRuntime:
             return {"chunks": 0, "why": "busy"}
         self._running += 1
         # In a separate task: taskiq may cancel its own task, and the chunk must be settled and released.
-        task = self._spawn(self._send_chunks(job, chunk))
-        return dict(await asyncio.shield(task))
+        return dict(await asyncio.shield(self._chunk_tasks.start(self._send_chunks(job, chunk))))
 
     async def _send_chunks(self, job: str, chunk: int | None) -> dict[str, Any]:
         clock = self._ledger.clock
@@ -275,13 +268,7 @@ class WorkerRuntime:
             # It would name another key of the ledger, or spoil the batch of other codes.
             _LOG.warning("a wake-up message that names no code is ignored")
             return {"delivery": None}
-        return dict(await asyncio.shield(self._spawn_code(name)))
-
-    def _spawn_code(self, name: str) -> asyncio.Task[Any]:
-        task = self._spawn(self._send_code(name))
-        self._code_tasks.add(task)
-        task.add_done_callback(self._code_tasks.discard)
-        return task
+        return dict(await asyncio.shield(self._code_tasks.start(self._send_code(name))))
 
     async def _send_code(self, name: str) -> dict[str, Any]:
         lease = self._ledger.new_lease()
@@ -303,9 +290,9 @@ class WorkerRuntime:
             resends_unknown=resends_unknown,
             maybe_delivered=maybe_delivered,
         )
-        renewal = asyncio.create_task(code.renewal_loop(self._ledger))
         try:
-            await send(self.executor, channel, request, "interactive", code)
+            async with code.keeper.renewing():
+                await send(self.executor, channel, request, "interactive", code)
         except AttemptDenied:
             pass
         except MFAError as error:
@@ -313,8 +300,6 @@ class WorkerRuntime:
         except Exception:  # noqa: BLE001 - a defect; what is known of the code is settled
             _LOG.exception("a single code is left, because of an unexpected error")
         finally:
-            renewal.cancel()
-            await asyncio.wait([renewal])
             await self._codes.flush()
         return code.result
 
@@ -330,17 +315,14 @@ class WorkerRuntime:
                 _LOG.warning("the poll for work failed and is repeated: %s", error)
             except Exception:  # noqa: BLE001 - the poll task must not end
                 _LOG.exception("the poll for work failed and is repeated")
-            timer = clock.call_at(clock.monotonic() + POLL_INTERVAL, self._wake.set)
-            try:
+            with alarm(clock, clock.monotonic() + POLL_INTERVAL, self._wake.set):
                 await self._wake.wait()
-            finally:
-                timer.cancel()
             self._wake.clear()
 
     async def _poll_once(self) -> None:
         for name in await self._codes.stale(_STALE_CODE_AGE, _MAX_CODES):
             if not self.is_stopping:
-                self._spawn_code(name)
+                self._code_tasks.start(self._send_code(name))
         jobs = await self._coordinator.plan_all()
         self._breakers = {job: self._breakers[job] for job in self._breakers.keys() & set(jobs)}
         # Round-robin, so that a long job does not delay a short one.
@@ -349,5 +331,5 @@ class WorkerRuntime:
         for job in [*jobs[first:], *jobs[:first]]:
             while self.has_room and await self._ledger.next_chunk(job) is not None:
                 self._running += 1
-                self._spawn(self._send_chunks(job, None))
+                self._chunk_tasks.start(self._send_chunks(job, None))
                 await asyncio.sleep(0)

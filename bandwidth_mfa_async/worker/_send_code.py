@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from .._clock import run_until, sleep_until
 from .._frames import clears_locals
 from .._models import CodeRequest
-from ..errors import ConfigurationError, DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError
+from .._validation import checked_channel, checked_seconds
+from ..errors import DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .._clock import Clock
+    from .._validation import Channel
     from .ledger._code_queue import CodeOutcome, CodeQueue
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
@@ -21,7 +23,6 @@ _MIN_POLL_INTERVAL: Final = 0.01
 _MAX_POLL_INTERVAL: Final = 0.25
 _WITHDRAWAL: Final = 0.5
 """Seconds of a timeout, at most a tenth of it, that are kept for withdrawing a code that no worker has claimed."""
-_CHANNELS: Final = ("messaging", "voice")
 
 
 class SendCode:
@@ -39,7 +40,9 @@ class SendCode:
         self._clock = clock
 
     @clears_locals
-    async def kiq(self, request: CodeRequest, *, key: str, channel: str = "messaging", timeout: float = 60.0) -> str:
+    async def kiq(
+        self, request: CodeRequest, *, key: str, channel: Channel = "messaging", timeout: float = 60.0
+    ) -> str:
         """Have a worker send a code, wait for the outcome, and return the service's id.
 
         A key is sent once: a second call returns the same id, waits for a code in flight, and sends again a code that
@@ -77,15 +80,17 @@ class SendCode:
 
     @clears_locals
     async def enqueue(
-        self, request: CodeRequest, *, key: str, channel: str = "messaging", timeout: float = 60.0
+        self, request: CodeRequest, *, key: str, channel: Channel = "messaging", timeout: float = 60.0
     ) -> None:
         """Have a worker send a code without waiting for it; `outcome` returns the result later.
 
         Args:
-            request: see `kiq`.
-            key: see `kiq`.
-            channel: see `kiq`.
-            timeout: see `kiq`.
+            request: the request.
+            key: the idempotency key, for as long as the ledger keeps it. It names one sign-in, not a person; at most
+                512 characters, like ``"login:42"``. A key is sent once.
+            channel: ``"messaging"`` or ``"voice"``.
+            timeout: seconds from this call after which a code of which no attempt has begun is not sent. They also
+                bound this call, while Redis cannot be reached.
 
         Raises:
             InvalidRequestError: not a `CodeRequest`, or the key belongs to another request.
@@ -109,11 +114,10 @@ class SendCode:
         """
         return await self._codes.read(self._codes.name(key), self._clock.monotonic() + _checked_timeout(timeout))
 
-    async def _put(self, request: object, name: str, channel: str, deadline: float) -> CodeOutcome:
+    async def _put(self, request: object, name: str, channel: Channel, deadline: float) -> CodeOutcome:
         if not isinstance(request, CodeRequest):
             raise InvalidRequestError("request", f"must be a CodeRequest, not {type(request).__name__}")
-        if channel not in _CHANNELS:
-            raise ConfigurationError("channel: must be 'messaging' or 'voice'")
+        checked_channel(channel)
         if channel == "voice" and request.callback_url is not None:
             raise InvalidRequestError("callback_url", "is documented for texts only; leave it out for voice calls")
         outcome = await self._codes.put(name, request, channel, deadline)
@@ -142,7 +146,5 @@ def _id_or_raise(outcome: CodeOutcome) -> str:
     raise outcome.error or DeadlineExceededError("the code was not sent", attempts=0)
 
 
-def _checked_timeout(timeout: Any) -> float:
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 < timeout < 1e6:
-        raise ConfigurationError("timeout: must be a number of seconds above 0")
-    return float(timeout)
+def _checked_timeout(timeout: object) -> float:
+    return checked_seconds("timeout", timeout, exclusive=True)

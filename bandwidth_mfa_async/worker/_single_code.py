@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .._clock import sleep_until
 from .._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState
-from ..errors import LedgerError
+from .._lease import LeaseKeeper
 from .ledger._protocol import INTENT_STORED, Reply, deny_reason
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .._lease import Lease
     from ..errors import MFAError
     from .ledger._code_queue import CodeQueue
-    from .ledger._ledger import RedisLedger
 
 
 class SingleCode:
@@ -46,6 +45,7 @@ class SingleCode:
         self._is_stopping = is_stopping
         self._resends_unknown = resends_unknown
         self.lease = lease
+        self.keeper = LeaseKeeper(lease, partial(codes.renew, name, lease))
         self.maybe_delivered = maybe_delivered
         self.result: dict[str, Any] = {"delivery": None}
 
@@ -57,10 +57,8 @@ class SingleCode:
     async def intent(self, *, maybe_delivered: bool) -> DenyReason | None:
         """Store the intent of an attempt; return None, or why the attempt may not begin."""
         options = {"resends_unknown": self._resends_unknown, "maybe_delivered": maybe_delivered}
-        reply = await self._codes.intent(self._name, self.lease, **options)
-        if reply == Reply.LEASE_LOST and await self._codes.renew(self._name, self.lease):
-            # The lease had expired, during a suspension or an outage of Redis, and no other worker had claimed it.
-            reply = await self._codes.intent(self._name, self.lease, **options)
+        ask = partial(self._codes.intent, self._name, self.lease, **options)
+        reply = await self.keeper.intent(ask, lease_lost=Reply.LEASE_LOST)
         return None if reply in INTENT_STORED else deny_reason(reply)
 
     def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:  # noqa: ARG002 - the record of a single code holds no count
@@ -72,14 +70,3 @@ class SingleCode:
                 self.result["possible_duplicate"] = True
             if error is not None:
                 self.result["error"] = type(error).__name__
-
-    async def renewal_loop(self, ledger: RedisLedger) -> None:
-        """Renew the lease until it is lost or the task is cancelled."""
-        while True:
-            await sleep_until(ledger.clock, ledger.clock.monotonic() + self.lease.seconds / 4)
-            try:
-                if not await self._codes.renew(self._name, self.lease):
-                    self.lease.lost = True
-                    return
-            except LedgerError:
-                return

@@ -7,13 +7,14 @@ import functools
 import logging
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 from taskiq import AsyncBroker, TaskiqEvents
 
 from .._clock import sleep_until
 from .._frames import clears_locals
-from .._models import CodeTemplate
+from .._items._intake import check_input
+from .._validation import checked_channel, checked_count, checked_name, checked_seconds
 from ..errors import ConfigurationError
 from ._coordinator import MAX_QUEUED_CHUNKS, REQUEUE_AFTER, Coordinator
 from ._job import Job, known_jobs
@@ -21,17 +22,17 @@ from ._runtime import WorkerRuntime
 from ._send_code import SendCode
 from ._submission import Submission
 from .ledger._code_queue import CodeQueue
-from .ledger._ledger import RedisLedger, checked_name
+from .ledger._ledger import RedisLedger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
     from types import TracebackType
 
     from .._client import MFAClient
-    from .._models import CodeRequest
+    from .._models import CodeRequest, CodeTemplate
+    from .._validation import Channel
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-_CHANNELS: Final = ("messaging", "voice")
 _MAX_ITEMS: Final = 10_000
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP")
 _RECEIVER_EXIT_TIMEOUT: Final = 5.0
@@ -81,15 +82,13 @@ class MFAWorker:
         if not callable(client):
             raise ConfigurationError("client: must be a function that makes an MFAClient, like MFAClient.from_env")
         for name, value in (("runs", runs), ("max_queued_chunks", max_queued_chunks)):
-            if type(value) is not int or not 1 <= value <= _MAX_ITEMS:
-                raise ConfigurationError(f"{name}: must be a whole number from 1 to {_MAX_ITEMS}")
+            checked_count(name, value, _MAX_ITEMS)
         for name, seconds in (
             ("max_chunk_seconds", max_chunk_seconds),
             ("requeue_after", requeue_after),
             ("drain_timeout", drain_timeout),
         ):
-            if type(seconds) not in {int, float} or not 0 < seconds < 1e6:
-                raise ConfigurationError(f"{name}: must be a number of seconds above 0")
+            checked_seconds(name, seconds, exclusive=True)
         self.broker = broker
         self.ledger: RedisLedger = ledger if isinstance(ledger, RedisLedger) else RedisLedger(ledger)
         self._codes = CodeQueue(self.ledger)
@@ -121,7 +120,11 @@ class MFAWorker:
             LedgerError: the ledger cannot be used.
         """
         self.ledger.connection.open()
-        await self._ensure_started()
+        try:
+            await self._ensure_started()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -158,16 +161,40 @@ class MFAWorker:
         # Not by job(): an earlier version may have allowed a name that is refused today.
         return [Job(job.name, self.ledger, self._coordinator) for job in await known_jobs(self.ledger)]
 
+    @overload
+    async def submit(
+        self,
+        requests: Iterable[CodeRequest] | AsyncIterable[CodeRequest],
+        *,
+        name: str,
+        chunk: int = 500,
+        template: None = None,
+        key: Callable[[CodeRequest], str] | None = None,
+        channel: Channel = "messaging",
+    ) -> Job: ...
+
+    @overload
+    async def submit(
+        self,
+        requests: Iterable[str] | AsyncIterable[str],
+        *,
+        name: str,
+        chunk: int = 500,
+        template: CodeTemplate,
+        key: Callable[[CodeRequest], str] | None = None,
+        channel: Channel = "messaging",
+    ) -> Job: ...
+
     @clears_locals
     async def submit(  # noqa: PLR0913 - keyword arguments with defaults
         self,
-        requests: Iterable[CodeRequest | str] | AsyncIterable[CodeRequest | str],
+        requests: Iterable[CodeRequest] | AsyncIterable[CodeRequest] | Iterable[str] | AsyncIterable[str],
         *,
         name: str,
         chunk: int = 500,
         template: CodeTemplate | None = None,
         key: Callable[[CodeRequest], str] | None = None,
-        channel: str = "messaging",
+        channel: Channel = "messaging",
     ) -> Job:
         """Write many codes to the ledger, and return the job; workers start as soon as the first chunk is written.
 
@@ -187,16 +214,9 @@ class MFAWorker:
             LedgerError: the job has other input, or the ledger cannot be used.
         """
         checked_name("name", name)
-        if type(chunk) is not int or not 1 <= chunk <= _MAX_ITEMS:
-            raise ConfigurationError(f"chunk: must be a whole number from 1 to {_MAX_ITEMS}")
-        if template is not None and not isinstance(template, CodeTemplate):
-            raise ConfigurationError("template: must be a CodeTemplate")
-        if key is not None and not callable(key):
-            raise ConfigurationError("key: must be a function of a CodeRequest")
-        if channel not in _CHANNELS:
-            raise ConfigurationError("channel: must be 'messaging' or 'voice'")
-        if isinstance(requests, (str, bytes)) or not (hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")):
-            raise ConfigurationError("requests: must be an iterable or an async iterable of CodeRequests")
+        checked_count("chunk", chunk, _MAX_ITEMS)
+        checked_channel(channel)
+        check_input(requests, key, template)
         await self._ensure_started()
         await Submission(self.ledger, name, requests, chunk, channel, template, key).run()
         job = self.job(name)

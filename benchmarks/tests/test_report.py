@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import _background_load, _charts, _numbers
-from benchmarks.__main__ import BEGIN, END, PARTS, RESULTS, Part, draw, saved, section, shown
+from benchmarks.__main__ import BEGIN, END, PAGE, PARTS, README, RESULTS, Part, draw, quoted, saved, section, shown
 from benchmarks.__main__ import run as run_parts
 from tests.support import processes
 
@@ -26,26 +26,42 @@ def saved_results() -> dict[str, dict[str, Any]]:
     return results
 
 
-def test_readme_shows_the_saved_figures() -> None:
-    """README's section is the one generated from the saved figures."""
-    _, begin, rest = (ROOT / "README.md").read_text().partition(BEGIN)
+def made(file: pathlib.Path) -> str:
+    """Return the generated part of a file."""
+    _, begin, rest = file.read_text().partition(BEGIN)
     shown, end, _ = rest.partition(END)
     assert begin
     assert end
+    return shown
+
+
+def test_the_page_shows_the_saved_figures() -> None:
+    """Its section is the one generated from the saved figures."""
+    shown = made(PAGE)
     assert shown == section(saved_results())
     for row in _numbers.rows(saved_results()):
         assert f"| {row.metric} | {row.ours} |" in shown
 
 
+def test_readme_quotes_five_of_the_saved_figures() -> None:
+    """Each has the figure and the baseline of a row of the page's table."""
+    assert made(README) == quoted(saved_results())
+    lines = made(README).splitlines()[2:]
+    assert len(lines) == 5
+    for line in lines:
+        _, figures = line.removesuffix(" |").split(" | ", 1)
+        assert f"| {figures} |" in made(PAGE)
+
+
 def test_the_charts_show_the_saved_figures() -> None:
-    """Each chart is what `--draw` generates, there is no other file, and README shows each."""
+    """Each chart is what `--draw` generates, there is no other file, and the page shows each."""
     drawn = _charts.draw(saved_results())
     assert {file.name for file in RESULTS.glob("*.svg")} == set(drawn)
-    readme = (ROOT / "README.md").read_text()
+    page = PAGE.read_text()
     for name, picture in drawn.items():
         assert (RESULTS / name).read_text() == picture
         ET.fromstring(picture)
-        assert f'"benchmarks/results/{name}"' in readme
+        assert f'"results/{name}"' in page
 
 
 def test_the_saved_figures_state_their_origin() -> None:
@@ -157,13 +173,15 @@ def test_figures_of_a_busy_machine_are_marked() -> None:
     }
 
 
-def test_draw_keeps_the_rest_of_readme(tmp_path: pathlib.Path) -> None:
+def test_draw_keeps_the_rest_of_both_pages(tmp_path: pathlib.Path) -> None:
     """Only the text between the marks is replaced."""
     shutil.copytree(RESULTS, tmp_path / "results")
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}old\n{END}after\n")
-    draw(tmp_path / "results", readme)
-    text = readme.read_text()
-    assert text.startswith(f"before\n{BEGIN}<picture>")
-    assert text.endswith(f"{END}after\n")
-    assert "old" not in text.split()
+    page, readme = tmp_path / "page.md", tmp_path / "README.md"
+    for file in (page, readme):
+        file.write_text(f"before\n{BEGIN}old\n{END}after\n")
+    draw(tmp_path / "results", page, readme)
+    for file, first in ((page, "<picture>"), (readme, "| metric |")):
+        text = file.read_text()
+        assert text.startswith(f"before\n{BEGIN}{first}")
+        assert text.endswith(f"{END}after\n")
+        assert "old" not in text.split()

@@ -1,4 +1,4 @@
-"""The benchmarks run, and README shows the saved figures."""
+"""The benchmarks run, and benchmarks/README.md shows the saved figures."""
 
 from __future__ import annotations
 

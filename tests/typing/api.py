@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from ssl import SSLContext
-from typing import Literal, assert_never, assert_type
+from typing import Any, Literal, assert_never, assert_type
 
 from aiohttp import web
 from taskiq import AsyncBroker
@@ -29,13 +30,16 @@ from bandwidth_mfa_async import (
     Delivery,
     DeliveryUnknownError,
     DisconnectedError,
+    GuardRefusedError,
     InvalidRequestError,
     ItemOutcome,
     JournalError,
     JournalReport,
+    KeyInFlightError,
     LedgerError,
     Limits,
     LoggingHook,
+    MemoryStore,
     MessagingCodeResponse,
     MFAClient,
     MFAError,
@@ -47,6 +51,7 @@ from bandwidth_mfa_async import (
     RateLimitError,
     ReadTimeoutError,
     RedisLimits,
+    RedisStore,
     RequestError,
     Resend,
     ResponseDecodeError,
@@ -54,6 +59,8 @@ from bandwidth_mfa_async import (
     RetryPolicy,
     ServerError,
     SQLiteJournal,
+    SQLiteStore,
+    StoreError,
     TLSError,
     VerificationLockedError,
     VerifyCodeRequest,
@@ -63,6 +70,7 @@ from bandwidth_mfa_async import (
     normalize_code,
 )
 from bandwidth_mfa_async.bulk import OutcomeStream
+from bandwidth_mfa_async.signin import Check, Guard, SignIn, SignIns, Ticket, UnverifiedBudget
 from bandwidth_mfa_async.simulator import (
     AccountLimits,
     Fault,
@@ -80,6 +88,19 @@ from bandwidth_mfa_async.simulator import (
     count_segments,
     wait_until_ready,
 )
+from bandwidth_mfa_async.stores import (
+    Argument,
+    Change,
+    KeyRecord,
+    KeyStatus,
+    Records,
+    Reply,
+    Step,
+    Store,
+    StoredRecord,
+    TransactionalStore,
+    load_scripts,
+)
 from bandwidth_mfa_async.telemetry import (
     LOGGER_NAME,
     AttemptEvent,
@@ -92,6 +113,7 @@ from bandwidth_mfa_async.telemetry import (
     LimitWaitEvent,
     OpenTelemetryHook,
     SendsPausedEvent,
+    SignInEvent,
 )
 from bandwidth_mfa_async.telemetry import Hook as HookProtocol
 from bandwidth_mfa_async.testing import Clock, FakeTransport, ManualClock, Outcome, SentRequest, ThreadedSimulator
@@ -129,6 +151,8 @@ class Hook:
                 assert_type(event.rate, float)
             case CredentialSwitchedEvent():
                 assert_type(event.current, Literal["basic", "oauth2"])
+            case SignInEvent():
+                assert_type(event.region, str | None)
             case _:
                 assert_never(event)
 
@@ -194,6 +218,10 @@ def errors(error: MFAError) -> str:
             return error.rule
         case ConnectTimeoutError() | TLSError() | NotSentError():
             assert_type(error.delivery, Delivery)
+        case KeyInFlightError() | StoreError():
+            assert_type(error.retryable, bool)
+        case GuardRefusedError():
+            assert_type(error.clearable, bool)
         case ReadTimeoutError() | DisconnectedError() | ResponseDecodeError() | DeliveryUnknownError():
             assert_type(error.elapsed, float)
         case DeadlineExceededError():
@@ -208,6 +236,59 @@ def errors(error: MFAError) -> str:
     return f"{caught}, {__version__}"
 
 
+async def sign_ins(mfa: MFAClient, template: CodeTemplate) -> str | None:
+    guard = Guard(regions={"US"}, total="1000/h", unverified=UnverifiedBudget({"US": 2000}, observe_first="7d"))
+    signins = SignIns(mfa, {"en": template, "de": template}, guard=guard, cooldown=(30, 60), store=MemoryStore())
+    flow: SignIn = await signins.start("+19195551234", visitor="198.51.100.7", subject="7", idempotency_key="k")
+    flow = await signins.resend(flow.id)
+    flow = await signins.call(flow.id)
+    assert_type(flow.delivery, Delivery)
+    assert_type(await signins.get(flow.id), SignIn | None)
+    check: Check = await signins.check(flow.id, "123456")
+    await signins.cancel(flow.id)
+    await signins.done(flow.id)
+    ticket: Ticket = await guard.admit("+19195551234", visitor="198.51.100.7", cleared=True)
+    await ticket.release()
+    await ticket.verified()
+    assert_type(check.number, str | None)
+    return check.subject
+
+
+async def stores(step: Step) -> KeyRecord:
+    store: Store = MemoryStore(lease=30.0, retention=86_400.0, max_records=1_000)
+    store = SQLiteStore("codes.db", max_size=10_000_000, allow_network_mount=True)
+    store = RedisStore("redis://127.0.0.1", cluster=False, prefix="mfa", require_aof=False, confirm="replica")
+    load_scripts(step)
+    assert_type(await store.run(step, ["k:1f"], ["1f", 2], deadline=1.0), list[Any])
+    record = await store.get("1f", "2a", deadline=1.0)
+    assert_type(record.status, KeyStatus)
+    assert_type(record.possible_duplicate, bool | None)
+    return record
+
+
+class PostgresStore(TransactionalStore):
+    async def transact(self, keys: Sequence[str], change: Change, *, deadline: float, is_read: bool) -> Reply:
+        found: list[StoredRecord | None] = [None for _ in keys]
+        reply, _ = change(found, 0)
+        return reply
+
+    async def counts(self, *, deadline: float) -> dict[str, dict[str, int]]:
+        return {}
+
+    async def aclose(self) -> None:
+        pass
+
+
+def count(records: Records, args: Sequence[Argument], now: int) -> Reply:
+    record = records[0] or {"n": 0, "e": now + 1000}
+    record["n"] += 1
+    records.save(0, record)
+    return [record["n"]]
+
+
+COUNT = Step("count", count)
+
+
 async def launch(mfa: MFAClient, template: CodeTemplate) -> BulkSummary:
     journal = SQLiteJournal("launch.db", run="november", template=template)
     async with BulkSender(mfa, journal=journal, ordered=True, drain_timeout=5.0) as bulk:
@@ -220,6 +301,9 @@ async def launch(mfa: MFAClient, template: CodeTemplate) -> BulkSummary:
             assert_type(outcome.response, MessagingCodeResponse | VoiceCodeResponse | None)
             assert_type(outcome.error, MFAError | None)
         bulk.send((template.to(number) for number in ["+19195551234"]), key=lambda request: request.to)
+        # Numbers need a template, and there are two channels.
+        bulk.send(["+19195551234"])  # type: ignore[list-item] # ty: ignore[invalid-argument-type]
+        BulkSender(mfa, channel="sms")  # type: ignore[arg-type] # ty: ignore[invalid-argument-type]
         bulk.stop()
     assert_type(JournalReport.read("launch.db").created, datetime)
     return bulk.summary
@@ -304,6 +388,7 @@ async def work(broker: AsyncBroker, ledger: RedisLedger) -> None:
         assert_type(await codes.send_code.outcome("login:42"), CodeOutcome | None)
         job = await codes.submit(["+19195551234"], name="launch", chunk=500, template=template)
         assert_type(job, Job)
+        await codes.submit(["+19195551234"], name="x")  # type: ignore[list-item] # ty: ignore[invalid-argument-type]
         async for progress in job.watch():
             assert_type(progress, JobProgress)
             assert_type(progress.ending, str | None)

@@ -52,7 +52,7 @@ def test_every_public_name_has_a_docstring(name: str) -> None:
 
 
 # The modules that users import.
-PUBLIC = ("", ".bulk", ".simulator", ".telemetry", ".testing", ".webhooks", ".worker")
+PUBLIC = ("", ".bulk", ".signin", ".simulator", ".stores", ".telemetry", ".testing", ".webhooks", ".worker")
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -271,6 +271,7 @@ def test_one_error_names_all_missing_variables(env: dict[str, str], missing: lis
         settings_from_env({}, env)
     every = ["BW_ACCOUNT_ID", "BW_USERNAME", "BW_PASSWORD", "BW_CLIENT_ID", "BW_CLIENT_SECRET"]
     assert [name for name in every if name in str(caught.value)] == missing
+    assert "bandwidth-mfa simulate" in str(caught.value)
 
 
 def test_from_env(monkeypatch: pytest.MonkeyPatch) -> None:

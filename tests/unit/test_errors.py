@@ -101,6 +101,8 @@ def test_default_deliveries_are_conservative() -> None:
         "DeadlineExceededError": "not_sent",
         "DeliveryUnknownError": "unknown",
         "DisconnectedError": "unknown",
+        "GuardRefusedError": "not_sent",
+        "KeyInFlightError": "unknown",
         "NotFoundError": "rejected",
         "NotSentError": "not_sent",
         "PermissionDeniedError": "rejected",
@@ -109,12 +111,51 @@ def test_default_deliveries_are_conservative() -> None:
         "RequestError": "unknown",
         "ResponseDecodeError": "unknown",
         "ServerError": "rejected",
+        "StoreError": "not_sent",
         "TLSError": "not_sent",
         "VerificationLockedError": "rejected",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.NotSentError(), True),
+        (errors.TLSError(), True),
+        (errors.DeadlineExceededError(), True),
+        (errors.StoreError(), True),
+        (errors.NotSentError(retry_stopped_by="not_after"), False),
+        (RateLimitError(), True),
+        (RateLimitError(local=True, delivery=Delivery.NOT_SENT), True),
+        (RateLimitError(delivery=Delivery.UNKNOWN), False),
+        (errors.ServerError(status=503), True),
+        (errors.ServerError(status=502, delivery=Delivery.UNKNOWN), False),
+        (errors.BadRequestError(status=400), False),
+        (errors.BadRequestError(status=400, delivery=Delivery.NOT_SENT), True),
+        (errors.AuthenticationError(status=401), False),
+        (APIStatusError(status=302), False),
+        (APIStatusError(status=408), False),
+        (errors.ReadTimeoutError(), False),
+        (errors.DeadlineExceededError(delivery=Delivery.UNKNOWN), False),
+        (errors.KeyInFlightError(), True),
+    ],
+    ids=repr,
+)
+def test_a_call_is_retryable_if_it_cannot_repeat_a_text(error: RequestError, expected: bool) -> None:
+    """The rule for task queues, which retry whole calls; it survives pickling."""
+    assert error.retryable is expected
+    assert pickle.loads(pickle.dumps(error)).retryable is expected
 
 
 def test_an_invalid_request_names_field_and_rule() -> None:
     """Both are attributes, and the text contains nothing else."""
     error = InvalidRequestError("to", "must be E.164")
     assert (error.field, error.rule, str(error)) == ("to", "must be E.164", "to: must be E.164")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.25 s"), (12.5, "12.5 s"), (3600.0, "3600 s"), (86400, "86400 s")]
+)
+def test_a_long_wait_is_written_out(seconds: float, text: str) -> None:
+    """No exponent, however long the wait is."""
+    assert f"retry after {text}" in str(errors.RateLimitError(retry_after=seconds))

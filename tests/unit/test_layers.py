@@ -29,10 +29,23 @@ def test_modules_have_a_docstring_and_a_bounded_size(path: pathlib.Path) -> None
 
 
 # Modules that a failing call or item runs through, and the functions in them that import what is loaded by then.
-OF_CALLS = ("_auth", "_client", "_items", "_redis", "_retry", "_retry_after", "_transport", "_wire", "bulk", "limits")
+OF_CALLS = (
+    "_auth",
+    "_client",
+    "_items",
+    "_redis",
+    "_retry",
+    "_retry_after",
+    "_transport",
+    "_wire",
+    "bulk",
+    "limits",
+    "stores",
+)
 LOADED_EARLIER = {
     "_retry.retry": "when the client binds to its loop",
     "_redis._script.run": "when the Redis client is made",
+    "_redis._script.run_then": "when the Redis client is made",
     "_redis._connect.make_client": "before the first operation",
     "_redis._durability.read_durability": "when the Redis client is made",
     "_redis._fail_fast.call": "when the Redis client is made",

@@ -52,6 +52,7 @@ class Run:
         self.outcomes = list(outcomes)
         self.budget = RetryBudget(budget)
         self.time_left = time_left
+        self.may_retry = True
         self.slept: list[float] = []
         self.announced: list[float] = []
 
@@ -74,6 +75,7 @@ class Run:
             sends=sends,
             policy=policy,
             budget=self.budget,
+            may_retry=lambda: self.may_retry,
             time_left=lambda: self.time_left,
             sleep=self.sleep,
             before_sleep=lambda _error, seconds: self.announced.append(seconds),
@@ -277,6 +279,15 @@ async def test_a_sleep_that_would_cross_the_deadline_is_not_started() -> None:
     with pytest.raises(ServerError) as caught:
         await run(RetryPolicy(wait_initial=1.0))
     assert (run.slept, caught.value.retry_stopped_by) == ([1.0], "deadline")
+
+
+async def test_a_call_whose_owner_stops_ends_with_its_last_error() -> None:
+    """Without a wait, and without a withdrawal from the budget."""
+    run = Run(status(500), None)
+    run.may_retry = False
+    with pytest.raises(ServerError) as caught:
+        await run(RetryPolicy())
+    assert (run.slept, run.budget.tokens, caught.value.retry_stopped_by) == ([], 500, None)
 
 
 @pytest.mark.parametrize(("requested", "stopped"), [(60.0, None), (60.1, "retry_after"), (1e20, "retry_after")])

@@ -13,8 +13,10 @@ _MEANINGS: Final = {
     "DeadlineExceededError": "the call's deadline passed before the request was written",
     "DeliveryUnknownError": "the request was written, and no trustworthy answer came",
     "DisconnectedError": "the connection was closed after the request was written",
+    "GuardRefusedError": "a guard refused the number: its region, a limit or a budget",
     "InterruptedRun": "the run was killed while this request was in flight",
     "InvalidRequestError": "a value of the item breaks a rule, so no request was made",
+    "KeyInFlightError": "another call with the same idempotency key had no outcome yet",
     "NotFoundError": "the service has no such path: a wrong base URL or account id",
     "NotSentError": "the service could not be reached: DNS, a refused connection or a proxy",
     "PermissionDeniedError": "wrong credentials, or a user without the right to use MFA",
@@ -22,6 +24,7 @@ _MEANINGS: Final = {
     "ReadTimeoutError": "the request was written, and the answer did not come in time",
     "ResponseDecodeError": "the answer has a success status but cannot be decoded",
     "ServerError": "the service, or a gateway in front of it, failed",
+    "StoreError": "the store of idempotency keys could not be used, so nothing was sent",
     "TLSError": "the service's certificate was not trusted, or the TLS handshake failed",
 }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from ..._clock import SystemClock
+from ..._concise import ConciseType
 from ..._item_state import JournalState
 from ..._redaction import printable
 from ..journal._file import INPUT_ITEMS
@@ -42,7 +43,7 @@ _MAX_NAME: Final = 200
 
 
 @frozen(kw_only=True)
-class JournalReport:
+class JournalReport(metaclass=ConciseType):
     """The report on a bulk run's journal; it contains no number, no text and no personal id.
 
     Attributes:

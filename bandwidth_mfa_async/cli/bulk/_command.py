@@ -14,58 +14,36 @@ import click
 from rich.table import Table
 
 from ..._config import Resend, RetryPolicy
-from ..._models import DEFAULT_MESSAGE, CodeTemplate
+from ..._models import CodeTemplate
 from ...errors import ConfigurationError, Delivery, MFAError, RequestError
 from .. import _outcome
 from .._files import is_one_of, journal_files
-from .._formats import format_duration
-from .._limit_options import limit_options, limits_from_options
+from .._formats import duration
+from .._limit_options import limits_from_options
 from .._open_client import open_client
 from .._output import OutputConsole, quiet_output
 from .._signals import SignalHandlers
 from .._terminal import printable
 from ._display import per_second, summary_table
 from ._input_scan import scan_document
+from ._options import EPILOG, bulk_options
 from ._plan import Plan
 from ._rejects import Rejects, RowFiles
+from ._rows import COLUMNS, RAW, REJECT_COLUMNS
 from ._run import send
 from ._scan_progress import no_valid_rows, scan_before_send, scan_input
 from ._source import InputFile, display_name, row_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from ..._config import Limits
+    from ..._validation import Channel
     from ._input_scan import ScanResult
     from ._plan import RunResult
     from ._rows import Format
 
-_EPILOG: Final = """
-\b
-Input: CSV with a column 'to', or a single column of numbers, whose header
-may have any name or be missing; optional columns message, scope and digits.
-Or JSON Lines with the same names. UTF-8; blank lines are skipped. A file is
-checked completely before the first code is sent, and must not change until
-the end; standard input is not checked, as it can be read only once.
-\b
-Stopping: after SIGINT (Ctrl-C), SIGTERM or SIGHUP (except under nohup), no
-more codes are started and those in flight finish; a second signal cancels
-them. To continue, run the same command with the same --journal again: codes
-already sent are skipped. A signal during the check ends the command.
-\b
-Exit codes: 0 all accepted, now or earlier; 1 some rejected, not sent or
-invalid, or stopped early; 2 bad usage, configuration, input or journal;
-3 some unknown. A dry run: 0 all rows valid, 1 some bad, 2 as above. Stopped
-during the check: 128 and the signal's number, such as 130.
-\b
-Credentials come from the environment, as for 'send'.
-\b
-Examples (with BW_NUMBER and BW_MESSAGING_APPLICATION_ID set):
-  bandwidth-mfa bulk numbers.csv --dry-run
-  bandwidth-mfa bulk numbers.csv --journal launch.db --rate 60/m
-  bandwidth-mfa bulk - --journal launch.db < numbers.txt
-  bandwidth-mfa bulk numbers.csv --worker redis://localhost:6379/0
-"""
+_RESERVED: Final = frozenset((*COLUMNS[1:], *REJECT_COLUMNS, RAW))
 # A dry run without --from checks the template with this sender; it sends nothing.
 _PLACEHOLDER_SENDER: Final = "+19195554321"
 
@@ -74,78 +52,7 @@ class _PrintResult(Protocol):
     def __call__(self, *, err: bool) -> None: ...
 
 
-def bulk_options(command: Any) -> Any:
-    """Add the options of `bulk` to a command."""
-    options: list[Callable[[Any], Any]] = [
-        click.argument("file", type=click.Path(allow_dash=True)),
-        click.option("--from", "from_", envvar="BW_NUMBER", show_envvar=True, help="The sender's number, E.164."),
-        click.option(
-            "--application-id",
-            help="The application.  [env var: BW_MESSAGING_APPLICATION_ID, with --voice BW_VOICE_APPLICATION_ID]",
-        ),
-        click.option("--scope", help="What the codes are for, unless a row has a scope."),
-        click.option("--message", default=DEFAULT_MESSAGE, show_default=True, help="The text; must contain {CODE}."),
-        click.option("--digits", type=int, default=6, show_default=True, help="The codes' length, 4 to 8."),
-        click.option("--voice", is_flag=True, help="Call instead of texting."),
-        click.option(
-            "--journal",
-            type=click.Path(),
-            help="Record every code in this file; if it exists, continue from it.",
-        ),
-        click.option(
-            "--run", default="", metavar="NAME", help="The run's name; another name sends to the same numbers again."
-        ),
-        click.option("--rejects", type=click.Path(), help="Write rows that need correction to this file, as CSV."),
-        click.option("--unknowns", type=click.Path(), help="Write rows with an unknown outcome to this file, as CSV."),
-        click.option(
-            "--worker",
-            metavar="[URL]",
-            is_flag=False,
-            flag_value="",
-            help="Let workers send: submit the rows to their ledger at URL (or BW_LEDGER_URL) and watch the job.",
-        ),
-        click.option(
-            "--require-aof/--no-require-aof",
-            default=True,
-            help="Whether the ledger's Redis must write an append-only file; without one, a restart can repeat texts.",
-        ),
-        limit_options,
-        click.option(
-            "--max-in-flight",
-            type=click.IntRange(1, 10_000),
-            default=100,
-            show_default=True,
-            help="The maximum number of codes in flight.",
-        ),
-        click.option(
-            "--resend",
-            type=click.Choice([member.value.replace("_", "-") for member in Resend]),
-            default="rejected",
-            show_default=True,
-            help="Which codes are sent again; at-least-once includes unknown ones, so a person may get two codes.",
-        ),
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(["auto", "csv", "jsonl"]),
-            default="auto",
-            show_default=True,
-            help="By default chosen by the file's name, else by its first byte.",
-        ),
-        click.option(
-            "--allow-repeats",
-            is_flag=True,
-            help="Also send a second row for a number if its text, scope or digits differ.",
-        ),
-        click.option("--dry-run", is_flag=True, help="Check and count all rows, and send nothing."),
-        click.option("--json", "as_json", is_flag=True, help="Print one line of JSON at the end."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-@click.command(epilog=_EPILOG, short_help="Send a code to every number in a file, and record each outcome.")
+@click.command(epilog=EPILOG, short_help="Send a code to every number in a file, and record each outcome.")
 @bulk_options
 def bulk(file: str, dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click passes flags this way
     """Send a code to every number in FILE, or in standard input for '-', and report the outcomes.
@@ -240,7 +147,7 @@ def _dry_run(
     worker: str | None,  # noqa: ARG001 - a dry run sends nothing
     **options: Any,
 ) -> tuple[_PrintResult, int]:
-    channel = "voice" if voice else "messaging"
+    channel: Channel = "voice" if voice else "messaging"
     limits = _limits({**options, "redis": None}, channel)
     plan = _plan(source, channel, _template(voice, options, required=False), options)
     rate = limits.voice_rate if voice else limits.rate
@@ -252,7 +159,7 @@ def _dry_run(
     return partial(_print_dry_run, scan, document, channel, as_json=as_json), code
 
 
-def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str, *, as_json: bool, err: bool) -> None:
+def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: Channel, *, as_json: bool, err: bool) -> None:
     if as_json:
         click.echo(_outcome.json_line(document), err=err)
         return
@@ -271,17 +178,20 @@ def _print_dry_run(scan: ScanResult, document: dict[str, Any], channel: str, *, 
         table.add_row("repeats", f"{scan.repeated:,}", remark)
     per_text = f", {each} per text" if unit == "segments" else ""
     table.add_row(unit, f"{scan.weight:,}", f"count against the account's rate{per_text}")
-    table.add_row("time", format_duration(document["seconds"]), f"estimate at {document['rate_per_second']:g} a second")
+    table.add_row("time", duration(document["seconds"]), f"estimate at {document['rate_per_second']:g} a second")
     OutputConsole(stderr=err, plain_width=120).print(table)
     if document["rate_source"] != "--rate":
         click.echo(f"The rate is {document['rate_source']}; set your account's own rate with --rate.", err=err)
 
 
-def _plan(source: InputFile, channel: str, template: CodeTemplate, options: dict[str, Any]) -> Plan:
+def _plan(source: InputFile, channel: Channel, template: CodeTemplate, options: dict[str, Any]) -> Plan:
     for name in ("journal", "rejects", "unknowns"):
         # A script with an unset variable passes "". Without a journal, a second run would send everything again.
         if options[name] == "":
             raise ConfigurationError(f"--{name}: is empty; name a file, or leave the option out")
+    column = options["column"].strip()
+    if not column or column.lower() in _RESERVED:
+        raise ConfigurationError("--column: name the column with the numbers, like 'phone'")
     form: Format = options["form"]
     return Plan(
         input=source,
@@ -292,6 +202,7 @@ def _plan(source: InputFile, channel: str, template: CodeTemplate, options: dict
         run=options["run"],
         max_in_flight=options["max_in_flight"],
         allow_repeats=options["allow_repeats"],
+        column=column,
     )
 
 
@@ -307,7 +218,7 @@ def _checked(plan: Plan, console: OutputConsole, rejects: Rejects | None) -> Pla
 def _send(
     source: InputFile, signals: SignalHandlers, *, as_json: bool, voice: bool, worker: str | None, **options: Any
 ) -> tuple[_PrintResult, int]:
-    channel = "voice" if voice else "messaging"
+    channel: Channel = "voice" if voice else "messaging"
     if worker is not None:
         return _send_by_workers(source, signals, channel, worker, options, as_json=as_json)
     limits = _limits(options, channel)
@@ -329,7 +240,7 @@ def _send(
 
 
 def _send_by_workers(  # noqa: PLR0913 - called in one place
-    source: InputFile, signals: SignalHandlers, channel: str, url: str, options: dict[str, Any], *, as_json: bool
+    source: InputFile, signals: SignalHandlers, channel: Channel, url: str, options: dict[str, Any], *, as_json: bool
 ) -> tuple[_PrintResult, int]:
     """Submit the rows to workers, and watch the job.
 

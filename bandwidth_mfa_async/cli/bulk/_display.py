@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import Delivery
-from .._formats import format_duration, possible_duplicates
+from .._formats import possible_duplicates, sparkline, stopwatch
 from .._output import can_animate
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ SENDING: Final = "sending"
 LINE_INTERVAL: Final = 10.0
 _MINUTE: Final = 60
 _RECENT: Final = 10
-_BARS: Final = "▁▂▃▄▅▆▇█"
-_ASCII_BARS: Final = "_.-:=+*#"
 _SENT: Final = frozenset({Delivery.ACCEPTED, Delivery.REJECTED, Delivery.NOT_SENT, Delivery.UNKNOWN})
 _GAP: Final = "  "
 
@@ -154,7 +152,7 @@ class Display:
 
     def status_line(self) -> str:
         """Return the state of the run as one line."""
-        elapsed = format_duration(self.elapsed)
+        elapsed = stopwatch(self.elapsed)
         counts = ", ".join(f"{number:,} {name}" for name, number, _ in self._counts())
         return f"{elapsed} {self.state}: {self._progress()}; {counts}"
 
@@ -173,7 +171,7 @@ class Display:
         progress.add_row(self.state, bar, self._progress())
         yield progress
         yield from self._count_lines(width)
-        yield self._sparkline(width, _ASCII_BARS if options.ascii_only else _BARS)
+        yield self._last_minute(width, ascii_only=options.ascii_only)
 
     def _count_lines(self, width: int) -> list[Text]:
         """Return the counts, wrapped to the width."""
@@ -214,17 +212,16 @@ class Display:
         else:
             where = f"{done:,} of {self._total:,} ({done * 100 // max(1, self._total)} %)"
         pace = f"{self._pace.per_second():.{0 if self._pace.per_second() >= 10 else 1}f}/s"
-        return _GAP.join([where, pace, *([] if eta is None else [f"{format_duration(eta)} left"])])
+        return _GAP.join([where, pace, *([] if eta is None else [f"{stopwatch(eta)} left"])])
 
-    def _sparkline(self, width: int, bars: str) -> Text:
+    def _last_minute(self, width: int, *, ascii_only: bool) -> Text:
         label = "last minute "
         seconds = self._pace.last_minute()
         peak = max(seconds, default=0)
         tail = f" {peak}/s peak"
         seconds = seconds[-max(1, width - len(label) - len(tail)) :]
         line = Text(label, no_wrap=True, overflow="crop")
-        for number in seconds:
-            line.append(bars[-(-number * (len(bars) - 1) // peak)] if number else " ", style="cyan")
+        line.append(sparkline(seconds, ascii_only=ascii_only), style="cyan")
         return line.append(tail, style="dim")
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import pathlib
 from typing import TYPE_CHECKING, Final
 
 from click.core import ParameterSource
 
 from ..._clock import SystemClock, sleep_until
+from ..._item_state import is_status_retryable_next_run
+from ..._validation import checked_name
 from ...bulk import BulkSummary
 from ...errors import ConfigurationError, Delivery, MFAError
 from ...worker._job import WENT_BACK, open_job
 from ...worker._submission import Submission
-from ...worker.ledger._ledger import checked_name
+from .._formats import plural
 from .._limit_options import show_warnings
 from ._display import REFRESH_INTERVAL, SENDING, Display
 from ._input_scan import MAX_SAMPLES
+from ._lease_watch import LeaseWatch
 from ._plan import RunResult, open_rows
 from ._rejects import UNKNOWN_REASON
 from ._row_producer import RowProducer
@@ -39,8 +43,12 @@ _NO_WORKER: Final = (
     f"no worker has taken anything for {NO_WORKER_AFTER:g} seconds; start one with: taskiq worker worker:broker (the "
     "module that makes your MFAWorker); Ctrl-C ends only the watching"
 )
-# The 4xx answers about credentials, the URL, timing or the rate. Other 4xx answers are about the item and repeat.
-_NOT_ABOUT_THE_ITEM: Final = frozenset({401, 403, 404, 408, 425, 429})
+
+
+def _lease_wait(seconds: float, sending: int) -> str:
+    """Return the line about a wait for a lease."""
+    unknown = f"; its {plural(sending, 'item')} in flight will be unknown" if sending else ""
+    return f"waiting up to {math.ceil(seconds)} s for the lease of a worker that died{unknown}"
 
 
 def check_options(context: click.Context) -> None:
@@ -167,14 +175,23 @@ class _JobWatcher:
         ):
             progress = await self._job.resume()
         clock = self._ledger.clock
-        idle = progress.done, progress.sending
+        idle = before = progress.done, progress.sending
         idle_until: float | None = clock.monotonic() + NO_WORKER_AFTER
+        leases, is_explained = LeaseWatch(self._ledger.lease), False
         while (progress := await self._poll_once(display) or progress).ending is None:
-            if (progress.done, progress.sending) != idle:
+            now = progress.done, progress.sending
+            if now != idle:
                 idle_until = None
             elif idle_until is not None and clock.monotonic() >= idle_until:
                 idle_until = None
                 display.print_line(_NO_WORKER)
+            wait = leases.longest_wait(await self._ledger.leases(self._job.name), clock.monotonic())
+            if wait is None:
+                is_explained = False
+            elif now == before and not is_explained:
+                is_explained = True
+                display.print_line(_lease_wait(wait, progress.sending))
+            before = now
             await sleep_until(clock, clock.monotonic() + REFRESH_INTERVAL)
         if progress.ending == "finished":
             self._result.summary.ending = "finished"
@@ -263,9 +280,7 @@ class _JobWatcher:
 
 def _needs_correction(outcome: JobOutcome) -> bool:
     status = outcome.status
-    if outcome.delivery is not Delivery.REJECTED or status is None:
-        return False
-    return 400 <= status < 500 and status not in _NOT_ABOUT_THE_ITEM
+    return outcome.delivery is Delivery.REJECTED and status is not None and not is_status_retryable_next_run(status)
 
 
 def _stop_reason(name: str, ending: str) -> str:

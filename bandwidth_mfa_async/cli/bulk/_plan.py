@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from ..._models import CodeTemplate
+    from ..._validation import Channel
     from ...bulk import BulkSummary
     from ...errors import Delivery, MFAError
     from ._rows import BadRow, Format, InputRow
@@ -30,6 +31,7 @@ class Plan:
     Attributes:
         input: the input.
         form: its format.
+        column: the name of the column with the numbers.
         template: the defaults for values that a row does not have.
         channel: ``"messaging"`` or ``"voice"``.
         journal: the journal's path; None for a temporary journal, which is deleted after a finished run.
@@ -43,11 +45,12 @@ class Plan:
     input: InputFile
     form: Format
     template: CodeTemplate
-    channel: str
+    channel: Channel
     journal: str | None
     run: str
     max_in_flight: int
     allow_repeats: bool = False
+    column: str = "to"
     checked_rows: int | None = None
     repeat_lines: Sequence[int] = ()
 
@@ -108,4 +111,7 @@ def open_rows(plan: Plan) -> Generator[tuple[RowReader, int | None]]:
             is_repeat = stack.enter_context(contextlib.closing(RepeatIndex())).is_repeat
         else:
             is_repeat = partial(is_one_of_lines, plan.repeat_lines)
-        yield RowReader(source, plan.template, format_of(plan.path, source, plan.form), is_repeat), size
+        yield (
+            RowReader(source, plan.template, format_of(plan.path, source, plan.form), is_repeat, column=plan.column),
+            size,
+        )

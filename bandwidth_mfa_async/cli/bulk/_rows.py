@@ -106,6 +106,7 @@ class RowReader:
         source: the bytes.
         template: the defaults for values that a row does not have.
         form: ``"csv"`` or ``"jsonl"``.
+        column: the name of the column with the numbers; in a rejects file it is always "to".
         is_repeat: returns whether a row must not be sent because its number has an earlier row with another text;
             called for every good row if rows can have a text of their own.
 
@@ -119,6 +120,8 @@ class RowReader:
         template: CodeTemplate,
         form: Format,
         is_repeat: Callable[[InputRow], bool] | None = None,
+        *,
+        column: str = "to",
     ) -> None:
         self.source = source
         self.header: tuple[str, ...] = (*COLUMNS, RAW)
@@ -138,6 +141,7 @@ class RowReader:
         self._last = ""
         self._is_rejects_file = False
         self._form = form
+        self._column = column
         self._is_repeat = is_repeat
         self._iterator = self._json_rows() if form == "jsonl" else self._csv_rows()
 
@@ -237,8 +241,9 @@ class RowReader:
             names = [cell.strip(_HEADER_SPACES).lower() for cell in cells]
             if len(cells) > MAX_COLUMNS:
                 raise self._file_error(at, f"{len(cells)} columns: keep 'to' and what you need, at most {MAX_COLUMNS}")
-            if "to" in names:
-                self._set_header(at, names)
+            column = "to" if tuple(names[: len(REJECT_COLUMNS)]) == REJECT_COLUMNS else self._column.lower()
+            if column in names:
+                self._set_header(at, names, column)
                 self._line += reader.line_num - 1
                 return at, delimiter, None, read[reader.line_num :]
         if not parsed:
@@ -247,14 +252,18 @@ class RowReader:
         if self.source.suspect and (problem := _undecodable(cells)):
             raise self._file_error(at, problem)
         text = "".join(read[:used])
-        if len(cells) == 1 and not any(other in text for other in _DELIMITERS):
+        if len(cells) == 1 and self._column == "to" and not any(other in text for other in _DELIMITERS):
             self.header = ("to",)
             self._line += used - 1
             # A single column may have a header of any name, also an empty one; a number, good or bad, has digits.
             return at, delimiter, cells if any(char.isdigit() for char in text) else None, read[used:]
         named = next((name for name in (" ".join(cell.lower().split()) for cell in cells) if name in _SYNONYMS), None)
-        hint = f"rename '{named}' to 'to'" if named else "add a header line that names the column with the numbers 'to'"
-        raise self._file_error(at, f"no column is called 'to': {hint}")
+        hint = "add a header line that names the column with the numbers 'to'"
+        if self._column != "to":
+            hint = "correct --column, or add a header line"
+        elif named:
+            hint = f"pass --column '{named}', or rename it to 'to'"
+        raise self._file_error(at, f"no column is called '{scrub(self._column)}': {hint}")
 
     def _next_line(self, unread: Iterator[str]) -> str:
         """Return the next line that is not blank."""
@@ -264,12 +273,16 @@ class RowReader:
                 return line
         return ""
 
-    def _set_header(self, at: int, names: list[str]) -> None:
+    def _set_header(self, at: int, names: list[str], column: str) -> None:
         if self.source.suspect and (problem := _undecodable(names)):
             raise self._file_error(at, problem)
-        for name in COLUMNS:
+        for name in (*COLUMNS, column):
             if names.count(name) > 1:
                 raise self._file_error(at, f"more than one column is called '{name}': keep one")
+        if column != "to":
+            if "to" in names:
+                raise self._file_error(at, f"has a column 'to' beside '{column}': rename it")
+            names[names.index(column)] = "to"
         if tuple(names[: len(REJECT_COLUMNS)]) == REJECT_COLUMNS:
             self._is_rejects_file = True
             names = [unescape_formula(name) for name in names]
@@ -348,7 +361,7 @@ class RowReader:
         try:
             if self.source.suspect and (problem := _undecodable([text])):
                 raise _BadCellError(problem)
-            document = _json_object(text)
+            document = _json_object(text, self._column)
             cells = (*(_cell_text(document.get(name)) for name in COLUMNS), text)
             self.ignored += [
                 shown for name in document if name not in COLUMNS and (shown := scrub(name)) not in self.ignored
@@ -372,7 +385,7 @@ class RowReader:
             return BadRow(self._line, str(error), cells)
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _json_object(text: str, column: str) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         document = dict(pairs)
         if len(document) != len(pairs):
@@ -385,9 +398,11 @@ def _json_object(text: str) -> dict[str, Any]:
         raise _BadCellError('is not JSON: every line must be one object like {"to": "+19195551234"}') from None
     if not isinstance(document, dict):
         raise _BadCellError(f'is {_json_type(document)}, not an object like {{"to": "+19195551234"}}')
-    if "to" not in document:
-        raise _BadCellError("has no 'to'")
-    return cast("dict[str, Any]", document)
+    if column not in document:
+        raise _BadCellError(f"has no '{scrub(column)}'")
+    if column != "to" and "to" in document:
+        raise _BadCellError(f"has 'to' beside '{scrub(column)}': keep one")
+    return {"to" if name == column else name: value for name, value in cast("dict[str, Any]", document).items()}
 
 
 _JSON_TYPES: Final[dict[type, str]] = {

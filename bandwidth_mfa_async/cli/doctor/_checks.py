@@ -34,6 +34,7 @@ from ...errors import (
     RequestError,
     ServerError,
 )
+from .._formats import plural
 from ._network import FIREWALL, check_network
 from ._types import Finding
 
@@ -287,7 +288,7 @@ def _probe_finding(name: str, answer: RawResponse, auth: BasicAuth | OAuth2Clien
 
 def _basic_end(clock: Clock) -> str:
     days = (BASIC_ENDS - clock.time()) / _DAY
-    when = f"in {days:.0f} days" if days >= 1 else ("within a day" if days > 0 else "which has passed")
+    when = f"in {plural(round(days), 'day')}" if days >= 1 else ("within a day" if days > 0 else "which has passed")
     return f"are announced to end on 2026-12-02, {when}"
 
 

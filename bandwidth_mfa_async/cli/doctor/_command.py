@@ -14,6 +14,7 @@ import click
 from ..._models import CodeRequest
 from ...errors import InvalidRequestError
 from .. import _outcome
+from .._formats import plural
 from .._terminal import styled, wrapped
 from ._checks import run_checks, versions
 
@@ -84,7 +85,7 @@ async def _doctor(request: CodeRequest | None, timeout: float, *, as_json: bool)
         }
         click.echo(_outcome.json_line(document))
     else:
-        click.echo(f"{tally['fail']} failed, {tally['warn']} warnings")
+        click.echo(f"{tally['fail']} failed, {plural(tally['warn'], 'warning')}")
     return _outcome.EXIT_FAILED if tally["fail"] else _outcome.EXIT_OK
 
 

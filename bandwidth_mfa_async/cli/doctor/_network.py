@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from ..._tls_reason import tls_reason
+from .._formats import plural
 from ._types import Finding
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ async def _check_tls(address: str, port: int, host: str, timeout: float, clock: 
     certificate, protocol = tls.getpeercert() or {}, tls.version()
     writer.close()
     days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - clock.time()) / _DAY
-    detail = f"{protocol}, certificate valid for {days:.0f} more days"
+    detail = f"{protocol}, certificate valid for {plural(round(days), 'more day')}"
     if days < _CERTIFICATE_DAYS:
         remedy = "inform the service's operator; once the certificate expires, every call fails with TLSError"
         return Finding("tls", "warn", detail, remedy)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from ...bulk.report._parts import Point
 
-_BLOCKS: Final = " ▁▂▃▄▅▆▇█"
-_ASCII_BLOCKS: Final = " _.-:=+*#"
 _COLOURS: Final = {
     "accepted": "green",
     "rejected": "red",
@@ -199,10 +197,7 @@ def _sparkline(rates: list[float]) -> str:
     width = min(_LINE, len(rates))
     edges = [round(place * len(rates) / width) for place in range(width + 1)]
     means = [sum(rates[low:high]) / (high - low) for low, high in itertools.pairwise(edges)]
-    top = max(means)
-    blocks = _BLOCKS if can_print_blocks() else _ASCII_BLOCKS
-    # A rate above zero is always visible.
-    return "".join(blocks[max(1, round(8 * mean / top)) if mean else 0] for mean in means)
+    return formats.sparkline(means, ascii_only=not can_print_blocks())
 
 
 def _time_range(points: list[Point]) -> str:

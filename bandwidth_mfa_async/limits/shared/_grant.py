@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ._grant_queue import GrantQueue
 
-_ANSWER_FIELDS: Final = 11
+_ANSWER_FIELDS: Final = 13
 _MIN_SET_BACK: Final = 1.0
 """Seconds; smaller corrections of a clock are normal."""
 _logger = logging.getLogger(LOGGER_NAME)
@@ -57,6 +57,13 @@ class Report:
     windows: str = ""
     written: str = ""
     returned: bool = False
+    ready: str = "0:0:0:0"
+
+    def request_writes(self, queue: GrantQueue) -> None:
+        """Request to write the texts of the waiters of a queue."""
+        interactive, bulk = queue.shortfalls()
+        head = queue.head_shortfall()
+        self.ready = f"{interactive}:{head}:{bulk}:{1 if interactive else head}"
 
     def request(self, queue: GrantQueue, tickets: Mapping[str, tuple[float, float]]) -> None:
         """Request the permits that the waiters of a queue need, at the slots of their lanes."""
@@ -95,6 +102,7 @@ class Report:
             self.windows,
             self.written,
             str(int(self.returned)),
+            self.ready,
         ]
 
 
@@ -114,6 +122,8 @@ class PermitGrant:
         half_open: everything was rejected lately, and one message goes first as a probe.
         processes: with a configured rate, processes that have reported lately.
         set_back: the seconds by which Redis's clock was set back since the last report of any process.
+        writes: with a configured rate, segments of waiting texts that may be written now.
+        writes_wait: seconds until the other ones may ask again; 0 if there is none.
     """
 
     granted: int
@@ -127,6 +137,8 @@ class PermitGrant:
     half_open: bool
     processes: int
     set_back: float
+    writes: int
+    writes_wait: float
 
     def tickets(self, now: float) -> dict[str, tuple[float, float]]:
         """Return the slot of each lane that has one: in Redis's own time, and in the clock's seconds."""
@@ -149,7 +161,7 @@ class PermitGrant:
             values = []
         if len(values) != _ANSWER_FIELDS:
             raise StoreUnavailableError("its answer does not come from the limiter's script")
-        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, half_open, processes, set_back = values
+        granted, ticket, wait, bulk_ticket, bulk_wait, epoch, rate, pause, half_open, processes, set_back = values[:11]
         return cls(
             granted=int(granted),
             interactive_ticket=ticket,
@@ -162,6 +174,8 @@ class PermitGrant:
             half_open=half_open > 0,
             processes=int(processes),
             set_back=set_back,
+            writes=int(values[11]),
+            writes_wait=values[12],
         )
 
     def log_set_back(self, channel: str) -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._grant import Report
+
+
+class WriteKind(enum.IntEnum):
+    """What is reported about a write, as the script knows it."""
+
+    UNRESERVED = 0
+    RESERVED = 1
+    GIVEN_BACK = 2
 
 
 class PendingReport:
@@ -27,8 +36,8 @@ class PendingReport:
     def __init__(self) -> None:
         self.unused = 0
         """Permits to return."""
-        self.written: list[tuple[float, int, bool]] = []
-        """Texts that were written: the time, the weight, and whether the shared state granted the permit."""
+        self.written: list[tuple[float, int, WriteKind]] = []
+        """Texts that were written, and reservations that are given back: the time, the weight, and the kind."""
         self.returned = False
         """Whether an outage has ended since the last report."""
         self._clear()
@@ -73,9 +82,7 @@ class PendingReport:
         report.rejected, report.rejected_epoch = self._rejected, self._rejected_epoch
         report.retry_after = max(0.0, self.retry_after_until - now)
         report.unused, self.unused = self.unused, 0
-        report.written = ",".join(
-            f"{max(0.0, now - at):.6f}:{weight}:{granted:d}" for at, weight, granted in self.written
-        )
+        report.written = ",".join(f"{max(0.0, now - at):.6f}:{weight}:{kind:d}" for at, weight, kind in self.written)
         self.written.clear()
         self._clear()
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..._clock import Clock
+    from ..._validation import Channel
     from ...telemetry import Event
     from ._status import SharedStatus
 
@@ -96,7 +97,7 @@ class RedisLimits:
         state = f"{self._prefix}:{{{self._key}}}:{channel}"
         return state, f"{state}:waiting"
 
-    async def status(self, channel: str = "messaging") -> SharedStatus:
+    async def status(self, channel: Channel = "messaging") -> SharedStatus:
         """Return the state that the processes share, for display.
 
         Args:
@@ -106,7 +107,7 @@ class RedisLimits:
             ConfigurationError: Redis cannot be reached or rejects the client. The text names the reason, not the
                 address.
         """
-        store = self._store(channel, _STATUS_TIMEOUT)
+        store = self._store(channel, None, _STATUS_TIMEOUT)
         try:
             return await store.status(channel)
         except StoreUnavailableError as error:
@@ -119,8 +120,9 @@ class RedisLimits:
         finally:
             await store.aclose()
 
-    def _store(self, channel: str, timeout: float = OPERATION_TIMEOUT) -> _RedisStore:
-        connection = FailFastConnection(self._url, timeout, rights=f"{_RIGHTS} ~{self._prefix}:*")
+    def _store(self, channel: str, clock: Clock | None, timeout: float = OPERATION_TIMEOUT) -> _RedisStore:
+        rights = f"{_RIGHTS} ~{self._prefix}:*"
+        connection = FailFastConnection(self._url, timeout, rights=rights, clock=clock)
         return _RedisStore(connection, self.redis_keys(channel), self._script)
 
     def limiter(  # noqa: PLR0913 - the parameters of ChannelLimiter
@@ -145,7 +147,7 @@ class RedisLimits:
         """
         return SharedLimiter(
             channel,
-            store=self._store(channel),
+            store=self._store(channel, clock),
             rate=rate,
             adaptive=adaptive,
             clock=clock,

@@ -25,8 +25,8 @@ from ._background import BackgroundTask
 from ._fallback import FallbackEndedError, FallbackLimiter, make_local_limiter, share_of
 from ._grant import PermitGrant, Report
 from ._grant_queue import GrantQueue, GrantWaiter
-from ._pending_report import PendingReport
-from ._shared_turn import OwnWrites, SharedTurn
+from ._pending_report import PendingReport, WriteKind
+from ._shared_turn import SharedWrites
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ...telemetry import Event
     from ._grant import LimitStore
 
-_FLUSH_DELAY, _WRITTEN_DELAY = 0.1, 0.25  # seconds until counts, and writes at a configured rate, are reported
+_FLUSH_DELAY: Final = 0.1  # seconds until counts are reported
 _UNLIMITED_TTL: Final = 1.0  # seconds for which "unlimited" is valid without another exchange
 _POLL_INTERVAL: Final = 1.0  # seconds between exchanges while waiting for a distant slot
 _RETRY_DELAY: Final = (0.5, 1.0)  # seconds between attempts to reach an unavailable store (random)
@@ -89,9 +89,6 @@ class SharedLimiter:
         self._local_limiter(None if rate is None else rate.per_second)  # validates the arguments
         self._store = store
         self._ceiling = None if rate is None else effective_rate(rate)
-        # With a configured rate: what this process wrote lately, and when the oldest available permit was requested.
-        self._writes = None if rate is None else OwnWrites(rate)
-        self._available_since = math.inf
         self._processes = 1
         self._events = LimitEvents(channel, emit, self._ceiling)
         self._fallback_rate = fallback_rate
@@ -113,6 +110,7 @@ class SharedLimiter:
         self._pending = PendingReport()
         self._task = BackgroundTask(clock, self._due, self._exchange)
         self._last_exchange_at = -math.inf
+        self._writes = None if rate is None else SharedWrites(rate, clock, self.acquire, self._pending, self._flush)
         # State of outages.
         self._recent_grants = SlidingWindowCounter(_SHARE_WINDOW)
         self._fallback: FallbackLimiter | None = None
@@ -160,7 +158,8 @@ class SharedLimiter:
         if self._fallback is not None:
             self._called_since_retry = True
             self._task.notify()
-            return self._fallback.try_acquire(weight, lane)
+            permit = self._fallback.try_acquire(weight, lane)
+            return None if permit is None else self._with_turn(permit, lane)
         if self._queue.must_wait(lane):
             return None
         now = self._clock.monotonic()
@@ -200,7 +199,7 @@ class SharedLimiter:
             self._called_since_retry = True
             self._task.notify()
             with contextlib.suppress(FallbackEndedError):
-                permit = await local.acquire(weight, lane, deadline)
+                permit = self._with_turn(await local.acquire(weight, lane, deadline), lane)
         self._events.waited(lane, self._clock.monotonic() - began)
         return permit
 
@@ -208,8 +207,6 @@ class SharedLimiter:
         """Return a permit whose attempt was not sent; it goes to the next waiter."""
         if permit.turn is not None:
             permit.turn.release()
-            if isinstance(permit.turn, SharedTurn):
-                self._available_since = min(self._available_since, permit.turn.requested_at)
         if self._fallback is not None:
             self._fallback.refund(permit)
         elif permit.refundable and permit.epoch >= 0 and self._abort_error is None:
@@ -258,6 +255,8 @@ class SharedLimiter:
         """End every wait, current and future, with a separate error: the client is closing."""
         self._abort_error = make_error
         self._queue.abort(make_error)
+        if self._writes is not None:
+            self._writes.abort(make_error, closing=True)
         if self._fallback is not None:
             self._fallback.abort(make_error)
         self._task.abort()
@@ -300,19 +299,10 @@ class SharedLimiter:
 
     def _make_permit(self, weight: int, lane: Lane) -> Permit:
         self._recent_grants.add(self._clock.monotonic(), weight)
-        turn = None
-        if self._writes is not None:
-            acquire, on_write = partial(self.acquire, weight, lane), partial(self._on_write, self._writes)
-            turn = SharedTurn(self._clock, self._available_since, weight, acquire, on_write)
-        return Permit(weight, self._epoch, refundable=self._rate is not None, turn=turn)
+        return self._with_turn(Permit(weight, self._epoch, refundable=self._rate is not None), lane)
 
-    def _on_write(self, writes: OwnWrites, weight: int) -> None:
-        """Record that a text was written with a permit of the shared state."""
-        now = self._clock.monotonic()
-        writes.add(now, weight)
-        if self._fallback is None:
-            self._pending.written.append((now, weight, True))
-            self._flush(_WRITTEN_DELAY)
+    def _with_turn(self, permit: Permit, lane: Lane) -> Permit:
+        return permit if self._writes is None else self._writes.with_turn(permit, lane)
 
     def _grant_ready(self) -> None:
         """Hand out the available permits in order."""
@@ -349,6 +339,8 @@ class SharedLimiter:
             # Without callers, do not retry until the next one comes.
             return self._retry_at if self._called_since_retry or self._fallback.waiting else math.inf
         due = self._pending.due
+        if self._writes is not None:
+            due = min(due, self._writes.due(self._last_exchange_at + _POLL_INTERVAL))
         for lane, want in zip(LANES, self._queue.shortfalls(), strict=True):
             if want > 0:
                 slot = self._tickets.get(lane, (0.0, -math.inf))[1]
@@ -368,13 +360,14 @@ class SharedLimiter:
             seed=_SEED_SHARE * self._rate if self._rate is not None and self._synced else 0.0,
             expires=self._expires,
             process=self._process_id.get(),
-            windows="" if self._writes is None else self._writes.windows,
             returned=self._fallback is not None,
         )
         report.request(self._queue, self._tickets)
+        if self._writes is not None:
+            self._writes.request(report)
         if self._fallback is not None and self._writes is not None:
-            self._pending.written = [(at, weight, False) for at, weight in self._writes.recent(now)]
-            self._pending.written += [(at, weight, False) for at, weight in self._fallback.recent_writes(now)]
+            recent = [*self._writes.recent(now), *self._fallback.recent_writes(now)]
+            self._pending.written = [(at, weight, WriteKind.UNRESERVED) for at, weight in recent]
         self._pending.drain_into(report, now)
         return report
 
@@ -402,13 +395,13 @@ class SharedLimiter:
         self._fresh_until = -math.inf if rejected else now + _UNLIMITED_TTL
         self._tickets = grant.tickets(now)
         self._processes = max(1, grant.processes)
-        if not self._queue.available:
-            self._available_since = self._last_exchange_at
         self._queue.available += grant.granted
         if rejected:
             self._return_available()
         local, self._fallback = self._fallback, None
         self._grant_ready()
+        if self._writes is not None:
+            self._writes.serve(grant, self._last_exchange_at)
         if grant.rate is None or grant.half_open or self._writes is not None:
             self._return_available()  # with a configured rate, what no text needs now would keep others waiting
         if local is not None:
@@ -427,6 +420,8 @@ class SharedLimiter:
             return
         if self._required and error.refused:
             self._queue.abort(lambda: ConfigurationError(f"shared: {error}"))
+            if self._writes is not None:
+                self._writes.abort(lambda: ConfigurationError(f"shared: {error}"), closing=False)
             return
         _logger.warning(
             "%s limit: Redis cannot be used (%s); this process continues at its own recent share", self._channel, error
@@ -448,6 +443,8 @@ class SharedLimiter:
             self._queue.serve(self._grace_permit)
             self._queue.take_all()
         self._queue.release_all()
+        if self._writes is not None:
+            self._writes.suspend()
 
     def _grace_permit(self, weight: int, _lane: Lane) -> Permit:
         return Permit(weight, -1, refundable=True)  # belongs to no outage, so its outcome is ignored

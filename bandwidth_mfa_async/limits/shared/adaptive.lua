@@ -9,10 +9,21 @@
 --          unused: permits that were returned
 --          seed: the initial rate when the hash does not exist (0 for none); expires: in milliseconds
 --          process: id of the reporting process
---          windows: of a configured rate, "segments:seconds,..."; written: "age:weight:granted,..." since the last report,
---              granted is 0 for what an outage's own limiter granted; returned: 1 for the first report after an outage
--- returns  granted, ticket and wait of both lanes, epoch, rate (0 for unlimited), pause, half_open, processes, and the
---          seconds by which Redis's clock was set back since the last call; as strings
+--          windows: of a configured rate, "segments:seconds,..."; written: "age:weight:kind,..." since the last report,
+--              kind is 1 for a write that was reserved, 0 for another one, 2 for a reservation that is given back;
+--              returned: 1 for the first report after an outage
+--          texts that are ready to be written, "weight:first:weight:first": total weight and weight of the first one, in
+--              the interactive lane and in the bulk lane
+-- returns  granted, ticket and wait of both lanes, epoch, rate (0 for unlimited), pause, half_open, processes, the
+--          seconds by which Redis's clock was set back since the last call, the weight that may be written now, and the
+--          seconds until the rest may ask again; as strings
+--
+-- With a configured rate a text takes two steps. A permit paces the attempts and is in no window, so that the time
+-- between permit and write costs nothing. Once the attempt has a connection it reserves its write, which is in the
+-- windows from then on: as held until it is reported, then with the time at which it was written. No window of real
+-- writes holds more than its limit. Take the write of a window that was reserved last. When it was reserved, each other
+-- one was either held or had been reported with a time not before its real one, less than a window ago. So all were
+-- counted, and with this one they were at most the limit.
 --
 -- All times are Redis's own plus `shift`, which grows when Redis's clock is set back, so that time never goes backwards.
 -- Numbers are stored with %.6f because Lua's default, %.14g, truncates time stamps.
@@ -36,7 +47,8 @@ local SILENCE, SILENCE_AFTER_CUT = 16, 8
 local BATCH_SECONDS, SLACK_SECONDS, PROBE_TIMEOUT, MAX_LATENESS, TOLERANCE = 0.05, 0.15, 0.5, 0.005, 1e-5
 local MIN_RAMP_START, SEED_SHARE = 10, 0.8
 local MAX_REJECTION_ENTRIES, PROCESS_TTL = 10, 60
-local MARGIN, RESOLUTION, HEADROOM, PERMIT_TTL, SILENT_OUTAGE, LINGER = 0.001, 0.004, 0.004, 10, 0.5, 0.02
+local MARGIN, RESOLUTION, HEADROOM, PERMIT_TTL, SILENT_OUTAGE = 0.001, 0.004, 0.004, 10, 0.5
+local MAX_READY_SECONDS = 0.02
 local TURN_TTL = 0.5
 
 local adaptive, ceiling = ARGV[1] == '1', tonumber(ARGV[2])
@@ -60,8 +72,8 @@ local s, streak, rejections = {}, {}, {}
 -- each undecided rejection.
 local epoch_ends, gaps, undecided = {}, {}, {}
 -- State of a configured rate: for each window its limit, length, written segments, and entries of the time at which a
--- write leaves the window, its segments, and that time for the first write of the entry. `held` are permits that are
--- not written yet: process, time of the grant, segments. `turns` is, for each lane, the process whose first text waits
+-- write leaves the window, its segments, and that time for the first write of the entry. `held` are reserved writes that
+-- are not reported yet: process, time of the reservation, segments. `turns` is, for each lane, the process whose first text waits
 -- for room in the windows, and when that turn ends: no other process takes the room meanwhile.
 local strict, windows, held, held_total = ceiling < UNLIMITED and ARGV[19] ~= '', {}, {}, 0
 local turns = {}
@@ -117,7 +129,7 @@ if is_new then
     climbing = 0, regain = 0, heard = now, refused_count = 0, refused_at = 0, pruned = now, demand = 0, shift = 0,
   }
 end
-s.demand = s.demand or 0
+s.demand, s.hold = s.demand or 0, s.hold or 0
 
 -- the windows of a configured rate (_write_window.py) -------------------------------------------------------------------
 
@@ -154,7 +166,7 @@ local function add_written(at, weight)
   end
 end
 
--- Take permits of this process from `held`, the oldest first: those that remain then expire later than they need to.
+-- Take reservations of this process from `held`, the oldest first: those that remain then expire later than they need to.
 local function end_held(weight)
   for _, permit in ipairs(held) do
     if permit[1] == process and weight > 0 then
@@ -179,7 +191,7 @@ local function expire_held()
   held = alive
 end
 
--- Return how many segments may be granted now, or -1 if that is less than the first text.
+-- Return how many segments may be reserved now, or -1 if that is less than the first text.
 local function room_for(head)
   local room = UNLIMITED
   for _, window in ipairs(windows) do
@@ -190,7 +202,7 @@ local function room_for(head)
   return room
 end
 
--- Return when a text may fit, if all permits are written soon.
+-- Return when a text may fit, if all reserved writes are reported soon.
 local function opens_at(head)
   local opens = now
   for _, window in ipairs(windows) do
@@ -225,11 +237,10 @@ end
 
 if strict then
   parse_windows()
-  for age, weight, granted in string.gmatch(ARGV[20], '([%d.]+):(%d+):(%d)') do
-    if granted == '1' then end_held(tonumber(weight)) end
-    add_written(now - tonumber(age), tonumber(weight))
+  for age, weight, kind in string.gmatch(ARGV[20], '([%d.]+):(%d+):(%d)') do
+    if kind ~= '0' then end_held(tonumber(weight)) end
+    if kind ~= '2' then add_written(now - tonumber(age), tonumber(weight)) end
   end
-  end_held(unused)
   expire_held()
   -- Other processes may still send at their own shares, and what they wrote is not known yet.
   local lost = is_new and seed > 0
@@ -600,8 +611,31 @@ local function other_turn_ends(lane)
   return ends
 end
 
-local function grant(lane, want, head, ticket)
+-- Reserve writes in the windows. Return the weight that may be written now, and when to ask for the rest; 0 for no rest.
+local function reserve(lane, want, head)
   if turns[lane] and turns[lane][1] == process then turns[lane] = nil end
+  if want <= 0 then return 0, 0 end
+  local reserved, due = 0, other_turn_ends(lane)
+  if due > 0 then
+    due = math.max(due - TURN_TTL, now) + MAX_LATENESS
+  else
+    local room = room_for(head)
+    if room >= 0 then
+      reserved = math.min(want, math.max(head, room))
+      held[#held + 1], held_total = {process, now, reserved}, held_total + reserved
+      head = 1
+    end
+    if reserved >= want then return reserved, 0 end
+    due = math.max(opens_at(head), now + MARGIN)
+    -- A heavy text needs room that lighter ones would take, and an interactive one goes before bulk.
+    if head > 1 or lane == 'interactive' then turns[lane] = {process, due + TURN_TTL} end
+  end
+  -- Some that wait keep the windows full when delays vary; more would only wait longer.
+  if want - reserved > math.max(1, MAX_READY_SECONDS * s.rate) then s.hold = math.max(s.hold, math.min(due, now + 1)) end
+  return reserved, due
+end
+
+local function grant(lane, want, head, ticket)
   if want <= 0 then return 0, 0 end
   local open, slot = now >= s.pause_until, 'slot_' .. lane
   if s.rate <= 0 then
@@ -613,25 +647,16 @@ local function grant(lane, want, head, ticket)
   local granted = 0
   local is_idle = s[slot] <= now
   local yields = lane == 'bulk' and s.slot_interactive + MAX_LATENESS > now
-  local turn_ends = strict and other_turn_ends(lane) or 0
-  if turn_ends > 0 then
+  if strict and s.hold > now then
     s.demand = now
-    return 0, math.max(turn_ends - TURN_TTL, now) + MAX_LATENESS
+    return 0, s.hold
   end
   if open and (waited or is_idle) and not yields and s.level >= 1 - TOLERANCE then
     local max_grant = want
     if not is_idle then max_grant = math.max(math.min(want, batch), math.floor(s.level - batch)) end
     granted = math.min(want, math.floor(s.level + TOLERANCE), max_grant)
     if s.closed > 0 then granted = head end
-    if strict then
-      local room = room_for(head)
-      local whole = math.max(head, math.min(want, batch))
-      if waited and room >= 0 and room_for(whole) < 0 and opens_at(whole) < now + LINGER then room = -1 end
-      granted = room < 0 and 0 or math.max(head, math.min(granted, room))
-      if granted > 0 then
-        held[#held + 1], held_total = {process, now, granted}, held_total + granted
-      end
-    end
+    if strict then granted = math.max(head, granted) end
     s.level = s.level - granted
     if lane == 'interactive' and ticket == s[slot] then s[slot] = now - 1 end
     if (waited or granted < want) and adaptive and s.epoch > 0 then
@@ -645,23 +670,29 @@ local function grant(lane, want, head, ticket)
   end
   if granted >= want then return granted, 0 end
   s.demand = now
-  -- Keeps its turn until the windows have room.
   local speed = strict and s.rate * (1 - HEADROOM) or s.rate
   if strict and waited and granted == 0 and open and not yields then
-    local due = math.max(opens_at(math.max(head, math.min(want, batch))), s.stamp + (1 - s.level) / speed, now + MARGIN)
-    if room_for(head) < 0 then turns[lane] = {process, due + TURN_TTL} end
-    return 0, due
+    return 0, math.max(s.stamp + (1 - s.level) / speed, now + MARGIN)  -- it keeps its slot
   end
   local share = math.min(want - granted, batch)
   local from = s.slot_interactive
   if lane == 'bulk' then from = math.max(from, s.slot_bulk) end
   local due = math.max(s.stamp + math.max(0, share - s.level) / speed, from + share / speed, now)
-  if strict then due = math.max(due, opens_at(head)) end
   if now < s.probe_until then return granted, math.min(due, now + 0.1) end
   s[slot] = due
   return granted, due
 end
 
+local writes, writes_due = 0, 0
+if strict then
+  local weight, head, bulk_weight, bulk_head = string.match(ARGV[22], '^(%d+):(%d+):(%d+):(%d+)$')
+  writes, writes_due = reserve('interactive', tonumber(weight), tonumber(head))
+  if writes_due == 0 then
+    local bulk
+    bulk, writes_due = reserve('bulk', tonumber(bulk_weight), tonumber(bulk_head))
+    writes = writes + bulk
+  end
+end
 local first, ticket_first = grant('interactive', waiting_interactive, tonumber(ARGV[4]), tonumber(ARGV[5]))
 -- A process cannot use permits for bulk before its interactive callers are served.
 local bulk_follows = strict and first < waiting_interactive
@@ -732,4 +763,5 @@ return {
   text(ticket_first), text(math.max(0, ticket_first - now)), text(ticket_second), text(math.max(0, ticket_second - now)),
   text(s.epoch), text(s.rate), text(math.max(0, s.pause_until - now)), text(s.closed),
   text(strict and #redis.call('HGETALL', KEYS[2]) / 2 or 0), text(set_back),
+  text(writes), text(math.max(0, writes_due - now)),
 }

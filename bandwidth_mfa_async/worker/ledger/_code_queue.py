@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import field, frozen
 
+from ..._concise import ConciseType
 from ..._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState, pack_error, unpack_error
 from ..._process import PerLoop
 from ..._redis._batcher import Batcher
+from ..._redis._time import RedisTime
 from ...errors import DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError, LedgerError
 from ._codec import pack_code
 from ._protocol import Reply
@@ -43,7 +44,7 @@ _EXPIRED: Final = _pack_outcome(None, DeadlineExceededError("no worker sent the 
 
 
 @frozen
-class CodeOutcome:
+class CodeOutcome(metaclass=ConciseType):
     """What is known of a single code.
 
     Attributes:
@@ -69,7 +70,7 @@ class CodeQueue:
 
     def __init__(self, ledger: RedisLedger) -> None:
         self._ledger = ledger
-        self._times = PerLoop(_RedisTime)
+        self._times = PerLoop(RedisTime)
         self._batchers = PerLoop(lambda: Batcher(self._run_batch, ledger.clock), Batcher.adopt)
 
     @staticmethod
@@ -199,7 +200,10 @@ class CodeQueue:
             """Return the arguments of one try. The age of a request counts from when it was asked for."""
             nonlocal asked_at
             asked_at = clock.monotonic()
-            ops = [time.limit(operation, asked_at) if operation[0] == "put" else operation for operation in operations]
+            ops = [
+                _with_deadline(operation, time, asked_at) if operation[0] == "put" else operation
+                for operation in operations
+            ]
             return [number, json.dumps(ops), _INTERRUPTED, _EXPIRED]
 
         now, text = await self._ledger.timeline.run("codes", CODES, keys, arguments)
@@ -211,37 +215,10 @@ class CodeQueue:
         return list(replies)
 
 
-class _RedisTime:
-    """Redis's clock as this process knows it, so that a request carries its deadline in Redis's time.
-
-    Redis may execute a request long after it was written, for example when it was suspended.
-    """
-
-    def __init__(self) -> None:
-        self._offset = math.inf  # milliseconds
-
-    @property
-    def is_known(self) -> bool:
-        """Whether Redis's time is known."""
-        return self._offset < math.inf
-
-    def update(self, asked_at: float, now: float, *, reset: bool) -> None:
-        """Record Redis's time in a reply.
-
-        Args:
-            asked_at: when the question was sent, in the clock's seconds.
-            now: Redis's time, in milliseconds.
-            reset: whether the old estimate is known to be wrong.
-        """
-        # Redis read its clock after the question was sent, so no estimate is too low; the lowest is the best.
-        offset = now - asked_at * 1000
-        self._offset = offset if reset else min(self._offset, offset)
-
-    def limit(self, operation: tuple[Any, ...], now: float) -> tuple[Any, ...]:
-        """Return a ``put`` with its deadline as the milliseconds that are left and as Redis's time."""
-        kind, name, digest, payload, deadline, retention = operation
-        left, latest = round((deadline - now) * 1000), math.ceil(deadline * 1000 + self._offset) if self.is_known else 0
-        return kind, name, digest, payload, left, retention, latest
+def _with_deadline(operation: tuple[Any, ...], time: RedisTime, now: float) -> tuple[Any, ...]:
+    """Return a ``put`` with its deadline as the milliseconds that are left and as Redis's time."""
+    kind, name, digest, payload, deadline, retention = operation
+    return kind, name, digest, payload, round((deadline - now) * 1000), retention, time.at(deadline)
 
 
 def _outcome(state: str, text: str, flag: str = "") -> CodeOutcome:

@@ -11,10 +11,11 @@ from ..._clock import SystemClock
 from ..._frames import clears_locals
 from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
-from ..._redaction import is_printable
 from ..._redis._connection import Connection, checked_url
-from ..._redis._durability import read_durability
-from ...errors import ConfigurationError, LedgerError
+from ..._redis._durability import check_durability
+from ..._redis._owner import LEDGER
+from ..._validation import checked_name, checked_seconds
+from ...errors import LedgerError
 from ._item_writer import ItemWriter
 from ._protocol import READABLE_VERSIONS, VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
 from ._scripts import SCRIPTS
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from ..._redis._batcher import Writer
 
 _LOG = logging.getLogger("bandwidth_mfa_async.worker")
-_MAX_NAME: Final = 100
 _RIGHTS: Final = "+@read +@write +evalsha +eval +info +time"
 _WEEK: Final = 7 * 86_400.0
 _INTERRUPTED_RECORD: Final = f",{LedgerState.UNKNOWN.value},,{LEASE_EXPIRED},,0\n"
@@ -101,10 +101,10 @@ class RedisLedger:
         self.url: str = checked_url(url, cluster=cluster)
         self.cluster: bool = bool(cluster)
         self.prefix: str = checked_name("prefix", prefix)
-        self.lease: float = _checked_seconds("lease", lease, minimum=1.0)
-        self.retention: float = _checked_seconds("retention", retention, minimum=60.0)
+        self.lease: float = checked_seconds("lease", lease, minimum=1.0)
+        self.retention: float = checked_seconds("retention", retention, minimum=60.0)
         self.clock: Clock = clock or SystemClock()
-        timeout = _checked_seconds("timeout", timeout, minimum=0.01)
+        timeout = checked_seconds("timeout", timeout, minimum=0.01)
         self._connection = Connection(
             self.url, cluster=cluster, timeout=timeout, clock=self.clock, rights=f"{_RIGHTS} ~{self.prefix}:*"
         )
@@ -152,21 +152,7 @@ class RedisLedger:
         """
         if self._checked:
             return
-        found = await self._connection.call(read_durability, max_wait=max_wait)
-        if found.eviction_policy is not None:
-            raise LedgerError(
-                f"the ledger's Redis evicts keys (maxmemory-policy {found.eviction_policy}), and codes whose claims it "
-                "evicts would be sent twice; set maxmemory-policy noeviction"
-            )
-        if not found.has_aof:
-            loss = "codes whose claims it loses in a restart would be sent twice; start it with appendonly yes"
-            if found.refusal:
-                loss = f"the ledger's Redis does not say whether it has an append-only file: {found.refusal}; {loss}"
-            else:
-                loss = f"the ledger's Redis has no append-only file, and {loss}"
-            if self._require_aof:
-                raise ConfigurationError(f"{loss}, or pass require_aof=False")
-            _LOG.warning("%s", loss)
+        await check_durability(self._connection, LEDGER, require_aof=self._require_aof, max_wait=max_wait)
         self._checked = True
 
     async def aclose(self) -> None:
@@ -342,6 +328,12 @@ class RedisLedger:
             raise _version_mismatch(job, facts.get("version", ""))
         return facts
 
+    async def leases(self, job: str) -> dict[str, str]:
+        """Return the leases of a job's chunks by number; the text of each changes when its worker renews it."""
+        (key,) = self._keys(job, "leases")
+        found = await self._connection.command("hgetall", key)
+        return {_text(chunk): _text(lease) for chunk, lease in found.items()}
+
     async def exists(self, job: str) -> bool:
         """Return whether the ledger holds a job of this name, of any version."""
         return bool(await self._connection.command("exists", *self._keys(job, "job")))
@@ -393,25 +385,6 @@ class RedisLedger:
     def _keys(self, job: str, *names: str) -> list[str]:
         # The braces are a hash tag: they keep all keys of a job on one node of a cluster, as scripts need.
         return [f"{self.prefix}:{{{job}}}:{name}" for name in names]
-
-
-def checked_name(what: str, value: object) -> str:
-    """Return a name that a Redis key may contain.
-
-    Raises:
-        ConfigurationError: a Redis key may not contain it.
-    """
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
-        raise ConfigurationError(f"{what}: must be a text of 1 to {_MAX_NAME} characters, like 'launch'")
-    if not is_printable(value) or any(char in "{} " for char in value):
-        raise ConfigurationError(f"{what}: must not contain braces, blanks or control characters")
-    return value
-
-
-def _checked_seconds(name: str, value: object, *, minimum: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not minimum <= value < 1e9:
-        raise ConfigurationError(f"{name}: must be a number of seconds of at least {minimum:g}")
-    return float(value)
 
 
 def _version_mismatch(job: str, version: Any) -> LedgerError:

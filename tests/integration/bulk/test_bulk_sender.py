@@ -32,6 +32,7 @@ from bandwidth_mfa_async import (
     VoiceCodeResponse,
 )
 from bandwidth_mfa_async.simulator import Fault, Simulator
+from tests.support.clients import Recorder
 from tests.support.fault_server import Act, FaultServer, answer, until
 
 if TYPE_CHECKING:
@@ -446,7 +447,8 @@ async def test_a_stop_starts_no_attempt_with_a_renewed_token(
 
     refusal = answer(401, {"error": "x", "requestId": "r"})
     server.play(token("old"), answer(), Act(refusal.reply, delay=2.0), refusal, token("new"), answer())
-    client = make_client(auth=OAuth2ClientCredentials("id", "secret", token_url=f"{server.origin}/token"))
+    hook = Recorder()
+    client = make_client(hooks=[hook], auth=OAuth2ClientCredentials("id", "secret", token_url=f"{server.origin}/token"))
     await client.generate_messaging_code(template.to("+19195559999"))
     async with BulkSender(client, max_in_flight=1) as bulk:
         stream = bulk.send(numbers(1), template=template)
@@ -459,6 +461,8 @@ async def test_a_stop_starts_no_attempt_with_a_renewed_token(
     assert isinstance(outcome.error, AuthenticationError)
     assert outcome.delivery is Delivery.REJECTED
     assert len(server.seen) == 6
+    # Not CancelledError: the run only put the item back.
+    assert [event.error_type for event in hook.calls if event.lane == "bulk"] == ["AuthenticationError"]
 
 
 async def test_ten_account_errors_in_a_row_end_the_run(template: CodeTemplate) -> None:
@@ -656,7 +660,7 @@ async def test_cancelling_all_tasks_loses_no_outcome(
         stream = bulk.send(numbers(20), template=template)
         reader = asyncio.ensure_future(anext(stream))
         await turns(turns_)
-        for task in (stream._producer, *stream._workers):
+        for task in (stream._producer, *stream._pool._tasks):
             assert task is not None
             task.cancel()
         await asyncio.wait([reader])

@@ -113,6 +113,7 @@ def test_the_demo_prints_a_table(invoke: Callable[..., Any]) -> None:
     assert result.exit_code == 0
     assert "accepted" in result.output
     assert "\x1b[" not in result.output
+    assert "run `bandwidth-mfa simulate`" in result.stdout.splitlines()[-1]
 
 
 def test_the_inbox_of_simulate_is_bounded(invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

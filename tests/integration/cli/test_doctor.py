@@ -395,7 +395,7 @@ async def test_a_certificate_that_expires_soon_is_a_warning(
         days = (
             await _network._check_tls("127.0.0.1", simulator.port, "127.0.0.1", 5.0, ManualClock(wall=time.time()))
         ).detail
-        days_left = int(days.split("valid for ")[1].split()[0])
+        days_left = int(days.split("valid for ")[1].split()[0].replace(",", ""))
         later = ManualClock(wall=time.time() + (days_left - 3) * 86_400)
         finding = await _network._check_tls("127.0.0.1", simulator.port, "127.0.0.1", 5.0, later)
     assert finding.status == "warn"

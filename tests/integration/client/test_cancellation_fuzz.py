@@ -45,6 +45,7 @@ SIMULATOR = "integration/simulator/test_lifecycle::test_cancellation_at_every_su
 THREADS = "integration/testing/test_threaded::test_a_task_in_another_loop_can_wait_for_a_message"
 JOB = "integration/worker/test_worker_cancellation::test_"
 QUESTION, WORK, OPENING = (JOB + end for end in ("an_operation_cancelled", "a_claim_cancelled", "an_opening_cancelled"))
+SIGN_IN = "integration/signin/test_cancellation::test_"
 SUBMISSION = "integration/worker/test_worker::test_a_submission_that_was_cancelled"
 # Each public coroutine, and the beginning of the name of the test that cancels it at each wait.
 PUBLIC: dict[str, str] = {
@@ -80,6 +81,11 @@ PUBLIC: dict[str, str] = {
     **{f"ThreadedSimulator.{name}": THREADS for name in ("accept_connections", "refuse_connections", "stop")},
     "ThreadedSimulator.wait_for_message": THREADS,
     "ThreadedSimulator.start": "integration/testing/test_threaded::test_a_start_can_be_cancelled",
+    **{f"SignIns.{name}": SIGN_IN + "a_start" for name in ("start", "resend", "call")},
+    "SignIns.check": SIGN_IN + "a_check",
+    **{f"SignIns.{name}": SIGN_IN + "a_decision" for name in ("get", "cancel", "done")},
+    "Guard.admit": SIGN_IN + "a_decision",
+    **{f"Ticket.{name}": SIGN_IN + "a_decision" for name in ("release", "verified")},
     # It only yields to other tasks.
     "ManualClock.advance": "unit/testing/test_fake::test_with_a_clock_the_default_retry_policy_applies",
 }
@@ -87,7 +93,7 @@ PUBLIC: dict[str, str] = {
 
 def public_coroutines() -> set[str]:
     """Return the names of everything that a user can await or iterate, of all public modules."""
-    names = ("", ".bulk", ".limits", ".simulator", ".telemetry", ".testing", ".webhooks", ".worker")
+    names = ("", ".bulk", ".limits", ".signin", ".simulator", ".telemetry", ".testing", ".webhooks", ".worker")
     found = set()
     for module in (importlib.import_module(f"bandwidth_mfa_async{name}") for name in names):
         for name in module.__all__:

@@ -223,8 +223,12 @@ async def test_nothing_is_written_after_the_calls_deadline(
         check_before_write = None
         maybe_delivered = False
 
-        async def before_attempt(self) -> None:
+        async def before_attempt(self) -> bool:
             await asyncio.sleep(3.0)
+            return True
+
+        def may_retry(self) -> bool:
+            return True
 
         def attempt_failed(self, error: RequestError) -> None:
             pass

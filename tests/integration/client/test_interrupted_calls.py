@@ -23,8 +23,8 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async._transport import Transport, _documented, _fast_path
 from bandwidth_mfa_async._wire import MESSAGING
 from bandwidth_mfa_async.limits.shared._redis_limits import RedisLimits
-from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent
 from tests.conftest import TO
+from tests.support.clients import Recorder
 from tests.support.fault_server import Act, FaultServer, answer
 from tests.support.redis_server import RedisServer
 
@@ -47,8 +47,9 @@ class Observer:
 
     maybe_delivered = False
 
-    def __init__(self, error: Exception, *, attempt: int = 1, late: bool = False) -> None:
+    def __init__(self, error: Exception | None, *, attempt: int = 1, late: bool = False, retries: int = 9) -> None:
         self._error = error
+        self._retries = retries
         self._attempt = attempt
         self._late = late
         self.attempts = 0
@@ -56,19 +57,53 @@ class Observer:
         self.interruptions: list[Delivery] = []
 
     def check_before_write(self) -> None:
-        if self._late and self.attempts == self._attempt:
+        if self._late and self.attempts == self._attempt and self._error is not None:
             raise self._error
 
-    async def before_attempt(self) -> None:
+    async def before_attempt(self) -> bool:
         self.attempts += 1
         if not self._late and self.attempts == self._attempt:
+            if self._error is None:
+                return False
             raise self._error
+        return True
+
+    def may_retry(self) -> bool:
+        self._retries -= 1
+        return self._retries >= 0
 
     def attempt_failed(self, error: RequestError) -> None:
         self.failures.append(type(error))
 
     def interrupted(self, delivery: Delivery) -> None:
         self.interruptions.append(delivery)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(
+    ("status", "lane"), [(500, "interactive"), (429, "interactive"), (429, "bulk"), (401, "interactive")]
+)
+async def test_a_call_that_its_observer_stops_ends_with_its_last_error(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate, status: int, lane: Any, before: bool
+) -> None:
+    """Before a retry the wait is left out; when the retry is due, nothing is written. The events agree."""
+    server.default = answer(status, {}, headers={"Retry-After": "0"} if status == 429 else None)
+    hook = Recorder()
+    client = make_client(retry=AGAIN, hooks=[hook])
+    observer = Observer(None, attempt=2) if before else Observer(None, attempt=9, retries=0)
+    with pytest.raises(RequestError) as caught:
+        await client._executor.call(MESSAGING, template.to(TO), None, lane, observer)
+    error = caught.value
+    assert len(server.seen) == 1
+    assert not observer.interruptions
+    if before and status != 401:  # basic credentials that are rejected have no other to try
+        assert isinstance(error, DeliveryUnknownError if status == 500 else NotSentError)
+        assert error.retry_stopped_by == "closed"
+    else:
+        assert getattr(error, "status", None) == status
+    (ended,) = hook.calls
+    assert (ended.error_type, ended.attempts) == (type(error).__name__, 1)
+    assert len(hook.attempts) == 1
 
 
 # A lost lease, a wrong setting, a refused descriptor (an OSError, as a lost connection is) and defects.
@@ -128,27 +163,23 @@ async def test_a_call_that_continues_an_unknown_item_says_so(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate
 ) -> None:
     """A success is a possible duplicate, and every error is unknown, whatever the service says now."""
-    events: list[Any] = []
-
-    class Recorded:
-        def on_event(self, event: Any) -> None:
-            events.append(event)
+    hook = Recorder()
 
     class Earlier(Observer):
         maybe_delivered = True
 
-    client = make_client(retry=AGAIN, hooks=[Recorded()])
+    client = make_client(retry=AGAIN, hooks=[hook])
     nothing = DeniedError("no error is planned")
 
     async def call(observer: Observer) -> Any:
         return await client._executor.call(MESSAGING, template.to(TO), None, "interactive", observer)
 
     assert (await call(Earlier(nothing, attempt=9))).meta.possible_duplicate
-    assert events[-1].possible_duplicate
+    assert hook.calls[-1].possible_duplicate
     server.play(answer(400, {"error": "x", "requestId": "r"}))
     with pytest.raises(RequestError) as caught:
         await call(Earlier(nothing, attempt=9))
-    assert (caught.value.delivery, events[-1].delivery) == (Delivery.UNKNOWN, Delivery.UNKNOWN)
+    assert (caught.value.delivery, hook.calls[-1].delivery) == (Delivery.UNKNOWN, Delivery.UNKNOWN)
     with pytest.raises(DeliveryUnknownError) as caught:
         await call(Earlier(nothing))
     assert caught.value.__cause__ is nothing
@@ -208,14 +239,7 @@ async def test_a_defect_after_writing_is_unknown(
     def broken(*_arguments: Any, **_options: Any) -> Any:
         raise TypeError("a defect")
 
-    class Recorded:
-        def __init__(self) -> None:
-            self.events: list[Any] = []
-
-        def on_event(self, event: Any) -> None:
-            self.events.append(event)
-
-    hook = Recorded()
+    hook = Recorder()
     client = make_client(retry=AGAIN, hooks=[hook])
     if place == "reading":
         for name in ("_fast_path", "_documented"):
@@ -228,8 +252,7 @@ async def test_a_defect_after_writing_is_unknown(
         await client.generate_messaging_code(template.to(TO))
     assert isinstance(caught.value.__cause__, TypeError)
     assert (len(server.seen), caught.value.attempts, caught.value.delivery) == (1, 1, Delivery.UNKNOWN)
-    attempts = [event for event in hook.events if isinstance(event, AttemptEvent)]
-    calls = [event for event in hook.events if isinstance(event, CallEvent)]
+    attempts, calls = hook.attempts, hook.calls
     assert [(event.delivery, event.error_type) for event in attempts] == [(Delivery.UNKNOWN, "TypeError")]
     assert [(event.delivery, event.error_type) for event in calls] == [(Delivery.UNKNOWN, "DeliveryUnknownError")]
 

@@ -45,6 +45,8 @@ async def test_a_send_cancelled_at_each_suspension_leaves_no_waiter(
     await client.aclose()
     status = await shared.status()
     assert (status.interactive, status.bulk, status.processes, status.refused) == (0, 0, 0, 0)
+    with redis_server.client() as redis:  # no write that is reserved and was neither made nor given back
+        assert redis.hget(shared.redis_keys("messaging")[0], "held") == b""
     assert accepted + 1 <= status.accepted <= len(server.seen)
 
 

@@ -101,6 +101,26 @@ async def test_waiters_are_granted_across_an_outage(own_redis, make_limiter):
     assert limiter.waiting == 0
 
 
+async def test_a_text_that_waits_to_be_written_outlasts_an_outage(own_redis, make_limiter):
+    """Redis dies while one waits for room in the shared windows, and returns while others wait in the local ones."""
+    limiter = make_limiter(own_redis.url, rate=Rate(1))
+    first, second, third = [await limiter.acquire() for _ in range(3)]
+    await first.turn.reserve()  # never written: it fills the window
+    waiting = asyncio.ensure_future(second.turn.reserve())
+    await until(lambda: limiter._writes._ready)
+    own_redis.kill()
+    await asyncio.wait_for(waiting, 10.0)
+    assert "without" in repr(limiter)
+    second.turn.written()
+    granted = await limiter.acquire()
+    waiting = [asyncio.ensure_future(permit.turn.reserve()) for permit in (third, granted)]
+    await asyncio.to_thread(own_redis.start)
+    await until(lambda: "without" not in repr(limiter))
+    await asyncio.wait_for(waiting[0], 10.0)
+    third.turn.written()
+    await asyncio.wait_for(waiting[1], 10.0)
+
+
 @pytest.mark.parametrize("url", ["redis://:wrong-hunter2@127.0.0.1:{port}", "redis://127.0.0.1:{port}"])
 async def test_a_wrong_password_fails_no_call(tmp_path, common_redis, server, make_client, template, caplog, url):
     """Sends continue, and the one log line contains neither password nor address."""
@@ -156,7 +176,7 @@ async def test_a_blocked_event_loop_is_no_outage(own_redis, make_limiter, caplog
     assert not task.done()
     own_redis.thaw()
     # Block this process until the answer has arrived, then skip more time than the timeout.
-    connection = limiter._store._connection._client.connection_pool._in_use_connections.copy().pop()
+    connection = limiter._store._connection._client._client.connection_pool._in_use_connections.copy().pop()
     assert select.select([connection._writer.get_extra_info("socket")], [], [], 10.0)[0]
     asyncio.get_running_loop().skip(0.4)
     await task

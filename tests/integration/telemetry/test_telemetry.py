@@ -24,28 +24,13 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, Event, LimitWaitEvent, SendsPausedEvent
 from tests.conftest import TO
 from tests.support import processes
+from tests.support.clients import Recorder
 from tests.support.fault_server import Act, FaultServer, answer, hung_call, reply
 
 if TYPE_CHECKING:
     from tests.support.clients import MakeClient
 
 OWN_ERROR = {"error": "Internal Error", "requestId": "r-1"}
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-
-    @property
-    def attempts(self) -> list[AttemptEvent]:
-        return [event for event in self.events if isinstance(event, AttemptEvent)]
-
-    @property
-    def calls(self) -> list[CallEvent]:
-        return [event for event in self.events if isinstance(event, CallEvent)]
 
 
 async def test_a_retried_call_emits_an_event_for_each_attempt(

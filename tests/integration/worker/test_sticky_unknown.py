@@ -146,7 +146,7 @@ async def test_a_text_that_was_repeated_after_a_502_is_a_possible_duplicate(
     progress = await finished(job)
     assert (progress.accepted, progress.possible_duplicates) == (3, 1)
     listed = await shown(redis_server)
-    assert listed.output == "launch: finished, 3 of 3 done (3 accepted, 1 possible duplicates)\n"
+    assert listed.output == "launch: finished, 3 of 3 done (3 accepted, 1 possible duplicate)\n"
     document = json.loads((await shown(redis_server, "--json")).output)
     assert (document["possible_duplicates"], document["possible_duplicates_unrecorded"]) == (1, 0)
     assert sorted([outcome.possible_duplicate async for outcome in job.outcomes()]) == [False, False, True]

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import pytest
 
-from bandwidth_mfa_async import DisconnectedError, NotSentError
-from bandwidth_mfa_async._client._recorded_call import AttemptRecorder
+from bandwidth_mfa_async import Delivery, DisconnectedError, NotSentError, RateLimitError
+from bandwidth_mfa_async._client._recorded_call import AttemptRecorder, send
 from bandwidth_mfa_async._item_state import LedgerState
 from bandwidth_mfa_async.worker import MFAWorker, RedisLedger, known_jobs
 from tests.integration.limits.test_redis_cancellation import connections
@@ -77,6 +77,41 @@ async def test_an_item_that_may_have_been_sent_is_never_pending_again(first, set
     attempts.attempt_failed(first("it failed", "generate_messaging_code"))
     attempts.return_to_pending()
     assert Entry.states == settled
+
+
+@pytest.mark.parametrize(
+    ("failure", "state"),
+    [
+        (RateLimitError(status=429, delivery=Delivery.REJECTED), LedgerState.PENDING),
+        (NotSentError("no connection"), LedgerState.PENDING),
+        (DisconnectedError("lost"), LedgerState.UNKNOWN),
+    ],
+)
+async def test_an_item_whose_retry_a_stop_prevents_is_left_to_the_next_worker(failure, state, template):
+    """Unless it may have been sent."""
+
+    class Entry:
+        is_stopping = False
+        maybe_delivered = False
+        states: ClassVar[list[LedgerState]] = []
+
+        async def intent(self, *, maybe_delivered):
+            return None
+
+        def settle(self, state, provider_id, error, attempts):
+            self.states.append(state)
+
+    class Executor:
+        async def call(self, operation, request, timeout, lane, recorder):
+            assert await recorder.before_attempt()
+            entry.is_stopping = True
+            recorder.attempt_failed(failure)
+            assert not recorder.may_retry()
+            raise failure
+
+    entry = Entry()
+    assert await send(Executor(), "messaging", template.to("+19195550001"), "bulk", entry) is state
+    assert Entry.states == [state]
 
 
 async def test_a_claim_cancelled_at_any_await_changes_no_item(producer, template):

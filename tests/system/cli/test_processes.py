@@ -103,7 +103,7 @@ def test_simulate_runs_until_a_signal(number: signal.Signals) -> None:
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (0, "")
-        assert "1 messages were sent" in out
+        assert "stopped; 1 message sent" in out
 
 
 def on_a_terminal(*args: str, **env: str) -> str:
@@ -141,7 +141,7 @@ def test_colours_and_width_follow_the_terminal(simulator: Simulator, command: li
 
 
 def test_bash_completion_offers_commands() -> None:
-    """The line for bash in README is run as bash runs it."""
+    """The guide's line for bash is run as bash runs it."""
     done = processes.run(
         [pathlib.Path(sys.executable).with_name("bandwidth-mfa")],
         capture_output=True,

@@ -28,37 +28,94 @@ async def send(limiter, writes, weight, lane, late):
     limiter.accepted(permit)
 
 
+async def run_workers(script, rate, seconds, late, *, workers=12, seed=3):
+    """Return what eight limiters wrote, each with so many workers that send without a pause."""
+    loop = asyncio.get_running_loop()
+    limiters = [virtual_limiter(script, rate) for _ in range(8)]
+    writes, rng = [], random.Random(seed)
+
+    async def worker(limiter):
+        while True:
+            await send(limiter, writes, 1, "bulk", late(rng))
+
+    try:
+        async with asyncio.timeout_at(loop.time() + seconds), asyncio.TaskGroup() as group:
+            for limiter in limiters:
+                for _ in range(workers):
+                    group.create_task(worker(limiter))
+    except TimeoutError:
+        pass
+    for limiter in limiters:
+        limiter.abort(lambda: RuntimeError("the test is over"))
+        await limiter.aclose()
+    return writes
+
+
 @pytest.mark.parametrize("rate", [Rate(5), Rate(100), Rate(400), Rate(60, per=60)])
 def test_eight_processes_use_the_whole_rate_and_no_more(script, rate):
     """Virtual time, eight limiters: no window is exceeded, and the mean is at least 0.99 of the rate."""
     seconds = max(15.0, 90.0 / rate.per_second)
-
-    async def main():
-        loop = asyncio.get_running_loop()
-        limiters = [virtual_limiter(script, rate) for _ in range(8)]
-        writes, rng = [], random.Random(3)
-
-        async def worker(limiter):
-            while True:
-                await send(limiter, writes, 1, "bulk", rng.choice([0.0, 0.001, 0.002]))
-
-        try:
-            async with asyncio.timeout_at(loop.time() + seconds), asyncio.TaskGroup() as group:
-                for limiter in limiters:
-                    for _ in range(12):
-                        group.create_task(worker(limiter))
-        except TimeoutError:
-            pass
-        for limiter in limiters:
-            limiter.abort(lambda: RuntimeError("the test is over"))
-            await limiter.aclose()
-        return writes
-
-    writes = run_virtual(main())
+    writes = run_virtual(run_workers(script, rate, seconds, lambda rng: rng.choice([0.0, 0.001, 0.002])))
     assert_windows(writes, rate)
     elapsed = writes[-1][0] - writes[0][0]
     mean = (len(writes) - 1) / elapsed
     assert 0.99 * rate.per_second <= mean <= rate.per_second
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        lambda _rng: 0.005,
+        lambda _rng: 0.05,
+        lambda _rng: 0.2,
+        lambda rng: rng.uniform(0.0, 0.2),
+        lambda rng: rng.expovariate(10.0),
+    ],
+    ids=["5 ms", "50 ms", "200 ms", "up to 200 ms", "100 ms, exponential"],
+)
+def test_time_between_permit_and_write_costs_nothing_of_the_rate(script, late):
+    """As with a journal or a ledger; the windows hold for any distribution of these times."""
+    rate = Rate(50)
+    writes = run_virtual(run_workers(script, rate, 60.0, late))
+    assert_windows(writes, rate)
+    begin, end = writes[0][0] + 2.0, writes[-1][0]  # the first writes are as late as the others, but not later
+    mean = sum(at >= begin for at, _ in writes) / (end - begin)
+    assert 0.99 * rate.per_second <= mean <= rate.per_second
+
+
+def test_a_text_that_is_not_written_gives_its_place_to_another(script):
+    """A reservation whose attempt fails before the write, or is cancelled, is not counted for ten seconds."""
+    rate = Rate(1)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        limiters = [virtual_limiter(script, rate) for _ in range(2)]
+        permits = [await limiter.acquire() for limiter in limiters]
+        await permits[0].turn.reserve()
+        waiting = asyncio.ensure_future(permits[1].turn.reserve())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        began = loop.time()
+        limiters[0].refund(permits[0])
+        await waiting
+        elapsed = loop.time() - began
+        third = await limiters[0].acquire()
+        cancelled = asyncio.ensure_future(third.turn.reserve())
+        await asyncio.sleep(0.1)
+        cancelled.cancel()
+        permits[1].turn.written()
+        written_at = loop.time()
+        fourth = await limiters[1].acquire()
+        await fourth.turn.reserve()
+        waited = loop.time() - written_at
+        for limiter in limiters:
+            limiter.abort(lambda: RuntimeError("the test is over"))
+            await limiter.aclose()
+        return elapsed, waited
+
+    elapsed, waited = run_virtual(main())
+    assert elapsed <= 1.1
+    assert 1.0 <= waited <= 2.5
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -91,6 +148,55 @@ def test_bursts_weights_and_late_writes_stay_within_the_windows(script, seed):
     # Less than the whole rate: connections take up to 2 s between permit and write, and nothing is waiting at the end.
     assert len(writes) > 20
     assert sum(weight for _, weight in writes) >= 0.5 * rate.per_second * (writes[-1][0] - writes[0][0])
+    assert_windows(writes, rate)
+
+
+def test_a_reservation_is_valid_from_its_answer(script):
+    """One that waits longer for room than a reservation is valid needs no second one."""
+    rate = Rate(1, per=20)
+
+    async def main():
+        limiter = virtual_limiter(script, rate)
+        first, second = await limiter.acquire(), asyncio.ensure_future(limiter.acquire())
+        await asyncio.sleep(15.0)
+        await first.turn.reserve()
+        first.turn.written()
+        written_at = asyncio.get_running_loop().time()
+        turn = (await second).turn
+        await turn.reserve()
+        waited = asyncio.get_running_loop().time() - written_at
+        limiter.abort(lambda: RuntimeError("the test is over"))
+        await limiter.aclose()
+        return waited
+
+    assert 20.0 <= run_virtual(main()) <= 20.3
+
+
+def test_the_reservation_of_a_heavy_text_is_not_divided(script):
+    """A text heavier than the rate is reserved and cancelled; others do not share its weight."""
+    rate = Rate(5)
+
+    async def main():
+        limiter = virtual_limiter(script, rate)
+        permits = [await limiter.acquire(weight) for weight in (7, 2, 2, 2)]
+        writes = []
+
+        async def write(permit):
+            await permit.turn.reserve()
+            writes.append((asyncio.get_running_loop().time(), permit.weight))
+            permit.turn.written()
+
+        heavy = asyncio.ensure_future(write(permits[0]))
+        await asyncio.sleep(0.0002)  # the exchange has begun
+        others = [asyncio.ensure_future(write(permit)) for permit in permits[1:]]
+        heavy.cancel()
+        await asyncio.gather(*others)
+        limiter.abort(lambda: RuntimeError("the test is over"))
+        await limiter.aclose()
+        return writes
+
+    writes = run_virtual(main())
+    assert len(writes) == 3
     assert_windows(writes, rate)
 
 

@@ -1,4 +1,4 @@
-"""README's web recipes, each on its real server in a separate process, against the simulator."""
+"""The web recipes of README and the guide, each on its real server in a separate process, against the simulator."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 HERE = pathlib.Path(__file__).parent
 README = (HERE.parents[2] / "README.md").read_text()
+GUIDE = (HERE.parents[2] / ".github" / "guides" / "web-apps.md").read_text()
 RUN_AIOHTTP = (
     "import sys; from aiohttp import web; from with_aiohttp import app; "
     "web.run_app(app, host=sys.argv[1], port=int(sys.argv[2]))"
@@ -137,8 +138,8 @@ async def test_a_code_is_accepted_as_a_person_types_it(app: App) -> None:
 
 
 def test_fastapi_returns_a_response_as_a_dict() -> None:
-    """FastAPI cannot encode a class with slots; `attrs.asdict` converts it, as README says."""
-    assert "`attrs.asdict(check)`" in README
+    """FastAPI cannot encode a class with slots; `attrs.asdict` converts it, as the guide says."""
+    assert "`attrs.asdict(check)`" in GUIDE
     check = VerifyCodeResponse(valid=True)
     assert jsonable_encoder(attrs.asdict(check))["valid"] is True
     with pytest.raises(ValueError, match="vars"):
@@ -220,9 +221,9 @@ def test_the_readme_quotes_the_fastapi_recipe() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVERS.keys() - {"with_fastapi"}))
-def test_the_readme_describes_the_other_recipes(name: str) -> None:
-    """README links the file, and all code that it quotes is in the file."""
-    (row,) = (line for line in README.splitlines() if f"(tests/system/recipes/{name}.py)" in line)
+def test_the_guide_describes_the_other_recipes(name: str) -> None:
+    """It links the file, and all code that it quotes is in the file."""
+    (row,) = (line for line in GUIDE.splitlines() if f"(../../tests/system/recipes/{name}.py)" in line)
     recipe = (HERE / f"{name}.py").read_text()
     code = re.findall(r"`([^`]+)`", row)
     assert len(code) >= 2

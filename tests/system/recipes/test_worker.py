@@ -1,4 +1,4 @@
-"""README's worker service in a separate process, against the simulator: it reads, sends, drains and ends."""
+"""The worker service of the guide in a separate process, against the simulator: it reads, sends, drains and ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pathlib
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -17,7 +17,7 @@ from tests.support import processes
 from tests.support.fault_server import environment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 HERE = pathlib.Path(__file__).parent
 TIMEOUT = 30.0
@@ -113,7 +113,39 @@ async def test_a_signal_loses_no_number_that_was_read(worker: Worker, number: si
     assert all(line.startswith("accepted") for line in lines)
 
 
-def test_the_readme_quotes_the_worker() -> None:
-    """README shows the file that is tested here."""
-    readme = (HERE.parents[2] / "README.md").read_text()
-    assert f"```python\n{(HERE / 'worker.py').read_text()}```" in readme
+@pytest.fixture(params=["file", "/dev/null"])
+def standard_input(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """A regular file with 30 numbers, or a device that is at its end."""
+    file = pathlib.Path("/dev/null")
+    if request.param == "file":
+        file = tmp_path / "numbers"
+        file.write_text("".join(f"{number}\n" for number in NUMBERS[:30]))
+    with file.open("rb") as lines:
+        yield lines
+
+
+async def test_standard_input_may_be_a_file(standard_input: IO[bytes]) -> None:
+    """The event loop cannot wait for a regular file or for /dev/null, so a thread reads it."""
+    async with Simulator() as sim:
+        process = await processes.start_async(
+            sys.executable,
+            HERE / "worker.py",
+            env=os.environ | environment(sim),
+            stdin=standard_input,
+            stdout=processes.PIPE,
+            stderr=processes.PIPE,
+        )
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                out, err = await process.communicate()
+        finally:
+            await processes.end_async(process)
+    assert (process.returncode, err) == (0, b"")
+    assert sorted(message.to for message in sim.inbox) == ([] if standard_input.name == "/dev/null" else NUMBERS[:30])
+    assert len(out.splitlines()) == len(sim.inbox)
+
+
+def test_the_guide_quotes_the_worker() -> None:
+    """The guide shows the file that is tested here."""
+    guide = (HERE.parents[2] / ".github" / "guides" / "workers.md").read_text()
+    assert f"```python\n{(HERE / 'worker.py').read_text()}```" in guide

@@ -1,4 +1,4 @@
-"""Real worker processes on Redis streams: killed, suspended, terminated, and started as README shows."""
+"""Real worker processes on Redis streams: killed, suspended, terminated, and started as the guide shows."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def test_terminated_workers_complete_their_requests_and_release_the_rest():
 
 
 @pytest.mark.timeout(60)
-async def test_the_worker_of_the_readme_sends_a_code_and_a_job(redis_server, simulator, tmp_path):
-    """README's file, started with README's command, ends on SIGTERM."""
-    readme = (ROOT / "README.md").read_text()
-    block = next(text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "# worker.py" in text)
-    command = next(line for line in readme.splitlines() if line.startswith("taskiq worker worker:broker"))
+async def test_the_worker_of_the_guide_sends_a_code_and_a_job(redis_server, simulator, tmp_path):
+    """The guide's file, started with the guide's command, ends on SIGTERM."""
+    guide = (ROOT / ".github" / "guides" / "workers.md").read_text()
+    block = next(text for text in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "# worker.py" in text)
+    command = next(line for line in guide.splitlines() if line.startswith("taskiq worker worker:broker"))
     command = command.partition("#")[0].replace("--workers 4", "--workers 1").split()
     (tmp_path / "worker.py").write_text(block.replace("redis://localhost:6379/0", redis_server.url))
     ask = """

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.live import Live
 
 from bandwidth_mfa_async import ConfigurationError, Rate
-from bandwidth_mfa_async.cli._limit_options import _WARNINGS, CHANNELS, limits_from_options
+from bandwidth_mfa_async._validation import CHANNELS
+from bandwidth_mfa_async.cli._limit_options import _WARNINGS, limits_from_options
 from bandwidth_mfa_async.cli._limits import _table
 from bandwidth_mfa_async.limits.shared._status import SharedStatus
 
@@ -46,7 +47,7 @@ def test_options_are_converted_to_limits(monkeypatch):
 @pytest.mark.parametrize(
     ("rate", "says"),
     [
-        ("60/x", "--rate: must look like '5/s', '60/m' or '1000/h'"),
+        ("60/x", "--rate: must look like '5/s', '60/m', '1000/h' or '10/d'"),
         ("0/s", "--rate: count: must be greater than 0"),
         ("5/0s", "--rate: per: must be greater than 0"),
     ],

@@ -1,25 +1,16 @@
-"""Builds HTML; every string is escaped unless this module created it."""
+"""Builds the elements of the charts; every string is escaped unless it is markup of this package."""
 
 from __future__ import annotations
 
-from html import escape
-from typing import Final
-
-_VOID: Final = {"meta", "link", "br"}
+from markupsafe import Markup, escape
 
 
-class Html(str):
-    """A string that is markup and needs no escaping."""
-
-    __slots__ = ()
-
-
-def join(*children: str | None) -> Html:
+def join(*children: str | None) -> Markup:
     """Return the children joined; escape strings that are not markup, and leave out None."""
-    return Html("".join(child if isinstance(child, Html) else escape(child) for child in children if child is not None))
+    return Markup().join(child for child in children if child is not None)
 
 
-def tag(name: str, /, *children: str | None, **attributes: str | float | None) -> Html:
+def tag(name: str, /, *children: str | None, **attributes: str | float | None) -> Markup:
     """Return an element.
 
     Args:
@@ -27,14 +18,12 @@ def tag(name: str, /, *children: str | None, **attributes: str | float | None) -
         children: the element's content; strings that are not markup are escaped.
         attributes: ``class_`` becomes `class` and ``aria_label`` becomes `aria-label`; None leaves an attribute out.
     """
-    written = "".join(
-        f' {key.removesuffix("_").replace("_", "-")}="{escape(_value(value))}"'
+    written = Markup().join(
+        Markup(' {}="{}"').format(key.removesuffix("_").replace("_", "-"), escape(_value(value)))
         for key, value in attributes.items()
         if value is not None
     )
-    if name in _VOID:
-        return Html(f"<{name}{written}>")
-    return Html(f"<{name}{written}>{join(*children)}</{name}>")
+    return Markup("<{0}{1}>{2}</{0}>").format(name, written, join(*children))
 
 
 def _value(value: str | float) -> str:

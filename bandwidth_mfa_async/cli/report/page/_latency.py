@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from ... import _formats as formats
 from ._html import join, percent, tag
-from ._marks import axis_labels, details, drawing, figure, grid, table
+from ._marks import Figure, Table, axis_labels, drawing, grid
 from ._scales import count_ticks, latency_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from markupsafe import Markup
+
     from ....bulk import JournalReport
     from ....bulk.report._parts import Latency
-    from ._html import Html
 
 _HEIGHT: Final = 170
 _LABEL_ROW: Final = 19
@@ -26,11 +27,11 @@ _MIN_BUCKETS: Final = 12
 _LABELLED: Final = 0.64
 
 
-def chart(report: JournalReport) -> Html:
+def chart(report: JournalReport) -> Figure:
     """Return the figure."""
     latency = report.latency
     if not latency.answered:
-        return figure("Latency", "No answer was measured.")
+        return Figure("Latency", "No answer was measured.")
     half, slowest = formats.latency(latency.percentiles[0].value), formats.latency(latency.percentiles[-1].value)
     caption = (
         f"Half of {formats.count(latency.answered)} answers came within about {half}, 99 in 100 within {slowest}. "
@@ -39,16 +40,12 @@ def chart(report: JournalReport) -> Html:
     )
     if latency.answered == 1:
         caption = f"The one answer took about {half}."
-    return figure(
-        "Latency",
-        caption,
-        tag("p", class_="readout", aria_hidden="true"),
-        _drawing(latency),
-        details("The distribution as a table", _table(latency)),
+    return Figure(
+        "Latency", caption, _drawing(latency), _table(latency), "The distribution as a table", has_readout=True
     )
 
 
-def _drawing(latency: Latency) -> Html:
+def _drawing(latency: Latency) -> Markup:
     low, high = _bounds(latency)
     decades = math.log10(high / low)
 
@@ -57,8 +54,8 @@ def _drawing(latency: Latency) -> Html:
 
     largest = max(bucket.count for bucket in latency.buckets) / latency.answered
     ticks = count_ticks(100 * largest)
-    columns: list[Html] = []
-    targets: list[Html] = []
+    columns: list[Markup] = []
+    targets: list[Markup] = []
     for bucket in latency.buckets:
         left, width = x(bucket.low), x(bucket.high) - x(bucket.low)
         height = _HEIGHT * 100 * bucket.count / latency.answered / ticks[-1]
@@ -102,8 +99,8 @@ def _bounds(latency: Latency) -> tuple[float, float]:
     return low, max(high, low * (latency.percentiles[-1].value / low) ** (1 / _LABELLED))
 
 
-def _percentiles(latency: Latency, x: Callable[[float], float]) -> Html:
-    pieces: list[Html] = []
+def _percentiles(latency: Latency, x: Callable[[float], float]) -> Markup:
+    pieces: list[Markup] = []
     # One row per label, with the fastest at the top, so that no line crosses a label.
     for row, mark in enumerate(latency.percentiles):
         at = x(mark.value)
@@ -120,7 +117,7 @@ def _range(low: float, high: float) -> str:
     return f"{formats.latency(low)} to {formats.latency(high)}"
 
 
-def _table(latency: Latency) -> Html:
+def _table(latency: Latency) -> Table:
     cumulative = 0
     rows: list[list[str]] = []
     for bucket in latency.buckets:
@@ -138,4 +135,4 @@ def _table(latency: Latency) -> Html:
         for mark in latency.percentiles
     ]
     heads = ["Latency", "Answers", "Share", "This fast or faster"]
-    return table(heads, rows, name="Latency, in numbers", numbers=(1, 2, 3))
+    return Table("Latency, in numbers", heads, rows, numbers=(1, 2, 3))

@@ -4,29 +4,72 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from attrs import frozen
+
 from ._html import join, percent, tag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from ._html import Html
+    from markupsafe import Markup
+
     from ._scales import Tick
 
 _ROW_HEIGHT: Final = 46
 _BAR_HEIGHT: Final = 10
 
 
-def drawing(height: int, *children: str, name: str, class_: str = "plot") -> Html:
+@frozen
+class Table:
+    """A table that scrolls with touch and keyboard.
+
+    Attributes:
+        name: the accessible name.
+        heads: the column headers.
+        rows: the cells; the first cell of each row is its header.
+        numbers: the indexes of right-aligned columns.
+    """
+
+    name: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: Collection[int] = ()
+
+
+@frozen
+class Figure:
+    """A chart with its title and caption.
+
+    Attributes:
+        title: its title.
+        caption: one or more sentences.
+        drawing: the chart; None if there is nothing to draw.
+        table: its numbers.
+        table_label: what the reader clicks to expand the table; empty for a table that is always visible.
+        has_readout: whether the script shows the numbers under the pointer above the drawing.
+        class_: its CSS classes.
+    """
+
+    title: str
+    caption: str
+    drawing: Markup | None = None
+    table: Table | None = None
+    table_label: str = ""
+    has_readout: bool = False
+    class_: str = "card"
+
+
+def drawing(height: int, *children: str, name: str, class_: str = "plot") -> Markup:
     """Return a drawing with an accessible name for screen readers."""
     return tag("svg", *children, class_=class_, height=height, role="img", aria_label=name)
 
 
-def text(label: str, x: float, y: float, *, class_: str = "tick", anchor: str | None = None) -> Html:
+def text(label: str, x: float, y: float, *, class_: str = "tick", anchor: str | None = None) -> Markup:
     """Return a text at a percentage of the width and a pixel of the height."""
     return tag("text", label, x=percent(x), y=float(y), class_=class_, text_anchor=anchor)
 
 
-def grid(ticks: Sequence[tuple[float, str]], top: float) -> Html:
+def grid(ticks: Sequence[tuple[float, str]], top: float) -> Markup:
     """Return the horizontal lines of a plot, with their values on the left."""
     return join(
         *(
@@ -39,7 +82,7 @@ def grid(ticks: Sequence[tuple[float, str]], top: float) -> Html:
     )
 
 
-def axis_labels(ticks: Iterable[Tick], y: float) -> Html:
+def axis_labels(ticks: Iterable[Tick], y: float) -> Markup:
     """Return the labels under a plot; a narrow screen hides every second one."""
     return join(
         *(
@@ -54,14 +97,14 @@ def axis_labels(ticks: Iterable[Tick], y: float) -> Html:
     )
 
 
-def bars(rows: Sequence[tuple[str, str, str, int, str]], largest: int) -> Html:
+def bars(rows: Sequence[tuple[str, str, str, int, str]], largest: int) -> Markup:
     """Return horizontal bars, each below its name and number.
 
     Args:
         rows: for each bar its CSS class, its name, a remark, its number, and the number as text.
         largest: the number of a full bar.
     """
-    pieces: list[Html] = []
+    pieces: list[Markup] = []
     for place, (class_, name, remark, number, label) in enumerate(rows):
         y = place * _ROW_HEIGHT
         remark_ = tag("tspan", f"  {remark}", class_="remark") if remark else None
@@ -73,14 +116,14 @@ def bars(rows: Sequence[tuple[str, str, str, int, str]], largest: int) -> Html:
     return join(*pieces)
 
 
-def bar(class_: str, number: int, largest: int) -> Html:
+def bar(class_: str, number: int, largest: int) -> Markup:
     """Return one bar for a table cell next to its number."""
     return tag(
         "svg", _bar(class_, number, largest, 0), class_="plot full in-cell", height=_BAR_HEIGHT, aria_hidden="true"
     )
 
 
-def _bar(class_: str, number: int, largest: int, y: int) -> Html:
+def _bar(class_: str, number: int, largest: int, y: int) -> Markup:
     track = tag("rect", x="0%", y=y, width="100%", height=_BAR_HEIGHT, rx=2, class_="track")
     if not number:
         return track
@@ -92,41 +135,3 @@ def _bar(class_: str, number: int, largest: int, y: int) -> Html:
 def bars_height(rows: int) -> int:
     """Return the height of a number of bars, in pixels."""
     return max(1, rows * _ROW_HEIGHT - 10)
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, name: str, numbers: Sequence[int] = ()) -> Html:
-    """Return a table that scrolls with touch and keyboard.
-
-    Args:
-        heads: the column headers.
-        rows: the cells; the first cell of each row is its header.
-        name: the accessible name.
-        numbers: the indexes of right-aligned columns.
-    """
-
-    def side_of(column: int) -> str | None:
-        return "number" if column in numbers else None
-
-    head = tag("tr", *(tag("th", label, scope="col", class_=side_of(at)) for at, label in enumerate(heads)))
-    body = (
-        tag(
-            "tr",
-            *(
-                tag("th", cell, scope="row", class_=side_of(at)) if not at else tag("td", cell, class_=side_of(at))
-                for at, cell in enumerate(row)
-            ),
-        )
-        for row in rows
-    )
-    filled = tag("table", tag("thead", head), tag("tbody", *body), aria_label=name)
-    return tag("div", filled, class_="scroll", role="region", aria_label=name, tabindex=0)
-
-
-def figure(title: str, caption: str, *children: str | None, class_: str = "card") -> Html:
-    """Return a chart with its title and caption."""
-    return tag("figure", tag("figcaption", tag("h2", title), tag("p", caption)), *children, class_=class_)
-
-
-def details(label: str, content: Html) -> Html:
-    """Return content that the reader can expand."""
-    return tag("details", tag("summary", label), content)

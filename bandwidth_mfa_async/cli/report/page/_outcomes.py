@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 from ... import _formats as formats
 from .. import _wording as wording
 from ._html import join, tag
-from ._marks import bar, bars, bars_height, details, drawing, figure, table
+from ._marks import Figure, Table, bar, bars, bars_height, drawing
 
 if TYPE_CHECKING:
     from ....bulk import JournalReport
     from ....bulk.report._parts import FailureReport
-    from ._html import Html
 
 
-def by_status(report: JournalReport) -> Html:
+def by_status(report: JournalReport) -> Figure:
     """Return the figure of the items by outcome."""
     total = wording.whole(report)
     outcomes = wording.outcomes(report)
@@ -32,29 +31,30 @@ def by_status(report: JournalReport) -> Html:
     ]
     summary = ", ".join(f"{formats.count(number)} {title}" for _, title, number, _ in shown)
     heads = ["Outcome", "Items", "Share", "What it means"]
-    cells = (
+    cells = [
         [title, formats.count(number), formats.share(number, total), meaning]
         for name, title, number, meaning in outcomes
         if number or name in wording.STATUSES
-    )
-    return figure(
+    ]
+    return Figure(
         "Delivery outcomes",
         f"A full bar is all {formats.items(total)} of the {'input' if report.totals.not_taken else 'journal'}."
         if total
         else "The journal has no items.",
         drawing(bars_height(len(rows)), bars(rows, total), name=f"Items by outcome: {summary}", class_="plot full"),
-        details("All outcomes as a table", table(heads, cells, name="Items by outcome, in numbers", numbers=(1, 2))),
+        Table("Items by outcome, in numbers", heads, cells, numbers=(1, 2)),
+        "All outcomes as a table",
     )
 
 
-def by_cause(report: JournalReport) -> Html:
+def by_cause(report: JournalReport) -> Figure:
     """Return the figure of the items that were not accepted, by cause."""
     failures = report.failures
     if not failures:
         caption = "No item failed." if report.totals.items else "The journal has no items."
-        return figure("Failures by cause", caption, class_="card wide")
+        return Figure("Failures by cause", caption, class_="card wide")
     largest = failures[0].count
-    cells = (
+    cells = [
         [
             join(
                 tag("b", _cause(failure)),
@@ -66,16 +66,16 @@ def by_cause(report: JournalReport) -> Html:
             wording.RESUME[failure.resume],
         ]
         for failure in failures[: wording.MAX_CAUSES]
-    )
+    ]
     total = sum(failure.count for failure in failures)
     caption = f"{formats.items(total)} not accepted; a full bar is the most frequent cause."
     if len(failures) > wording.MAX_CAUSES:
         caption += f" The {len(failures) - wording.MAX_CAUSES} rarest are left out."
     heads = ["Cause", "Items", "What happened", "Sent again on resume"]
-    return figure(
+    return Figure(
         "Failures by cause",
         caption,
-        table(heads, cells, name="Failures by cause", numbers=(1,)),
+        table=Table("Failures by cause", heads, cells, numbers=(1,)),
         class_="card wide causes",
     )
 

@@ -1,4 +1,4 @@
-"""Assembles the page: the header, the key figures, the charts and the sessions."""
+"""Renders the page from its template: the key figures, the charts, the tables and their texts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
 from .... import __version__
 from ... import _formats as formats
 from .. import _wording as wording
 from . import _latency, _outcomes, _rate
-from ._html import Html, join, tag
-from ._marks import table
+from ._marks import Table
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from ....bulk import JournalReport
+    from ._marks import Figure
 
 _LITERALS: Final = re.compile(f"({'|'.join(map(re.escape, wording.LITERALS))})")
 
@@ -29,51 +34,41 @@ def render(report: JournalReport) -> str:
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        # The policy applies only to elements after it.
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", f"{wording.title(report)}: {wording.headline(report)}"),
-        tag("link", rel="icon", href="data:,"),
-        tag("style", style),
+    return _template().render(
+        report=report,
+        wording=wording,
+        formats=formats,
+        version=__version__,
+        policy=policy,
+        # Files of this package, which are not escaped.
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        state=wording.state(report),
+        figures=_figures(report) if wording.whole(report) else [],
+        charts=_charts(report),
+        positions=_positions(report),
+        sessions=_sessions(report) if report.sessions else None,
+        session_endings=_session_endings(report),
     )
-    main = tag(
-        "main",
-        _header(report),
-        _figures(report) if wording.whole(report) else None,
-        _steps(report),
-        tag("div", *_charts(report), _positions(report), _sessions(report), class_="cards"),
-        _footer(report),
-        class_="page",
-    )
-    body = tag("body", main, tag("script", script))
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
 @cache
-def _file(name: str) -> Html:
-    return Html((resources.files(__name__.rpartition(".")[0]) / name).read_text("utf-8"))
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["split_literals"] = _LITERALS.split
+    return environment.from_string(_file("page.html"))
+
+
+@cache
+def _file(name: str) -> str:
+    return (resources.files(__name__.rpartition(".")[0]) / name).read_text("utf-8")
 
 
 def _digest(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def _header(report: JournalReport) -> Html:
-    created = tag("time", formats.timestamp(report.created), datetime=report.created.isoformat(timespec="seconds"))
-    run = join(tag("b", wording.title(report)), f", {wording.channel(report)}, started ", created, " UTC")
-    return tag(
-        "header",
-        tag("p", run, class_="run"),
-        tag("h1", wording.headline(report)),
-        tag("p", f"{wording.state(report)[:1].upper()}{wording.state(report)[1:]}.", class_="state"),
-    )
-
-
-def _charts(report: JournalReport) -> tuple[Html, ...]:
+def _charts(report: JournalReport) -> tuple[Figure, ...]:
     if not wording.whole(report):
         return ()
     return (
@@ -84,7 +79,8 @@ def _charts(report: JournalReport) -> tuple[Html, ...]:
     )
 
 
-def _figures(report: JournalReport) -> Html:
+def _figures(report: JournalReport) -> list[tuple[str, str, str]]:
+    """Return the name, the value and a remark of each key figure."""
     counts, totals, latency = report.counts, report.totals, report.latency
     failed = counts.rejected + counts.not_sent + counts.invalid
     waiting = counts.pending + counts.sending
@@ -109,61 +105,22 @@ def _figures(report: JournalReport) -> Html:
     if latency.percentiles:
         median = latency.percentiles[0]
         figures.append(("Median latency", formats.latency(median.value), "half of the answers were faster"))
-    return tag(
-        "dl",
-        *(tag("div", tag("dt", name), tag("dd", value, tag("small", remark))) for name, value, remark in figures),
-        class_="card figures",
-    )
+    return figures
 
 
-def _steps(report: JournalReport) -> Html | None:
-    steps = wording.next_steps(report)
-    if not steps:
-        return None
-    return tag(
-        "section",
-        tag("h2", "Next steps"),
-        tag("ul", *(tag("li", *_with_code(step)) for step in steps)),
-        class_="card steps",
-    )
-
-
-def _with_code(text: str) -> list[str]:
-    parts = _LITERALS.split(text)
-    return [tag("code", part) if part in wording.LITERALS else part for part in parts]
-
-
-def _positions(report: JournalReport) -> Html | None:
-    listed = [
-        (name, positions, number)
+def _positions(report: JournalReport) -> list[tuple[str, str]]:
+    return [
+        (name, wording.positions(positions, number))
         for name, positions, number in (
             ("Unknown", report.unknown_positions, report.counts.unknown),
             ("In flight or interrupted", report.sending_positions, report.counts.sending),
         )
         if positions
     ]
-    if not listed:
-        return None
-    return tag(
-        "section",
-        tag("h2", "Items to look up in your input"),
-        tag("p", "Positions in the input of the run that first contained them; the first item is 0."),
-        *(
-            tag("p", tag("b", f"{name}: "), tag("code", wording.positions(positions, number)), class_="positions")
-            for name, positions, number in listed
-        ),
-        class_="card wide",
-    )
 
 
-def _sessions(report: JournalReport) -> Html | None:
-    if not report.sessions:
-        return None
-    shown = report.sessions[-wording.MAX_SESSIONS :]
-    endings = ", ".join(
-        f"{formats.count(number)} {wording.ending(name)}" for name, number in report.sessions_by_ending.items()
-    )
-    rows = (
+def _sessions(report: JournalReport) -> Table:
+    rows = [
         [
             formats.count(session.number),
             formats.timestamp(session.started),
@@ -171,23 +128,14 @@ def _sessions(report: JournalReport) -> Html | None:
             formats.duration((session.ended - session.started).total_seconds()) if session.ended else "",
             wording.ending(session.ending),
         ]
-        for session in shown
-    )
-    left_out = f"; the latest {len(shown)} are shown" if len(shown) < sum(report.sessions_by_ending.values()) else ""
-    return tag(
-        "section",
-        tag("h2", "Sessions"),
-        tag("p", f"Each opening of the journal for sending: {endings}{left_out}."),
-        table(["No.", "Started (UTC)", "Ended (UTC)", "Lasted", "How it ended"], rows, name="Sessions"),
-        class_="card wide sessions",
-    )
+        for session in report.sessions[-wording.MAX_SESSIONS :]
+    ]
+    return Table("Sessions", ["No.", "Started (UTC)", "Ended (UTC)", "Lasted", "How it ended"], rows)
 
 
-def _footer(report: JournalReport) -> Html:
-    made_by = f", written by version {report.made_by}" if report.made_by else ""
-    return tag(
-        "footer",
-        f"{report.journal}{made_by}, read {formats.timestamp(report.read_at)} UTC "
-        f"by bandwidth_mfa_async {__version__}. "
-        "This page contains no phone number, no text and no personal id.",
+def _session_endings(report: JournalReport) -> str:
+    endings = ", ".join(
+        f"{formats.count(number)} {wording.ending(name)}" for name, number in report.sessions_by_ending.items()
     )
+    shown = min(len(report.sessions), wording.MAX_SESSIONS)
+    return endings + (f"; the latest {shown} are shown" if shown < sum(report.sessions_by_ending.values()) else "")

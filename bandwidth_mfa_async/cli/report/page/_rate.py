@@ -9,15 +9,16 @@ from attrs import frozen
 from ... import _formats as formats
 from .. import _wording as wording
 from ._html import join, percent, tag
-from ._marks import axis_labels, details, drawing, figure, grid, table, text
+from ._marks import Figure, Table, axis_labels, drawing, grid, text
 from ._scales import TimeAxis, count_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from markupsafe import Markup
+
     from ....bulk import JournalReport
     from ....bulk.report._parts import Point
-    from ._html import Html
 
 _TITLE_HEIGHT: Final = 30
 _PANEL_GAP: Final = 18
@@ -41,27 +42,21 @@ _PANELS: Final = (
 _NOTHING: Final = _Panel("Accepted: none", _PANELS[0].number, 28, "accepted")
 
 
-def chart(report: JournalReport) -> Html:
+def chart(report: JournalReport) -> Figure:
     """Return the figure."""
     points = [point for span in report.timeline.spans for point in span.points]
-    content: tuple[Html | None, ...]
+    title, wide = "Codes over time", "card wide"
     if not points:
-        caption = "No item has finished yet."
-        content = ()
-    elif not any(point.codes or point.throttled for point in points):
-        caption = "No request was made."
-        content = (details("The numbers", _table(report)),)
+        return Figure(title, "No item has finished yet.", class_=wide)
+    if not any(point.codes or point.throttled for point in points):
+        caption, drawn, label = "No request was made.", None, "The numbers"
     elif len(points) < wording.MIN_POINTS:
         caption = f"The run took {formats.duration(report.totals.working_seconds)}: too short for a chart."
-        content = (details("The numbers", _table(report)),)
+        drawn, label = None, "The numbers"
     else:
-        caption = _caption(report)
-        content = (
-            tag("p", class_="readout", aria_hidden="true"),
-            _drawing(report, points),
-            details(f"The {len(points)} points as a table", _table(report)),
-        )
-    return figure("Codes over time", caption, *content, class_="card wide")
+        caption, drawn = _caption(report), _drawing(report, points)
+        label = f"The {len(points)} points as a table"
+    return Figure(title, caption, drawn, _table(report), label, has_readout=drawn is not None, class_=wide)
 
 
 def _caption(report: JournalReport) -> str:
@@ -79,11 +74,11 @@ def _caption(report: JournalReport) -> str:
     return " ".join(sentences)
 
 
-def _drawing(report: JournalReport, points: list[Point]) -> Html:
+def _drawing(report: JournalReport, points: list[Point]) -> Markup:
     axis = TimeAxis(report.timeline.spans)
     fastest = max((point.codes / point.seconds for point in points), default=0.0)
     factor, unit = formats.rate_unit(fastest or max(point.throttled / point.seconds for point in points))
-    pieces: list[Html] = []
+    pieces: list[Markup] = []
     top = 0
     for place, panel in enumerate(_PANELS):
         if place and not any(panel.number(point) for point in points):
@@ -108,7 +103,7 @@ def _drawing(report: JournalReport, points: list[Point]) -> Html:
 
 def _panel(  # noqa: PLR0913 - a panel is placed, scaled and named
     report: JournalReport, axis: TimeAxis, panel: _Panel, top: int, factor: float, unit: str, *, first: bool
-) -> list[Html]:
+) -> list[Markup]:
     rates = [
         [(panel.number(point) / point.seconds * factor, point) for point in span.points]
         for span in report.timeline.spans
@@ -153,9 +148,9 @@ def _panel(  # noqa: PLR0913 - a panel is placed, scaled and named
     return [title, grid([(y(value), formats.significant(value)) for value in ticks], plot), shape]
 
 
-def _pauses(axis: TimeAxis, bottom: int) -> Html:
+def _pauses(axis: TimeAxis, bottom: int) -> Markup:
     pauses = axis.pauses()
-    pieces: list[Html] = []
+    pieces: list[Markup] = []
     for place, pause in enumerate(pauses):
         pieces.append(
             tag("line", x1=percent(pause.at), x2=percent(pause.at), y1=_TITLE_HEIGHT, y2=bottom + 26, class_="pause")
@@ -172,9 +167,9 @@ def _pauses(axis: TimeAxis, bottom: int) -> Html:
     return join(*pieces)
 
 
-def _hover(report: JournalReport, axis: TimeAxis, bottom: int, factor: float, unit: str) -> Html:
+def _hover(report: JournalReport, axis: TimeAxis, bottom: int, factor: float, unit: str) -> Markup:
     """Return a transparent column for each point, with its numbers as a tooltip."""
-    columns: list[Html] = []
+    columns: list[Markup] = []
     for index, span in enumerate(report.timeline.spans):
         for point in span.points:
             left = axis.at(index, (point.start - span.start).total_seconds())
@@ -204,7 +199,7 @@ def _point_text(point: Point) -> str:
     return ", ".join([*parts, f"{formats.count(point.throttled)} answered 429"])
 
 
-def _table(report: JournalReport) -> Html:
+def _table(report: JournalReport) -> Table:
     heads = ["From (UTC)", "Lasts", "Accepted", "Rejected", "Not sent", "Unknown", "Invalid", "429s", "Codes a second"]
     rows: list[list[str]] = []
     spans = report.timeline.spans
@@ -225,4 +220,4 @@ def _table(report: JournalReport) -> Html:
                     formats.significant(point.codes / point.seconds),
                 ]
             )
-    return table(heads, rows, name="Codes over time, in numbers", numbers=range(1, len(heads)))
+    return Table("Codes over time, in numbers", heads, rows, numbers=range(1, len(heads)))

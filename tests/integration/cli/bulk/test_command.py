@@ -157,7 +157,10 @@ HEADER_300 = ",".join(["to", *(f"c{n}" for n in range(299))])
     [
         (b"", "n.csv: is empty"),
         (b"to,name\n", "n.csv: contains no row"),
-        (f"phone,name\n{A},x\n".encode(), "n.csv, line 1: no column is called 'to': rename 'phone' to 'to'"),
+        (
+            f"phone,name\n{A},x\n".encode(),
+            "n.csv, line 1: no column is called 'to': pass --column 'phone', or rename it to 'to'",
+        ),
         (f"{HEADER_300}\n{A}{',' * 299}\n".encode(), "n.csv, line 1: 300 columns"),
         (
             b"to\n2025550101\n2025550102\nx\n",
@@ -360,6 +363,81 @@ def test_a_job_without_workers_is_named(
         "no worker has taken anything for 5 seconds; start one with: taskiq worker worker:broker"
     )
     assert said == (after == 0)
+
+
+def test_a_wait_for_the_lease_of_a_dead_worker_is_explained(
+    bulk: Any, redis_server: RedisServer, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker claimed the chunk and does not renew its lease: the command says how long that can take, once."""
+    from bandwidth_mfa_async.cli.bulk import _job
+    from bandwidth_mfa_async.worker import RedisLedger
+
+    (folder / "n.csv").write_text(f"{A}\n")
+    polls: list[int] = []
+    poll = _job._JobWatcher._poll_once
+
+    async def claimed_then_stopped(watcher: Any, display: Any) -> Any:
+        polls.append(display.state == "sending")
+        if sum(polls) == 1:
+            async with RedisLedger(redis_server.url, require_aof=False) as ledger:
+                await ledger.claim_chunk("n", 0, ledger.new_lease())
+        if sum(polls) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return await poll(watcher, display)
+
+    def elapsed(_watch: Any, leases: dict[str, str], _now: float) -> float | None:
+        """Return what the watch returns 16 seconds later."""
+        assert [lease.split()[1].isdigit() for lease in leases.values()] == [True]
+        return 13.2
+
+    monkeypatch.setattr(_job._JobWatcher, "_poll_once", claimed_then_stopped)
+    monkeypatch.setattr(_job.LeaseWatch, "longest_wait", elapsed)
+    result = bulk("n.csv", "--worker", redis_server.url)
+    assert result.stderr.count("waiting up to 14 s for the lease of a worker that died") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("n.csv", f"Name;Phone\nAnn;{A}\nBob;x1\n"),
+        ("n.csv", f"phone\n{A}\nx1\n"),
+        ("n.jsonl", f'{{"Phone": "{A}", "name": "Ann"}}\n{{"Phone": "x1"}}\n'),
+    ],
+)
+def test_the_column_of_the_numbers_is_named(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, name: str, content: str
+) -> None:
+    """Rows to correct go to a rejects file that is read with the same command."""
+    (folder / name).write_text(content)
+    result = bulk(name, "--column", "Phone", "--rejects", "r.csv", "--json")
+    assert (result.exit_code, last_json(result)["accepted"]) == (1, 1)
+    assert sent_to(simulator) == {A: 1}
+    rejects = folder / "r.csv"
+    rejects.write_text(rejects.read_text().replace("x1", B))
+    result = bulk("r.csv", "--column", "Phone", "--json")
+    assert (result.exit_code, sent_to(simulator)) == (0, {A: 1, B: 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "column", "said"),
+    [
+        (f"to,phone\n{A},{B}\n", "phone", "n.csv, line 1: has a column 'to' beside 'phone': rename it"),
+        (f"phone,Phone\n{A},{B}\n", "phone", "n.csv, line 1: more than one column is called 'phone': keep one"),
+        (f"to,name\n{A},x\n", "mobile", "n.csv, line 1: no column is called 'mobile': correct --column, or add a"),
+        (f"{A}\n", "mobile", "n.csv, line 1: no column is called 'mobile'"),
+        (f"to,name\n{A},x\n", " ", "--column: name the column with the numbers, like 'phone'"),
+        (f"to,name\n{A},x\n", "Message", "--column: name the column with the numbers, like 'phone'"),
+    ],
+)
+def test_a_wrong_column_is_named(
+    bulk: Any, simulator: ThreadedSimulator, folder: pathlib.Path, content: str, column: str, said: str
+) -> None:
+    """Nothing is sent."""
+    (folder / "n.csv").write_text(content)
+    result = bulk("n.csv", "--column", column)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not simulator.inbox
 
 
 # One text per number.
@@ -653,7 +731,7 @@ def test_a_dry_run_sends_nothing(
     (folder / "n.csv").write_text(f"name,to\nann,{A}\nbea,x\n")
     some = bulk("n.csv", "--dry-run", "--rate", "30/m", "--rejects", "r.csv")
     assert some.exit_code == 1
-    assert "0:00:02" in some.stdout
+    assert "2 s" in some.stdout
     assert "360014169214" not in some.stdout
     (row,) = rejected(folder / "r.csv")
     assert (row.keys(), row["line"], row["name"]) == ({"line", "reason", "name", "to"}, "3", "bea")

@@ -271,7 +271,7 @@ def test_bytes_that_are_not_utf8_make_only_their_row_bad() -> None:
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), None, "old Excel workbook (.xls)"),
         (f"sep=:\nto:name\n{A}:x\n", 1, "separates cells with another character"),
         (b"SQLite format 3\x00\x10", None, "database"),
-        (f"name,phone\njoe,{A}\n", 1, "rename 'phone' to 'to'"),
+        (f"name,phone\njoe,{A}\n", 1, "pass --column 'phone', or rename it to 'to'"),
         (f"{A},joe\n{B},ann\n", 1, "add a header line"),
         (f"\n\njoe;{A}\n", 3, "no column is called 'to'"),
         (f"to,TO\n{A},{B}\n", 1, "more than one column is called 'to'"),

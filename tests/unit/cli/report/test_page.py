@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from markupsafe import Markup
 
-from bandwidth_mfa_async.cli.report.page._html import Html, join, tag
+from bandwidth_mfa_async.cli.report.page._html import join, tag
 from bandwidth_mfa_async.cli.report.page._scales import count_ticks, latency_ticks
 
 
 def test_html_is_escaped_exactly_once() -> None:
     """Strings are escaped; markup of this package is not escaped again."""
-    assert tag("p", "<b>", tag("b", "&"), title='"<', class_=None) == '<p title="&quot;&lt;">&lt;b&gt;<b>&amp;</b></p>'
-    assert join("<", None, Html("<i>")) == "&lt;<i>"
+    assert tag("p", "<b>", tag("b", "&"), title='"<', class_=None) == '<p title="&#34;&lt;">&lt;b&gt;<b>&amp;</b></p>'
+    assert join("<", None, Markup("<i>")) == "&lt;<i>"
     assert tag("rect", x=0.126, stroke_width=2) == '<rect x="0.13" stroke-width="2"></rect>'
 
 

@@ -1,0 +1,2 @@
+-- args: digest.
+return get(records, args[1], now)
