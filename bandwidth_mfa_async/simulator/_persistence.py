@@ -74,6 +74,13 @@ class Persistence:
         Raises:
             StateFileError: as for `StateFile.open`, or a record is not understood.
         """
+        try:
+            await self._open()
+        except StateFileError as error:
+            # Crash reporters show local variables, and the frames below hold records.
+            raise error.with_traceback(None) from None
+
+    async def _open(self) -> None:
         file, records = await asyncio.to_thread(StateFile.open, self._path)
         try:
             if not self._is_restored:
@@ -121,8 +128,10 @@ class Persistence:
             for record in records:
                 restorers[record["kind"]](record, now - wall)
         except (LookupError, TypeError, ValueError):
-            text = f"{self._path}: has a record of another version; move it away to start without it"
-            raise StateFileError(text) from None
+            pass  # raise outside: as a hidden context this error would keep the record
+        else:
+            return
+        raise StateFileError(f"{self._path}: has a record of another version; move it away to start without it")
 
     def _restore_count(self, record: StateRecord, _shift: float) -> None:
         self._service.inbox.added = record["added"]

@@ -337,6 +337,7 @@ class Simulator(Endpoint):
         """Change the receipt policy of new messages, until `clear()`."""
         self._receipts.policy = policy
 
+    @drops_traceback
     def resend_receipt(self, message: Message) -> None:
         """Post the delivery receipt of a message again, now.
 
