@@ -81,7 +81,14 @@ class Persistence:
             raise error.with_traceback(None) from None
 
     async def _open(self) -> None:
-        file, records = await asyncio.to_thread(StateFile.open, self._path)
+        opening = asyncio.ensure_future(asyncio.to_thread(StateFile.open, self._path))
+        try:
+            file, records = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening])  # a thread cannot be cancelled
+            if opening.exception() is None:
+                opening.result()[0].close()
+            raise
         try:
             if not self._is_restored:
                 self._restore(records)
