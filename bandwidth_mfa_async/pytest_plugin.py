@@ -57,7 +57,9 @@ class _SimulatorPool:
 def mfa_simulator_options() -> dict[str, Any]:
     """Arguments of `Simulator`; override this fixture in a conftest, module or class, with any scope.
 
-    Tests with equal options share one simulator.
+    Tests with equal options share one simulator. Codes age by the simulator's own clock and not by the system's, so
+    freezegun and time-machine do not age them: return ``{"clock": clock}`` with a
+    `bandwidth_mfa_async.testing.ManualClock`, and call its ``tick(seconds)``.
     """
     return {}
 

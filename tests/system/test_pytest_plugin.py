@@ -296,6 +296,10 @@ def test_pytest_lists_the_public_fixtures_with_their_docstrings(run):
     shown = result.stdout.str()
     assert all(f"\n{name}" in shown for name in ("mfa_client ", "mfa_simulator ", "mfa_client_options"))
     assert "_mfa_client" not in shown
+    # Where a tester looks who has frozen the system's time in vain.
+    shown = run("", "--fixtures", "-v").stdout.str()
+    assert "freezegun" in shown
+    assert "ManualClock" in shown
 
 
 _MODULES = """
