@@ -181,7 +181,8 @@ class RequestError(MFAError):
         if self.request_id:
             details.append(f"request id {self.request_id}")
         if self.retry_after is not None:
-            details.append(f"retry after {self.retry_after:.3g} s")
+            seconds = self.retry_after
+            details.append(f"retry after {seconds:.3g} s" if seconds < 100 else f"retry after {seconds:.0f} s")
         return f"{where}{self.message} ({', '.join(details)})"
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ from .._config import RetryPolicy
 from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest, normalize_code
 from ..errors import ConfigurationError, Delivery, MFAError
 from . import _outcome
+from ._conversions import conversions
 from ._demo import run as run_demo
 from ._formats import plural
 from ._jobs import jobs
@@ -80,6 +81,7 @@ app.add_command(bulk)
 app.add_command(doctor)
 app.add_command(report)
 app.add_command(jobs)
+app.add_command(conversions)
 app.add_command(simulate)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from ..stores import Step
+from ..stores import Step, load_scripts
 from ._admission import Admission, Roles, next_cooldown
 from ._counters import DAY, dump, load
 
@@ -258,25 +258,27 @@ def read(records: Records, args: Sequence[Argument], _now: int) -> Reply:
     return [""] + [str(record.get(field, "")) if record is not None else "" for record in found]
 
 
-def _step(name: str, decide: Callable[[Roles, dict[str, Any], int], Reply], *, is_read: bool = False) -> Step:
+def _step(name: str, decide: Callable[[Roles, dict[str, Any], int], Reply], **flags: bool) -> Step:
     def apply(records: Records, args: Sequence[Argument], now: int, /) -> Reply:
         """Decide on records by their role; the one argument is JSON."""
         a: dict[str, Any] = json.loads(str(args[0]))
         return decide(Roles(records, a["roles"]), a, now)
 
-    return Step(name, apply, prelude=_PRELUDE, is_read=is_read, package=_PACKAGE)
+    return Step(name, apply, prelude=_PRELUDE, package=_PACKAGE, **flags)
 
 
 _PACKAGE: Final = "bandwidth_mfa_async.signin"
 _PRELUDE: Final = ("_counters", "_admission", "_flow")
 
-START: Final = _step("start", start)
-SEND: Final = _step("send", send)
-SENT: Final = _step("sent", sent)
-GET: Final = _step("get", get, is_read=True)
-CHECK: Final = _step("check", check)
-CHECKED: Final = _step("checked", checked)
-END: Final = _step("end", end)
+START: Final = _step("flow_start", start)
+SEND: Final = _step("flow_send", send)
+SENT: Final = _step("flow_sent", sent, runs_late=True)
+GET: Final = _step("flow_get", get, is_read=True)
+CHECK: Final = _step("flow_check", check)
+CHECKED: Final = _step("flow_checked", checked)
+END: Final = _step("flow_end", end)
 TICKET_ADMIT: Final = _step("ticket_admit", ticket_admit)
-TICKET_END: Final = _step("ticket_end", ticket_end)
-READ: Final = Step("read", read, is_read=True, package=_PACKAGE)
+TICKET_END: Final = _step("ticket_end", ticket_end, runs_late=True)
+READ: Final = Step("read_field", read, is_read=True, package=_PACKAGE)
+
+load_scripts(START, SEND, SENT, GET, CHECK, CHECKED, END, TICKET_ADMIT, TICKET_END, READ)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ..stores import Reply, Step, Store
 
-_GROUP = "signin"
+GROUP = "signin"
 """The records of all flows and guards are in one group, because one decision reads several of them."""
 
 
@@ -67,7 +67,7 @@ class Stepper:
             StoreError: the store cannot be used, or did not answer in time.
         """
         text = json.dumps(arguments | {"roles": keys.roles})
-        return await self.store.run(step, keys.names, [text], deadline=self._deadline(), group=_GROUP, confirm=confirm)
+        return await self.store.run(step, keys.names, [text], deadline=self._deadline(), group=GROUP, confirm=confirm)
 
     def _deadline(self) -> float:
         return self.store.clock.monotonic() + self._timeout

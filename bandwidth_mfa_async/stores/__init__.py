@@ -4,13 +4,15 @@ Every decision is a `Step`: a pure function over a few records (``_transitions.p
 run in a transaction, and a Lua script of the same name and meaning (``lua/<name>.lua``), which Redis runs.
 
 To add a step: write the pure function ``apply(records, args, now) -> reply`` in a module of transitions, make a
-``Step(name, apply)`` of it, write ``lua/<name>.lua``, and call ``await store.run(step, keys, args, deadline=...,
-group=...)``. All keys of one step share a group. The names of records begin with their kind (``k:`` keys), which
-`Store.counts` reports. A step may run twice, so a step that counts takes a token.
+``Step(name, apply)`` of it, write ``lua/<name>.lua``, call ``load_scripts(step)`` at import, and call
+``await store.run(step, keys, args, deadline=..., group=...)``. All keys of one step share a group. The names of records
+begin with their kind (``k:`` keys), which `Store.counts` reports. A step may run twice, so a step that counts takes a
+token.
 """
 
 from __future__ import annotations
 
+from ._lua import load_scripts
 from ._memory import MemoryStore
 from ._protocol import KeyRecord, KeyStatus, Store
 from ._redis_store import RedisStore
@@ -32,4 +34,5 @@ __all__ = [
     "Store",
     "StoredRecord",
     "TransactionalStore",
+    "load_scripts",
 ]

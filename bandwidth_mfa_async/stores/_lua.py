@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .._redis._script import Script
 from ._transitions import FORMAT
@@ -13,22 +13,41 @@ if TYPE_CHECKING:
     from ._step import Step
 
 
+_FRAME: Final = ("bandwidth_mfa_async.stores", "_frame")
+
+
+@functools.cache
 def _read(package: str, name: str) -> str:
     return resources.files(package).joinpath("lua", f"{name}.lua").read_text("utf-8")
+
+
+def load_scripts(*steps: Step) -> None:
+    """Read the Lua files of steps. Call it at import, because a read of a file would block the event loop."""
+    for step in steps:
+        for name in (step.name, *step.prelude):
+            _read(step.package, name)
 
 
 @functools.cache
 def script_of(steps: frozenset[Step]) -> Script:
     """Return the script that runs a batch of these steps; see ``lua/_frame.lua``."""
-    preludes = dict.fromkeys((step.package, name) for step in sorted(steps, key=_by_name) for name in step.prelude)
-    bodies = [
-        f"steps[{step.name!r}] = function(records, args, now, save, delete)\n{_read(step.package, step.name)}\nend\n"
-        for step in sorted(steps, key=_by_name)
-    ]
-    frame = _read("bandwidth_mfa_async.stores", "_frame").replace("%FORMAT%", str(FORMAT))
-    frame = frame.replace("%PRELUDE%", "".join(_read(*prelude) for prelude in preludes))
-    return Script(frame.replace("%STEPS%", "".join(bodies)))
+    blocks: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for step in sorted(steps, key=_by_name):
+        blocks.setdefault((step.package, step.prelude), []).append(
+            f"steps['{step.name}'] = function(records, args, now, save, delete)\n"
+            f"{_read(step.package, step.name)}\nend\n"
+        )
+    # A block of its own for each prelude: the names in it are no one else's, and do not count as locals of the script.
+    text = "".join(
+        "do\n" + "".join(_read(package, name) for name in prelude) + "".join(bodies) + "end\n"
+        for (package, prelude), bodies in blocks.items()
+    )
+    frame = _read(*_FRAME).replace("%FORMAT%", str(FORMAT))
+    return Script(frame.replace("%STEPS%", text))
 
 
 def _by_name(step: Step) -> str:
     return step.name
+
+
+_read(*_FRAME)

@@ -19,13 +19,14 @@ from .._redis._time import RedisTime
 from .._validation import checked_name, checked_seconds
 from ..errors import ConfigurationError, StoreError
 from ._decisions import DEFAULT_LEASE, DEFAULT_RETENTION, KeyDecisions
-from ._lua import script_of
-from ._transitions import FORMAT
+from ._lua import load_scripts, script_of
+from ._transitions import BEGIN, CLAIM, FORMAT, GET, RENEW, SETTLE, WITHDRAW
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
 
     from .._clock import Clock
+    from ._secret import StoreSecret
     from ._step import Argument, Reply, Step
 
 _RIGHTS: Final = "+@read +@write +evalsha +eval +info +time"
@@ -121,6 +122,8 @@ class RedisStore(KeyDecisions):
         confirm: ``"replica"`` waits until a replica has received an intent (``WAIT``), ``"fsync"`` until it is on the
             disk of the primary (``WAITAOF``, Redis 7.2); nothing is sent before. None does not wait.
         clock: the time source; for tests. Its wall clock, not Redis's, then decides on leases and expiry.
+        secret: text of at least 16 characters that all processes share, or several, the current one first; by default
+            those in `BW_STORE_SECRET`. Sign-ins and guards need one, keys do not; see `Store.secrets`.
 
     Raises:
         ConfigurationError: a value is wrong, or redis-py is not installed.
@@ -139,8 +142,9 @@ class RedisStore(KeyDecisions):
         require_aof: bool = True,
         confirm: Literal["replica", "fsync"] | None = None,
         clock: Clock | None = None,
+        secret: StoreSecret = None,
     ) -> None:
-        super().__init__(lease=lease, retention=retention, clock=clock)
+        super().__init__(lease=lease, retention=retention, clock=clock, secret=secret)
         url = checked_url(url, cluster=cluster, owner=STORE)
         self.prefix: str = checked_name("prefix", prefix)
         if confirm not in {None, "replica", "fsync"}:
@@ -316,3 +320,6 @@ class RedisStore(KeyDecisions):
     async def aclose(self) -> None:
         """Close the running loop's connections. Operations that Redis has not answered may or may not have run."""
         await self._connection.aclose()
+
+
+load_scripts(BEGIN, CLAIM, GET, RENEW, SETTLE, WITHDRAW)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from secrets import token_hex
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .._validation import configuration_error
@@ -32,7 +34,7 @@ def checked_secrets(secret: StoreSecret) -> tuple[bytes, ...]:
     if secret is None:
         name, values = VARIABLE, [part for part in re.split(r"[\s,]+", os.environ.get(VARIABLE, "")) if part]
     else:
-        name, values = "secret", [secret] if isinstance(secret, (str, bytes)) else list(secret)
+        name, values = "secret", list(secret) if isinstance(secret, (list, tuple)) else [secret]
         if not values:
             raise configuration_error(name, _RULE)
     found = [value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value for value in values]
@@ -40,3 +42,36 @@ def checked_secrets(secret: StoreSecret) -> tuple[bytes, ...]:
         del secret, values, found
         raise configuration_error(name, _RULE)
     return tuple(found)
+
+
+def secret_beside(store: str) -> bytes:
+    """Return the secret in ``<path>.secret``, which only its owner can read; make it if there is none.
+
+    Of several processes that make it at the same moment, all return the one that was first.
+
+    Raises:
+        OSError: the file cannot be read or written, or contains no secret.
+    """
+    path = f"{os.path.realpath(store)}.secret"
+    with contextlib.suppress(FileNotFoundError):
+        return _read_secret(path)
+    temporary = f"{path}-{token_hex(8)}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(token_hex(32).encode())
+            file.flush()
+            os.fsync(descriptor)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.unlink(temporary)  # noqa: PTH108 - a name as given
+    return _read_secret(path)
+
+
+def _read_secret(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123 - a name as given
+        found = file.read(256).strip()
+    if len(found) < _MIN_BYTES:
+        raise OSError
+    return found

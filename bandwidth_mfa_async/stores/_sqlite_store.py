@@ -13,6 +13,7 @@ from .._process import PerProcess
 from .._validation import checked_count
 from ..errors import ConfigurationError, StoreError
 from ._decisions import DEFAULT_LEASE, DEFAULT_RETENTION
+from ._secret import secret_beside
 from ._sqlite_file import Job, StoreFile, close_file, count_records, open_file
 from ._transactional import TransactionalStore
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from .._clock import Clock
+    from ._secret import StoreSecret
     from ._step import Reply
     from ._transactional import Change
 
@@ -52,6 +54,8 @@ class SQLiteStore(TransactionalStore):
         allow_network_mount: open a file on a network or FUSE mount. Their locks often do not work: two processes could
             send one text twice.
         clock: the time source; for tests.
+        secret: see `Store.secrets`; by default those in `BW_STORE_SECRET`, or one that is made at its first use and
+            kept beside the file, in ``<path>.secret``, which only its owner can read.
 
     Raises:
         ConfigurationError: a value is wrong.
@@ -66,8 +70,9 @@ class SQLiteStore(TransactionalStore):
         max_size: int = DEFAULT_MAX_SIZE,
         allow_network_mount: bool = False,
         clock: Clock | None = None,
+        secret: StoreSecret = None,
     ) -> None:
-        super().__init__(lease=lease, retention=retention, clock=clock)
+        super().__init__(lease=lease, retention=retention, clock=clock, secret=secret)
         name: Any = os.fspath(path) if isinstance(path, os.PathLike) else path
         if not isinstance(name, str) or not name:
             raise ConfigurationError("path: must be the path of a file, like 'codes.db'")
@@ -76,6 +81,7 @@ class SQLiteStore(TransactionalStore):
         self._max_size = max_size
         self._allow_network_mount = bool(allow_network_mount)
         self._handle = PerProcess(_Handle)
+        self._own_secrets: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
@@ -117,6 +123,24 @@ class SQLiteStore(TransactionalStore):
 
             handle.file = open_file(path, make)
         return handle.file
+
+    async def _make_secrets(self, *, deadline: float) -> Sequence[bytes]:
+        """Return the secret beside the file.
+
+        Raises:
+            StoreError: it cannot be read or made.
+        """
+        if not self._own_secrets:
+            path = f"{self.path}.secret"
+            seconds = max(0.0, deadline - self.clock.monotonic())
+            try:
+                self._own_secrets = (await asyncio.wait_for(asyncio.to_thread(secret_beside, self.path), seconds),)
+            except (OSError, TimeoutError) as error:
+                failure = StoreError(f"{path}: the store's secret cannot be read or made ({type(error).__name__})")
+            else:
+                return self._own_secrets
+            raise failure
+        return self._own_secrets
 
     async def counts(self, *, deadline: float) -> Mapping[str, Mapping[str, int]]:
         """Return the number of records by kind and state. It reads every record.

@@ -24,15 +24,18 @@ from bandwidth_mfa_async import (
     DeliveryUnknownError,
     InvalidRequestError,
     LedgerError,
+    MemoryStore,
     MFAClient,
     OAuth2ClientCredentials,
     RedisLimits,
     SQLiteJournal,
+    StoreError,
     VerifyCodeRequest,
     cli,
     normalize_code,
 )
 from bandwidth_mfa_async._frames import clear_locals
+from bandwidth_mfa_async.signin import Guard, SignIns
 from bandwidth_mfa_async.simulator import Fault, ReceiptPolicy, Simulator
 from bandwidth_mfa_async.testing import FakeTransport, Outcome, ThreadedSimulator
 from bandwidth_mfa_async.webhooks import (
@@ -185,6 +188,44 @@ async def _bulk(source: Any, **options: Any) -> object:
         return [outcome async for outcome in bulk.send(source, **options)]
 
 
+class _BrokenStore(MemoryStore):
+    """A store that fails in some steps."""
+
+    def __init__(self, broken: str) -> None:
+        super().__init__()
+        self.broken = broken
+
+    async def run(self, step: Any, *args: Any, **options: Any) -> Any:
+        if step.name.startswith(self.broken):
+            raise StoreError("the store cannot be used")
+        return await super().run(step, *args, **options)
+
+
+async def _sign_in(
+    work: Callable[[SignIns, str], Any], *, outcome: Outcome | None = None, broken: str = "-", **options: Any
+) -> object:
+    """Fail in a flow that has started."""
+    fake = FakeTransport()
+    store = _BrokenStore("-")
+    async with fake.client(auth=BASIC) as mfa:
+        # A ninth digit more or less does not make a real number of it.
+        signins = SignIns(mfa, TEMPLATE, store=store, **({"guard": Guard(premium=True), "max_checks": 20} | options))
+        flow = await signins.start(NUMBER, visitor="s3ntinel", subject="s3ntinel")
+        store.broken = broken
+        if outcome is not None:
+            fake.always(outcome)
+        return await work(signins, flow.id)
+
+
+async def _guard(work: Callable[[Guard], Any], broken: str = "ticket_admit") -> object:
+    return await work(Guard(store=_BrokenStore(broken)))
+
+
+async def _release(name: str) -> object:
+    ticket = await Guard(store=_BrokenStore("ticket_end")).admit(NUMBER, visitor="s3ntinel")
+    return await getattr(ticket, name)()
+
+
 async def _provider() -> object:
     async with client() as mfa:
         mfa._executor.state.authorizer = None  # type: ignore[assignment] - a bug of ours
@@ -243,6 +284,26 @@ CALLS: dict[str, Callable[[], Any]] = {
     "bulk: a failing async input": lambda: _bulk(requests()),
     "bulk: a str": lambda: _bulk(NUMBER, template=TEMPLATE),
     "bulk: a generator with a bad number": lambda: _bulk(TEMPLATE.to(number) for number in [NUMBER, NUMBER + "x"]),
+    "sign-in: the store": lambda: _sign_in(lambda s, _: s.start(NUMBER, subject="s3ntinel"), broken="flow_start"),
+    "sign-in: cool-down": lambda: _sign_in(lambda s, _: s.start(NUMBER, visitor="s3ntinel")),
+    "sign-in: invalid": lambda: _sign_in(lambda s, _: s.start(NUMBER + "x", visitor="s3ntinel")),
+    "sign-in: subject": lambda: _sign_in(lambda s, _: s.start(NUMBER, subject=7)),  # type: ignore[arg-type]
+    "sign-in: not sent": lambda: _sign_in(lambda s, f: s.resend(f), outcome=Outcome.not_sent(), cooldown=0),
+    "sign-in: rejected": lambda: _sign_in(lambda s, f: s.resend(f), outcome=Outcome.answer(400), cooldown=0),
+    "sign-in: resend": lambda: _sign_in(lambda s, f: s.resend(f), broken="flow_send", cooldown=0),
+    "sign-in: call": lambda: _sign_in(lambda s, f: s.call(f)),
+    "sign-in: check, the store": lambda: _sign_in(lambda s, f: s.check(f, CODE), broken="flow_check"),
+    "sign-in: check, the store later": lambda: _sign_in(lambda s, f: s.check(f, CODE), broken="flow_checked"),
+    "sign-in: check, 400": lambda: _sign_in(lambda s, f: s.check(f, CODE), outcome=Outcome.answer(400)),
+    "sign-in: check, unknown": lambda: _sign_in(lambda s, f: s.check(f, CODE), outcome=Outcome.unknown()),
+    "sign-in: check, bytes": lambda: _sign_in(lambda s, f: s.check(f, CODE.encode())),  # type: ignore[arg-type]
+    "sign-in: get": lambda: _sign_in(lambda s, f: s.get(f), broken="flow_get"),
+    "sign-in: cancel": lambda: _sign_in(lambda s, f: s.cancel(f), broken="flow_end"),
+    "sign-in: done": lambda: _sign_in(lambda s, f: s.done(f), broken="flow_end"),
+    "guard: the store": lambda: _guard(lambda guard: guard.admit(NUMBER, visitor="s3ntinel")),
+    "guard: a number": lambda: _guard(lambda guard: guard.admit(NUMBER.encode())),  # type: ignore[arg-type]
+    "guard: release": lambda: _release("release"),
+    "guard: verified": lambda: _release("verified"),
     "simulator": _wait_for_message,
     "receipt: cancelled": lambda: _receive(cancel=True),
 }
@@ -361,7 +422,8 @@ def test_every_entry_point_is_in_a_table() -> None:
     source = pathlib.Path(__file__).read_text()
     missing = set()
     for cls in (CodeRequest, CodeTemplate, VerifyCodeRequest, BasicAuth, OAuth2ClientCredentials, MFAClient, BulkSender,
-                RedisLimits, RedisLedger, MFAWorker, Simulator, ReceiptPolicy, FakeTransport):  # fmt: skip
+                RedisLimits, RedisLedger, MFAWorker, SignIns, Guard, Simulator, ReceiptPolicy,
+                FakeTransport):  # fmt: skip
         for name, member in vars(cls).items():
             function = getattr(member, "__func__", member)
             if not inspect.isfunction(function) or (name.startswith("_") and name != "__init__"):

@@ -99,6 +99,7 @@ from bandwidth_mfa_async.stores import (
     Store,
     StoredRecord,
     TransactionalStore,
+    load_scripts,
 )
 from bandwidth_mfa_async.telemetry import (
     LOGGER_NAME,
@@ -257,6 +258,7 @@ async def stores(step: Step) -> KeyRecord:
     store: Store = MemoryStore(lease=30.0, retention=86_400.0, max_records=1_000)
     store = SQLiteStore("codes.db", max_size=10_000_000, allow_network_mount=True)
     store = RedisStore("redis://127.0.0.1", cluster=False, prefix="mfa", require_aof=False, confirm="replica")
+    load_scripts(step)
     assert_type(await store.run(step, ["k:1f"], ["1f", 2], deadline=1.0), list[Any])
     record = await store.get("1f", "2a", deadline=1.0)
     assert_type(record.status, KeyStatus)

@@ -151,3 +151,11 @@ def test_an_invalid_request_names_field_and_rule() -> None:
     """Both are attributes, and the text contains nothing else."""
     error = InvalidRequestError("to", "must be E.164")
     assert (error.field, error.rule, str(error)) == ("to", "must be E.164", "to: must be E.164")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.25 s"), (12.5, "12.5 s"), (3600.0, "3600 s"), (86400, "86400 s")]
+)
+def test_a_long_wait_is_written_out(seconds: float, text: str) -> None:
+    """No exponent, however long the wait is."""
+    assert f"retry after {text}" in str(errors.RateLimitError(retry_after=seconds))

@@ -23,7 +23,7 @@ from ._addresses import is_local, other_names
 from ._printed import VARIABLES, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from ...simulator import Simulator
 
@@ -180,7 +180,7 @@ async def _simulate(options: dict[str, Any], *, are_limits_chosen: bool) -> int:
     given = {name: value for name, variable in VARIABLES.items() if (value := os.environ.get(variable))}
     is_reachable = bool(control_hosts) or not is_local(host)
     limits = (AccountLimits(), AccountLimits.voice()) if options["account_limits"] else (None, None)
-    arguments = {
+    arguments: dict[str, Any] = {
         "host": host,
         "seed": options["seed"],
         "tls": options["tls"],
@@ -199,13 +199,14 @@ async def _simulate(options: dict[str, Any], *, are_limits_chosen: bool) -> int:
         "inbox_limit": INBOX_LIMIT,
         "messaging_limits": limits[0],
         "voice_limits": limits[1],
+        **given,
     }
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with Simulator(port, **arguments | given) as simulator:
+        async with Simulator(port, **arguments) as simulator:
             if are_limits_chosen:  # also over those of the state file
                 simulator.set_limits(messaging=limits[0], voice=limits[1])
             before = simulator.sent_count
@@ -223,7 +224,7 @@ async def _simulate(options: dict[str, Any], *, are_limits_chosen: bool) -> int:
 
 
 @contextlib.contextmanager
-def _authority(simulator: Simulator, ca_file: str | None) -> Iterator[str | None]:
+def _authority(simulator: Simulator, ca_file: str | None) -> Generator[str | None]:
     """Write the certificate of the simulator's authority, and return the name of its file; None without TLS."""
     pem = simulator.ca_pem
     if pem is None:

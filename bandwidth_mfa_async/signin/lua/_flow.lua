@@ -1,7 +1,8 @@
 -- The decisions of a sign-in flow; means the same as _flow.py, which names the fields of the record.
 local TOMBSTONE, GRACE, MAX_AGE, MAX_GIVEN_BACK = 20 * 60000, 60000, 15 * 60000, 20
 
-local function is_live(flow, now) return now < flow.x and flow.x <= now + MAX_AGE end
+-- A flow that was stored before Redis lost writes may have been used since.
+local function is_live(flow, now) return now < flow.x and flow.x <= now + MAX_AGE and flow.t > rewound_at end
 
 local function is_open(flow, now) return flow ~= nil and flow.s == 'open' and is_live(flow, now) end
 

@@ -131,8 +131,13 @@ function ruleNode({ rule, ids }) {
   return make("li", {}, make("strong", {}, frequency), remove, make("span", {}, describeFault(rule.fault)), scope);
 }
 
+let shownFaults = "";
+
 export const readFaults = serially(async () => {
   const { faults } = await callApi("GET", "faults");
+  const text = JSON.stringify(faults);
+  if (text === shownFaults) return; // a button that is being pressed must stay
+  shownFaults = text;
   const groups = groupRules(faults);
   byId("rules").replaceChildren(...groups.map(ruleNode));
   byId("rules-none").hidden = groups.length > 0;

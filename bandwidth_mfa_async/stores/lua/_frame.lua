@@ -38,8 +38,6 @@ do
   end
 end
 
-%PRELUDE%
-
 local steps = {}
 %STEPS%
 

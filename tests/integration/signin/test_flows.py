@@ -501,13 +501,13 @@ class TestFailClosed:
         self, make: Callable[..., SignIns], store: BrokenStore, sim: Simulator, clock: ManualClock
     ) -> None:
         signins = make()
-        store.fails = frozenset({"start"})
+        store.fails = frozenset({"flow_start"})
         with pytest.raises(StoreError):
             await begin(signins)
         store.fails = frozenset()
         flow = await begin(signins)
         clock.tick(60)
-        for step in ("get", "send"):
+        for step in ("flow_get", "flow_send"):
             store.fails = frozenset({step})
             with pytest.raises(StoreError):
                 await signins.resend(flow.id)
@@ -517,7 +517,7 @@ class TestFailClosed:
         signins = make()
         flow = await begin(signins)
         code = sim.inbox[-1].code
-        for step in ("check", "checked"):
+        for step in ("flow_check", "flow_checked"):
             store.fails = frozenset({step})
             with pytest.raises(StoreError):
                 await signins.check(flow.id, code)
@@ -530,7 +530,7 @@ class TestFailClosed:
     ) -> None:
         """The outcome is returned, and the text stays counted."""
         signins = make()
-        store.fails = frozenset({"sent"})
+        store.fails = frozenset({"flow_sent"})
         with caplog.at_level(logging.WARNING):
             flow = await begin(signins)
         assert "could not be stored" in caplog.text
@@ -542,11 +542,11 @@ class TestFailClosed:
         self, make: Callable[..., SignIns], store: BrokenStore, sim: Simulator
     ) -> None:
         signins = make()
-        store.fails = frozenset({"sent"})
+        store.fails = frozenset({"flow_sent"})
         sim.faults.script(Fault(status=403), operation="messaging")
         with pytest.raises(PermissionDeniedError):
             await begin(signins)
-        store.fails = frozenset({"checked"})
+        store.fails = frozenset({"flow_checked"})
         flow = await begin(signins, OTHER)
         sim.faults.script(Fault(status=403), operation="verify")
         with pytest.raises(PermissionDeniedError):
@@ -557,7 +557,7 @@ class TestFailClosed:
     ) -> None:
         """A second click with the same key gets the flow; after the timeout the outcome is unknown."""
         signins = make(timeout=0.3)
-        store.fails = frozenset({"sent"})
+        store.fails = frozenset({"flow_sent"})
         flow = await begin(signins, idempotency_key="form")
         store.fails = frozenset()
         again = await begin(signins, idempotency_key="form")

@@ -9,7 +9,7 @@ import pytest
 
 from bandwidth_mfa_async import ConfigurationError, GuardRefusedError, MemoryStore
 from bandwidth_mfa_async.signin import Guard, SignIns, UnverifiedBudget
-from tests.support.signins import NUMBER, OTHER, SECRET, VISITOR, Events, wrong
+from tests.support.signins import NUMBER, OTHER, SECRET, VISITOR, Events, WallClock, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,20 +41,20 @@ async def reasons(guard: Guard, numbers: list[str], **options: Any) -> list[str]
 
 
 class TestWindows:
-    async def test_per_number(self, any_store: Store, clock: ManualClock) -> None:
+    async def test_per_number(self, any_store: Store, wall: WallClock) -> None:
         guard = Guard(store=any_store, per_number=("2/h", "3/d"), per_visitor=None)
         assert await reasons(guard, [NUMBER] * 3) == ["", "", "number"]
         assert await reasons(guard, [OTHER]) == [""]
-        clock.tick(3599)
+        wall.tick(3599)
         error = await refusal(guard, NUMBER)
         assert error is not None
         assert (error.retry_after, error.clearable, error.retryable) == (1.0, True, False)
-        clock.tick(1)
+        wall.tick(1)
         assert await reasons(guard, [NUMBER] * 2) == ["", "number"]
         error = await refusal(guard, NUMBER)
         assert error is not None
         assert error.retry_after == DAY - 3600
-        clock.tick(DAY - 3600)
+        wall.tick(DAY - 3600)
         assert await reasons(guard, [NUMBER]) == [""]
 
     async def test_cleared_has_a_second_share(self, any_store: Store) -> None:
@@ -87,18 +87,18 @@ class TestWindows:
             "a sign-in without visitor=: limits by visitor do not apply to it"
         ]
 
-    async def test_total(self, any_store: Store, clock: ManualClock) -> None:
+    async def test_total(self, any_store: Store, wall: WallClock) -> None:
         """A large limit counts in sixtieths of its period, and never admits more."""
         guard = Guard(store=any_store, total="100/h", **NO_LIMITS)
         for _ in range(100):
-            clock.tick(1)
+            wall.tick(1)
             assert await reasons(guard, [OTHER]) == [""]
         assert await reasons(guard, [OTHER]) == ["total"]
         error = await refusal(guard, OTHER)
         assert error is not None
         assert 3500 <= (error.retry_after or 0) <= 3600
         assert not error.clearable
-        clock.tick(3600 + 60)
+        wall.tick(3600 + 60)
         assert await reasons(guard, [OTHER]) == [""]
 
     async def test_a_released_ticket_counts_for_nothing(self, any_store: Store) -> None:
@@ -113,7 +113,7 @@ class TestWindows:
 
 
 class TestBudget:
-    async def test_a_visitor(self, any_store: Store, clock: ManualClock) -> None:
+    async def test_a_visitor(self, any_store: Store, wall: WallClock) -> None:
         """5 an hour and 10 a day; refused attempts count as well."""
         guard = Guard(store=any_store, unverified=UnverifiedBudget(expected_per_day=100_000), **NO_LIMITS)
         assert await reasons(guard, [number(n) for n in range(7)]) == [""] * 5 + ["unverified"] * 2
@@ -122,7 +122,7 @@ class TestBudget:
         assert error.clearable
         assert (error.retry_after or 0) > 700
         assert await reasons(guard, [number(8)], visitor="198.51.100.8") == [""]
-        clock.tick(1000)
+        wall.tick(1000)
         assert await reasons(guard, [number(9)]) == [""]
 
     async def test_a_prefix(self, any_store: Store) -> None:
@@ -145,7 +145,7 @@ class TestBudget:
             ticket = await guard.admit(number(n), visitor=VISITOR)
             await ticket.verified()
 
-    async def test_a_number_that_was_verified_is_exempt_for_90_days(self, any_store: Store, clock: ManualClock) -> None:
+    async def test_a_number_that_was_verified_is_exempt_for_90_days(self, any_store: Store, wall: WallClock) -> None:
         guard = Guard(store=any_store, unverified=UnverifiedBudget(expected_per_day=1), **NO_LIMITS)
         await (await guard.admit(NUMBER, visitor="10.0.1.1")).verified()
 
@@ -154,30 +154,30 @@ class TestBudget:
                 await refusal(guard, number(n), visitor=f"10.0.2.{n}")
 
         for days, expected in ((1, ""), (88, ""), (2, "unverified")):
-            clock.tick(days * DAY)
+            wall.tick(days * DAY)
             await fill()
             assert await reasons(guard, [NUMBER], visitor="10.0.3.1") == [expected]
 
-    async def test_history_raises_the_threshold(self, any_store: Store, clock: ManualClock) -> None:
+    async def test_history_raises_the_threshold(self, any_store: Store, wall: WallClock) -> None:
         guard = Guard(store=any_store, unverified=UnverifiedBudget(observe_first=0), **NO_LIMITS)
         for n in range(200):
             ticket = await guard.admit(number(n), visitor=f"10.1.0.{n}")
             await ticket.verified()
-        clock.tick(3 * 3600)
+        wall.tick(3 * 3600)
         found = [await reasons(guard, [number(300 + n)], visitor=f"10.0.0.{n}") for n in range(12)]
         # The best day has 200 verified: 40 unverified a day, a sixth of that in an hour.
         assert found.count([""]) == 6
 
     async def test_it_observes_first_and_says_so_once(
-        self, any_store: Store, clock: ManualClock, caplog: pytest.LogCaptureFixture
+        self, any_store: Store, wall: WallClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         guard = Guard(store=any_store, unverified=UnverifiedBudget(observe_first="2d"), **NO_LIMITS)
         numbers = [number(n) for n in range(12)]
         assert set(await reasons(guard, numbers)) == {""}
-        clock.tick(2 * DAY - 1)
+        wall.tick(2 * DAY - 1)
         assert set(await reasons(guard, numbers)) == {""}
         assert len([record for record in caplog.records if "expected_per_day" in record.message]) == 1
-        clock.tick(1)
+        wall.tick(1)
         assert "unverified" in await reasons(guard, numbers)
 
     @pytest.mark.parametrize(

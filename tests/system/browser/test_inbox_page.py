@@ -174,6 +174,7 @@ async def test_a_receipt_is_posted_again_from_the_page(page, sim, mfa):
     await expect(page.locator("#announcer")).to_have_text("The receipt is posted again")
     template = CodeTemplate("+19195554321", "app", callback_url="http://example.com/hook")
     await mfa.generate_messaging_code(template.to(TO))
+    await expect(messages(page)).to_have_count(2)
     await row.get_by_text("Details").click()
     await row.get_by_role("button", name="Post the receipt again").click()
     await expect(page.locator("#announcer")).to_contain_text("not posted to other machines")
