@@ -197,7 +197,7 @@ class SignIns:
 
         Args:
             flow_id: the flow's id.
-            cleared: see `start`.
+            cleared: whether the application vouches for this request, as in `start`.
 
         Raises:
             GuardRefusedError: refused; also if the flow has sent all its texts (``sends``), or there is no such open
@@ -213,7 +213,7 @@ class SignIns:
 
         Args:
             flow_id: the flow's id.
-            cleared: see `start`.
+            cleared: whether the application vouches for this request, as in `start`.
 
         Raises:
             ConfigurationError: there is no voice template; see `SignIn.can_call`.
