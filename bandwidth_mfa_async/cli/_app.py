@@ -19,6 +19,7 @@ from ._jobs import jobs
 from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
 from ._limits import show_limits
 from ._open_client import open_client
+from ._store import show_store, store_of, store_options
 from .bulk._command import bulk
 from .doctor._command import doctor
 from .report._command import report
@@ -73,6 +74,7 @@ app.add_command(doctor)
 app.add_command(report)
 app.add_command(jobs)
 app.add_command(conversions)
+app.add_command(show_store)
 app.add_command(simulate)
 
 
@@ -85,10 +87,12 @@ def _run(work: Coroutine[Any, Any, int]) -> None:
     sys.exit(code)
 
 
-def _client(timeout: float | None, limits: Limits | None) -> MFAClient:
+def _client(timeout: float | None, limits: Limits | None, store: str | None) -> MFAClient:
     overrides: dict[str, Any] = {} if timeout is None else {"retry": RetryPolicy(timeout=timeout)}
     if limits is not None:
         overrides["limits"] = limits
+    if store is not None:
+        overrides["store"] = store_of(store)
     return open_client(**overrides)
 
 
@@ -98,11 +102,12 @@ async def _with_client(
     *,
     as_json: bool,
     make_limits: Callable[[], Limits] | None = None,
+    store: str | None = None,
 ) -> int:
     """Open a client, run the action, print its result, and return the exit code."""
     try:
         limits = None if make_limits is None else make_limits()
-        async with _client(timeout, limits) as client:
+        async with _client(timeout, limits, store) as client:
             document, text, code = await action(client)
     except MFAError as error:
         return _outcome.fail(error, as_json=as_json)
@@ -123,7 +128,7 @@ def _send_options(application_variable: str) -> Callable[[Callable[..., None]], 
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         as_json = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-        command = limit_options(as_json(command))
+        command = store_options(limit_options(as_json(command)))
         for option in reversed(options):
             command = option(command)
         return command
@@ -139,7 +144,7 @@ def _code_request(*, to: str, from_: str | None, application_id: str | None, **r
 
 
 def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[str, Any]) -> None:  # noqa: FBT001
-    rate, redis = fields.pop("rate"), fields.pop("redis")
+    rate, redis, key, store = (fields.pop(name) for name in ("rate", "redis", "key", "store"))
     channel = "messaging" if kind == "send" else "voice"
 
     def make_limits() -> Limits:
@@ -147,14 +152,17 @@ def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[
 
     async def action(client: MFAClient) -> tuple[dict[str, Any], str, int]:
         request = _code_request(**fields)
-        sent = await (client.generate_messaging_code if kind == "send" else client.generate_voice_code)(request)
+        generate = client.generate_messaging_code if kind == "send" else client.generate_voice_code
+        sent = await generate(request, idempotency_key=key)
         document = _outcome.send_document(sent)
         text = f"accepted {document.get('message_id') or document.get('call_id')}"
         if sent.meta.possible_duplicate:
             text += " (possible duplicate: an earlier attempt's outcome is unknown)"
+        if sent.meta.replayed:
+            text += " (sent by an earlier call with this key)"
         return document, text, _outcome.EXIT_OK
 
-    _run(_with_client(action, timeout, as_json=as_json, make_limits=make_limits))
+    _run(_with_client(action, timeout, as_json=as_json, make_limits=make_limits, store=store))
 
 
 @app.command(
@@ -164,6 +172,7 @@ def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[
         f"bandwidth-mfa send +19195551234 {_NUMBERS}",
         "BW_NUMBER=+19195554321 BW_MESSAGING_APPLICATION_ID=APP bandwidth-mfa send +19195551234",
         f"bandwidth-mfa send +19195551234 {_NUMBERS} --scope login --json",
+        f"bandwidth-mfa send +19195551234 {_NUMBERS} --key login:42 --store sqlite:///codes.db",
     )
 )
 @_send_options("BW_MESSAGING_APPLICATION_ID")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from .._client._recorded_call import AttemptDenied, send
+from .._client._recorded_call import AttemptDenied, Entry, send
 from .._clock import alarm
 from .._config import Resend
 from .._item_state import DenyReason, LedgerState
@@ -158,7 +158,7 @@ class ChunkRun:
         self._on_account_error()
 
 
-class JobItem:
+class JobItem(Entry):
     """One item of a chunk; the `Entry` that `send` stores its attempts under."""
 
     __slots__ = ("_run", "in_flight", "index", "lease", "maybe_delivered", "request")
