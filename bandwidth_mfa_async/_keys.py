@@ -42,7 +42,7 @@ def request_digest(key: str, account_id: str, channel: str, request: CodeRequest
 
 
 class Keys:
-    """Make default keys: same number, template, channel and run name, same key.
+    """Makes default keys: requests with the same number, template, channel and run name have the same key.
 
     Args:
         channel: ``"messaging"`` or ``"voice"``.

@@ -280,7 +280,7 @@ class GuardRefusedError(RequestError):
     Do not show the reason to the browser: it says to an attacker what to change.
 
     Attributes:
-        reason: see `RefusalReason`.
+        reason: what refused it; ``sends``: the flow has sent all that it may, ``expired``: there is no such open flow.
         clearable: whether the same request with ``cleared=True`` may be admitted: solve a CAPTCHA first, for example.
     """
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 
+from .._logger import WAITS
 from .._models import (
     CodeRequest,
     MessagingCodeResponse,
@@ -225,6 +226,9 @@ class CallExecutor:
         )
 
     async def _sleep(self, call: Call[Any, Any], seconds: float) -> None:
+        if seconds:
+            name, failed = call.operation.name, type(call.error).__name__
+            WAITS.debug("%s waits %.3f s before its next attempt; attempt %d: %s", name, seconds, call.attempts, failed)
         if not await self.state.sleeper.sleep(seconds):
             error = call.error
             assert isinstance(error, RequestError)  # noqa: S101 - only a failure leads to a sleep
@@ -324,6 +328,7 @@ class CallExecutor:
             # A permit is valid now. If kept while waiting for a slot, many would be used at once, above the rate.
             if limiter is not None and permit is not None:
                 limiter.refund(permit)
+            WAITS.debug("%s waits for a slot: %r", call.operation.name, self.slots)
             await _before_wait(call)
             await self.slots.acquire(call.lane, deadline=call.wait_until)
             try:
@@ -344,6 +349,7 @@ class CallExecutor:
         weight = self._weight(call.request) if call.operation.channel == "messaging" else 1
         permit = limiter.try_acquire(weight, call.lane)
         if permit is None:
+            WAITS.debug("%s waits for a permit in the %s lane: %r", call.operation.name, call.lane, limiter)
             await _before_wait(call)
             permit = await limiter.acquire(weight, call.lane, deadline=call.wait_until)
         return permit

@@ -12,6 +12,7 @@ from .._auth import Authorizer
 from .._clock import Sleeper, alarm
 from .._config import RetryPolicy
 from .._credentials import checked_auth
+from .._logger import WAITS
 from .._process import PerProcess
 from .._retry import RetryBudget
 from .._transport import Body, Transport, absolute_url, checked_transport_options, endpoint, request_headers
@@ -123,6 +124,8 @@ class SharedState:
         self.transport.check()
         self._closed = True
         try:
+            if self._active:
+                WAITS.debug("the client closes; it waits up to %g s for %d calls", drain_timeout, self._active)
             with alarm(self.clock, self.clock.monotonic() + drain_timeout, self.abort):
                 await self._wait_idle()
         finally:

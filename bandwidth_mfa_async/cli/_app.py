@@ -7,24 +7,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from .. import __version__
 from .._config import RetryPolicy
 from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest, normalize_code
-from ..errors import ConfigurationError, Delivery, MFAError
+from ..errors import ConfigurationError, MFAError
 from . import _outcome
 from ._conversions import conversions
-from ._demo import run as run_demo
-from ._formats import plural
+from ._demo_display import show_demo
 from ._jobs import jobs
 from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
 from ._limits import show_limits
 from ._open_client import open_client
-from ._output import OutputConsole, can_animate
 from ._store import show_store, store_of, store_options
-from ._terminal import wrapped
 from .bulk._command import bulk
 from .doctor._command import doctor
 from .report._command import report
@@ -35,7 +30,6 @@ if TYPE_CHECKING:
 
     from .._client import MFAClient
     from .._config import Limits
-    from ._demo import Summary
 
 _EXIT_CODES = """
 \b
@@ -57,9 +51,6 @@ def _examples(*lines: str) -> str:
     return "\n\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
-_NEXT_STEP = (
-    "next: run `bandwidth-mfa simulate` and export what it prints; your program's MFAClient.from_env() then sends to it"
-)
 _NUMBERS = "--from +19195554321 --application-id APP"
 
 
@@ -276,83 +267,4 @@ def demo(count: int, seed: int, as_json: bool) -> None:  # noqa: FBT001 - click 
     Starts a simulator on this machine, sends codes concurrently while it answers with 429s and 503s and drops
     connections, verifies the codes that arrived, and counts the outcomes.
     """
-    _run(_demo(count, seed, as_json=as_json))
-
-
-async def _demo(count: int, seed: int, *, as_json: bool) -> int:
-    console = OutputConsole(stderr=as_json)
-    progress = Progress(
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[tally]}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=as_json or not can_animate(console),
-    )
-    tallies: dict[str, dict[str, int]] = {"send": {}, "verify": {}}
-    with progress:
-        bars = {
-            "send": progress.add_task("sending", total=count, tally=""),
-            "verify": progress.add_task("verifying", total=None, tally="", visible=False, start=False),
-        }
-
-        def advance(phase: str, outcome: Delivery | bool) -> None:  # noqa: FBT001 - an outcome, not a switch
-            word = str(outcome) if isinstance(outcome, Delivery) else ("valid" if outcome else "not valid")
-            tally = tallies[phase]
-            tally[word] = tally.get(word, 0) + 1
-            shown = ", ".join(f"{number} {name}" for name, number in tally.items())
-            if not progress.tasks[bars[phase]].started:
-                progress.start_task(bars[phase])
-            progress.update(bars[phase], advance=1, tally=shown, visible=True)
-
-        summary = await run_demo(count, seed, advance)
-        progress.update(bars["verify"], total=summary.valid + summary.invalid)
-    if as_json:
-        click.echo(_outcome.json_line(_demo_document(summary)))
-    else:
-        console.print(_demo_table(summary))
-        click.echo(wrapped(_NEXT_STEP, 0))
-    return _outcome.EXIT_OK
-
-
-def _demo_document(summary: Summary) -> dict[str, Any]:
-    return {
-        "accepted": summary.accepted,
-        "rejected": summary.rejected,
-        "not_sent": summary.not_sent,
-        "unknown": summary.unknown,
-        "possible_duplicates": summary.possible_duplicates,
-        "attempts": summary.attempts,
-        "retries": dict(summary.retries),
-        "texts": summary.texts,
-        "valid": summary.valid,
-        "invalid": summary.invalid,
-        "per_second": round(summary.per_second, 1),
-        "seconds": round(summary.seconds, 2),
-    }
-
-
-def _demo_table(summary: Summary) -> Table:
-    table = Table(title="delivery outcomes", show_header=False)
-    table.add_column(justify="left")
-    table.add_column(justify="right")
-    table.add_column(justify="left", style="dim")
-    rows: list[tuple[str, object, str]] = [
-        ("accepted", summary.accepted, plural(summary.possible_duplicates, "possible duplicate")),
-        ("rejected", summary.rejected, "rejected by the service; nothing was sent"),
-        ("not sent", summary.not_sent, "never left this machine"),
-        ("unknown", summary.unknown, "request written, no answer; not sent again"),
-        ("attempts", summary.attempts, "HTTP requests in total"),
-    ]
-    rows += [(f"retries after {cause}", number, "") for cause, number in sorted(summary.retries.items())]
-    rows += [
-        ("texts received", summary.texts, "in the simulator's inbox"),
-        ("verified", summary.valid, "correct codes"),
-        ("not valid", summary.invalid, "wrong codes, recognised as wrong"),
-        ("codes a second", f"{summary.per_second:.0f}", "while sending"),
-        ("seconds", f"{summary.seconds:.1f}", "in total"),
-    ]
-    for name, value, remark in rows:
-        table.add_row(name, str(value), remark)
-    return table
+    _run(show_demo(count, seed, as_json=as_json))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from attrs import field, frozen
 
+from .._concise import ConciseType
 from .._frames import clears_locals
 from .._redaction import hide
 from ..errors import ConfigurationError
@@ -133,7 +134,7 @@ class Guard:
 
 
 @frozen
-class Ticket:
+class Ticket(metaclass=ConciseType):
     """One admitted text.
 
     A ticket that neither is released nor verified counts as a text that was sent and not verified. Only the first of

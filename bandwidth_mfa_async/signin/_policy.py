@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import field, frozen
 
+from .._concise import ConciseType
 from .._config import Rate, parse_rate
 from .._logger import LOGGER_NAME
 from .._validation import configuration_error
@@ -63,7 +64,7 @@ def _to_seconds(value: float | str) -> float:
 
 
 @frozen
-class UnverifiedBudget:
+class UnverifiedBudget(metaclass=ConciseType):
     """A budget of texts that no one verified: SMS pumping means many texts and no verified codes.
 
     Leaky buckets by visitor, by prefix (the number without its last four digits) and by region, in this order, with
@@ -98,7 +99,8 @@ def _rules(name: str, value: Limit | Sequence[Limit] | None) -> list[list[int]]:
     if value is None:
         return []
     rules: list[list[int]] = []
-    for each in value if isinstance(value, (list, tuple)) else (value,):
+    limits: Any = value if isinstance(value, (list, tuple)) else (value,)
+    for each in limits:
         rate = parse_rate(name, each)
         if not isinstance(rate, Rate):
             raise configuration_error(name, "must be limits such as ('5/h', '10/d')")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
 
 from attrs import field, frozen
 
+from .._concise import ConciseType
 from .._redaction import hide, mask_phone_repr
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def _hide_number(number: str | None) -> str:
 
 
 @frozen(kw_only=True)
-class SignIn:
+class SignIn(metaclass=ConciseType):
     """A sign-in flow: one number, one purpose, a few texts, one success.
 
     Attributes:
@@ -49,7 +50,7 @@ class SignIn:
 
 
 @frozen(kw_only=True)
-class Check:
+class Check(metaclass=ConciseType):
     """The result of a check: read `.valid`.
 
     Attributes:

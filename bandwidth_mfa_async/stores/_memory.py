@@ -35,7 +35,7 @@ class MemoryStore(TransactionalStore):
         max_records: the number of records that it holds. Beyond it new ones are refused: a record that is removed
             before its time could have a text sent twice.
         clock: the time source; for tests.
-        secret: see `Store.secrets`; by default a random one.
+        secret: under which sign-ins and guards make digests of numbers and visitors; by default a random one.
 
     Raises:
         ConfigurationError: a value is wrong.

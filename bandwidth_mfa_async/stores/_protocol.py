@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import field, frozen
 
+from .._concise import ConciseType
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -37,11 +39,11 @@ class KeyStatus(enum.Enum):
 
 
 @frozen
-class KeyRecord:
+class KeyRecord(metaclass=ConciseType):
     """What a store knows of a key.
 
     Attributes:
-        status: see `KeyStatus`.
+        status: whether the key is claimed, held, in flight, settled, or belongs to another request.
         delivery: the outcome of a settled key.
         provider_id: the service's id of an accepted one.
         error: why it was not accepted.
@@ -103,9 +105,9 @@ class Store(Protocol):
         """Store the intent of an attempt and renew the lease; return False if the lease is lost.
 
         Args:
-            key: see `claim`.
+            key: the digest of account and key.
             lease: the lease under which the key was claimed.
-            resends_unknown: see `claim`.
+            resends_unknown: whether an unknown key may be sent again.
             maybe_delivered: whether an earlier attempt of the same call is unknown.
             deadline: see the class.
         """
@@ -132,8 +134,8 @@ class Store(Protocol):
         An unknown key stays unknown, unless an attempt was accepted or this is the one attempt that made it unknown.
 
         Args:
-            key: see `claim`.
-            digest: see `claim`.
+            key: the digest of account and key.
+            digest: the digest of the request.
             lease: the lease under which the attempt was begun.
             delivery: the outcome; None if the attempt sent nothing and the call goes on.
             provider_id: the service's id.

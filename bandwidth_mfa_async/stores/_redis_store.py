@@ -206,7 +206,7 @@ class RedisStore(KeyDecisions):
 
         Raises:
             StoreError: Redis refuses the operation, did not answer by the deadline, or did not confirm.
-            ConfigurationError: see `check`.
+            ConfigurationError: the Redis cannot serve as a store; the message names what to change.
         """
         clock = self.clock
         self._connection.open()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from attrs import field, frozen
 
+from .._concise import ConciseType
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -59,7 +61,7 @@ class Apply(Protocol):
 
 
 @frozen
-class Step:
+class Step(metaclass=ConciseType):
     """One atomic decision.
 
     `RedisStore` runs ``<package>/lua/<name>.lua``, which must mean the same as `apply`. The file is the body of a

@@ -27,9 +27,9 @@ class TransactionalStore(KeyDecisions):
     does not answer by the deadline: nothing is sent then.
 
     Args:
-        lease: see `KeyDecisions`.
-        retention: see `KeyDecisions`.
-        clock: see `KeyDecisions`.
+        lease: seconds for which a claim is valid unless it is renewed; at least 1.
+        retention: seconds for which a key is kept after its last change; at least 60.
+        clock: the time source; for tests.
     """
 
     @abstractmethod
@@ -38,7 +38,7 @@ class TransactionalStore(KeyDecisions):
 
         Args:
             keys: the names of the records, all different.
-            change: see `Change`.
+            change: a function of the records; returns the records to store and the reply.
             deadline: when to give up, in seconds of ``self.clock.monotonic()``. Do not commit after it.
             is_read: whether `change` stores nothing.
 

@@ -149,7 +149,7 @@ class CredentialSwitchedEvent(metaclass=ConciseType):
 
 
 @frozen(kw_only=True)
-class SignInEvent:
+class SignInEvent(metaclass=ConciseType):
     """Something happened in a sign-in flow; contains no id, number, code, subject or visitor.
 
     Attributes:

@@ -13,6 +13,7 @@ from .._item_state import DenyReason, LedgerState
 from .._items._circuit_breaker import MAX_CONSECUTIVE_ACCOUNT_ERRORS
 from .._items._task_pool import TaskPool
 from .._lease import LeaseKeeper
+from .._logger import WAITS
 from .._redaction import printable
 from ..errors import MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
@@ -129,6 +130,7 @@ class ChunkRun:
             self.stop()
 
     def _on_denied(self, reason: DenyReason) -> None:
+        WAITS.debug("an item of job %s is not sent by this worker: %s", printable(self.chunk.job), reason.value)
         if reason in {DenyReason.LEASE_LOST, DenyReason.GONE}:
             self.keeper.lose()
         elif reason in {DenyReason.JOB_STOPPED, DenyReason.LEASE_EXPIRED}:
