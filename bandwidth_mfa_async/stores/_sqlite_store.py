@@ -54,8 +54,8 @@ class SQLiteStore(TransactionalStore):
         allow_network_mount: open a file on a network or FUSE mount. Their locks often do not work: two processes could
             send one text twice.
         clock: the time source; for tests.
-        secret: see `Store.secrets`; by default those in `BW_STORE_SECRET`, or one that is made at its first use and
-            kept beside the file, in ``<path>.secret``, which only its owner can read.
+        secret: for digests of numbers and visitors; by default those in `BW_STORE_SECRET`, or one that is made at its
+            first use and kept beside the file, in ``<path>.secret``, which only its owner can read.
 
     Raises:
         ConfigurationError: a value is wrong.
