@@ -26,8 +26,23 @@ def fact_digest(value: object) -> str:
     return blake2b(repr(value).encode(), digest_size=_PAYLOAD_BYTES).hexdigest()
 
 
+def store_key(account_id: str, key: str) -> str:
+    """Return the name of an account's idempotency key in a store: a digest, since a key may contain personal data."""
+    return key_digest(f"{account_id}\0{key}").hex()
+
+
+def request_digest(key: str, account_id: str, channel: str, request: CodeRequest) -> str:
+    """Return a digest by which a store knows the same request for a code again.
+
+    Its secret is the idempotency key: without it, a digest of a number could be found by trying all numbers.
+    """
+    text = repr((account_id, channel, request.to, request.scope))
+    secret = blake2b(key.encode(errors="surrogatepass")).digest()
+    return blake2b(text.encode(errors="surrogatepass"), key=secret, digest_size=_KEY_BYTES).hexdigest()
+
+
 class Keys:
-    """Make default keys: same number, template, channel and run name, same key.
+    """Makes default keys: requests with the same number, template, channel and run name have the same key.
 
     Args:
         channel: ``"messaging"`` or ``"voice"``.

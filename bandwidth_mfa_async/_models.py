@@ -275,6 +275,7 @@ class ResponseMeta(metaclass=ConciseType):
             response comes from a journal or a ledger of an older version, which did not record it.
         credential: the kind of credentials that the service accepted, ``"basic"`` or ``"oauth2"``; None where it is
             not recorded.
+        replayed: whether an earlier call with the same idempotency key got the id, and this call sent nothing.
     """
 
     attempts: int = 1
@@ -282,6 +283,7 @@ class ResponseMeta(metaclass=ConciseType):
     request_id: str | None = None
     possible_duplicate: bool | None = False
     credential: Literal["basic", "oauth2"] | None = field(default=None, kw_only=True)
+    replayed: bool = field(default=False, kw_only=True)
 
 
 _DEFAULT_META: Final = ResponseMeta()

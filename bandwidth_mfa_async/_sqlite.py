@@ -311,8 +311,8 @@ class SQLiteFault(enum.Enum):
     OTHER = "it cannot be used"
 
 
-# Signs in the lower-case text of an error.
-_SIGNS: Final = (
+# Phrases in the lower-case text of an error, and the fault that each identifies.
+_PHRASES: Final = (
     (SQLiteFault.FULL, ("full", "no space")),
     (SQLiteFault.READ_ONLY, ("readonly", "read-only", "permission")),
     (SQLiteFault.CANNOT_OPEN, ("unable to open", "no such file", "directory")),
@@ -323,10 +323,10 @@ _SIGNS: Final = (
 
 def classify(error: sqlite3.Error | OSError) -> tuple[SQLiteFault, str]:
     """Return what an error means, and its text in lower case, without the path."""
-    # Not str(error) of an OSError: it contains the path, which may contain any of the signs.
+    # Not str(error) of an OSError: it contains the path, which may contain any of these phrases.
     text = str(error.strerror).lower() if isinstance(error, OSError) else str(error).lower()
-    for fault, signs in _SIGNS:
-        if any(sign in text for sign in signs):
+    for fault, phrases in _PHRASES:
+        if any(phrase in text for phrase in phrases):
             return fault, scrub(text)
     return SQLiteFault.OTHER, scrub(text)
 

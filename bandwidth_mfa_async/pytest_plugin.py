@@ -1,7 +1,8 @@
-"""Pytest fixtures: `mfa_simulator`, `mfa_client` and `mfa_environ`.
+"""Pytest fixtures: `mfa_simulator`, `mfa_client`, `mfa_signins` and `mfa_environ`.
 
-Override `mfa_simulator_options` and `mfa_client_options` to configure them. pytest loads this module through the
-`pytest11` entry point, in every test run, so it imports nothing but pytest until a test requests a fixture.
+Override `mfa_simulator_options`, `mfa_client_options` and `mfa_signins_options` to configure them. pytest loads this
+module through the `pytest11` entry point, in every test run, so it imports nothing but pytest until a test requests a
+fixture.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from ._client import MFAClient
+    from .signin import SignIns
     from .testing import ThreadedSimulator
 
 _SCOPES: Final = ("function", "class", "module", "package", "session")
@@ -55,7 +57,9 @@ class _SimulatorPool:
 def mfa_simulator_options() -> dict[str, Any]:
     """Arguments of `Simulator`; override this fixture in a conftest, module or class, with any scope.
 
-    Tests with equal options share one simulator.
+    Tests with equal options share one simulator. Codes age by the simulator's own clock and not by the system's, so
+    freezegun and time-machine do not age them: return ``{"clock": clock}`` with a
+    `bandwidth_mfa_async.testing.ManualClock`, and call its ``tick(seconds)``.
     """
     return {}
 
@@ -117,6 +121,27 @@ def mfa_client(request: pytest.FixtureRequest) -> Any:
     if mode is None:
         pytest.fail("mfa_client needs pytest-asyncio, or an anyio test; or make a client in your own event loop")
     return request.getfixturevalue(f"_mfa_client_{_loop_scope(request)}")
+
+
+@pytest.fixture
+def mfa_signins_options() -> dict[str, Any]:
+    """Arguments of `SignIns`, such as `template` and `store`; override this fixture to set them."""
+    return {}
+
+
+@pytest.fixture
+def mfa_signins(mfa_client: Any, mfa_signins_options: dict[str, Any]) -> SignIns:
+    """`SignIns` that send to `mfa_simulator` through `mfa_client`, in a `MemoryStore` of their own.
+
+    Pass a store with ``clock=ManualClock()`` to let a test age flows, cool-downs and budgets.
+    """
+    from ._models import CodeTemplate
+    from .signin import SignIns
+    from .stores import MemoryStore
+
+    template = CodeTemplate("+19195554321", "any application", scope="login")
+    arguments: dict[str, Any] = {"template": template, "store": MemoryStore(), **mfa_signins_options}
+    return SignIns(mfa_client, **arguments)
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """Runs all small benchmarks in less than ten minutes; prints one table with baselines and targets.
 
-Run: python -m benchmarks [--only PART ...] [--save] [--draw]
-`--save` writes the raw figures and the machine to benchmarks/results and generates the charts, the table of
-benchmarks/README.md and README's five figures from them; `--draw` generates these again without measuring. Each part
-is a separate process, which is ended when the time is up. Figures measured while other processes used much of the
-machine are marked.
+Run: python -m benchmarks [--only PART ...] [--save]
+`--save` writes the raw figures and the machine to benchmarks/results and generates the three charts, the table of
+benchmarks/README.md and README's five figures from them. Each part is a separate process, which is ended when the time
+is up. Figures measured while other processes used much of the machine are marked.
 """
 
 from __future__ import annotations
@@ -183,7 +182,6 @@ def section(results: dict[str, dict[str, Any]]) -> str:
             ("calls", "CPU of a call by client"),
             ("rates", "accepted a second under a changing limit"),
             ("memory", "peak memory of a bulk run by its size"),
-            ("imports", "CPU and memory of an import"),
         )
         if name in results
     )
@@ -225,12 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--save", action="store_true", help="save the figures; generate charts and tables")
-    parser.add_argument("--draw", action="store_true", help="measure nothing; generate them from the saved figures")
     options = parser.parse_args()
-    if options.draw:
-        draw()
-        print(shown(saved()))
-        return
     results = run(options.only)
     print(shown(results))
     if options.save:

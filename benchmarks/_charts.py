@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from attrs import Factory, define, frozen
 
-from . import _background_load, first_call, import_cost
+from . import _background_load
 from . import _call_rivals as rivals
 from .rates import RATES
 
@@ -204,42 +204,6 @@ def memory(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
     return drawing.svg(f"{' '.join(title)}.", bars(drawing, y, rows, 110, 190) + 10)
 
 
-def imports(results: Mapping[str, dict[str, Any]], theme: Theme) -> str:
-    """Draw the cost of an import, and of the first call of a process."""
-    found = results["imports"]["figures"]["figures"]
-    by = {one["statement"]: one for one in found}
-    title = (
-        f"Importing the client takes {by[import_cost.CLIENT]['to_aiohttp']:.2f} times",
-        "the CPU of importing aiohttp",
-    )
-    drawing = new_drawing(results, theme, "imports", "first")
-    y = drawing.heading(title, "ms of CPU, and memory, of a process's first import")
-    ours = {import_cost.PACKAGE: "the package", import_cost.CLIENT: "its MFAClient"}
-    rows = [
-        Bar(
-            ours.get(one["statement"], one["statement"].removeprefix("import ")),
-            one["cpu_ms"],
-            f"{one['cpu_ms']:.0f} ms, {one['memory_mb']:.0f} MB",
-            one["statement"] in ours,
-        )
-        for one in found
-    ]
-    y = bars(drawing, y, rows, 120, 200)
-    if "first" in results:
-        drawing.text(
-            MARGIN, y + 20, "ms until its first call over TLS, on loopback, returns", size=13, color=theme.quiet
-        )
-        took = {one["name"]: one["wall_ms"] for one in results["first"]["figures"]["figures"]}
-        names = {
-            first_call.WARM: "after warm_up",
-            first_call.COLD: "without",
-            first_call.AIOHTTP: "handwritten aiohttp",
-        }
-        rows = [Bar(names[name], took[name], f"{took[name]:.1f} ms", name != first_call.AIOHTTP) for name in names]
-        y = bars(drawing, y + 30, rows, 160, 200)
-    return drawing.svg(f"{' '.join(title)}.", y + 10)
-
-
 NAMES = {
     "ours": rivals.OURS,
     "naive": "retries with backoff and jitter",
@@ -304,7 +268,6 @@ CHARTS: dict[str, Callable[[Mapping[str, dict[str, Any]], Theme], str]] = {
     "calls": calls,
     "rates": rates,
     "memory": memory,
-    "imports": imports,
 }
 
 

@@ -87,7 +87,7 @@ class Authorizer:
             self._install(auth)
         else:
             self._provider = auth
-        # Whether `accepted` must be called; a single password learns nothing from it.
+        # Whether `accepted` must be called; with one password there is nothing to choose.
         self.tracks: bool = not isinstance(auth, BasicAuth)
 
     @property
@@ -329,7 +329,7 @@ def _kind(auth: BasicAuth | OAuth2ClientCredentials) -> CredentialKind:
 
 
 def _is_by_a_proxy(error: APIStatusError) -> bool:
-    """Return whether a proxy may have rejected the request: the response is not in the service's own words."""
+    """Return whether a proxy may have rejected the request: the response has no error text of the service."""
     return error.delivery is Delivery.REJECTED and not error.error_text
 
 

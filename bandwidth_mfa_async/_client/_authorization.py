@@ -1,10 +1,11 @@
-"""Gives each attempt its Authorization header, and other credentials to a call whose own do not work."""
+"""Sets the Authorization header of each attempt, and changes the credentials of a call when they are rejected."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from .._auth import TOKEN_SHARE, TOKEN_WAIT, copy_of
+from .._logger import WAITS
 from ..errors import APIStatusError, ConnectTimeoutError, DeadlineExceededError, Delivery, RequestError
 
 if TYPE_CHECKING:
@@ -32,11 +33,15 @@ async def wait_for_header(state: SharedState, call: Call[Any, Any]) -> str:
         credential = call.credential
         if credential is None:
             credential = call.credential = await _first_credential(state, call)
+        header = credential.current()
+        if header is not None:
+            return header
+        WAITS.debug("%s waits for a token", call.operation.name)
         wait = None if _alternative(state, call, credential) is None else _max_wait(state, call)
         until = call.wait_until if wait is None else state.clock.monotonic() + wait
         error: RequestError
         try:
-            return credential.current() or await credential.obtain(until)
+            return await credential.obtain(until)
         except RequestError as shared:
             error = copy_of(shared)
         except TimeoutError:
@@ -62,6 +67,7 @@ async def _first_credential(state: SharedState, call: Call[Any, Any]) -> Credent
     authorizer, name = state.authorizer, call.operation.name
     credential = authorizer.select(name)
     if credential is None:
+        WAITS.debug("%s waits for the credentials of the provider", name)
         try:
             await authorizer.ask(call.wait_until)
         except TimeoutError:
@@ -95,6 +101,7 @@ async def change_credential(state: SharedState, call: Call[Any, Any], error: Req
     if authorizer.has_provider and isinstance(error, APIStatusError) and not call.provider_asked:
         call.provider_asked = True
         until = call.wait_until if other is None else state.clock.monotonic() + _max_wait(state, call)
+        WAITS.debug("%s asks the provider for other credentials, after %s", name, type(error).__name__)
         if await authorizer.replaced(credential, until):
             call.credential = None
             return True

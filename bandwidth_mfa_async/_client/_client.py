@@ -17,10 +17,12 @@ from ..errors import ConfigurationError, InvalidRequestError
 from ..telemetry import HookList
 from ._environment import settings_from_env
 from ._executor import CallExecutor
+from ._keyed import send_with_options
 from ._shared_state import SharedState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from ssl import SSLContext
     from types import TracebackType
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .._credentials import AuthOrProvider
     from .._models import MessagingCodeResponse, VerifyCodeResponse, VoiceCodeResponse
     from .._validation import Lane
+    from ..stores import Store
     from ..telemetry import Hook
     from ._options import ClientOptions
 
@@ -56,6 +59,9 @@ class MFAClient:
         retry: how often, for how long and after which failures a call is retried.
         limits: rate and concurrency limits.
         hooks: receive an event for each attempt and each call.
+        store: where the calls with an `idempotency_key` are recorded: a `MemoryStore`, `SQLiteStore` or `RedisStore`,
+            or another `Store`. The client closes it at the end, unless another client uses it too; a store that was
+            closed reopens when it is used.
         session: an `aiohttp.ClientSession` whose connection pool to use. It is never closed, and its headers,
             cookies, credentials, timeouts and middlewares are not used. Its connector decides how certificates are
             verified unless `ssl` is given, and in which context connections are opened.
@@ -79,12 +85,13 @@ class MFAClient:
         retry: RetryPolicy = DEFAULT_RETRY,
         limits: Limits = DEFAULT_LIMITS,
         hooks: Iterable[Hook] = (),
+        store: Store | None = None,
         session: aiohttp.ClientSession | None = None,
         ssl: SSLContext | None = None,
         proxy: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        state = SharedState(account_id, auth, base_url, clock or SystemClock(), session, ssl, proxy)
+        state = SharedState(account_id, auth, base_url, clock or SystemClock(), session, ssl, proxy, store)
         policy = _checked(retry, RetryPolicy, "retry")
         state.token_policy = policy
         self._executor = CallExecutor(state, policy, HookList(hooks), _checked(limits, Limits, "limits"))
@@ -98,7 +105,7 @@ class MFAClient:
         Reads `BW_ACCOUNT_ID`, and `BW_USERNAME` and `BW_PASSWORD` or `BW_CLIENT_ID` and `BW_CLIENT_SECRET`. If both
         pairs are set, a `CredentialChain` uses both, OAuth2 first, unless `BW_AUTH` is ``basic`` or ``oauth2``.
         `BW_PASSWORD_FILE` and `BW_CLIENT_SECRET_FILE` name files that are read again after a rejection. Also reads
-        `BW_MFA_URL` and `BW_TOKEN_URL`.
+        `BW_MFA_URL`, `BW_TOKEN_URL` and `BW_STORE_URL` (``sqlite:///codes.db``, ``redis://...``; see `store_from_url`).
 
         Args:
             **overrides: constructor arguments that take precedence over the environment.
@@ -203,7 +210,13 @@ class MFAClient:
             state.call_finished()
 
     async def generate_messaging_code(
-        self, request: CodeRequest, *, timeout: float | None = None, lane: Lane = "interactive"
+        self,
+        request: CodeRequest,
+        *,
+        timeout: float | None = None,
+        lane: Lane = "interactive",
+        idempotency_key: str | None = None,
+        not_after: datetime | float | None = None,
     ) -> MessagingCodeResponse:
         """Have the service generate a code and text it to a person.
 
@@ -212,20 +225,38 @@ class MFAClient:
             timeout: seconds for the whole call; by default the retry policy's. In the bulk lane they begin with the
                 first permit; use `asyncio.timeout` to bound the wait before it.
             lane: ``"interactive"``, or ``"bulk"`` for what can wait behind sign-ins.
+            idempotency_key: names this request for one code, such as ``"login:<id of the attempt>"``: all calls with
+                it send one text between them, in any process that uses the same store and account, and return its id;
+                `meta.replayed` says that this call sent nothing. At most 512 characters, stored as a digest.
+            not_after: when the code is no longer wanted, an aware `datetime` or seconds of Unix time. After it the
+                call sends nothing, and its error is not `retryable`.
 
         Raises:
-            RequestError: the call failed; `delivery` says whether the text may have been sent.
-            InvalidRequestError: not a `CodeRequest`.
+            RequestError: the call failed; `delivery` says whether the text may have been sent, and `retryable` whether
+                the same call can be made again.
+            KeyInFlightError: another call with the key is in flight.
+            StoreError: the store cannot be used; nothing was sent.
+            InvalidRequestError: not a `CodeRequest`, or the key belongs to another request.
+            ConfigurationError: there is a key and no store.
             ClientStateError: the client is closed or belongs to another loop.
         """
         if not _is_a(CodeRequest, request):
             kind = type(request)
             del request
             raise _wrong_request(kind, CodeRequest)
+        if idempotency_key is not None or not_after is not None:
+            options = (timeout, lane, idempotency_key, not_after)
+            return await send_with_options(self._executor, MESSAGING, request, *options)
         return await self._executor.call(MESSAGING, request, timeout, lane)
 
     async def generate_voice_code(
-        self, request: CodeRequest, *, timeout: float | None = None, lane: Lane = "interactive"
+        self,
+        request: CodeRequest,
+        *,
+        timeout: float | None = None,
+        lane: Lane = "interactive",
+        idempotency_key: str | None = None,
+        not_after: datetime | float | None = None,
     ) -> VoiceCodeResponse:
         """Have the service generate a code and speak it to a person in a voice call.
 
@@ -234,10 +265,16 @@ class MFAClient:
             timeout: seconds for the whole call; by default the retry policy's. In the bulk lane they begin with the
                 first permit; use `asyncio.timeout` to bound the wait before it.
             lane: ``"interactive"``, or ``"bulk"`` for what can wait behind sign-ins.
+            idempotency_key: names this request for one code, as in `generate_messaging_code`.
+            not_after: when the code is no longer wanted: an aware `datetime` or seconds of Unix time.
 
         Raises:
             RequestError: the call failed; `delivery` says whether the person may have been called.
-            InvalidRequestError: not a `CodeRequest`, or one with a `callback_url`, which voice calls do not support.
+            KeyInFlightError: another call with the key is in flight.
+            StoreError: the store cannot be used; no call was made.
+            ConfigurationError: there is a key and no store.
+            InvalidRequestError: not a `CodeRequest`, or one with a `callback_url`, which voice calls do not support;
+                or the key belongs to another request.
             ClientStateError: the client is closed or belongs to another loop.
         """
         if not _is_a(CodeRequest, request):
@@ -246,6 +283,9 @@ class MFAClient:
             raise _wrong_request(kind, CodeRequest)
         if request.callback_url is not None:
             raise InvalidRequestError("callback_url", "is documented for texts only; leave it out for voice calls")
+        if idempotency_key is not None or not_after is not None:
+            options = (timeout, lane, idempotency_key, not_after)
+            return await send_with_options(self._executor, VOICE, request, *options)
         return await self._executor.call(VOICE, request, timeout, lane)
 
     @overload

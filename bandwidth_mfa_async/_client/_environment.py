@@ -28,7 +28,8 @@ def settings_from_env(overrides: Mapping[str, Any], environ: Mapping[str, str] |
     `BW_ACCOUNT_ID`; `BW_USERNAME` and `BW_PASSWORD`, `BW_CLIENT_ID` and `BW_CLIENT_SECRET`, or all four for a
     `CredentialChain` that prefers OAuth2; `BW_AUTH` (``auto``, ``basic`` or ``oauth2``) selects one kind.
     `BW_PASSWORD_FILE` and `BW_CLIENT_SECRET_FILE` name files that hold the secret and are read again after a 401 or
-    403. `BW_MFA_URL` and `BW_TOKEN_URL` are for a service other than the real one.
+    403. `BW_STORE_URL`, such as ``sqlite:///codes.db`` or a Redis URL, names the store of idempotency keys.
+    `BW_MFA_URL` and `BW_TOKEN_URL` are for a service other than the real one.
     The names without ``_FILE`` are those of Bandwidth's own samples and command-line tool.
 
     Raises:
@@ -52,6 +53,10 @@ def settings_from_env(overrides: Mapping[str, Any], environ: Mapping[str, str] |
             "export what it prints"
         )
         raise ConfigurationError(msg)
+    if "store" not in settings and (url := env.get("BW_STORE_URL")):
+        from ..stores import store_from_url
+
+        settings["store"] = store_from_url(url, name="BW_STORE_URL")
     if "base_url" not in settings and (base_url := env.get("BW_MFA_URL")):
         settings["base_url"] = base_url
     return settings

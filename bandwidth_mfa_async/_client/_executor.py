@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 
+from .._logger import WAITS
 from .._models import (
     CodeRequest,
     MessagingCodeResponse,
@@ -19,11 +20,10 @@ from .._models import (
 )
 from .._retry import backoff, is_retryable, retry
 from .._transport import Body
-from .._validation import LANES
+from .._validation import checked_lane
 from .._wire import decipher, encode, header_request_id
 from ..errors import (
     AuthenticationError,
-    ConfigurationError,
     ConnectTimeoutError,
     DeadlineExceededError,
     Delivery,
@@ -35,6 +35,7 @@ from ..errors import (
 from ..limits import ChannelLimiter, PrioritySemaphore, message_weight
 from ._authorization import change_credential, current_header, proves_authorization, record_accepted, wait_for_header
 from ._call import NO_DEADLINE, Call, clear_unless_request_failed
+from ._observer import AttemptPostponed, CallEnded
 
 if TYPE_CHECKING:
     from .._config import Limits, Rate, RetryPolicy
@@ -126,8 +127,7 @@ class CallExecutor:
                 delivered; otherwise it is the cause of a `DeliveryUnknownError`.
         """
         policy = self.policy if timeout is None else attrs.evolve(self.policy, timeout=timeout)
-        if lane not in LANES:
-            raise ConfigurationError("lane: must be 'interactive' or 'bulk'")
+        checked_lane(lane)
         state = self.state
         state.call_started()
         try:
@@ -158,13 +158,12 @@ class CallExecutor:
                 raise
             except Exception as error:
                 # Not a failed request: raised by the observer or a shared limiter, or a defect.
-                emit_attempt = call.record_interruption(error)
-                if not call.maybe_delivered:
-                    self._emit_end(call, error, emit_attempt=emit_attempt)
+                result = self._end_early(call, error)
+                if result is error:
                     raise
-                final = call.interrupted_error(error, state.clock.monotonic() - call.started)
-                self._emit_end(call, final, emit_attempt=emit_attempt)
-                cause = error
+                if not isinstance(result, RequestError):
+                    return cast("_Response", result)
+                final, cause = result, _cause(error)
             # Outside the handlers, so that `__context__` does not hold the last attempt's error, which says less.
             raise final from cause
         except Exception as error:
@@ -178,6 +177,24 @@ class CallExecutor:
         possible_duplicate = call.maybe_delivered and call.operation.sends
         credential = None if call.credential is None else call.credential.kind
         return ResponseMeta(call.attempts, elapsed, call.request_id, possible_duplicate, credential=credential)
+
+    def _end_early(self, call: Call[Any, Any], error: Exception) -> Any:
+        """Return the result of a call that something other than a failed request ended: `error` is raised unchanged."""
+        elapsed = self.state.clock.monotonic() - call.started
+        if isinstance(error, CallEnded):
+            result: Any = error.result
+            if isinstance(result, RequestError):
+                result = call.finalize_error(result, elapsed)
+                self._emit_end(call, result, emit_attempt=False)
+                return result
+            self._emit_end(call, None, emit_attempt=False)
+            # The response that an earlier call got, with the facts of this call.
+            meta = attrs.evolve(result.meta, attempts=call.attempts, elapsed=elapsed, replayed=True)
+            return attach_meta(result, meta)
+        emit_attempt = call.record_interruption(error)
+        final: Exception = call.interrupted_error(error, elapsed) if call.maybe_delivered else error
+        self._emit_end(call, final, emit_attempt=emit_attempt)
+        return final
 
     async def _retry_after_first_failure(self, call: Call[_Request, _Response]) -> _Response:
         """Retry after a failed first attempt, as far as the policy allows.
@@ -209,6 +226,9 @@ class CallExecutor:
         )
 
     async def _sleep(self, call: Call[Any, Any], seconds: float) -> None:
+        if seconds:
+            name, failed = call.operation.name, type(call.error).__name__
+            WAITS.debug("%s waits %.3f s before its next attempt; attempt %d: %s", name, seconds, call.attempts, failed)
         if not await self.state.sleeper.sleep(seconds):
             error = call.error
             assert isinstance(error, RequestError)  # noqa: S101 - only a failure leads to a sleep
@@ -247,6 +267,8 @@ class CallExecutor:
                 self._emit_attempt(call, wait)
                 await self._sleep(call, wait)
                 call.deadline = NO_DEADLINE
+            elif isinstance(failure, AttemptPostponed):
+                await _before_wait(call)
             else:
                 raise failure
             failure = None
@@ -259,10 +281,12 @@ class CallExecutor:
         try:
             permit = await self._admit(call, limiter)
             try:
-                if call.observer is not None and not await call.observer.before_attempt():
-                    raise NotSentError(
-                        "the call was stopped before the request was written", attempts=0, retry_stopped_by="closed"
-                    )
+                if call.observer is not None:
+                    if not await call.observer.before_attempt():
+                        raise NotSentError(
+                            "the call was stopped before the request was written", attempts=0, retry_stopped_by="closed"
+                        )
+                    call.maybe_delivered = call.maybe_delivered or call.observer.maybe_delivered
                 response = await self._exchange(call, None if permit is None else permit.turn)
             except BaseException as error:
                 if limiter is not None and permit is not None:
@@ -294,12 +318,18 @@ class CallExecutor:
             call.deadline = NO_DEADLINE
         if call.credential is None:
             call.credential = state.authorizer.select(call.operation.name)
-        call.header = current_header(call) or await wait_for_header(state, call)
+        header = current_header(call)
+        if not header:
+            await _before_wait(call)
+            header = await wait_for_header(state, call)
+        call.header = header
         permit = await self._permit(call, limiter)
         if not self.slots.try_acquire(call.lane):
             # A permit is valid now. If kept while waiting for a slot, many would be used at once, above the rate.
             if limiter is not None and permit is not None:
                 limiter.refund(permit)
+            WAITS.debug("%s waits for a slot: %r", call.operation.name, self.slots)
+            await _before_wait(call)
             await self.slots.acquire(call.lane, deadline=call.wait_until)
             try:
                 permit = await self._permit(call, limiter)
@@ -319,6 +349,8 @@ class CallExecutor:
         weight = self._weight(call.request) if call.operation.channel == "messaging" else 1
         permit = limiter.try_acquire(weight, call.lane)
         if permit is None:
+            WAITS.debug("%s waits for a permit in the %s lane: %r", call.operation.name, call.lane, limiter)
+            await _before_wait(call)
             permit = await limiter.acquire(weight, call.lane, deadline=call.wait_until)
         return permit
 
@@ -387,6 +419,17 @@ class CallExecutor:
         if emit_attempt:
             self._emit_attempt(call, None)
         self.hooks.emit(call.call_event(error, self.state.clock.monotonic() - call.started))
+
+
+def _cause(error: Exception) -> Exception | None:
+    """Return the cause of a call's error; the result that an observer knew has none."""
+    return None if isinstance(error, CallEnded) else error
+
+
+async def _before_wait(call: Call[Any, Any]) -> None:
+    """Let the observer wait for what the attempt needs of it."""
+    if call.observer is not None and (before_wait := call.observer.before_wait) is not None:
+        await before_wait()
 
 
 def _settle_permit(limiter: Limiter, permit: Permit, call: Call[Any, Any], error: BaseException) -> None:

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ..errors import MFAError, NotSentError
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .._models import MessagingCodeResponse, VoiceCodeResponse
     from ..errors import Delivery, RequestError
+
+
+class CallEnded(MFAError):  # noqa: N818 - never leaves this package
+    """Raised by an observer to end the call with a result that it knows. Never leaves this package.
+
+    Args:
+        result: the call's response, or its error.
+    """
+
+    def __init__(self, result: MessagingCodeResponse | VoiceCodeResponse | RequestError) -> None:
+        super().__init__(type(result).__name__)
+        self.result = result
+
+
+class AttemptPostponed(NotSentError):  # noqa: N818 - never leaves this package
+    """Raised by `before_attempt` to have the attempt made after another `before_wait`. Never leaves this package."""
 
 
 class AttemptObserver(Protocol):
@@ -25,6 +44,10 @@ class AttemptObserver(Protocol):
     @property
     def check_before_write(self) -> Callable[[], None] | None:
         """A function to call when an attempt has a connection; if it raises, the request is not written."""
+
+    @property
+    def before_wait(self) -> Callable[[], Awaitable[None]] | None:
+        """A function to call before the call waits for a token, a permit or a slot; it holds none of them then."""
 
     async def before_attempt(self) -> bool:
         """Record the coming attempt; return False, or raise, to prevent it."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .._clock import Clock
     from .._config import Limits, RetryPolicy
     from .._credentials import AuthOrProvider
+    from ..stores import Store
     from ..telemetry import Hook
 
 
@@ -25,6 +26,7 @@ class ClientOptions(TypedDict, total=False):
     retry: RetryPolicy
     limits: Limits
     hooks: Iterable[Hook]
+    store: Store | None
     session: aiohttp.ClientSession | None
     ssl: SSLContext | None
     proxy: str | None

@@ -1,8 +1,8 @@
-"""Sends one job item or single code and stores each attempt in the ledger before it is written."""
+"""A call whose attempts are stored before they are written: a job item, a single code, or a call with a key."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .._item_state import DenyReason, LedgerState, ledger_state_of
 from .._models import MessagingCodeResponse
@@ -10,14 +10,15 @@ from .._wire import MESSAGING, VOICE
 from ..errors import Delivery, DeliveryUnknownError, MFAError, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from .._lease import Lease
     from .._models import CodeRequest, VoiceCodeResponse
     from .._validation import Lane
+    from .._wire import Operation
     from ._executor import CallExecutor
 
-    Response = MessagingCodeResponse | VoiceCodeResponse
+    Response = TypeVar("Response", MessagingCodeResponse, VoiceCodeResponse)
 
 
 class AttemptDenied(MFAError):  # noqa: N818 - never leaves this package
@@ -33,11 +34,11 @@ class AttemptDenied(MFAError):  # noqa: N818 - never leaves this package
 
 
 class Entry(Protocol):
-    """An item or a single code as the ledger knows it.
+    """An item, a single code or a key, as the ledger or store knows it.
 
     Attributes:
         lease: the right to send it.
-        maybe_delivered: whether the ledger calls it unknown: an attempt of an earlier call may have been delivered.
+        maybe_delivered: whether it is unknown: an attempt of an earlier call may have been delivered.
     """
 
     lease: Lease
@@ -47,6 +48,16 @@ class Entry(Protocol):
     def is_stopping(self) -> bool:
         """Whether no further attempt may begin."""
         ...
+
+    @property
+    def before_wait(self) -> Callable[[], Awaitable[None]] | None:
+        """See `AttemptObserver.before_wait`."""
+        return None
+
+    def check_before_write(self) -> None:
+        """Raise if the attempt may not be written, although its intent is stored: the lease may have expired."""
+        if not self.lease.is_valid:
+            raise AttemptDenied(DenyReason.LEASE_EXPIRED)
 
     async def intent(self, *, maybe_delivered: bool) -> DenyReason | None:
         """Store the intent of an attempt; return None, or why the attempt may not begin.
@@ -67,10 +78,10 @@ class AttemptRecorder:
         entry: the item or single code.
     """
 
-    __slots__ = ("_entry", "attempts", "in_flight", "maybe_delivered", "recorded", "was_stopped")
+    __slots__ = ("attempts", "entry", "in_flight", "maybe_delivered", "recorded", "was_stopped")
 
     def __init__(self, entry: Entry) -> None:
-        self._entry = entry
+        self.entry = entry
         self.attempts = 0
         # Whether the ledger may hold an intent, an attempt is in flight, and an attempt may have reached the recipient.
         self.recorded = False
@@ -80,13 +91,14 @@ class AttemptRecorder:
         self.was_stopped = False
 
     @property
-    def check_before_write(self) -> Callable[[], None]:
-        """The check of the lease: a worker that was suspended after the ledger's reply must not write."""
-        return self._check_lease
+    def before_wait(self) -> Callable[[], Awaitable[None]] | None:
+        """The entry's own, such as a wait for another call with the same key."""
+        return self.entry.before_wait
 
-    def _check_lease(self) -> None:
-        if not self._entry.lease.is_valid:
-            raise AttemptDenied(DenyReason.LEASE_EXPIRED)
+    @property
+    def check_before_write(self) -> Callable[[], None]:
+        """The check of the lease: a process that was suspended after the reply to its intent must not write."""
+        return self.entry.check_before_write
 
     async def before_attempt(self) -> bool:
         """Return True once the ledger holds the intent.
@@ -95,7 +107,7 @@ class AttemptRecorder:
             AttemptDenied: the worker stops, or the ledger denies the attempt.
             LedgerError: the ledger cannot be used.
         """
-        entry = self._entry
+        entry = self.entry
         if entry.is_stopping:
             raise AttemptDenied(DenyReason.STOPPING)
         # From here the ledger may hold the intent, even if the wait for its reply is cancelled.
@@ -104,13 +116,14 @@ class AttemptRecorder:
         if reason is not None:
             self.recorded = False
             raise AttemptDenied(reason)
+        self.maybe_delivered = self.maybe_delivered or entry.maybe_delivered
         self.in_flight = True
         self.attempts += 1
         return True
 
     def may_retry(self) -> bool:
         """Return whether the worker continues; otherwise the item is left to the next one."""
-        self.was_stopped = self._entry.is_stopping
+        self.was_stopped = self.entry.is_stopping
         return not self.was_stopped
 
     def attempt_failed(self, error: RequestError) -> None:
@@ -126,20 +139,82 @@ class AttemptRecorder:
         self.in_flight = False
         self.maybe_delivered = self.maybe_delivered or delivery is Delivery.UNKNOWN
 
+    def is_abandoned(self, error: RequestError) -> bool:
+        """Return whether a call sent nothing because of its process, not its request: the next process tries it."""
+        is_ending = self.entry.is_stopping or not self.entry.lease.is_valid
+        ended_call = error.delivery is Delivery.NOT_SENT or self.was_stopped
+        return is_ending and ended_call and error.delivery is not Delivery.UNKNOWN
+
     def return_to_pending(self) -> None:
         """Make the item pending again, unless it may have been sent."""
         if self.recorded and not self.maybe_delivered:
             self.recorded = False
-            self._entry.settle(LedgerState.PENDING, None, None, self.attempts)
+            self.entry.settle(LedgerState.PENDING, None, None, self.attempts)
 
     def settle_unknown(self, error: MFAError) -> None:
         """Settle the item as unknown, unless the ledger already says so and this call began no attempt."""
         if self.recorded or self.attempts:
-            self._entry.settle(LedgerState.UNKNOWN, None, error, self.attempts)
+            self.entry.settle(LedgerState.UNKNOWN, None, error, self.attempts)
+
+
+async def send_recorded(  # noqa: PLR0913 - the arguments of a call
+    executor: CallExecutor,
+    operation: Operation[CodeRequest, Response],
+    request: CodeRequest,
+    timeout: float | None,
+    lane: Lane,
+    recorder: AttemptRecorder,
+) -> Response:
+    """Make a call with each attempt stored first, and settle the outcome.
+
+    Args:
+        executor: the client's executor.
+        operation: the operation.
+        request: the request.
+        timeout: seconds for the whole call; None for the policy's.
+        lane: the lane it waits in.
+        recorder: stores the attempts.
+
+    Raises:
+        RequestError: the call failed. What is known is settled, or the entry is pending again if it was abandoned
+            before anything was sent. If something denied or interrupted an attempt after another one that may have been
+            delivered, that is the cause.
+        AttemptDenied: an attempt may not begin. What is known is settled.
+        MFAError: the client or the ledger is closed. What is known is settled.
+        CancelledError: the task was cancelled. What is known is settled.
+        Exception: a defect. What is known is settled.
+    """
+    entry = recorder.entry
+    try:
+        response = await executor.call(operation, request, timeout, lane, recorder)
+    except RequestError as error:
+        if recorder.is_abandoned(error):
+            recorder.return_to_pending()
+        elif error.__cause__ is None:
+            entry.settle(ledger_state_of(error.delivery, error), None, error, recorder.attempts)
+        else:
+            recorder.settle_unknown(error)
+        raise
+    except BaseException:
+        # Cancelled, closed, or the ledger did not reply: unknown if it may have been sent, otherwise pending.
+        if recorder.maybe_delivered or recorder.in_flight:
+            lost = DeliveryUnknownError("the call was interrupted while the request was in flight", operation.name)
+            recorder.settle_unknown(lost)
+        else:
+            recorder.return_to_pending()
+        raise
+    if not response.meta.replayed:
+        state = LedgerState.POSSIBLE_DUPLICATE if response.meta.possible_duplicate else LedgerState.ACCEPTED
+        entry.settle(state, _id_of(response), None, recorder.attempts)
+    return response
+
+
+def _id_of(response: MessagingCodeResponse | VoiceCodeResponse) -> str:
+    return response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
 
 
 async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
-    """Send one request, with each attempt stored in the ledger first, and settle the outcome.
+    """Send one request of a job or one single code; see `send_recorded`.
 
     Args:
         executor: the client's executor.
@@ -152,40 +227,19 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
         Its state; `LedgerState.PENDING` if it was abandoned before anything was sent.
 
     Raises:
-        AttemptDenied: an attempt may not begin. What is known is settled.
-        MFAError: the client or the ledger is closed. What is known is settled.
-        CancelledError: the task was cancelled. What is known is settled.
-        Exception: a defect. What is known is settled.
+        BaseException: as `send_recorded`, but no `RequestError` unless it is the cause of one.
     """
-    recorder = AttemptRecorder(entry)
     operation: Any = MESSAGING if channel == "messaging" else VOICE
+    recorder = AttemptRecorder(entry)
     try:
-        response: Response = await executor.call(operation, request, None, lane, recorder)
+        response = await send_recorded(executor, operation, request, None, lane, recorder)
     except RequestError as error:
-        is_ending = entry.is_stopping or not entry.lease.is_valid
-        ended_call = error.delivery is Delivery.NOT_SENT or recorder.was_stopped
-        if is_ending and ended_call and error.delivery is not Delivery.UNKNOWN:
-            # The cause is this worker, not the item: the next worker tries it.
-            recorder.return_to_pending()
+        if recorder.is_abandoned(error):
             return LedgerState.PENDING
         if error.__cause__ is None:
-            state = ledger_state_of(error.delivery, error)
-            entry.settle(state, None, error, recorder.attempts)
-            return state
-        recorder.settle_unknown(error)
+            return ledger_state_of(error.delivery, error)
         cause = error.__cause__
-    except BaseException:
-        # Cancelled, closed, or the ledger did not reply: unknown if it may have been sent, otherwise pending.
-        if recorder.maybe_delivered or recorder.in_flight:
-            lost = DeliveryUnknownError("the worker was stopped while the request was in flight", operation.name)
-            recorder.settle_unknown(lost)
-        else:
-            recorder.return_to_pending()
-        raise
     else:
-        provider_id = response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
-        state = LedgerState.POSSIBLE_DUPLICATE if response.meta.possible_duplicate else LedgerState.ACCEPTED
-        entry.settle(state, provider_id, None, recorder.attempts)
-        return state
+        return LedgerState.POSSIBLE_DUPLICATE if response.meta.possible_duplicate else LedgerState.ACCEPTED
     # What denied or interrupted an attempt after another one that may have been delivered.
     raise cause

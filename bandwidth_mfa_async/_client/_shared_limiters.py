@@ -28,7 +28,7 @@ class _Entry:
 
 
 class SharedLimiters:
-    """The limiters by their options. One that no view has used for long is closed when others are made.
+    """Limiters by their options. Of those without a view, `MAX_IDLE` stay open; the oldest is closed first.
 
     Args:
         make_error: makes the error of a call that waits at a limiter that is closed.

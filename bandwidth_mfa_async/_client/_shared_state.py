@@ -12,6 +12,7 @@ from .._auth import Authorizer
 from .._clock import Sleeper, alarm
 from .._config import RetryPolicy
 from .._credentials import checked_auth
+from .._logger import WAITS
 from .._process import PerProcess
 from .._retry import RetryBudget
 from .._transport import Body, Transport, absolute_url, checked_transport_options, endpoint, request_headers
@@ -19,6 +20,7 @@ from .._validation import checked_account_id, checked_url
 from .._wire import OPERATIONS, TOKEN_BODY, TOKEN_OPERATION, decipher_token
 from ..errors import ClientStateError, ConnectTimeoutError, NotSentError, RequestError, TLSError
 from ._shared_limiters import SharedLimiters
+from ._store_use import StoreUse
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .._transport import URL
     from .._wire import Token
     from ..limits import Limiter, PrioritySemaphore
+    from ..stores import Store
 
 
 class SharedState:
@@ -44,6 +47,7 @@ class SharedState:
         session: aiohttp.ClientSession | None,
         ssl: SSLContext | None,
         proxy: str | None,
+        store: Store | None = None,
     ) -> None:
         if not callable(auth):
             checked_auth(auth)
@@ -67,6 +71,7 @@ class SharedState:
         self._idle: asyncio.Event | None = None
         # Weak references: a view made for one request must not be kept for ever.
         self._waiters: weakref.WeakSet[Limiter | PrioritySemaphore] = weakref.WeakSet()
+        self.store_use: StoreUse = StoreUse(store)
         self.shared_limiters: SharedLimiters = SharedLimiters(closed_before_sending)
 
     @property
@@ -114,10 +119,13 @@ class SharedState:
         """Drain, then close. Safe to repeat or to run concurrently; if cancelled, cancel the attempts in flight."""
         if not self.transport.bound:
             self._closed = True
+            await self.store_use.aclose()
             return
         self.transport.check()
         self._closed = True
         try:
+            if self._active:
+                WAITS.debug("the client closes; it waits up to %g s for %d calls", drain_timeout, self._active)
             with alarm(self.clock, self.clock.monotonic() + drain_timeout, self.abort):
                 await self._wait_idle()
         finally:
@@ -127,6 +135,7 @@ class SharedState:
                 closing.push_async_callback(self.transport.aclose)
                 closing.push_async_callback(self.authorizer.aclose)
                 closing.push_async_callback(self.shared_limiters.aclose)
+                closing.push_async_callback(self.store_use.aclose)
                 await self._wait_idle()
 
     async def _wait_idle(self) -> None:

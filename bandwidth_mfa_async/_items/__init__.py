@@ -1,1 +1,1 @@
-"""The parts that bulk runs and jobs share and that need no client: reading items from an input, deduplication."""
+"""The parts that bulk runs and jobs share and that need no client: intake, deduplication, tasks, circuit breaker."""

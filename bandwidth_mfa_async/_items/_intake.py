@@ -61,7 +61,7 @@ class Intake:
     async def values(self) -> AsyncGenerator[Any]:
         """Iterate over the input; an `InvalidRequestError` that it raises is yielded too, if it can continue after it.
 
-        Close this generator in the task that reads it: that closes an async generator of the user's as well, whose
+        Close this generator in the task that reads it: it also closes the user's async generator, whose
         connections and task groups belong to that task.
 
         Raises:
@@ -145,7 +145,7 @@ def _values(source: Any) -> Generator[Any]:
 
 
 async def _close(source: Any) -> None:
-    """Close an async generator of the user's."""
+    """Close the user's async generator."""
     if inspect.isasyncgen(source):
         try:
             await source.aclose()

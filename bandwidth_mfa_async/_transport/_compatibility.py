@@ -1,4 +1,4 @@
-"""Reports, once for each, that this aiohttp differs from those that the package's optimisations were made for."""
+"""Warns once for each optimisation that this aiohttp is not one that it was written for."""
 
 from __future__ import annotations
 

@@ -72,6 +72,11 @@ class Item:
         self.error: RequestError | None = None
 
     @property
+    def before_wait(self) -> None:
+        """None: an item in a journal never waits for another one."""
+        return
+
+    @property
     def check_before_write(self) -> None:
         """None: the journal is locked, so no other process can take over the item."""
 

@@ -9,6 +9,7 @@ from .._client import MFAClient, executor_of
 from .._clock import alarm
 from .._frames import clears_locals
 from .._items._intake import check_input
+from .._logger import WAITS
 from .._validation import checked_channel, checked_count, checked_lane, checked_seconds
 from ..errors import ClientStateError, ConfigurationError, JournalError
 from ._outcome import BulkSummary
@@ -135,6 +136,8 @@ class BulkSender:
 
     async def _drain(self, stream: OutcomeStream) -> None:
         clock = self._options.executor.state.clock
+        if self.summary.in_flight:
+            WAITS.debug("the run waits up to %g s for %d requests", self._drain_timeout, self.summary.in_flight)
         try:
             with alarm(clock, clock.monotonic() + self._drain_timeout, stream.cancel):
                 await stream.wait_idle()

@@ -14,6 +14,7 @@ from .._frames import clear_locals
 from .._items._circuit_breaker import MAX_CONSECUTIVE_ACCOUNT_ERRORS, CircuitBreaker
 from .._items._intake import Intake, unexpected_error
 from .._items._task_pool import TaskPool
+from .._logger import WAITS
 from .._models import MessagingCodeResponse
 from .._wire import MESSAGING, VOICE
 from ..errors import ClientStateError, Delivery, InvalidRequestError, JournalError, MFAError, RequestError
@@ -178,12 +179,12 @@ class OutcomeStream:
                 await self.journal.bind(self._template, channel=self._options.channel, custom_keys=self._custom_keys)
             async with contextlib.aclosing(self._intake.values()) as values:
                 try:
-                    await self._capacity.acquire()
+                    await self._wait_for_capacity()
                     async for value in values:
                         self._take(value)
                         if self.stopping:
                             return  # even if the input suppressed the cancellation
-                        await self._capacity.acquire()
+                        await self._wait_for_capacity()
                 finally:
                     # From Python 3.13 on, a task group that the input leaves now would be cancelled by a pending count.
                     producer = asyncio.current_task()
@@ -196,6 +197,15 @@ class OutcomeStream:
             # Items taken before the error are still sent.
             self._failure = self._failure or error
             self._exhausted = True
+
+    async def _wait_for_capacity(self) -> None:
+        if self._capacity.locked():
+            WAITS.debug(
+                "the run reads no further input: %d items have no outcome yet, %d outcomes are not read yet",
+                self._taken - self._done,
+                len(self._outcomes) + len(self._reorder_buffer),
+            )
+        await self._capacity.acquire()
 
     def _on_producer_done(self, _producer: asyncio.Task[None]) -> None:
         if not self._exhausted:

@@ -7,23 +7,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from .. import __version__
 from .._config import RetryPolicy
 from .._models import DEFAULT_MESSAGE, CodeRequest, VerifyCodeRequest, normalize_code
-from ..errors import ConfigurationError, Delivery, MFAError
+from ..errors import ConfigurationError, MFAError
 from . import _outcome
 from ._conversions import conversions
-from ._demo import run as run_demo
-from ._formats import plural
+from ._demo_display import show_demo
 from ._jobs import jobs
 from ._limit_options import REDIS_VARIABLE, limit_options, limits_from_options, shared_limits
 from ._limits import show_limits
 from ._open_client import open_client
-from ._output import OutputConsole, can_animate
-from ._terminal import wrapped
+from ._store import show_store, store_of, store_options
 from .bulk._command import bulk
 from .doctor._command import doctor
 from .report._command import report
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
 
     from .._client import MFAClient
     from .._config import Limits
-    from ._demo import Summary
 
 _EXIT_CODES = """
 \b
@@ -56,9 +51,6 @@ def _examples(*lines: str) -> str:
     return "\n\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
-_NEXT_STEP = (
-    "next: run `bandwidth-mfa simulate` and export what it prints; your program's MFAClient.from_env() then sends to it"
-)
 _NUMBERS = "--from +19195554321 --application-id APP"
 
 
@@ -82,6 +74,7 @@ app.add_command(doctor)
 app.add_command(report)
 app.add_command(jobs)
 app.add_command(conversions)
+app.add_command(show_store)
 app.add_command(simulate)
 
 
@@ -94,10 +87,12 @@ def _run(work: Coroutine[Any, Any, int]) -> None:
     sys.exit(code)
 
 
-def _client(timeout: float | None, limits: Limits | None) -> MFAClient:
+def _client(timeout: float | None, limits: Limits | None, store: str | None) -> MFAClient:
     overrides: dict[str, Any] = {} if timeout is None else {"retry": RetryPolicy(timeout=timeout)}
     if limits is not None:
         overrides["limits"] = limits
+    if store is not None:
+        overrides["store"] = store_of(store)
     return open_client(**overrides)
 
 
@@ -107,11 +102,12 @@ async def _with_client(
     *,
     as_json: bool,
     make_limits: Callable[[], Limits] | None = None,
+    store: str | None = None,
 ) -> int:
     """Open a client, run the action, print its result, and return the exit code."""
     try:
         limits = None if make_limits is None else make_limits()
-        async with _client(timeout, limits) as client:
+        async with _client(timeout, limits, store) as client:
             document, text, code = await action(client)
     except MFAError as error:
         return _outcome.fail(error, as_json=as_json)
@@ -132,7 +128,7 @@ def _send_options(application_variable: str) -> Callable[[Callable[..., None]], 
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         as_json = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-        command = limit_options(as_json(command))
+        command = store_options(limit_options(as_json(command)))
         for option in reversed(options):
             command = option(command)
         return command
@@ -148,7 +144,7 @@ def _code_request(*, to: str, from_: str | None, application_id: str | None, **r
 
 
 def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[str, Any]) -> None:  # noqa: FBT001
-    rate, redis = fields.pop("rate"), fields.pop("redis")
+    rate, redis, key, store = (fields.pop(name) for name in ("rate", "redis", "key", "store"))
     channel = "messaging" if kind == "send" else "voice"
 
     def make_limits() -> Limits:
@@ -156,14 +152,17 @@ def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[
 
     async def action(client: MFAClient) -> tuple[dict[str, Any], str, int]:
         request = _code_request(**fields)
-        sent = await (client.generate_messaging_code if kind == "send" else client.generate_voice_code)(request)
+        generate = client.generate_messaging_code if kind == "send" else client.generate_voice_code
+        sent = await generate(request, idempotency_key=key)
         document = _outcome.send_document(sent)
         text = f"accepted {document.get('message_id') or document.get('call_id')}"
         if sent.meta.possible_duplicate:
             text += " (possible duplicate: an earlier attempt's outcome is unknown)"
+        if sent.meta.replayed:
+            text += " (sent by an earlier call with this key)"
         return document, text, _outcome.EXIT_OK
 
-    _run(_with_client(action, timeout, as_json=as_json, make_limits=make_limits))
+    _run(_with_client(action, timeout, as_json=as_json, make_limits=make_limits, store=store))
 
 
 @app.command(
@@ -173,6 +172,7 @@ def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[
         f"bandwidth-mfa send +19195551234 {_NUMBERS}",
         "BW_NUMBER=+19195554321 BW_MESSAGING_APPLICATION_ID=APP bandwidth-mfa send +19195551234",
         f"bandwidth-mfa send +19195551234 {_NUMBERS} --scope login --json",
+        f"bandwidth-mfa send +19195551234 {_NUMBERS} --key login:42 --store sqlite:///codes.db",
     )
 )
 @_send_options("BW_MESSAGING_APPLICATION_ID")
@@ -267,83 +267,4 @@ def demo(count: int, seed: int, as_json: bool) -> None:  # noqa: FBT001 - click 
     Starts a simulator on this machine, sends codes concurrently while it answers with 429s and 503s and drops
     connections, verifies the codes that arrived, and counts the outcomes.
     """
-    _run(_demo(count, seed, as_json=as_json))
-
-
-async def _demo(count: int, seed: int, *, as_json: bool) -> int:
-    console = OutputConsole(stderr=as_json)
-    progress = Progress(
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[tally]}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=as_json or not can_animate(console),
-    )
-    tallies: dict[str, dict[str, int]] = {"send": {}, "verify": {}}
-    with progress:
-        bars = {
-            "send": progress.add_task("sending", total=count, tally=""),
-            "verify": progress.add_task("verifying", total=None, tally="", visible=False, start=False),
-        }
-
-        def advance(phase: str, outcome: Delivery | bool) -> None:  # noqa: FBT001 - an outcome, not a switch
-            word = str(outcome) if isinstance(outcome, Delivery) else ("valid" if outcome else "not valid")
-            tally = tallies[phase]
-            tally[word] = tally.get(word, 0) + 1
-            shown = ", ".join(f"{number} {name}" for name, number in tally.items())
-            if not progress.tasks[bars[phase]].started:
-                progress.start_task(bars[phase])
-            progress.update(bars[phase], advance=1, tally=shown, visible=True)
-
-        summary = await run_demo(count, seed, advance)
-        progress.update(bars["verify"], total=summary.valid + summary.invalid)
-    if as_json:
-        click.echo(_outcome.json_line(_demo_document(summary)))
-    else:
-        console.print(_demo_table(summary))
-        click.echo(wrapped(_NEXT_STEP, 0))
-    return _outcome.EXIT_OK
-
-
-def _demo_document(summary: Summary) -> dict[str, Any]:
-    return {
-        "accepted": summary.accepted,
-        "rejected": summary.rejected,
-        "not_sent": summary.not_sent,
-        "unknown": summary.unknown,
-        "possible_duplicates": summary.possible_duplicates,
-        "attempts": summary.attempts,
-        "retries": dict(summary.retries),
-        "texts": summary.texts,
-        "valid": summary.valid,
-        "invalid": summary.invalid,
-        "per_second": round(summary.per_second, 1),
-        "seconds": round(summary.seconds, 2),
-    }
-
-
-def _demo_table(summary: Summary) -> Table:
-    table = Table(title="delivery outcomes", show_header=False)
-    table.add_column(justify="left")
-    table.add_column(justify="right")
-    table.add_column(justify="left", style="dim")
-    rows: list[tuple[str, object, str]] = [
-        ("accepted", summary.accepted, plural(summary.possible_duplicates, "possible duplicate")),
-        ("rejected", summary.rejected, "rejected by the service; nothing was sent"),
-        ("not sent", summary.not_sent, "never left this machine"),
-        ("unknown", summary.unknown, "request written, no answer; not sent again"),
-        ("attempts", summary.attempts, "HTTP requests in total"),
-    ]
-    rows += [(f"retries after {cause}", number, "") for cause, number in sorted(summary.retries.items())]
-    rows += [
-        ("texts received", summary.texts, "in the simulator's inbox"),
-        ("verified", summary.valid, "correct codes"),
-        ("not valid", summary.invalid, "wrong codes, recognised as wrong"),
-        ("codes a second", f"{summary.per_second:.0f}", "while sending"),
-        ("seconds", f"{summary.seconds:.1f}", "in total"),
-    ]
-    for name, value, remark in rows:
-        table.add_row(name, str(value), remark)
-    return table
+    _run(show_demo(count, seed, as_json=as_json))

@@ -55,7 +55,7 @@ def conversions(url: str, as_json: bool) -> None:  # noqa: FBT001 - click passes
 
 async def _read(url: str) -> list[Conversion]:
     from ..signin._conversions import read_conversions
-    from ..stores._url import store_from_url
+    from ..stores import store_from_url
 
     async with contextlib.aclosing(store_from_url(url, name="--store")) as store:
         return await read_conversions(store)

@@ -27,6 +27,7 @@ _OPTIONS: Final = {
     "digits": "--digits",
     "to": "TO",
     "code": "CODE",
+    "idempotency_key": "--key",
     "expiration_time_in_minutes": "--minutes",
 }
 
@@ -34,7 +35,8 @@ _OPTIONS: Final = {
 def send_document(response: MessagingCodeResponse | VoiceCodeResponse) -> dict[str, Any]:
     """Return the JSON document of an accepted code."""
     name = "message_id" if hasattr(response, "message_id") else "call_id"
-    return {"delivery": str(Delivery.ACCEPTED), name: getattr(response, name), **_meta(response)}
+    document = {"delivery": str(Delivery.ACCEPTED), name: getattr(response, name), **_meta(response)}
+    return {**document, "replayed": response.meta.replayed}
 
 
 def verify_document(response: VerifyCodeResponse) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def error_document(error: MFAError) -> dict[str, Any]:
             "request_id": error.request_id,
             "retry_after": error.retry_after,
             "retry_stopped_by": error.retry_stopped_by,
+            "retryable": error.retryable,
         }
     if isinstance(error, APIStatusError):
         document["status"] = error.status

@@ -20,7 +20,7 @@ class SignalHandlers:
     calls the run's function; after it, it does nothing, so that the result is reported. SIGHUP, which a process gets
     when its terminal closes, is left alone if it is ignored at the start, as under nohup.
 
-    A handler also makes a difference for the first process of a container: there, a signal without a handler is lost.
+    The first process of a container needs a handler, because there a signal without one is ignored.
     """
 
     def __init__(self) -> None:

@@ -213,7 +213,7 @@ class ChannelLimiter:
             self._bucket.set_rate(self._slow_start.begin(resume_at, self._window.per_second(now)))
 
     def recent_writes(self, now: float) -> list[tuple[float, int]]:
-        """Return the times and weights of what was written with a configured rate and still counts."""
+        """Return the times and weights of the writes that still count against the configured rate."""
         return [] if self._writes is None else self._writes.recent(now)
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:

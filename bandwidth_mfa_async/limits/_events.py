@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from .._logger import WAITS
 from ..telemetry import LimitChangedEvent, LimitWaitEvent, SendsPausedEvent
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ class LimitEvents:
 
     def paused(self, was_paused_until: float, until: float, now: float) -> None:
         """Emit that a rejection paused the channel, unless it was already paused for about as long."""
-        if (
-            self._emit is not None
-            and until > now
-            and (was_paused_until <= now or until - was_paused_until > _PAUSE_EVENT_THRESHOLD)
-        ):
+        is_new = was_paused_until <= now or until - was_paused_until > _PAUSE_EVENT_THRESHOLD
+        if until <= now or not is_new:
+            return
+        WAITS.debug("the %s channel is paused for %.3f s after a 429", self._channel, until - now)
+        if self._emit is not None:
             self._emit(SendsPausedEvent(channel=self._channel, seconds=until - now))
 
     def rate_changed(self, rate: float | None, *, cut: bool) -> None:

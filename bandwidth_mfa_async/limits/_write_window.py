@@ -7,6 +7,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from .._logger import WAITS
 from ._lanes import LaneQueue, Waiter, was_granted
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def window_limits(rate: Rate) -> tuple[tuple[int, float], ...]:
 
 
 class _Window:
-    """What was written in the last seconds.
+    """The writes of the last seconds.
 
     Args:
         limit: segments that may be written in any window.
@@ -123,6 +124,7 @@ class WriteWindow:
 
     async def reserve(self, weight: int, lane: Lane) -> None:
         """Wait until a write is reserved. A cancelled caller reserves nothing."""
+        WAITS.debug("a text of %d segments waits until the configured rate allows its write", weight)
         waiter = Waiter(asyncio.get_running_loop().create_future(), weight, lane)
         self._queue.append(waiter)
         self._bucket.hold()
@@ -152,7 +154,7 @@ class WriteWindow:
             self._serve()
 
     def recent(self, now: float) -> list[tuple[float, int]]:
-        """Return the times and weights of what was written and still counts."""
+        """Return the times and weights of the writes that still count."""
         return max(self._windows, key=lambda window: window.length).entries(now)
 
     def abort(self, make_error: Callable[[], BaseException]) -> None:

@@ -99,7 +99,8 @@ def _rules(name: str, value: Limit | Sequence[Limit] | None) -> list[list[int]]:
     if value is None:
         return []
     rules: list[list[int]] = []
-    for each in value if isinstance(value, (list, tuple)) else (value,):
+    limits: Any = value if isinstance(value, (list, tuple)) else (value,)
+    for each in limits:
         rate = parse_rate(name, each)
         if not isinstance(rate, Rate):
             raise configuration_error(name, "must be limits such as ('5/h', '10/d')")

@@ -78,7 +78,7 @@ class SignIns:
         cooldown: seconds between the texts to a number, over all its flows: after the first, after the second, ...; the
             last one repeats. They begin again after a success, or after 15 minutes without a text.
         lifetime: seconds from the last text until the flow expires, 60 to 900; at most 900 from the first.
-        timeout: seconds for each call to the service, and for each decision of the store.
+        timeout: seconds for each call to the service, and for each decision of the store; at most 45.
         store: where flows are kept: `MemoryStore` (one process), `SQLiteStore` or `RedisStore`. By default that of the
             guard, or of the client.
 
@@ -104,9 +104,12 @@ class SignIns:
         self._mfa = mfa
         self._executor = executor_of(mfa)
         guard = Guard(per_number=None, per_visitor=None, premium=True) if guard is None else guard
-        if store is not None and guard.store not in {None, store}:
+        if store is not None and guard.store is not None and guard.store is not store:
             raise ConfigurationError("store: must be that of the guard, because one decision uses both")
-        found = store or guard.store or getattr(self._executor.state, "store", None)
+        found = guard.store if store is None else store
+        use = self._executor.state.store_use
+        if found is None and use.store is not None:
+            found = use.require()  # the client closes it at the end
         if found is None:
             raise ConfigurationError(
                 "store: pass SQLiteStore('codes.db') for one machine, RedisStore(url) for several, or MemoryStore() in "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -59,6 +60,8 @@ class IssuedCodes:
         tries_remembered: seconds without a wrong try after which earlier ones no longer count. Not known.
         consume_on_success: whether a code is valid only once. Not known.
         reset_on_success: whether a right code resets the count of wrong tries. Not known.
+        limit: the largest number of codes, and of numbers with wrong tries; the oldest are dropped. None keeps all that
+            can still matter.
         latest_only: whether a newer code for the same number and scope replaces the older ones. Documented is the
             opposite; some applications promise it.
 
@@ -76,6 +79,7 @@ class IssuedCodes:
         consume_on_success: bool = False,
         reset_on_success: bool = True,
         latest_only: bool = False,
+        limit: int | None = None,
     ) -> None:
         if lockout_after < 1:
             raise InvalidOptionError("lockout_after must be at least 1")
@@ -90,6 +94,7 @@ class IssuedCodes:
         self._consume_on_success = consume_on_success
         self._reset_on_success = reset_on_success
         self._latest_only = latest_only
+        self._limit = math.inf if limit is None else limit
         self.on_valid: Callable[[IssuedCode], object] | None = None
         self.on_consumed: Callable[[str, str, IssuedCode], object] | None = None
         self.on_tries: Callable[[str, WrongTries | None], object] | None = None
@@ -125,6 +130,8 @@ class IssuedCodes:
         key = (to, scope)
         self._codes.setdefault(key, []).append(issued)
         self._expiry.append((issued.at, key))
+        if len(self._expiry) > self._limit:
+            self._drop_oldest()
 
     def live(self, now: float) -> Iterator[tuple[str, str, IssuedCode]]:
         """Return each code that can still be verified, with its number and scope, oldest first."""
@@ -198,7 +205,8 @@ class IssuedCodes:
         if self.on_tries is not None:
             self.on_tries(to, tries)
         oldest = next(iter(self.wrong_tries))
-        if now - self.wrong_tries[oldest].last > max(self._tries_remembered, self._lockout_seconds):
+        age = now - self.wrong_tries[oldest].last
+        if age > max(self._tries_remembered, self._lockout_seconds) or len(self.wrong_tries) > self._limit:
             del self.wrong_tries[oldest]
 
     def _drop_expired(self, now: float) -> None:
@@ -206,9 +214,13 @@ class IssuedCodes:
         for _ in range(4):
             if not self._expiry or now - self._expiry[0][0] <= MAX_WINDOW:
                 return
-            _, key = self._expiry.popleft()
-            codes = self._codes.get(key)
-            while codes and now - codes[0].at > MAX_WINDOW:
-                del codes[0]
-            if codes is not None and not codes:
-                del self._codes[key]
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        at, key = self._expiry.popleft()
+        codes = self._codes.get(key, [])
+        # The code itself may have been consumed.
+        while codes and codes[0].at <= at:
+            del codes[0]
+        if not codes:
+            self._codes.pop(key, None)

@@ -74,7 +74,21 @@ class Persistence:
         Raises:
             StateFileError: as for `StateFile.open`, or a record is not understood.
         """
-        file, records = await asyncio.to_thread(StateFile.open, self._path)
+        try:
+            await self._open()
+        except StateFileError as error:
+            # Crash reporters show local variables, and the frames below hold records.
+            raise error.with_traceback(None) from None
+
+    async def _open(self) -> None:
+        opening = asyncio.ensure_future(asyncio.to_thread(StateFile.open, self._path))
+        try:
+            file, records = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening])  # a thread cannot be cancelled
+            if opening.exception() is None:
+                opening.result()[0].close()
+            raise
         try:
             if not self._is_restored:
                 self._restore(records)
@@ -121,8 +135,10 @@ class Persistence:
             for record in records:
                 restorers[record["kind"]](record, now - wall)
         except (LookupError, TypeError, ValueError):
-            text = f"{self._path}: has a record of another version; move it away to start without it"
-            raise StateFileError(text) from None
+            pass  # raise outside: as a hidden context this error would keep the record
+        else:
+            return
+        raise StateFileError(f"{self._path}: has a record of another version; move it away to start without it")
 
     def _restore_count(self, record: StateRecord, _shift: float) -> None:
         self._service.inbox.added = record["added"]

@@ -81,7 +81,8 @@ class Simulator(Endpoint):
         allow_remote_callbacks: whether to post receipts to other machines.
         tls: serve HTTPS with a certificate that is made at start; needs the `trustme` package.
         certificate: "valid", "expired" or "wrong_host"; only with `tls`.
-        inbox_limit: the largest number of messages to keep; the oldest ones are dropped. None keeps all.
+        inbox_limit: the largest number of messages to keep; the oldest ones are dropped, and the oldest codes above ten
+            times as many. None keeps all.
         request_log_limit: the largest number of requests to keep.
         max_body: the largest request body in bytes; a larger one gets 413. Not known.
         control_hosts: additional host names, without port, for the page and the JSON API below ``/_simulator``;
@@ -175,6 +176,7 @@ class Simulator(Endpoint):
             consume_on_success=consume_on_success,
             reset_on_success=reset_on_success,
             latest_only=latest_code_only,
+            limit=None if inbox_limit is None else 10 * inbox_limit,
         )
         self.faults: Faults = Faults(rng)
         """The injected faults: `faults.script(...)`, `faults.chance(...)`, `faults.clear()`."""
@@ -335,6 +337,7 @@ class Simulator(Endpoint):
         """Change the receipt policy of new messages, until `clear()`."""
         self._receipts.policy = policy
 
+    @drops_traceback
     def resend_receipt(self, message: Message) -> None:
         """Post the delivery receipt of a message again, now.
 

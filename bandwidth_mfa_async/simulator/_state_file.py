@@ -8,12 +8,14 @@ import json
 import logging
 import os
 import stat
-import tempfile
 import zlib
-from typing import Any, Final, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 from ._errors import StateFileError
 from ._responses import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 StateRecord: TypeAlias = dict[str, Any]
 
@@ -85,14 +87,19 @@ class StateFile:
         else:
             self._has_failed = False
 
-    async def rewrite(self, records: list[StateRecord]) -> None:
-        """Replace the content atomically; if that fails, log a warning and keep the old content.
+    def rewrite(self, records: list[StateRecord]) -> Coroutine[Any, Any, None]:
+        """Return a coroutine that replaces the content atomically.
 
-        Records that are appended meanwhile are in the old and in the new content.
+        Records that are appended from this call on are in the old and in the new content. If it fails, it logs a
+        warning and keeps the old content.
 
         Args:
             records: the current state.
         """
+        self._is_rewriting = True
+        return self._rewrite_to_the_end(records)
+
+    async def _rewrite_to_the_end(self, records: list[StateRecord]) -> None:
         rewriting = asyncio.ensure_future(self._rewrite(records))
         try:
             await asyncio.shield(rewriting)
@@ -101,7 +108,6 @@ class StateFile:
             raise
 
     async def _rewrite(self, records: list[StateRecord]) -> None:
-        self._is_rewriting = True
         copy = None
         try:
             copy = await asyncio.to_thread(_write_copy, self._path, records)
@@ -164,11 +170,12 @@ class _Lines:
 
 
 def _write_copy(path: str, records: list[StateRecord]) -> _Lines:
-    # Its mode is 0600.
-    file, name = tempfile.mkstemp(prefix=".bandwidth-mfa-", dir=os.path.dirname(path))  # noqa: PTH120
+    name = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)  # noqa: PTH108 - a name as given; left by a simulator that was killed
+    file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NONBLOCK, 0o600)
     copy = _Lines(name, file)
     try:
-        os.set_blocking(file, False)
         _lock(file)
         for record in (_HEADER, *records):
             copy.append(record)

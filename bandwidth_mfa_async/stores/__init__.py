@@ -12,13 +12,17 @@ token.
 
 from __future__ import annotations
 
-from ._lua import load_scripts
-from ._memory import MemoryStore
-from ._protocol import KeyRecord, KeyStatus, Store
-from ._redis_store import RedisStore
-from ._sqlite_store import SQLiteStore
-from ._step import Argument, Records, Reply, Step, StoredRecord
-from ._transactional import Change, TransactionalStore
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ._lua import load_scripts
+    from ._memory import MemoryStore
+    from ._protocol import KeyRecord, KeyStatus, Store
+    from ._redis_store import RedisStore
+    from ._sqlite_store import SQLiteStore
+    from ._step import Argument, Records, Reply, Step, StoredRecord
+    from ._transactional import Change, TransactionalStore
+    from ._url import store_from_url
 
 __all__ = [
     "Argument",
@@ -35,4 +39,33 @@ __all__ = [
     "StoredRecord",
     "TransactionalStore",
     "load_scripts",
+    "store_from_url",
 ]
+
+_NAMES: Final = {
+    "._lua": "load_scripts",
+    "._memory": "MemoryStore",
+    "._protocol": "KeyRecord KeyStatus Store",
+    "._redis_store": "RedisStore",
+    "._sqlite_store": "SQLiteStore",
+    "._step": "Argument Records Reply Step StoredRecord",
+    "._transactional": "Change TransactionalStore",
+    "._url": "store_from_url",
+}
+_HOMES: Final = {name: home for home, names in _NAMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    # Loaded on first use: a client without a store needs neither SQLite nor Redis.
+    home = _HOMES.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(home, __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from secrets import token_hex
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .._validation import configuration_error
 
@@ -34,7 +34,8 @@ def checked_secrets(secret: StoreSecret) -> tuple[bytes, ...]:
     if secret is None:
         name, values = VARIABLE, [part for part in re.split(r"[\s,]+", os.environ.get(VARIABLE, "")) if part]
     else:
-        name, values = "secret", list(secret) if isinstance(secret, (list, tuple)) else [secret]
+        given: Any = secret
+        name, values = "secret", list(given) if isinstance(secret, (list, tuple)) else [given]
         if not values:
             raise configuration_error(name, _RULE)
     found = [value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value for value in values]

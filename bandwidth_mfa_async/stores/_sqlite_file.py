@@ -104,7 +104,7 @@ class StoreFile:
     """The file. All methods but `submit` and `stop` run in its thread.
 
     Args:
-        path: the file, without symbolic links.
+        path: the file.
         max_size: the largest size of the file in bytes.
         allow_network_mount: whether a network or FUSE mount is allowed.
         wall_clock: returns Unix time in seconds.
@@ -128,7 +128,7 @@ class StoreFile:
         self._wall_clock = wall_clock
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._db: sqlite3.Connection | None = None
-        self._lock = FileLock(path, is_shared=True)
+        self._lock: FileLock | None = None
         self._swept_at = 0.0
         self._thread = threading.Thread(target=self._loop, name="bandwidth-mfa-store", daemon=True)
         self._thread.start()
@@ -170,7 +170,9 @@ class StoreFile:
             with contextlib.suppress(sqlite3.Error):
                 self._db.close()
             self._db = None
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _run(self, batch: list[Job]) -> None:
         """Run jobs in one transaction. If it fails, run each in its own: one of them may have met a full file."""
@@ -279,24 +281,26 @@ class StoreFile:
             return
         if sqlite3.sqlite_version_info < _MIN_SQLITE:
             raise StoreError(f"the store needs SQLite 3.24 or later, and this Python has {sqlite3.sqlite_version}")
-        folder = os.path.dirname(self.path) or "."  # noqa: PTH120 - a str all the way to SQLite
+        # Without symbolic links, so that SQLite and the lock use the same name.
+        path = os.path.realpath(self.path)
+        folder = os.path.dirname(path)  # noqa: PTH120 - a str all the way to SQLite
         kind = None if self._allow_network_mount else network_mount(folder)
         if kind is not None:
             raise StoreError(
                 f"{self.path}: the folder is on a {kind} mount, whose locks SQLite cannot trust: two processes could "
                 "send one text twice. Use a local disk or a RedisStore, or pass allow_network_mount=True"
             )
-        self._lock.acquire()
-        db = None
+        lock, db = FileLock(path, is_shared=True), None
+        lock.acquire()
         try:
-            db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
             self._prepare(db)
         except BaseException:
             if db is not None:
                 db.close()
-            self._lock.release()
+            lock.release()
             raise
-        self._db = db
+        self._db, self._lock = db, lock
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Set the options of a connection, and make the tables of a new file."""
@@ -378,7 +382,7 @@ def open_file(path: str, make: Callable[[threading.Thread | None], StoreFile]) -
     """Return this process's only `StoreFile` of a path, and count its user.
 
     Args:
-        path: the file, without symbolic links.
+        path: the file.
         make: makes the file; its argument is the thread that must end before.
     """
     state = _files.get()

@@ -109,19 +109,18 @@ class SQLiteStore(TransactionalStore):
     def _file(self) -> StoreFile:
         handle = self._handle.get()
         if handle.file is None:
-            path = os.path.realpath(self.path)
 
             def make(after: threading.Thread | None) -> StoreFile:
                 """Return the file of this process."""
                 return StoreFile(
-                    path,
+                    self.path,
                     max_size=self._max_size,
                     allow_network_mount=self._allow_network_mount,
                     wall_clock=self.clock.time,
                     after=after,
                 )
 
-            handle.file = open_file(path, make)
+            handle.file = open_file(self.path, make)
         return handle.file
 
     async def _make_secrets(self, *, deadline: float) -> Sequence[bytes]:

@@ -85,4 +85,5 @@ class Step(metaclass=ConciseType):
     prelude: tuple[str, ...] = ()
     is_read: bool = False
     runs_late: bool = False
+
     package: str = "bandwidth_mfa_async.stores"

@@ -151,21 +151,28 @@ def renew(records: Records, args: Sequence[Argument], now: int) -> Reply:
     return ["renewed"]
 
 
-def _settled(record: StoredRecord, new: str, *, is_holder: bool, made_unknown: bool) -> str:
-    """Return the state of a key after an outcome; empty if the outcome changes nothing."""
+def _settle_failure(record: StoredRecord, new: str, outcome: str, token: str) -> bool:
+    """Apply an outcome that is no acceptance; return whether it changes anything."""
     old = record["s"]
-    # No other attempt is unknown, so the outcome of this one is the key's. Not pending: others may have read unknown.
-    if made_unknown:
-        return NOT_SENT if new == PENDING else new
-    if not is_holder:
-        return ""
-    if old == SENDING:
-        return UNKNOWN if record.get("m") else new
-    if old == RESENDING:
-        return UNKNOWN
-    if old == UNKNOWN:
-        return new if new == UNKNOWN else ""
-    return new
+    holds = record.get("t") == token and "u" in record
+    if old == UNKNOWN and record.get("g") == token:
+        # No other attempt is unknown, so this outcome is the key's. Not pending: others may have read unknown.
+        state = NOT_SENT if new == PENDING else new
+    elif not holds or (old == UNKNOWN and new != UNKNOWN):
+        return False
+    else:
+        state = UNKNOWN if old == RESENDING or record.get("m") else new
+    if "u" in record and not holds:
+        # Another call has claimed the unknown key and begun nothing: it keeps its claim.
+        record["s"] = UNKNOWN if state == UNKNOWN else PENDING
+        record.pop("g", None)
+        return True
+    record["s"] = state
+    if new != PENDING or not holds:  # otherwise the call goes on, and keeps its lease
+        if outcome or state != UNKNOWN:
+            record["o"] = outcome
+        _release(record)
+    return True
 
 
 def settle(records: Records, args: Sequence[Argument], now: int) -> Reply:
@@ -177,42 +184,32 @@ def settle(records: Records, args: Sequence[Argument], now: int) -> Reply:
         now: Unix time (ms).
 
     Returns:
-        The state of the key and its outcome, or ``["other"]``: the key belongs to another request by now.
+        As `get`.
     """
     token, digest, retention, new, outcome = cast("Any", args)
     record = records[0]
-    if record is None:
-        # The store lost it, it expired, or it was never claimed. Stored again is what forbids to send.
-        if new in (PENDING, *_FAILED):
-            return ["open"]
+    if record is None and new not in (PENDING, *_FAILED):
+        # The store lost it, or it expired. Stored again is what forbids to send.
         record = {"v": FORMAT, "s": SENDING, "d": digest, "t": token, "u": now}
-    if record["d"] != digest:
-        return ["other"]
+    if record is None or record["d"] != digest:
+        return get(records, [digest], now)
     old = record["s"]
-    is_holder = record.get("t") == token and "u" in record
-    made_unknown = old == UNKNOWN and record.get("g") == token
-    if old in _ACCEPTED:
-        if new not in _ACCEPTED or record.get("o") == outcome:
-            return [old, record.get("o", "")]
-        # Two attempts were accepted: the first id stays.
+    if new not in _ACCEPTED:
+        is_changed = old not in _ACCEPTED and _settle_failure(record, new, outcome, token)
+    elif old in _ACCEPTED:
+        # If two attempts were accepted, the first id stays.
+        is_changed = record["o"] != outcome
         record["s"] = DUPLICATE
-    elif new in _ACCEPTED:
-        other = record.get("m") or (old == UNKNOWN and not made_unknown) or (old in _IN_FLIGHT and not is_holder)
-        record.update(s=DUPLICATE if other else new, o=outcome)
-        _release(record)
-        record["t"] = token
     else:
-        state = _settled(record, new, is_holder=is_holder, made_unknown=made_unknown)
-        if not state:
-            return [old, record.get("o", "")]
-        record["s"] = state
-        if state != PENDING:
-            if outcome or state != UNKNOWN:
-                record["o"] = outcome
-            _release(record)
-    record.update(a=now, e=now + retention)
-    records.save(0, record)
-    return [record["s"], record.get("o", "")]
+        made_unknown, holds = old == UNKNOWN and record.get("g") == token, record.get("t") == token and "u" in record
+        other = record.get("m") or (old == UNKNOWN and not made_unknown) or (old in _IN_FLIGHT and not holds)
+        record.update(s=DUPLICATE if other else new, o=outcome, t=token)
+        _release(record)
+        is_changed = True
+    if is_changed:
+        record.update(a=now, e=now + retention)
+        records.save(0, record)
+    return get(records, [digest], now)
 
 
 def withdraw(records: Records, args: Sequence[Argument], now: int) -> Reply:

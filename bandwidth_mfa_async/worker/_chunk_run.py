@@ -6,13 +6,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from .._client._recorded_call import AttemptDenied, send
+from .._client._recorded_call import AttemptDenied, Entry, send
 from .._clock import alarm
 from .._config import Resend
 from .._item_state import DenyReason, LedgerState
 from .._items._circuit_breaker import MAX_CONSECUTIVE_ACCOUNT_ERRORS
 from .._items._task_pool import TaskPool
 from .._lease import LeaseKeeper
+from .._logger import WAITS
 from .._redaction import printable
 from ..errors import MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
@@ -129,6 +130,7 @@ class ChunkRun:
             self.stop()
 
     def _on_denied(self, reason: DenyReason) -> None:
+        WAITS.debug("an item of job %s is not sent by this worker: %s", printable(self.chunk.job), reason.value)
         if reason in {DenyReason.LEASE_LOST, DenyReason.GONE}:
             self.keeper.lose()
         elif reason in {DenyReason.JOB_STOPPED, DenyReason.LEASE_EXPIRED}:
@@ -156,7 +158,7 @@ class ChunkRun:
         self._on_account_error()
 
 
-class JobItem:
+class JobItem(Entry):
     """One item of a chunk; the `Entry` that `send` stores its attempts under."""
 
     __slots__ = ("_run", "in_flight", "index", "lease", "maybe_delivered", "request")

@@ -1,4 +1,4 @@
-"""Keeps a bounded number of chunks in the queue, and queues again what is neither done nor claimed."""
+"""Keeps a bounded number of chunks in the queue, and queues a chunk again that no worker has claimed in time."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from .._client._recorded_call import AttemptDenied, send
 from .._clock import alarm
 from .._config import Resend
 from .._items._circuit_breaker import CircuitBreaker
+from .._logger import WAITS
 from .._redaction import printable
 from .._tasks import TaskSet
 from ..errors import ConfigurationError, LedgerError, MFAError
@@ -148,6 +149,8 @@ class WorkerRuntime:
         self.stop()
         if self._client is None:
             return
+        if running := len(self._chunk_tasks) + len(self._code_tasks):
+            WAITS.debug("the worker stops; it waits up to %g s for %d tasks", self._drain_timeout, running)
         clock = self._ledger.clock
         try:
             with alarm(clock, clock.monotonic() + self._drain_timeout, self._abort):
@@ -177,9 +180,8 @@ class WorkerRuntime:
 
     # Chunks.
 
-    @property
     def has_room(self) -> bool:
-        """Whether another chunk may be claimed."""
+        """Return whether another chunk may be claimed."""
         return not self.is_stopping and self._running < self._max_runs
 
     async def send_chunks(self, job: str, chunk: int | None) -> dict[str, Any]:
@@ -192,7 +194,8 @@ class WorkerRuntime:
         Returns:
             The result of the taskiq task: ``{"chunks": 2, "why": "done"}``, or ``{"chunks": 0, "why": "busy"}``.
         """
-        if not self.has_room or self._client is None:
+        if not self.has_room() or self._client is None:
+            WAITS.debug("a wake-up message of job %s waits: this worker sends %d chunks", printable(job), self._running)
             return {"chunks": 0, "why": "busy"}
         self._running += 1
         # In a separate task: taskiq may cancel its own task, and the chunk must be settled and released.
@@ -209,10 +212,11 @@ class WorkerRuntime:
                     chunk = await self._ledger.next_chunk(job)
                     if chunk is None:
                         break
-                claimed = await self._ledger.claim_chunk(job, chunk, self._ledger.new_lease())
-                chunk = None
+                number, chunk = chunk, None
+                claimed = await self._ledger.claim_chunk(job, number, self._ledger.new_lease())
                 if not isinstance(claimed, Chunk):
                     why = claimed.value
+                    self._explain_denied_claim(job, number, claimed)
                     if claimed is ClaimReply.STOPPED:
                         break
                     continue
@@ -236,6 +240,13 @@ class WorkerRuntime:
             self._running -= 1
             self._wake.set()
         return {"chunks": done, "why": why}
+
+    def _explain_denied_claim(self, job: str, chunk: int, reply: ClaimReply) -> None:
+        if reply is ClaimReply.HELD:
+            text = "chunk %d of job %s waits for the worker that holds it, or for the end of its lease of %g s"
+            WAITS.debug(text, chunk, printable(job), self._ledger.lease)
+        else:
+            WAITS.debug("chunk %d of job %s is not sent by this worker: %s", chunk, printable(job), reply.value)
 
     def _breaker(self, chunk: Chunk) -> CircuitBreaker:
         """Return the circuit breaker of a chunk's job; a job that was resumed gets a new one."""
@@ -276,6 +287,7 @@ class WorkerRuntime:
         try:
             claimed = await self._codes.claim(name, lease, resends_unknown=resends_unknown)
             if claimed is None:
+                WAITS.debug("a single code is not sent by this worker: another one holds it, or it is settled")
                 return {"delivery": None}
             payload, maybe_delivered = claimed
             channel, request = unpack_code(payload)
@@ -329,7 +341,13 @@ class WorkerRuntime:
         self._rotation += 1
         first = self._rotation % max(1, len(jobs))
         for job in [*jobs[first:], *jobs[:first]]:
-            while self.has_room and await self._ledger.next_chunk(job) is not None:
+            while self.has_room():
+                if await self._ledger.next_chunk(job) is None:
+                    text = "job %s has no free chunk; that of a dead worker becomes free when its lease of %g s ends"
+                    WAITS.debug(text, printable(job), self._ledger.lease)
+                    break
+                if not self.has_room():  # a wake-up message came during the question
+                    return
                 self._running += 1
                 self._chunk_tasks.start(self._send_chunks(job, None))
                 await asyncio.sleep(0)

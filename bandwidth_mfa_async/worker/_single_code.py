@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._client._recorded_call import Entry
 from .._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState
 from .._lease import LeaseKeeper
 from .ledger._protocol import INTENT_STORED, Reply, deny_reason
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .ledger._code_queue import CodeQueue
 
 
-class SingleCode:
+class SingleCode(Entry):
     """A single code that is being sent; the `Entry` that `send` stores its attempts under.
 
     Args:

@@ -54,7 +54,7 @@ def test_readme_quotes_five_of_the_saved_figures() -> None:
 
 
 def test_the_charts_show_the_saved_figures() -> None:
-    """Each chart is what `--draw` generates, there is no other file, and the page shows each."""
+    """Each chart is what `draw` generates, there is no other file, and the page shows each."""
     drawn = _charts.draw(saved_results())
     assert {file.name for file in RESULTS.glob("*.svg")} == set(drawn)
     page = PAGE.read_text()

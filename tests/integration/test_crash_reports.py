@@ -7,6 +7,7 @@ import gc
 import inspect
 import json
 import pathlib
+import tempfile
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ from bandwidth_mfa_async import (
 )
 from bandwidth_mfa_async._frames import clear_locals
 from bandwidth_mfa_async.signin import Guard, SignIns
-from bandwidth_mfa_async.simulator import Fault, ReceiptPolicy, Simulator
+from bandwidth_mfa_async.simulator import Fault, ReceiptPolicy, Simulator, _state_file
 from bandwidth_mfa_async.testing import FakeTransport, Outcome, ThreadedSimulator
 from bandwidth_mfa_async.webhooks import (
     DeliveryTracker,
@@ -244,6 +245,32 @@ async def _wait_for_message() -> object:
         return await sim.wait_for_message(NUMBER, timeout=0)
 
 
+async def _resend_receipt() -> object:
+    async with Simulator() as sim, MFAClient(**sim.client_kwargs()) as mfa:
+        await mfa.generate_messaging_code(REQUEST)
+        sim.resend_receipt(sim.inbox[0])
+    return None
+
+
+async def _damaged_state(damage: Callable[[bytes], bytes]) -> object:
+    """Start with a state file that has a message and is damaged after the simulator was made."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "state"
+        async with Simulator(state=path) as sim, MFAClient(**sim.client_kwargs()) as mfa:
+            await mfa.generate_messaging_code(REQUEST)
+        whole = path.read_bytes()
+        late = Simulator(state=path)
+        path.write_bytes(damage(whole))
+        await late.start()
+    return None
+
+
+def _of_another_version(whole: bytes) -> bytes:
+    """Append a record that is whole and not understood."""
+    checksum = int(whole.splitlines()[-1][:8], 16)
+    return whole + _state_file._line({"kind": "other", "to": NUMBER}, checksum)[0]
+
+
 async def _receive(cancel: bool) -> object:
     async def callback(_receipt: object) -> None:
         await asyncio.Event().wait()
@@ -305,6 +332,9 @@ CALLS: dict[str, Callable[[], Any]] = {
     "guard: release": lambda: _release("release"),
     "guard: verified": lambda: _release("verified"),
     "simulator": _wait_for_message,
+    "simulator: receipt": _resend_receipt,
+    "simulator: damaged state": lambda: _damaged_state(lambda whole: whole.replace(b'"kind"', b'"kinD"')),
+    "simulator: state of another version": lambda: _damaged_state(_of_another_version),
     "receipt: cancelled": lambda: _receive(cancel=True),
 }
 

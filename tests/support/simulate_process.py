@@ -65,10 +65,14 @@ class Simulate:
 
 @contextlib.contextmanager
 def simulating(
-    *options: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = (), port: int = 0
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    port: int = 0,
+    program: Sequence[str] = COMMAND,
 ) -> Iterator[Simulate]:
     """Run `simulate` until the block ends; `prefix` is a command that runs it, such as ``ip netns exec NAME``."""
-    command = [*prefix, *COMMAND, "simulate", "--port", str(port), *options]
+    command = [*prefix, *program, "simulate", "--port", str(port), *options]
     with processes.running(
         command, stdout=processes.PIPE, text=True, env=CLEAN | {"PYTHONUNBUFFERED": "1"} | dict(env or {})
     ) as process:

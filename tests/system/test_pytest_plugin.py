@@ -58,6 +58,31 @@ def test_the_client_works_in_auto_mode(run):
     run(SIGN_IN, asyncio_mode="auto").assert_outcomes(passed=1)
 
 
+def test_sign_ins_have_their_own_store(run):
+    """Their template and store can be replaced."""
+    code = """
+from bandwidth_mfa_async import MemoryStore
+from bandwidth_mfa_async.testing import ManualClock
+
+async def test_sign_in(mfa_signins, mfa_simulator):
+    flow = await mfa_signins.start(TO)
+    assert (await mfa_signins.check(flow.id, mfa_simulator.inbox[-1].code)).valid
+
+class TestAged:
+    clock = ManualClock()
+
+    @pytest.fixture
+    def mfa_signins_options(self):
+        return {"store": MemoryStore(clock=self.clock), "lifetime": 60}
+
+    async def test_too_late(self, mfa_signins, mfa_simulator):
+        flow = await mfa_signins.start(TO)
+        self.clock.tick(60)
+        assert (await mfa_signins.check(flow.id, mfa_simulator.inbox[-1].code)).reason == "expired"
+"""
+    run(code, asyncio_mode="auto").assert_outcomes(passed=2)
+
+
 def test_the_client_works_in_strict_mode(run):
     """Tests need the mark of pytest-asyncio."""
     run("@pytest.mark.asyncio" + SIGN_IN).assert_outcomes(passed=1)
@@ -271,6 +296,10 @@ def test_pytest_lists_the_public_fixtures_with_their_docstrings(run):
     shown = result.stdout.str()
     assert all(f"\n{name}" in shown for name in ("mfa_client ", "mfa_simulator ", "mfa_client_options"))
     assert "_mfa_client" not in shown
+    # Where a tester looks who has frozen the system's time in vain.
+    shown = run("", "--fixtures", "-v").stdout.str()
+    assert "freezegun" in shown
+    assert "ManualClock" in shown
 
 
 _MODULES = """

@@ -1,4 +1,4 @@
-"""Bandwidth's own clients, of 2020 and of today, send, call and verify against `simulate` with each kind of credentials.
+"""Bandwidth's own clients, of 2020 and of today, send, call and verify against `simulate` with each credential.
 
 Without Basic credentials this is the rehearsal of 2 December 2026, the announced end of API users.
 """
@@ -73,9 +73,8 @@ try:
 except ImportError:
     import bandwidth.twofactorauth as package
     name = "two_factor_auth"
-code, check = (
-    importlib.import_module(f"{package.__name__}.models.two_factor_{kind}_request_schema") for kind in ("code", "verify")
-)
+schema = package.__name__ + ".models.two_factor_{}_request_schema"
+code, check = (importlib.import_module(schema.format(kind)) for kind in ("code", "verify"))
 
 env = os.environ
 basic = {f"{name}_basic_auth_user_name": env["BW_USERNAME"], f"{name}_basic_auth_password": env["BW_PASSWORD"]}

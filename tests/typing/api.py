@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from ssl import SSLContext
 from typing import Any, Literal, assert_never, assert_type
 
@@ -100,6 +100,7 @@ from bandwidth_mfa_async.stores import (
     StoredRecord,
     TransactionalStore,
     load_scripts,
+    store_from_url,
 )
 from bandwidth_mfa_async.telemetry import (
     LOGGER_NAME,
@@ -174,7 +175,9 @@ async def use() -> None:
         assert_type(sent, MessagingCodeResponse)
         assert_type(sent.message_id, str)
         assert_type(sent.meta, ResponseMeta)
-        called = await mfa.generate_voice_code(request)
+        keyed = await mfa.generate_messaging_code(request, idempotency_key="login:42", not_after=datetime.now(UTC))
+        assert_type(keyed.meta.replayed, bool)
+        called = await mfa.generate_voice_code(request, idempotency_key="login:42", not_after=1.8e9)
         assert_type(called, VoiceCodeResponse)
         check = await mfa.verify_code(to="+19195551234", code="123456", scope="login", expiration_time_in_minutes=1.5)
         assert_type(check, VerifyCodeResponse)
@@ -256,6 +259,7 @@ async def sign_ins(mfa: MFAClient, template: CodeTemplate) -> str | None:
 
 async def stores(step: Step) -> KeyRecord:
     store: Store = MemoryStore(lease=30.0, retention=86_400.0, max_records=1_000)
+    store = store_from_url("sqlite:///codes.db")
     store = SQLiteStore("codes.db", max_size=10_000_000, allow_network_mount=True)
     store = RedisStore("redis://127.0.0.1", cluster=False, prefix="mfa", require_aof=False, confirm="replica")
     load_scripts(step)

@@ -44,6 +44,8 @@ OF_CALLS = (
 )
 LOADED_EARLIER = {
     "_retry.retry": "when the client binds to its loop",
+    "_client._environment.settings_from_env": "before the first call",
+    "stores.__getattr__": "before the first call",
     "_redis._script.run": "when the Redis client is made",
     "_redis._script.run_then": "when the Redis client is made",
     "_redis._connect.make_client": "before the first operation",

@@ -264,7 +264,7 @@ UNKNOWN = Delivery.UNKNOWN
     ids=repr,
 )
 def test_which_errors_are_retryable_under_each_policy(error: RequestError, sends: bool, policies: str) -> None:
-    """Design section 3 as a table."""
+    """Which errors are retried with which policy."""
     allowed = "".join(
         letter
         for letter, resend in (("N", Resend.NEVER_TWICE), ("R", Resend.REJECTED), ("A", Resend.AT_LEAST_ONCE))

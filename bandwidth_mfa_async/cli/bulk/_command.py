@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ..._config import Resend, RetryPolicy
 from ..._models import CodeTemplate
-from ...errors import ConfigurationError, Delivery, MFAError, RequestError
+from ...errors import ConfigurationError, MFAError
 from .. import _outcome
 from .._files import is_one_of, journal_files
 from .._formats import duration
@@ -23,16 +23,15 @@ from .._limit_options import limits_from_options
 from .._open_client import open_client
 from .._output import OutputConsole, quiet_output
 from .._signals import SignalHandlers
-from .._terminal import printable
-from ._display import per_second, summary_table
 from ._input_scan import scan_document
 from ._options import EPILOG, bulk_options
 from ._plan import Plan
 from ._rejects import Rejects, RowFiles
+from ._result import exit_code, print_more_bad_rows, print_notes, print_result
 from ._rows import COLUMNS, RAW, REJECT_COLUMNS
 from ._run import send
 from ._scan_progress import no_valid_rows, scan_before_send, scan_input
-from ._source import InputFile, display_name, row_problem
+from ._source import InputFile, row_problem
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -99,31 +98,12 @@ def _limits(options: dict[str, Any], channel: str) -> Limits:
     )
 
 
-def _rows(number: int) -> str:
-    return "row" if number == 1 else "rows"
-
-
-def _print_notes(path: str, ignored: list[str], suspect_lines: list[int]) -> None:
-    if ignored:
-        more = f" and {len(ignored) - 5} more" if len(ignored) > 5 else ""
-        click.echo(f"{display_name(path)}: ignored columns: {', '.join(ignored[:5])}{more}", err=True)
-    for line in suspect_lines:
-        problem = "a cell of several lines contains lines like rows, which are not sent; is a quote missing?"
-        click.echo(row_problem(path, line, problem), err=True)
-
-
-def _print_more_bad_rows(more: int, rejects: str | None) -> None:
-    if more > 0:
-        where = f"all are in {rejects}" if rejects else "--rejects FILE writes all of them to a file"
-        click.echo(printable(f"... and {more:,} more bad {_rows(more)}; {where}"), err=True)
-
-
 def _print_scan(path: str, scan: ScanResult, rejects: str | None) -> None:
     """Print the ignored columns and the first bad rows on standard error."""
-    _print_notes(path, scan.ignored, scan.suspect_lines)
+    print_notes(path, scan.ignored, scan.suspect_lines)
     for row in scan.samples:
         click.echo(row_problem(path, row.line, row.reason), err=True)
-    _print_more_bad_rows(scan.bad + scan.repeated - len(scan.samples), rejects)
+    print_more_bad_rows(scan.bad + scan.repeated - len(scan.samples), rejects)
 
 
 @contextlib.contextmanager
@@ -271,95 +251,4 @@ def _result(
     summary = result.summary
     if result.error is None and summary.taken and summary.invalid == summary.taken:
         result.error = no_valid_rows(plan.path, summary.taken, result.samples)
-    return partial(_print_result, plan, result, options, as_json=as_json, by_workers=by_workers), _exit_code(result)
-
-
-def _print_result(  # noqa: PLR0913 - made in one place
-    plan: Plan, result: RunResult, options: dict[str, Any], *, as_json: bool, by_workers: bool, err: bool
-) -> None:
-    if plan.checked_rows is None and not err:
-        # The rows of a file were reported by the check.
-        _print_notes(plan.path, result.ignored, result.suspect_lines)
-        _print_more_bad_rows(result.summary.invalid - len(result.samples), options["rejects"])
-    if as_json:
-        click.echo(_outcome.json_line(_document(result)), err=err)
-    elif result.summary.taken:
-        table = summary_table(result.summary, result.previous, requests=not by_workers)
-        OutputConsole(stderr=err, plain_width=120).print(table)
-    if result.error is not None and not err:
-        notes = "".join(f"\n  {note}" for note in getattr(result.error, "__notes__", ()))
-        click.echo(printable(f"error: {result.error}{notes}"), err=True)
-    for line in _next_steps(plan, result, options, by_workers=by_workers):
-        click.echo(printable(line), err=as_json or err)
-
-
-def _next_steps(plan: Plan, result: RunResult, options: dict[str, Any], *, by_workers: bool) -> list[str]:
-    summary = result.summary
-    lines: list[str] = []
-    if result.repeated:
-        lines.append(
-            f"{result.repeated:,} {_rows(result.repeated)} not sent: the number has another text already; "
-            "--allow-repeats sends such rows as well"
-        )
-    if result.rejects:
-        lines.append(
-            f"{options['rejects']}: {result.rejects:,} {_rows(result.rejects)} to correct; then send that file"
-        )
-    if result.unknowns:
-        lines.append(f"{options['unknowns']}: {result.unknowns:,} unknown {_rows(result.unknowns)}")
-    if by_workers:
-        from . import _job
-
-        return lines + _job.next_steps(result)
-    if result.journal is None:
-        return lines
-    same = "the same command" if plan.journal else f"the same command with --journal {result.journal}"
-    if summary.ending != "finished" or summary.not_sent:
-        lines.append(f"to continue, run {same} again: codes already sent are skipped")
-    if summary.unknown:
-        lines.append(
-            f"{summary.unknown:,} unknown: the codes may have been sent; to send them again anyway, "
-            f"run {same} and --resend at-least-once"
-        )
-    return lines
-
-
-def _exit_code(result: RunResult) -> int:
-    summary, previous = result.summary, result.previous
-    if summary.unknown or previous[Delivery.UNKNOWN]:
-        return _outcome.EXIT_UNKNOWN
-    if result.error is not None and not isinstance(result.error, RequestError):
-        return _outcome.EXIT_USAGE
-    failed = summary.rejected + summary.not_sent + summary.invalid + previous[Delivery.REJECTED]
-    return _outcome.EXIT_FAILED if failed or result.error or summary.ending != "finished" else _outcome.EXIT_OK
-
-
-def _document(result: RunResult) -> dict[str, Any]:
-    summary = result.summary
-    document: dict[str, Any] = {
-        "ending": summary.ending,
-        "taken": summary.taken,
-        "accepted": summary.accepted,
-        "rejected": summary.rejected,
-        "not_sent": summary.not_sent,
-        "unknown": summary.unknown,
-        "invalid": summary.invalid,
-        "repeats": result.repeated,
-        "skipped": summary.skipped,
-        "skipped_because": {
-            "twice" if earlier is None else earlier.value: number for earlier, number in result.previous.items()
-        },
-        "possible_duplicates": summary.possible_duplicates,
-        "possible_duplicates_unrecorded": summary.possible_duplicates_unrecorded,
-        "attempts": summary.attempts,
-        "throttled": summary.throttled,
-        "per_second": round(per_second(summary), 1),
-        "seconds": round(summary.elapsed, 2),
-        "rejects": result.rejects,
-        "unknowns": result.unknowns,
-        "resume_with": result.journal,
-        "ignored_columns": result.ignored,
-    }
-    if result.error is not None:
-        document |= {"error": type(result.error).__name__, "detail": str(result.error)}
-    return document
+    return partial(print_result, plan, result, options, as_json=as_json, by_workers=by_workers), exit_code(result)

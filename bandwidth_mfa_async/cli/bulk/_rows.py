@@ -5,17 +5,27 @@ from __future__ import annotations
 import csv
 import functools
 import itertools
-import json
 import re
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 from attrs import field, frozen
 
-from ..._models import CodeRequest
 from ..._redaction import hide, mask_phone_repr, scrub
 from ...errors import InvalidRequestError
-from ._cells import SPACES, number_hint, unescape_formula
+from ._cells import (
+    SPACES,
+    BadCellError,
+    cell_text,
+    check_number,
+    is_number,
+    json_object,
+    json_type,
+    number_hint,
+    undecodable,
+    unescape_formula,
+    with_digits,
+)
 from ._source import MAX_LINE, InputFileError, LineTooLongError
 
 if TYPE_CHECKING:
@@ -50,7 +60,6 @@ REPEATED: Final = (
     "to: an earlier row has this number with another text, scope or number of digits; only --allow-repeats sends this "
     "row as well"
 )
-_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @frozen
@@ -85,10 +94,6 @@ class BadRow:
     reason: str
     cells: Sequence[str] = field(repr=hide)
     is_repeat: bool = False
-
-
-class _BadCellError(Exception):
-    """A row is bad; converted into a `BadRow`."""
 
 
 def format_of(path: str, source: Source, chosen: Format) -> Format:
@@ -249,7 +254,7 @@ class RowReader:
         if not parsed:
             raise self._file_error(at, _UNCLOSED)
         delimiter, cells, used = parsed[0]
-        if self.source.suspect and (problem := _undecodable(cells)):
+        if self.source.suspect and (problem := undecodable(cells)):
             raise self._file_error(at, problem)
         text = "".join(read[:used])
         if len(cells) == 1 and self._column == "to" and not any(other in text for other in _DELIMITERS):
@@ -274,7 +279,7 @@ class RowReader:
         return ""
 
     def _set_header(self, at: int, names: list[str], column: str) -> None:
-        if self.source.suspect and (problem := _undecodable(names)):
+        if self.source.suspect and (problem := undecodable(names)):
             raise self._file_error(at, problem)
         for name in (*COLUMNS, column):
             if names.count(name) > 1:
@@ -295,19 +300,19 @@ class RowReader:
             cells = [unescape_formula(cell) for cell in cells]
         try:
             if len(cells) != width:
-                raise _BadCellError(f"has {len(cells)} columns, but the header has {width}")
-            if self.source.suspect and (problem := _undecodable(cells)):
-                raise _BadCellError(problem)
+                raise BadCellError(f"has {len(cells)} columns, but the header has {width}")
+            if self.source.suspect and (problem := undecodable(cells)):
+                raise BadCellError(problem)
             number = cells[to].strip(SPACES)
-            _check_number(number)
+            check_number(number)
             if not places:
                 return InputRow(line, number, self._template, cells)
             given = {name: cells[at] or None for name, at in places.items()}
-            return InputRow(line, number, self._template_for(**_with_digits(given)), cells)
+            return InputRow(line, number, self._template_for(**with_digits(given)), cells)
         except InvalidRequestError as error:
             reason = number_hint(cells[to]) if error.field == "to" else str(error)
             return BadRow(line, reason, cells)
-        except _BadCellError as error:
+        except BadCellError as error:
             return BadRow(line, str(error), cells)
 
     def _check_lines(self, begins: int, cells: list[str], to: int, delimiter: str) -> None:
@@ -329,7 +334,7 @@ class RowReader:
             else:
                 lines[-1] += cells[at + 1 :]
             for line in lines:
-                if to < len(line) and len(line) >= len(self.header) and _is_number(line[to].strip(SPACES + '"')):
+                if to < len(line) and len(line) >= len(self.header) and is_number(line[to].strip(SPACES + '"')):
                     if len(cells) != len(self.header) or self.header[at] in COLUMNS:
                         raise self._file_error(begins, _UNCLOSED)
                     self.suspect_lines[:] = self.suspect_lines or [begins]
@@ -359,102 +364,27 @@ class RowReader:
     def _json_row(self, text: str) -> InputRow | BadRow:
         cells: tuple[str, ...] = ("", "", "", "", text)
         try:
-            if self.source.suspect and (problem := _undecodable([text])):
-                raise _BadCellError(problem)
-            document = _json_object(text, self._column)
-            cells = (*(_cell_text(document.get(name)) for name in COLUMNS), text)
+            if self.source.suspect and (problem := undecodable([text])):
+                raise BadCellError(problem)
+            document = json_object(text, self._column)
+            cells = (*(cell_text(document.get(name)) for name in COLUMNS), text)
             self.ignored += [
                 shown for name in document if name not in COLUMNS and (shown := scrub(name)) not in self.ignored
             ][: MAX_COLUMNS - len(self.ignored)]
             number = document["to"]
             for name in ("to", "message", "scope"):
                 if not isinstance(document.get(name), str | None):
-                    raise _BadCellError(f"{name}: must be a string, not {_json_type(document[name])}")
+                    raise BadCellError(f"{name}: must be a string, not {json_type(document[name])}")
             if number is None:
-                raise _BadCellError("to: must be a string, not null")
+                raise BadCellError("to: must be a string, not null")
             number = number.strip(SPACES)
-            _check_number(number)
+            check_number(number)
             given = {name: document.get(name) for name in COLUMNS[1:]}
             if isinstance(given["digits"], bool) or not isinstance(given["digits"], int | None):
-                raise _BadCellError("digits: must be a whole number from 4 to 8")
+                raise BadCellError("digits: must be a whole number from 4 to 8")
             return InputRow(self._line, number, self._template_for(**given), cells)
         except InvalidRequestError as error:
             reason = number_hint(cells[0]) if error.field == "to" else str(error)
             return BadRow(self._line, reason, cells)
-        except _BadCellError as error:
+        except BadCellError as error:
             return BadRow(self._line, str(error), cells)
-
-
-def _json_object(text: str, column: str) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        document = dict(pairs)
-        if len(document) != len(pairs):
-            raise _BadCellError("a name occurs twice in the object: keep one")
-        return document
-
-    try:
-        document = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError):
-        raise _BadCellError('is not JSON: every line must be one object like {"to": "+19195551234"}') from None
-    if not isinstance(document, dict):
-        raise _BadCellError(f'is {_json_type(document)}, not an object like {{"to": "+19195551234"}}')
-    if column not in document:
-        raise _BadCellError(f"has no '{scrub(column)}'")
-    if column != "to" and "to" in document:
-        raise _BadCellError(f"has 'to' beside '{scrub(column)}': keep one")
-    return {"to" if name == column else name: value for name, value in cast("dict[str, Any]", document).items()}
-
-
-_JSON_TYPES: Final[dict[type, str]] = {
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    str: "a string",
-    list: "an array",
-    type(None): "null",
-}
-
-
-def _json_type(value: object) -> str:
-    return _JSON_TYPES.get(type(value), "an object")
-
-
-def _cell_text(value: object) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _with_digits(given: dict[str, str | None]) -> dict[str, Any]:
-    digits = (given.get("digits") or "").strip(SPACES)
-    if digits and not _DIGITS.fullmatch(digits):
-        raise _BadCellError("digits: must be a whole number from 4 to 8")
-    return {"message": given.get("message"), "scope": given.get("scope"), "digits": int(digits) if digits else None}
-
-
-_NUMBER_FIELD: Final[Any] = attrs.fields(CodeRequest).to
-
-
-def _check_number(text: str) -> None:
-    """Check a number with the validator of `CodeRequest`, without the cost of creating a request."""
-    _NUMBER_FIELD.validator(None, _NUMBER_FIELD, text)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        _check_number(text)
-    except InvalidRequestError:
-        return False
-    return True
-
-
-def _undecodable(cells: Sequence[str]) -> str | None:
-    """Return why cells read from suspect bytes are bad, or None if they are good."""
-    text = "".join(cells)
-    if "\0" in text:
-        return "contains a NUL byte: remove it, or save the file again as 'CSV UTF-8'"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "contains bytes that are not UTF-8: save the file as 'CSV UTF-8'"
-    return None

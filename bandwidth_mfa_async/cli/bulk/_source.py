@@ -198,7 +198,7 @@ class Source(io.RawIOBase):
         head = b""
         while len(head) < _HEAD and (more := self._read(CHUNK)):
             head += more
-        # Some programs add a mark to a file that has one.
+        # Some programs add a byte-order mark to a file that has one already.
         while head.startswith(codecs.BOM_UTF8):
             head = head.removeprefix(codecs.BOM_UTF8)
         if not head.strip():

@@ -15,9 +15,8 @@ from ..._redis._connection import Connection, checked_url
 from ..._redis._durability import check_durability
 from ..._redis._owner import LEDGER
 from ..._validation import checked_name, checked_seconds
-from ...errors import LedgerError
 from ._item_writer import ItemWriter
-from ._protocol import READABLE_VERSIONS, VERSION, ClaimReply, PlanReply, ReleaseReply, SubmitReply
+from ._protocol import READABLE_VERSIONS, ClaimReply, PlanReply, ReleaseReply, SubmitReply, version_mismatch
 from ._scripts import SCRIPTS
 from ._timeline import Timeline
 
@@ -232,7 +231,7 @@ class RedisLedger:
         _, (word, *rest) = await self.timeline.run("claim_chunk", job, keys, arguments)
         reply = ClaimReply(_text(word))
         if reply is ClaimReply.VERSION:
-            raise _version_mismatch(job, rest[0])
+            raise version_mismatch(job, _text(rest[0]))
         if reply is not ClaimReply.CLAIMED:
             return reply
         lease.renewed_at(now)
@@ -281,7 +280,7 @@ class RedisLedger:
         if reply is PlanReply.ENDED:
             self.timeline.end(job)
         if reply is PlanReply.VERSION:
-            raise _version_mismatch(job, rest[0])
+            raise version_mismatch(job, _text(rest[0]))
         return reply, [int(chunk) for chunk in rest]
 
     # Jobs.
@@ -316,7 +315,7 @@ class RedisLedger:
         word, *rest = await self._connection.script(SCRIPTS["submit"], keys, arguments)
         reply = SubmitReply(_text(word))
         if reply is SubmitReply.VERSION:
-            raise _version_mismatch(job, rest[0])
+            raise version_mismatch(job, _text(rest[0]))
         return [reply, *rest]
 
     async def facts(self, job: str) -> dict[str, str]:
@@ -325,7 +324,7 @@ class RedisLedger:
         found = await self._connection.command("hgetall", key)
         facts = {_text(name): _text(value) for name, value in found.items()}
         if facts and facts.get("version") not in READABLE_VERSIONS:
-            raise _version_mismatch(job, facts.get("version", ""))
+            raise version_mismatch(job, facts.get("version", ""))
         return facts
 
     async def leases(self, job: str) -> dict[str, str]:
@@ -359,7 +358,7 @@ class RedisLedger:
         arguments = self._keys(job, "in:", "out:")
         found = await self._connection.script(SCRIPTS["resume"], self._keys(job, *names), arguments)
         if isinstance(found, list):  # ResumeReply.VERSION and the version
-            raise _version_mismatch(job, found[1])
+            raise version_mismatch(job, _text(found[1]))
         return int(found)
 
     async def results(self, job: str, size: int, total: int) -> AsyncIterator[tuple[int, str, str, bytes]]:
@@ -385,21 +384,6 @@ class RedisLedger:
     def _keys(self, job: str, *names: str) -> list[str]:
         # The braces are a hash tag: they keep all keys of a job on one node of a cluster, as scripts need.
         return [f"{self.prefix}:{{{job}}}:{name}" for name in names]
-
-
-def _version_mismatch(job: str, version: Any) -> LedgerError:
-    found = _text(version)
-    if not found.isdecimal() or len(found) > 9:
-        return LedgerError("the ledger cannot be used: a key of its prefix holds something else; choose another prefix")
-    if int(found) > VERSION:
-        return LedgerError(
-            f"job {job!r} was made by a newer bandwidth-mfa-async (format {found}; this one reads format {VERSION}); "
-            "upgrade with pip install -U bandwidth-mfa-async"
-        )
-    return LedgerError(
-        f"job {job!r} was made by an older bandwidth-mfa-async (format {found}; this one reads format {VERSION}); "
-        "finish it with workers of that version, or submit the remaining items under another name"
-    )
 
 
 def _text(value: Any) -> str:

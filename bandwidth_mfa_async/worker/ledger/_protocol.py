@@ -1,4 +1,4 @@
-"""The replies of the ledger's Lua scripts and the version of the stored format."""
+"""The replies of the ledger's Lua scripts, and the version of the stored format."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import enum
 from typing import Final
 
 from ..._item_state import DenyReason, LedgerState
+from ...errors import LedgerError
 
 VERSION: Final = 2
 READABLE_VERSIONS: Final = frozenset({"1", "2"})
@@ -108,3 +109,23 @@ def deny_reason(reply: str) -> DenyReason:
         reply: the ledger's reply to an intent that is not in `INTENT_STORED`.
     """
     return _DENY_REASONS.get(reply, DenyReason.ALREADY_SETTLED)
+
+
+def version_mismatch(job: str, version: str) -> LedgerError:
+    """Return the error for a job in a format that this version does not read.
+
+    Args:
+        job: the job's name.
+        version: the number of its format, or what a key that is not ours holds.
+    """
+    if not version.isdecimal() or len(version) > 9:
+        return LedgerError("the ledger cannot be used: a key of its prefix holds something else; choose another prefix")
+    if int(version) > VERSION:
+        return LedgerError(
+            f"job {job!r} was made by a newer bandwidth-mfa-async (format {version}; this one reads format {VERSION}); "
+            "upgrade with pip install -U bandwidth-mfa-async"
+        )
+    return LedgerError(
+        f"job {job!r} was made by an older bandwidth-mfa-async (format {version}; this one reads format {VERSION}); "
+        "finish it with workers of that version, or submit the remaining items under another name"
+    )

@@ -38,8 +38,8 @@ class Timeline:
     """Runs the scripts that read the time, and passes what this process knows of the time to each; see ``_clock.lua``.
 
     A Redis that was restarted from an old snapshot, or that lost writes in a failover, knows an earlier time than a
-    process that survived. It would have codes sent again that were sent since, so the script stops the job, or makes
-    the waiting single codes unknown.
+    process that survived. It would let codes be sent again that were sent after that time, so the script stops the job,
+    or makes the waiting single codes unknown.
 
     Args:
         connection: the ledger's connection.
@@ -99,7 +99,7 @@ class Timeline:
         known.heard = max(known.heard, heard)
         before, known.ahead = known.ahead, ahead
         if before is not None and ahead - before >= _MIN_SET_BACK and ahead > self._was_set_back:
-            # Every clock shows the step. Their delays differ by less than the time between two polls.
+            # The clock of each job reports the same step, within the time between two polls: log the first one only.
             self._was_set_back = ahead + 2 * _MIN_SET_BACK
             _LOG.warning(
                 "the clock of the ledger's Redis was set back by %.0f s; leases and waiting times continue as if it "

@@ -45,6 +45,8 @@ SIMULATOR = "integration/simulator/test_lifecycle::test_cancellation_at_every_su
 THREADS = "integration/testing/test_threaded::test_a_task_in_another_loop_can_wait_for_a_message"
 JOB = "integration/worker/test_worker_cancellation::test_"
 QUESTION, WORK, OPENING = (JOB + end for end in ("an_operation_cancelled", "a_claim_cancelled", "an_opening_cancelled"))
+STORE = "integration/stores/test_store_cancellation::test_a_store_operation_cancelled"
+STORE_METHODS = ("claim", "begin", "renew", "settle", "withdraw", "get", "run", "counts", "aclose", "secrets")
 SIGN_IN = "integration/signin/test_cancellation::test_"
 SUBMISSION = "integration/worker/test_worker::test_a_submission_that_was_cancelled"
 # Each public coroutine, and the beginning of the name of the test that cancels it at each wait.
@@ -62,6 +64,13 @@ PUBLIC: dict[str, str] = {
     "OutcomeStream.wait_idle": BULK + "run_cancelled",
     **{f"SQLiteJournal.{name}": BULK + "journal_cancelled" for name in ("open", "bind", "counts", "flush", "aclose")},
     **{f"SQLiteJournal.{name}": BULK + "journal_cancelled" for name in ("claim_numbers", "record_input")},
+    **{
+        f"{store}.{name}": STORE
+        for store in ("MemoryStore", "SQLiteStore", "RedisStore", "Store", "TransactionalStore")
+        for name in STORE_METHODS
+    },
+    **{f"{store}.transact": STORE for store in ("MemoryStore", "SQLiteStore", "TransactionalStore")},
+    "RedisStore.check": STORE,
     "DeliveryTracker.wait": FUZZ + "a_wait_for_a_receipt",
     **{f"Job.{name}": QUESTION for name in ("cancel", "outcomes", "progress", "resume", "watch")},
     "known_jobs": QUESTION,
@@ -93,7 +102,10 @@ PUBLIC: dict[str, str] = {
 
 def public_coroutines() -> set[str]:
     """Return the names of everything that a user can await or iterate, of all public modules."""
-    names = ("", ".bulk", ".limits", ".signin", ".simulator", ".telemetry", ".testing", ".webhooks", ".worker")
+    names = (
+        *("", ".bulk", ".limits", ".signin", ".simulator", ".stores", ".telemetry", ".testing", ".webhooks"),
+        ".worker",
+    )
     found = set()
     for module in (importlib.import_module(f"bandwidth_mfa_async{name}") for name in names):
         for name in module.__all__:

@@ -220,6 +220,7 @@ async def test_nothing_is_written_after_the_calls_deadline(
     """Even if a connection is available and the time ran out in an unbounded wait, such as that of an observer."""
 
     class Slow:
+        before_wait = None
         check_before_write = None
         maybe_delivered = False
 

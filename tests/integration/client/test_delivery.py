@@ -99,28 +99,6 @@ async def test_connection_refused_is_not_sent_and_retried(make_client: MakeClien
     assert "gave up after 3 attempts" in error.__notes__[0]
 
 
-async def test_a_name_that_does_not_resolve_is_not_sent(
-    make_client: MakeClient, template: CodeTemplate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """DNS fails, or returns an empty list (which aiohttp turns into a RuntimeError): nothing was sent."""
-    import socket
-
-    client = make_client(base_url="https://mfa.invalid/api/v1", retry=ONCE)
-    answers: list[Any] = [socket.gaierror(socket.EAI_NONAME, "no such name"), []]
-
-    async def resolve(*_args: Any, **_kwargs: Any) -> list[Any]:
-        said = answers.pop(0)
-        if isinstance(said, Exception):
-            raise OSError(None, str(said)) from said
-        return said  # type: ignore[no-any-return]
-
-    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
-    for _ in range(2):
-        error = await send_error(client, template)
-        assert isinstance(error, NotSentError)
-        assert error.delivery is Delivery.NOT_SENT
-
-
 async def test_a_trusted_certificate_works(make_client: MakeClient, template: CodeTemplate) -> None:
     """`ssl=` accepts a context with one's own authority; `warm_up` makes the handshake ahead of the call."""
     authority = trustme.CA()
@@ -159,7 +137,7 @@ REPEATS: list[tuple[str, Act, str]] = [
 async def test_which_outcomes_are_sent_again(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, act: Act, policies: str, resend: Resend
 ) -> None:
-    """The table of design section 3, row by row and policy by policy."""
+    """Which errors are retried, error by error and policy by policy."""
     client = make_client(retry=RetryPolicy(resend=resend, **QUICK))
     server.play(act)
     letter = {"NEVER_TWICE": "N", "REJECTED": "R", "AT_LEAST_ONCE": "A"}[resend.name]

@@ -56,6 +56,8 @@ class Observer:
         self.failures: list[type[RequestError]] = []
         self.interruptions: list[Delivery] = []
 
+    before_wait = None
+
     def check_before_write(self) -> None:
         if self._late and self.attempts == self._attempt and self._error is not None:
             raise self._error

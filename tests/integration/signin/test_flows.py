@@ -580,6 +580,7 @@ class TestArguments:
             ({"lifetime": 59}, "lifetime"),
             ({"lifetime": 901}, "lifetime"),
             ({"timeout": 0}, "timeout"),
+            ({"timeout": 46}, "timeout"),
             ({"purpose": ""}, "purpose"),
             ({"template": "text"}, "template"),
             ({"template": {}}, "template"),

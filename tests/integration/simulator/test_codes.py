@@ -125,6 +125,18 @@ def test_expired_codes_and_tries_are_removed():
     assert len(codes.wrong_tries) <= MAX_WINDOW + 2
 
 
+def test_with_a_limit_the_oldest_codes_and_tries_are_dropped():
+    codes = IssuedCodes(random.Random(1), limit=100, lockout_after=1)
+    issued = [codes.issue(f"+1{index % 150}", "login", 6, float(index)) for index in range(300)]
+    assert len(codes) == len(codes._codes) == len(codes._expiry) == 100
+    for index in (0, 199, 200, 299):
+        verdict = codes.verify(f"+1{index % 150}", "login", issued[index], MAX_WINDOW, 300.0)
+        assert verdict is (Verdict.VALID if index >= 200 else Verdict.INVALID)
+    for index in range(300):
+        codes.verify(f"+2{index}", "login", "x", 60.0, 300.0)
+    assert len(codes.wrong_tries) == 100
+
+
 class IssuedCodesMachine(RuleBasedStateMachine):
     """Compares `IssuedCodes` with a simple model."""
 

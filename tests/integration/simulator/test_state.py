@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -203,7 +204,7 @@ async def test_a_damaged_file_is_reported_and_not_used(session, clock, path):
         assert "move it away" in str(caught.value)
         assert not re.search(r"\+\d{8}", str(caught.value))
         assert path.read_bytes() == content
-    assert not list(path.parent.glob(".bandwidth*"))
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("record", [{"kind": "other"}, {"kind": "sent"}, {"kind": "sent", "message": {"what": 1}}])
@@ -223,6 +224,59 @@ async def test_a_file_of_a_newer_format_is_reported(clock, path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(StateFileError, match="another version"):
         Simulator(state=path, clock=clock)
+
+
+async def test_a_copy_that_a_killed_simulator_left_is_replaced(session, clock, path):
+    left = path.with_name("state.new")
+    left.write_text("half of a copy")
+    async with Simulator(state=path, clock=clock) as sim:
+        await ApiClient(session, sim).send()
+    assert list(path.parent.iterdir()) == [path]
+
+
+async def test_a_rewrite_that_fails_keeps_the_old_content(session, clock, path, monkeypatch, caplog):
+    async with Simulator(state=path, clock=clock) as sim:
+        await ApiClient(session, sim).send()
+    before = path.read_bytes()
+    monkeypatch.setattr(_state_file.os, "fsync", lambda _file: os.open("/missing/file", os.O_RDONLY))
+    async with Simulator(state=path, clock=clock) as sim:
+        assert len(sim.inbox) == 1
+        assert path.read_bytes() == before
+        await ApiClient(session, sim).send()
+    assert "cannot be rewritten" in caplog.text
+    monkeypatch.undo()
+    async with Simulator(state=path, clock=clock) as sim:
+        assert len(sim.inbox) == 2
+    assert list(path.parent.iterdir()) == [path]
+
+
+async def test_what_is_appended_during_a_rewrite_is_in_the_new_content(path):
+    """Before its first step, while the copy is written, and while it is renamed."""
+    file, _ = await asyncio.to_thread(_state_file.StateFile.open, str(path))
+    rewriting = asyncio.ensure_future(file.rewrite([{"kind": "first"}]))
+    count = 0
+    while not rewriting.done():
+        file.append({"kind": "appended", "number": count})
+        count += 1
+        await asyncio.sleep(0)
+    file.close()
+    records = await asyncio.to_thread(_state_file.read_records, str(path))
+    assert [record.get("number") for record in records] == [None, *range(count)]
+    assert count > 3
+
+
+async def test_a_start_that_is_cancelled_releases_the_file(clock, path):
+    for rounds in range(8):
+        sim = Simulator(state=path, clock=clock)
+        starting = asyncio.create_task(sim.start())
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        await sim.stop()
+        async with Simulator(state=path, clock=clock):
+            pass
 
 
 async def test_a_file_in_use_is_reported_and_can_be_used_afterwards(clock, path):

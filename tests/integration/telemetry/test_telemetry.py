@@ -21,7 +21,7 @@ from bandwidth_mfa_async import (
     RetryPolicy,
     VerificationLockedError,
 )
-from bandwidth_mfa_async.telemetry import AttemptEvent, CallEvent, Event, LimitWaitEvent, SendsPausedEvent
+from bandwidth_mfa_async.telemetry import LOGGER_NAME, AttemptEvent, CallEvent, Event, LimitWaitEvent, SendsPausedEvent
 from tests.conftest import TO
 from tests.support import processes
 from tests.support.clients import Recorder
@@ -204,9 +204,10 @@ async def test_levels_of_the_logging_hook(
             with pytest.raises(RequestError):
                 await client.generate_messaging_code(template.to(TO))
         await client.generate_messaging_code(template.to(TO))
-    calls = [record for record in caplog.records if isinstance(record.__dict__["mfa_event"], CallEvent)]
+    records = [record for record in caplog.records if record.name == LOGGER_NAME]  # not those of the waits
+    calls = [record for record in records if isinstance(record.__dict__["mfa_event"], CallEvent)]
     assert [record.levelname for record in calls] == ["INFO", "WARNING", "ERROR", "INFO"]
-    attempts = [record for record in caplog.records if isinstance(record.__dict__["mfa_event"], AttemptEvent)]
+    attempts = [record for record in records if isinstance(record.__dict__["mfa_event"], AttemptEvent)]
     assert [record.levelname for record in attempts] == ["DEBUG", "DEBUG", "DEBUG", "INFO", "DEBUG"]
     assert "next attempt in" in attempts[3].getMessage()
     assert TO not in caplog.text

@@ -1,4 +1,7 @@
-"""Behaviours of our libraries that we rely on; a failure names the one that an upgrade changed."""
+"""Behaviours of our libraries that we rely on; a failure names the one that an upgrade changed.
+
+Those that we work around are in test_library_traps.
+"""
 
 from __future__ import annotations
 
@@ -126,14 +129,6 @@ async def test_aiohttp_has_what_our_connector_overrides() -> None:
     connector = Connector()
     assert (connector._ssl, connector._cleanup_handle) == (True, None)
     await connector.close()
-
-
-def test_aiohttp_reports_a_made_up_status_for_unparsable_responses() -> None:
-    """This is why the status of an exception is never read."""
-    assert aiohttp.ClientResponseError(None, ()).status == 0  # type: ignore[arg-type]
-    from aiohttp.http_exceptions import BadStatusLine
-
-    assert BadStatusLine("x").code == 400
 
 
 def test_cattrs_turns_null_into_text() -> None:

@@ -1,17 +1,15 @@
-"""The known traps of our libraries, one by one; a failure names the one that an upgrade fixed or moved.
+"""Behaviours of our libraries that we work around; a failure names the workaround that an upgrade made unnecessary.
 
-Some of the tests are in test_canaries.
+Those that we rely on are in test_canaries.
 """
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import email.utils
 import gzip
 import inspect
 import math
-import pathlib
 import pickle
 import ssl
 from typing import Any
@@ -26,48 +24,6 @@ from tests.support.virtual_time import VirtualTimeLoop
 
 AIOHTTP = tuple(map(int, aiohttp.__version__.split(".")[:2]))
 SINCE_3_14 = pytest.mark.skipif(AIOHTTP < (3, 14), reason="aiohttp does it since 3.14")
-
-HERE = pathlib.Path(__file__).parent
-# Each behaviour that the design relies on, and its test.
-TRAPS: dict[int, tuple[str, str]] = {
-    1: ("aioresponses is broken on this aiohttp", "test_library_traps::test_aioresponses_still_needs_the_patch"),
-    2: (
-        "exceptions do not show whether a request was written",
-        "test_library_traps::test_exceptions_do_not_show_whether_the_request_was_written",
-    ),
-    3: ("a POST is never repeated", "test_canaries::test_aiohttp_never_repeats_a_post"),
-    4: (
-        "unsolicited bytes become a response",
-        "test_library_traps::test_aiohttp_takes_unsolicited_bytes_for_a_response",
-    ),
-    5: ("a malformed response looks like a 400", "test_library_traps::test_a_malformed_response_looks_like_a_400"),
-    6: (
-        "closing a session cancels waiting requests",
-        "test_library_traps::test_closing_a_session_cancels_waiting_requests",
-    ),
-    7: (
-        "redirects take credentials along",
-        "test_library_traps::test_aiohttp_redirects_body_and_headers_to_another_origin",
-    ),
-    8: ("auth= is deprecated", "test_library_traps::test_aiohttp_basic_auth_is_deprecated"),
-    9: ("null becomes a text", "test_canaries::test_cattrs_turns_null_into_text"),
-    10: ("tenacity's instances must not be shared", "test_canaries::test_tenacity_mixes_up_concurrent_calls"),
-    11: ("time that jumps", "test_library_traps::test_virtual_time_works_with_real_sockets"),
-    12: ("idle connections are closed in time", "test_library_traps::test_an_expired_connection_is_not_reused"),
-    13: ("settings that cost", "test_library_traps::test_aiohttp_defaults"),
-    14: ("bodies are inflated without bound", "test_library_traps::test_aiohttp_inflates_bodies_by_default"),
-    15: ("invalid numbers that Python parses", "test_library_traps::test_python_parses_odd_numbers"),
-    16: ("errors show credentials", "test_library_traps::test_aiohttp_errors_show_the_credentials"),
-}
-
-
-def test_every_trap_has_a_canary() -> None:
-    """Sixteen traps, and each named test exists."""
-    assert sorted(TRAPS) == list(range(1, 17))
-    for number, (_, test) in TRAPS.items():
-        module, _, name = test.partition("::")
-        tree = ast.parse((HERE / f"{module}.py").read_text(encoding="utf-8"))
-        assert name in {getattr(node, "name", None) for node in ast.walk(tree)}, f"{number}: {test} does not exist"
 
 
 @SINCE_3_14

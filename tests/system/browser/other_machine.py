@@ -16,6 +16,7 @@ import aiohttp
 from playwright.async_api import async_playwright
 
 from bandwidth_mfa_async import CodeRequest, CodeTemplate, MessagingCodeResponse, MFAClient, VerifyCodeResponse
+from tests.support.fault_server import basic_auth
 from tests.support.foreign_site import attack, foreign_site
 
 TO = "+19195551234"
@@ -41,10 +42,10 @@ class PlainClient:
     def __init__(self) -> None:
         env = os.environ
         self._url = f"{env['BW_MFA_URL']}/accounts/{env['BW_ACCOUNT_ID']}/code"
-        self._auth = aiohttp.BasicAuth(env["BW_USERNAME"], env["BW_PASSWORD"])
+        self._headers = {"Authorization": basic_auth(env["BW_USERNAME"], env["BW_PASSWORD"])}
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(auth=self._auth, raise_for_status=True)
+        self._session = aiohttp.ClientSession(headers=self._headers, raise_for_status=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from pathlib import Path
@@ -319,6 +320,43 @@ async def test_5000_messages_are_shown_in_pages(page, sim, mfa):
     await expect(messages(page).first).to_contain_text(TO)
     await expect(page.locator("#inbox-count")).to_have_text("5,001")
     assert await page.evaluate("document.getElementsByTagName('*').length") < 6000
+
+
+async def test_100000_messages_take_no_more_of_the_tab_than_1000(chromium, sim):
+    """Those that were there, and those that arrive while the page is open."""
+    body = b'{"to":"+1919%07d","from":"+19195554321","applicationId":"a"}'
+    login = basic_auth(sim.username, sim.password)
+    context = await chromium.new_context(viewport={"width": 1280, "height": 900})
+    try:
+        page = await context.new_page()
+        page.set_default_timeout(30_000)
+        session = await context.new_cdp_session(page)
+
+        async def memory() -> float:
+            await session.send("HeapProfiler.collectGarbage")
+            found = await session.send("Runtime.getHeapUsage")
+            return float(found["usedSize"])
+
+        async def send(first: int, last: int) -> None:
+            for index in range(first, last):
+                sim._service.handle("messaging", "9900000", login, body % index)
+                if index % 500 == 0:
+                    await asyncio.sleep(0)
+            await expect(page.locator("#inbox-count")).to_have_text(f"{last:,}", timeout=30_000)
+
+        await page.goto(sim.page_url)
+        await send(0, 1_000)
+        few = await memory()
+        await send(1_000, 100_000)
+        assert await memory() < 2 * few
+        await page.reload()
+        await expect(page.locator("#inbox-summary")).to_have_text("The newest 100 of 100,000")
+        assert await memory() < 2 * few
+        assert await page.evaluate("document.getElementsByTagName('*').length") < 6000
+        await page.get_by_label("Filter by number").fill("19 009 9999")
+        await expect(messages(page)).to_have_count(1)
+    finally:
+        await context.close()
 
 
 async def test_the_page_reconnects_to_the_simulator(page, sim, mfa):

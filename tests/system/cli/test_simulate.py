@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from tests.conftest import TO
 from tests.support import processes
 from tests.support.cli_fixtures import FLAGS
+from tests.support.fault_server import basic_auth
 from tests.support.simulate_process import CLEAN, COMMAND, simulating
 
 if TYPE_CHECKING:
@@ -34,6 +39,11 @@ def test_the_printed_env_block_is_all_that_a_program_needs() -> None:
         assert simulator.env_file == simulator.exported
         identifier = send(simulator.env_file)
         assert simulator.control(f"messages/latest?to=%2B{TO[1:]}")["messageId"] == identifier
+        simulator.control("messages", "DELETE")
+        simulator.process.send_signal(signal.SIGINT)
+        out, _ = simulator.process.communicate(timeout=20)
+        # Clearing the inbox does not undo that they were sent.
+        assert out == "stopped; 1 messages were sent\n"
 
 
 def test_what_the_environment_gave_is_named_and_not_printed() -> None:
@@ -94,6 +104,42 @@ def test_killed_and_started_again_it_has_its_inbox_and_credentials(tmp_path: pat
             sent.append(send(exported, "--scope", "login"))
             simulator.process.send_signal(signal.SIGKILL)
             assert simulator.process.wait() == -signal.SIGKILL
+
+
+# Rewrites the file every fifty records, so that it is killed during a rewrite too.
+OFTEN = """
+from bandwidth_mfa_async.cli._app import app
+from bandwidth_mfa_async.simulator import _state_file
+_state_file._MIN_GROWTH = 50
+app()
+"""
+
+
+async def test_no_message_that_was_answered_is_missing_after_a_kill_at_any_moment(tmp_path: pathlib.Path) -> None:
+    state = tmp_path / "state"
+    answered: set[str] = set()
+    body = {"to": TO, "from": FLAGS[1], "applicationId": FLAGS[3], "scope": "login"}
+    for moment in (0.02, 0.1, 0.25, 0.5):
+        with simulating("--state", str(state), "--no-account-limits", program=[sys.executable, "-c", OFTEN]) as running:
+            url = f"{running.origin}/api/v1/accounts/9900000/code/messaging"
+            login = basic_auth(running.exported["BW_USERNAME"], running.exported["BW_PASSWORD"])
+            async with aiohttp.ClientSession(headers={"Authorization": login}) as session:
+
+                async def send_all(session: aiohttp.ClientSession = session, url: str = url) -> None:
+                    with contextlib.suppress(aiohttp.ClientError):
+                        while True:
+                            async with session.post(url, json=body) as response:
+                                answered.add((await response.json())["messageId"])
+
+                senders = [asyncio.create_task(send_all()) for _ in range(8)]
+                await asyncio.sleep(moment)
+                running.process.kill()
+                await asyncio.wait(senders)
+    assert len(answered) > 100
+    with simulating("--state", str(state)) as running:
+        kept = {message["messageId"] for message in running.control("messages")["messages"]}
+    assert answered <= kept
+    assert not state.with_name("state.new").exists()
 
 
 def test_a_damaged_or_used_state_file_ends_the_command_and_is_left_alone(tmp_path: pathlib.Path) -> None:

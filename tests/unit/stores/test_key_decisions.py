@@ -150,8 +150,7 @@ async def test_a_claim_without_an_intent_can_be_withdrawn(keys: Keys) -> None:
 async def test_between_two_attempts_nothing_is_in_flight(keys: Keys) -> None:
     lease = keys.lease()
     await keys.claim(lease)
-    assert (await keys.settle(lease, None)).status is KeyStatus.OPEN
-    assert (await keys.get()).status is KeyStatus.HELD
+    assert (await keys.settle(lease, None)).status is KeyStatus.HELD
     assert await keys.begin(lease)
     assert (await keys.get()).status is KeyStatus.SENDING
     await keys.settle(lease, None)
@@ -189,7 +188,7 @@ async def test_what_the_store_lost_is_stored_again(keys: Keys) -> None:
     lease = keys.lease()
     await keys.claim(lease)
     keys.store._records.clear()
-    assert (await keys.settle(lease, None)).status is KeyStatus.OPEN
+    assert (await keys.settle(lease, None)).status is KeyStatus.ABSENT
     assert (await keys.accept(lease)).provider_id == "id-1"
 
 

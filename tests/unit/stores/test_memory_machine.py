@@ -14,4 +14,4 @@ class MemoryMachine(StoreMachine):
 
 
 TestMemory = MemoryMachine.TestCase
-TestMemory.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+TestMemory.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)

@@ -1,0 +1,140 @@
+import math
+import os
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import DictLoader, Environment
+from starlette.middleware.sessions import SessionMiddleware
+
+from bandwidth_mfa_async import CodeTemplate, GuardRefusedError, MFAClient, RequestError, VerificationLockedError
+from bandwidth_mfa_async.signin import Guard, SignIns
+from bandwidth_mfa_async.stores import RedisStore
+
+COOKIE = "__Host-signin"
+PAGES = {
+    "page": """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<title>{% block title %}{% endblock %}</title><style>
+main { max-width: 22rem; margin: 10vh auto; padding: 0 1rem; font: 1.1rem/1.5 system-ui }
+input, button { font: inherit; width: 100%; box-sizing: border-box; padding: .6rem; margin: .3rem 0 }</style>
+<main><h1>{{ self.title() }}</h1>{% if error %}<p role="alert" id="error">{{ error }}</p>{% endif %}
+{% block body %}{% endblock %}</main></html>""",
+    "number": """{% extends "page" %}{% block title %}Sign in{% endblock %}{% block body %}
+<form method="post" action="/start"><input type="hidden" name="key" value="{{ key }}">
+<label for="number">Phone number</label><input id="number" name="number" type="tel" autocomplete="tel" required>
+<button>Text me a code</button></form>{% endblock %}""",
+    "code": """{% extends "page" %}{% block title %}Enter your code{% endblock %}{% block body %}
+<p>We sent it to {{ flow.masked_number }}.</p><form method="post" action="/code"><label for="code">Code</label>
+<input id="code" name="code" inputmode="numeric" autocomplete="one-time-code" required autofocus
+  {% if error %}aria-invalid="true" aria-describedby="error"{% endif %}><button>Sign in</button></form>
+{% if flow.sends_left %}<form method="post" action="/resend"><button id="again">Text me another code</button>
+<p id="wait">{% if flow.resend_in %}Possible in {{ flow.resend_in }} s.{% endif %}</p></form>
+{% if flow.can_call %}<form method="post" action="/call"><button>Call me instead</button></form>{% endif %}
+<script>let left = {{ flow.resend_in }}; const tick = () => { again.disabled = left > 0;
+wait.textContent = left > 0 ? `Possible in ${left--} s.` : ""; if (again.disabled) setTimeout(tick, 1000); }; tick();
+</script>{% endif %}<p><a href="/">Use another number</a></p>{% endblock %}""",
+    "message": """{% extends "page" %}{% block title %}{{ heading }}{% endblock %}{% block body %}
+<p><a href="{{ back }}">Continue</a></p>{% endblock %}""",
+}
+TEMPLATES = Environment(autoescape=True, loader=DictLoader(PAGES))
+
+sender, application = "+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2"
+login = CodeTemplate(sender, application, scope="login")
+calls = CodeTemplate(sender, os.environ.get("BW_VOICE_APPLICATION_ID", application), scope="login")
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    async with RedisStore(os.environ["BW_STORE_URL"]) as store, MFAClient.from_env() as mfa:  # reads BW_STORE_SECRET
+        guard = Guard(regions={"US", "CA"})
+        app.state.signins = SignIns(mfa, login, voice_template=calls, guard=guard, store=store)
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+session = {"session_cookie": "__Host-session", "https_only": True, "same_site": "lax"}
+app.add_middleware(SessionMiddleware, secret_key=os.environ["SESSION_SECRET"], **session)  # type: ignore[arg-type]
+
+
+@app.middleware("http")
+async def no_cross_site_posts(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    site = request.headers.get("sec-fetch-site")
+    own = request.headers.get("origin") == str(request.base_url).rstrip("/") if site is None else site == "same-origin"
+    return await call_next(request) if request.method in {"GET", "HEAD"} or own else Response(status_code=403)
+
+
+def page(name: str, status: int = 200, headers: dict[str, str] | None = None, **values: Any) -> HTMLResponse:
+    return HTMLResponse(
+        TEMPLATES.get_template(name).render(values), status, {"Cache-Control": "no-store"} | (headers or {})
+    )
+
+
+def to(path: str) -> RedirectResponse:
+    return RedirectResponse(path, 303)
+
+
+@app.get("/")
+async def entry(again: str = "") -> Response:
+    error = {"": "", "used": "This code has been used."}.get(again, "Please start again.")
+    return page("number", key=secrets.token_urlsafe(), error=error)
+
+
+@app.post("/start")
+async def start(request: Request, number: Annotated[str, Form()], key: Annotated[str, Form()]) -> Response:
+    visitor = request.client.host if request.client else None  # behind a proxy: uvicorn --forwarded-allow-ips
+    flow = await app.state.signins.start(number, region="US", visitor=visitor, idempotency_key=key)
+    response = to("/code")
+    response.set_cookie(COOKIE, flow.id, max_age=900, secure=True, httponly=True, samesite="lax")
+    return response
+
+
+@app.get("/code")
+async def code_page(request: Request) -> Response:
+    flow = await app.state.signins.get(request.cookies.get(COOKIE))
+    return page("code", flow=flow) if flow and flow.expires_in else to("/?again=expired")
+
+
+@app.post("/code")
+async def check(request: Request, code: Annotated[str, Form()] = "") -> Response:
+    flow_id = request.cookies.get(COOKIE)
+    result = await app.state.signins.check(flow_id, code)
+    if result.valid:
+        request.session.clear()  # a new session: one from before the sign-in must not be signed in
+        request.session["number"] = result.number
+        response = to("/welcome")
+        response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax")
+        return response
+    flow = await app.state.signins.get(flow_id)
+    if result.reason in {"used", "expired", "exhausted"} or not result.checks_left or flow is None:
+        return to(f"/?again={result.reason}")
+    error = "That is not the code." if result.reason == "wrong" else "A code has six digits."
+    return page("code", 422, flow=flow, error=f"{error} Tries left: {result.checks_left}")
+
+
+@app.post("/resend")
+@app.post("/call")
+async def again(request: Request) -> Response:
+    signins: SignIns = app.state.signins
+    await (signins.call if request.url.path == "/call" else signins.resend)(request.cookies.get(COOKIE))
+    return to("/code")
+
+
+@app.get("/welcome")
+async def welcome(request: Request) -> Response:
+    return page("message", heading="You are signed in", back="/welcome") if "number" in request.session else to("/")
+
+
+@app.exception_handler(RequestError)
+async def failed(request: Request, error: RequestError) -> Response:
+    if isinstance(error, GuardRefusedError) and error.reason == "expired":
+        return to("/?again=expired")
+    wait = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after else {}
+    when = f"Please try again in {wait['Retry-After']} seconds." if wait else "Please try again later."
+    limited = isinstance(error, (GuardRefusedError, VerificationLockedError))
+    back = "/" if request.url.path == "/start" else "/code"
+    heading = "Not now" if limited else "Not possible at the moment"
+    return page("message", 429 if limited else 503, wait, heading=heading, error=when, back=back)
