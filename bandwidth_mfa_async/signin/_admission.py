@@ -9,6 +9,7 @@ from ._counters import (
     DAYS_KEPT,
     HOUR,
     HOURS_KEPT,
+    TEXT,
     Budget,
     dump,
     load,
@@ -35,7 +36,7 @@ _META_KEPT: Final = 3650 * DAY
 
 Ticket = dict[str, Any]
 """What was counted for one text: its time ``t``, the number's earlier time ``l`` and streak ``c``, and flags: ``x``
-cleared, ``o`` would have been refused (mode observe), ``f`` nothing is sent."""
+cleared, ``o`` would have been refused (mode observe), ``f`` nothing is sent, ``r`` counts for the region."""
 
 
 class Roles:
@@ -103,7 +104,7 @@ class Admission:
             self._count_refused()
             return *enforced, {}, observing
         ticket = {"t": self._now, "l": last, "c": streak, "x": self._a["cleared"]}
-        ticket |= {"o": int(bool(failed)), "f": self._a["fake"]}
+        ticket |= {"o": int(bool(failed)), "f": self._a["fake"], "r": int(self._counts_for_region())}
         number["l"], number["c"] = self._now, streak + 1
         if failed:
             self._count_refused()
@@ -150,13 +151,19 @@ class Admission:
             return Budget(record, region_thresholds(record, self._a["expected"], self._now), self._now)
         return Budget(record, visitor_thresholds(record, self._now), self._now)
 
+    def _counts_for_region(self) -> bool:
+        """Return whether a text counts for its region: only if its prefix holds less than one unverified text.
+
+        Otherwise an attack on the numbers of one prefix, which that prefix's budget ends, would close the region.
+        """
+        return bool(self._a["budget"]) and "prefix" in self._roles and self._budget("prefix").holds < TEXT
+
     def _count(self, ticket: Ticket, number: StoredRecord) -> None:
         self._add(number, "x" if ticket["x"] else "w", self._a["per_number"], self._now, 1)
         self._save_number(number)
         self._add_windows(self._now, 1)
         if self._a["budget"]:
-            # Nothing is sent for a fake flow, so it cannot close a prefix or a region.
-            self._fill(("visitor",) if ticket["f"] else ("visitor", "prefix", "region"), 1)
+            self._fill(_buckets(ticket), 1)
         if not ticket["f"]:
             self._count_in_region(0, 1, self._now)
 
@@ -232,7 +239,7 @@ class Admission:
             return
         self._add_windows(ticket["t"], -1)
         if self._a["budget"]:
-            self._fill(("visitor",) if ticket["f"] else ("visitor", "prefix", "region"), -1)
+            self._fill(_buckets(ticket), -1)
         if not ticket["f"]:
             self._count_in_region(0, -1, ticket["t"])
 
@@ -256,7 +263,9 @@ class Admission:
         for ticket in sent:
             self._add_to_window("visitor", self._a["per_visitor"], ticket["t"], -1)
         if self._a["budget"]:
-            self._fill(("visitor", "prefix", "region"), -len(sent))
+            self._fill(("visitor", "prefix"), -len(sent))
+            if in_region := sum(ticket["r"] for ticket in sent):
+                self._fill(("region",), -in_region)
         if verified:
             last = max(ticket["t"] for ticket in sent)
             for role in ("visitor", "prefix"):
@@ -274,6 +283,13 @@ class Admission:
         number = self._roles.get("number") or {}
         number["f"] = number.get("f", 0) + 1
         self._save_number(number)
+
+
+def _buckets(ticket: Ticket) -> tuple[str, ...]:
+    # Nothing is sent for a fake flow, so it cannot close a prefix or a region.
+    if ticket["f"]:
+        return ("visitor",)
+    return ("visitor", "prefix", "region") if ticket["r"] else ("visitor", "prefix")
 
 
 def _streak(number: StoredRecord, now: int) -> tuple[int, int]:

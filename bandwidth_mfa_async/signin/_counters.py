@@ -4,8 +4,8 @@ The buckets and their thresholds are authgear's published policy against SMS pum
 docs/specs/fraud-protection.md and pkg/lib/fraudprotection): a bucket leaks its threshold in its period; per country
 ``max(20, 20 % of the best day of the last 14, 20 % of the last 24 h)`` a day and ``max(3, a sixth of that, 20 % of the
 last hour)`` an hour; per address ``max(10, 20 %)`` a day and ``max(5, a sixth of 20 %)`` an hour of what it verified in
-24 h. Buckets of prefixes are ours and have the thresholds of addresses. Levels are thousandths of a text, because the
-same sums must give the same numbers in Lua.
+24 h. Buckets of prefixes are ours and have the thresholds of addresses; see `Admission._counts_for_region`. Levels are
+thousandths of a text, because the same sums must give the same numbers in Lua.
 """
 
 from __future__ import annotations
@@ -119,6 +119,11 @@ class Budget:
             (name, level(stored.get(name), threshold, period, now), threshold, period)
             for name, threshold, period in (("h", thresholds[0], HOUR), ("d", thresholds[1], DAY))
         ]
+
+    @property
+    def holds(self) -> int:
+        """What the daily bucket holds now, in thousandths of a text."""
+        return self._buckets[1][1]
 
     def wait(self) -> int:
         """Return the milliseconds until the buckets have room for one more text; 0 if they have."""

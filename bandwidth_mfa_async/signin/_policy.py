@@ -71,7 +71,9 @@ class UnverifiedBudget(metaclass=ConciseType):
     the thresholds of authgear's published policy (authgear-server, commit 020e789, docs/specs/fraud-protection.md): a
     region may have 20 unverified texts a day, or 20 % of what it verified on its best day of the last 14 or in the last
     24 hours; in an hour 3, a sixth of that, or 20 % of what it verified in the last hour. A visitor and a prefix may
-    have 10 a day and 5 an hour, or 20 % of what they verified in 24 hours.
+    have 10 a day and 5 an hour, or 20 % of what they verified in 24 hours. The buckets of prefixes are not authgear's:
+    a text counts for its region only if its prefix holds less than one unverified text, so that an attack on adjacent
+    numbers, which the prefix ends, does not close the region for others.
 
     Args:
         expected_per_day: the verified sign-ins a day that you expect in each region, or a dict by region; stands in for

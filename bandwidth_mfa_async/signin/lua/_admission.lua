@@ -71,7 +71,17 @@ local function fill(roles, which, a, texts, now)
   end
 end
 
-local ALL, VISITOR = { 'visitor', 'prefix', 'region' }, { 'visitor' }
+local ALL, VISITOR, NO_REGION = { 'visitor', 'prefix', 'region' }, { 'visitor' }, { 'visitor', 'prefix' }
+
+local function buckets_of(ticket)
+  if ticket.f == 1 then return VISITOR end
+  return ticket.r == 1 and ALL or NO_REGION
+end
+
+local function counts_for_region(roles, a, now)
+  if a.budget ~= 1 or not roles.has('prefix') then return 0 end
+  return budget_for(roles, 'prefix', a, now)[2][2] < TEXT and 1 or 0
+end
 
 local function count_in_region(roles, a, column, n, at, now)
   local record = roles.get('region') or {}
@@ -161,6 +171,7 @@ local function admit(roles, a, now)
     end
   end
   local ticket = { t = now, l = last, c = streak, x = a.cleared, o = #failed > 0 and 1 or 0, f = a.fake }
+  ticket.r = counts_for_region(roles, a, now)
   number.l, number.c = now, streak + 1
   if #failed > 0 then
     count_refused(roles, a, now)
@@ -171,7 +182,7 @@ local function admit(roles, a, now)
   save_number(roles, number, a, now)
   add_to_window(roles, 'visitor', a.per_visitor, now, 1, now)
   add_to_window(roles, 'total', a.total, now, 1, now)
-  if a.budget == 1 then fill(roles, a.fake == 1 and VISITOR or ALL, a, 1, now) end
+  if a.budget == 1 then fill(roles, buckets_of(ticket), a, 1, now) end
   if a.fake ~= 1 then count_in_region(roles, a, 0, 1, now, now) end
   return '', 0, ticket, observing
 end
@@ -184,15 +195,15 @@ local function release(roles, a, ticket, now)
   if ticket.o == 1 then return end
   add_to_window(roles, 'visitor', a.per_visitor, ticket.t, -1, now)
   add_to_window(roles, 'total', a.total, ticket.t, -1, now)
-  if a.budget == 1 then fill(roles, ticket.f == 1 and VISITOR or ALL, a, -1, now) end
+  if a.budget == 1 then fill(roles, buckets_of(ticket), a, -1, now) end
   if ticket.f ~= 1 then count_in_region(roles, a, 0, -1, ticket.t, now) end
 end
 
 local function drain(roles, a, tickets, now, verified)
-  local count, last = 0, 0
+  local count, last, in_region = 0, 0, 0
   for _, ticket in pairs(tickets) do
     if ticket.o ~= 1 and ticket.f ~= 1 then
-      count, last = count + 1, math.max(last, ticket.t)
+      count, last, in_region = count + 1, math.max(last, ticket.t), in_region + ticket.r
       add_to_window(roles, 'visitor', a.per_visitor, ticket.t, -1, now)
     end
   end
@@ -203,7 +214,10 @@ local function drain(roles, a, tickets, now, verified)
     save_number(roles, number, a, now)
   end
   if count == 0 then return end
-  if a.budget == 1 then fill(roles, ALL, a, -count, now) end
+  if a.budget == 1 then
+    fill(roles, NO_REGION, a, -count, now)
+    if in_region > 0 then fill(roles, { 'region' }, a, -in_region, now) end
+  end
   if not verified then return end
   if a.budget == 1 then
     for _, role in ipairs({ 'visitor', 'prefix' }) do

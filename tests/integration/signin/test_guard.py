@@ -132,6 +132,17 @@ class TestBudget:
         assert await reasons(guard, [number(1)], visitor="10.0.1.1") == [""]
         assert await reasons(guard, ["+19195550009"], visitor="10.0.1.2", cleared=True) == [""]
 
+    async def test_an_attack_on_one_prefix_does_not_close_its_region(self, any_store: Store) -> None:
+        guard = Guard(store=any_store, unverified=UnverifiedBudget(expected_per_day=1), **NO_LIMITS)
+        tickets = [await guard.admit(f"+1919555{n:04}", visitor=f"10.0.0.{n}") for n in range(5)]
+        assert await reasons(guard, ["+19195550009"], visitor="10.0.1.1") == ["unverified"]
+        # One of the five counts for the region, which has room for three.
+        found = [await reasons(guard, [number(100 + n)], visitor=f"10.0.2.{n}") for n in range(3)]
+        assert found == [[""], [""], ["unverified"]]
+        for ticket in tickets:
+            await ticket.verified()
+        assert await reasons(guard, [number(200)], visitor="10.0.3.1") == [""]
+
     async def test_a_region(self, any_store: Store) -> None:
         """3 an hour without history; what was refused does not count."""
         guard = Guard(store=any_store, unverified=UnverifiedBudget(expected_per_day={"CA": 9000}), **NO_LIMITS)
@@ -158,8 +169,8 @@ class TestBudget:
             await fill()
             assert await reasons(guard, [NUMBER], visitor="10.0.3.1") == [expected]
 
-    async def test_history_raises_the_threshold(self, any_store: Store, wall: WallClock) -> None:
-        guard = Guard(store=any_store, unverified=UnverifiedBudget(observe_first=0), **NO_LIMITS)
+    async def test_history_raises_the_threshold(self, wall: WallClock) -> None:
+        guard = Guard(store=MemoryStore(clock=wall), unverified=UnverifiedBudget(observe_first=0), **NO_LIMITS)
         for n in range(200):
             ticket = await guard.admit(number(n), visitor=f"10.1.0.{n}")
             await ticket.verified()

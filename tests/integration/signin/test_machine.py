@@ -27,15 +27,15 @@ def run(examples: int, make) -> None:
 
 
 def test_memory() -> None:
-    run(60, lambda clock: MemoryStore(clock=clock, secret=SECRET))
+    run(25, lambda clock: MemoryStore(clock=clock, secret=SECRET))
 
 
 def test_sqlite(tmp_path) -> None:
     numbers = itertools.count()
-    run(8, lambda clock: SQLiteStore(tmp_path / f"{next(numbers)}.db", clock=clock, secret=SECRET))
+    run(4, lambda clock: SQLiteStore(tmp_path / f"{next(numbers)}.db", clock=clock, secret=SECRET))
 
 
 @pytest.mark.filterwarnings("ignore:unclosed")
 def test_redis(redis_server) -> None:
     numbers = itertools.count()
-    run(8, lambda clock: RedisStore(redis_server.url, clock=clock, secret=SECRET, prefix=f"p{next(numbers)}"))
+    run(4, lambda clock: RedisStore(redis_server.url, clock=clock, secret=SECRET, prefix=f"p{next(numbers)}"))
