@@ -259,7 +259,7 @@ class KeyedSend(Entry):
     def _schedule_renewal(self) -> None:
         self._stop_renewal()
         when = self._clock.monotonic() + self.lease.seconds / 4
-        self._renewal = self._clock.call_at(when, lambda: self._state.store_use.spawn(self._renew(self.lease)))
+        self._renewal = self._clock.call_at(when, lambda: self._state.store_use.tasks.start(self._renew(self.lease)))
 
     def _stop_renewal(self) -> None:
         if self._renewal is not None:
@@ -292,7 +292,7 @@ class KeyedSend(Entry):
             return
         self._is_open = not is_pending and self._is_open
         write = self._settle(self.lease, None if is_pending else state, provider_id, error, self._write)
-        self._write = self._state.store_use.spawn(write)
+        self._write = self._state.store_use.tasks.start(write)
         if not is_pending:
             self._stop_renewal()
             self._holds = False

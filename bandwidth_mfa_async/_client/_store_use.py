@@ -6,11 +6,10 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from .._tasks import TaskSet
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from ..stores import Store
 
 _METHODS: Final = ("claim", "begin", "renew", "settle", "withdraw", "get", "run")
@@ -37,7 +36,7 @@ class StoreUse:
             )
         self.store: Store | None = store
         self._is_used = False
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: TaskSet = TaskSet()
 
     def require(self) -> Store:
         """Return the store.
@@ -56,21 +55,12 @@ class StoreUse:
             _users[self.store] = _users.get(self.store, 0) + 1
         return self.store
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run work in a task; closing waits for it."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     async def aclose(self) -> None:
         """Wait for the writes, then close the store unless another client uses it."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        if len(self.tasks):
+            await asyncio.wait(list(self.tasks), timeout=_CLOSE_TIMEOUT)
+            self.tasks.cancel()
+            await self.tasks.wait_idle()
         if self.store is None or not self._is_used:
             return
         self._is_used = False

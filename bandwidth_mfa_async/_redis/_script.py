@@ -42,18 +42,6 @@ class Script:
 
     async def run_then(self, client: Any, keys: Sequence[str], arguments: Sequence[Any], command: Sequence[Any]) -> Any:
         """Run the script and then a command on the same connection, as ``WAIT`` needs; return both replies."""
-        from redis.exceptions import NoScriptError
-
-        try:
-            return await self._run_both(client, ("EVALSHA", self.sha), keys, arguments, command)
-        except NoScriptError:
-            return await self._run_both(client, ("EVAL", self.text), keys, arguments, command)
-
-    @staticmethod
-    async def _run_both(
-        client: Any, script: Sequence[str], keys: Sequence[str], arguments: Sequence[Any], command: Sequence[Any]
-    ) -> Any:
-        both = client.pipeline(transaction=False)
-        both.execute_command(*script, len(keys), *keys, *arguments)
-        both.execute_command(*command)
-        return await both.execute()
+        async with client.client() as connection:
+            reply = await self.run(connection, keys, arguments)
+            return reply, await connection.execute_command(*command)

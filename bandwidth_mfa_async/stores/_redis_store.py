@@ -258,8 +258,8 @@ class RedisStore(KeyDecisions):
             """Run the script once."""
             if not confirm:
                 return script.run(client, keys, arguments())
-            # The wait must end before the connection gives up, which would run the script again.
-            ms = max(1, round(min(until - clock.monotonic(), self._timeout * _WAIT_SHARE) * 1000))
+            # The wait must end before the callers and the connection give up: that would run the script again.
+            ms = max(1, round(min(until - clock.monotonic(), self._timeout) * _WAIT_SHARE * 1000))
             command = ("WAIT", 1, ms) if self._confirm == "replica" else ("WAITAOF", 1, 0, ms)
             return script.run_then(client, keys, arguments(), command)
 

@@ -29,6 +29,7 @@ from bandwidth_mfa_async import (
     MFAClient,
     OAuth2ClientCredentials,
     RedisLimits,
+    RedisStore,
     SQLiteJournal,
     StoreError,
     VerifyCodeRequest,
@@ -38,6 +39,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async._frames import clear_locals
 from bandwidth_mfa_async.signin import Guard, SignIns
 from bandwidth_mfa_async.simulator import Fault, ReceiptPolicy, Simulator, _state_file
+from bandwidth_mfa_async.stores import store_from_url
 from bandwidth_mfa_async.testing import FakeTransport, Outcome, ThreadedSimulator
 from bandwidth_mfa_async.webhooks import (
     DeliveryTracker,
@@ -124,6 +126,8 @@ VALUES: dict[str, Callable[[], object]] = {
     "client: set": lambda: setattr(client(), "auth", PASSWORD),
     "from_env": lambda: MFAClient.from_env(auth=(PASSWORD,), account_id="9"),  # type: ignore[arg-type]
     "RedisLimits": lambda: RedisLimits(DEAD_REDIS + "?nonsense=s3ntinel", key="9"),
+    "RedisStore": lambda: RedisStore(DEAD_REDIS + "?nonsense=s3ntinel"),
+    "store_from_url": lambda: store_from_url(DEAD_REDIS.replace("redis:", "s3ntinel:")),
     "RedisLedger": lambda: RedisLedger(DEAD_REDIS.replace("redis:", "http:")),
     "MFAWorker": lambda: MFAWorker(InMemoryBroker(), ledger=DEAD_REDIS + "?x=s3ntinel", client=client),
     "BulkSender": lambda: BulkSender(NUMBER),  # type: ignore[arg-type]
@@ -200,6 +204,15 @@ class _BrokenStore(MemoryStore):
         if step.name.startswith(self.broken):
             raise StoreError("the store cannot be used")
         return await super().run(step, *args, **options)
+
+
+async def _keyed(broken: str = "-", key: Any = "login:42", **options: Any) -> object:
+    """Fail in a call with an idempotency key."""
+    store = _BrokenStore(broken)
+    async with client(store=store) as mfa:
+        if options:
+            await mfa.generate_messaging_code(TEMPLATE.to("+19195550000"), idempotency_key=key)
+        return await mfa.generate_messaging_code(REQUEST, idempotency_key=key)
 
 
 async def _sign_in(
@@ -290,6 +303,12 @@ CALLS: dict[str, Callable[[], Any]] = {
     "send: a dict": lambda: _text(GOOD),
     "send: timeout": lambda: _text(REQUEST, timeout=-1),
     "send: lane": lambda: _text(REQUEST, lane="x"),
+    "send: a key without a store": lambda: _text(REQUEST, idempotency_key="login:42"),
+    "send: a wrong key": lambda: _keyed(key=b"login:42"),
+    "send: a key of another request": lambda: _keyed(other=True),
+    "send: a store that fails": lambda: _keyed("key_claim"),
+    "send: too late": lambda: _text(REQUEST, not_after=1.0),
+    "send: not_after": lambda: _text(REQUEST, not_after="2030"),
     "call: a number": lambda: _voice(NUMBER),
     "call: a callback": lambda: _voice(attrs.evolve(REQUEST, callback_url=HOOK)),
     "verify: code": lambda: _verify(**(VERIFY | {"code": CODE + "x"})),

@@ -16,7 +16,8 @@ import click
 import pytest
 
 import bandwidth_mfa_async.signin
-import bandwidth_mfa_async.worker._worker  # noqa: F401 - both load Lua scripts, which must not block a test's loop
+import bandwidth_mfa_async.stores
+import bandwidth_mfa_async.worker._worker  # noqa: F401 - these load Lua scripts, which must not block a test's loop
 from bandwidth_mfa_async import errors
 from bandwidth_mfa_async.cli._app import app
 from bandwidth_mfa_async.simulator import Simulator

@@ -22,8 +22,8 @@ PAGES = [
     *GUIDES,
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
-# Guides that are written with their features: they may be missing, and README links them once they exist.
-WITH_FEATURES = {"idempotency.md", "sign-in.md", "simulator.md"}
+# A guide that is written with its feature: it may be missing, and README links it once it exists.
+WITH_FEATURES = {"idempotency.md"}
 # Messages of Python, pytest and FastAPI.
 FOREIGN = ("RuntimeWarning: ", "TypeError: vars()", "async def functions are not natively supported")
 

@@ -47,7 +47,6 @@ LOADED_EARLIER = {
     "_client._environment.settings_from_env": "before the first call",
     "stores.__getattr__": "before the first call",
     "_redis._script.run": "when the Redis client is made",
-    "_redis._script.run_then": "when the Redis client is made",
     "_redis._connect.make_client": "before the first operation",
     "_redis._durability.read_durability": "when the Redis client is made",
     "_redis._fail_fast.call": "when the Redis client is made",

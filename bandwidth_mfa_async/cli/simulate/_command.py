@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from ..._files import atomic_write
 from .. import _outcome
+from .._formats import plural
 from .._limit_options import show_warnings
 from .._option_groups import GroupedCommand, GroupedOption
 from ._addresses import is_local, other_names
@@ -219,7 +220,7 @@ async def _simulate(options: dict[str, Any], *, are_limits_chosen: bool) -> int:
         text = f"port {port} is in use; choose another with --port, or 0 for a free one" if in_use else str(error)
         click.echo(f"error: {text}", err=True)
         return _outcome.EXIT_USAGE
-    click.echo(f"stopped; {simulator.sent_count - before} messages were sent")
+    click.echo(f"stopped; {plural(simulator.sent_count - before, 'message')} sent")
     return _outcome.EXIT_OK
 
 

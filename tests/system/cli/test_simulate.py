@@ -43,7 +43,7 @@ def test_the_printed_env_block_is_all_that_a_program_needs() -> None:
         simulator.process.send_signal(signal.SIGINT)
         out, _ = simulator.process.communicate(timeout=20)
         # Clearing the inbox does not undo that they were sent.
-        assert out == "stopped; 1 messages were sent\n"
+        assert out == "stopped; 1 message sent\n"
 
 
 def test_what_the_environment_gave_is_named_and_not_printed() -> None:
