@@ -11,8 +11,8 @@ from .._models import CodeTemplate
 from .._validation import checked_seconds, configuration_error
 from ..limits._segments import DEFAULT_SCOPE
 
-_MAX_SENDS: Final = 10
-_MAX_CHECKS: Final = 20
+_MAX_SENDS: Final = 100
+_MAX_CHECKS: Final = 100
 _LIFETIMES: Final = (60, 900)
 # A flow takes the outcome of a check for a minute after it has expired.
 _MAX_TIMEOUT: Final = 45

@@ -73,8 +73,8 @@ class SignIns:
         voice_template: the template of voice calls, whose application is a voice application; or a dict by language.
             None: `call` is refused.
         guard: limits on who may have a text sent; None for none.
-        max_sends: texts and voice calls of one flow, 1 to 10.
-        max_checks: codes that a person may try in one flow, 1 to 20.
+        max_sends: texts and voice calls of one flow, 1 to 100.
+        max_checks: codes that a person may try in one flow, 1 to 100.
         cooldown: seconds between the texts to a number, over all its flows: after the first, after the second, ...; the
             last one repeats. They begin again after a success, or after 15 minutes without a text.
         lifetime: seconds from the last text until the flow expires, 60 to 900; at most 900 from the first.

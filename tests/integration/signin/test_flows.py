@@ -572,7 +572,7 @@ class TestArguments:
         ("options", "name"),
         [
             ({"max_sends": 0}, "max_sends"),
-            ({"max_checks": 21}, "max_checks"),
+            ({"max_checks": 101}, "max_checks"),
             ({"max_checks": True}, "max_checks"),
             ({"cooldown": -1}, "cooldown"),
             ({"cooldown": (30, "60")}, "cooldown"),
