@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Generator
 
 T = TypeVar("T")
 
@@ -189,7 +189,7 @@ def call_after_reads(
 
 
 @contextlib.contextmanager
-def alarm(clock: Clock, when: float | None, callback: Callable[[], object]) -> Iterator[None]:
+def alarm(clock: Clock, when: float | None, callback: Callable[[], object]) -> Generator[None]:
     """Run `callback` when `clock.monotonic()` reaches `when`, unless the block ends before.
 
     Args:

@@ -11,7 +11,7 @@ from ._clock import sleep_until
 from .errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from ._clock import Clock
 
@@ -76,7 +76,7 @@ class LeaseKeeper:
         self._on_lost = on_lost
 
     @contextlib.asynccontextmanager
-    async def renewing(self) -> AsyncIterator[None]:
+    async def renewing(self) -> AsyncGenerator[None]:
         """Renew the lease until the block ends, however long that takes."""
         task = asyncio.create_task(self._renewal_loop())
         try:

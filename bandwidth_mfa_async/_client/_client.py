@@ -265,8 +265,10 @@ class MFAClient:
             timeout: seconds for the whole call; by default the retry policy's. In the bulk lane they begin with the
                 first permit; use `asyncio.timeout` to bound the wait before it.
             lane: ``"interactive"``, or ``"bulk"`` for what can wait behind sign-ins.
-            idempotency_key: names this request for one code, as in `generate_messaging_code`.
-            not_after: when the code is no longer wanted: an aware `datetime` or seconds of Unix time.
+            idempotency_key: names this request for one code: all calls with it make one voice call between them and
+                return its id. At most 512 characters, stored as a digest; a text needs a key of its own.
+            not_after: when the code is no longer wanted, an aware `datetime` or seconds of Unix time. After it no call
+                is made.
 
         Raises:
             RequestError: the call failed; `delivery` says whether the person may have been called.

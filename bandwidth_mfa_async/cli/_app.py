@@ -172,7 +172,7 @@ def _send_command(kind: str, timeout: float | None, as_json: bool, fields: dict[
         f"bandwidth-mfa send +19195551234 {_NUMBERS}",
         "BW_NUMBER=+19195554321 BW_MESSAGING_APPLICATION_ID=APP bandwidth-mfa send +19195551234",
         f"bandwidth-mfa send +19195551234 {_NUMBERS} --scope login --json",
-        f"bandwidth-mfa send +19195551234 {_NUMBERS} --key login:42 --store sqlite:///codes.db",
+        f"bandwidth-mfa send +19195551234 {_NUMBERS} --key login:42",
     )
 )
 @_send_options("BW_MESSAGING_APPLICATION_ID")

@@ -54,7 +54,8 @@ class SQLiteStore(TransactionalStore):
         allow_network_mount: open a file on a network or FUSE mount. Their locks often do not work: two processes could
             send one text twice.
         clock: the time source; for tests.
-        secret: for digests of numbers and visitors; by default those in `BW_STORE_SECRET`, or one that is made at its
+        secret: one or several secrets of at least 16 characters, the current one first, for digests of the numbers
+            and visitors of sign-ins and guards. By default those in `BW_STORE_SECRET`, or one that is made at its
             first use and kept beside the file, in ``<path>.secret``, which only its owner can read.
 
     Raises:

@@ -77,8 +77,8 @@ PUBLIC: dict[str, str] = {
     "MFAWorker.jobs": QUESTION,
     "MFAWorker.submit": SUBMISSION,
     "MFAWorker.aclose": OPENING,
-    **{f"RedisLedger.{name}": QUESTION for name in ("check", "exists", "facts", "flush", "jobs", "next_chunk")},
-    **{f"RedisLedger.{name}": QUESTION for name in ("results", "resume", "stop")},
+    **{f"RedisLedger.{name}": QUESTION for name in ("check", "exists", "facts", "flush", "jobs", "leases")},
+    **{f"RedisLedger.{name}": QUESTION for name in ("next_chunk", "results", "resume", "stop")},
     **{f"RedisLedger.{name}": WORK for name in ("claim_chunk", "plan", "release_chunk")},
     **{f"RedisLedger.{name}": SUBMISSION for name in ("register", "submit")},
     # Each sends one command to Redis, like those above.
@@ -86,6 +86,7 @@ PUBLIC: dict[str, str] = {
     "RedisLedger.aclose": OPENING,
     **{f"Simulator.{name}": SIMULATOR for name in ("accept_connections", "refuse_connections", "start", "stop")},
     "Simulator.wait_for_message": SIMULATOR,
+    "wait_until_ready": "integration/simulator/test_access::test_a_wait_for_a_simulator_can_be_cancelled",
     # Each waits for another thread, once.
     **{f"ThreadedSimulator.{name}": THREADS for name in ("accept_connections", "refuse_connections", "stop")},
     "ThreadedSimulator.wait_for_message": THREADS,

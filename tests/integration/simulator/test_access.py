@@ -11,6 +11,7 @@ from yarl import URL
 from bandwidth_mfa_async.simulator import Simulator
 from bandwidth_mfa_async.simulator._ready import ready_url, wait_until_ready
 from tests.integration.simulator.conftest import SEND, TO, ApiClient
+from tests.support.suspensions import every_suspension
 
 TOKEN = "a-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -151,6 +152,14 @@ async def test_waiting_ends_when_the_simulator_answers():
         await waiting
     with pytest.raises(TimeoutError):
         await wait_until_ready(url, 0.01)
+
+
+async def test_a_wait_for_a_simulator_can_be_cancelled():
+    """No connection stays."""
+    async with Simulator() as sim:
+        url = sim.base_url
+        async for suspensions, task in every_suspension(lambda: wait_until_ready(url, 20)):
+            assert task.cancelled() == suspensions.struck
 
 
 async def test_a_call_has_no_receipt_to_resend(session, guarded):

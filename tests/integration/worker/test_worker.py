@@ -578,7 +578,7 @@ async def test_unknown_items_are_sent_again_under_at_least_once(make_worker, pro
 async def test_a_shutdown_waits_for_requests_in_flight(make_worker, producer, simulator, template):
     """No item is unknown; the others wait for the next worker."""
     simulator.faults.chance(Fault(delay=0.2), 1.0, operation="messaging")
-    codes = await make_worker()
+    codes = await make_worker(limits=Limits(adaptive=False, max_in_flight=10))  # six seconds for all
     job = await codes.submit(numbers(300), name="launch", chunk=100, template=template)
     while not simulator.inbox:
         await asyncio.sleep(0.01)

@@ -35,6 +35,7 @@ CALLS = {
     "Job.watch": lambda worker: first(worker.job("launch").watch()),
     "MFAWorker.jobs": lambda worker: worker.jobs(),
     "RedisLedger.check": lambda worker: worker.ledger.check(),
+    "RedisLedger.leases": lambda worker: worker.ledger.leases("launch"),
     "RedisLedger.flush": lambda worker: worker.ledger.flush(),
     "RedisLedger.next_chunk": lambda worker: worker.ledger.next_chunk("launch"),
     "known_jobs": lambda worker: known_jobs(worker.ledger),

@@ -37,6 +37,7 @@ def render(report: JournalReport) -> str:
     return _template().render(
         report=report,
         wording=wording,
+        split_literals=_LITERALS.split,
         formats=formats,
         version=__version__,
         policy=policy,
@@ -55,7 +56,6 @@ def render(report: JournalReport) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["split_literals"] = _LITERALS.split
     return environment.from_string(_file("page.html"))
 
 
