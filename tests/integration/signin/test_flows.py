@@ -597,6 +597,12 @@ class TestArguments:
         with pytest.raises(ConfigurationError, match=r"SQLiteStore.*RedisStore.*MemoryStore"):
             SignIns(mfa, LOGIN)
 
+    async def test_the_clients_store(self, sim: Simulator) -> None:
+        store = MemoryStore()
+        async with MFAClient(**sim.client_kwargs(), store=store) as mfa:
+            await begin(SignIns(mfa, LOGIN))
+        assert store._records
+
     async def test_the_stores_of_guard_and_flows_are_one(self, mfa: MFAClient) -> None:
         store = MemoryStore()
         with pytest.raises(ConfigurationError, match="guard"):

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from playwright.async_api import async_playwright, expect
 
 from bandwidth_mfa_async.simulator import Fault, Simulator
 from tests.support import processes
 from tests.support.fault_server import environment, refused_port
 from tests.support.signins import SECRET, wrong
+from tests.system.browser.conftest import CHROMIUM, FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -194,3 +196,39 @@ async def test_without_a_flow(app: App) -> None:
     for page in (await browser.get("/code"), await browser.post("/code", code="123456"), await browser.post("/resend")):
         assert (page[0], title(page[1])) == (200, "Sign in")
     assert title((await browser.get("/welcome"))[1]) == "Sign in"
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme", "scripts"), [(390, "light", True), (1280, "dark", True), (390, "dark", False)]
+)
+async def test_in_a_browser(app: App, width: int, scheme: Any, scripts: bool) -> None:
+    """By keyboard only, on a phone and on a desk, light and dark, with scripts and without."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH; CI installs Debian's package of that name")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        context = await browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=scripts
+        )
+        page = await context.new_page()
+        await page.goto(app.url)
+        await page.keyboard.press("Tab")
+        await page.keyboard.type("(919) 555-1234")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading")).to_have_text("Enter your code")
+        again = page.get_by_role("button", name="Text me another code")
+        await (expect(again).to_be_disabled() if scripts else expect(again).to_be_enabled())
+        code = app.sim.inbox[-1].code
+        await page.keyboard.type(wrong(code))  # the field has the focus
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("Tries left: 4")
+        field = page.get_by_label("Code")
+        await expect(field).to_have_attribute("autocomplete", "one-time-code")
+        await expect(field).to_have_accessible_description("That is not the code. Tries left: 4")
+        if scripts:
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        await page.keyboard.type(code)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading")).to_have_text("You are signed in")
+        assert app.url + "/welcome" == page.url
+        await browser.close()
