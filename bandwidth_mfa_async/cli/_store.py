@@ -29,7 +29,18 @@ Examples:
   bandwidth-mfa store --url sqlite:///codes.db
   bandwidth-mfa store --url redis://localhost:6379/0 --json
 """
-KINDS: Final = {"k": "keys"}
+KINDS: Final = {
+    "k": "keys",
+    "f": "sign-ins",
+    "i": "sign-in keys",
+    "a": "guard: tickets",
+    "n": "guard: numbers",
+    "v": "guard: visitors",
+    "p": "guard: prefixes",
+    "r": "guard: regions",
+    "t": "guard: total",
+    "m": "guard: facts",
+}
 """The names of the kinds of records; a kind without one is shown as it is stored."""
 _UNFINISHED: Final = {
     LedgerState.PENDING: "claimed",
@@ -94,7 +105,7 @@ async def _read(url: str, timeout: float) -> dict[str, dict[str, int]]:
     for kind, states in sorted(counts.items()):
         named = found.setdefault(KINDS.get(kind, kind), {})
         for state, number in sorted(states.items()):
-            name = _state_name(state) if kind in KINDS else state or "records"
+            name = _state_name(state) if kind == "k" else state or "records"
             named[name] = named.get(name, 0) + number
     return found
 

@@ -297,19 +297,28 @@ class RedisStore(KeyDecisions):
                 if value is not None and colon:
                     found[kind][str(json.loads(value).get("s", ""))] += 1
 
-        async def scan(client: Any) -> None:
-            """Read every record once, as far as it is not stored meanwhile."""
-            found.clear()
+        names: Any = None
+
+        async def count_page(client: Any) -> bool:
+            """Count the next page, and return whether there are more; after a failure, begin again."""
+            nonlocal names
+            if names is None:
+                found.clear()
+                names = client.scan_iter(match=f"{self.prefix}:{{*", count=_SCAN)
             page: list[bytes] = []
-            async for name in client.scan_iter(match=f"{self.prefix}:{{*", count=_SCAN):
+            scan, names = names, None
+            async for name in scan:
                 page.append(name)
                 if len(page) == _SCAN:
-                    add(page, await self._read(client, page))
-                    page = []
+                    break
             if page:
                 add(page, await self._read(client, page))
+            names = scan
+            return len(page) == _SCAN
 
-        await self._connection.call(scan, max_wait=max(0.0, deadline - self.clock.monotonic()))
+        # A page is one operation: all of a large store would take longer than one may.
+        while await self._connection.call(count_page, max_wait=max(0.0, deadline - self.clock.monotonic())):
+            pass
         return found
 
     async def _read(self, client: Any, names: list[bytes]) -> Sequence[bytes | None]:

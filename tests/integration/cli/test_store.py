@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pathlib
 from collections.abc import Callable
@@ -9,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from bandwidth_mfa_async import CodeTemplate, MFAClient
+from bandwidth_mfa_async.signin import SignIns
 from bandwidth_mfa_async.simulator import Simulator
+from bandwidth_mfa_async.stores import SQLiteStore
 
 TO = "+19195551234"
 FIELDS = ("--from", "+19195554321", "--application-id", "any", "--json")
@@ -56,3 +60,19 @@ def test_a_wrong_url_is_refused(invoke: Callable[..., Any], url: str) -> None:
     found = invoke("store", "--url", url)
     assert found.exit_code == 2
     assert found.output.startswith("error: --store: must look like")
+
+
+def test_the_records_of_sign_ins_have_names(
+    invoke: Callable[..., Any], simulator: Simulator, url: str, tmp_path: pathlib.Path
+) -> None:
+    """No kind is shown as the letter under which it is stored."""
+
+    async def sign_in() -> None:
+        async with MFAClient.from_env(store=SQLiteStore(tmp_path / "codes.db")) as mfa:
+            signins = SignIns(mfa, CodeTemplate(from_="+19195554321", application_id="any"))
+            await signins.start(TO, visitor="203.0.113.7", idempotency_key="form")
+
+    asyncio.run(sign_in())
+    shown = json.loads(invoke("store", "--url", url, "--json").output)
+    assert shown["sign-ins"] == {"open": 1}
+    assert all(len(kind) > 1 for kind in shown)

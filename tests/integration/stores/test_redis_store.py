@@ -183,3 +183,9 @@ async def test_fsync_needs_redis_7_2(servers: Callable[..., RedisServer]) -> Non
 def test_wrong_options_are_named(options: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name}: "):
         RedisStore(**({"url": "redis://127.0.0.1/0"} | options))
+
+
+async def test_more_records_than_a_page_are_counted(redis_server: RedisServer) -> None:
+    async with RedisStore(redis_server.url) as store:
+        await asyncio.gather(*(claim(store, f"{n:04x}", seconds=30.0) for n in range(1_100)))
+        assert await store.counts(deadline=soon(30.0)) == {"k": {"1": 1_100}}
