@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from .._client import executor_of
 from .._clock import sleep_until
@@ -26,7 +26,7 @@ from ._guard import Guard, policy_of
 from ._identity import is_plausible_id
 from ._pace import Pace
 from ._settings import Settings
-from ._values import Check, SignIn
+from ._values import Check, CheckReason, SignIn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .._models import CodeTemplate
     from ..stores import Store
     from ._flows import Flow, Text
-    from ._values import CheckReason
 
 _LOG: Final = logging.getLogger(LOGGER_NAME)
 _DEFAULT_GUARD: Final = Guard()
@@ -44,7 +43,7 @@ _MAX_KEY: Final = 255
 _OUTCOMES: Final = {"accepted": Delivery.ACCEPTED, "unknown": Delivery.UNKNOWN, "sending": Delivery.UNKNOWN}
 _CODE_LENGTHS: Final = range(4, 9)
 _MAX_MINUTES: Final = 15
-_CHECK_REASONS: Final = frozenset({"malformed", "used", "wrong", "exhausted", "expired"})
+_CHECK_REASONS: Final[dict[str, CheckReason]] = {reason: reason for reason in get_args(CheckReason)}
 
 
 class SignIns:
@@ -317,7 +316,7 @@ class SignIns:
         return Check(valid=True, number=check.person["n"], subject=check.person["s"], checks_left=left)
 
     def _no_success(self, state: str, left: int, region: str | None) -> Check:
-        reason: CheckReason = state if state in _CHECK_REASONS else "expired"  # type: ignore[assignment]
+        reason = _CHECK_REASONS.get(state, "expired")
         if reason in {"wrong", "used", "expired"}:
             self._emit(reason, region, None)
         return Check(valid=False, reason=reason, checks_left=left)

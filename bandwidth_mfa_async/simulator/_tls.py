@@ -41,8 +41,8 @@ class _ServerSSLObject(ssl.SSLObject):
 class ServerContext(ssl.SSLContext):
     """A server context whose next handshakes can be made to fail."""
 
-    sslobject_class = _ServerSSLObject
-    failures_left = 0
+    sslobject_class: type[ssl.SSLObject] = _ServerSSLObject
+    failures_left: int = 0
     """The number of the next handshakes that fail."""
 
     def wrap_bio(
