@@ -26,19 +26,32 @@ def fact_digest(value: object) -> str:
     return blake2b(repr(value).encode(), digest_size=_PAYLOAD_BYTES).hexdigest()
 
 
-def store_key(account_id: str, key: str) -> str:
-    """Return the name of an account's idempotency key in a store: a digest, since a key may contain personal data."""
-    return key_digest(f"{account_id}\0{key}").hex()
+def key_secret(key: str) -> str:
+    """Return a digest of an idempotency key that no name of it reveals: the secret of `request_digest`."""
+    return blake2b(key.encode(errors="surrogatepass"), digest_size=_KEY_BYTES, person=b"request").hexdigest()
 
 
-def request_digest(key: str, account_id: str, channel: str, request: CodeRequest) -> str:
+def store_key(account_id: str, key_name: str) -> str:
+    """Return the name of an account's idempotency key in a store: a digest, since a key may contain personal data.
+
+    Args:
+        account_id: the account.
+        key_name: the `key_digest` of the key in hexadecimal, by which the ledger names it too.
+    """
+    return key_digest(f"{account_id}\0{key_name}").hex()
+
+
+def request_digest(secret: str, account_id: str, channel: str, request: CodeRequest) -> str:
     """Return a digest by which a store knows the same request for a code again.
 
-    Its secret is the idempotency key: without it, a digest of a number could be found by trying all numbers.
+    Args:
+        secret: the `key_secret`: without it, a digest of a number could be found by trying all numbers.
+        account_id: the account.
+        channel: ``"messaging"`` or ``"voice"``.
+        request: the request.
     """
     text = repr((account_id, channel, request.to, request.scope))
-    secret = blake2b(key.encode(errors="surrogatepass")).digest()
-    return blake2b(text.encode(errors="surrogatepass"), key=secret, digest_size=_KEY_BYTES).hexdigest()
+    return blake2b(text.encode(errors="surrogatepass"), key=secret.encode(), digest_size=_KEY_BYTES).hexdigest()
 
 
 class Keys:

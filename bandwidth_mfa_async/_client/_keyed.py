@@ -11,7 +11,7 @@ import attrs
 from .._clock import sleep_until, wait_until
 from .._config import Resend
 from .._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState
-from .._keys import MAX_KEY_LENGTH, request_digest, store_key
+from .._keys import MAX_KEY_LENGTH, key_digest, key_secret, request_digest, store_key
 from .._lease import Lease
 from .._models import MessagingCodeResponse, ResponseMeta, VoiceCodeResponse, attach_meta
 from .._wire import MESSAGING
@@ -60,37 +60,41 @@ class KeyedSend(Entry):
 
     Args:
         executor: the client's executor.
-        store: the store.
-        key: the digest of account and key.
-        digest: the digest of the request.
+        name: the `key_digest` of the key in hexadecimal.
+        secret: the `key_secret` of the key.
         operation: the operation.
+        request: the request.
         lane: the lane in which it waits.
         timeout: seconds for the call.
         not_after: when the code is no longer wanted.
+
+    Raises:
+        ConfigurationError: the client has no store.
     """
 
-    def __init__(  # noqa: PLR0913 - made in one place
+    def __init__(  # noqa: PLR0913 - what a call consists of
         self,
         executor: CallExecutor,
-        store: Store,
-        key: str,
-        digest: str,
+        name: str,
+        secret: str,
         operation: Operation[CodeRequest, Any],
+        request: CodeRequest,
         lane: Lane,
         timeout: float,
         not_after: NotAfter,
     ) -> None:
         self._state = executor.state
         self._clock = executor.state.clock
-        self._store = store
-        self._key = key
-        self._digest = digest
+        self._store: Store = executor.state.store_use.require()
+        account_id = executor.state.account_id
+        self._key = store_key(account_id, name)
+        self._digest = request_digest(secret, account_id, operation.channel or "", request)
         self._operation = operation
         self._timeout = timeout
         self._ends = None if lane == "bulk" else self._clock.monotonic() + timeout
         self._not_after = not_after
         self._resends_unknown = executor.policy.resend is Resend.AT_LEAST_ONCE
-        self.lease: Lease = Lease(store.lease, self._clock)
+        self.lease: Lease = Lease(self._store.lease, self._clock)
         self.maybe_delivered = False
         # Whether the store may know this call as the holder, and whether it has begun an attempt or settled.
         self._holds = False
@@ -384,11 +388,10 @@ async def send_with_options(  # noqa: PLR0913 - the arguments of a call
     if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
         del key
         raise InvalidRequestError("idempotency_key", f"must be a text of 1 to {MAX_KEY_LENGTH} characters")
-    store = state.store_use.require()
     policy = executor.policy if timeout is None else attrs.evolve(executor.policy, timeout=timeout)
-    names = store_key(state.account_id, key), request_digest(key, state.account_id, operation.channel or "", request)
+    names = key_digest(key).hex(), key_secret(key)
     del key
-    entry = KeyedSend(executor, store, *names, operation, lane, policy.timeout, latest)
+    entry = KeyedSend(executor, *names, operation, request, lane, policy.timeout, latest)
     response: Response | None = None
     try:
         response = await send_recorded(executor, operation, request, timeout, lane, AttemptRecorder(entry))

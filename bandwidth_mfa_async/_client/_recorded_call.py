@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .._item_state import DenyReason, LedgerState, ledger_state_of
 from .._models import MessagingCodeResponse
-from .._wire import MESSAGING, VOICE
 from ..errors import Delivery, DeliveryUnknownError, MFAError, RequestError
 
 if TYPE_CHECKING:
@@ -203,9 +202,8 @@ async def send_recorded(  # noqa: PLR0913 - the arguments of a call
         else:
             recorder.return_to_pending()
         raise
-    if not response.meta.replayed:
-        state = LedgerState.POSSIBLE_DUPLICATE if response.meta.possible_duplicate else LedgerState.ACCEPTED
-        entry.settle(state, _id_of(response), None, recorder.attempts)
+    state = LedgerState.POSSIBLE_DUPLICATE if response.meta.possible_duplicate else LedgerState.ACCEPTED
+    entry.settle(state, _id_of(response), None, recorder.attempts)
     return response
 
 
@@ -213,12 +211,14 @@ def _id_of(response: MessagingCodeResponse | VoiceCodeResponse) -> str:
     return response.message_id if isinstance(response, MessagingCodeResponse) else response.call_id
 
 
-async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane: Lane, entry: Entry) -> LedgerState:
+async def send(
+    executor: CallExecutor, operation: Operation[CodeRequest, Any], request: CodeRequest, lane: Lane, entry: Entry
+) -> LedgerState:
     """Send one request of a job or one single code; see `send_recorded`.
 
     Args:
         executor: the client's executor.
-        channel: ``"messaging"`` or ``"voice"``.
+        operation: the operation.
         request: the request.
         lane: the lane it waits in.
         entry: its entry in the ledger.
@@ -229,7 +229,6 @@ async def send(executor: CallExecutor, channel: str, request: CodeRequest, lane:
     Raises:
         BaseException: as `send_recorded`, but no `RequestError` unless it is the cause of one.
     """
-    operation: Any = MESSAGING if channel == "messaging" else VOICE
     recorder = AttemptRecorder(entry)
     try:
         response = await send_recorded(executor, operation, request, None, lane, recorder)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from ._answers import RawResponse, decipher, header_request_id
 from ._json import encode
-from ._operations import MESSAGING, OPERATIONS, USER_AGENT, VERIFY, VOICE, Operation
+from ._operations import MESSAGING, OPERATION_OF, OPERATIONS, USER_AGENT, VERIFY, VOICE, Operation
 from ._token import TOKEN_BODY, TOKEN_OPERATION, Token, decipher_token
 
 __all__ = [
     "MESSAGING",
     "OPERATIONS",
+    "OPERATION_OF",
     "TOKEN_BODY",
     "TOKEN_OPERATION",
     "USER_AGENT",

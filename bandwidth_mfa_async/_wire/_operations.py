@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from attrs import frozen
 
@@ -45,3 +45,5 @@ VOICE: Final = Operation[CodeRequest, VoiceCodeResponse](
 )
 VERIFY: Final = Operation[VerifyCodeRequest, VerifyCodeResponse]("verify_code", "code/verify", VerifyCodeResponse, None)
 OPERATIONS: Final = (MESSAGING, VOICE, VERIFY)
+OPERATION_OF: Final[dict[str, Operation[CodeRequest, Any]]] = {"messaging": MESSAGING, "voice": VOICE}
+"""The operation that sends a code, by channel."""

@@ -16,7 +16,7 @@ from .._items._intake import Intake, unexpected_error
 from .._items._task_pool import TaskPool
 from .._logger import WAITS
 from .._models import MessagingCodeResponse
-from .._wire import MESSAGING, VOICE
+from .._wire import OPERATION_OF
 from ..errors import ClientStateError, Delivery, InvalidRequestError, JournalError, MFAError, RequestError
 from ._item import Item
 from ._outcome import ItemOutcome
@@ -75,7 +75,7 @@ class OutcomeStream:
         self.stopping: bool = False
         self.ended: bool = False
         self._options = options
-        self._operation: Any = MESSAGING if options.channel == "messaging" else VOICE
+        self._operation = OPERATION_OF[options.channel]
         self._run_journal = RunJournal(
             journal,
             self.clock,

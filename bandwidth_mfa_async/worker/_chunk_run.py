@@ -15,6 +15,7 @@ from .._items._task_pool import TaskPool
 from .._lease import LeaseKeeper
 from .._logger import WAITS
 from .._redaction import printable
+from .._wire import OPERATION_OF
 from ..errors import MFAError
 from .ledger._codec import keys_only, pack_record, unpack_requests
 from .ledger._protocol import INTENT_STORED, ReleaseReply, Reply, deny_reason
@@ -115,7 +116,7 @@ class ChunkRun:
 
     async def _send(self, item: JobItem) -> None:
         try:
-            await send(self.executor, self.chunk.channel, item.request, "bulk", item)
+            await send(self.executor, OPERATION_OF[self.chunk.channel], item.request, "bulk", item)
         except AttemptDenied as denied:
             self._on_denied(denied.reason)
         except asyncio.CancelledError:

@@ -14,13 +14,16 @@ from .._client import MFAClient, executor_of
 from .._client._recorded_call import AttemptDenied, send
 from .._clock import alarm
 from .._config import Resend
+from .._item_state import LedgerState
 from .._items._circuit_breaker import CircuitBreaker
 from .._logger import WAITS
 from .._redaction import printable
 from .._tasks import TaskSet
-from ..errors import ConfigurationError, LedgerError, MFAError
+from .._wire import OPERATION_OF
+from ..errors import ConfigurationError, InvalidRequestError, LedgerError, MFAError
 from ..limits.shared._redis_limits import RedisLimits
 from ._chunk_run import ChunkRun
+from ._keyed_code import KeyedCode
 from ._single_code import SingleCode
 from .ledger._codec import unpack_code
 from .ledger._ledger import Chunk
@@ -289,8 +292,7 @@ class WorkerRuntime:
             if claimed is None:
                 WAITS.debug("a single code is not sent by this worker: another one holds it, or it is settled")
                 return {"delivery": None}
-            payload, maybe_delivered = claimed
-            channel, request = unpack_code(payload)
+            channel, request = unpack_code(claimed.payload)
         except LedgerError as error:
             _LOG.warning("a single code is left to another worker: %s", error)
             return {"delivery": None}
@@ -300,13 +302,22 @@ class WorkerRuntime:
             lease,
             is_stopping=lambda: self.is_stopping,
             resends_unknown=resends_unknown,
-            maybe_delivered=maybe_delivered,
+            maybe_delivered=claimed.maybe_delivered,
         )
+        operation = OPERATION_OF[channel]
+        entry: SingleCode | KeyedCode = code
+        if claimed.secret and self.executor.state.store_use.store is not None:
+            entry = KeyedCode(code, claimed.secret, self.executor, operation, request)
         try:
             async with code.keeper.renewing():
-                await send(self.executor, channel, request, "interactive", code)
+                try:
+                    await send(self.executor, operation, request, "interactive", entry)
+                finally:
+                    await entry.finish()
         except AttemptDenied:
             pass
+        except InvalidRequestError as error:  # the key is another request's in the store
+            code.settle(LedgerState.NOT_SENT, None, error, 0)
         except MFAError as error:
             _LOG.warning("a single code is left to another worker: %s", type(error).__name__)
         except Exception:  # noqa: BLE001 - a defect; what is known of the code is settled

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from .._clock import run_until, sleep_until
 from .._frames import clears_locals
+from .._keys import key_secret
 from .._models import CodeRequest
 from .._validation import checked_channel, checked_seconds
 from ..errors import DeadlineExceededError, Delivery, DeliveryUnknownError, InvalidRequestError
@@ -66,7 +67,7 @@ class SendCode:
         """
         deadline = self._clock.monotonic() + _checked_timeout(timeout)
         name = self._codes.name(key)
-        outcome = await self._put(request, name, channel, deadline)
+        outcome = await self._put(request, key, channel, deadline)
         withdraw_at = deadline - min(_WITHDRAWAL, timeout / 10)
         wait = _MIN_POLL_INTERVAL
         while outcome.delivery is None:
@@ -97,7 +98,7 @@ class SendCode:
             LedgerError: the ledger cannot be used.
         """
         deadline = self._clock.monotonic() + _checked_timeout(timeout)
-        outcome = await self._put(request, self._codes.name(key), channel, deadline)
+        outcome = await self._put(request, key, channel, deadline)
         if isinstance(outcome.error, DeadlineExceededError) and self._clock.monotonic() >= deadline:
             raise outcome.error
 
@@ -114,13 +115,14 @@ class SendCode:
         """
         return await self._codes.read(self._codes.name(key), self._clock.monotonic() + _checked_timeout(timeout))
 
-    async def _put(self, request: object, name: str, channel: Channel, deadline: float) -> CodeOutcome:
+    async def _put(self, request: object, key: str, channel: Channel, deadline: float) -> CodeOutcome:
         if not isinstance(request, CodeRequest):
             raise InvalidRequestError("request", f"must be a CodeRequest, not {type(request).__name__}")
         checked_channel(channel)
         if channel == "voice" and request.callback_url is not None:
             raise InvalidRequestError("callback_url", "is documented for texts only; leave it out for voice calls")
-        outcome = await self._codes.put(name, request, channel, deadline)
+        name = self._codes.name(key)
+        outcome = await self._codes.put(name, request, channel, deadline, secret=key_secret(key))
         if outcome.delivery is None:
             try:
                 await run_until(self._clock, self._wake(name), deadline)

@@ -42,7 +42,7 @@ class SingleCode(Entry):
         maybe_delivered: bool,
     ) -> None:
         self._codes = codes
-        self._name = name
+        self.name: str = name
         self._is_stopping = is_stopping
         self._resends_unknown = resends_unknown
         self.lease = lease
@@ -55,16 +55,19 @@ class SingleCode(Entry):
         """Whether no further attempt may begin."""
         return self._is_stopping()
 
+    async def finish(self) -> None:
+        """Do nothing: the outcome is settled."""
+
     async def intent(self, *, maybe_delivered: bool) -> DenyReason | None:
         """Store the intent of an attempt; return None, or why the attempt may not begin."""
         options = {"resends_unknown": self._resends_unknown, "maybe_delivered": maybe_delivered}
-        ask = partial(self._codes.intent, self._name, self.lease, **options)
+        ask = partial(self._codes.intent, self.name, self.lease, **options)
         reply = await self.keeper.intent(ask, lease_lost=Reply.LEASE_LOST)
         return None if reply in INTENT_STORED else deny_reason(reply)
 
     def settle(self, state: LedgerState, provider_id: str | None, error: MFAError | None, attempts: int) -> None:  # noqa: ARG002 - the record of a single code holds no count
         """Schedule the write of the outcome."""
-        self._codes.settle(self._name, self.lease, state, provider_id, error)
+        self._codes.settle(self.name, self.lease, state, provider_id, error)
         if state is not LedgerState.PENDING:
             self.result = {"delivery": DELIVERY_OF_LEDGER_STATE[state].value, "id": provider_id}
             if state is LedgerState.POSSIBLE_DUPLICATE:

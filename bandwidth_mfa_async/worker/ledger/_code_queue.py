@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import field, frozen
 
 from ..._concise import ConciseType
 from ..._item_state import DELIVERY_OF_LEDGER_STATE, LedgerState, pack_error, unpack_error
+from ..._keys import MAX_KEY_LENGTH, key_digest
 from ..._process import PerLoop
 from ..._redis._batcher import Batcher
 from ..._redis._time import RedisTime
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     from ...errors import MFAError
     from ._ledger import RedisLedger
 
-_KEY_BYTES: Final = 16
+_NAME_LENGTH: Final = 32
 # The one state of an accepted code, since processes of an older version read it; the hash has a field for the flag.
 _ACCEPTED: Final = LedgerState.ACCEPTED_UNRECORDED
-MAX_KEY: Final = 512
 
 
 def _pack_outcome(provider_id: str | None, error: MFAError | None) -> str:
@@ -61,6 +60,21 @@ class CodeOutcome(metaclass=ConciseType):
     possible_duplicate: bool | None = False
 
 
+@frozen
+class ClaimedCode:
+    """A code that this process may send.
+
+    Attributes:
+        payload: its request.
+        secret: the `key_secret` of its key; empty if a version without keyed calls queued it.
+        maybe_delivered: whether it is unknown.
+    """
+
+    payload: str = field(repr=False)
+    secret: str = field(repr=False)
+    maybe_delivered: bool
+
+
 class CodeQueue:
     """The single codes of a ledger; concurrent operations share a round trip.
 
@@ -80,16 +94,18 @@ class CodeQueue:
         Raises:
             InvalidRequestError: the key is not usable.
         """
-        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
-            raise InvalidRequestError("key", f"must be a text of 1 to {MAX_KEY} characters, like 'login:42'")
-        return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).hexdigest()
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
+            raise InvalidRequestError("key", f"must be a text of 1 to {MAX_KEY_LENGTH} characters, like 'login:42'")
+        return key_digest(key).hex()
 
     @staticmethod
     def is_name(text: object) -> bool:
         """Return whether a text, such as that of a wake-up message, can be the name of a code."""
-        return isinstance(text, str) and re.fullmatch(f"[0-9a-f]{{{2 * _KEY_BYTES}}}", text) is not None
+        return isinstance(text, str) and re.fullmatch(f"[0-9a-f]{{{_NAME_LENGTH}}}", text) is not None
 
-    async def put(self, name: str, request: CodeRequest, channel: str, deadline: float) -> CodeOutcome:
+    async def put(
+        self, name: str, request: CodeRequest, channel: str, deadline: float, *, secret: str = ""
+    ) -> CodeOutcome:
         """Queue a code unless the ledger knows it; queue it again if it was not sent.
 
         Args:
@@ -97,6 +113,7 @@ class CodeQueue:
             request: the request.
             channel: ``"messaging"`` or ``"voice"``.
             deadline: when to give up, in the clock's seconds. No attempt begins after it.
+            secret: the `key_secret` of the key; without it, the code is sent without the store of the worker's client.
 
         Raises:
             InvalidRequestError: the key belongs to another request.
@@ -111,7 +128,7 @@ class CodeQueue:
         reply, rest = Reply.TOO_LATE, [""]
         while reply == Reply.TOO_LATE and clock.monotonic() < deadline:
             # A reply of "too late" before the deadline means that Redis's clock was set; the reply contained its time.
-            operation = ("put", name, digest, payload, deadline, retention)
+            operation = ("put", name, digest, payload, deadline, retention, secret)
             reply, *rest = await self._batchers.get().call(operation, deadline=deadline)
         if reply == Reply.TOO_LATE:
             return _outcome(LedgerState.NOT_SENT, _EXPIRED)
@@ -129,16 +146,17 @@ class CodeQueue:
         reply, *rest = await self._batchers.get().call(("withdraw", name, _EXPIRED), deadline=deadline)
         return None if reply == Reply.GONE else _outcome(reply, *rest)
 
-    async def claim(self, name: str, lease: Lease, *, resends_unknown: bool) -> tuple[str, bool] | None:
-        """Claim a code under a lease; return its payload and whether it is unknown, or None if it must not be sent."""
+    async def claim(self, name: str, lease: Lease, *, resends_unknown: bool) -> ClaimedCode | None:
+        """Claim a code under a lease; return None if it must not be sent."""
         now = lease.now()
         ms = round(lease.seconds * 1000)
         operation = ("take", name, lease.fencing_token, ms, resends_unknown, _INTERRUPTED, _EXPIRED)
-        reply, payload, *flag = await self._batchers.get().call(operation)
+        reply, *claimed = await self._batchers.get().call(operation)
         if reply != Reply.CLAIMED:
             return None
         lease.renewed_at(now)
-        return str(payload), flag == ["1"]
+        payload, flag, secret = claimed
+        return ClaimedCode(payload, secret, maybe_delivered=flag == "1")
 
     async def renew(self, name: str, lease: Lease) -> bool:
         """Renew the lease of a code; return False if it is lost."""
@@ -217,8 +235,8 @@ class CodeQueue:
 
 def _with_deadline(operation: tuple[Any, ...], time: RedisTime, now: float) -> tuple[Any, ...]:
     """Return a ``put`` with its deadline as the milliseconds that are left and as Redis's time."""
-    kind, name, digest, payload, deadline, retention = operation
-    return kind, name, digest, payload, round((deadline - now) * 1000), retention, time.at(deadline)
+    kind, name, digest, payload, deadline, retention, secret = operation
+    return kind, name, digest, payload, round((deadline - now) * 1000), retention, time.at(deadline), secret
 
 
 def _outcome(state: str, text: str, flag: str = "") -> CodeOutcome:

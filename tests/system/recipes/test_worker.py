@@ -59,9 +59,9 @@ class Worker:
 
 
 def is_sleeping(pid: int) -> bool:
-    """Return whether a process sleeps; without /proc, assume that it does."""
-    stat = pathlib.Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "S"
+    """Return whether all threads of a process sleep; without /proc, assume that they do."""
+    threads = pathlib.Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "S" for stat in threads)
 
 
 @pytest.fixture

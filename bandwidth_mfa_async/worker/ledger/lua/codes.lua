@@ -5,8 +5,9 @@
 -- ARGV: number of this batch, operations as a JSON list (each branch names the arguments of its operation), the outcome
 -- of an interrupted code, and that of one that was not sent in time.
 -- Returns JSON: {reply, text, flag} per operation; the flag of an accepted code says whether it
--- is a possible duplicate ('' if it is not recorded), that of a claimed one whether it is unknown.
--- Fields of a hash: state, payload, digest, token (fencing token), till (end of the lease, ms), record (outcome),
+-- is a possible duplicate ('' if it is not recorded), that of a claimed one whether it is unknown,
+-- and its secret follows.
+-- Fields of a hash: state, payload, secret (by which a store's record of the same key knows the request), digest, token (fencing token), till (end of the lease, ms), record (outcome),
 -- latest (end of the time in which it may be sent, ms), duplicate ('1' or '0' once it is accepted),
 -- earlier ('1' once it was sent again, or is sent again, after an unknown attempt),
 -- origin (the fencing token of the attempt that was in flight when its lease expired, if no earlier one is unknown).
@@ -46,16 +47,16 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
     if new ~= '0' and new ~= '1' then
       redis.call('ZREM', KEYS[1], name)
       redis.call('HDEL', key, 'token', 'till', 'origin')
-      if new == '2' or new == '3' then redis.call('HDEL', key, 'payload') end
+      if new == '2' or new == '3' then redis.call('HDEL', key, 'payload', 'secret') end
     end
   end
-  if kind == 'put' then -- name, digest, payload, ms in which it may be sent, retention in s, the same as Redis's time
+  if kind == 'put' then -- name, digest, payload, ms in which it may be sent, retention in s, the same as Redis's time, secret
     local latest = now + op[5]
     if op[7] > 0 then latest = math.min(latest, op[7]) end
     if now >= latest and (not state or state == '4' or state == '7') then
       reply = { 'E', '' }
     elseif not state then
-      redis.call('HSET', key, 'state', '0', 'digest', op[3], 'payload', op[4],
+      redis.call('HSET', key, 'state', '0', 'digest', op[3], 'payload', op[4], 'secret', op[8] or '',
         'latest', string.format('%.0f', latest))
       redis.call('ZADD', KEYS[1], now, name)
       redis.call('EXPIRE', key, op[6])
@@ -63,7 +64,8 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
     elseif redis.call('HGET', key, 'digest') ~= op[3] then
       reply = { 'D', '' }
     elseif state == '4' or state == '7' then
-      redis.call('HSET', key, 'state', '0', 'payload', op[4], 'latest', string.format('%.0f', latest))
+      redis.call('HSET', key, 'state', '0', 'payload', op[4], 'secret', op[8] or '',
+        'latest', string.format('%.0f', latest))
       redis.call('HDEL', key, 'record')
       redis.call('ZADD', KEYS[1], now, name)
       redis.call('EXPIRE', key, op[6])
@@ -89,7 +91,8 @@ for index, op in ipairs(cjson.decode(ARGV[2])) do
       end
       if state == '0' or state == '1' or (state == '5' and op[5]) then
         redis.call('HSET', key, 'token', op[3], 'till', string.format('%.0f', now + op[4]))
-        reply = { 'T', redis.call('HGET', key, 'payload'), (earlier or state == '5') and '1' or '0' }
+        local sent = redis.call('HMGET', key, 'payload', 'secret')
+        reply = { 'T', sent[1], (earlier or state == '5') and '1' or '0', sent[2] or '' }
       else
         reply = { state, '' }
       end
