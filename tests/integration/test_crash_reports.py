@@ -389,11 +389,16 @@ async def test_a_failing_worker_holds_no_value_in_a_frame(name: str, monkeypatch
     async def unavailable(*_: object) -> None:
         raise LedgerError("the ledger cannot be used")
 
+    async def unchecked(**_: object) -> None:
+        """Do not wait for it."""
+
     ledger = RedisLedger(DEAD_REDIS, timeout=0.2)
     monkeypatch.setattr(ledger.connection, "script", unavailable)
+    monkeypatch.setattr(ledger, "check", unchecked)
     worker = MFAWorker(InMemoryBroker(), ledger=ledger, client=client)
     with pytest.raises(Exception) as caught:  # noqa: PT011 - each has its own class
         await WORKER[name](worker)
+    await worker.aclose()
     assert our_frames(caught.value), "no frame was looked at"
     assert_clean(shown(caught.value), name)
 

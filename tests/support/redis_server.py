@@ -69,7 +69,9 @@ class RedisServer:
         command += ["--dir", str(self.directory), "--loglevel", "warning", "--appendonly", "yes"]
         # Every write is in the file before its reply, so that a killed server loses none. With "everysec", the default,
         # writes wait in memory for up to two seconds while an fsync lasts, and are confirmed nevertheless.
-        command += ["--appendfsync", "no", *self.options]
+        command += ["--appendfsync", "no"]
+        # A replica is served at once, not five seconds later together with others.
+        command += ["--repl-diskless-sync-delay", "0", *self.options]
         if self.password:
             command += ["--requirepass", self.password]
         until = time.monotonic() + 20

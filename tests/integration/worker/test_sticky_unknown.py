@@ -434,7 +434,7 @@ async def play(world, operations):
             await getattr(world, kind)(*rest)
 
 
-RANDOM = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RANDOM = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @RANDOM
