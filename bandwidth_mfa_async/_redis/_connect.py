@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import contextvars
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .._connection_age import connection_age
+from .._validation import configuration_error
+from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -113,7 +116,39 @@ class AgingClient:
         await close_quietly(self._client.aclose, self._close_timeout)
 
 
-def is_valid_redis_url(url: str) -> bool:
+def checked_redis_url(name: str, url: object, *, user: str, extra: str, cluster: bool = False) -> str:
+    """Return a URL that redis-py can parse.
+
+    Args:
+        name: name of the argument, for the error.
+        url: the value to check.
+        user: what needs redis-py, for the error.
+        extra: the extra of the package that installs redis-py for it.
+        cluster: whether it is the URL of a Redis Cluster.
+
+    Raises:
+        ConfigurationError: redis-py cannot parse the URL, or is not installed.
+    """
+    try:
+        import_module("redis")
+    except ImportError:
+        msg = f"{user} needs redis-py: pip install 'bandwidth-mfa-async[{extra}]'"
+        raise ConfigurationError(msg) from None
+    if not isinstance(url, str):
+        raise configuration_error(name, f"must be a URL like redis://localhost:6379/0, not {type(url).__name__}")
+    try:
+        if not _is_valid(url):
+            raise ValueError
+        client = make_client(url, cluster=cluster)
+        if not cluster:
+            # redis-py checks the options of the URL only when it makes a connection object. This opens no connection.
+            client.connection_pool.make_connection()
+    except Exception:  # noqa: BLE001 - its text may contain the password
+        raise configuration_error(name, "must look like redis://[user:password@]host[:port][/database]") from None
+    return url
+
+
+def _is_valid(url: str) -> bool:
     """Return whether every part of a URL is valid: redis-py reads a path that is not a number as database 0."""
     try:
         parts = urlsplit(url)

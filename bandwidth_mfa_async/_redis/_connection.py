@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from .._clock import sleep_until
 from .._process import PerLoop
-from ..errors import ConfigurationError
-from ._connect import AgingClient, is_valid_redis_url, make_client
+from ._connect import AgingClient
 from ._errors import RedisFault, classify
 from ._owner import LEDGER
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from ._owner import Owner
     from ._script import Script
 
-_URL_FORM: Final = "must look like redis://[user:password@]host[:port][/database]"
 _MIN_WAIT: Final = 0.05
 _MAX_WAIT: Final = 1.0
 _CLOSE_TIMEOUT: Final = 0.25
@@ -202,34 +199,3 @@ def _describe_outage(failure: RedisFailure) -> str:
     if failure.fault in {RedisFault.UNREACHABLE, RedisFault.TIMEOUT}:
         return "cannot be reached: start its Redis, or correct the URL"
     return f"cannot be used: {failure.describe()}"
-
-
-def checked_url(url: object, *, cluster: bool, owner: Owner = LEDGER) -> str:
-    """Return a URL that redis-py can parse.
-
-    Args:
-        url: the value to check.
-        cluster: whether it is that of a Redis Cluster.
-        owner: what it is for.
-
-    Raises:
-        ConfigurationError: redis-py cannot parse the URL, or is not installed.
-    """
-    try:
-        import_module("redis")
-    except ImportError:
-        msg = f"the {owner.name} needs redis-py: pip install 'bandwidth-mfa-async[{owner.extra}]'"
-        raise ConfigurationError(msg) from None
-    if not isinstance(url, str):
-        msg = f"{owner.name}: must be a URL like redis://localhost:6379/0, not {type(url).__name__}"
-        raise ConfigurationError(msg)
-    if not is_valid_redis_url(url):
-        raise ConfigurationError(f"{owner.name}: {_URL_FORM}")
-    try:
-        client = make_client(url, cluster=cluster)
-        if not cluster:
-            # redis-py checks the options of the URL only when it makes a connection object. This opens no connection.
-            client.connection_pool.make_connection()
-    except Exception:  # noqa: BLE001 - its text may contain the password
-        raise ConfigurationError(f"{owner.name}: {_URL_FORM}") from None
-    return url

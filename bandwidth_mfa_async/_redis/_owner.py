@@ -22,14 +22,12 @@ class Owner:
     Attributes:
         name: its name in messages.
         error: makes its error of a message.
-        extra: the extra of the package that installs redis-py for it.
         log: its logger.
         lost: what happens if Redis loses or evicts what it holds.
     """
 
     name: str
     error: Callable[[str], MFAError]
-    extra: str
     log: logging.Logger
     lost: str
 
@@ -37,14 +35,12 @@ class Owner:
 LEDGER: Final = Owner(
     "ledger",
     LedgerError,
-    "worker",
     logging.getLogger("bandwidth_mfa_async.worker"),
     "codes whose claims it {verb} would be sent twice",
 )
 STORE: Final = Owner(
     "store",
     StoreError,
-    "redis",
     logging.getLogger("bandwidth_mfa_async.stores"),
     "texts whose keys it {verb} would be sent twice",
 )

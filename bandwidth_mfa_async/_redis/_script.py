@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def as_text(value: Any) -> str:
+    """Return a value of Redis's reply as text: bytes, or a number."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 class Script:
     """A Lua script.
 

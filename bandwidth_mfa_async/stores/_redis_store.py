@@ -12,7 +12,8 @@ from attrs import field, frozen
 from .._frames import clears_locals
 from .._process import PerLoop
 from .._redis._batcher import Batcher
-from .._redis._connection import Connection, checked_url
+from .._redis._connect import checked_redis_url
+from .._redis._connection import Connection
 from .._redis._durability import check_durability
 from .._redis._owner import STORE
 from .._redis._time import RedisTime
@@ -145,7 +146,7 @@ class RedisStore(KeyDecisions):
         secret: StoreSecret = None,
     ) -> None:
         super().__init__(lease=lease, retention=retention, clock=clock, secret=secret)
-        url = checked_url(url, cluster=cluster, owner=STORE)
+        url = checked_redis_url("store", url, user="the store", extra="redis", cluster=cluster)
         self.prefix: str = checked_name("prefix", prefix)
         if confirm not in {None, "replica", "fsync"}:
             raise ConfigurationError("confirm: must be 'replica', 'fsync' or None")

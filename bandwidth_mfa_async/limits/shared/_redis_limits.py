@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._config import Rate, parse_rate
 from ..._frames import clears_locals
-from ..._redaction import is_printable
-from ..._redis._connect import is_valid_redis_url, make_client
+from ..._redis._connect import checked_redis_url
 from ..._redis._fail_fast import OPERATION_TIMEOUT, FailFastConnection, StoreUnavailableError
-from ..._redis._script import Script
+from ..._redis._script import Script, as_text
+from ..._validation import checked_name, checked_seconds
 from ...errors import ConfigurationError
 from ._shared_limiter import SharedLimiter
 from ._status import read_status
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
 _STATUS_TIMEOUT: Final = 2.0
 
 
-_URL_FORM: Final = "url: must look like redis://[user:password@]host[:port][/database]"
-_MAX_KEY: Final = 200
-_MAX_SECONDS: Final = 1e9
+_MAX_NAME: Final = 200
 _RIGHTS: Final = "+evalsha +eval +time +hgetall +hmset +hset +hdel +pexpire"
 
 
@@ -76,14 +73,14 @@ class RedisLimits:
         expires: float = 86_400.0,
         required: bool = False,
     ) -> None:
-        self._url = _checked_redis_url(url)
-        self._key = _checked_name("key", key)
-        self._prefix = _checked_name("prefix", prefix)
+        self._url = checked_redis_url("url", url, user="RedisLimits", extra="redis")
+        self._key = checked_name("key", key, _MAX_NAME, "9900000")
+        self._prefix = checked_name("prefix", prefix, _MAX_NAME, "bandwidth-mfa")
         fallback_rate = parse_rate("fallback_rate", fallback_rate)
         if fallback_rate is not None and not isinstance(fallback_rate, Rate):
             raise ConfigurationError("fallback_rate: must be a Rate, a text like '5/s', or None")
         self._fallback = None if fallback_rate is None else fallback_rate.per_second
-        self._expires = _checked_seconds("expires", expires)
+        self._expires = checked_seconds("expires", expires, minimum=1)
         if not isinstance(required, bool):
             raise ConfigurationError("required: must be True or False")
         self._required = required
@@ -188,43 +185,4 @@ class _RedisStore:
 
 
 def _texts(found: Any) -> dict[str, str]:
-    return {_text(name): _text(value) for name, value in found.items()}
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _checked_redis_url(url: object) -> str:
-    if not isinstance(url, str):
-        msg = f"url: must be str, not {type(url).__name__}"
-        raise ConfigurationError(msg)
-    try:
-        import_module("redis")
-    except ImportError:
-        raise ConfigurationError("RedisLimits needs redis-py: pip install 'bandwidth-mfa-async[redis]'") from None
-    if not is_valid_redis_url(url):
-        raise ConfigurationError(_URL_FORM)
-    try:
-        # redis-py reports unknown options only when it creates a connection object. This does not connect.
-        make_client(url).connection_pool.make_connection()
-    except Exception:  # noqa: BLE001 - the error text may contain the password
-        raise ConfigurationError(_URL_FORM) from None
-    return url
-
-
-def _checked_name(name: str, value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_KEY:
-        msg = f"{name}: must be a text of 1 to {_MAX_KEY} characters, like '9900000'"
-        raise ConfigurationError(msg)
-    if not is_printable(value) or any(char in "{} " for char in value):
-        msg = f"{name}: must not contain braces, blanks or control characters"
-        raise ConfigurationError(msg)
-    return value
-
-
-def _checked_seconds(name: str, value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 1 <= value <= _MAX_SECONDS:
-        msg = f"{name}: must be a number of seconds of at least 1"
-        raise ConfigurationError(msg)
-    return float(value)
+    return {as_text(name): as_text(value) for name, value in found.items()}

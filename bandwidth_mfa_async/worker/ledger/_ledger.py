@@ -11,9 +11,11 @@ from ..._clock import SystemClock
 from ..._frames import clears_locals
 from ..._item_state import LEASE_EXPIRED, LedgerState
 from ..._lease import Lease
-from ..._redis._connection import Connection, checked_url
+from ..._redis._connect import checked_redis_url
+from ..._redis._connection import Connection
 from ..._redis._durability import check_durability
 from ..._redis._owner import LEDGER
+from ..._redis._script import as_text
 from ..._validation import checked_name, checked_seconds
 from ._item_writer import ItemWriter
 from ._protocol import READABLE_VERSIONS, ClaimReply, PlanReply, ReleaseReply, SubmitReply, version_mismatch
@@ -97,7 +99,7 @@ class RedisLedger:
         require_aof: bool = True,
         clock: Clock | None = None,
     ) -> None:
-        self.url: str = checked_url(url, cluster=cluster)
+        self.url: str = checked_redis_url("ledger", url, user="the ledger", extra="worker", cluster=cluster)
         self.cluster: bool = bool(cluster)
         self.prefix: str = checked_name("prefix", prefix)
         self.lease: float = checked_seconds("lease", lease, minimum=1.0)
@@ -229,14 +231,14 @@ class RedisLedger:
         keys = self._keys(job, *names)
         arguments = [chunk, lease.fencing_token, round(lease.seconds * 1000), _INTERRUPTED_RECORD]
         _, (word, *rest) = await self.timeline.run("claim_chunk", job, keys, arguments)
-        reply = ClaimReply(_text(word))
+        reply = ClaimReply(as_text(word))
         if reply is ClaimReply.VERSION:
-            raise version_mismatch(job, _text(rest[0]))
+            raise version_mismatch(job, as_text(rest[0]))
         if reply is not ClaimReply.CLAIMED:
             return reply
         lease.renewed_at(now)
         states, requests, size, channel, resumed = rest
-        return Chunk(job, chunk, int(size), _text(channel), _text(resumed), _text(states), bytes(requests), lease)
+        return Chunk(job, chunk, int(size), as_text(channel), as_text(resumed), as_text(states), bytes(requests), lease)
 
     async def release_chunk(self, chunk: Chunk, remainder: bytes) -> ReleaseReply:
         """Release a chunk: it is done if no item is pending or sending, otherwise another worker may claim it.
@@ -251,7 +253,7 @@ class RedisLedger:
         arguments = [number, chunk.lease.fencing_token, remainder, round(self.retention)]
         keys = self._keys(chunk.job, *names, "unknown")
         reply = await self._connection.script(SCRIPTS["release_chunk"], keys, arguments)
-        return ReleaseReply(_text(reply))
+        return ReleaseReply(as_text(reply))
 
     async def next_chunk(self, job: str) -> int | None:
         """Return the number of a queued chunk of the job that no worker holds; None if there is none."""
@@ -276,18 +278,20 @@ class RedisLedger:
         arguments = [lease.fencing_token, ms[0], max_queued_chunks, ms[1]]
         keys = self._keys(job, "job", "leases", "open")
         _, (word, *rest) = await self.timeline.run("plan", job, keys, arguments)
-        reply = PlanReply(_text(word))
+        reply = PlanReply(as_text(word))
         if reply is PlanReply.ENDED:
             self.timeline.end(job)
         if reply is PlanReply.VERSION:
-            raise version_mismatch(job, _text(rest[0]))
+            raise version_mismatch(job, as_text(rest[0]))
         return reply, [int(chunk) for chunk in rest]
 
     # Jobs.
 
     async def jobs(self, *, include_ended: bool = False) -> list[str]:
         """Return the names of the jobs that workers poll, or of all jobs in the ledger, oldest first."""
-        return [_text(name) for name in await self._connection.command("zrange", self._list_key(include_ended), 0, -1)]
+        return [
+            as_text(name) for name in await self._connection.command("zrange", self._list_key(include_ended), 0, -1)
+        ]
 
     async def register(self, job: str) -> None:
         """Add a job to the list that workers poll and to the list of all jobs."""
@@ -313,16 +317,16 @@ class RedisLedger:
         """
         keys = self._keys(job, "job", "rows", "digests", f"in:{chunk}", f"out:{chunk}")
         word, *rest = await self._connection.script(SCRIPTS["submit"], keys, arguments)
-        reply = SubmitReply(_text(word))
+        reply = SubmitReply(as_text(word))
         if reply is SubmitReply.VERSION:
-            raise version_mismatch(job, _text(rest[0]))
+            raise version_mismatch(job, as_text(rest[0]))
         return [reply, *rest]
 
     async def facts(self, job: str) -> dict[str, str]:
         """Return the fields of a job, counts included; empty if the ledger does not know the job."""
         (key,) = self._keys(job, "job")
         found = await self._connection.command("hgetall", key)
-        facts = {_text(name): _text(value) for name, value in found.items()}
+        facts = {as_text(name): as_text(value) for name, value in found.items()}
         if facts and facts.get("version") not in READABLE_VERSIONS:
             raise version_mismatch(job, facts.get("version", ""))
         return facts
@@ -331,7 +335,7 @@ class RedisLedger:
         """Return the leases of a job's chunks by number; the text of each changes when its worker renews it."""
         (key,) = self._keys(job, "leases")
         found = await self._connection.command("hgetall", key)
-        return {_text(chunk): _text(lease) for chunk, lease in found.items()}
+        return {as_text(chunk): as_text(lease) for chunk, lease in found.items()}
 
     async def exists(self, job: str) -> bool:
         """Return whether the ledger holds a job of this name, of any version."""
@@ -358,7 +362,7 @@ class RedisLedger:
         arguments = self._keys(job, "in:", "out:")
         found = await self._connection.script(SCRIPTS["resume"], self._keys(job, *names), arguments)
         if isinstance(found, list):  # ResumeReply.VERSION and the version
-            raise version_mismatch(job, _text(found[1]))
+            raise version_mismatch(job, as_text(found[1]))
         return int(found)
 
     async def results(self, job: str, size: int, total: int) -> AsyncIterator[tuple[int, str, str, bytes]]:
@@ -370,7 +374,7 @@ class RedisLedger:
             states = await self._connection.command("getrange", rows_key, first, last)
             text = await self._connection.command("get", out_key)
             requests = await self._connection.command("get", in_key)
-            yield chunk, _text(states), _text(text or b""), requests or b""
+            yield chunk, as_text(states), as_text(text or b""), requests or b""
 
     async def drop_results(self, job: str, chunk: int) -> None:
         """Delete the result text of a chunk."""
@@ -384,7 +388,3 @@ class RedisLedger:
     def _keys(self, job: str, *names: str) -> list[str]:
         # The braces are a hash tag: they keep all keys of a job on one node of a cluster, as scripts need.
         return [f"{self.prefix}:{{{job}}}:{name}" for name in names]
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
