@@ -65,6 +65,19 @@ def test_a_guide_starts_with_its_task(page: pathlib.Path) -> None:
     assert first.startswith("**Task:**")
 
 
+def test_the_guide_quotes_the_recipes_of_the_engines() -> None:
+    """One file as a whole; of the others, all code that a row quotes."""
+    engines = ROOT / "tests" / "system" / "engines"
+    guide = (ROOT / ".github" / "guides" / "task-queues.md").read_text()
+    assert f"```py\n{(engines / 'with_arq.py').read_text()}```" in guide
+    for recipe in engines.glob("with_*.py"):
+        if recipe.stem != "with_arq":
+            (row,) = (line for line in guide.splitlines() if f"/{recipe.name})" in line)
+            pieces = re.findall(r"`([^`]+)`", row.split("|")[2])
+            assert pieces
+            assert all(piece in recipe.read_text() for piece in pieces), pieces
+
+
 def test_nothing_is_written_twice() -> None:
     """No paragraph or list item of some length stands on two pages."""
     seen: dict[str, str] = {}
