@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import enum
 import os
 import sqlite3
@@ -88,6 +89,14 @@ class FileLock:
             _held[self._inode] = [fd]
             return status.st_size == 0
 
+    def names_the_file(self) -> bool:
+        """Return whether the path still names the locked file: it may have been removed or replaced."""
+        try:
+            found = os.stat(self.path)  # noqa: PTH116 - a str all the way to SQLite
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._inode
+
     def release(self) -> None:
         """Release the lock, if it is held. SQLite must have closed the file."""
         with _guard:
@@ -111,6 +120,14 @@ class FileLock:
         return JournalError(
             f"{self.path}: another run is using this journal; wait until it has ended, or name another file"
         )
+
+
+def abandon(db: sqlite3.Connection) -> None:
+    """Never close a connection, not even at the end of the process, because its file was removed or replaced.
+
+    SQLite removes the write-ahead log by its name when it closes the file, and that log belongs to the new file.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
 
 
 def _flock(fd: int, *, is_shared: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import random
@@ -13,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from .._process import PerProcess
-from .._sqlite import FileLock, SQLiteFault, classify, decode
+from .._sqlite import FileLock, SQLiteFault, abandon, classify, decode
 from ..errors import JournalError, StoreError
 from ._transitions import FORMAT
 
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
 
     from ._step import StoredRecord
 
+_LOG: Final = logging.getLogger("bandwidth_mfa_async.stores")
 APPLICATION_ID: Final = 0x42_57_4B_59
 """Marks the file as a store, so that another program's database is not written to."""
 _MIN_SQLITE: Final = (3, 24)
 _MAX_BATCH: Final = 64
 _MAX_PAUSE: Final = 0.01
 """Seconds between two tries while another process writes; a transaction takes less, and most of it is one fsync."""
-_SWEEP_INTERVAL: Final = 1.0
+_SWEEP_SHARE: Final = 4
+"""Expired records that are removed for each change, which stores at most one: so they do not pile up."""
 _SWEEP_SIZE: Final = 500
+"""Expired records that are removed at once from a full file."""
 _PAGE_SIZE: Final = 4_096
 _NETWORK: Final = {
     *("9p", "afs", "beegfs", "ceph", "cifs", "davfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4"),
@@ -129,7 +133,6 @@ class StoreFile:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._db: sqlite3.Connection | None = None
         self._lock: FileLock | None = None
-        self._swept_at = 0.0
         self._thread = threading.Thread(target=self._loop, name="bandwidth-mfa-store", daemon=True)
         self._thread.start()
 
@@ -184,6 +187,9 @@ class StoreFile:
                 ended = self._run_all(waiting)
         except (sqlite3.Error, OSError, JournalError, StoreError) as error:
             self._roll_back()
+            if isinstance(error, sqlite3.Error) and classify(error)[0] is SQLiteFault.FULL and self._make_room():
+                self._run(batch)
+                return
             if len(batch) > 1 and self._db is not None:
                 for job in batch:
                     self._run([job])
@@ -197,6 +203,18 @@ class StoreFile:
             ended = [(job, None, error) for job in batch]
         for job, reply, failure in ended:
             job.end(reply, failure)
+
+    def _make_room(self) -> bool:
+        """Remove expired records from a full file; return whether there were any."""
+        assert self._db is not None  # noqa: S101 - it is full
+        try:
+            cursor = self._db.execute(_SWEEP, (self._now(), _SWEEP_SIZE))
+        except sqlite3.Error:
+            return False
+        return cursor.rowcount > 0
+
+    def _now(self) -> int:
+        return round(self._wall_clock() * 1000)
 
     def _begin(self, batch: list[Job]) -> list[Job]:
         """Begin a transaction, and return the jobs whose time is not over.
@@ -218,7 +236,9 @@ class StoreFile:
                 return batch
             try:
                 db.execute(statement)
+                db.execute("SELECT count(*) FROM fact")  # where a read, too, waits for the recovery of the log
             except sqlite3.OperationalError as error:
+                self._roll_back()
                 if classify(error)[0] is not SQLiteFault.BUSY:
                     raise
                 time.sleep(random.uniform(0.0005, _MAX_PAUSE))  # noqa: S311 - jitter
@@ -228,8 +248,9 @@ class StoreFile:
     def _run_all(self, batch: list[Job]) -> list[tuple[Job, Any, BaseException | None]]:
         db = self._db
         assert db is not None  # noqa: S101 - open
-        now = round(self._wall_clock() * 1000)
+        now = self._now()
         ended: list[tuple[Job, Any, BaseException | None]] = []
+        changed = 0
         for job in batch:
             if not job.keys:
                 ended.append((job, job.change(db, now), None))
@@ -240,15 +261,15 @@ class StoreFile:
             except Exception as error:  # noqa: BLE001 - a defect of this change, which has stored nothing
                 ended.append((job, None, error))
                 continue
+            changed += len(changes)
             for index, record in changes.items():
                 if record is None:
                     db.execute("DELETE FROM record WHERE name = ?", (job.keys[index],))
                 else:
                     db.execute(_PUT, (job.keys[index], json.dumps(record, separators=(",", ":")), record["e"]))
             ended.append((job, reply, None))
-        if db.total_changes and (at := time.monotonic()) - self._swept_at >= _SWEEP_INTERVAL:
-            self._swept_at = at
-            db.execute(_SWEEP, (now, _SWEEP_SIZE))
+        if changed:  # a read must not need the lock of writers
+            db.execute(_SWEEP, (now, _SWEEP_SHARE * changed))
         db.execute("COMMIT")
         return ended
 
@@ -278,6 +299,7 @@ class StoreFile:
 
     def _open(self) -> None:
         if self._db is not None:
+            self._check_file(self._db)
             return
         if sqlite3.sqlite_version_info < _MIN_SQLITE:
             raise StoreError(f"the store needs SQLite 3.24 or later, and this Python has {sqlite3.sqlite_version}")
@@ -301,6 +323,25 @@ class StoreFile:
             lock.release()
             raise
         self._db, self._lock = db, lock
+
+    def _check_file(self, db: sqlite3.Connection) -> None:
+        """Check that the path still names the open file; otherwise the next change opens the new one.
+
+        Raises:
+            StoreError: the file was removed or replaced.
+        """
+        assert self._lock is not None  # noqa: S101 - open
+        if self._lock.names_the_file():
+            return
+        abandon(db)
+        self._lock.release()
+        self._db = self._lock = None
+        text = (
+            f"{self.path}: the store's file was removed or replaced while it was open; the keys that it held are lost, "
+            "and the next call uses the new file"
+        )
+        _LOG.error(text)
+        raise StoreError(text)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Set the options of a connection, and make the tables of a new file."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bandwidth_mfa_async import BulkSender, ConfigurationError, MFAClient, SQLiteStore, StoreError
+from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async._lease import Lease
 from bandwidth_mfa_async.stores import KeyStatus, _sqlite_file
 from bandwidth_mfa_async.testing import FakeTransport
@@ -187,3 +188,76 @@ def test_a_client_of_the_environment(tmp_path: pathlib.Path, monkeypatch: pytest
     with pytest.raises(ConfigurationError, match=r"^BW_STORE_URL: must look like") as caught:
         MFAClient.from_env()
     assert "hunter2" not in str(caught.value)
+
+
+async def get(store: SQLiteStore, key: str = "1f", seconds: float = 5.0) -> Any:
+    return await store.get(key, "d", deadline=soon(seconds))
+
+
+async def test_a_read_does_not_wait_for_a_writer(tmp_path: pathlib.Path) -> None:
+    """A read that swept expired records would need the lock that the writer holds."""
+    path = tmp_path / "codes.db"
+    async with SQLiteStore(path) as store:
+        await claim(store)
+        writer = sqlite3.connect(path, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        assert [(await get(store)).status for _ in range(3)] == [KeyStatus.SENDING] * 3
+        writer.execute("ROLLBACK")
+        writer.close()
+
+
+class WallClock(SystemClock):
+    """A wall clock that only the test moves."""
+
+    wall = 1_750_000_000.0
+
+    def time(self) -> float:
+        return self.wall
+
+
+async def expired(store: SQLiteStore, path: pathlib.Path) -> int:
+    db = sqlite3.connect(path)
+    (found,) = db.execute("SELECT count(*) FROM record WHERE expires <= ?", (store.clock.time() * 1000,)).fetchone()
+    db.close()
+    return int(found)
+
+
+async def test_expired_records_are_removed_as_fast_as_new_ones_come(tmp_path: pathlib.Path) -> None:
+    path, clock = tmp_path / "codes.db", WallClock()
+    async with SQLiteStore(path, retention=60, clock=clock) as store:
+        await asyncio.gather(*(claim(store, f"{n:04x}") for n in range(1_000)))
+        clock.wall += 61
+        assert await expired(store, path) == 1_000
+        await asyncio.gather(*(claim(store, f"a{n:04x}") for n in range(1_000)))
+        assert await expired(store, path) == 0
+
+
+async def test_a_full_store_whose_records_have_expired_takes_new_ones(tmp_path: pathlib.Path) -> None:
+    path, clock = tmp_path / "codes.db", WallClock()
+    async with SQLiteStore(path, retention=60, max_size=80_000, clock=clock) as store:
+        with pytest.raises(StoreError, match="max_size"):
+            for n in range(2_000):
+                await claim(store, f"{n:04x}")
+        clock.wall += 61
+        assert (await claim(store, "ffff")).status is KeyStatus.CLAIMED
+
+
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["removed", "replaced"])
+async def test_a_file_that_is_removed_or_replaced_is_noticed_before_anything_is_sent(
+    tmp_path: pathlib.Path, is_replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other processes use the new file, so a key claimed in the old one could be sent twice."""
+    path = tmp_path / "codes.db"
+    async with SQLiteStore(path) as store:
+        await claim(store)
+        for suffix in ("", "-wal", "-shm"):
+            (tmp_path / f"codes.db{suffix}").unlink()
+        if is_replaced:
+            async with SQLiteStore(tmp_path / "new.db") as other:
+                await claim(other, "2f")
+            (tmp_path / "new.db").rename(path)
+        with pytest.raises(StoreError, match="was removed or replaced"):
+            await claim(store, "2f")
+        assert "was removed or replaced" in caplog.text
+        status = (await claim(store, "2f")).status
+        assert status is (KeyStatus.SENDING if is_replaced else KeyStatus.CLAIMED), "it uses the file of the others"
