@@ -36,6 +36,8 @@ class Lease:
         self.fencing_token: str = secrets.token_hex(8)
         self.seconds = seconds
         self.lost = False
+        # How many attempts were begun under it, as far as its holder counts them: a store does.
+        self.attempts = 0
         self.clock = clock
         self._valid_until = (0.0, 0.0)
 

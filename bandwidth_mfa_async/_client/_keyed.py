@@ -101,6 +101,8 @@ class KeyedSend(Entry):
         self._write: asyncio.Task[KeyRecord | None] | None = None
         self._renewal: TimerHandle | None = None
         self._is_open = False
+        # Seconds until the lease of another call ends, while its attempt is in flight as far as this call knows.
+        self._in_flight_elsewhere: float | None = None
 
     @property
     def is_stopping(self) -> bool:
@@ -209,11 +211,13 @@ class KeyedSend(Entry):
         withdraw_at = deadline - min(_WITHDRAWAL, self._timeout / 10)
         while record.status in _WAITING:
             now = clock.monotonic()
+            self._in_flight_elsewhere = record.lease_left if record.status is KeyStatus.SENDING else None
             if now >= withdraw_at:
                 return await self._withdraw(deadline)
             await sleep_until(clock, min(now + min(pause, record.lease_left + _MIN_POLL_INTERVAL), withdraw_at))
             pause = min(1.5 * pause, _MAX_POLL_INTERVAL)
             record = await self._ask(self._store.get(self._key, self._digest, deadline=deadline))
+        self._in_flight_elsewhere = None
         return record
 
     async def _withdraw(self, deadline: float) -> KeyRecord:
@@ -223,15 +227,8 @@ class KeyedSend(Entry):
             attempts=0,
         )
         record = await self._ask(self._store.withdraw(self._key, self._digest, error, deadline=deadline))
-        if record.status is KeyStatus.SENDING:
-            raise CallEnded(
-                KeyInFlightError(
-                    "another call with this idempotency key is in flight; call again with the same key to learn its "
-                    "outcome",
-                    attempts=0,
-                    retry_after=record.lease_left,
-                )
-            )
+        if record.status in _WAITING:  # it sends; or it holds a key that is unknown, which cannot be withdrawn
+            raise CallEnded(_in_flight(record.lease_left))
         if record.status is KeyStatus.SETTLED and record.delivery is not Delivery.NOT_SENT:
             return record
         raise CallEnded(error)
@@ -251,7 +248,8 @@ class KeyedSend(Entry):
         except StoreError as error:
             failure = error
         # Outside the handler, so that its frames do not stay. Not a failed attempt: it must not be tried again.
-        raise CallEnded(failure)
+        lease_left = self._in_flight_elsewhere
+        raise CallEnded(failure if lease_left is None else _in_flight(lease_left))
 
     # The lease.
 
@@ -354,6 +352,14 @@ class KeyedSend(Entry):
         """Wait a moment for the write of the outcome, which goes on by itself; return whether it is a duplicate."""
         record = await self._written(seconds=_SETTLE_WAIT)
         return record is not None and bool(record.possible_duplicate)
+
+
+def _in_flight(lease_left: float) -> KeyInFlightError:
+    return KeyInFlightError(
+        "another call with this idempotency key is in flight; call again with the same key to learn its outcome",
+        attempts=0,
+        retry_after=lease_left,
+    )
 
 
 async def send_with_options(  # noqa: PLR0913 - the arguments of a call

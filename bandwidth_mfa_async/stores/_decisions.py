@@ -51,14 +51,15 @@ class KeyDecisions(ABC):
     Args:
         lease: seconds for which a claim is valid unless it is renewed; at least 1. When a process dies while a text is
             in flight, others wait so long for its outcome.
-        retention: seconds for which a key is kept after its last change; at least 60.
+        retention: seconds for which a key is kept after its last change; at least 60, and at least `lease`.
         clock: the time source; for tests. Its wall clock, not the store's, then decides on leases and expiry.
         secret: under which sign-ins and guards make digests of numbers and visitors; see `secrets`.
     """
 
     def __init__(self, *, lease: float, retention: float, clock: Clock | None, secret: StoreSecret = None) -> None:
         self.lease: float = checked_seconds("lease", lease, minimum=_MIN_LEASE)
-        self.retention: float = checked_seconds("retention", retention, minimum=_MIN_RETENTION)
+        # A record lives at least as long as the lease that it names.
+        self.retention: float = checked_seconds("retention", retention, minimum=max(_MIN_RETENTION, self.lease))
         self.clock: Clock = clock or SystemClock()
         self._secrets = checked_secrets(secret)
 
@@ -109,7 +110,8 @@ class KeyDecisions(ABC):
     ) -> KeyRecord:
         """Claim a key, or return what is known of it; see `Store.claim`."""
         now = lease.now()
-        args = (digest, lease.fencing_token, *self._times(lease), int(begins), int(resends_unknown))
+        lease.attempts += begins
+        args = (digest, lease.fencing_token, *self._times(lease), int(begins), int(resends_unknown), lease.attempts)
         reply = await self._run(steps.CLAIM, key, args, deadline, confirm=begins)
         if reply[0] == KeyStatus.CLAIMED.value:
             lease.renewed_at(now)
@@ -121,7 +123,8 @@ class KeyDecisions(ABC):
     ) -> bool:
         """Store the intent of an attempt and renew the lease; see `Store.begin`."""
         now = lease.now()
-        args = (lease.fencing_token, *self._times(lease), int(resends_unknown), int(maybe_delivered))
+        lease.attempts += 1
+        args = (lease.fencing_token, *self._times(lease), int(resends_unknown), int(maybe_delivered), lease.attempts)
         reply = await self._run(steps.BEGIN, key, args, deadline, confirm=True)
         return _granted(reply, lease, now)
 
@@ -146,7 +149,7 @@ class KeyDecisions(ABC):
         """Store the outcome of an attempt; see `Store.settle`."""
         outcome = "" if delivery is None else _pack(provider_id, error)
         state = _state_of(delivery, error, possible_duplicate=possible_duplicate)
-        args = (lease.fencing_token, digest, _ms(self.retention), state.value, outcome)
+        args = (lease.fencing_token, digest, _ms(self.retention), state.value, outcome, lease.attempts)
         return _record(await self._run(steps.SETTLE, key, args, deadline))
 
     async def withdraw(self, key: str, digest: str, error: MFAError, *, deadline: float) -> KeyRecord:

@@ -31,7 +31,7 @@ class MemoryStore(TransactionalStore):
 
     Args:
         lease: seconds for which a claim is valid unless it is renewed; at least 1.
-        retention: seconds for which a key is kept after its last change; at least 60.
+        retention: seconds for which a key is kept after its last change; at least 60, and at least `lease`.
         max_records: the number of records that it holds. Beyond it new ones are refused: a record that is removed
             before its time could have a text sent twice.
         clock: the time source; for tests.

@@ -117,7 +117,7 @@ class RedisStore(KeyDecisions):
         cluster: whether the URL is that of a Redis Cluster. The keys of one group share a hash tag.
         prefix: the prefix of every Redis key.
         lease: seconds for which a claim is valid unless it is renewed; at least 1.
-        retention: seconds for which a key is kept after its last change; at least 60.
+        retention: seconds for which a key is kept after its last change; at least 60, and at least `lease`.
         timeout: seconds that one Redis operation may take before it is tried again.
         require_aof: refuse a Redis without an append-only file; False allows it, with a warning.
         confirm: ``"replica"`` waits until a replica has received an intent (``WAIT``), ``"fsync"`` until it is on the

@@ -49,7 +49,7 @@ class SQLiteStore(TransactionalStore):
     Args:
         path: the file, on a local disk.
         lease: seconds for which a claim is valid unless it is renewed; at least 1.
-        retention: seconds for which a key is kept after its last change; at least 60.
+        retention: seconds for which a key is kept after its last change; at least 60, and at least `lease`.
         max_size: the largest size of the file in bytes; a key takes about 300. A full store refuses new keys.
         allow_network_mount: open a file on a network or FUSE mount. Their locks often do not work: two processes could
             send one text twice.

@@ -1,9 +1,9 @@
 """The steps of idempotency keys, as pure functions over one record.
 
 Fields of a record: ``v`` format; ``s`` state (a `LedgerState`); ``d`` digest of the request; ``t`` fencing token of the
-last holder; ``u`` end of its lease (ms) and ``l`` its length (ms), while it holds the key; ``o`` packed outcome;
-``m`` 1 if an attempt before the last one is unknown; ``g`` token of the only attempt that is unknown; ``a`` time of the
-last change (ms); ``e`` expiry (ms).
+last holder; ``u`` end of its lease (ms) and ``l`` its length (ms), while it holds the key; ``o`` packed outcome; ``n``
+which of the holder's attempts was begun last; ``m`` 1 if an attempt before the last one is unknown; ``g`` token of the
+only attempt that is unknown; ``a`` time of the last change (ms); ``e`` expiry (ms).
 
 Unknown is sticky, as in the ledger's ``codes.lua``: only an acceptance, or the outcome of the one attempt that is
 unknown, settles it.
@@ -66,7 +66,8 @@ def claim(records: Records, args: Sequence[Argument], now: int) -> Reply:
 
     Args:
         records: the record.
-        args: digest, token, lease (ms), retention (ms), begin (0 or 1), whether an unknown key is sent again (0 or 1).
+        args: digest, token, lease (ms), retention (ms), begin (0 or 1), whether an unknown key is sent again (0 or 1),
+            the number of the attempt.
         now: Unix time (ms).
 
     Returns:
@@ -74,7 +75,7 @@ def claim(records: Records, args: Sequence[Argument], now: int) -> Reply:
         the holder's lease, ``["other"]`` (another request), ``["lost"]`` (this token has settled the key), or a state
         and its outcome.
     """
-    digest, token, lease, retention, begin, resends_unknown = cast("Any", args)
+    digest, token, lease, retention, begin, resends_unknown, attempt = cast("Any", args)
     record = _observe(records, now)
     if record is None:
         record = {"v": FORMAT, "s": PENDING, "d": digest}
@@ -93,13 +94,14 @@ def claim(records: Records, args: Sequence[Argument], now: int) -> Reply:
         record["s"] = PENDING
         record.pop("o", None)
     if begin:
-        _begin(record, maybe_delivered=bool(maybe_delivered))
+        _begin(record, attempt, maybe_delivered=bool(maybe_delivered))
     record.update(t=token, u=now + lease, l=lease, a=now, e=now + retention)
     records.save(0, record)
     return ["claimed", maybe_delivered]
 
 
-def _begin(record: StoredRecord, *, maybe_delivered: bool) -> None:
+def _begin(record: StoredRecord, attempt: int, *, maybe_delivered: bool) -> None:
+    record["n"] = attempt
     record["s"] = RESENDING if maybe_delivered else SENDING
     if maybe_delivered:
         record["m"] = 1
@@ -111,21 +113,21 @@ def begin(records: Records, args: Sequence[Argument], now: int) -> Reply:
 
     Args:
         records: the record.
-        args: token, lease (ms), retention (ms), whether an unknown key is sent again, and whether an earlier attempt
-            of the same call is unknown (0 or 1).
+        args: token, lease (ms), retention (ms), whether an unknown key is sent again, whether an earlier attempt of
+            the same call is unknown (0 or 1), the number of the attempt.
         now: Unix time (ms).
 
     Returns:
         ``["begun"]``; ``["lost"]`` if the token does not hold the key.
     """
-    token, lease, retention, resends_unknown, maybe_delivered = cast("Any", args)
+    token, lease, retention, resends_unknown, maybe_delivered, attempt = cast("Any", args)
     record = records[0]
     if record is None or record.get("t") != token or not _is_live(record, now):
         return ["lost"]
     is_unknown = record["s"] in (UNKNOWN, RESENDING) or bool(record.get("m"))
     if record["s"] == UNKNOWN and not resends_unknown:
         return ["lost"]
-    _begin(record, maybe_delivered=is_unknown or bool(maybe_delivered))
+    _begin(record, attempt, maybe_delivered=is_unknown or bool(maybe_delivered))
     record.update(u=now + lease, l=lease, a=now, e=now + retention)
     records.save(0, record)
     return ["begun"]
@@ -180,18 +182,19 @@ def settle(records: Records, args: Sequence[Argument], now: int) -> Reply:
 
     Args:
         records: the record.
-        args: token, digest, retention (ms), state (pending if nothing was sent and the call goes on), outcome.
+        args: token, digest, retention (ms), state (pending if nothing was sent and the call goes on), outcome, the
+            number of the attempt: the script of an earlier one, which runs late, must not make a later one pending.
         now: Unix time (ms).
 
     Returns:
         As `get`.
     """
-    token, digest, retention, new, outcome = cast("Any", args)
+    token, digest, retention, new, outcome, attempt = cast("Any", args)
     record = records[0]
     if record is None and new not in (PENDING, *_FAILED):
         # The store lost it, or it expired. Stored again is what forbids to send.
         record = {"v": FORMAT, "s": SENDING, "d": digest, "t": token, "u": now}
-    if record is None or record["d"] != digest:
+    if record is None or record["d"] != digest or (new == PENDING and record.get("n") != attempt):
         return get(records, [digest], now)
     old = record["s"]
     if new not in _ACCEPTED:

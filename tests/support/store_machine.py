@@ -243,6 +243,17 @@ class StoreMachine(RuleBasedStateMachine):
             expected = Delivery.NOT_SENT if record.status is KeyStatus.SETTLED and delivery is None else delivery
             assert record.delivery is expected
 
+    @precondition(lambda self: [call for call in self.sending() if call.lease.attempts > 1])
+    @rule()
+    def repeat_an_earlier_pending_outcome(self):
+        """The script of an attempt that sent nothing runs again while the next one is in flight."""
+        call = next(call for call in self.sending() if call.lease.attempts > 1)
+        call.lease.attempts -= 1
+        self.check_reply(
+            self.run(lambda deadline: self.store.settle(self.key, self.digest, call.lease, None, deadline=deadline))
+        )
+        call.lease.attempts += 1
+
     @rule()
     def withdraw(self):
         error = NotSentError("too late")

@@ -12,7 +12,8 @@ local function release(record)
   record.u, record.l, record.g = nil, nil, nil
 end
 
-local function begin(record, maybe_delivered)
+local function begin(record, maybe_delivered, attempt)
+  record.n = attempt
   record.s = maybe_delivered and '9' or '1'
   if maybe_delivered then record.m = 1 end
   record.g = nil

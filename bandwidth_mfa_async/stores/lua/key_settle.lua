@@ -1,11 +1,11 @@
--- args: token, digest, retention (ms), state, outcome.
+-- args: token, digest, retention (ms), state, outcome, the number of the attempt.
 local token, digest, retention, new, outcome = args[1], args[2], args[3], args[4], args[5]
 local record = records[1]
 if not record and new ~= '0' and not FAILED[new] then
   -- Lost, or expired. Stored again is what forbids to send.
   record = { v = 1, s = '1', d = digest, t = token, u = now }
 end
-if not record or record.d ~= digest then return get(records, digest, now) end
+if not record or record.d ~= digest or (new == '0' and record.n ~= args[6]) then return get(records, digest, now) end
 local old, is_changed = record.s, true
 local holds, made_unknown = record.t == token and record.u ~= nil, record.s == '5' and record.g == token
 

@@ -341,3 +341,40 @@ async def test_what_the_store_holds_names_no_one(store: Store, make: Callable[..
     assert await store.counts(deadline=asyncio.get_running_loop().time() + 5) == {"k": {"a": 1}}
     if isinstance(store, MemoryStore):
         assert not [text for text in (TO, TO[2:], KEY) if text in repr(store._records)]
+
+
+async def test_a_store_that_is_lost_while_another_call_sends_makes_no_false_outcome(
+    make: Callable[..., MFAClient], sim: Simulator, template: CodeTemplate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of the key may be sent, so a call that waits for it must not say that it was not."""
+    store = MemoryStore()
+    sim.faults.script(Fault(delay=0.3), operation="messaging")
+    sending = asyncio.create_task(make(store).generate_messaging_code(template.to(TO), idempotency_key=KEY))
+    while not sim.inbox:
+        assert not sending.done(), sending.exception()
+        await asyncio.sleep(0.001)
+
+    async def lost(*_: Any, **__: Any) -> Any:
+        raise StoreError("the store is lost")
+
+    monkeypatch.setattr(store, "get", lost)
+    with pytest.raises(KeyInFlightError) as caught:
+        await make(store).generate_messaging_code(template.to(TO), idempotency_key=KEY)
+    assert (caught.value.delivery, caught.value.retryable) == (Delivery.UNKNOWN, True)
+    await sending
+
+
+async def test_an_unknown_key_that_another_call_will_send_again_is_not_called_unsent(
+    make: Callable[..., MFAClient], sim: Simulator, template: CodeTemplate
+) -> None:
+    store, again = MemoryStore(), RetryPolicy(max_attempts=1, resend=Resend.AT_LEAST_ONCE)
+    limited = make(store, retry=again, limits=Limits(rate="2/s", adaptive=False))  # type: ignore[arg-type]
+    sim.faults.script(Fault(drop="after_read", accepted=True), operation="messaging")
+    with pytest.raises(DeliveryUnknownError):
+        await limited.generate_messaging_code(template.to(TO), idempotency_key=KEY)
+    holder = asyncio.create_task(limited.generate_messaging_code(template.to(TO), idempotency_key=KEY))
+    while not any("u" in record for record in store._records.values()):  # it holds the key, and waits for a permit
+        await asyncio.sleep(0)
+    with pytest.raises(KeyInFlightError):
+        await make(store, retry=again).generate_messaging_code(template.to(TO), idempotency_key=KEY, timeout=0.1)
+    assert (await holder).meta.possible_duplicate

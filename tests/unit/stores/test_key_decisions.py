@@ -223,3 +223,21 @@ async def test_a_full_store_forgets_nothing() -> None:
 def test_wrong_options_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         MemoryStore(**options)
+
+
+async def test_the_outcome_of_an_earlier_attempt_that_arrives_late_changes_nothing(keys: Keys) -> None:
+    """A script whose reply was lost runs again: its attempt sent nothing, but the next one is in flight."""
+    lease = keys.lease()
+    await keys.claim(lease)
+    await keys.settle(lease, None)
+    assert await keys.begin(lease)
+    lease.attempts -= 1
+    assert (await keys.settle(lease, None)).status is KeyStatus.SENDING
+    lease.attempts += 1
+    assert (await keys.store.withdraw(KEY, DIGEST, NotSentError(), deadline=1e9)).status is KeyStatus.SENDING
+    assert (await keys.settle(lease, None)).status is KeyStatus.HELD
+
+
+def test_a_key_is_kept_as_long_as_its_lease() -> None:
+    with pytest.raises(ConfigurationError, match=r"retention: must be a number of seconds of at least 100"):
+        MemoryStore(lease=100, retention=60)
