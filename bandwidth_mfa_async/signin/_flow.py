@@ -1,11 +1,11 @@
 """The decisions of a sign-in flow. `lua/_flow.lua` and the Lua file of each step mean the same.
 
 The record of a flow: ``s`` its state (``open``, ``used``, ``exhausted``, ``ended``), ``p`` the sealed number, subject
-and visitor (deleted when the flow ends), ``o`` the scope of its codes, ``g`` its language, ``d`` the lengths of its
-codes, ``f`` whether it sends nothing, ``t`` the time of the first text, ``x`` when it expires, ``w`` when the next text
-may go, ``m`` its texts by token as JSON (see `Ticket`; and ``s`` the state of the text, ``u`` when it is unknown if it
-is still in flight, ``q`` its place), ``k`` the number of checks, ``r`` its checks by token as JSON. Times are Unix
-time in ms.
+and visitor (deleted when the flow is used or ended), ``o`` the scope of its codes, ``g`` its language, ``d`` the
+lengths of its codes, ``f`` whether it sends nothing, ``t`` the time of the first text, ``x`` when it expires, ``w``
+when the next text may go, ``m`` its texts by token as JSON (see `Ticket`; and ``s`` the state of the text, ``u`` when
+it is unknown if it is still in flight, ``q`` its place), ``k`` the number of checks, ``r`` its checks by token as JSON.
+Times are Unix time in ms.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ TICKET_KEPT: Final = DAY
 
 def start(roles: Roles, a: dict[str, Any], now: int) -> Reply:
     """Admit the first text of a new flow, and store the flow."""
-    if a["key_digest"] and (known := roles.get("key")) is not None:
-        return ["known", known["i"]] if known["h"] == a["key_digest"] else ["other"]
     if (flow := roles.get("flow")) is not None:  # this step runs again
         return ["ok", *view(flow, now), 0]
+    if a["key_digest"] and (known := roles.get("key")) is not None:
+        return ["known", known["i"]] if known["h"] == a["key_digest"] else ["other"]
     reason, wait, ticket, observing = Admission(roles, a, now).admit()
     if reason:
         return ["refused", reason, wait]
@@ -209,7 +209,8 @@ def _texts(flow: StoredRecord) -> list[dict[str, Any]]:
 
 def _end(flow: StoredRecord, state: str, now: int) -> None:
     flow["s"] = state
-    flow.pop("p", None)
+    if state != "exhausted":  # `end` can still drain the budgets
+        flow.pop("p", None)
     flow["e"] = now + TOMBSTONE
 
 

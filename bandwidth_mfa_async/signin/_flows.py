@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,11 +14,13 @@ from ._regions import Recipient
 from ._stepper import Keys, Stepper
 
 if TYPE_CHECKING:
+    from .._tasks import TaskSet
     from ..stores import Reply, Store
     from ._policy import Policy
     from ._settings import Settings
 
 _LOG: Final = logging.getLogger(LOGGER_NAME)
+_NOT_SENT: Final = {"outcome": "not sent"}
 _RECORD_SECONDS: Final = 5.0
 """Seconds for the record of an outcome, which is stored even if the call's own time is over."""
 
@@ -89,14 +92,16 @@ class Flows:
         policy: what is admitted.
         settings: the settings of the flows.
         account_id: the account.
+        tasks: runs what outlives its call.
     """
 
-    def __init__(self, store: Store, policy: Policy, settings: Settings, account_id: str) -> None:
+    def __init__(self, store: Store, policy: Policy, settings: Settings, account_id: str, tasks: TaskSet) -> None:
         self._policy = policy
         self._settings = settings
         self._account_id = account_id
-        self._steps = Stepper(store, settings.timeout)
-        self._records = Stepper(store, _RECORD_SECONDS)
+        self._tasks = tasks
+        self._steps = Stepper(store, settings.timeout, tasks)
+        self._records = Stepper(store, _RECORD_SECONDS, tasks)
 
     async def start(  # noqa: PLR0913 - the facts of a flow
         self,
@@ -131,7 +136,7 @@ class Flows:
             keys.add("key", self._name("i", idempotency_key))
             arguments["key_digest"] = request_digest(idempotency_key, recipient.number)
             arguments["sealed_id"] = seal(idempotency_key, flow_id)
-        reply = await self._steps.run(START, keys, arguments, confirm=True)
+        reply = await self._steps.count(START, keys, arguments, undo=SENT, undo_arguments=_NOT_SENT)
         match reply[0]:
             case "other":
                 raise InvalidRequestError("idempotency_key", "belongs to a sign-in with another number; make a new key")
@@ -155,7 +160,7 @@ class Flows:
         recipient = _recipient(known.person)
         keys = await self._keys_of(known.id, known.person)
         arguments = self._arguments(recipient, cleared=cleared, fake=known.fake) | {"token": new_token()}
-        reply = await self._steps.run(SEND, keys, arguments, confirm=True)
+        reply = await self._steps.count(SEND, keys, arguments, undo=SENT, undo_arguments=_NOT_SENT)
         if reply[0] == "refused":
             raise Refused(reply[1], reply[2], recipient.region)
         if reply[0] == "expired":
@@ -163,7 +168,10 @@ class Flows:
         return Text(Flow(known.id, reply), keys, arguments)
 
     async def settle(self, text: Text, outcome: str) -> Flow:
-        """Store the outcome of a text; return the flow."""
+        """Store the outcome of a text, also if the call is cancelled meanwhile; return the flow."""
+        return await asyncio.shield(self._tasks.start(self._settle(text, outcome)))
+
+    async def _settle(self, text: Text, outcome: str) -> Flow:
         try:
             reply = await self._records.run(SENT, text.keys, text.arguments | {"outcome": outcome})
         except StoreError as error:

@@ -9,6 +9,7 @@ from attrs import field, frozen
 from .._concise import ConciseType
 from .._frames import clears_locals
 from .._redaction import hide
+from .._tasks import TaskSet
 from ..errors import ConfigurationError
 from ._flow import TICKET_ADMIT, TICKET_END
 from ._identity import new_token
@@ -83,6 +84,7 @@ class Guard:
             observe=observe,
         )
         self.store: Store | None = store
+        self._tasks = TaskSet()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._policy.describe()})"
@@ -112,7 +114,8 @@ class Guard:
         keys = Keys().add("ticket", f"a:{token}")
         self._policy.add_keys(keys, recipient, counted, await stepper.secrets())
         arguments = self._policy.arguments(recipient, cleared=cleared, fake=False, cooldown=[])
-        reply = await stepper.run(TICKET_ADMIT, keys, arguments, confirm=True)
+        released = {"outcome": "released"}
+        reply = await stepper.count(TICKET_ADMIT, keys, arguments, undo=TICKET_END, undo_arguments=released)
         if reply[0] == "refused":
             raise self._policy.refusal(reply[1], reply[2], cleared=cleared)
         if reply[1]:
@@ -122,7 +125,7 @@ class Guard:
     def _stepper(self) -> Stepper:
         if self.store is None:
             raise ConfigurationError("store: pass one to Guard, such as SQLiteStore('codes.db') or MemoryStore()")
-        return Stepper(self.store, _TIMEOUT)
+        return Stepper(self.store, _TIMEOUT, self._tasks)
 
     async def _end(self, token: str, recipient: Recipient, visitor: str | None, outcome: str) -> None:
         """Store the outcome of a ticket."""

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import re
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ID_BYTES: Final = 24
+_WITH_PORT: Final = re.compile(r"\[(?P<ipv6>[^\]]*)\](?::[0-9]{1,5})?|(?P<ipv4>[0-9.]+):[0-9]{1,5}", re.ASCII)
 _SCOPE_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _SCOPE_PREFIX: Final = 12
 _SCOPE_RANDOM: Final = 12
@@ -112,10 +114,15 @@ def _tag(master: bytes, body: bytes) -> bytes:
 
 
 def visitor_key(visitor: str) -> str:
-    """Return what a visitor is counted as: an IPv6 address as its /64, an IPv4-mapped one as IPv4, others as given."""
+    """Return what a visitor is counted as: an address without its port, IPv6 as its /64, IPv4-mapped as IPv4.
+
+    Each connection has another port, so an address with it would never be counted twice. Other texts count as given.
+    """
     text = visitor.strip()
+    match = _WITH_PORT.fullmatch(text)
+    host = text if match is None else match["ipv6"] or match["ipv4"]
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return text
     if isinstance(address, ipaddress.IPv6Address):

@@ -118,7 +118,7 @@ class SignIns:
             template, purpose, voice_template, max_sends, max_checks, cooldown, lifetime, timeout
         )
         self._policy = policy_of(guard)
-        self._flows = Flows(found, self._policy, self._settings, self._executor.state.account_id)
+        self._flows = Flows(found, self._policy, self._settings, self._executor.state.account_id, use.tasks)
         clock = self._executor.state.clock
         self._send_pace, self._check_pace = Pace(clock), Pace(clock)
 
@@ -145,7 +145,7 @@ class SignIns:
         Args:
             number: the recipient, E.164; with `region`, as people type it there.
             visitor: where the request came from: an IP address, from the server's own trusted-proxy setting and never
-                from a raw header. Needed for limits by visitor.
+                from a raw header. A port after it does not count. Needed for limits by visitor.
             subject: whom the application means, such as a user id; `Check.subject` returns it.
             language: the language of the text, if there are several templates; an unknown one gets the default.
             region: the region, such as ``"US"``, of a number without a country code; needs phonenumberslite.
@@ -154,7 +154,8 @@ class SignIns:
             cleared: whether the application vouches for this request: a CAPTCHA was solved, the user is signed in. Such
                 requests have a second share of the limits by number, and prefixes and regions do not refuse them.
             send: False for a number without an account: everything behaves in the same way, nothing is sent, and no
-                code is right. Otherwise a sign-in page shows who has an account.
+                code is right. Otherwise a sign-in page shows who has an account. While the service fails, only a number
+                with an account gets an error.
 
         Raises:
             GuardRefusedError: the guard or the cool-down refuses; `retry_after` says for how long.

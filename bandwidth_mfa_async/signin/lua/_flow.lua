@@ -41,5 +41,6 @@ local function add_text(roles, flow, a, ticket, now)
 end
 
 local function end_flow(flow, state, now)
-  flow.s, flow.p, flow.e = state, nil, now + TOMBSTONE
+  flow.s, flow.e = state, now + TOMBSTONE
+  if state ~= 'exhausted' then flow.p = nil end -- flow_end can still drain the budgets
 end

@@ -1,5 +1,7 @@
 local a = cjson.decode(args[1])
 local roles = roles_of(records, save, delete, a.roles)
+local flow = roles.get('flow')
+if flow then return reply_of(flow, now, false) end
 if a.key_digest ~= '' then
   local known = roles.get('key')
   if known then
@@ -7,8 +9,6 @@ if a.key_digest ~= '' then
     return { 'other' }
   end
 end
-local flow = roles.get('flow')
-if flow then return reply_of(flow, now, false) end
 local reason, wait, ticket, observing = admit(roles, a, now)
 if reason ~= '' then return { 'refused', reason, wait } end
 flow = { s = 'open', p = a.sealed, o = a.scope, g = a.language, d = a.lengths, f = a.fake, t = now, k = 0, r = '{}', m = '{}' }
