@@ -11,7 +11,7 @@ import itertools
 import secrets
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -47,6 +47,7 @@ class Call:
         resends: whether it sends an unknown key again.
         begun: whether its attempt may have been written and its outcome is not known to have sent nothing.
         ended: how its attempt ended, if the call knows.
+        returned: the attempts that sent nothing, after which the call went on.
     """
 
     lease: Lease
@@ -54,6 +55,7 @@ class Call:
     holds_until: float = 0.0
     begun: bool = False
     ended: Delivery | None = None
+    returned: list[int] = field(factory=list)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -183,6 +185,7 @@ class StoreMachine(RuleBasedStateMachine):
         call = pick(self.busy())
         if call.ended is not None and call is not self.last_holder:
             return  # others held it since: the deadline of the script keeps it from running so late
+        call.lease.attempts -= begins  # the same script, so the same number of the attempt
         record = self.claim_for(call, begins=begins)
         if record.status is KeyStatus.CLAIMED:
             assert call.ended is None, "a call that has ended holds the key again"
@@ -229,7 +232,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.first_id = self.first_id or outcome["provider_id"]
         call.ended = delivery
         call.begun = delivery in {Delivery.ACCEPTED, Delivery.UNKNOWN}
-        if delivery is not None:
+        if delivery is None:
+            call.returned.append(call.lease.attempts)
+        else:
             call.holds_until = 0.0
         for _ in range(2):  # a repeat changes nothing
             record = self.run(
@@ -243,16 +248,16 @@ class StoreMachine(RuleBasedStateMachine):
             expected = Delivery.NOT_SENT if record.status is KeyStatus.SETTLED and delivery is None else delivery
             assert record.delivery is expected
 
-    @precondition(lambda self: [call for call in self.sending() if call.lease.attempts > 1])
+    @precondition(lambda self: [call for call in self.sending() if call.returned])
     @rule()
-    def repeat_an_earlier_pending_outcome(self):
-        """The script of an attempt that sent nothing runs again while the next one is in flight."""
-        call = next(call for call in self.sending() if call.lease.attempts > 1)
-        call.lease.attempts -= 1
+    def repeat_the_pending_outcome_of_an_earlier_attempt(self):
+        """Its script runs again while the next attempt is in flight."""
+        call = next(call for call in self.sending() if call.returned)
+        attempts, call.lease.attempts = call.lease.attempts, call.returned[-1]
         self.check_reply(
             self.run(lambda deadline: self.store.settle(self.key, self.digest, call.lease, None, deadline=deadline))
         )
-        call.lease.attempts += 1
+        call.lease.attempts = attempts
 
     @rule()
     def withdraw(self):
