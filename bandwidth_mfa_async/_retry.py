@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from ._config import Resend
 from .errors import (
@@ -17,14 +18,11 @@ from .errors import (
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
 
     import tenacity as _t
 
     from ._config import RetryPolicy
     from .errors import StopReason
-
-_T = TypeVar("_T")
 
 # The figures of the AWS SDKs' 2026 revision: a burst of failures empties the budget.
 BUDGET_CAPACITY: Final = 500
@@ -130,94 +128,101 @@ def load() -> None:
     import_module("tenacity")
 
 
-async def retry(  # noqa: C901, PLR0913 - each argument is one fact about the call, each closure one callback of tenacity's
-    first_error: RequestError,
-    attempt: Callable[[], Awaitable[_T]],
-    *,
-    sends: bool,
-    policy: RetryPolicy,
-    budget: RetryBudget,
-    may_retry: Callable[[], bool],
-    time_left: Callable[[], float],
-    sleep: Callable[[float], Awaitable[None]],
-    before_sleep: Callable[[RequestError, float], None],
-    rng: random.Random,
-) -> _T:
-    """Retry a call whose first attempt, made by the caller, has failed.
+class Retries(ABC):
+    """The retries of one call whose first attempt has failed, as callbacks of tenacity.
 
-    The first attempt runs outside because most calls need no second one, and tenacity costs 40 us per call.
+    The first attempt runs outside, because most calls need no second one and tenacity costs 40 us per call. The first
+    trial raises its error::
+
+        async for trial in retries.trials():
+            with trial:
+                if trial.retry_state.attempt_number == 1:
+                    raise first_error
+                response = await attempt()
+        budget.deposit(retries.cost)
 
     Args:
-        first_error: the first attempt's error.
-        attempt: makes another attempt.
-        sends: whether a success reaches a person.
         policy: the number of attempts and their waits.
         budget: each retry withdraws its cost from it.
-        may_retry: returns whether the call's owner allows another attempt.
-        time_left: returns the seconds until the call's deadline.
-        sleep: sleeps for a number of seconds.
-        before_sleep: called before each sleep with the error and the seconds until the next attempt.
         rng: the source of jitter.
-
-    Raises:
-        RequestError: the last attempt's error, with `retry_stopped_by` set if it was retryable.
+        sends: whether a success reaches a person.
     """
-    import tenacity as _t
 
-    unraised: RequestError | None = first_error
-    cost = 0
+    def __init__(self, policy: RetryPolicy, budget: RetryBudget, rng: random.Random, *, sends: bool) -> None:
+        self._policy = policy
+        self._budget = budget
+        self._rng = rng
+        self._sends = sends
+        self.cost = 0
+        """What the last retry cost; a success returns it to the budget."""
 
-    async def next_attempt() -> _T:
-        """Raise the first attempt's error, then make attempts."""
-        nonlocal unraised
-        if unraised is not None:
-            error, unraised = unraised, None
-            raise error
-        return await attempt()
+    @abstractmethod
+    def may_retry(self) -> bool:
+        """Return whether the call's owner allows another attempt."""
 
-    def failure(state: _t.RetryCallState) -> RequestError:
-        """Return the last attempt's error."""
-        error = state.outcome.exception() if state.outcome is not None else None
-        assert isinstance(error, RequestError)  # noqa: S101 - the predicate lets nothing else through
-        return error
+    @abstractmethod
+    def time_left(self) -> float:
+        """Return the seconds until the call's deadline."""
 
-    def wait(state: _t.RetryCallState) -> float:
-        """Return the seconds until the next attempt."""
-        return backoff(policy, failure(state), state.attempt_number, rng)
+    @abstractmethod
+    def before_pause(self, seconds: float) -> None:
+        """Report the failed attempt, and in how many seconds the next one follows."""
 
-    def stop(state: _t.RetryCallState) -> bool:
+    @abstractmethod
+    async def pause(self, seconds: float) -> None:
+        """Wait before the next attempt."""
+
+    def trials(self) -> _t.AsyncRetrying:
+        """Return the attempts to iterate over.
+
+        The error of the last one is raised, with `retry_stopped_by` set if another attempt could have helped.
+        """
+        import tenacity
+
+        # A new instance for each call: a shared one would mix up the calls of concurrent tasks. The predicate accepts
+        # only RequestError: one that accepts BaseException would swallow a cancellation and send again.
+        return tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(self._is_retryable),
+            wait=self._wait,
+            stop=self._stop,
+            before_sleep=self._before_sleep,
+            sleep=self.pause,
+            reraise=True,
+        )
+
+    def _is_retryable(self, error: BaseException) -> bool:
+        return isinstance(error, RequestError) and is_retryable(error, sends=self._sends, resend=self._policy.resend)
+
+    def _wait(self, state: _t.RetryCallState) -> float:
+        return backoff(self._policy, _error_of(state), state.attempt_number, self._rng)
+
+    def _stop(self, state: _t.RetryCallState) -> bool:
         """Return whether to stop, and store the reason on the error."""
-        nonlocal cost
-        error = failure(state)
-        reason: StopReason | None = None
-        if state.attempt_number >= policy.max_attempts:
+        error = _error_of(state)
+        cost = retry_cost(error)
+        reason: StopReason
+        if state.attempt_number >= self._policy.max_attempts:
             reason = "attempts"
-        elif error.retry_after is not None and error.retry_after > policy.max_retry_after:
+        elif error.retry_after is not None and error.retry_after > self._policy.max_retry_after:
             reason = "retry_after"
-        elif state.upcoming_sleep >= time_left():
+        elif state.upcoming_sleep >= self.time_left():
             reason = "deadline"
-        elif not may_retry():
+        elif not self.may_retry():
             return True
-        elif not budget.withdraw(retry_cost(error)):
+        elif not self._budget.withdraw(cost):
             reason = "budget"
-        if reason is None:
-            cost = retry_cost(error)
+        else:
+            self.cost = cost
             return False
         error._update(retry_stopped_by=reason)  # noqa: SLF001 - errors are this package's own
         return True
 
-    # A new instance for each call: a shared one would mix up the calls of concurrent tasks. The predicate accepts only
-    # RequestError: one that accepts BaseException would swallow a cancellation and send again.
-    retrying = _t.AsyncRetrying(
-        retry=_t.retry_if_exception(
-            lambda error: isinstance(error, RequestError) and is_retryable(error, sends=sends, resend=policy.resend)
-        ),
-        wait=wait,
-        stop=stop,
-        sleep=sleep,
-        before_sleep=lambda state: before_sleep(failure(state), state.upcoming_sleep),
-        reraise=True,
-    )
-    result: _T = await retrying(next_attempt)
-    budget.deposit(cost)
-    return result
+    def _before_sleep(self, state: _t.RetryCallState) -> None:
+        self.before_pause(state.upcoming_sleep)
+
+
+def _error_of(state: _t.RetryCallState) -> RequestError:
+    """Return the last attempt's error."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    assert isinstance(error, RequestError)  # noqa: S101 - the predicate lets nothing else through
+    return error

@@ -43,7 +43,7 @@ OF_CALLS = (
     "stores",
 )
 LOADED_EARLIER = {
-    "_retry.retry": "when the client binds to its loop",
+    "_retry.trials": "when the client binds to its loop",
     "_client._environment.settings_from_env": "before the first call",
     "stores.__getattr__": "before the first call",
     "_redis._script.run": "when the Redis client is made",

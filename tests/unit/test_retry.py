@@ -22,7 +22,7 @@ from bandwidth_mfa_async import (
     ServerError,
     TLSError,
 )
-from bandwidth_mfa_async._retry import RetryBudget, backoff, is_retryable, retry
+from bandwidth_mfa_async._retry import Retries, RetryBudget, backoff, is_retryable
 from bandwidth_mfa_async._retry_after import parse_retry_after
 
 
@@ -45,14 +45,14 @@ def status(code: int, *, delivery: Delivery = Delivery.REJECTED, retry_after: fl
     return cls(status=code, delivery=delivery, retry_after=retry_after)
 
 
-class Run:
+class Run(Retries):
     """One call whose attempts end with the listed errors; None is a success."""
 
     def __init__(self, *outcomes: RequestError | None, budget: int = 500, time_left: float = 1000.0) -> None:
         self.outcomes = list(outcomes)
         self.budget = RetryBudget(budget)
-        self.time_left = time_left
-        self.may_retry = True
+        self.seconds_left = time_left
+        self.is_allowed = True
         self.slept: list[float] = []
         self.announced: list[float] = []
 
@@ -62,25 +62,30 @@ class Run:
             raise outcome
         return "done"
 
-    async def sleep(self, seconds: float) -> None:
+    def may_retry(self) -> bool:
+        return self.is_allowed
+
+    def time_left(self) -> float:
+        return self.seconds_left
+
+    def before_pause(self, seconds: float) -> None:
+        self.announced.append(seconds)
+
+    async def pause(self, seconds: float) -> None:
         self.slept.append(seconds)
-        self.time_left -= seconds
+        self.seconds_left -= seconds
 
     async def __call__(self, policy: RetryPolicy, *, sends: bool = True) -> str:
-        first = self.outcomes.pop(0)
+        super().__init__(policy, self.budget, Highest(), sends=sends)
+        first, result = self.outcomes.pop(0), ""
         assert first is not None
-        return await retry(
-            first,
-            self.attempt,
-            sends=sends,
-            policy=policy,
-            budget=self.budget,
-            may_retry=lambda: self.may_retry,
-            time_left=lambda: self.time_left,
-            sleep=self.sleep,
-            before_sleep=lambda _error, seconds: self.announced.append(seconds),
-            rng=Highest(),
-        )
+        async for trial in self.trials():
+            with trial:
+                if trial.retry_state.attempt_number == 1:
+                    raise first
+                result = await self.attempt()
+        self.budget.deposit(self.cost)
+        return result
 
 
 # The structure of the AWS SDKs' published standard-mode vectors, with our costs (14 transient, 5 throttled) and jitter
@@ -284,7 +289,7 @@ async def test_a_sleep_that_would_cross_the_deadline_is_not_started() -> None:
 async def test_a_call_whose_owner_stops_ends_with_its_last_error() -> None:
     """Without a wait, and without a withdrawal from the budget."""
     run = Run(status(500), None)
-    run.may_retry = False
+    run.is_allowed = False
     with pytest.raises(ServerError) as caught:
         await run(RetryPolicy())
     assert (run.slept, run.budget.tokens, caught.value.retry_stopped_by) == ([], 500, None)

@@ -26,6 +26,7 @@ from bandwidth_mfa_async import (
 from bandwidth_mfa_async.telemetry import CredentialSwitchedEvent
 from bandwidth_mfa_async.testing import ManualClock
 from tests.conftest import TO
+from tests.support.clients import Recorder
 from tests.support.credential_server import BASIC, CredentialServer
 
 if TYPE_CHECKING:
@@ -461,6 +462,29 @@ async def test_closing_ends_a_question_to_the_provider(
     with pytest.raises(NotSentError) as caught:
         await call
     assert caught.value.retry_stopped_by == "closed"
+
+
+async def test_a_rejected_attempt_is_reported_although_its_call_is_cancelled(
+    service: CredentialServer, chained: Callable[..., MFAClient], template: CodeTemplate
+) -> None:
+    """The attempt has ended when the call waits for other credentials: it keeps its own error."""
+    service.only("oauth2")
+    asked, hook = asyncio.Event(), Recorder()
+
+    async def provide() -> BasicAuth:
+        if service.count("messaging", status=403):
+            asked.set()
+            await asyncio.Event().wait()
+        return BASIC
+
+    client = chained(auth=provide, hooks=[hook])
+    call = asyncio.create_task(client.generate_messaging_code(template.to(TO)))
+    await asked.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert [(event.status, event.error_type) for event in hook.attempts] == [(403, "PermissionDeniedError")]
+    assert [event.error_type for event in hook.calls] == ["CancelledError"]
 
 
 async def test_setting_an_attribute_is_refused(chained: Callable[..., MFAClient]) -> None:

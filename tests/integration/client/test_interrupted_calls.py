@@ -232,11 +232,11 @@ async def test_a_defect_after_an_unknown_attempt_is_unknown(
     assert (len(calls), len(server.seen), caught.value.attempts) == (2, 1, 2)
 
 
-@pytest.mark.parametrize("place", ["reading", "deciphering", "limiter"])
+@pytest.mark.parametrize("place", ["reading", "deciphering", "limiter", "result"])
 async def test_a_defect_after_writing_is_unknown(
     server: FaultServer, make_client: MakeClient, template: CodeTemplate, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """While the response is read, deciphered, or counted: the text was sent, and the call is not repeated."""
+    """While the response is read, deciphered, counted or returned: the text was sent, and the call is not repeated."""
 
     def broken(*_arguments: Any, **_options: Any) -> Any:
         raise TypeError("a defect")
@@ -248,6 +248,8 @@ async def test_a_defect_after_writing_is_unknown(
             monkeypatch.setattr(f"bandwidth_mfa_async._transport.{name}.read_body", broken)
     elif place == "deciphering":
         monkeypatch.setattr("bandwidth_mfa_async._client._executor.decipher", broken)
+    elif place == "result":
+        monkeypatch.setattr("bandwidth_mfa_async._client._executor.attach_meta", broken)
     else:
         monkeypatch.setattr(type(client._executor.limiters["messaging"]), "accepted", broken)
     with pytest.raises(DeliveryUnknownError) as caught:
