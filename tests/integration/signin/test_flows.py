@@ -632,15 +632,16 @@ class TestArguments:
         assert len(sim.inbox) == 12
 
 
-UNKNOWNS = list(itertools.product((True, False), (True, False), (2, 5), (True, False)))
+UNKNOWNS = list(itertools.product((True, False), (True, False), (2, 5), (True, False), (True, False)))
 
 
-@pytest.mark.parametrize(("consume", "reset", "lockout_after", "retry_after"), UNKNOWNS)
+@pytest.mark.parametrize(("consume", "reset", "lockout_after", "retry_after", "latest_only"), UNKNOWNS)
 async def test_flows_do_not_depend_on_what_the_service_does_not_document(
-    consume: bool, reset: bool, lockout_after: int, retry_after: bool, clock: ManualClock
+    consume: bool, reset: bool, lockout_after: int, retry_after: bool, latest_only: bool, clock: ManualClock
 ) -> None:
-    """Whether a code is consumed, success resets the count, and how many tries lock a number for how long."""
+    """Whether a code is consumed, a resend invalidates the older one, success resets the count, and tries lock."""
     options: dict[str, Any] = {"consume_on_success": consume, "lockout_retry_after": retry_after}
+    options["latest_code_only"] = latest_only
     async with (
         Simulator(lockout_after=lockout_after, lockout_seconds=0.05, reset_on_success=reset, **options) as sim,
         MFAClient(**sim.client_kwargs()) as mfa,
@@ -650,7 +651,8 @@ async def test_flows_do_not_depend_on_what_the_service_does_not_document(
         first = await begin(signins)
         await signins.resend(first.id)
         old, new = (text.code for text in sim.inbox)
-        assert (await signins.check(first.id, old)).valid
+        assert (await signins.check(first.id, old)).reason == ("wrong" if latest_only else None)
+        assert not latest_only or (await signins.check(first.id, new)).valid
         assert (await signins.check(first.id, old)).reason == "used"
         assert (await signins.check(first.id, new)).reason == "used"
         second = await begin(signins)
