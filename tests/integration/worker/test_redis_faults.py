@@ -198,6 +198,13 @@ async def in_sync(replica):
                 await asyncio.sleep(0.02)
 
 
+def replicated(primary):
+    """Wait until the replica has all that was written before."""
+    with primary.client() as client:
+        client.set("last", 1)  # WAIT looks at the writes of its own connection
+        assert client.wait(1, 20_000) == 1
+
+
 async def test_the_ledger_and_the_limits_follow_a_failover(pair, make_limiter):
     """The old primary still answers, as a read-only replica: its connections are given up."""
     one, two = pair
@@ -209,7 +216,7 @@ async def test_the_ledger_and_the_limits_follow_a_failover(pair, make_limiter):
             await filled(ledger)
             chunk = await ledger.claim_chunk("launch", 0, ledger.new_lease())
             assert await ledger.intent(chunk, 0, resends_unknown=False) == "1"
-            await asyncio.sleep(0.1)  # replication
+            await asyncio.to_thread(replicated, one)
             follow(two, None)
             follow(one, two)
             switch.target = two
