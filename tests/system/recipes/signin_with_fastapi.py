@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import DictLoader, Environment
+from signin_pages import TEMPLATES
 from starlette.middleware.sessions import SessionMiddleware
 
 from bandwidth_mfa_async import CodeTemplate, GuardRefusedError, MFAClient, RequestError, VerificationLockedError
@@ -15,33 +15,6 @@ from bandwidth_mfa_async.signin import Guard, SignIns
 from bandwidth_mfa_async.stores import RedisStore
 
 COOKIE = "__Host-signin"
-PAGES = {
-    "page": """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
-<title>{% block title %}{% endblock %}</title><style>
-main { max-width: 22rem; margin: 10vh auto; padding: 0 1rem; font: 1.1rem/1.5 system-ui }
-input, button { font: inherit; width: 100%; box-sizing: border-box; padding: .6rem; margin: .3rem 0 }</style>
-<main><h1>{{ self.title() }}</h1>{% if error %}<p role="alert" id="error">{{ error }}</p>{% endif %}
-{% block body %}{% endblock %}</main></html>""",
-    "number": """{% extends "page" %}{% block title %}Sign in{% endblock %}{% block body %}
-<form method="post" action="/start"><input type="hidden" name="key" value="{{ key }}">
-<label for="number">Phone number</label><input id="number" name="number" type="tel" autocomplete="tel" required>
-<button>Text me a code</button></form>{% endblock %}""",
-    "code": """{% extends "page" %}{% block title %}Enter your code{% endblock %}{% block body %}
-<p>We sent it to {{ flow.masked_number }}.</p><form method="post" action="/code"><label for="code">Code</label>
-<input id="code" name="code" inputmode="numeric" autocomplete="one-time-code" required autofocus
-  {% if error %}aria-invalid="true" aria-describedby="error"{% endif %}><button>Sign in</button></form>
-{% if flow.sends_left %}<form method="post" action="/resend"><button id="again">Text me another code</button>
-<p id="wait">{% if flow.resend_in %}Possible in {{ flow.resend_in }} s.{% endif %}</p></form>
-{% if flow.can_call %}<form method="post" action="/call"><button>Call me instead</button></form>{% endif %}
-<script>let left = {{ flow.resend_in }}; const tick = () => { again.disabled = left > 0;
-wait.textContent = left > 0 ? `Possible in ${left--} s.` : ""; if (again.disabled) setTimeout(tick, 1000); }; tick();
-</script>{% endif %}<p><a href="/">Use another number</a></p>{% endblock %}""",
-    "message": """{% extends "page" %}{% block title %}{{ heading }}{% endblock %}{% block body %}
-<p><a href="{{ back }}">Continue</a></p>{% endblock %}""",
-}
-TEMPLATES = Environment(autoescape=True, loader=DictLoader(PAGES))
-
 sender, application = "+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2"
 login = CodeTemplate(sender, application, scope="login")
 calls = CodeTemplate(sender, os.environ.get("BW_VOICE_APPLICATION_ID", application), scope="login")

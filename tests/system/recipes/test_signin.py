@@ -1,4 +1,4 @@
-"""The sign-in recipe on two uvicorn workers, one RedisStore and the simulator."""
+"""The sign-in recipes on their servers, two uvicorn workers where it is uvicorn, one RedisStore and the simulator."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from tests.support.redis_server import RedisServer
 
 HERE = pathlib.Path(__file__).parent
+RUN_AIOHTTP = (
+    "import sys; from aiohttp import web; from signin_with_aiohttp import app; web.run_app(app, port=int(sys.argv[1]))"
+)
+UVICORN = ["-m", "uvicorn", "--workers", "2", "--port", "{port}"]
+SERVERS = {
+    "fastapi": [*UVICORN, "signin_with_fastapi:app"],
+    "django": [*UVICORN, "signin_with_django:application"],
+    "aiohttp": ["-c", RUN_AIOHTTP, "{port}"],
+}
 TIMEOUT = 60.0
 
 
@@ -34,6 +43,13 @@ class Browser:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.session, self.url = session, url
         self.cookies: dict[str, str] = {}
+        self.hidden: dict[str, str] = {}  # a field of the page's forms, in Django
+
+    def copy(self) -> Browser:
+        """Return another tab, with the same cookies and the same page."""
+        other = Browser(self.session, self.url)
+        other.cookies, other.hidden = dict(self.cookies), dict(self.hidden)
+        return other
 
     async def request(self, method: str, path: str, origin: str | None = None, **form: str) -> tuple[int, str, Any]:
         """Return status, text and headers after at most one redirect."""
@@ -41,11 +57,12 @@ class Browser:
             headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
             if method == "POST":
                 headers["Origin"] = self.url if origin is None else origin
-            data = form if method == "POST" else None
+            data = self.hidden | form if method == "POST" else None
             async with self.session.request(
                 method, self.url + path, data=data, headers=headers, allow_redirects=False
             ) as response:
                 text = await response.text()
+                self.hidden = dict(re.findall(r'name="(csrf\w+)" value="([^"]+)"', text)[:1]) or self.hidden
                 for line in response.headers.getall("Set-Cookie", []):
                     assert line.startswith("__Host-")
                     assert {"secure", "httponly", "path=/", "samesite=lax"} <= set(line.lower().split("; "))
@@ -81,14 +98,14 @@ class App:
         return Browser(self.session, self.url)
 
 
-@pytest.fixture
-async def app(redis_server: RedisServer, tmp_path: pathlib.Path) -> AsyncIterator[App]:
+@pytest.fixture(params=SERVERS)
+async def app(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: pathlib.Path) -> AsyncIterator[App]:
     port = refused_port()
     log = tmp_path / "server.log"
     async with Simulator() as sim, aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         variables = {"BW_STORE_URL": redis_server.url, "BW_STORE_SECRET": SECRET.replace(" ", "-")}
         variables |= environment(sim) | {"SESSION_SECRET": "the secret of the sessions of this test"}
-        command = ["-m", "uvicorn", "signin_with_fastapi:app", "--port", str(port), "--workers", "2"]
+        command = [part.format(port=port) for part in SERVERS[request.param]]
         with log.open("wb") as output:
             process = await processes.start_async(
                 sys.executable, *command, cwd=HERE, env=os.environ | variables, stdout=output, stderr=processes.STDOUT
@@ -133,7 +150,7 @@ async def test_ten_simultaneous_clicks_send_one_text(app: App) -> None:
     browser = app.browser()
     key = await browser.key()
     app.sim.faults.script(Fault(delay=0.3))
-    pages = await asyncio.gather(*(app.browser().post("/start", number="+19195551234", key=key) for _ in range(10)))
+    pages = await asyncio.gather(*(browser.copy().post("/start", number="+19195551234", key=key) for _ in range(10)))
     assert {title(text) for _, text, _ in pages} == {"Enter your code"}
     assert len(app.sim.inbox) == 1
 
@@ -152,8 +169,7 @@ async def test_wrong_used_and_locked(app: App) -> None:
     # The simulator locks a number after five wrong codes.
     other = app.browser()
     assert (await other.start("(919) 555-9876"))[0] == 200
-    copy = app.browser()
-    copy.cookies = dict(other.cookies)
+    copy = other.copy()
     code = app.sim.inbox[-1].code
     assert title((await other.post("/code", code=code))[1]) == "You are signed in"
     status, text, _ = await copy.post("/code", code=code)
@@ -198,6 +214,7 @@ async def test_without_a_flow(app: App) -> None:
     assert title((await browser.get("/welcome"))[1]) == "Sign in"
 
 
+@pytest.mark.parametrize("app", ["fastapi"], indirect=True)
 @pytest.mark.parametrize(
     ("width", "scheme", "scripts"), [(390, "light", True), (1280, "dark", True), (390, "dark", False)]
 )
@@ -232,3 +249,14 @@ async def test_in_a_browser(app: App, width: int, scheme: Any, scripts: bool) ->
         await expect(page.get_by_role("heading")).to_have_text("You are signed in")
         assert app.url + "/welcome" == page.url
         await browser.close()
+
+
+async def test_without_the_store_nothing_is_sent(app: App, redis_server: RedisServer) -> None:
+    browser = app.browser()
+    key = await browser.key()
+    with redis_server.client() as client:
+        client.flushall()
+        client.rpush("bandwidth-mfa:store:clock", "not what the store keeps there")
+    status, text, _ = await browser.post("/start", number="(919) 555-1234", key=key)
+    assert (status, title(text)) == (503, "Not possible at the moment")
+    assert not app.sim.inbox
