@@ -1,12 +1,14 @@
 """Compares the outcome of every code, in each place that reports one, with the ledger of a service with random faults.
 
-Run: python -m tests.system.oracle [--sends 100000] [--seed N] [--loop asyncio uvloop] [--json]
+Run: python -m tests.system.oracle [--sends 100000] [--seed N] [--loop asyncio uvloop]
+                                   [--only calls bulk keys workers] [--json]
 A scenario has 200 codes; its seed selects the `Resend` policy, the faults, whether connections are kept, and how the
-codes are sent: by calls of one client (of which some are cancelled), by a bulk run that is stopped and resumed, or (in
-real time, with a Redis) by workers: a job and single codes. What is read: results, errors and telemetry events of
-calls; `ItemOutcome`, `BulkSummary`, the journal's rows, `JournalReport` and `report --json`; `JobOutcome`,
-`JobProgress`, `jobs --json`, `CodeOutcome`, the result of `kiq` and the ledger's rows. A result that contradicts the
-ledger, the retry rules or another place is printed with its seed.
+codes are sent: by calls of one client (of which some are cancelled), by a bulk run that is stopped and resumed, by
+calls with idempotency keys of two clients that share a store which fails, or (in real time, with a Redis) by workers:
+a job and single codes. What is read: results, errors and telemetry events of calls; `ItemOutcome`, `BulkSummary`, the
+journal's rows, `JournalReport` and `report --json`; `JobOutcome`, `JobProgress`, `jobs --json`, `CodeOutcome`, the
+result of `kiq` and the ledger's rows. A result that contradicts the ledger, the retry rules or another place is
+printed with its seed.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING
 from tests.support.redis_server import RedisServer, server_binary
 from tests.system._bulk_scenario import BulkScenario
 from tests.system._client_scenario import SCENARIO_SIZE, Scenario, Verdict
+from tests.system._keyed_scenario import KeyedScenario
 from tests.system._worker_scenario import WorkerScenario, impatient_workers
 
 if TYPE_CHECKING:
@@ -47,13 +50,21 @@ def redis_for_workers() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as name, impatient_workers():
         server = RedisServer(pathlib.Path(name))
         try:
-            WorkerScenario.redis_url = server.url
+            WorkerScenario.redis_url = KeyedScenario.redis_url = server.url
             yield
         finally:
             server.kill()
 
 
-async def run_scenarios(seed: int, sends: int, *, virtual: bool) -> Verdict:
+KINDS: dict[str, type[Scenario]] = {
+    "calls": Scenario,
+    "bulk": BulkScenario,
+    "keys": KeyedScenario,
+    "workers": WorkerScenario,
+}
+
+
+async def run_scenarios(seed: int, sends: int, *, virtual: bool, only: list[str] | None = None) -> Verdict:
     """Run scenarios of consecutive seeds until there are `sends` sends; in real time, several concurrently."""
     total = Verdict()
     asyncio.get_running_loop().set_exception_handler(
@@ -63,9 +74,9 @@ async def run_scenarios(seed: int, sends: int, *, virtual: bool) -> Verdict:
     )
     concurrency = 1 if virtual else 6
     while total.sends < sends:
-        kinds = [Scenario, BulkScenario]
-        if WorkerScenario.redis_url and not virtual:  # the time of Redis is real
-            kinds.append(WorkerScenario)
+        kinds = [KINDS[name] for name in only or KINDS]
+        if virtual or not WorkerScenario.redis_url:  # the time of Redis is real
+            kinds = [kind for kind in kinds if kind is not WorkerScenario]
         scenarios = [
             run_scenario(seed + n, virtual=virtual, kind=kinds[(seed + n) % len(kinds)]) for n in range(concurrency)
         ]
@@ -75,17 +86,17 @@ async def run_scenarios(seed: int, sends: int, *, virtual: bool) -> Verdict:
     return total
 
 
-def run(loop: str, seed: int, sends: int) -> Verdict:
+def run(loop: str, seed: int, sends: int, only: list[str] | None = None) -> Verdict:
     """Run scenarios on asyncio's loop with virtual time, or on uvloop in real time."""
     if loop == "uvloop":
         import uvloop
 
         with redis_for_workers(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(run_scenarios(seed, sends, virtual=False))
+            return runner.run(run_scenarios(seed, sends, virtual=False, only=only))
     from tests.support.virtual_time import VirtualTimeLoop
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(run_scenarios(seed, sends, virtual=True))
+        return runner.run(run_scenarios(seed, sends, virtual=True, only=only))
 
 
 def main() -> None:
@@ -93,13 +104,14 @@ def main() -> None:
     parser.add_argument("--sends", type=int, default=100_000, help="total, divided equally among the loops")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(31))
     parser.add_argument("--loop", nargs="+", choices=["asyncio", "uvloop"], default=["asyncio", "uvloop"])
+    parser.add_argument("--only", nargs="+", choices=KINDS)
     parser.add_argument("--json", action="store_true", dest="as_json")
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr, flush=True)
     results = {}
     for loop in options.loop:
         began = time.perf_counter()
-        verdict = run(loop, options.seed, -(-options.sends // len(options.loop)))
+        verdict = run(loop, options.seed, -(-options.sends // len(options.loop)), options.only)
         results[loop] = verdict
         if options.as_json:
             continue
