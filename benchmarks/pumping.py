@@ -1,12 +1,18 @@
 """SMS pumping against a sign-in: texts that get through, and honest people refused, with the guard and without.
 
-    python -m benchmarks.pumping [--seeds 30] [--json FILE]
+    python -m benchmarks.pumping [--seeds 30] [--only SCENE] [--json FILE]
 
 Time is simulated; the guard and its store are the real ones. The attack: 20,000 adjacent numbers in 4 hours from 400
 visitors, a quarter in each of four regions, and no code is verified. The product: 2,000 honest sign-ins a day, 80 % of
 them in one region, twice as many at noon as on average, each from an address and a number of its own. 1,200 of the
 numbers were verified the day before; on a launch day all others are new.
 `Guard(unverified=UnverifiedBudget(expected_per_day=...))` with a default guard's limits by visitor and number.
+
+Further scenes, each over a day. A new product without history, with 5 and 200 honest sign-ins an hour, under the same
+attack, with `expected_per_day` and without. An attacker who starts 60 or 120 sign-ins an hour with random numbers of
+the home region, each from another address, to close it for everybody. One who starts with the numbers of ten people,
+once in two minutes each; they sign in three times a day. In the last two, honest requests are also made with
+`cleared=True`.
 """
 
 from __future__ import annotations
@@ -21,11 +27,16 @@ import math
 import pathlib
 import random
 import statistics
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bandwidth_mfa_async import GuardRefusedError, MemoryStore
 from bandwidth_mfa_async.signin import Guard, UnverifiedBudget
 from bandwidth_mfa_async.testing import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Attack = Callable[[random.Random, float], Iterator[tuple[float, str, str, str]]]
 
 DAY = 86_400
 AREAS = (212, 213, 305, 312, 404, 415, 617, 702, 713, 919)
@@ -56,33 +67,39 @@ def number(rng: random.Random, region: str) -> str:
     return f"+{rng.randint(*REGIONS[region])}"
 
 
-async def day(seed: int, *, conversion: float, honest: float, attack: bool, guarded: bool) -> dict[str, float]:
+async def day(  # noqa: PLR0913 - the facts of a scene
+    seed: int,
+    *,
+    conversion: float,
+    honest: float,
+    attack: str = "",
+    guarded: bool = True,
+    history: bool = True,
+    expects: bool = True,
+    cleared: bool = False,
+) -> dict[str, float]:
     """Simulate one day; return shares."""
     rng = random.Random(seed)
     clock = ManualClock(wall=1_750_032_000.0)
     options: dict[str, Any] = {} if guarded else {"per_number": None, "per_visitor": None}
     if guarded:
-        options["unverified"] = UnverifiedBudget(expected_per_day=EXPECTED)
+        expected = EXPECTED if history else {region: round(n * honest / 2_000) for region, n in EXPECTED.items()}
+        options["unverified"] = UnverifiedBudget(expected_per_day=expected if expects else None)
     guard = Guard(store=MemoryStore(clock=clock), **options)
     visitors = itertools.count()
-    known: list[tuple[str, str]] = []
-    for _ in range(RETURNING):
-        region = "US" if rng.random() < HOME else rng.choice(["GB", "DE", "FR"])
-        known.append((region, number(rng, region)))
+    known: list[str] = []
+    for _ in range(RETURNING if history else 0):
+        known.append(number(rng, home_or_abroad(rng)))
         clock.tick(DAY / RETURNING)
-        await (await guard.admit(known[-1][1], visitor=f"10.{next(visitors)}")).verified()
+        await (await guard.admit(known[-1], visitor=f"10.{next(visitors)}")).verified()
     events: list[tuple[float, int, str, str, str]] = []
     order = itertools.count()
     for at in honest_times(rng, honest):
-        region = "US" if rng.random() < HOME else rng.choice(["GB", "DE", "FR"])
-        to = known.pop()[1] if known and rng.random() < RETURNING / honest else number(rng, region)
+        to = known.pop() if known and rng.random() < RETURNING / honest else number(rng, home_or_abroad(rng))
         events.append((at, next(order), "honest", to, f"10.{next(visitors)}"))
     began = 10 * 3600.0
-    if attack:
-        for n in range(ATTACK):
-            region = list(REGIONS)[n % 4]
-            at = began + n / ATTACK * ATTACK_HOURS * 3600
-            events.append((at, next(order), "attack", f"+{REGIONS[region][0] + n // 4}", f"172.16.{n % ATTACKERS}"))
+    for at, kind, to, visitor in ATTACKS[attack](rng, began):
+        events.append((at, next(order), kind, to, visitor))
     heapq.heapify(events)
     counts = dict.fromkeys(("honest", "honest refused", "attack", "attack sent", "late", "late sent"), 0)
     tickets: dict[int, Any] = {}
@@ -98,7 +115,7 @@ async def day(seed: int, *, conversion: float, honest: float, attack: bool, guar
         late = kind == "attack" and at >= began + FIRST_MINUTES
         counts["late"] += late
         try:
-            ticket = await guard.admit(to, visitor=visitor)
+            ticket = await guard.admit(to, visitor=visitor, cleared=cleared and kind == "honest")
         except GuardRefusedError:
             counts["honest refused"] += kind == "honest"
             continue
@@ -114,23 +131,75 @@ async def day(seed: int, *, conversion: float, honest: float, attack: bool, guar
     }
 
 
-SCENES: dict[str, dict[str, Any]] = {
-    "attack, no guard": {"honest": 2_000, "attack": True, "guarded": False},
-    "attack, guard": {"honest": 2_000, "attack": True, "guarded": True},
-    "no attack, guard": {"honest": 2_000, "attack": False, "guarded": True},
-    "launch day (ten times the traffic), guard": {"honest": 20_000, "attack": False, "guarded": True},
+def home_or_abroad(rng: random.Random) -> str:
+    return "US" if rng.random() < HOME else rng.choice(["GB", "DE", "FR"])
+
+
+def no_attack(_rng: random.Random, _began: float) -> Iterator[tuple[float, str, str, str]]:
+    return iter(())
+
+
+def adjacent_numbers(_rng: random.Random, began: float) -> Iterator[tuple[float, str, str, str]]:
+    for n in range(ATTACK):
+        to = f"+{REGIONS[list(REGIONS)[n % 4]][0] + n // 4}"
+        yield began + n / ATTACK * ATTACK_HOURS * 3600, "attack", to, f"172.16.{n % ATTACKERS}"
+
+
+def closing(per_hour: int) -> Attack:
+    def attack(rng: random.Random, _began: float) -> Iterator[tuple[float, str, str, str]]:
+        for n in range(24 * per_hour):
+            yield n * 3600 / per_hour, "attack", number(rng, "US"), f"172.16.{n}"
+
+    return attack
+
+
+def spending_caps(rng: random.Random, _began: float) -> Iterator[tuple[float, str, str, str]]:
+    for victim in range(10):
+        to = number(rng, "US")
+        for n in range(24 * 30):
+            yield n * 120.0 + victim, "attack", to, f"172.16.{victim}.{n}"
+        for _ in range(3):
+            yield rng.uniform(0, DAY), "honest", to, f"10.victim.{victim}"
+
+
+ATTACKS: dict[str, Attack] = {
+    "": no_attack,
+    "adjacent": adjacent_numbers,
+    "closing 60": closing(60),
+    "closing 120": closing(120),
+    "caps": spending_caps,
 }
+SCENES: dict[str, dict[str, Any]] = {
+    "attack, no guard": {"honest": 2_000, "attack": "adjacent", "guarded": False},
+    "attack, guard": {"honest": 2_000, "attack": "adjacent"},
+    "no attack, guard": {"honest": 2_000},
+    "launch day (ten times the traffic), guard": {"honest": 20_000},
+}
+for each in (5, 200):
+    new = {"honest": each * 24, "attack": "adjacent", "history": False}
+    SCENES[f"new product, {each} an hour, attack"] = new
+    SCENES[f"new product, {each} an hour, attack, without expected_per_day"] = new | {"expects": False}
+for each in (60, 120):
+    SCENES[f"closing a region, {each} an hour"] = {"honest": 2_000, "attack": f"closing {each}"}
+    SCENES[f"closing a region, {each} an hour, cleared"] = SCENES[f"closing a region, {each} an hour"] | {
+        "cleared": True
+    }
+SCENES["spending a victim's caps"] = {"honest": 1, "attack": "caps"}
+SCENES["spending a victim's caps, cleared"] = {"honest": 1, "attack": "caps", "cleared": True}
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--only", default="", help="the scenes whose names begin so")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     results: dict[str, dict[str, float]] = {}
     print(f"mean of {arguments.seeds} seeds; expected_per_day={EXPECTED}")
     for scene, options in SCENES.items():
+        if not scene.startswith(arguments.only):
+            continue
         for conversion in (0.95, 0.85, 0.70):
             days = [await day(seed, conversion=conversion, **options) for seed in range(arguments.seeds)]
             means = {name: statistics.mean(each[name] for each in days) for name in days[0]}

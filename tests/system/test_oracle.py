@@ -13,6 +13,7 @@ from bandwidth_mfa_async import NotSentError, RequestError, ResponseMeta
 from bandwidth_mfa_async._item_state import JournalState, LedgerState
 from tests.system._bulk_scenario import BulkScenario
 from tests.system._client_scenario import CallResult, Verdict, judge
+from tests.system._keyed_scenario import KeyedScenario
 from tests.system._ledger_server import AT_LEAST_ONCE, Arrival, Fault, faults
 from tests.system._outcomes import Outcome, Places, contradictions
 from tests.system._worker_scenario import WorkerScenario, impatient_workers
@@ -52,6 +53,17 @@ async def test_all_places_of_a_bulk_run_agree_with_the_ledger() -> None:
     assert not total.wrong, f"ORACLE_SEED={SEED} repeats this:\n" + "\n".join(total.wrong[:10])
     assert total.words["item accepted"] > 0
     assert total.words["item unknown"] > 0
+
+
+@pytest.mark.virtual_time
+async def test_calls_with_keys_agree_with_the_ledger() -> None:
+    """Two clients, one store that fails, several calls for each key."""
+    total = Verdict()
+    for seed in range(SEED, SEED + 4):
+        total.add(await run_scenario(seed, 60, virtual=True, kind=KeyedScenario))
+    assert not total.wrong, f"ORACLE_SEED={SEED} repeats this:\n" + "\n".join(total.wrong[:10])
+    assert total.words["key accepted"] > 0
+    assert total.words["key unknown"] > 0
 
 
 async def test_all_places_of_workers_agree_with_the_ledger(redis_server: RedisServer) -> None:
