@@ -1,7 +1,7 @@
 """Compares the outcome of every code, in each place that reports one, with the ledger of a service with random faults.
 
 Run: python -m tests.system.oracle [--sends 100000] [--seed N] [--loop asyncio uvloop]
-                                   [--only calls bulk keys workers] [--json]
+                                   [--only calls bulk keys sign-ins workers] [--json]
 A scenario has 200 codes; its seed selects the `Resend` policy, the faults, whether connections are kept, and how the
 codes are sent: by calls of one client (of which some are cancelled), by a bulk run that is stopped and resumed, by
 calls with idempotency keys of two clients that share a store which fails, or (in real time, with a Redis) by workers:
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from tests.support.redis_server import RedisServer, server_binary
 from tests.system._bulk_scenario import BulkScenario
 from tests.system._client_scenario import SCENARIO_SIZE, Scenario, Verdict
-from tests.system._keyed_scenario import KeyedScenario
+from tests.system._store_scenario import KeyedScenario, SignInScenario, StoreScenario
 from tests.system._worker_scenario import WorkerScenario, impatient_workers
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def redis_for_workers() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as name, impatient_workers():
         server = RedisServer(pathlib.Path(name))
         try:
-            WorkerScenario.redis_url = KeyedScenario.redis_url = server.url
+            WorkerScenario.redis_url = StoreScenario.redis_url = server.url
             yield
         finally:
             server.kill()
@@ -60,6 +60,7 @@ KINDS: dict[str, type[Scenario]] = {
     "calls": Scenario,
     "bulk": BulkScenario,
     "keys": KeyedScenario,
+    "sign-ins": SignInScenario,
     "workers": WorkerScenario,
 }
 

@@ -13,9 +13,9 @@ from bandwidth_mfa_async import NotSentError, RequestError, ResponseMeta
 from bandwidth_mfa_async._item_state import JournalState, LedgerState
 from tests.system._bulk_scenario import BulkScenario
 from tests.system._client_scenario import CallResult, Verdict, judge
-from tests.system._keyed_scenario import KeyedScenario
 from tests.system._ledger_server import AT_LEAST_ONCE, Arrival, Fault, faults
 from tests.system._outcomes import Outcome, Places, contradictions
+from tests.system._store_scenario import KeyedScenario
 from tests.system._worker_scenario import WorkerScenario, impatient_workers
 from tests.system.oracle import run_scenario
 
