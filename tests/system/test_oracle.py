@@ -15,7 +15,7 @@ from tests.system._bulk_scenario import BulkScenario
 from tests.system._client_scenario import CallResult, Verdict, judge
 from tests.system._ledger_server import AT_LEAST_ONCE, Arrival, Fault, faults
 from tests.system._outcomes import Outcome, Places, contradictions
-from tests.system._store_scenario import KeyedScenario
+from tests.system._store_scenario import KeyedScenario, SignInScenario
 from tests.system._worker_scenario import WorkerScenario, impatient_workers
 from tests.system.oracle import run_scenario
 
@@ -64,6 +64,17 @@ async def test_calls_with_keys_agree_with_the_ledger() -> None:
     assert not total.wrong, f"ORACLE_SEED={SEED} repeats this:\n" + "\n".join(total.wrong[:10])
     assert total.words["key accepted"] > 0
     assert total.words["key unknown"] > 0
+
+
+@pytest.mark.virtual_time
+async def test_sign_ins_agree_with_the_ledger() -> None:
+    """Two processes' sign-ins on one store that fails: texts, resends, checks at the same moment."""
+    total = Verdict()
+    for seed in range(SEED, SEED + 3):
+        total.add(await run_scenario(seed, 40, virtual=True, kind=SignInScenario))
+    assert not total.wrong, f"ORACLE_SEED={SEED} repeats this:\n" + "\n".join(total.wrong[:10])
+    assert total.words["check valid"] > 0
+    assert total.words["start accepted"] > 0
 
 
 async def test_all_places_of_workers_agree_with_the_ledger(redis_server: RedisServer) -> None:
