@@ -129,8 +129,8 @@ ENDINGS = ("none", "none", "cancel", "done")
 class SignInScenario(StoreScenario):
     """Each number has one flow, started once or twice at the same moment; then resends, and checks at the same moment.
 
-    A text's outcome is compared with the texts that had gone out. Of a flow's checks at most one succeeds, and only with
-    the service's yes; no more than `MAX_CHECKS` reach the service, but for those that are given back.
+    A text's outcome is compared with the texts that had gone out. At most one of a flow's checks succeeds, with the
+    service's yes; no more than `MAX_CHECKS` reach the service, but for those that are given back.
     """
 
     async def play(self, mfa: MFAClient) -> None:
