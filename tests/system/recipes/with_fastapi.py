@@ -6,8 +6,7 @@ from typing import Annotated
 from fastapi import Body, FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from bandwidth_mfa_async import CodeTemplate, InvalidRequestError, MFAClient, RequestError, normalize_code
-from bandwidth_mfa_async.errors import Delivery, VerificationLockedError
+from bandwidth_mfa_async import CodeTemplate, MFAClient, errors, normalize_code
 
 login = CodeTemplate(from_="+19195554321", application_id="93de2206-9669-4e07-948d-329f4b722ee2", scope="login")
 
@@ -33,16 +32,14 @@ async def check_code(number: Annotated[str, Body()], code: Annotated[str, Body()
     return {"valid": check.valid}  # not: if await mfa.verify_code(...)
 
 
-@app.exception_handler(InvalidRequestError)
-async def invalid(_: Request, error: InvalidRequestError) -> JSONResponse:
-    return JSONResponse({"error": str(error)}, 400)  # names the field and the rule, never the value
-
-
-@app.exception_handler(RequestError)
-async def failed(_: Request, error: RequestError) -> JSONResponse:
+@app.exception_handler(errors.InvalidRequestError)
+@app.exception_handler(errors.RequestError)
+async def failed(_: Request, error: errors.InvalidRequestError | errors.RequestError) -> JSONResponse:
+    if isinstance(error, errors.InvalidRequestError):
+        return JSONResponse({"error": str(error)}, 400)  # names the field and the rule, never the value
     wait = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after else {}
-    if isinstance(error, VerificationLockedError):
+    if isinstance(error, errors.VerificationLockedError):
         return JSONResponse({"error": "too many wrong codes"}, 429, wait)
-    if error.delivery is Delivery.UNKNOWN and error.operation != "verify_code":
+    if error.delivery is errors.Delivery.UNKNOWN and error.operation != "verify_code":
         return JSONResponse({"status": "perhaps sent; wait a moment before asking again"}, 202, wait)
     return JSONResponse({"error": "not possible at the moment"}, 503, wait)
