@@ -38,8 +38,14 @@ _WAL_FORMAT: Final = 3_007_000
 _WORD: Final = 0xFFFFFFFF
 
 
+class FileInUseError(JournalError):
+    """Another process has the lock of a file."""
+
+
 class FileLock:
     """A lock on the inode of an SQLite file; the end of the process releases it.
+
+    A shared lock is exclusive at first if no other process has one: check the file while `is_alone`, then `share` it.
 
     A lock on the file itself also excludes processes that reach it by another name, such as a hard link or a bind
     mount, and does not block readers: SQLite uses POSIX locks, this is a `flock`. Acquire it before SQLite opens the
@@ -53,13 +59,15 @@ class FileLock:
     def __init__(self, path: str, *, is_shared: bool = False) -> None:
         self.path = path
         self._is_shared = is_shared
+        self.is_alone = False
         self._inode: tuple[int, int] | None = None
 
     def acquire(self) -> bool:
         """Lock the file; create it, readable by its owner only, if it does not exist. Return whether it is new.
 
         Raises:
-            JournalError: the file is locked, is not a regular file, or has other names that SQLite does not know.
+            FileInUseError: the file is locked.
+            JournalError: the file is not a regular file, or has other names that SQLite does not know.
             OSError: the file cannot be opened.
         """
         with _guard:
@@ -80,7 +88,9 @@ class FileLock:
                         f"{self.path}: this file is a mount point by itself; mount its folder, not the file: the "
                         "files that SQLite keeps beside it hold its newest results"
                     )
-                if not _flock(fd, is_shared=self._is_shared):
+                # On Windows a byte cannot be locked for several, so no process knows that it is alone.
+                self.is_alone = sys.platform != "win32" and _flock(fd, is_shared=False, tries=1)
+                if not self.is_alone and not _flock(fd, is_shared=self._is_shared):
                     raise self._in_use()
             except BaseException:
                 os.close(fd)
@@ -89,13 +99,18 @@ class FileLock:
             _held[self._inode] = [fd]
             return status.st_size == 0
 
-    def names_the_file(self) -> bool:
-        """Return whether the path still names the locked file: it may have been removed or replaced."""
-        try:
-            found = os.stat(self.path)  # noqa: PTH116 - a str all the way to SQLite
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._inode
+    def share(self) -> None:
+        """Let other processes have the lock too; do so before SQLite opens the file.
+
+        Raises:
+            FileInUseError: one of them took it for itself.
+        """
+        with _guard:
+            if not self.is_alone or self._inode is None:
+                return
+            if not _flock(_held[self._inode][0], is_shared=True):
+                raise self._in_use()
+            self.is_alone = False
 
     def release(self) -> None:
         """Release the lock, if it is held. SQLite must have closed the file."""
@@ -117,7 +132,7 @@ class FileLock:
             )
 
     def _in_use(self) -> JournalError:
-        return JournalError(
+        return FileInUseError(
             f"{self.path}: another run is using this journal; wait until it has ended, or name another file"
         )
 
@@ -125,14 +140,14 @@ class FileLock:
 def abandon(db: sqlite3.Connection) -> None:
     """Never close a connection, not even at the end of the process, because its file was removed or replaced.
 
-    SQLite removes the write-ahead log by its name when it closes the file, and that log belongs to the new file.
+    SQLite removes the write-ahead log by its name when it closes the file, and that log may belong to another one now.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
 
 
-def _flock(fd: int, *, is_shared: bool) -> bool:
+def _flock(fd: int, *, is_shared: bool, tries: int = _LOCK_TRIES) -> bool:
     """Lock a file, for this process only or shared; return False if another process holds it."""
-    for _ in range(_LOCK_TRIES):
+    for _ in range(tries):
         try:
             if sys.platform == "win32":
                 if is_shared:
@@ -276,11 +291,16 @@ def _checksum(seed: tuple[int, int], data: bytes, order: str) -> tuple[int, int]
 
 def check_health(db: sqlite3.Connection, path: str) -> None:
     """Raise a `JournalError` if the file is damaged: an item whose row is lost would be sent again."""
+    if not is_healthy(db):
+        raise JournalError(damaged_message(path))
+
+
+def is_healthy(db: sqlite3.Connection) -> bool:
+    """Return whether the file is undamaged, as far as SQLite can say: its pages, and its indexes against its tables."""
     # The index of keys is read in a random order; mapped pages save a third of the time.
     db.execute(f"PRAGMA mmap_size = {1 << 36}")
     (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-    if verdict != "ok":
-        raise JournalError(damaged_message(path))
+    return bool(verdict == "ok")
 
 
 def decode(raw: bytes) -> str:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import queue
 import random
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+import zlib
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from .._process import PerProcess
-from .._sqlite import FileLock, SQLiteFault, abandon, classify, decode
+from .._sqlite import FileInUseError, FileLock, SQLiteFault, abandon, classify, decode
 from ..errors import JournalError, StoreError
+from ._sqlite_checks import Places, check_file, check_folder, damaged
 from ._transitions import FORMAT
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from ._step import StoredRecord
 
-_LOG: Final = logging.getLogger("bandwidth_mfa_async.stores")
 APPLICATION_ID: Final = 0x42_57_4B_59
 """Marks the file as a store, so that another program's database is not written to."""
 _MIN_SQLITE: Final = (3, 24)
@@ -32,14 +31,9 @@ _MAX_BATCH: Final = 64
 _MAX_PAUSE: Final = 0.01
 """Seconds between two tries while another process writes; a transaction takes less, and most of it is one fsync."""
 _SWEEP_SHARE: Final = 4
-"""Expired records that are removed for each change, which stores at most one: so they do not pile up."""
+"""Expired records that are removed for each one that is stored, so that they do not pile up."""
 _SWEEP_SIZE: Final = 500
 """Expired records that are removed at once from a full file."""
-_PAGE_SIZE: Final = 4_096
-_NETWORK: Final = {
-    *("9p", "afs", "beegfs", "ceph", "cifs", "davfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4"),
-    *("ocfs2", "orangefs", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs"),
-}
 _SCHEMA: Final = (
     "CREATE TABLE record (name TEXT PRIMARY KEY, value TEXT NOT NULL, expires INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX record_expires ON record (expires)",
@@ -54,9 +48,14 @@ _PUT: Final = (
 )
 _SWEEP: Final = "DELETE FROM record WHERE name IN (SELECT name FROM record WHERE expires <= ? ORDER BY expires LIMIT ?)"
 _COUNT: Final = """
-SELECT substr(name, 1, instr(name, ':') - 1), coalesce(json_extract(value, '$.s'), ''), count(*) FROM record
+SELECT substr(name, 1, instr(name, ':') - 1), coalesce(json_extract(substr(value, 9), '$.s'), ''), count(*) FROM record
 WHERE expires > ? GROUP BY 1, 2
 """
+
+
+def _seal(name: str, text: str) -> str:
+    """Return the checksum of a record, because SQLite's own check does not see a bit that changes a value."""
+    return f"{zlib.crc32(f'{name}{text}'.encode()):08x}"
 
 
 class Job:
@@ -104,6 +103,10 @@ class Job:
             self.loop.call_soon_threadsafe(complete)
 
 
+Ended: TypeAlias = tuple[Job, Any, BaseException | None]
+"""A job with its reply or its error."""
+
+
 class StoreFile:
     """The file. All methods but `submit` and `stop` run in its thread.
 
@@ -133,6 +136,7 @@ class StoreFile:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._db: sqlite3.Connection | None = None
         self._lock: FileLock | None = None
+        self._places = Places()
         self._thread = threading.Thread(target=self._loop, name="bandwidth-mfa-store", daemon=True)
         self._thread.start()
 
@@ -170,8 +174,13 @@ class StoreFile:
 
     def _close(self) -> None:
         if self._db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.close()
+            try:
+                self._places.check(self.path)
+            except (StoreError, OSError):
+                abandon(self._db)
+            else:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.close()
             self._db = None
         if self._lock is not None:
             self._lock.release()
@@ -179,24 +188,21 @@ class StoreFile:
 
     def _run(self, batch: list[Job]) -> None:
         """Run jobs in one transaction. If it fails, run each in its own: one of them may have met a full file."""
-        ended: list[tuple[Job, Any, BaseException | None]] = []
         try:
-            self._open()
-            waiting = self._begin(batch)
-            if waiting:
-                ended = self._run_all(waiting)
+            ended = self._transact(batch)
         except (sqlite3.Error, OSError, JournalError, StoreError) as error:
             self._roll_back()
-            if isinstance(error, sqlite3.Error) and classify(error)[0] is SQLiteFault.FULL and self._make_room():
-                self._run(batch)
-                return
             if len(batch) > 1 and self._db is not None:
                 for job in batch:
                     self._run([job])
                 return
+            fault = classify(error)[0] if isinstance(error, (sqlite3.Error, OSError)) else None
+            if fault is SQLiteFault.FULL and self._sweep_alone():
+                self._run(batch)
+                return
             text = self._advice(error)
             ended = [(job, None, StoreError(text)) for job in batch]
-            if self._db is not None and isinstance(error, sqlite3.Error) and classify(error)[0] is SQLiteFault.DAMAGED:
+            if fault is SQLiteFault.DAMAGED:
                 self._close()
         except BaseException as error:  # noqa: BLE001 - a defect: the thread must go on, and the callers must know
             self._roll_back()
@@ -204,79 +210,89 @@ class StoreFile:
         for job, reply, failure in ended:
             job.end(reply, failure)
 
-    def _make_room(self) -> bool:
-        """Remove expired records from a full file; return whether there were any."""
-        assert self._db is not None  # noqa: S101 - it is full
-        try:
-            cursor = self._db.execute(_SWEEP, (self._now(), _SWEEP_SIZE))
-        except sqlite3.Error:
-            return False
-        return cursor.rowcount > 0
-
-    def _now(self) -> int:
-        return round(self._wall_clock() * 1000)
-
-    def _begin(self, batch: list[Job]) -> list[Job]:
-        """Begin a transaction, and return the jobs whose time is not over.
+    def _transact(self, batch: list[Job]) -> list[Ended]:
+        """Run jobs in one transaction; begin it again while another process is in the way, until their time is over.
 
         The busy wait is ours: SQLite's own sleeps up to 0.1 s between tries, and was seen to take its whole timeout.
         """
-        db = self._db
-        assert db is not None  # noqa: S101 - open
-        statement = "BEGIN" if all(job.is_read for job in batch) else "BEGIN IMMEDIATE"
-        while True:
-            now = time.monotonic()
-            waiting = [job for job in batch if now < job.until]
-            for job in batch:
-                if now >= job.until:
-                    text = f"{self.path}: the store did not answer in time; the disk is slow, or a program is writing"
-                    job.end(None, StoreError(text))
-            batch = waiting
-            if not batch:
-                return batch
+        while batch := self._in_time(batch):
             try:
-                db.execute(statement)
-                db.execute("SELECT count(*) FROM fact")  # where a read, too, waits for the recovery of the log
+                self._open(max(job.until for job in batch))
+                return self._run_all(batch)
+            except FileInUseError:  # another process checks the file before it opens it
+                pass
             except sqlite3.OperationalError as error:
                 self._roll_back()
                 if classify(error)[0] is not SQLiteFault.BUSY:
                     raise
-                time.sleep(random.uniform(0.0005, _MAX_PAUSE))  # noqa: S311 - jitter
-            else:
-                return batch
+            time.sleep(random.uniform(0.0005, _MAX_PAUSE))  # noqa: S311 - jitter
+        return []
 
-    def _run_all(self, batch: list[Job]) -> list[tuple[Job, Any, BaseException | None]]:
+    def _in_time(self, batch: list[Job]) -> list[Job]:
+        """Return the jobs whose time is not over, and end the others."""
+        now = time.monotonic()
+        for job in batch:
+            if now >= job.until:
+                text = f"{self.path}: the store did not answer in time; the disk is slow, or a program is writing"
+                job.end(None, StoreError(text))
+        return [job for job in batch if now < job.until]
+
+    def _run_all(self, batch: list[Job]) -> list[Ended]:
         db = self._db
         assert db is not None  # noqa: S101 - open
-        now = self._now()
-        ended: list[tuple[Job, Any, BaseException | None]] = []
-        changed = 0
+        is_read = all(job.is_read for job in batch)
+        db.execute("BEGIN" if is_read else "BEGIN IMMEDIATE")
+        now = round(self._wall_clock() * 1000)
+        ended: list[Ended] = []
+        stored = 0
         for job in batch:
             if not job.keys:
                 ended.append((job, job.change(db, now), None))
                 continue
-            found = [self._get(db, key) for key in job.keys]
             try:
-                reply, changes = job.change(found, now)
-            except Exception as error:  # noqa: BLE001 - a defect of this change, which has stored nothing
+                reply, changes = job.change([self._get(db, key) for key in job.keys], now)
+            except sqlite3.Error:
+                raise
+            except Exception as error:  # noqa: BLE001 - a damaged record, or a defect of this change, which stored nothing
                 ended.append((job, None, error))
                 continue
-            changed += len(changes)
+            index: int
             for index, record in changes.items():
-                if record is None:
-                    db.execute("DELETE FROM record WHERE name = ?", (job.keys[index],))
-                else:
-                    db.execute(_PUT, (job.keys[index], json.dumps(record, separators=(",", ":")), record["e"]))
+                self._put(db, job.keys[index], record)
+            stored += len(changes)
             ended.append((job, reply, None))
-        if changed:  # a read must not need the lock of writers
-            db.execute(_SWEEP, (now, _SWEEP_SHARE * changed))
+        if stored:
+            db.execute(_SWEEP, (now, _SWEEP_SHARE * stored))
+        self._places.check(self.path)
         db.execute("COMMIT")
         return ended
 
-    @staticmethod
-    def _get(db: sqlite3.Connection, key: str) -> StoredRecord | None:
+    def _sweep_alone(self) -> bool:
+        """Delete expired records of a full file; return whether there were any."""
+        db = self._db
+        if db is None:
+            return False
+        try:
+            return db.execute(_SWEEP, (round(self._wall_clock() * 1000), _SWEEP_SIZE)).rowcount > 0
+        except sqlite3.Error:
+            return False
+
+    def _get(self, db: sqlite3.Connection, key: str) -> StoredRecord | None:
         row = db.execute("SELECT value FROM record WHERE name = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        if row is None:
+            return None
+        text = row[0][8:]
+        if row[0][:8] != _seal(key, text):
+            raise StoreError(damaged(self.path, "a record does not match its checksum"))
+        record: StoredRecord = json.loads(text)
+        return record
+
+    def _put(self, db: sqlite3.Connection, key: str, record: StoredRecord | None) -> None:
+        if record is None:
+            db.execute("DELETE FROM record WHERE name = ?", (key,))
+            return
+        text = json.dumps(record, separators=(",", ":"))
+        db.execute(_PUT, (key, _seal(key, text) + text, record["e"]))
 
     def _roll_back(self) -> None:
         if self._db is not None and self._db.in_transaction:
@@ -297,26 +313,24 @@ class StoreFile:
             return f"{self.path}: the store cannot be used: {fault.value}{detail}"
         return str(error)
 
-    def _open(self) -> None:
+    def _open(self, until: float) -> None:
         if self._db is not None:
-            self._check_file(self._db)
             return
         if sqlite3.sqlite_version_info < _MIN_SQLITE:
             raise StoreError(f"the store needs SQLite 3.24 or later, and this Python has {sqlite3.sqlite_version}")
         # Without symbolic links, so that SQLite and the lock use the same name.
         path = os.path.realpath(self.path)
-        folder = os.path.dirname(path)  # noqa: PTH120 - a str all the way to SQLite
-        kind = None if self._allow_network_mount else network_mount(folder)
-        if kind is not None:
-            raise StoreError(
-                f"{self.path}: the folder is on a {kind} mount, whose locks SQLite cannot trust: two processes could "
-                "send one text twice. Use a local disk or a RedisStore, or pass allow_network_mount=True"
-            )
+        if not self._allow_network_mount:
+            check_folder(self.path, os.path.dirname(path))  # noqa: PTH120 - a str all the way to SQLite
         lock, db = FileLock(path, is_shared=True), None
         lock.acquire()
         try:
+            if lock.is_alone:
+                check_file(path, APPLICATION_ID)
+                lock.share()
             db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-            self._prepare(db)
+            self._prepare(db, until)
+            self._places.record(os.path.abspath(self.path), path)  # noqa: PTH100 - a str all the way
         except BaseException:
             if db is not None:
                 db.close()
@@ -324,29 +338,10 @@ class StoreFile:
             raise
         self._db, self._lock = db, lock
 
-    def _check_file(self, db: sqlite3.Connection) -> None:
-        """Check that the path still names the open file; otherwise the next change opens the new one.
-
-        Raises:
-            StoreError: the file was removed or replaced.
-        """
-        assert self._lock is not None  # noqa: S101 - open
-        if self._lock.names_the_file():
-            return
-        abandon(db)
-        self._lock.release()
-        self._db = self._lock = None
-        text = (
-            f"{self.path}: the store's file was removed or replaced while it was open; the keys that it held are lost, "
-            "and the next call uses the new file"
-        )
-        _LOG.error(text)
-        raise StoreError(text)
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
+    def _prepare(self, db: sqlite3.Connection, until: float) -> None:
         """Set the options of a connection, and make the tables of a new file."""
         db.text_factory = decode
-        until, mode = time.monotonic() + 5.0, ""
+        mode = ""
         while True:
             try:
                 (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -388,60 +383,3 @@ class StoreFile:
 def count_records(db: sqlite3.Connection, now: int) -> list[tuple[str, str, int]]:
     """Return kind, state and number of the records."""
     return [(kind, str(state), number) for kind, state, number in db.execute(_COUNT, (now,))]
-
-
-def network_mount(folder: str) -> str | None:
-    """Return the kind of the network or FUSE mount that a folder is on; None if it is local or cannot be determined."""
-    try:
-        device = os.stat(folder).st_dev  # noqa: PTH116 - a str all the way to SQLite
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - no user's path
-            lines = file.readlines()
-    except OSError:
-        return None
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        if left.split()[2] == wanted:
-            kind = right.split()[0]
-            return kind if kind in _NETWORK or kind.startswith("fuse") else None
-    return None
-
-
-class _Files:
-    """The files of this process: open ones, and the threads that close one."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.files: dict[str, StoreFile] = {}
-        self.closing: dict[str, threading.Thread] = {}
-
-
-_files: Final[PerProcess[_Files]] = PerProcess(_Files)
-
-
-def open_file(path: str, make: Callable[[threading.Thread | None], StoreFile]) -> StoreFile:
-    """Return this process's only `StoreFile` of a path, and count its user.
-
-    Args:
-        path: the file.
-        make: makes the file; its argument is the thread that must end before.
-    """
-    state = _files.get()
-    with state.lock:
-        file = state.files.get(path)
-        if file is None:
-            file = state.files[path] = make(state.closing.pop(path, None))
-        file.users += 1
-        return file
-
-
-def close_file(file: StoreFile) -> threading.Thread | None:
-    """Uncount a user. The last one stops the file; the thread that closes it is returned."""
-    state = _files.get()
-    with state.lock:
-        file.users -= 1
-        if file.users:
-            return None
-        state.files.pop(file.path, None)
-        thread = state.closing[file.path] = file.stop()
-        return thread

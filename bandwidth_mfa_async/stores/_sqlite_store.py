@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final
@@ -14,11 +15,10 @@ from .._validation import checked_count
 from ..errors import ConfigurationError, StoreError
 from ._decisions import DEFAULT_LEASE, DEFAULT_RETENTION
 from ._secret import secret_beside
-from ._sqlite_file import Job, StoreFile, close_file, count_records, open_file
+from ._sqlite_file import Job, StoreFile, count_records
 from ._transactional import TransactionalStore
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Mapping, Sequence
 
     from .._clock import Clock
@@ -29,6 +29,46 @@ if TYPE_CHECKING:
 DEFAULT_MAX_SIZE: Final = 4 * 1024**3
 _CLOSE_TIMEOUT: Final = 5.0
 """Seconds to wait for the thread to close the file; a disk may hang."""
+
+
+class _Files:
+    """The files of this process: open ones, and the threads that close one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.files: dict[str, StoreFile] = {}
+        self.closing: dict[str, threading.Thread] = {}
+
+
+_files: Final[PerProcess[_Files]] = PerProcess(_Files)
+
+
+def open_file(path: str, make: Callable[[threading.Thread | None], StoreFile]) -> StoreFile:
+    """Return this process's only `StoreFile` of a path, and count its user.
+
+    Args:
+        path: the file.
+        make: makes the file; its argument is the thread that must end before.
+    """
+    state = _files.get()
+    with state.lock:
+        file = state.files.get(path)
+        if file is None:
+            file = state.files[path] = make(state.closing.pop(path, None))
+        file.users += 1
+        return file
+
+
+def close_file(file: StoreFile) -> threading.Thread | None:
+    """Uncount a user. The last one stops the file; the thread that closes it is returned."""
+    state = _files.get()
+    with state.lock:
+        file.users -= 1
+        if file.users:
+            return None
+        state.files.pop(file.path, None)
+        thread = state.closing[file.path] = file.stop()
+        return thread
 
 
 class _Handle:

@@ -19,7 +19,7 @@ from bandwidth_mfa_async import Delivery, NotSentError, _process, _sqlite
 from bandwidth_mfa_async._clock import SystemClock
 from bandwidth_mfa_async._lease import Lease
 from bandwidth_mfa_async.errors import BadRequestError, DeliveryUnknownError
-from bandwidth_mfa_async.stores import KeyStatus, _sqlite_file
+from bandwidth_mfa_async.stores import KeyStatus, _sqlite_store
 
 FAILED = {Delivery.NOT_SENT: NotSentError("no"), Delivery.REJECTED: BadRequestError(status=400)}
 LEASE = 10.0
@@ -74,7 +74,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.first_id: str | None = None
         # Whether an unknown key was sent again: it stays unknown although every attempt says later that it failed.
         self.is_sticky = False
-        self.files_of_parents: list[_sqlite_file._Files] = []
+        self.files_of_parents: list[_sqlite_store._Files] = []
 
     def make_store(self, clock):
         raise NotImplementedError
@@ -276,7 +276,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def fork(self):
         """What a process that a fork made does: its connections, threads and locks are its own."""
-        self.files_of_parents.append(_sqlite_file._files.get())
+        self.files_of_parents.append(_sqlite_store._files.get())
         _process._after_fork()
         _sqlite._close_in_child()
 
