@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ._transactional import Change
 
 DEFAULT_MAX_RECORDS: Final = 1_000_000
+_SWEEP_SIZE: Final = 500
+"""Expired records that one decision removes; more would block the event loop. A full store removes all."""
 
 
 class MemoryStore(TransactionalStore):
@@ -70,9 +72,11 @@ class MemoryStore(TransactionalStore):
         """
         now = round(self.clock.time() * 1000)
         with self._lock:
-            self._remove_expired(now)
+            self._remove_expired(now, _SWEEP_SIZE)
             reply, changes = change([self._records.get(key) for key in keys], now)
             added = sum(1 for index, record in changes.items() if record and keys[index] not in self._records)
+            if added and len(self._records) + added > self._max_records:
+                self._remove_expired(now, len(self._expiries))
             if added and len(self._records) + added > self._max_records:
                 raise StoreError(
                     f"the store is full: it holds {len(self._records)} records; raise max_records, or use an "
@@ -91,8 +95,10 @@ class MemoryStore(TransactionalStore):
         if old is None:
             heapq.heappush(self._expiries, (record["e"], key))
 
-    def _remove_expired(self, now: int) -> None:
-        while self._expiries and self._expiries[0][0] <= now:
+    def _remove_expired(self, now: int, most: int) -> None:
+        for _ in range(most):
+            if not self._expiries or self._expiries[0][0] > now:
+                return
             _, key = heapq.heappop(self._expiries)
             record = self._records.get(key)
             if record is not None and record["e"] <= now:

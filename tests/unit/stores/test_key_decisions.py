@@ -217,6 +217,22 @@ async def test_a_full_store_forgets_nothing() -> None:
     assert claimed.status is KeyStatus.CLAIMED
 
 
+async def test_what_expires_at_once_is_removed_in_parts_and_all_of_it_if_the_store_is_full() -> None:
+    """A million records that expire in one second must not block the event loop."""
+    keys = Keys(max_records=2_000, retention=60)
+    options = {"resends_unknown": False, "deadline": 1e9}
+    for number in range(2_000):
+        await keys.store.claim(f"{number:04x}", DIGEST, keys.lease(), begins=1, **options)
+    keys.clock.tick(61)
+    await keys.get()
+    assert len(keys.store._records) == 1_500
+    assert await keys.store.counts(deadline=1e9) == {}
+    assert (await keys.store.get("07cf", DIGEST, deadline=1e9)).status is KeyStatus.ABSENT
+    for number in range(3_000, 3_000 + 2_000):
+        await keys.store.claim(f"{number:04x}", DIGEST, keys.lease(), begins=1, **options)
+    assert len(keys.store._records) == 2_000
+
+
 @pytest.mark.parametrize(
     "options", [{"lease": 0}, {"lease": "30"}, {"retention": 1}, {"max_records": 0}, {"lease": float("nan")}]
 )
