@@ -98,7 +98,7 @@ class Guard:
         Args:
             number: the recipient, E.164; with `region` as people type it there.
             visitor: where the request came from: an IP address, from the server's own trusted-proxy setting and never
-                from a raw header. IPv6 counts as its /64.
+                from a raw header. IPv6 counts as its /64; a port does not count.
             region: the region of a number that is not in the international form.
             cleared: whether the application vouches for this request: a CAPTCHA was solved, the user is signed in.
 

@@ -15,19 +15,19 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from .._redaction import Secret
-from ..errors import StoreError
+from ..errors import InvalidRequestError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ID_BYTES: Final = 24
-_WITH_PORT: Final = re.compile(r"\[(?P<ipv6>[^\]]*)\](?::[0-9]{1,5})?|(?P<ipv4>[0-9.]+):[0-9]{1,5}", re.ASCII)
 _SCOPE_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _SCOPE_PREFIX: Final = 12
 _SCOPE_RANDOM: Final = 12
 _MAX_ID: Final = 128
 _TAG_BYTES: Final = 16
 _NONCE_BYTES: Final = 12
+_WITH_PORT: Final = re.compile(r"\[(?P<six>[^\[\]]+)\](?::[0-9]*)?|(?P<four>[0-9]+(?:\.[0-9]+){3}):[0-9]*", re.ASCII)
 
 
 def new_id() -> str:
@@ -113,16 +113,34 @@ def _tag(master: bytes, body: bytes) -> bytes:
     return hmac.new(master, b"tag" + body, hashlib.sha256).digest()[:_TAG_BYTES]
 
 
-def visitor_key(visitor: str) -> str:
-    """Return what a visitor is counted as: an address without its port, IPv6 as its /64, IPv4-mapped as IPv4.
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
-    Each connection has another port, so an address with it would never be counted twice. Other texts count as given.
+
+def visitor_key(visitor: str) -> str:
+    """Return what a visitor is counted as: an IPv6 address as its /64, an IPv4-mapped one as IPv4, others as given.
+
+    A port does not count: each connection has another one.
+
+    Raises:
+        InvalidRequestError: the text has several addresses, or what looks like an address with a port is none.
     """
     text = visitor.strip()
-    match = _WITH_PORT.fullmatch(text)
-    host = text if match is None else match["ipv6"] or match["ipv4"]
+    if "," in text:
+        # A raw header, in which a visitor can write what it likes.
+        raise InvalidRequestError(
+            "visitor", "must be one address, from the server's trusted-proxy setting, not a list such as a raw header"
+        )
+    if match := _WITH_PORT.fullmatch(text):
+        text = match["six"] or match["four"]
+        if not _is_address(text):
+            raise InvalidRequestError("visitor", "must be an IP address, with or without a port")
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return text
     if isinstance(address, ipaddress.IPv6Address):

@@ -181,13 +181,13 @@ class Policy:
             premium=self._premium,
         )
 
-    def visitor(self, visitor: str | None) -> str | None:
+    def visitor(self, visitor: object) -> str | None:
         """Return what a visitor is counted as.
 
         Raises:
-            InvalidRequestError: it is not a str.
+            InvalidRequestError: it is not a str, or is a list of addresses.
         """
-        if visitor is None or visitor == "":
+        if visitor is None or (isinstance(visitor, str) and not visitor.strip()):
             self._warn("visitor", "a sign-in without visitor=: limits by visitor do not apply to it")
             return None
         if not isinstance(visitor, str):

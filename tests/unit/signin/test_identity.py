@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandwidth_mfa_async import StoreError
+from bandwidth_mfa_async import InvalidRequestError, StoreError
 from bandwidth_mfa_async.signin._identity import (
     new_id,
     new_scope,
@@ -79,9 +79,34 @@ def test_ids_and_scopes_are_unguessable() -> None:
         ("[2001:db8:1:2::ff]:54321", "2001:db8:1:2::/64"),
         ("[::ffff:198.51.100.7]", "198.51.100.7"),
         ("2001:db8:1:2::54321", "2001:db8:1:2::54321"),
-        ("999.1.1.1:80", "999.1.1.1:80"),
         ("a device id", "a device id"),
     ],
 )
 def test_visitors(visitor: str, key: str) -> None:
     assert visitor_key(visitor) == key
+
+
+@pytest.mark.parametrize(
+    ("visitor", "key"),
+    [
+        ("1.2.3.4:5678", "1.2.3.4"),
+        (" 1.2.3.4: ", "1.2.3.4"),
+        ("[::1]:443", "::/64"),
+        ("[2001:db8::5]", "2001:db8::/64"),
+        ("[fe80::1%eth0]:80", "fe80::/64"),
+        ("[::ffff:1.2.3.4]:443", "1.2.3.4"),
+        ("::FFFF:1.2.3.4", "1.2.3.4"),
+        ("2001:db8::5:443", "2001:db8::/64"),
+        ("session 5:17", "session 5:17"),
+    ],
+)
+def test_a_port_of_a_visitor_does_not_count(visitor: str, key: str) -> None:
+    assert visitor_key(visitor) == key
+
+
+@pytest.mark.parametrize("visitor", ["1.2.3.4, 5.6.7.8", "1.2.3.4:5,6.7.8.9:1", "[nonsense]:80", "999.1.1.1:80"])
+def test_what_is_not_one_address_is_refused(visitor: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        visitor_key(visitor)
+    assert caught.value.field == "visitor"
+    assert visitor not in str(caught.value)
