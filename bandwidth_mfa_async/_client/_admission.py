@@ -42,10 +42,11 @@ class AdmissionControl:
 
 
 class Admission:
-    """Waits for what an attempt needs, and returns it afterwards. Yields the turn in a shared limit, if there is one.
+    """Waits for what an attempt needs, and returns it afterwards. Yields the turn to write, if a rate is configured.
 
-    A call that waits for one of them holds none of the others, and asks its observer first. The time that a bulk item
-    waits does not count against its timeout, however slow the account is.
+    A call that begins to wait holds no permit and no slot, and lets its observer wait first. Only a call that had to
+    wait for its slot may keep it while it waits for its permit. The time that a bulk item waits does not count against
+    its timeout, however slow the account is.
 
     Args:
         control: the limits and the slots.
@@ -78,6 +79,7 @@ class Admission:
             header = await wait_for_header(state, call)
         call.header = header
         if not self._try_permit():
+            await call.before_wait()
             await self._wait_for_permit()
         if not control.slots.try_acquire(call.lane):
             await self._wait_for_slot()
@@ -133,7 +135,6 @@ class Admission:
         call, limiter = self._call, self._limiter
         assert limiter is not None  # noqa: S101 - it had no permit to give
         WAITS.debug("%s waits for a permit in the %s lane: %r", call.operation.name, call.lane, limiter)
-        await call.before_wait()
         self._permit = await limiter.acquire(self._weight(), call.lane, deadline=call.wait_until)
 
     def _weight(self) -> int:

@@ -199,7 +199,7 @@ class Call(Generic[_Request, _Response]):
         """Count an attempt, and return its body for the transport.
 
         Args:
-            turn: the attempt's turn in a shared limit, if there is one.
+            turn: the attempt's turn to write, if a rate is configured.
 
         Raises:
             DeadlineExceededError: the call's time is over.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,7 +57,9 @@ class Observer:
         self.failures: list[type[RequestError]] = []
         self.interruptions: list[Delivery] = []
 
-    before_wait = None
+    @property
+    def before_wait(self) -> Any:
+        return None
 
     def check_before_write(self) -> None:
         if self._late and self.attempts == self._attempt and self._error is not None:
@@ -106,6 +109,35 @@ async def test_a_call_that_its_observer_stops_ends_with_its_last_error(
     (ended,) = hook.calls
     assert (ended.error_type, ended.attempts) == (type(error).__name__, 1)
     assert len(hook.attempts) == 1
+
+
+@pytest.mark.virtual_time
+async def test_an_observer_waits_only_while_its_call_holds_nothing(
+    server: FaultServer, make_client: MakeClient, template: CodeTemplate
+) -> None:
+    """A slot becomes free when the channel was just paused: the call keeps it during the pause, without its observer.
+
+    What the observer waits for may be another call, which needs that slot.
+    """
+    client = make_client(limits=Limits(max_in_flight=1, adaptive=False), retry=RetryPolicy(max_attempts=1, timeout=60))
+    server.play(answer(429, {}, headers={"Retry-After": "3"}, delay=1.0))
+    first = asyncio.ensure_future(client.generate_messaging_code(template.to(TO)))
+    while not server.seen:
+        await asyncio.sleep(0)
+    slots, held = client._executor.slots, []
+
+    class Waiting(Observer):
+        @property
+        def before_wait(self) -> Any:
+            async def wait() -> None:
+                held.append(slots.taken - (not first.done()))
+
+            return wait
+
+    observer = Waiting(None, attempt=9)
+    response = await client._executor.call(MESSAGING, template.to(TO), None, "interactive", observer)
+    assert isinstance(first.exception(), RequestError)
+    assert (held, slots.taken, response.meta.attempts) == ([0], 0, 1)
 
 
 # A lost lease, a wrong setting, a refused descriptor (an OSError, as a lost connection is) and defects.
