@@ -30,7 +30,15 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option("--store", "url", metavar="URL", envvar="BW_STORE_URL", required=True, help="The store of the sign-ins.")
+@click.option(
+    "--store",
+    "url",
+    metavar="URL",
+    envvar="BW_STORE_URL",
+    show_envvar=True,
+    required=True,
+    help="The store of the sign-ins.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per region and hour.")
 def conversions(url: str, as_json: bool) -> None:  # noqa: FBT001 - click passes flags this way
     """Show how many texts of sign-ins were verified, by region and hour, for the last 48 hours.

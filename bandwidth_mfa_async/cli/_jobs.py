@@ -33,7 +33,15 @@ Examples:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("name", required=False)
-@click.option("--ledger", "url", metavar="URL", envvar="BW_LEDGER_URL", required=True, help="The ledger's Redis.")
+@click.option(
+    "--ledger",
+    "url",
+    metavar="URL",
+    envvar="BW_LEDGER_URL",
+    show_envvar=True,
+    required=True,
+    help="The ledger's Redis.",
+)
 @click.option("--prefix", default="bandwidth-mfa", show_default=True, help="The prefix of the ledger's keys.")
 @click.option("--cancel", is_flag=True, help="Start no more items of the job NAME; those in flight finish.")
 @click.option("--resume", is_flag=True, help="Continue the job NAME, and retry items that were not sent.")

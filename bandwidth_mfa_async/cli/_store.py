@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 \b
 Examples:
-  bandwidth-mfa store --url sqlite:///codes.db
-  bandwidth-mfa store --url redis://localhost:6379/0 --json
+  bandwidth-mfa store --store sqlite:///codes.db
+  bandwidth-mfa store --store redis://localhost:6379/0 --json
 """
 KINDS: Final = {
     "k": "keys",
@@ -76,7 +76,9 @@ def store_of(url: str) -> Store:
 
 
 @click.command("store", epilog=_EXAMPLES)
-@click.option("--url", metavar="URL", envvar="BW_STORE_URL", show_envvar=True, required=True, help="The store.")
+@click.option(
+    "--store", "url", metavar="URL", envvar="BW_STORE_URL", show_envvar=True, required=True, help="The store."
+)
 @click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds for the whole command.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 def show_store(url: str, timeout: float, as_json: bool) -> None:  # noqa: FBT001 - click passes flags this way

@@ -305,7 +305,7 @@ def next_steps(result: RunResult) -> list[str]:
         lines.append("to retry items that were not sent, run the same command again: codes already sent are skipped")
     if summary.unknown:
         lines.append(
-            f"{summary.unknown:,} unknown: the codes may have been sent; workers send them again only if their client "
+            f"{summary.unknown:,} unknown: may have been sent; workers send unknown items again only if their client "
             "has RetryPolicy(resend=Resend.AT_LEAST_ONCE)"
         )
     return lines

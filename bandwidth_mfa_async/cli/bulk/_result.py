@@ -92,7 +92,7 @@ def _next_steps(plan: Plan, result: RunResult, options: dict[str, Any], *, by_wo
         lines.append(f"to continue, run {same} again: codes already sent are skipped")
     if summary.unknown:
         lines.append(
-            f"{summary.unknown:,} unknown: the codes may have been sent; to send them again anyway, "
+            f"{summary.unknown:,} unknown: may have been sent; to send unknown items again anyway, "
             f"run {same} and --resend at-least-once"
         )
     return lines

@@ -127,7 +127,8 @@ def no_valid_rows(path: str, rows: int, samples: list[BadRow], rejects: Rejects 
         rejects: the file that contains all rows, if any.
     """
     first = samples[0]
-    problem = f"none of the {rows:,} rows can be sent; the first error: {first.reason}"
+    some = "the only row cannot be sent" if rows == 1 else f"none of the {rows:,} rows can be sent; the first error"
+    problem = f"{some}: {first.reason}"
     if rejects is not None:
-        problem += f"; all rows are in {rejects.path}"
+        problem += f"; {rejects.path} contains every row"
     return InputFileError(display_name(path), first.line, problem)

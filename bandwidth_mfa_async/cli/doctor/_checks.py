@@ -243,6 +243,7 @@ async def _probe_kind(
 def _probe_finding(name: str, answer: RawResponse, auth: BasicAuth | OAuth2ClientCredentials, clock: Clock) -> Finding:
     """Return what the answer to the probe proves about credentials and URL."""
     oauth2 = isinstance(auth, OAuth2ClientCredentials)
+    alone = name == "probe"
     kind = "OAuth2" if oauth2 else "Basic"
     try:
         response: VerifyCodeResponse = decipher(VERIFY, answer, secrets=lambda: auth.secrets)
@@ -250,9 +251,10 @@ def _probe_finding(name: str, answer: RawResponse, auth: BasicAuth | OAuth2Clien
         status: Status = "fail"
         rejected = isinstance(error, (AuthenticationError, PermissionDeniedError))
         if rejected and oauth2:
+            use_basic = "set BW_USERNAME and BW_PASSWORD as well (or BW_AUTH=basic), or " if alone else ""
             remedy = (
                 "no dated source says that MFA accepts OAuth2, and in June 2026 Bandwidth's staff saw it reject such "
-                "tokens: set BW_USERNAME and BW_PASSWORD as well (or BW_AUTH=basic), or ask Bandwidth"
+                f"tokens: {use_basic}ask Bandwidth"
             )
         elif rejected:
             remedy = (
@@ -279,10 +281,8 @@ def _probe_finding(name: str, answer: RawResponse, auth: BasicAuth | OAuth2Clien
     )
     if oauth2:
         return Finding(name, "ok", detail)
-    remedy = (
-        "set BW_CLIENT_ID and BW_CLIENT_SECRET too: with both kinds set, calls use the one that works, without a "
-        "restart; no dated source says that MFA accepts OAuth2"
-    )
+    both = "set BW_CLIENT_ID and BW_CLIENT_SECRET too: with both kinds set," if alone else "keep both kinds set:"
+    remedy = f"{both} calls use the one that works, without a restart; no dated source says that MFA accepts OAuth2"
     return Finding(name, "warn", f"{detail}; API users {_basic_end(clock)}", remedy)
 
 

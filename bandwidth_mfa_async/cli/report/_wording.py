@@ -129,14 +129,14 @@ def next_steps(report: JournalReport) -> list[str]:
             + (f" It sends {' and '.join(parts)}." if parts else "")
         )
     if counts.sending and not report.running:
-        steps.append(f"{items(counts.sending)} had no result when the run ended; on resume they become unknown.")
+        steps.append(f"{items(counts.sending)} had no result when the run ended: unknown on resume.")
     if counts.unknown:
         steps.append(
-            f"{items(counts.unknown)} may or may not have been sent. A resume sends them again, possibly as "
+            f"{items(counts.unknown)} may or may not have been sent. A resume sends unknown items again, possibly as "
             f"duplicates, only with {_OPTION} (in Python, {_MEMBER})."
         )
     if permanent:
-        steps.append(f"{items(permanent)} would fail again: correct them in the input.")
+        steps.append(f"{items(permanent)} would fail again: correct the input.")
     return steps or ["Nothing to do."]
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import pathlib
+import re
 import socket
 import sys
 import time
@@ -219,6 +220,8 @@ def test_each_kind_of_credentials_is_checked(monkeypatch: pytest.MonkeyPatch, ba
         assert found[name]["status"] == (failed if not accepted else "warn" if name == "basic" else "ok")
     assert "announced to end on 2026-12-02" in str(found["basic"])
     assert ("no dated source" in str(found["oauth2"])) is not bearer
+    for name in ("basic", "oauth2"):  # both kinds are set already
+        assert not re.search(r"set BW_(USERNAME|CLIENT_ID)|BW_AUTH", found[name].get("remedy") or "")
 
 
 def test_a_secret_in_a_file_is_read(

@@ -32,9 +32,9 @@ def test_a_key_sends_once(command: str, invoke: Callable[..., Any], simulator: S
     assert first[name] == second[name]
     assert (first["replayed"], second["replayed"]) == (False, True)
     assert len(simulator.inbox) == 1
-    shown = invoke("store", "--url", url, "--json")
+    shown = invoke("store", "--store", url, "--json")
     assert json.loads(shown.output) == {"keys": {"accepted": 1}}
-    assert "accepted" in invoke("store", "--url", url).output
+    assert "accepted" in invoke("store", "--store", url).output
 
 
 def test_the_environment_names_the_store(
@@ -57,7 +57,7 @@ def test_another_request_names_the_option(invoke: Callable[..., Any], simulator:
 
 @pytest.mark.parametrize("url", ["codes.db", "sqlite://codes.db", "postgres://h/d", "redis://h/zero"])
 def test_a_wrong_url_is_refused(invoke: Callable[..., Any], url: str) -> None:
-    found = invoke("store", "--url", url)
+    found = invoke("store", "--store", url)
     assert found.exit_code == 2
     assert found.output.startswith("error: --store: must look like")
 
@@ -73,6 +73,6 @@ def test_the_records_of_sign_ins_have_names(
             await signins.start(TO, visitor="203.0.113.7", idempotency_key="form")
 
     asyncio.run(sign_in())
-    shown = json.loads(invoke("store", "--url", url, "--json").output)
+    shown = json.loads(invoke("store", "--store", url, "--json").output)
     assert shown["sign-ins"] == {"open": 1}
     assert all(len(kind) > 1 for kind in shown)

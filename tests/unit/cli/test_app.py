@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 
 from bandwidth_mfa_async.cli import main
@@ -47,6 +48,15 @@ def test_no_option_takes_a_password() -> None:
         for parameter in command.params:
             assert "password" not in (parameter.name or "")
             assert "secret" not in (parameter.name or "")
+
+
+def test_an_option_shows_its_variable() -> None:
+    """Otherwise the help calls an option required that the environment may set."""
+    for command in app.commands.values():
+        for option in command.params:
+            if isinstance(option, click.Option) and option.envvar is not None:
+                assert option.show_envvar, (command.name, option.name)
+                assert option.envvar != "BW_STORE_URL" or "--store" in option.opts, command.name
 
 
 @pytest.mark.parametrize("command", [[], *[[name] for name in app.commands]], ids=str)

@@ -59,6 +59,20 @@ def test_an_interrupted_run_is_counted_against_its_whole_input(
     assert "62.3 %" in output
 
 
+@pytest.mark.parametrize("how", [(), ("--html", "-")])
+def test_the_next_steps_are_right_for_one_item(
+    tmp_path: Path, invoke: Callable[..., Any], how: tuple[str, ...]
+) -> None:
+    """A single item is not "them"."""
+    rejected, sending = ("rejected", "BadRequestError", 400, 0), ("sending", None, None, 0)
+    items = [UNKNOWN, rejected, sending, ("pending", None, None, 0)]
+    path = make_journal(tmp_path / "run.db", items=items, sessions=[(BEGAN + 0.2, BEGAN + 60.0, "stopped")])
+    text = re.sub(r"(?s)<script.*?</script>|<[^>]*>", "", invoke(path, *how).output)
+    steps = " ".join(text.split()).lower().partition("next steps")[2].partition("codes over time")[0]
+    assert steps.count("1 item ") >= 4
+    assert not re.search(r"\b(them|they|1 items)\b", steps)
+
+
 @pytest.mark.parametrize("how", [(), ("--html", "-"), ("--json",)])
 def test_possible_duplicates_are_shown(tmp_path: Path, invoke: Callable[..., Any], how: tuple[str, ...]) -> None:
     """Also that an older version did not record them."""
