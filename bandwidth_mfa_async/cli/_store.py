@@ -77,7 +77,7 @@ def store_of(url: str) -> Store:
 
 @click.command("store", epilog=_EXAMPLES)
 @click.option(
-    "--store", "url", metavar="URL", envvar="BW_STORE_URL", show_envvar=True, required=True, help="The store."
+    "--store", "--url", "url", metavar="URL", envvar="BW_STORE_URL", show_envvar=True, required=True, help="The store."
 )
 @click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds for the whole command.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")

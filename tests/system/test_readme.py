@@ -47,6 +47,7 @@ PYTHON = blocks("python")
 CONSOLE = blocks("console")
 (NUMBERS,) = (block for _, block in blocks("csv"))
 (SIGNIN,) = (block for _, block in PYTHON if '@app.post("/check")' in block)
+SIGNIN_PAGES = ROOT / "tests" / "system" / "recipes" / "signin_with_fastapi.py"
 TESTS = [block for _, block in PYTHON if "def test_" in block]
 
 
@@ -83,8 +84,9 @@ async def test_python_blocks_run(
 
 
 def test_the_readmes_tests_pass(tmp_path: pathlib.Path) -> None:
-    """The examples of README and of the guide pass as test files next to README's web app."""
+    """The examples of README and the guides pass as test files next to README's web app and the sign-in pages."""
     (tmp_path / "signin.py").write_text(SIGNIN)
+    (tmp_path / SIGNIN_PAGES.name).write_text(SIGNIN_PAGES.read_text())
     for number, block in enumerate(TESTS):
         (tmp_path / f"test_{number}.py").write_text(block)
     (tmp_path / "pyproject.toml").write_text(next(block for name, block in blocks("toml") if name.startswith("README")))

@@ -12,7 +12,6 @@ from starlette.middleware.sessions import SessionMiddleware
 
 from bandwidth_mfa_async import CodeTemplate, GuardRefusedError, MFAClient, RequestError, VerificationLockedError
 from bandwidth_mfa_async.signin import Guard, SignIns
-from bandwidth_mfa_async.stores import RedisStore
 
 COOKIE = "__Host-signin"
 sender, application = "+19195554321", "93de2206-9669-4e07-948d-329f4b722ee2"
@@ -22,9 +21,8 @@ calls = CodeTemplate(sender, os.environ.get("BW_VOICE_APPLICATION_ID", applicati
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    async with RedisStore(os.environ["BW_STORE_URL"]) as store, MFAClient.from_env() as mfa:  # reads BW_STORE_SECRET
-        guard = Guard(regions={"US", "CA"})
-        app.state.signins = SignIns(mfa, login, voice_template=calls, guard=guard, store=store)
+    async with MFAClient.from_env() as mfa:  # with the store of BW_STORE_URL
+        app.state.signins = SignIns(mfa, login, voice_template=calls, guard=Guard(regions={"US", "CA"}))
         yield
 
 
