@@ -28,6 +28,8 @@ GRACE: Final = 60_000
 """Milliseconds after its expiry for which a flow takes the outcomes of checks that began before."""
 MAX_AGE: Final = 15 * 60_000
 """Milliseconds from the first text after which a flow expires: the service verifies no older code."""
+CLOCK_CORRECTION: Final = 1_000
+"""Milliseconds by which a clock may be set back without an effect."""
 MAX_GIVEN_BACK: Final = 20
 """Checks that were given back and whose tokens are remembered."""
 TICKET_KEPT: Final = DAY
@@ -73,7 +75,7 @@ def _open(flow: StoredRecord | None, now: int) -> StoredRecord | None:
 
 def _is_live(flow: StoredRecord, now: int) -> bool:
     # An expiry further away than any is left over from a clock that was set back.
-    return bool(now < flow["x"] <= now + MAX_AGE)
+    return bool(now < flow["x"] <= now + MAX_AGE + CLOCK_CORRECTION)
 
 
 def _add_text(roles: Roles, flow: StoredRecord, a: dict[str, Any], ticket: dict[str, Any], now: int) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ._step import Argument, Records, Reply, StoredRecord
 
 FORMAT: Final = 1
+CLOCK_CORRECTION: Final = 1_000
+"""Milliseconds."""
 PENDING, SENDING, RESENDING = "0", "1", "9"
 REJECTED, REFUSED, NOT_SENT, UNKNOWN = "3", "7", "4", "5"
 ACCEPTED, DUPLICATE = "a", "b"
@@ -33,8 +35,11 @@ INTERRUPTED: Final = ""
 
 
 def _is_live(record: StoredRecord, now: int) -> bool:
-    """Return whether a lease is valid. One that is longer than its length counts as over: the clock was set back."""
-    return bool(now < record.get("u", 0) <= now + record.get("l", 0))
+    """Return whether a lease is valid. One that is longer than its length counts as over: the clock was set back.
+
+    Small corrections of a clock are normal: they must not make an attempt that is in flight unknown.
+    """
+    return bool(now < record.get("u", 0) <= now + record.get("l", 0) + CLOCK_CORRECTION)
 
 
 def _release(record: StoredRecord) -> None:

@@ -2,7 +2,7 @@
 local TOMBSTONE, GRACE, MAX_AGE, MAX_GIVEN_BACK = 20 * 60000, 60000, 15 * 60000, 20
 
 -- A flow that was stored before Redis lost writes may have been used since.
-local function is_live(flow, now) return now < flow.x and flow.x <= now + MAX_AGE and flow.t > rewound_at end
+local function is_live(flow, now) return now < flow.x and flow.x <= now + MAX_AGE + 1000 and flow.t > rewound_at end
 
 local function is_open(flow, now) return flow ~= nil and flow.s == 'open' and is_live(flow, now) end
 

@@ -5,7 +5,7 @@ local FAILED = { ['3'] = true, ['7'] = true, ['4'] = true }
 
 local function is_live(record, now)
   local till = record.u or 0
-  return now < till and till <= now + (record.l or 0)
+  return now < till and till <= now + (record.l or 0) + 1000
 end
 
 local function release(record)

@@ -420,6 +420,15 @@ class TestIdempotencyKey:
         assert len(sim.inbox) == 1
 
 
+async def test_a_small_correction_of_the_clock_ends_no_flow(
+    make: Callable[..., SignIns], sim: Simulator, clock: Any
+) -> None:
+    signins = make(lifetime=900)
+    flow = await begin(signins)
+    clock._wall_offset -= 0.5
+    assert (await signins.check(flow.id, sim.inbox[-1].code)).valid
+
+
 class TestSendFalse:
     async def test_it_looks_like_a_flow_and_sends_nothing(
         self, make: Callable[..., SignIns], sim: Simulator, clock: ManualClock

@@ -173,6 +173,18 @@ async def test_a_lease_longer_than_its_length_is_over(keys: Keys) -> None:
     assert (await keys.get()).status is KeyStatus.OPEN
 
 
+async def test_a_small_correction_of_the_clock_changes_nothing(keys: Keys) -> None:
+    """An attempt that is in flight is not called unknown, and not sent again, because NTP set the clock back a bit."""
+    lease = keys.lease()
+    await keys.claim(lease)
+    keys.clock._wall_offset -= 0.5
+    assert (await keys.get()).status is KeyStatus.SENDING
+    assert (await keys.claim(keys.lease(), resends=True)).status is KeyStatus.SENDING
+    await keys.settle(lease, None)
+    assert await keys.begin(lease)
+    assert (await keys.accept(lease)).delivery is Delivery.ACCEPTED
+
+
 async def test_a_renewed_lease_stays_valid(keys: Keys) -> None:
     lease = keys.lease()
     await keys.claim(lease)
