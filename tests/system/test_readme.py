@@ -86,7 +86,8 @@ async def test_python_blocks_run(
 def test_the_readmes_tests_pass(tmp_path: pathlib.Path) -> None:
     """The examples of README and the guides pass as test files next to README's web app and the sign-in pages."""
     (tmp_path / "signin.py").write_text(SIGNIN)
-    (tmp_path / SIGNIN_PAGES.name).write_text(SIGNIN_PAGES.read_text())
+    for page in (SIGNIN_PAGES, SIGNIN_PAGES.with_name("signin_pages.py")):
+        (tmp_path / page.name).write_text(page.read_text())
     for number, block in enumerate(TESTS):
         (tmp_path / f"test_{number}.py").write_text(block)
     (tmp_path / "pyproject.toml").write_text(next(block for name, block in blocks("toml") if name.startswith("README")))

@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import sqlite3
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from bandwidth_mfa_async._lease import Lease
 from bandwidth_mfa_async.simulator import Simulator
 from bandwidth_mfa_async.stores import KeyStatus, _sqlite_file
 from tests.conftest import TO
+from tests.support import processes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -177,7 +177,7 @@ async def test_a_store_closes_without_touching_the_file_in_its_place(
     for name in ("", "-wal", "-shm"):
         move(pathlib.Path(f"{path}{name}"), tmp_path / f"old.db{name}")
     code = KILLED.replace("os.kill(os.getpid(), 9)", "os._exit(0)")
-    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, str(path)], check=False)
+    done = await asyncio.to_thread(processes.run, [sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == 0
     with pytest.raises(StoreError, match="replaced or removed"):
         await claim(old)
@@ -200,7 +200,7 @@ async def test_a_change_of_the_working_folder_is_none_of_the_file(
 
 
 def kill_a_process(path: pathlib.Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    done = processes.run([sys.executable, "-c", KILLED, str(path)], check=False)
     assert done.returncode == -9
 
 
